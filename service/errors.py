@@ -1,0 +1,99 @@
+"""Every error that a person or a program may see, with its HTTP status, its OpenAI error code and what to do about it.
+
+One handler (`service.app`) turns a `HoneError` into the OpenAI error body; the command line prints it as one line and
+exits with `exit_code`. Anything else that is raised is a bug and answers 500.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class HoneError(Exception):
+    """`message` says what is wrong, `hint` what to do about it; `param` names the field of the request at fault."""
+
+    status: ClassVar[int] = 500
+    kind: ClassVar[str] = "server_error"  # OpenAI's `type`
+    code: ClassVar[str] = "internal_error"  # OpenAI's `code`: stable, for programs
+    exit_code: ClassVar[int] = 1
+
+    def __init__(
+        self, message: str, hint: str = "", *, param: str | None = None, retry_after: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.param = param
+        self.retry_after = retry_after  # seconds; sent as Retry-After
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+    def body(self) -> dict[str, dict[str, str | None]]:
+        """The OpenAI error body."""
+        return {"error": {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}}
+
+
+class BadInput(HoneError):
+    status, kind, code, exit_code = 400, "invalid_request_error", "invalid_request", 2
+
+
+class TooLarge(BadInput):
+    status, code = 413, "request_too_large"
+
+
+class Unauthorized(HoneError):
+    status, kind, code, exit_code = 401, "authentication_error", "invalid_api_key", 3
+
+
+class Forbidden(HoneError):
+    status, kind, code, exit_code = 403, "permission_error", "forbidden", 3
+
+
+class NotFound(HoneError):
+    status, kind, code, exit_code = 404, "invalid_request_error", "not_found", 4
+
+
+class ModelNotFound(NotFound):
+    code = "model_not_found"
+
+
+class Conflict(HoneError):
+    status, kind, code, exit_code = 409, "invalid_request_error", "conflict", 5
+
+
+class AdapterBroken(HoneError):
+    """An adapter folder that is missing a file, truncated, of another shape, or not what its manifest says."""
+
+    status, kind, code, exit_code = 422, "invalid_request_error", "adapter_broken", 6
+
+
+class SettingsError(HoneError):
+    status, code, exit_code = 500, "bad_settings", 2
+
+
+class StoreError(HoneError):
+    """The database can't be opened, read or written: disk full, read-only, or from a newer version."""
+
+    status, code, exit_code = 503, "store_unavailable", 7
+
+
+class EngineUnavailable(HoneError):
+    status, code, exit_code = 503, "engine_unavailable", 8
+
+
+class EngineRefused(HoneError):
+    """The engine answered with an error of its own; `status` is the engine's."""
+
+    code = "engine_error"
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status  # type: ignore[misc]  # this one error carries somebody else's status
+        self.kind = "invalid_request_error" if status < 500 else "server_error"  # type: ignore[misc]  # likewise
+
+
+class TrainingFailed(HoneError):
+    """A run that ends without a candidate: its message is stored with the run as the reason."""
+
+    code, exit_code = "training_failed", 9

@@ -1,0 +1,218 @@
+"""Every setting, typed, frozen and explained: read from `hone.toml`, then the environment, then flags.
+
+`hone.toml` in the home folder holds tables named as the fields of `Settings` (`[server]`, `[learner]`, …); the
+environment overrides it (`HONE_SERVER__PORT=8001`), flags override both. An unknown key is an error, because a
+misspelt setting that is silently ignored is worse than none. `docs/settings.md` is written from this file.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.errors import SettingsError
+
+SPROUT = Path(__file__).resolve().parent / "sprout"
+"""The built-in model's folder: what the model name `sprout` stands for."""
+
+ENVIRONMENT_PREFIX = "HONE_"
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServerSettings(Section):
+    """Where the service listens."""
+
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on. Any address but loopback needs keys (`hone keys create`)."
+    )
+    port: int = Field(8000, ge=0, le=65535, description="Port of the API and the pages.")
+    max_body_bytes: int = Field(1_000_000, gt=0, description="Largest request body, in bytes; a larger one gets 413.")
+    pages: bool = Field(True, description="Mount the Gradio pages in the service.")
+    allowed_origins: tuple[str, ...] = Field(
+        (), description="Origins of other sites whose pages may call the API (CORS)."
+    )
+
+
+class EngineSettings(Section):
+    """The engine that computes replies, and the base model it serves."""
+
+    url: str | None = Field(
+        None, description="URL of an engine that runs elsewhere. None: `hone up` starts the embedded one."
+    )
+    model: str = Field("sprout", description="Base model: `sprout` (built in), a folder, or a hub name.")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Precision of the embedded engine's weights."
+    )
+    kv_cache_gib: float = Field(
+        0.5, gt=0, description="Memory for the embedded engine's KV cache, in GiB; when full, requests wait."
+    )
+    max_num_seqs: int = Field(64, gt=0, description="Most sequences that the embedded engine decodes at once.")
+    max_loras: int = Field(
+        8, ge=3, description="Adapters that the engine holds at once. At least 3: old, new and canary."
+    )
+    max_lora_rank: int = Field(32, gt=0, description="Largest LoRA rank that the engine accepts.")
+    threads: int = Field(0, ge=0, description="CPU threads of the embedded engine; 0: as many as cores.")
+    timeout_seconds: float = Field(
+        120.0, gt=0, description="Longest silence of the engine, in seconds, before a request fails."
+    )
+
+
+class StoreSettings(Section):
+    """Where exchanges, feedback, adapters' states and runs are kept."""
+
+    url: str | None = Field(
+        None, description="SQLAlchemy URL. None: SQLite in the home folder. PostgreSQL: `postgresql+psycopg://…`."
+    )
+
+
+class ChatSettings(Section):
+    """How replies are sampled where the request does not say."""
+
+    temperature: float = Field(1.0, ge=0, le=2, description="Sampling temperature of a request that names none.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus of a request that names none.")
+    max_tokens: int = Field(256, gt=0, description="Most new tokens of a request that names none.")
+    max_choices: int = Field(8, gt=0, description="Largest `n` of a request.")
+
+
+class RolloutSettings(Section):
+    """How an adapter goes live."""
+
+    reconcile_seconds: float = Field(
+        0.5, gt=0, description="Pause between two comparisons of desired and real state, in seconds."
+    )
+    keep_loaded: int = Field(2, ge=1, description="Retired adapters kept loaded in the engine for an instant rollback.")
+    probe_tolerance: float = Field(
+        0.05,
+        gt=0,
+        description="Largest mean gap between trainer's and engine's log-probabilities of a probe, in nats per token.",
+    )
+
+
+class LearnerSettings(Section):
+    """When the learner runs, what it trains and how it may change what is live."""
+
+    every_minutes: float = Field(
+        0.0, ge=0, description="Start a run every so many minutes if there is new feedback; 0: never by time."
+    )
+    after_feedback: int = Field(50, ge=0, description="Start a run after so many new feedback; 0: never by count.")
+    auto_promote: bool = Field(
+        True, description="Promote a candidate that passed every gate; otherwise it waits for an operator."
+    )
+    max_attempts: int = Field(3, ge=1, description="How often a run is tried again after its process died.")
+    lease_seconds: float = Field(
+        30.0, gt=0, description="A run whose learner has not been heard of for so long is taken over."
+    )
+    tick_seconds: float = Field(1.0, gt=0, description="How often the learner looks for work, in seconds.")
+    threads: int = Field(1, ge=1, description="CPU threads of a training, so that chat keeps the rest.")
+    niceness: int = Field(
+        15, ge=0, le=19, description="How far a training steps back for other processes (POSIX niceness)."
+    )
+    held_out_share: float = Field(
+        0.2, gt=0, lt=1, description="Share of conversations kept out of training, for evaluation."
+    )
+    seed: int = Field(0, description="Seed of every random choice in a run.")
+    rank: int = Field(16, ge=1, description="LoRA rank.")
+    alpha: float = Field(32.0, gt=0, description="LoRA alpha: the update is scaled by alpha / rank.")
+    sft_learning_rate: float = Field(1e-3, gt=0, description="Learning rate of supervised fine-tuning on corrections.")
+    sft_epochs: int = Field(12, ge=1, description="Passes over the corrections.")
+    dpo_learning_rate: float = Field(3e-4, gt=0, description="Learning rate of DPO.")
+    dpo_epochs: int = Field(4, ge=1, description="Passes over the pairs.")
+    dpo_beta: float = Field(0.2, gt=0, description="DPO's β: how strongly the policy is held to the anchor.")
+    batch_size: int = Field(16, ge=1, description="Examples per optimizer step.")
+    max_kl_per_token: float = Field(
+        1.0, gt=0, description="Gate and early stop: largest KL to the anchor per token, in nats."
+    )
+    min_fluency: float = Field(
+        -0.25,
+        description="Gate: least fluency: log-probability per token of replies under the base, less that of its own.",
+    )
+    max_empty_share: float = Field(0.0, ge=0, le=1, description="Gate: largest share of empty replies.")
+    min_share_won: float = Field(
+        0.5, ge=0, le=1, description="Gate: least share of held-out comparisons won against the parent."
+    )
+
+
+class Settings(Section):
+    home: Path = Field(description="The folder that holds all state: store, adapters, runs, logs.")
+    server: ServerSettings = ServerSettings()
+    engine: EngineSettings = EngineSettings()
+    store: StoreSettings = StoreSettings()
+    chat: ChatSettings = ChatSettings()
+    rollout: RolloutSettings = RolloutSettings()
+    learner: LearnerSettings = LearnerSettings()
+
+    @property
+    def store_url(self) -> str:
+        return self.store.url or f"sqlite:///{self.home / 'hone.db'}"
+
+    @property
+    def adapters_folder(self) -> Path:
+        return self.home / "adapters"
+
+    @property
+    def runs_folder(self) -> Path:
+        return self.home / "runs"
+
+    @property
+    def model_path(self) -> str:
+        """What to hand to a loader: the built-in model's folder, a folder, or a hub name."""
+        return str(SPROUT) if self.engine.model == "sprout" else self.engine.model
+
+
+def default_home(environment: Mapping[str, str] = os.environ) -> Path:
+    return Path(environment.get("HONE_HOME") or Path.home() / ".hone").expanduser().resolve()
+
+
+def load_settings(
+    home: Path | None = None,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> Settings:
+    """Read the settings: defaults < `home/hone.toml` < environment < `overrides` ({section: {key: value}}).
+
+    Raises SettingsError, naming the key and the place it came from.
+    """
+    home = (home or default_home(environment)).expanduser().resolve()
+    tables: dict[str, dict[str, Any]] = {}
+    for source in (_from_file(home / "hone.toml"), _from_environment(environment), overrides or {}):
+        for section, values in source.items():
+            if not isinstance(values, Mapping):
+                raise SettingsError(
+                    f"Setting {section!r} stands outside a table.", f"Write it under one of: {', '.join(_SECTIONS)}."
+                )
+            tables.setdefault(section, {}).update(values)
+    try:
+        return Settings(home=home, **tables)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise SettingsError(f"Bad settings: {problems}.", "See docs/settings.md.") from error
+
+
+_SECTIONS = tuple(name for name in Settings.model_fields if name != "home")
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise SettingsError(f"Can't read {path}: {error}.") from error
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """`HONE_SERVER__PORT=8001` → {"server": {"port": "8001"}}; pydantic turns the text into the field's type."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, value in environment.items():
+        section, separator, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
+        if name.startswith(ENVIRONMENT_PREFIX) and separator:
+            found.setdefault(section, {})[key] = value.split(",") if key == "allowed_origins" else value
+    return found

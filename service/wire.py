@@ -1,0 +1,261 @@
+"""The HTTP API's requests and responses, beside the OpenAI chat schema, whose body is passed on with its own checks.
+
+Feedback is one tagged union: `kind` says which of the seven kinds of judgement it is. Every reply is named by the
+exchange that holds it and its index in there, so that a judgement is for ever bound to adapter, settings and tokens.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+
+Text = Annotated[str, Field(min_length=1, max_length=100_000)]
+
+
+class Wire(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ReplyRef(Wire):
+    """One reply: the `index`-th choice of an exchange."""
+
+    exchange_id: str
+    index: int = Field(0, ge=0)
+
+
+class _AboutOneReply(Wire):
+    exchange_id: str
+    index: int = Field(0, ge=0, description="Which choice of the exchange.")
+    comment: str | None = Field(None, max_length=10_000)
+
+
+class Thumb(_AboutOneReply):
+    kind: Literal["thumb"] = "thumb"
+    good: bool
+
+
+class Score(_AboutOneReply):
+    kind: Literal["score"] = "score"
+    score: int = Field(ge=1, le=10)
+
+
+class Label(_AboutOneReply):
+    kind: Literal["label"] = "label"
+    labels: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = Field(min_length=1)
+
+
+class Critique(_AboutOneReply):
+    kind: Literal["critique"] = "critique"
+    text: Text
+
+
+class Correction(_AboutOneReply):
+    """The reply as it should have been. One that equals the reply is refused by the route."""
+
+    kind: Literal["correction"] = "correction"
+    text: Text
+
+
+class Comparison(Wire):
+    """Two replies to one prompt, of one exchange or of two with the same messages."""
+
+    kind: Literal["comparison"] = "comparison"
+    a: ReplyRef
+    b: ReplyRef
+    verdict: Literal["a", "b", "tie", "both_bad"]
+    strength: int = Field(1, ge=1, le=3, description="1 slightly, 2 clearly, 3 far better.")
+    comment: str | None = Field(None, max_length=10_000)
+
+    @model_validator(mode="after")
+    def _two_replies(self) -> Comparison:
+        if self.a == self.b:
+            raise ValueError("a and b name the same reply; compare two different ones")
+        return self
+
+
+class Ranking(Wire):
+    """An order of replies to one prompt, best first; replies in one inner list are tied; `failed` ones are unusable."""
+
+    kind: Literal["ranking"] = "ranking"
+    order: tuple[tuple[ReplyRef, ...], ...] = ()
+    failed: tuple[ReplyRef, ...] = ()
+    comment: str | None = Field(None, max_length=10_000)
+
+    @model_validator(mode="after")
+    def _ranks_something(self) -> Ranking:
+        refs = [ref for group in self.order for ref in group] + list(self.failed)
+        if any(not group for group in self.order):
+            raise ValueError("order holds an empty group")
+        if len(refs) < 2:
+            raise ValueError("a ranking needs at least two replies")
+        if len(set(refs)) != len(refs):
+            raise ValueError("a reply stands in the ranking twice")
+        return self
+
+
+Feedback = Annotated[Thumb | Score | Label | Critique | Correction | Comparison | Ranking, Field(discriminator="kind")]
+FEEDBACK: TypeAdapter[Feedback] = TypeAdapter(Feedback)
+FEEDBACK_KINDS = ("thumb", "comparison", "ranking", "score", "label", "critique", "correction")
+
+
+def replies_named(feedback: Feedback) -> tuple[ReplyRef, ...]:
+    """Every reply that a feedback is about, in the order it names them."""
+    if isinstance(feedback, Comparison):
+        return (feedback.a, feedback.b)
+    if isinstance(feedback, Ranking):
+        return tuple(ref for group in feedback.order for ref in group) + feedback.failed
+    return (ReplyRef(exchange_id=feedback.exchange_id, index=feedback.index),)
+
+
+class StoredFeedback(Wire):
+    """A feedback as the store holds it. `learned_in`: the adapters trained on it ("your feedback shipped in v12")."""
+
+    id: str
+    created_at: datetime
+    updated_at: datetime
+    withdrawn: bool
+    feedback: Feedback
+    learned_in: tuple[str, ...] = ()
+
+
+class StoredReply(Wire):
+    index: int
+    text: str
+    finish_reason: str | None
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+
+class StoredExchange(Wire):
+    id: str
+    created_at: datetime
+    conversation_id: str
+    model: str = Field(description="The alias that was asked for.")
+    adapter: str = Field(description="What answered: a version, or `base`.")
+    messages: tuple[dict[str, Any], ...]
+    sampling: dict[str, Any]
+    prompt_token_ids: tuple[int, ...]
+    replies: tuple[StoredReply, ...]
+
+
+class HoneOptions(Wire):
+    """Hone's own part of a chat request: the body's `hone` object."""
+
+    conversation_id: str | None = Field(None, max_length=128, description="Keeps a conversation on one adapter.")
+
+
+class ScoreRequest(Wire):
+    """How probable another model finds the replies of an exchange."""
+
+    exchange_id: str
+    model: str = "hone:base"
+
+
+class ScoreResponse(Wire):
+    model: str
+    adapter: str
+    token_logprobs: tuple[tuple[float, ...], ...] = Field(
+        description="For each reply, the natural log-probability of each token."
+    )
+
+
+class AdapterView(Wire):
+    name: str
+    state: Literal["publishing", "candidate", "canary", "live", "retired", "rejected"]
+    parent: str | None
+    run_id: str | None
+    created_at: datetime
+    requested: bool = Field(
+        False, description="An operator or the gate asked for it to go live and the rollout is under way."
+    )
+    loaded: bool = Field(False, description="Held by the engine now.")
+    reason: str = Field("", description="Why it is in this state.")
+    report: dict[str, Any] = {}
+    history: tuple[AdapterEvent, ...] = ()
+
+
+class AdapterEvent(Wire):
+    at: datetime
+    adapter: str
+    action: str
+    actor: str
+    reason: str
+
+
+class PromoteRequest(Wire):
+    reason: str = Field("", max_length=2_000)
+
+
+class CanaryRequest(Wire):
+    share: float = Field(gt=0, lt=1, description="Share of conversations that the canary answers.")
+    reason: str = Field("", max_length=2_000)
+
+
+class RejectRequest(Wire):
+    reason: str = Field("", max_length=2_000)
+
+
+class RollbackRequest(Wire):
+    """Back to `to` (a version or `base`), or to what was live before."""
+
+    to: str | None = None
+    reason: str = Field("", max_length=2_000)
+
+
+class LearnRequest(Wire):
+    """ "Learn now"."""
+
+    method: Literal["auto", "sft", "dpo"] = "auto"
+    promote: bool | None = Field(None, description="Overrides the setting learner.auto_promote for this run.")
+
+
+RUN_STATES = ("queued", "running", "succeeded", "rejected", "nothing_to_learn", "failed", "cancelled")
+RunState = Literal["queued", "running", "succeeded", "rejected", "nothing_to_learn", "failed", "cancelled"]
+
+
+class RunView(Wire):
+    id: str
+    state: RunState
+    trigger: Literal["time", "count", "command"]
+    method: str
+    attempt: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    phase: str = Field("", description="snapshot, curate, train, evaluate, publish.")
+    step: int = 0
+    steps: int = 0
+    parent: str | None = None
+    adapter: str | None = Field(None, description="The adapter it published.")
+    snapshot_hash: str | None = None
+    message: str = Field("", description="Why it ended as it did, in plain words.")
+
+
+class Page(Wire):
+    """A list with a cursor: pass `next` as `after` to go on."""
+
+    data: tuple[Any, ...]
+    next: str | None = None
+
+
+class FeedbackStats(Wire):
+    total: int
+    withdrawn: int
+    by_kind: dict[str, int]
+    people: int
+    since_last_run: int
+
+
+class WhoAmI(Wire):
+    caller: str
+    role: Literal["user", "operator"]
+
+
+class SessionToken(Wire):
+    token: str
+    caller: str
+
+
+AdapterView.model_rebuild()
