@@ -1,0 +1,53 @@
+# Everything a newcomer needs: each target works alone, in a fresh clone, on a fresh machine.
+#   make run     the whole of Hone on http://127.0.0.1:8000     make test    all tests
+#   make lint    ruff, mypy strict                              make bench   benchmarks -> docs/benchmarks.md
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := chromium chromium-driver postgresql
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: setup system-packages run test lint bench sprout clean
+
+# System packages and Python packages come down side by side.
+setup:
+	@$(MAKE) --no-print-directory -j2 system-packages $(VENV)/installed
+
+# torch by itself and first: on a machine without a GPU the pinned build brings no CUDA packages.
+$(VENV)/installed: pyproject.toml deploy/constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Hone needs Python 3.11 or newer; set PYTHON=…"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c deploy/constraints.txt torch
+	$(BIN)/pip install -q -c deploy/constraints.txt -e '.[test]'
+	@touch $@
+
+# Chromium for the browser tests and PostgreSQL for the store's. `hone` itself needs neither.
+system-packages:
+	@if ! { command -v chromium && ls /usr/lib/postgresql/*/bin/postgres; } >/dev/null 2>&1; then \
+		if command -v apt-get >/dev/null; then \
+			$(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq $(PACKAGES) >/dev/null; \
+		else echo "Install these for the tests that need them: $(PACKAGES)"; fi; fi
+
+run: setup
+	$(BIN)/hone up
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python -m tests.bench --all --write docs/benchmarks.md
+
+# The built-in model, from its generator to its model card (at most two hours on two cores).
+sprout: setup
+	$(BIN)/python -m learner.pretrain
+
+clean:
+	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache
