@@ -1,0 +1,97 @@
+"""What a training learns from, and how it becomes tensors: examples in token ids, collated with right padding.
+
+Token ids are the truth (never text): they come from the store as the engine sampled them, and a reply's ids include
+the EOS token that ended it, so that stopping is trained like every other token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+import torch
+from torch import Tensor
+
+TokenIds = tuple[int, ...]
+
+Progress = Callable[[str, int, int, Mapping[str, float]], None]
+"""Called at every step with (phase, step, steps, metrics); it may raise to stop the training."""
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A reply as it should have been."""
+
+    prompt_token_ids: TokenIds
+    reply_token_ids: TokenIds  # ends with EOS
+    conversation_id: str = ""
+    feedback_id: str = ""
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two replies to one prompt, of which `chosen` was preferred; or a tie, where the order means nothing."""
+
+    prompt_token_ids: TokenIds
+    chosen: TokenIds  # ends with EOS, unless it was cut at the length limit
+    rejected: TokenIds  # likewise
+    margin: float = 1.0  # strength of the preference: 1 is an ordinary one; ignored for a tie
+    tie: bool = False
+    conversation_id: str = ""
+    feedback_ids: tuple[str, ...] = ()
+    group: str = ""  # pairs of one ranking share a group and are never split between training and held-out
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The exact set of examples that a run learns from (or is evaluated on)."""
+
+    demonstrations: tuple[Demonstration, ...] = ()
+    pairs: tuple[Pair, ...] = ()
+    prompts: tuple[TokenIds, ...] = ()  # what people asked, with their chat template, up to where the reply begins
+    hash: str = ""
+    position: int = 0
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Prompts followed by replies, padded on the right."""
+
+    token_ids: Tensor  # (B, T) long
+    attention_mask: Tensor  # (B, T) long, 1 where there is a token
+    reply_mask: Tensor = field()  # (B, T) bool, True where the token belongs to the reply
+
+    def to(self, device: torch.device | str) -> Sequences:
+        return Sequences(self.token_ids.to(device), self.attention_mask.to(device), self.reply_mask.to(device))
+
+
+def collate(examples: Sequence[tuple[Sequence[int], Sequence[int]]], pad_id: int) -> Sequences:
+    """(prompt, reply) pairs → tensors. An empty list gives tensors of shape (0, 0)."""
+    width = max((len(prompt) + len(reply) for prompt, reply in examples), default=0)
+    token_ids = torch.full((len(examples), width), pad_id, dtype=torch.long)
+    attention_mask = torch.zeros((len(examples), width), dtype=torch.long)
+    reply_mask = torch.zeros((len(examples), width), dtype=torch.bool)
+    for row, (prompt, reply) in enumerate(examples):
+        start, end = len(prompt), len(prompt) + len(reply)
+        token_ids[row, :end] = torch.tensor([*prompt, *reply], dtype=torch.long)
+        attention_mask[row, :end] = 1
+        reply_mask[row, start:end] = True
+    return Sequences(token_ids, attention_mask, reply_mask)
+
+
+def shuffled_batches(count: int, size: int, rng: Random) -> Iterator[list[int]]:
+    """Indices 0 … count - 1 in random order, `size` at a time; the last batch may be smaller."""
+    order = list(range(count))
+    rng.shuffle(order)
+    for start in range(0, count, size):
+        yield order[start : start + size]
+
+
+def by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Indices sorted by length, `size` at a time, so that little is padded. For work whose order does not matter."""
+    order = sorted(range(len(lengths)), key=lambda index: lengths[index])
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
