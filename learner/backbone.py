@@ -1,0 +1,242 @@
+"""One frozen base model in many roles: policy (a LoRA adapter that trains), parent (the adapter it started from) and
+anchor (what KL is measured from: the bare base, or a named frozen adapter). One copy of the weights serves them all
+(the idea of Hydra-PPO, arXiv 2309.00754; LoRA: arXiv 2106.09685).
+
+    backbone = Backbone.load(model_path, settings.learner, parent=folder_of_v3)
+    log_probs = backbone.log_probs(collate(examples, backbone.pad_id), "policy")
+
+Any causal model that transformers loads will do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from learner.batch import Sequences, TokenIds, by_length, collate
+from learner.tensors import token_log_probs
+from service.errors import AdapterBroken, TrainingFailed
+from service.settings import LearnerSettings
+
+Role = Literal["policy", "parent", "anchor", "base"]
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+class Backbone:
+    """The base model with its adapters; see the module's docstring. Not for use by several threads at once."""
+
+    def __init__(self, model: PeftModel, tokenizer: Any, frozen: frozenset[Role]) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self._frozen = frozen  # roles with an adapter of their own beside the policy's; the others are the base
+        self._active: Role | None = None
+        self._select("policy")
+
+    @classmethod
+    def load(
+        cls,
+        model_path: str | Path,
+        settings: LearnerSettings,
+        parent: Path | None = None,
+        anchor: Path | None = None,
+        device: torch.device | str | None = None,
+    ) -> Backbone:
+        """Load base and tokenizer; start the policy at `parent` (an adapter folder) or at a LoRA that changes nothing.
+
+        On a CPU the weights are widened to float32 (exact for bfloat16 weights); on a GPU they keep their type.
+        Raises TrainingFailed when the base, AdapterBroken when an adapter folder can't be loaded.
+        """
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(model_path)
+            dtype = torch.float32 if device.type == "cpu" else "auto"
+            base = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype).to(device)
+        except (OSError, ValueError) as error:
+            raise TrainingFailed(f"The base model {model_path} can't be loaded: {error}.") from error
+        base.requires_grad_(False)
+        config = _lora_config(parent, settings)
+        with torch.random.fork_rng():
+            torch.manual_seed(settings.seed)
+            model = get_peft_model(base, config, adapter_name="policy")
+        frozen: set[Role] = set()
+        roles: tuple[tuple[Role, Path | None], ...] = (("policy", parent), ("parent", parent), ("anchor", anchor))
+        for role, folder in roles:
+            if folder is None:
+                continue
+            if role != "policy":
+                model.add_adapter(role, _lora_config(folder, settings))
+                frozen.add(role)
+            _load_adapter(model, role, folder)
+        model.eval()  # no dropout anywhere: the log-probabilities trained on are those that will be served
+        return cls(model, tokenizer, frozenset(frozen))
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """The tokens that end a reply."""
+        eos = self.model.generation_config.eos_token_id
+        eos = self.tokenizer.eos_token_id if eos is None else eos
+        return tuple(eos) if isinstance(eos, Sequence) else (() if eos is None else (int(eos),))
+
+    @property
+    def pad_id(self) -> int:
+        """What fills the unused places of a batch; always masked, so any token will do."""
+        pad = self.tokenizer.pad_token_id
+        return int(pad) if pad is not None else (self.eos_ids or (0,))[0]
+
+    @property
+    def max_length(self) -> int:
+        """Longest sequence, in tokens, that the base was made for."""
+        return int(getattr(self.model.config, "max_position_embeddings", 1 << 20))
+
+    def decode(self, replies: Sequence[Sequence[int]]) -> list[str]:
+        """The texts of replies, without special tokens, as a person sees them."""
+        return [str(self.tokenizer.decode(list(reply), skip_special_tokens=True)) for reply in replies]
+
+    def trainable(self) -> list[nn.Parameter]:
+        """The policy's parameters."""
+        self._select("policy")
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    @contextmanager
+    def use(self, role: Role) -> Iterator[Any]:
+        """The model acting in a role, as a callable like any transformers causal model."""
+        if role != "policy" and role not in self._frozen:
+            with self.model.disable_adapter():
+                yield self.model
+        else:
+            self._select(role)
+            try:
+                yield self.model
+            finally:
+                self._select("policy")
+
+    @contextmanager
+    def merged(self, role: Role) -> Iterator[Any]:
+        """As `use`, without gradients and with the adapter folded into the weights, which makes sampling faster.
+
+        Afterwards the base's weights are bit for bit what they were. Where the base is quantised nothing is folded.
+        """
+        layers = [module for module in self.model.modules() if isinstance(module, LoraLayer)]
+        plain = all(layer.get_base_layer().weight.dtype.is_floating_point for layer in layers)
+        with torch.no_grad(), self.use(role):
+            if not plain or (role != "policy" and role not in self._frozen):
+                yield self.model
+                return
+            kept = [layer.get_base_layer().weight.data.clone() for layer in layers]
+            self.model.merge_adapter([role])
+            try:
+                yield self.model
+            finally:
+                self.model.unmerge_adapter()
+                for layer, weight in zip(layers, kept, strict=True):
+                    layer.get_base_layer().weight.data.copy_(weight)
+
+    def logits(self, sequences: Sequences, role: Role = "policy") -> tuple[Tensor, Tensor, Tensor]:
+        """Logits where a reply token is predicted: (logits (N, V), token_ids (N,), rows (N,)), N reply tokens in all.
+
+        Only the columns in which some row has a reply go through the output layer.
+        """
+        sequences = sequences.to(self.device)
+        scored = sequences.reply_mask[:, 1:]  # (B, T - 1): the position before predicts the token
+        columns = scored.any(0).nonzero().squeeze(1)
+        rows, places = scored[:, columns].nonzero(as_tuple=True)
+        if len(rows) == 0:
+            return torch.zeros(0, int(self.model.config.vocab_size), device=self.device), rows, rows
+        with self.use(role) as model:
+            output = model(
+                input_ids=sequences.token_ids, attention_mask=sequences.attention_mask, logits_to_keep=columns
+            )
+        return output.logits[rows, places], sequences.token_ids[:, 1:][rows, columns[places]], rows
+
+    def log_probs(self, sequences: Sequences, role: Role = "policy") -> Tensor:
+        """Log-probability of every reply token: (B, T), float32, aligned with `token_ids`; 0 outside the reply."""
+        logits, token_ids, _ = self.logits(sequences, role)
+        mask = sequences.reply_mask.to(self.device).clone()
+        mask[:, :1] = False  # nothing predicts the first token
+        return torch.zeros(mask.shape, device=self.device).masked_scatter(mask, token_log_probs(logits, token_ids))
+
+    def reply_log_probs(self, sequences: Sequences, role: Role = "policy") -> Tensor:
+        """Log-probability of every whole reply: (B,), float32."""
+        logits, token_ids, rows = self.logits(sequences, role)
+        sums = torch.zeros(len(sequences.token_ids), device=self.device)
+        return sums.index_add(0, rows, token_log_probs(logits, token_ids))
+
+    @torch.no_grad()
+    def score(self, examples: Sequence[tuple[TokenIds, TokenIds]], role: Role, batch_size: int = 64) -> Tensor:
+        """Log-probability of each example's reply: (len(examples),), float32, on the CPU, without gradients."""
+        scores = torch.zeros(len(examples))
+        for indices in by_length([len(prompt) + len(reply) for prompt, reply in examples], batch_size):
+            batch = collate([examples[index] for index in indices], self.pad_id)
+            scores[indices] = self.reply_log_probs(batch, role).cpu()
+        return scores
+
+    def adapter_state(self) -> dict[str, Tensor]:
+        """A copy of the policy's weights, by their names in an adapter file."""
+        state = get_peft_model_state_dict(self.model, adapter_name="policy", save_embedding_layers=False)
+        return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
+
+    def load_adapter_state(self, state: dict[str, Tensor]) -> None:
+        """Set the policy's weights to such a copy."""
+        set_peft_model_state_dict(self.model, state, adapter_name="policy")
+
+    def save_adapter(self, folder: Path) -> None:
+        """Write adapter_config.json and adapter_model.safetensors, as PEFT and vLLM load them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(self.adapter_state(), folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+        config = self.model.peft_config["policy"].to_dict() | {"inference_mode": True}
+        text = json.dumps(config, indent=2, sort_keys=True, default=_plain)
+        (folder / ADAPTER_CONFIG).write_text(text + "\n", encoding="utf-8")
+
+    def _select(self, role: Role) -> None:
+        """Make an adapter the active one. Only the policy's parameters ever need gradients."""
+        if self._active == role:
+            return
+        self.model.base_model.set_adapter(role)
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(role == "policy" and ".policy." in name and "lora_" in name)
+        self._active = role
+
+
+def _lora_config(folder: Path | None, settings: LearnerSettings) -> LoraConfig:
+    """The parent's configuration, or a new one from the settings."""
+    if folder is None:
+        return LoraConfig(
+            r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0, bias="none", target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        )  # fmt: skip
+    try:
+        config = LoraConfig.from_pretrained(str(folder))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise AdapterBroken(f"{folder / ADAPTER_CONFIG} can't be read: {error}.") from error
+    config.inference_mode = False
+    return config
+
+
+def _load_adapter(model: PeftModel, role: Role, folder: Path) -> None:
+    try:
+        result = set_peft_model_state_dict(model, load_file(folder / ADAPTER_WEIGHTS), adapter_name=role)
+    except Exception as error:  # safetensors and torch raise many kinds; all mean that the file is no good
+        raise AdapterBroken(f"{folder / ADAPTER_WEIGHTS} can't be loaded: {error}.") from error
+    missing = [name for name in result.missing_keys if f".{role}." in name]
+    if missing or result.unexpected_keys:
+        raise AdapterBroken(f"{folder / ADAPTER_WEIGHTS} does not fit this base: {(missing or result.unexpected_keys)[0]}.")
+
+
+def _plain(value: Any) -> Any:
+    """What JSON does not know in a PEFT configuration: sets and enumerations."""
+    return sorted(value) if isinstance(value, set) else getattr(value, "value", str(value))

@@ -1,0 +1,101 @@
+"""Losses as pure functions: tensors and numbers in, `(loss, metrics)` out. No model, no device, no logging.
+
+Log-probabilities of a reply are the sum over its tokens, EOS included. Metrics are detached floats.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from learner.tensors import masked_mean, masked_sum
+
+Metrics = dict[str, float]
+
+
+def sft_loss(log_probs: Tensor, reply_mask: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Metrics]:
+    """Negative log-likelihood per reply token, averaged over the tokens of the batch.
+
+    log_probs, reply_mask: (B, T), aligned (log_probs[b, t] is that of the token whose mask is reply_mask[b, t]);
+    weights: (B,), how much each example's tokens count. Nothing to score gives a loss of 0.
+    """
+    per_token = reply_mask.float() if weights is None else reply_mask * weights.unsqueeze(1)
+    loss = -(masked_sum(log_probs, reply_mask, 1) @ (torch.ones(len(log_probs)).to(log_probs) if weights is None
+                                                      else weights.to(log_probs)))  # fmt: skip
+    loss = loss / per_token.sum().clamp(min=torch.finfo(log_probs.dtype).tiny)
+    return loss, {"nll": loss.item()}
+
+
+def dpo_loss(
+    chosen: Tensor,
+    rejected: Tensor,
+    chosen_anchor: Tensor,
+    rejected_anchor: Tensor,
+    *,
+    beta: float,
+    label_smoothing: float = 0.0,
+    margins: Tensor | None = None,
+    ties: Tensor | None = None,
+    weights: Tensor | None = None,
+) -> tuple[Tensor, Metrics]:
+    """Direct preference optimisation (arXiv 2305.18290) on pairs, with smoothing, strengths and ties.
+
+    The first four: (B,) log-probabilities of replies under policy and anchor. margins: (B,) strength of each
+    preference, 1 for an ordinary one; log(strength) is the offset that the implicit reward difference must exceed
+    (arXiv 2402.10571). ties: (B,) bool; a tie asks for equal implicit rewards (a target of ½), whatever its margin.
+    """
+    logits = beta * ((chosen - chosen_anchor) - (rejected - rejected_anchor))
+    target = torch.full_like(logits, 1.0 - label_smoothing)
+    offset = torch.zeros_like(logits) if margins is None else margins.to(logits).clamp(min=1e-6).log()
+    if ties is not None:
+        target = torch.where(ties, torch.full_like(target, 0.5), target)
+        offset = torch.where(ties, torch.zeros_like(offset), offset)
+    each = F.binary_cross_entropy_with_logits(logits - offset, target, reduction="none")
+    weights = torch.ones_like(each) if weights is None else weights.to(each)
+    loss = (each * weights).sum() / weights.sum().clamp(min=torch.finfo(each.dtype).tiny)
+    decided = torch.ones_like(logits, dtype=torch.bool) if ties is None else ~ties
+    return loss, {
+        "dpo": loss.item(),
+        "reward_margin": masked_mean(logits, decided).item(),
+        "reward_accuracy": masked_mean((logits > 0).float(), decided).item(),
+        "chosen_reward": beta * (chosen - chosen_anchor).mean().item() if len(logits) else 0.0,
+        "rejected_reward": beta * (rejected - rejected_anchor).mean().item() if len(logits) else 0.0,
+    }
+
+
+def listwise_loss(
+    log_probs: Tensor, log_probs_anchor: Tensor, targets: Tensor, mask: Tensor
+) -> tuple[Tensor, Metrics]:
+    """Cross-entropy between a target distribution over k replies of one prompt and the policy's implied one.
+
+    The policy that maximises reward less β KL to the anchor is π ∝ anchor · exp(r / β) (arXiv 2305.18290, eq. 4), so
+    for replies drawn in any way softmax(log π - log anchor) over them must equal softmax(r / β): `targets`. With two
+    replies this is DPO at β = 1 with soft labels; with more it is listwise (arXiv 2402.01878).
+    Shapes: all (G, K); mask is True where there is a reply; each row of targets sums to 1 over its mask.
+    """
+    ratios = (log_probs - log_probs_anchor).masked_fill(~mask, -torch.inf)
+    implied = torch.log_softmax(ratios, dim=-1).masked_fill(~mask, 0.0)
+    cross_entropy = -(targets * implied).sum(-1)  # (G,)
+    entropy = -torch.special.xlogy(targets, targets).sum(-1)
+    usable = mask.sum(-1) > 1
+    loss = masked_mean(cross_entropy - entropy, usable)  # the KL from target to implied: 0 is perfect
+    return loss, {"listwise": loss.item()}
+
+
+def bradley_terry_loss(
+    chosen: Tensor, rejected: Tensor, ties: Tensor | None = None, weights: Tensor | None = None
+) -> tuple[Tensor, Metrics]:
+    """Negative log-likelihood of pairs under Bradley-Terry: P(chosen preferred) = σ(score chosen - score rejected).
+
+    All (B,). A tie is half a win for either side.
+    """
+    logits = chosen - rejected
+    target = torch.ones_like(logits)
+    if ties is not None:
+        target = torch.where(ties, torch.full_like(target, 0.5), target)
+    each = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    weights = torch.ones_like(each) if weights is None else weights.to(each)
+    loss = (each * weights).sum() / weights.sum().clamp(min=torch.finfo(each.dtype).tiny)
+    decided = torch.ones_like(logits, dtype=torch.bool) if ties is None else ~ties
+    return loss, {"bradley_terry": loss.item(), "accuracy": masked_mean((logits > 0).float(), decided).item()}

@@ -1,0 +1,126 @@
+"""Sample replies in the learner's own process: batched, with a KV cache, seeded, with log-probabilities.
+
+For rollouts and evaluation during a run, where the weights change under the sampler; users are served by the engine.
+Prompts of similar length go together, padded on the left; each is computed once however many replies it gets, and a
+row leaves the batch when its reply ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from learner.backbone import Backbone, Role
+from learner.batch import TokenIds, by_length
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One sampled reply."""
+
+    prompt: int  # index of the prompt it answers
+    token_ids: TokenIds  # EOS included where it ended by itself
+    log_prob: float  # of the whole reply, in nats, before temperature
+    ended: bool  # False: cut at max_new_tokens
+
+
+def sample(
+    backbone: Backbone,
+    prompts: Sequence[TokenIds],
+    *,
+    role: Role = "policy",
+    per_prompt: int = 1,
+    max_new_tokens: int = 128,
+    temperature: float = 1.0,
+    seed: int = 0,
+    batch_size: int = 256,
+) -> list[list[Reply]]:
+    """`per_prompt` replies to each prompt, in the prompts' order. Temperature 0 is greedy.
+
+    `batch_size` bounds the replies decoded at once. The same seed, prompts and weights give the same replies.
+    A prompt too long for the model is cut on the left.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    room = max(1, backbone.max_length - max_new_tokens)
+    replies: list[list[Reply]] = [[] for _ in prompts]
+    with backbone.merged(role) as model:
+        for indices in by_length([len(prompt) for prompt in prompts], max(1, batch_size // per_prompt)):
+            chunk = [prompts[index][-room:] for index in indices]
+            decoded = _decode(backbone, model, chunk, per_prompt, max_new_tokens, temperature, generator)
+            for row, (token_ids, log_prob, ended) in enumerate(decoded):
+                index = indices[row // per_prompt]
+                replies[index].append(Reply(index, token_ids, log_prob, ended))
+    return replies
+
+
+def _decode(
+    backbone: Backbone,
+    model: torch.nn.Module,
+    prompts: Sequence[TokenIds],
+    per_prompt: int,
+    max_new_tokens: int,
+    temperature: float,
+    generator: torch.Generator,
+) -> list[tuple[TokenIds, float, bool]]:
+    """Decode one batch: (token ids, log-probability, ended) for every reply, prompt by prompt."""
+    device, eos = backbone.device, torch.tensor(backbone.eos_ids, dtype=torch.long)
+    token_ids, attention = _left_padded(prompts, backbone.pad_id)
+    cache = DynamicCache(config=model.config)
+    positions = (attention.cumsum(1) - 1).clamp(min=0)
+    logits = model(
+        input_ids=token_ids.to(device), attention_mask=attention.to(device), position_ids=positions.to(device),
+        past_key_values=cache, logits_to_keep=1,
+    ).logits[:, -1]  # (P, V)  # fmt: skip
+    cache.batch_repeat_interleave(per_prompt)
+    logits = logits.repeat_interleave(per_prompt, 0)  # (R, V), R replies still going
+    attention = attention.repeat_interleave(per_prompt, 0)
+    rows = torch.arange(len(attention))  # which reply each row of the batch is
+    sampled = torch.zeros(len(rows), max_new_tokens, dtype=torch.long)
+    lengths, log_probs = torch.zeros(len(rows), dtype=torch.long), torch.zeros(len(rows))
+    ended = torch.zeros(len(rows), dtype=torch.bool)
+    for step in range(max_new_tokens):
+        tokens, chosen = _draw(logits.float().cpu(), temperature, generator)
+        sampled[rows, step], lengths[rows] = tokens, step + 1
+        log_probs[rows] += chosen
+        ended[rows] = torch.isin(tokens, eos)
+        going = (~ended[rows]).nonzero().squeeze(1)
+        if len(going) == 0 or step + 1 == max_new_tokens:
+            break
+        if len(going) < len(rows):
+            cache.batch_select_indices(going.to(device))
+            rows, tokens, attention = rows[going], tokens[going], attention[going]
+        positions = attention.sum(1, keepdim=True)
+        attention = torch.cat([attention, torch.ones(len(rows), 1, dtype=torch.long)], 1)
+        logits = model(
+            input_ids=tokens.unsqueeze(1).to(device), attention_mask=attention.to(device),
+            position_ids=positions.to(device), past_key_values=cache,
+        ).logits[:, -1]  # fmt: skip
+    return [
+        (tuple(sampled[row, : lengths[row]].tolist()), float(log_probs[row]), bool(ended[row]))
+        for row in range(len(sampled))
+    ]
+
+
+def _draw(logits: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """One token a row and its log-probability before temperature: (R, V) → (R,), (R,)."""
+    log_probs = torch.log_softmax(logits, -1)
+    if temperature == 0:
+        tokens = logits.argmax(-1)
+    else:
+        weights = log_probs.exp() if temperature == 1 else torch.softmax(logits / temperature, -1)
+        tokens = torch.multinomial(weights, 1, generator=generator).squeeze(1)
+    return tokens, log_probs.gather(1, tokens.unsqueeze(1)).squeeze(1)
+
+
+def _left_padded(prompts: Sequence[TokenIds], pad_id: int) -> tuple[Tensor, Tensor]:
+    width = max(len(prompt) for prompt in prompts)
+    token_ids = torch.full((len(prompts), width), pad_id, dtype=torch.long)
+    attention = torch.zeros((len(prompts), width), dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        token_ids[row, width - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
+        attention[row, width - len(prompt) :] = 1
+    return token_ids, attention

@@ -1,0 +1,54 @@
+"""Arithmetic on tensors of tokens that every method shares: log-probabilities, masked reductions, KL estimates.
+
+A mask says which tokens count (True). Every reduction of an empty mask is 0, not NaN: a batch without one scored token
+must not poison a run.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def token_log_probs(logits: Tensor, token_ids: Tensor) -> Tensor:
+    """Log-probability of each token under the logits that predict it.
+
+    logits: (..., V), already shifted so that logits[..., i, :] predicts token_ids[..., i]; returns float32 (...).
+    """
+    return torch.log_softmax(logits.float(), dim=-1).gather(-1, token_ids.unsqueeze(-1)).squeeze(-1)
+
+
+def masked_sum(values: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
+    """Sum of the values where mask is True; what stands elsewhere (NaN and inf too) is ignored."""
+    kept = torch.where(mask, values, torch.zeros((), dtype=values.dtype, device=values.device))
+    return kept.sum() if dim is None else kept.sum(dim)
+
+
+def masked_mean(values: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
+    """Mean of the values where mask is True; 0 where nothing is."""
+    count = mask.sum() if dim is None else mask.sum(dim)
+    return masked_sum(values, mask, dim) / count.clamp(min=1)
+
+
+def kl_k1(log_probs: Tensor, log_probs_anchor: Tensor) -> Tensor:
+    """Schulman's k1, log(p/q) on samples of p: unbiased for KL(p ‖ q), of high variance, may be negative.
+
+    Source: http://joschu.net/blog/kl-approx.html; shapes are equal, the result has that shape, in nats.
+    """
+    return log_probs - log_probs_anchor
+
+
+def kl_k3(log_probs: Tensor, log_probs_anchor: Tensor) -> Tensor:
+    """Schulman's k3, q/p - 1 - log(q/p) on samples of p: unbiased for KL(p ‖ q), never negative, of low variance."""
+    log_ratio = log_probs_anchor - log_probs
+    return torch.expm1(log_ratio) - log_ratio
+
+
+def kl_full(logits: Tensor, logits_anchor: Tensor) -> Tensor:
+    """Exact KL(anchor ‖ policy) per position over the whole vocabulary: (..., V) and (..., V) → (...), in nats.
+
+    This direction (forward: the anchor's samples) keeps all that the anchor does, which is what retention means.
+    """
+    log_q = torch.log_softmax(logits_anchor.float(), dim=-1)
+    log_p = torch.log_softmax(logits.float(), dim=-1)
+    return (log_q.exp() * (log_q - log_p)).sum(-1)
