@@ -62,6 +62,12 @@ class Conflict(HoneError):
     status, kind, code, exit_code = 409, "invalid_request_error", "conflict", 5
 
 
+class LeaseLost(Conflict):
+    """Another learner has taken this run over, or it was cancelled: whoever holds the old fence must stop."""
+
+    code = "lease_lost"
+
+
 class AdapterBroken(HoneError):
     """An adapter folder that is missing a file, truncated, of another shape, or not what its manifest says."""
 
@@ -87,8 +93,8 @@ class EngineRefused(HoneError):
 
     code = "engine_error"
 
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, status: int, *, param: str | None = None) -> None:
+        super().__init__(message, param=param)
         self.status = status  # type: ignore[misc]  # this one error carries somebody else's status
         self.kind = "invalid_request_error" if status < 500 else "server_error"  # type: ignore[misc]  # likewise
 

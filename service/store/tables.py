@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, ForeignKey, Index, MetaData, String, Text, TypeDecorator, UniqueConstraint
+from sqlalchemy import JSON, DateTime, ForeignKey, Index, MetaData, Text, TypeDecorator, UniqueConstraint
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -30,6 +30,18 @@ class UtcDateTime(TypeDecorator[datetime]):
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
+class PlainText(TypeDecorator[str]):
+    """Text that every database takes: NUL and half surrogate pairs, which PostgreSQL refuses, become U+FFFD."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        if value is None:
+            return None
+        return value.replace("\x00", "\ufffd").encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+
+
 class Table(DeclarativeBase):
     metadata = MetaData(
         naming_convention={
@@ -39,7 +51,7 @@ class Table(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map = {datetime: UtcDateTime(), dict[str, Any]: JSON(), list[Any]: JSON(), str: String(255)}
+    type_annotation_map = {datetime: UtcDateTime(), dict[str, Any]: JSON(), list[Any]: JSON(), str: PlainText()}
 
 
 class Key(Table):
@@ -59,7 +71,7 @@ class Conversation(Table):
 
     __tablename__ = "conversations"
     id: Mapped[str] = mapped_column(primary_key=True)
-    caller: Mapped[str] = mapped_column(index=True)
+    caller: Mapped[str]
     adapter: Mapped[str]
     created_at: Mapped[datetime]
 
@@ -69,9 +81,9 @@ class Exchange(Table):
 
     __tablename__ = "exchanges"
     id: Mapped[str] = mapped_column(primary_key=True)
-    caller: Mapped[str] = mapped_column(index=True)
+    caller: Mapped[str]
     conversation_id: Mapped[str] = mapped_column(index=True)
-    created_at: Mapped[datetime] = mapped_column(index=True)
+    created_at: Mapped[datetime]
     model: Mapped[str]  # the alias asked for
     adapter: Mapped[str] = mapped_column(index=True)  # what answered: a version or "base"
     base: Mapped[str]  # the base model's name
@@ -80,32 +92,36 @@ class Exchange(Table):
     prompt_token_ids: Mapped[list[Any]]
     complete: Mapped[bool]  # False: the caller left or the engine failed before the end
     replies: Mapped[list[Reply]] = relationship(order_by="Reply.index", lazy="selectin")
+    __table_args__ = (Index("ix_exchanges_caller_id", "caller", "id"),)
 
 
 class Reply(Table):
     __tablename__ = "replies"
     exchange_id: Mapped[str] = mapped_column(ForeignKey("exchanges.id"), primary_key=True)
     index: Mapped[int] = mapped_column(primary_key=True)
-    text: Mapped[str] = mapped_column(Text)
+    text: Mapped[str] = mapped_column(PlainText)
     finish_reason: Mapped[str | None]
     token_ids: Mapped[list[Any]]
     logprobs: Mapped[list[Any]]
 
 
 class FeedbackRow(Table):
-    """One judgement. `position` counts acknowledged feedback in order, so that "new since" is one comparison."""
+    """One judgement. `position` counts acknowledged feedback in order, so that "new since" is one comparison.
+
+    A changed feedback moves to a new position: it is news to the learner.
+    """
 
     __tablename__ = "feedback"
     position: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     id: Mapped[str] = mapped_column(unique=True)
-    caller: Mapped[str] = mapped_column(index=True)
-    kind: Mapped[str] = mapped_column(index=True)
+    caller: Mapped[str]
+    kind: Mapped[str]
     exchange_id: Mapped[str] = mapped_column(ForeignKey("exchanges.id"), index=True)  # the first that it names
     body: Mapped[dict[str, Any]]  # service.wire.Feedback
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     withdrawn_at: Mapped[datetime | None]
-    __table_args__ = {"sqlite_autoincrement": True}
+    __table_args__ = (Index("ix_feedback_caller_id", "caller", "id"), {"sqlite_autoincrement": True})
 
 
 class IdempotencyKey(Table):
@@ -115,7 +131,7 @@ class IdempotencyKey(Table):
     caller: Mapped[str] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)
     body_hash: Mapped[str]
-    feedback_id: Mapped[str]
+    feedback_id: Mapped[str] = mapped_column(ForeignKey("feedback.id"))
     created_at: Mapped[datetime]
 
 
@@ -129,7 +145,7 @@ class Adapter(Table):
     run_id: Mapped[str | None] = mapped_column(index=True)
     manifest_hash: Mapped[str | None]  # set when the folder is complete
     report: Mapped[dict[str, Any]]
-    reason: Mapped[str] = mapped_column(Text)  # why it is in this state
+    reason: Mapped[str] = mapped_column(PlainText)  # why it is in this state
     created_at: Mapped[datetime]
     __table_args__ = {"sqlite_autoincrement": True}
 
@@ -147,7 +163,7 @@ class AdapterEventRow(Table):
     adapter: Mapped[str] = mapped_column(index=True)
     action: Mapped[str]
     actor: Mapped[str]
-    reason: Mapped[str] = mapped_column(Text)
+    reason: Mapped[str] = mapped_column(PlainText)
 
 
 class Serving(Table):
@@ -163,7 +179,7 @@ class Serving(Table):
     previous: Mapped[str]
     requested: Mapped[str | None]
     requested_by: Mapped[str | None]
-    requested_reason: Mapped[str | None] = mapped_column(Text)
+    requested_reason: Mapped[str | None] = mapped_column(PlainText)
     canary: Mapped[str | None]
     canary_share: Mapped[float]
     changed_at: Mapped[datetime]
@@ -182,7 +198,7 @@ class Run(Table):
     trigger: Mapped[str]  # time | count | command
     method: Mapped[str]
     options: Mapped[dict[str, Any]]
-    state: Mapped[str] = mapped_column(index=True)
+    state: Mapped[str]
     attempt: Mapped[int]
     fence: Mapped[int]
     leased_by: Mapped[str | None]
@@ -197,7 +213,7 @@ class Run(Table):
     adapter: Mapped[str | None]
     snapshot_hash: Mapped[str | None]
     feedback_position: Mapped[int]  # feedback up to here was in its snapshot
-    message: Mapped[str] = mapped_column(Text)
+    message: Mapped[str] = mapped_column(PlainText)
     __table_args__ = (UniqueConstraint("tick"), Index("ix_runs_state_created", "state", "created_at"))
 
 

@@ -1,0 +1,229 @@
+"""Adapters: their states, the history of who changed what and why, and the desired state of serving.
+
+    publishing ──► candidate ──► canary ──► live ──► retired ──► live (rollback)
+         └─────────────┴───────────┴──────────────────┴────► rejected, for ever
+
+`request_live` only writes the wish; the service's rollout loads and proves the adapter, then `flip_live` moves the
+pointer. Everything here that changes something also writes an event, in the same transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.errors import BadInput, Conflict, NotFound
+from service.store.clock import now
+from service.store.session import serialise
+from service.store.tables import Adapter, AdapterEventRow, Serving
+
+BASE = "base"
+"""What serves without any adapter."""
+
+ROLLOUT = "rollout"
+"""The actor's name for what the service does by itself."""
+
+
+def reserve_adapter(tx: Session, parent: str | None, run_id: str | None) -> Adapter:
+    """A number, and so a name, that was never used and never will be again; in state publishing."""
+    adapter = Adapter(state="publishing", parent=parent, run_id=run_id, report={}, reason="", created_at=now())
+    tx.add(adapter)
+    tx.flush()
+    return adapter
+
+
+def register_candidate(tx: Session, name: str, manifest_hash: str, report: dict[str, Any], reason: str) -> Adapter:
+    """The folder is complete: from now on the adapter exists. Raises Conflict when its publication was given up."""
+    adapter = _get_locked(tx, name)
+    if adapter.state != "publishing":
+        raise Conflict(f"Adapter {name} is {adapter.state}, not publishing.", "Publish it again under a new number.")
+    adapter.manifest_hash, adapter.report = manifest_hash, report
+    _move(tx, adapter, "candidate", "published", f"run {adapter.run_id}" if adapter.run_id else "import", reason)
+    return adapter
+
+
+def abandon_publishing(tx: Session, run_id: str | None, reason: str = "Its publication was interrupted.") -> list[str]:
+    """Reject what a run (None: every run and import) began to publish and never registered; returns the names."""
+    serialise(tx, "adapters")
+    query = select(Adapter).where(Adapter.state == "publishing").order_by(Adapter.number)
+    abandoned = tx.scalars(query.where(Adapter.run_id == run_id) if run_id is not None else query).all()
+    for adapter in abandoned:
+        _move(tx, adapter, "rejected", "rejected", ROLLOUT, reason)
+    return [adapter.name for adapter in abandoned]
+
+
+def set_state(
+    tx: Session, name: str, state: Literal["candidate", "retired", "rejected"], actor: str, reason: str
+) -> Adapter:
+    """Retire or reject an adapter, or make it a candidate. A request for it, or its canary, ends with that.
+
+    Raises NotFound, and Conflict for the live adapter (flip to another first) and for one that was rejected.
+    """
+    adapter = _get_locked(tx, name)
+    desired = serving(tx)
+    if desired.live == name:
+        raise Conflict(f"{name} is live.", "Promote another one or roll back first.")
+    if adapter.state == "rejected" and state != "rejected":
+        raise Conflict(f"{name} was rejected: {adapter.reason}", "A rejected adapter stays so; learn again.")
+    if desired.requested == name and state == "rejected":
+        _forget_request(desired)
+    if desired.canary == name:
+        desired.canary, desired.canary_share, desired.changed_at = None, 0.0, now()
+    _move(tx, adapter, state, state, actor, reason)
+    return adapter
+
+
+def get_adapter(tx: Session, name: str) -> Adapter | None:
+    number = number_of(name)
+    return tx.get(Adapter, number) if number is not None else None
+
+
+def list_adapters(tx: Session, after: str | None = None, limit: int | None = None) -> Sequence[Adapter]:
+    """Newest first; `after`: the name that the page before ended with; `limit` None: all."""
+    query = select(Adapter).order_by(Adapter.number.desc()).limit(limit)
+    number = number_of(after) if after else None
+    return tx.scalars(query.where(Adapter.number < number) if number is not None else query).all()
+
+
+def events(tx: Session, name: str | None = None, limit: int = 200) -> Sequence[AdapterEventRow]:
+    """What was done to one adapter, or to all, newest first."""
+    query = select(AdapterEventRow).order_by(AdapterEventRow.id.desc()).limit(limit)
+    return tx.scalars(query.where(AdapterEventRow.adapter == name) if name is not None else query).all()
+
+
+def serving(tx: Session) -> Serving:
+    """The desired state: what is live, what is asked for, the canary."""
+    return tx.get_one(Serving, 1)
+
+
+def request_live(tx: Session, name: str, actor: str, reason: str) -> Serving:
+    """Ask for an adapter, or `base`, to go live; a request before it is given up. Asking for what is live keeps it.
+
+    Raises NotFound, and Conflict for one that was rejected or isn't published.
+    """
+    desired = _locked_serving(tx)
+    if name != BASE:
+        _servable(tx, name)
+    if desired.requested is not None and desired.requested != name:
+        _event(tx, desired.requested, "request dropped", actor, f"{name} was asked for instead.")
+    if name == desired.live:
+        if desired.requested is None:
+            raise Conflict(f"{name} is live already.")
+        _forget_request(desired)
+        return desired
+    desired.requested, desired.requested_by, desired.requested_reason = name, actor, reason
+    desired.changed_at = now()
+    _event(tx, name, "requested", actor, reason)
+    return desired
+
+
+def request_rollback(tx: Session, to: str | None, actor: str, reason: str) -> Serving:
+    """Ask for `to`, or else for what was live before. Raises as `request_live`, and Conflict when nothing was."""
+    desired = _locked_serving(tx)
+    target = to or desired.previous
+    if target == desired.live:
+        raise Conflict(f"There is nothing to roll back to: {target} is live.", "Name a version, or base.")
+    return request_live(tx, target, actor, reason or f"Rolled back from {desired.live}.")
+
+
+def clear_request(tx: Session, reason: str, actor: str = ROLLOUT) -> None:
+    """Give up the request, if there is one."""
+    desired = _locked_serving(tx)
+    if desired.requested is not None:
+        _event(tx, desired.requested, "request dropped", actor, reason)
+        _forget_request(desired)
+
+
+def flip_live(tx: Session, name: str, actor: str, reason: str) -> Serving:
+    """Move the live pointer, now. Only for what is loaded and proven; the one before is retired and remembered."""
+    desired = _locked_serving(tx)
+    if name == desired.live:
+        raise Conflict(f"{name} is live already.")
+    if name != BASE:
+        _move(tx, _servable(tx, name), "live", "live", actor, reason)
+    else:
+        _event(tx, BASE, "live", actor, reason)
+    if desired.live != BASE:
+        _move(tx, _get_locked(tx, desired.live), "retired", "retired", actor, f"{name} took over: {reason}")
+    if desired.canary == name:
+        desired.canary, desired.canary_share = None, 0.0
+    if desired.requested == name:
+        _forget_request(desired)
+    desired.previous, desired.live, desired.changed_at = desired.live, name, now()
+    return desired
+
+
+def set_canary(tx: Session, name: str, share: float, actor: str, reason: str) -> Serving:
+    """Let an adapter answer a share of the conversations, once the rollout has loaded and proven it.
+
+    Raises NotFound, BadInput for a share outside (0, 1), Conflict for one that is live or can't be served.
+    """
+    if not 0 < share < 1:
+        raise BadInput(f"A canary's share is between 0 and 1, not {share}.", param="share")
+    desired = _locked_serving(tx)
+    if name == desired.live:
+        raise Conflict(f"{name} is live already.")
+    adapter = _servable(tx, name)
+    if desired.canary not in (None, name):
+        clear_canary(tx, actor, f"{name} became the canary.")
+    _move(tx, adapter, "canary", "canary", actor, reason)
+    desired.canary, desired.canary_share, desired.changed_at = name, share, now()
+    return desired
+
+
+def clear_canary(tx: Session, actor: str, reason: str) -> Serving:
+    """End the canary, if there is one; it becomes a candidate again."""
+    desired = _locked_serving(tx)
+    if desired.canary is not None:
+        _move(tx, _get_locked(tx, desired.canary), "candidate", "canary ended", actor, reason)
+        desired.canary, desired.canary_share, desired.changed_at = None, 0.0, now()
+    return desired
+
+
+def number_of(name: str) -> int | None:
+    """12 for `v12`; None for everything that is no version's name."""
+    digits = name[1:]
+    if name[:1] != "v" or not (digits.isascii() and digits.isdigit()) or digits[0] == "0" or len(digits) > 9:
+        return None
+    return int(digits)
+
+
+def _get_locked(tx: Session, name: str) -> Adapter:
+    serialise(tx, "adapters")
+    number = number_of(name)
+    adapter = tx.get(Adapter, number, populate_existing=True) if number is not None else None
+    if adapter is None:
+        raise NotFound(f"There is no adapter {name!r}.", "`hone adapters list` shows them.")
+    return adapter
+
+
+def _servable(tx: Session, name: str) -> Adapter:
+    adapter = _get_locked(tx, name)
+    if adapter.state == "rejected":
+        raise Conflict(f"{name} was rejected: {adapter.reason}", "A rejected adapter stays so; learn again.")
+    if adapter.state == "publishing":
+        raise Conflict(f"{name} isn't published yet.", "Wait until it is a candidate.")
+    return adapter
+
+
+def _locked_serving(tx: Session) -> Serving:
+    serialise(tx, "adapters")
+    return tx.get_one(Serving, 1, populate_existing=True)
+
+
+def _forget_request(desired: Serving) -> None:
+    desired.requested = desired.requested_by = desired.requested_reason = None
+    desired.changed_at = now()
+
+
+def _move(tx: Session, adapter: Adapter, state: str, action: str, actor: str, reason: str) -> None:
+    adapter.state, adapter.reason = state, reason
+    _event(tx, adapter.name, action, actor, reason)
+
+
+def _event(tx: Session, adapter: str, action: str, actor: str, reason: str) -> None:
+    tx.add(AdapterEventRow(at=now(), adapter=adapter, action=action, actor=actor, reason=reason))
+    tx.flush()

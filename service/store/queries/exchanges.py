@@ -1,0 +1,111 @@
+"""Exchanges: what was asked, what was answered, by which adapter, token by token."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.store.clock import now
+from service.store.tables import Exchange, Reply
+
+LEAST_LOGPROB = -9999.0
+"""Stands for minus infinity, which JSON can't say."""
+
+_NAMES_PER_QUERY = 500
+"""SQLite allows a limited number of parameters in one query."""
+
+
+@dataclass(frozen=True)
+class NewReply:
+    """One choice: its text, and its token ids with their log-probabilities (natural, raw), EOS included."""
+
+    text: str
+    finish_reason: str | None
+    token_ids: Sequence[int]
+    logprobs: Sequence[float]
+
+
+@dataclass(frozen=True)
+class NewExchange:
+    """One prompt and its replies, in the order of their index. `adapter` is what answered: `v3` or `base`."""
+
+    id: str
+    caller: str
+    conversation_id: str
+    model: str
+    adapter: str
+    base: str
+    messages: Sequence[dict[str, Any]]
+    sampling: dict[str, Any]
+    prompt_token_ids: Sequence[int]
+    replies: Sequence[NewReply]
+    complete: bool = True
+
+
+def add_exchange(tx: Session, exchange: NewExchange) -> None:
+    """Store an exchange. Its id must be new (`new_id("chatcmpl")`)."""
+    tx.add(
+        Exchange(
+            id=exchange.id,
+            caller=exchange.caller,
+            conversation_id=exchange.conversation_id,
+            created_at=now(),
+            model=exchange.model,
+            adapter=exchange.adapter,
+            base=exchange.base,
+            messages=list(exchange.messages),
+            sampling=exchange.sampling,
+            prompt_token_ids=list(exchange.prompt_token_ids),
+            complete=exchange.complete,
+            replies=[_row(index, reply) for index, reply in enumerate(exchange.replies)],
+        )
+    )
+    tx.flush()
+
+
+def get_exchange(tx: Session, exchange_id: str) -> Exchange | None:
+    return tx.get(Exchange, exchange_id)
+
+
+def get_exchanges(tx: Session, exchange_ids: Collection[str]) -> dict[str, Exchange]:
+    """Those of the exchanges that exist, by id."""
+    ids = sorted(set(exchange_ids))
+    found: dict[str, Exchange] = {}
+    for start in range(0, len(ids), _NAMES_PER_QUERY):
+        some = select(Exchange).where(Exchange.id.in_(ids[start : start + _NAMES_PER_QUERY]))
+        found |= {exchange.id: exchange for exchange in tx.scalars(some)}
+    return found
+
+
+def list_exchanges(
+    tx: Session, caller: str | None = None, after: str | None = None, limit: int = 50
+) -> Sequence[Exchange]:
+    """Newest first; of one caller or of all; `after`: the id that the page before ended with."""
+    query = select(Exchange).order_by(Exchange.id.desc()).limit(limit)
+    if caller is not None:
+        query = query.where(Exchange.caller == caller)
+    if after is not None:
+        query = query.where(Exchange.id < after)
+    return tx.scalars(query).all()
+
+
+def recent_prompts(tx: Session, limit: int) -> list[Exchange]:
+    """The newest complete exchanges, newest first: what people ask about now."""
+    query = select(Exchange).where(Exchange.complete).order_by(Exchange.id.desc()).limit(limit)
+    return list(tx.scalars(query))
+
+
+def _row(index: int, reply: NewReply) -> Reply:
+    logprobs = [value if math.isfinite(value) else LEAST_LOGPROB for value in reply.logprobs]
+    return Reply(
+        index=index,
+        text=reply.text,
+        finish_reason=reply.finish_reason,
+        token_ids=list(reply.token_ids),
+        logprobs=logprobs,
+    )

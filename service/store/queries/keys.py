@@ -1,0 +1,59 @@
+"""API keys: `hone_PREFIX_SECRET`, 256 random bits, kept as a SHA-256 hash and found by their prefix.
+
+A slow password hash would add nothing: nobody guesses 256 bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Sequence
+from typing import Literal
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.errors import BadInput, NotFound
+from service.store.clock import now
+from service.store.tables import Key
+
+Role = Literal["user", "operator"]
+
+
+def create_key(tx: Session, role: Role, name: str) -> str:
+    """A new key in plain text, which can't be read again. `name` is the caller that it stands for."""
+    if not name.strip():
+        raise BadInput("A key needs a name.", "Name the person or program that will use it.")
+    prefix, secret = secrets.token_hex(4), secrets.token_urlsafe(32)
+    plain = f"hone_{prefix}_{secret}"
+    tx.add(Key(prefix=prefix, secret_hash=_hash(plain), role=role, name=name.strip(), created_at=now()))
+    tx.flush()
+    return plain
+
+
+def find_key(tx: Session, plain: str) -> Key | None:
+    """The key in force that this secret belongs to."""
+    parts = plain.split("_", 2)
+    key = tx.get(Key, parts[1]) if len(parts) == 3 and parts[0] == "hone" else None
+    if key is None or key.revoked_at is not None or not hmac.compare_digest(key.secret_hash, _hash(plain)):
+        return None
+    return key
+
+
+def list_keys(tx: Session) -> Sequence[Key]:
+    """Every key, revoked ones too, oldest first."""
+    return tx.scalars(select(Key).order_by(Key.created_at, Key.prefix)).all()
+
+
+def revoke_key(tx: Session, prefix: str) -> Key:
+    """Put a key out of force, for ever. Raises NotFound."""
+    key = tx.get(Key, prefix)
+    if key is None:
+        raise NotFound(f"There is no key {prefix!r}.", "`hone keys list` shows them.")
+    key.revoked_at = key.revoked_at or now()
+    return key
+
+
+def _hash(plain: str) -> str:
+    return hashlib.sha256(plain.encode()).hexdigest()

@@ -1,0 +1,185 @@
+"""Runs: the one state machine of training.
+
+    queued ──lease──► running ──finish──► succeeded | rejected | nothing_to_learn | failed
+      ▲                 │ │
+      └──── release ────┘ └─ lease expired: leased again, until the attempts are used up: failed
+    queued | running ──cancel──► cancelled
+
+Whoever holds a lease holds its fence, a number that grows with every lease and with a cancellation. Writing with an
+old one raises LeaseLost, so that a learner that was thought dead can't disturb the one that took over. One run is
+trained at a time: each builds on the adapter that the one before made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+from sqlalchemy import delete, func, insert, select
+from sqlalchemy.orm import Session
+
+from service.errors import BadInput, Conflict, LeaseLost, NotFound
+from service.store.clock import now
+from service.store.identifiers import new_id
+from service.store.session import serialise
+from service.store.tables import Run, RunFeedback
+
+Trigger = Literal["time", "count", "command"]
+Ending = Literal["succeeded", "rejected", "nothing_to_learn", "failed"]
+_LEARNED = ("succeeded", "rejected", "nothing_to_learn")
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to work on a run until the lease expires; `fence` goes with every write."""
+
+    run: Run
+    fence: int
+
+    @property
+    def run_id(self) -> str:
+        return self.run.id
+
+
+def queue_run(tx: Session, tick: str, trigger: Trigger, method: str, options: dict[str, Any]) -> Run | None:
+    """A new run; None when this tick has started one already, whoever asked."""
+    serialise(tx, "runs")
+    if tx.scalar(select(Run.id).where(Run.tick == tick)) is not None:
+        return None
+    run = Run(
+        id=new_id("run"),
+        tick=tick,
+        trigger=trigger,
+        method=method,
+        options=options,
+        state="queued",
+        attempt=0,
+        fence=0,
+        created_at=now(),
+        phase="",
+        step=0,
+        steps=0,
+        feedback_position=0,
+        message="",
+    )
+    tx.add(run)
+    tx.flush()
+    return run
+
+
+def lease_run(tx: Session, worker: str, lease_seconds: float, max_attempts: int) -> Lease | None:
+    """Take the run whose learner has gone, else the oldest queued one; None while another learner is at work.
+
+    A run that was begun `max_attempts` times and never ended is failed here, with the reason.
+    """
+    serialise(tx, "runs")
+    moment = now()
+    if tx.scalar(select(Run.id).where(Run.state == "running", Run.leased_until > moment).limit(1)) is not None:
+        return None
+    waiting = select(Run).where(Run.state.in_(("queued", "running"))).order_by(Run.created_at, Run.id)
+    for run in tx.scalars(waiting).all():
+        if run.attempt >= max_attempts:
+            _end(run, "failed", f"Its process died {run.attempt} times, last in phase {run.phase or 'start'!r}.")
+            continue
+        run.state, run.leased_by, run.leased_until = "running", worker, moment + timedelta(seconds=lease_seconds)
+        run.attempt += 1
+        run.fence += 1
+        run.started_at = run.started_at or moment
+        tx.flush()
+        return Lease(run, run.fence)
+    return None
+
+
+def heartbeat(tx: Session, run_id: str, fence: int, lease_seconds: float) -> bool:
+    """Hold the lease for so much longer; False when it is lost."""
+    try:
+        run = _leased(tx, run_id, fence)
+    except LeaseLost:
+        return False
+    run.leased_until = now() + timedelta(seconds=lease_seconds)
+    return True
+
+
+def progress(tx: Session, run_id: str, fence: int, phase: str, step: int, steps: int) -> None:
+    """Say how far the run is. Raises LeaseLost."""
+    run = _leased(tx, run_id, fence)
+    run.phase, run.step, run.steps = phase, step, steps
+
+
+def set_snapshot(
+    tx: Session,
+    run_id: str,
+    fence: int,
+    hash: str,
+    position: int,
+    feedback_ids: Collection[str],
+    parent: str | None,
+) -> None:
+    """Record what the run learns from: feedback up to `position`, from the parent adapter on. Raises LeaseLost."""
+    run = _leased(tx, run_id, fence)
+    run.snapshot_hash, run.feedback_position, run.parent = hash, position, parent
+    tx.execute(delete(RunFeedback).where(RunFeedback.run_id == run_id))
+    if rows := [{"run_id": run_id, "feedback_id": feedback_id} for feedback_id in dict.fromkeys(feedback_ids)]:
+        tx.execute(insert(RunFeedback), rows)
+
+
+def finish_run(tx: Session, run_id: str, fence: int, state: Ending, message: str, adapter: str | None = None) -> None:
+    """End the run, with the reason in plain words and the adapter that it published. Raises LeaseLost."""
+    run = _leased(tx, run_id, fence)
+    run.adapter = adapter
+    _end(run, state, message)
+
+
+def release_run(tx: Session, run_id: str, fence: int) -> None:
+    """Give the run back, to be leased again; stopping in order costs it no attempt. Raises LeaseLost."""
+    run = _leased(tx, run_id, fence)
+    run.state, run.leased_by, run.leased_until = "queued", None, None
+    run.attempt -= 1
+
+
+def cancel_run(tx: Session, run_id: str, reason: str = "Cancelled by an operator.") -> Run:
+    """End a run that is waiting or under way; its learner loses the lease. Raises NotFound, or Conflict when over."""
+    run = _get_locked(tx, run_id)
+    if run is None:
+        raise NotFound(f"There is no run {run_id!r}.", "GET /v1/runs lists them.")
+    if run.state not in ("queued", "running"):
+        raise Conflict(f"Run {run_id} is over: {run.state}.")
+    run.fence += 1
+    _end(run, "cancelled", reason)
+    return run
+
+
+def get_run(tx: Session, run_id: str) -> Run | None:
+    return tx.get(Run, run_id)
+
+
+def list_runs(tx: Session, after: str | None = None, limit: int = 50) -> Sequence[Run]:
+    """Newest first; `after`: the id that the page before ended with."""
+    query = select(Run).order_by(Run.id.desc()).limit(limit)
+    return tx.scalars(query.where(Run.id < after) if after else query).all()
+
+
+def last_learned_position(tx: Session) -> int:
+    """Feedback up to this position has been in a run that came to an end of its own; 0 when there was none."""
+    return tx.scalar(select(func.max(Run.feedback_position)).where(Run.state.in_(_LEARNED))) or 0
+
+
+def _leased(tx: Session, run_id: str, fence: int) -> Run:
+    run = _get_locked(tx, run_id)
+    if run is None or run.state != "running" or run.fence != fence:
+        what = "is gone" if run is None else f"is {run.state}" if run.state != "running" else "was taken over"
+        raise LeaseLost(f"Run {run_id} {what}: the lease with fence {fence} is void.", "Stop working on it.")
+    return run
+
+
+def _get_locked(tx: Session, run_id: str) -> Run | None:
+    return tx.get(Run, run_id, with_for_update=True, populate_existing=True)
+
+
+def _end(run: Run, state: str, message: str) -> None:
+    if not message.strip():
+        raise BadInput(f"Run {run.id} can't end as {state} without a reason.")
+    run.state, run.message, run.finished_at = state, message, now()
+    run.leased_by = run.leased_until = None
