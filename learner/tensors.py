@@ -52,3 +52,23 @@ def kl_full(logits: Tensor, logits_anchor: Tensor) -> Tensor:
     log_q = torch.log_softmax(logits_anchor.float(), dim=-1)
     log_p = torch.log_softmax(logits.float(), dim=-1)
     return (log_q.exp() * (log_q - log_p)).sum(-1)
+
+
+def top_log_probs(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` most likely tokens of each position and their log-probabilities: (N, V) → (N, K) ids, (N, K)."""
+    values, token_ids = torch.log_softmax(logits.float(), dim=-1).topk(min(count, logits.shape[-1]), dim=-1)
+    return token_ids, values
+
+
+def kl_top(logits: Tensor, top_ids: Tensor, top_anchor: Tensor) -> Tensor:
+    """KL(anchor ‖ policy) per position from the anchor's top tokens, all others taken together as one event.
+
+    A lower bound of the exact KL that needs K numbers a position instead of V: (N, V), (N, K), (N, K) → (N,), nats.
+    """
+    top = torch.log_softmax(logits.float(), dim=-1).gather(-1, top_ids)
+    kl = (top_anchor.exp() * (top_anchor - top)).sum(-1)
+    if top_ids.shape[-1] < logits.shape[-1]:
+        rest_anchor = (1 - top_anchor.exp().sum(-1)).clamp(min=1e-7)
+        rest = (1 - top.exp().sum(-1)).clamp(min=1e-7)
+        kl = kl + rest_anchor * (rest_anchor.log() - rest.log())
+    return kl
