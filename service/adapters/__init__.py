@@ -1,0 +1,1 @@
+"""Adapters on disk and on their way to live: manifest and file checks, registry, rollout."""

@@ -156,6 +156,23 @@ def flip_live(tx: Session, name: str, actor: str, reason: str) -> Serving:
     return desired
 
 
+def fulfil_request(tx: Session, name: str, proof: str) -> bool:
+    """Flip to the adapter that was asked for, once it is proven; False when something else is asked for by now."""
+    desired = _locked_serving(tx)
+    if desired.requested != name:
+        return False
+    if desired.live == name:
+        _forget_request(desired)
+        return True
+    flip_live(tx, name, desired.requested_by or ROLLOUT, f"{desired.requested_reason or ''} {proof}".strip())
+    return True
+
+
+def note(tx: Session, name: str, action: str, reason: str, actor: str = ROLLOUT) -> None:
+    """Add to an adapter's history something that changes no state."""
+    _event(tx, name, action, actor, reason)
+
+
 def set_canary(tx: Session, name: str, share: float, actor: str, reason: str) -> Serving:
     """Let an adapter answer a share of the conversations, once the rollout has loaded and proven it.
 

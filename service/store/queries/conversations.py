@@ -10,10 +10,14 @@ from service.store.session import serialise
 from service.store.tables import Conversation
 
 
-def adapter_of_conversation(tx: Session, conversation_id: str) -> str | None:
-    """The adapter that the conversation sticks to; None when it is new."""
+def adapter_of_conversation(tx: Session, conversation_id: str, caller: str | None = None) -> str | None:
+    """The adapter that the conversation sticks to; None when it is new. Raises Conflict when it isn't `caller`'s."""
     conversation = tx.get(Conversation, conversation_id)
-    return conversation.adapter if conversation else None
+    if conversation is None:
+        return None
+    if caller is not None and conversation.caller != caller:
+        raise _taken()
+    return conversation.adapter
 
 
 def remember_conversation(tx: Session, conversation_id: str, caller: str, adapter: str) -> None:
@@ -25,7 +29,11 @@ def remember_conversation(tx: Session, conversation_id: str, caller: str, adapte
         tx.flush()
         return
     if conversation.caller != caller:
-        raise Conflict(
-            "That conversation_id is taken.", "Leave it out, or send a random one.", param="hone.conversation_id"
-        )
+        raise _taken()
     conversation.adapter = adapter
+
+
+def _taken() -> Conflict:
+    return Conflict(
+        "That conversation_id is taken.", "Leave it out, or send a random one.", param="hone.conversation_id"
+    )

@@ -41,6 +41,12 @@ def find_key(tx: Session, plain: str) -> Key | None:
     return key
 
 
+def is_in_force(tx: Session, prefix: str) -> bool:
+    """Whether the key with this prefix exists and was not revoked."""
+    key = tx.get(Key, prefix)
+    return key is not None and key.revoked_at is None
+
+
 def list_keys(tx: Session) -> Sequence[Key]:
     """Every key, revoked ones too, oldest first."""
     return tx.scalars(select(Key).order_by(Key.created_at, Key.prefix)).all()

@@ -132,11 +132,11 @@ def finish_run(tx: Session, run_id: str, fence: int, state: Ending, message: str
     _end(run, state, message)
 
 
-def release_run(tx: Session, run_id: str, fence: int) -> None:
-    """Give the run back, to be leased again; stopping in order costs it no attempt. Raises LeaseLost."""
+def release_run(tx: Session, run_id: str, fence: int, died: bool = False) -> None:
+    """Give the run back, to be leased again; stopping in order costs it no attempt, dying does. Raises LeaseLost."""
     run = _leased(tx, run_id, fence)
     run.state, run.leased_by, run.leased_until = "queued", None, None
-    run.attempt -= 1
+    run.attempt -= 0 if died else 1
 
 
 def cancel_run(tx: Session, run_id: str, reason: str = "Cancelled by an operator.") -> Run:

@@ -1,0 +1,190 @@
+"""Adapter folders: written once, completely or not at all, and checked byte by byte before anyone serves them.
+
+A folder is written beside its place under a hidden name, flushed to the disk and renamed: whoever sees `v12` sees all
+of it, whatever was killed and when.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from service.adapters.manifest import CONFIG, MANIFEST, REPORT, UNFINISHED, WEIGHTS, FileEntry, Manifest
+from service.adapters.weights import RESTORE, base_shapes, broken, check_lora
+from service.errors import AdapterBroken, Conflict, StoreError
+
+_PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"}
+_BLOCK = 1 << 20
+
+
+def publish_folder(
+    source: Path, adapters_folder: Path, manifest: Manifest, report: dict[str, Any] | None = None
+) -> Path:
+    """Copy an adapter from `source` to `adapters_folder/NAME`, with its manifest; returns that folder.
+
+    Taken are the configuration, the weights and the report (`report.json`, unless given); the manifest's `files` are
+    filled in here. Raises AdapterBroken when the source is no good, Conflict when the name is taken, StoreError when
+    the disk is full or read-only; then nothing is left behind.
+    """
+    target = adapters_folder / manifest.name
+    if target.exists():
+        raise Conflict(f"The folder {target} exists already.", "An adapter's name is used once; reserve a new one.")
+    unfinished = adapters_folder / f"{UNFINISHED}{manifest.name}-{secrets.token_hex(4)}"
+    try:
+        unfinished.mkdir(parents=True)
+        _fill(unfinished, source, manifest, report)
+        check_folder(unfinished)
+        unfinished.rename(target)
+        _sync(adapters_folder)
+    except OSError as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise StoreError(
+            f"Can't write adapter {manifest.name} to {adapters_folder}: {error.strerror or error}.",
+            "Free some space there and see that Hone may write; then learn again.",
+        ) from error
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    return target
+
+
+def check_folder(path: Path, manifest_hash: str | None = None, base_folder: Path | None = None) -> Manifest:
+    """Check everything about an adapter's folder: files, sizes, hashes, shapes, numbers.
+
+    `manifest_hash`: what the store knows of it; `base_folder`: the base model's, to compare shapes with. Raises
+    AdapterBroken, which names the file and what is wrong with it.
+    """
+    manifest = read_manifest(path, manifest_hash)
+    _check_names(path, manifest)
+    for name, entry in manifest.files.items():
+        _check_file(path / name, entry)
+    _check_config(path / CONFIG, manifest)
+    shapes = base_shapes(base_folder) if base_folder is not None else None
+    check_lora(path / WEIGHTS, manifest.rank, manifest.target_modules, shapes)
+    return manifest
+
+
+def read_manifest(path: Path, manifest_hash: str | None = None) -> Manifest:
+    """The manifest of an adapter's folder, checked against its hash if one is given. Raises AdapterBroken."""
+    if not path.is_dir():
+        raise AdapterBroken(f"Adapter {path.name}: its folder {path} is missing.", RESTORE)
+    content = _read(path / MANIFEST)
+    if manifest_hash is not None and hashlib.sha256(content).hexdigest() != manifest_hash:
+        raise broken(path / MANIFEST, "was changed after it was published")
+    try:
+        return Manifest.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise broken(path / MANIFEST, f"is no manifest: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder so that, whenever this is interrupted, nobody takes what is left for an adapter."""
+    if not path.name.startswith(UNFINISHED):
+        path = path.rename(path.with_name(f"{UNFINISHED}{path.name}-{secrets.token_hex(4)}"))
+        _sync(path.parent)
+    shutil.rmtree(path)
+
+
+def _fill(folder: Path, source: Path, manifest: Manifest, report: dict[str, Any] | None) -> None:
+    contents: dict[str, bytes | Path] = {CONFIG: source / CONFIG, WEIGHTS: source / WEIGHTS, REPORT: source / REPORT}
+    if report is not None:
+        contents[REPORT] = json.dumps(report, indent=1).encode()
+    files = {name: _write(folder / name, content) for name, content in contents.items()}
+    _write(folder / MANIFEST, manifest.model_copy(update={"files": files}).encoded())
+    _sync(folder)
+
+
+def _write(path: Path, content: bytes | Path) -> FileEntry:
+    """Write a file, flush it to the disk and make it read-only."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("xb") as file:
+        for block in _blocks(content):
+            digest.update(block)
+            size += file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+        os.fchmod(file.fileno(), 0o444)
+    return FileEntry(sha256=digest.hexdigest(), bytes=size)
+
+
+def _blocks(content: bytes | Path) -> Any:
+    if isinstance(content, bytes):
+        yield content
+        return
+    if not content.is_file():
+        raise broken(content, "is missing" + (_other_weights(content.parent) if content.name == WEIGHTS else ""))
+    with content.open("rb") as file:
+        while block := file.read(_BLOCK):
+            yield block
+
+
+def _other_weights(folder: Path) -> str:
+    pickles = [path.name for path in folder.iterdir() if path.suffix in _PICKLES] if folder.is_dir() else []
+    return f"; {pickles[0]} is a pickle, which can run code and is never loaded" if pickles else ""
+
+
+def _check_names(path: Path, manifest: Manifest) -> None:
+    for found in sorted(path.iterdir()):
+        if found.suffix in _PICKLES:
+            raise broken(found, "is a pickle, which can run code: it is never loaded")
+        if found.name != MANIFEST and found.name not in manifest.files:
+            raise broken(found, "is not in the manifest")
+        if found.is_symlink() or not found.is_file():
+            raise broken(found, "is not a plain file")
+    if missing := {CONFIG, WEIGHTS, REPORT} - set(manifest.files):
+        raise broken(path / MANIFEST, f"doesn't list {min(missing)}")
+
+
+def _check_file(path: Path, entry: FileEntry) -> None:
+    if not path.is_file():
+        raise broken(path, "is missing")
+    if (size := path.stat().st_size) != entry.bytes:
+        raise broken(path, f"is {'truncated' if size < entry.bytes else 'too long'}: {size} of {entry.bytes} bytes")
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
+            raise broken(path, "was changed after it was published: its SHA-256 is another")
+
+
+def _check_config(path: Path, manifest: Manifest) -> None:
+    try:
+        config = json.loads(_read(path))
+        targets = config["target_modules"]
+        facts = {"peft_type": config["peft_type"], "r": config["r"], "lora_alpha": float(config["lora_alpha"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise broken(path, f"is no LoRA configuration ({error})") from error
+    for key, wanted in {"peft_type": "LORA", "r": manifest.rank, "lora_alpha": manifest.alpha}.items():
+        if facts[key] != wanted:
+            raise broken(path, f"says {key} = {facts[key]!r}, and the manifest {wanted!r}")
+    if not isinstance(targets, list) or set(targets) != set(manifest.target_modules):
+        raise broken(path, f"has target_modules {targets!r}, and the manifest {list(manifest.target_modules)!r}")
+    for key in ("use_dora", "use_rslora", "modules_to_save", "rank_pattern", "alpha_pattern", "lora_bias"):
+        if config.get(key):
+            raise broken(path, f"uses {key}, which engines don't serve")
+    if config.get("bias", "none") != "none":
+        raise broken(path, "trains biases, which engines don't serve")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise broken(path, "is missing") from None
+    except OSError as error:
+        raise broken(path, f"can't be read: {error.strerror}") from error
+
+
+def _sync(folder: Path) -> None:
+    """Flush a folder's entries to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

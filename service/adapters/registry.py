@@ -1,0 +1,163 @@
+"""The registry: the adapters of one home, each a row in the store and a folder that the row vouches for.
+
+Publishing takes three steps, and whatever dies in between leaves nothing that counts as an adapter:
+    1. reserve a number, which is never used again                       (transaction)
+    2. write the folder under that name, completely                      (temporary name, flush, rename)
+    3. register the candidate, and end the run that made it              (transaction)
+Publishers hold a lock on the adapters folder, which the kernel takes from them when they die. `recover` takes the same
+lock: what is half-published then belongs to nobody alive, and is cleared away.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from service.adapters.archive import export_folder, unpack
+from service.adapters.files import check_folder, publish_folder, read_manifest, remove_folder
+from service.adapters.manifest import MANIFEST, UNFINISHED, Manifest, Provenance
+from service.errors import AdapterBroken, NotFound, StoreError
+from service.store.clock import now
+from service.store.queries import adapters
+from service.store.session import Store
+from service.store.tables import Adapter
+
+_LOCK = ".lock"
+
+
+class Registry:
+    """The adapters in `folder`, whose states are in `store`."""
+
+    def __init__(self, store: Store, folder: Path, base_folder: Path | None = None) -> None:
+        """`base_folder`: the base model's files, if they are here: shapes are then compared with them."""
+        self.store = store
+        self.folder = folder
+        self.base_folder = base_folder
+
+    def publish(
+        self,
+        source: Path,
+        provenance: Provenance,
+        report: dict[str, Any],
+        reason: str,
+        and_then: Callable[[Session, str], None] | None = None,
+    ) -> str:
+        """Publish what lies in `source` (adapter_config.json, adapter_model.safetensors); returns its new name.
+
+        `and_then(tx, name)` runs in the transaction that registers the candidate: end the run there, request it live.
+        When anything fails, that included, no adapter exists and the error is raised. Raises as `publish_folder`.
+        """
+        with self._publishing():
+            with self.store.begin() as tx:
+                name = adapters.reserve_adapter(tx, provenance.parent, provenance.run_id).name
+            path = self.folder / name
+            try:
+                publish_folder(source, self.folder, Manifest.of(provenance, name, now()), report)
+                manifest = self._check_new(path)
+                with self.store.begin() as tx:
+                    adapters.register_candidate(tx, name, manifest.hash(), report, reason)
+                    if and_then is not None:
+                        and_then(tx, name)
+            except BaseException as error:
+                self._give_up(name, str(error) or type(error).__name__)
+                raise
+            return name
+
+    def recover(self) -> list[str]:
+        """Clear away what dead publishers left; returns what was done, in words. Call it when a process starts.
+
+        While somebody is publishing there is nothing to do: whoever is waited for cleans up after itself.
+        """
+        with self._publishing(wait=False) as alone:
+            return self._clear_up() if alone else []
+
+    def check(self, name: str) -> tuple[Path, Manifest]:
+        """The folder of a published adapter, checked against the store. Raises NotFound, AdapterBroken."""
+        with self.store.read() as tx:
+            adapter = adapters.get_adapter(tx, name)
+        if adapter is None or adapter.manifest_hash is None:
+            raise NotFound(f"There is no adapter {name!r}.", "`hone adapters list` shows them.")
+        path = self.folder / name
+        manifest = check_folder(path, adapter.manifest_hash, self.base_folder)
+        if manifest.name != name:
+            raise AdapterBroken(f"Adapter {name}: {MANIFEST} is that of {manifest.name}.")
+        return path, manifest
+
+    def lineage(self, name: str) -> list[str]:
+        """The adapter, its parent, and so on back to the first one."""
+        line: list[str] = []
+        with self.store.read() as tx:
+            adapter: Adapter | None = adapters.get_adapter(tx, name)
+            while adapter is not None and adapter.name not in line:
+                line.append(adapter.name)
+                adapter = adapters.get_adapter(tx, adapter.parent) if adapter.parent else None
+        return line
+
+    def export(self, name: str, archive: Path) -> None:
+        """Write an adapter to a tar file. Raises NotFound, AdapterBroken, Conflict, StoreError."""
+        path, _ = self.check(name)
+        export_folder(path, archive)
+
+    def import_archive(self, archive: Path, reason: str) -> str:
+        """Publish an exported adapter as a candidate under a new name. Raises BadInput, AdapterBroken, StoreError."""
+        with tempfile.TemporaryDirectory(prefix="hone-import-") as folder:
+            source = Path(folder) / "adapter"
+            source.mkdir()
+            unpack(archive, source)
+            manifest = check_folder(source, base_folder=self.base_folder)
+            provenance = manifest.provenance().model_copy(
+                update={"parent": None, "run_id": None, "imported_from": manifest.name}
+            )
+            return self.publish(source, provenance, {"imported_from": manifest.name}, reason)
+
+    def _check_new(self, path: Path) -> Manifest:
+        if self.base_folder is not None:
+            return check_folder(path, base_folder=self.base_folder)
+        return read_manifest(path)
+
+    def _give_up(self, name: str, reason: str) -> None:
+        """As far as it goes: what can't be cleared away now, `recover` will."""
+        try:
+            if (self.folder / name).exists():
+                remove_folder(self.folder / name)
+            with self.store.begin() as tx:
+                adapters.set_state(tx, name, "rejected", adapters.ROLLOUT, f"Not published: {reason}")
+        except (StoreError, OSError):
+            pass
+
+    def _clear_up(self) -> list[str]:
+        with self.store.begin() as tx:
+            abandoned = adapters.abandon_publishing(tx, None)
+        with self.store.read() as tx:
+            registered = {row.name for row in adapters.list_adapters(tx) if row.manifest_hash is not None}
+        done = [f"{name} was never completely published: rejected." for name in abandoned]
+        for path in sorted(self.folder.iterdir()):
+            is_version = adapters.number_of(path.name) is not None
+            if path.name.startswith(UNFINISHED) or (is_version and path.name not in registered):
+                remove_folder(path)
+                done.append(f"Removed {path}, which was never registered.")
+        return done
+
+    @contextmanager
+    def _publishing(self, wait: bool = True) -> Iterator[bool]:
+        """Alone among the publishers of this folder: True; False when that would mean waiting and `wait` is False."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = (self.folder / _LOCK).open("ab")
+        except OSError as error:
+            raise StoreError(
+                f"Can't write to {self.folder}: {error.strerror}.", "Give Hone's user the right to write there."
+            ) from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+                return
+            yield True
