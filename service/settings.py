@@ -118,6 +118,14 @@ class LearnerSettings(Section):
     held_out_share: float = Field(
         0.2, gt=0, lt=1, description="Share of conversations kept out of training, for evaluation."
     )
+    max_per_person: int = Field(
+        1000, ge=1, description="Most judgements of one person that a run learns from, newest first."
+    )
+    max_examples: int = Field(
+        4000,
+        ge=1,
+        description="Most pairs, and most corrections, in a run: the newest and a random draw of older ones.",
+    )
     seed: int = Field(0, description="Seed of every random choice in a run.")
     rank: int = Field(16, ge=1, description="LoRA rank.")
     alpha: float = Field(32.0, gt=0, description="LoRA alpha: the update is scaled by alpha / rank.")

@@ -1,0 +1,238 @@
+"""Choose from a frozen snapshot what is trained on and what is only measured on, and count everything set aside.
+
+In this order: each person's newest word on a thing counts; a cap on the judgements of one person (a fixed number of
+samples plants a behaviour whatever the size of the set, so the number is capped, not the share); votes and
+demonstrations (`learner.votes`); consensus, where people contradict each other; the held-out split, by conversation;
+and a cap on the whole, which keeps the newest and replays a random part of the older.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, TypeVar
+
+from learner.batch import Demonstration, Pair, Snapshot, TokenIds
+from learner.snapshot import FrozenFeedback, Judgement
+from learner.votes import Vote, count_votes
+from service.settings import LearnerSettings
+from service.wire import Correction, replies_named
+
+ALWAYS_TEACH, ALWAYS_TEACH_CORRECTIONS = 10, 200
+"""Judgements at positions up to the first, corrections up to the second, are never held out: a small service has none
+to spare, and a person who wrote the better reply out is owed the lesson. Positions never change, so neither does it."""
+
+SAID_AGAIN = "the same person judged the same thing again; the newest counts"
+OVER_CAP = "beyond the number of judgements of one person that a run uses"
+DISAGREEMENT = "people contradict each other"
+OUTVOTED = "a correction that other people's judgements contradict"
+TWICE = "the same correction was given twice"
+OVER_SIZE = "older examples beyond the size of a run; each run draws others"
+
+Example = TypeVar("Example", Pair, Demonstration)
+
+
+@dataclass(frozen=True)
+class Curated:
+    """`train` is learned from, `held_out` only measured on; `counts` says what became of every judgement."""
+
+    train: Snapshot
+    held_out: Snapshot
+    counts: dict[str, Any]
+
+    @property
+    def set_aside(self) -> str:
+        """What was not used and why, in one line of plain words; empty when everything was."""
+        return "; ".join(f"{count} × {reason}" for reason, count in self.counts["set_aside"].items())
+
+
+def curate(frozen: FrozenFeedback, settings: LearnerSettings) -> Curated:
+    """Deterministic: the same snapshot and settings give the same examples."""
+    set_aside: Counter[str] = Counter()
+    judgements = _cap_people(_newest_word(frozen.judgements, set_aside), settings.max_per_person, set_aside)
+    votes = count_votes(judgements)
+    set_aside += votes.set_aside
+    agreed = _consensus(votes.pairs, set_aside)
+    demonstrations = _agreed_demonstrations(votes.demonstrations, agreed, set_aside)
+    held = held_out_conversations(frozen, settings.held_out_share)
+    pairs = [(any(conversation in held for conversation in where), pair) for where, pair in agreed.values() if pair]
+    chosen = {
+        is_held: (
+            [pair for pair_held, pair in pairs if pair_held == is_held],
+            [one for one in demonstrations if (one.conversation_id in held) == is_held],
+        )
+        for is_held in (False, True)
+    }
+    rng = Random(f"{settings.seed} {frozen.hash}")
+    train, held_out = (
+        _snapshot(frozen, *_limit(*chosen[is_held], settings.max_examples, rng, set_aside), held, is_held)
+        for is_held in (False, True)
+    )
+    return Curated(train, held_out, _counts(frozen, train, held_out, set_aside))
+
+
+def held_out_conversations(frozen: FrozenFeedback, share: float) -> frozenset[str]:
+    """The conversations that only measure: chosen by a hash of their name, so that a later run chooses the same."""
+    first = {asked.conversation_id: ALWAYS_TEACH + 1 for asked in frozen.prompts}  # as if judged later than the first
+    judged = {judgement.conversation_id for judgement in frozen.judgements}
+    first = {name: position for name, position in first.items() if name not in judged}
+    corrected: dict[str, int] = {}
+    for judgement in frozen.judgements:
+        for seen in (first, corrected) if isinstance(judgement.feedback, Correction) else (first,):
+            position = seen.get(judgement.conversation_id, judgement.position)
+            seen[judgement.conversation_id] = min(position, judgement.position)
+    return frozenset(
+        name
+        for name, position in first.items()
+        if position > ALWAYS_TEACH
+        and corrected.get(name, ALWAYS_TEACH_CORRECTIONS + 1) > ALWAYS_TEACH_CORRECTIONS
+        and _fraction(name) < share
+    )
+
+
+def _fraction(conversation_id: str) -> float:
+    """A number in [0, 1) that depends on the name alone."""
+    digest = hashlib.sha256(f"hone held out {conversation_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _newest_word(judgements: Sequence[Judgement], set_aside: Counter[str]) -> list[Judgement]:
+    """One judgement of each kind by one person about the same replies."""
+    newest: dict[Hashable, Judgement] = {}
+    for judgement in judgements:
+        named = frozenset((reply.exchange_id, reply.index) for reply in replies_named(judgement.feedback))
+        newest[judgement.caller, judgement.feedback.kind, named] = judgement
+    set_aside[SAID_AGAIN] += len(judgements) - len(newest)
+    return sorted(newest.values(), key=lambda judgement: judgement.position)
+
+
+def _cap_people(judgements: Sequence[Judgement], most: int, set_aside: Counter[str]) -> list[Judgement]:
+    """Each person's newest `most` judgements, in order of position."""
+    given: Counter[str] = Counter()
+    kept = []
+    for judgement in reversed(judgements):
+        given[judgement.caller] += 1
+        if given[judgement.caller] <= most:
+            kept.append(judgement)
+    set_aside[OVER_CAP] += len(judgements) - len(kept)
+    return kept[::-1]
+
+
+PairKey = tuple[TokenIds, TokenIds, TokenIds]  # prompt, and the two replies in order of their ids
+Agreed = dict[PairKey, tuple[frozenset[str], Pair | None]]  # conversations, and the pair (None: no agreement)
+
+
+def _key(prompt: TokenIds, first: TokenIds, second: TokenIds) -> PairKey:
+    return (prompt, *((first, second) if first <= second else (second, first)))
+
+
+def _consensus(votes: Sequence[Vote], set_aside: Counter[str]) -> Agreed:
+    """One pair for each two replies that were held against each other: what most voters say, or nothing."""
+    by_pair: defaultdict[PairKey, list[Vote]] = defaultdict(list)
+    for vote in votes:
+        by_pair[_key(vote.prompt, vote.first, vote.second)].append(vote)
+    agreed: Agreed = {}
+    for key, cast in by_pair.items():
+        by_voter = {vote.voter: vote for vote in cast}  # in order of position: a voter's newest stays
+        set_aside[SAID_AGAIN] += len(cast) - len(by_voter)
+        counted = list(by_voter.values())
+        pair = _agree(key, counted)
+        set_aside[DISAGREEMENT] += 0 if pair else len(counted)
+        agreed[key] = frozenset(name for vote in counted for name in vote.conversation_ids), pair
+    return agreed
+
+
+def _agree(key: PairKey, votes: Sequence[Vote]) -> Pair | None:
+    """The votes' sum decides; a tie only when nobody prefers either."""
+    prompt, first, second = key
+    total = sum(vote.strength if vote.first == first else -vote.strength for vote in votes)
+    tie = all(vote.strength == 0 for vote in votes)
+    if total == 0 and not tie:
+        return None
+    chosen, rejected = (first, second) if total >= 0 else (second, first)
+    return Pair(
+        prompt,
+        chosen,
+        rejected,
+        margin=abs(total) / len(votes),
+        tie=tie,
+        conversation_id=votes[-1].conversation_ids[0],
+        feedback_ids=tuple(dict.fromkeys(name for vote in votes for name in vote.feedback_ids)),
+        group=votes[-1].group,
+        weight=max(vote.weight for vote in votes),
+    )
+
+
+def _agreed_demonstrations(
+    given: Sequence[tuple[Judgement, Demonstration]], agreed: Agreed, set_aside: Counter[str]
+) -> list[Demonstration]:
+    """Each correction once, and none that the consensus holds to be worse than what it corrects."""
+    kept: dict[tuple[TokenIds, TokenIds], Demonstration] = {}
+    for judgement, demonstration in given:
+        prompt, reply = demonstration.prompt_token_ids, demonstration.reply_token_ids
+        _, pair = agreed.get(_key(prompt, reply, judgement.replies[0].token_ids), ((), None))
+        contested = judgement.replies[0].complete and judgement.replies[0].token_ids != reply
+        if contested and (pair is None or pair.chosen != reply):
+            set_aside[OUTVOTED] += 1
+        elif (prompt, reply) in kept:
+            set_aside[TWICE] += 1
+        else:
+            kept[prompt, reply] = demonstration
+    return list(kept.values())
+
+
+def _limit(
+    pairs: list[Pair], demonstrations: list[Demonstration], most: int, rng: Random, set_aside: Counter[str]
+) -> tuple[list[Pair], list[Demonstration]]:
+    kept = _newest_and_some(pairs, most, rng), _newest_and_some(demonstrations, most, rng)
+    set_aside[OVER_SIZE] += len(pairs) + len(demonstrations) - len(kept[0]) - len(kept[1])
+    return kept
+
+
+def _newest_and_some(examples: list[Example], most: int, rng: Random) -> list[Example]:
+    """The newest half of the room, and for the rest a random draw of the older, so that nothing is forgotten."""
+    if len(examples) <= most:
+        return examples
+    newest = most - most // 2
+    older = examples[: len(examples) - newest]
+    drawn = sorted(rng.sample(range(len(older)), most - newest))
+    return [older[index] for index in drawn] + examples[len(examples) - newest :]
+
+
+def _snapshot(
+    frozen: FrozenFeedback,
+    pairs: Sequence[Pair],
+    demonstrations: Sequence[Demonstration],
+    held: frozenset[str],
+    is_held: bool,
+) -> Snapshot:
+    asked = [(one.conversation_id, one.prompt_token_ids) for one in frozen.judgements]
+    asked += [(one.conversation_id, one.prompt_token_ids) for one in frozen.prompts]
+    measured = {prompt for conversation, prompt in asked if conversation in held}
+    prompts = dict.fromkeys(prompt for _, prompt in asked if (prompt in measured) == is_held)
+    return Snapshot(tuple(demonstrations), tuple(pairs), tuple(prompts), frozen.hash, frozen.position)
+
+
+def _counts(frozen: FrozenFeedback, train: Snapshot, held_out: Snapshot, set_aside: Counter[str]) -> dict[str, Any]:
+    kinds = Counter(judgement.feedback.kind for judgement in frozen.judgements)
+
+    def size(snapshot: Snapshot, counts: Callable[[Pair], bool]) -> int:
+        return sum(counts(pair) for pair in snapshot.pairs)
+
+    return {
+        "judgements": dict(sorted(kinds.items())),
+        "people": len({judgement.caller for judgement in frozen.judgements}),
+        **{
+            name: {
+                "demonstrations": len(part.demonstrations),
+                "pairs": size(part, lambda pair: not pair.tie),
+                "ties": size(part, lambda pair: pair.tie),
+                "prompts": len(part.prompts),
+            }
+            for name, part in (("train", train), ("held_out", held_out))
+        },
+        "set_aside": dict((+set_aside).most_common()),
+    }

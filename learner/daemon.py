@@ -1,0 +1,266 @@
+"""The learner's process: it decides when a run starts, leases it, and has a child process train it.
+
+APScheduler is the clock and nothing more: its jobs live in memory, and everything that matters is in the `runs` table.
+A run is queued under the name of its tick (`time:2026-11-21T03:30Z`, `count:150`), which is unique, so any number of
+learners may watch the same store and one run starts. Who works on a run holds a lease, kept alive by a heartbeat, and
+a fence; a learner that falls silent loses the run to another, or to itself after a restart. A child that dies is
+started again, `max_attempts` times in all; SIGTERM gives the run back at once, so that the next start goes on with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.jobstores.memory import MemoryJobStore
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.interval import IntervalTrigger
+
+from service.errors import LeaseLost, StoreError
+from service.settings import Settings
+from service.store.queries import adapters, feedback, runs
+from service.store.session import Store
+
+log = logging.getLogger("hone.learner")
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+STOP_SECONDS = 5.0
+"""How long a training that is asked to stop may take before it is killed; its checkpoint is good in either case."""
+
+
+@dataclass
+class Training:
+    """A child process at work on a leased run. `lost`: the lease is gone, so nothing more is written about it."""
+
+    lease: runs.Lease
+    process: subprocess.Popen[bytes]
+    log_path: Path
+    lost: bool = False
+
+    def stop(self) -> None:
+        """Ask it to end, then make it."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        if self.process.stdin:
+            self.process.stdin.close()
+
+
+Start = Callable[[Settings, runs.Lease], Training]
+
+
+def start_child(settings: Settings, lease: runs.Lease) -> Training:
+    """Start `python -m learner.cycle` in a session of its own, bounded in threads, its output in the run's log."""
+    folder = settings.runs_folder / lease.run_id
+    folder.mkdir(parents=True, exist_ok=True)
+    threads = str(settings.learner.threads)
+    environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), threads)
+    environment |= {"TOKENIZERS_PARALLELISM": "false"}
+    command = [sys.executable, "-m", "learner.cycle", "--home", str(settings.home)]
+    command += ["--run", lease.run_id, "--fence", str(lease.fence)]
+    with (folder / "log.txt").open("ab") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment, start_new_session=True
+        )
+    assert process.stdin is not None
+    try:
+        process.stdin.write(settings.model_dump_json().encode() + b"\n")
+        process.stdin.flush()
+    except BrokenPipeError:
+        pass  # it died at once: the next look at it finds out why
+    return Training(lease, process, folder / "log.txt")
+
+
+class Learner:
+    """Looks for work and supervises it. Its methods are called from one thread at a time."""
+
+    def __init__(self, settings: Settings, store: Store, start: Start = start_child) -> None:
+        self._settings = settings.learner
+        self._all_settings = settings
+        self._store = store
+        self._start = start
+        self._training: Training | None = None
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
+
+    def queue_by_time(self, moment: datetime | None = None) -> None:
+        """Queue the run of the present time slot, if there is new feedback."""
+        slot = timedelta(minutes=self._settings.every_minutes)
+        begins = EPOCH + ((moment or datetime.now(UTC)) - EPOCH) // slot * slot
+        with self._store.begin() as tx:
+            if feedback.count_since(tx, runs.last_learned_position(tx)):
+                runs.queue_run(tx, f"time:{begins:%Y-%m-%dT%H:%M:%SZ}", "time", "auto", {})
+
+    def queue_by_count(self) -> None:
+        """Queue a run when enough feedback came since the last one. A run that failed waits for as much again."""
+        enough = self._settings.after_feedback
+        with self._store.read() as tx:
+            if not self._is_enough(tx):
+                return
+        with self._store.begin() as tx:
+            if self._is_enough(tx):
+                runs.queue_run(tx, f"count:{feedback.last_position(tx) // enough * enough}", "count", "auto", {})
+
+    def _is_enough(self, tx: Any) -> bool:
+        if any(run.state in ("queued", "running") for run in runs.list_runs(tx, limit=20)):
+            return False
+        return feedback.count_since(tx, runs.last_learned_position(tx)) >= self._settings.after_feedback
+
+    def work(self) -> None:
+        """Start a training if one waits; see how the one under way does."""
+        if self._training is None:
+            self._lease()
+        elif self._training.process.poll() is not None:
+            training, self._training = self._training, None
+            training.stop()
+            if not training.lost:
+                self._settle(training)
+        elif not training_is_ours(self._store, self._training):
+            self._abandon("It was cancelled, or another learner took it over.")
+
+    def beat(self) -> None:
+        """Keep the lease; give the training up when it is gone."""
+        training = self._training
+        if training is None:
+            return
+        with self._store.begin() as tx:
+            held = runs.heartbeat(tx, training.lease.run_id, training.lease.fence, self._settings.lease_seconds)
+        if not held:
+            self._abandon("Its lease is gone.")
+
+    def stop(self) -> None:
+        """Stop the training and give its run back, to be gone on with at the next start."""
+        training, self._training = self._training, None
+        if training is None:
+            return
+        training.stop()
+        try:
+            with self._store.begin() as tx:
+                runs.release_run(tx, training.lease.run_id, training.lease.fence)
+            log.info("Run %s was given back; the next start goes on with it.", training.lease.run_id)
+        except LeaseLost:
+            pass  # it ended in the last moment
+
+    def _lease(self) -> None:
+        with self._store.read() as tx:
+            if not any(run.state in ("queued", "running") for run in runs.list_runs(tx)):
+                return
+        with self._store.begin() as tx:
+            lease = runs.lease_run(tx, self._name, self._settings.lease_seconds, self._settings.max_attempts)
+        if lease is not None:
+            log.info("Run %s begins, attempt %d.", lease.run_id, lease.run.attempt)
+            self._training = self._start(self._all_settings, lease)
+
+    def _abandon(self, why: str) -> None:
+        training, self._training = self._training, None
+        if training is None:
+            return
+        training.lost = True
+        training.stop()
+        with self._store.begin() as tx:
+            run = runs.get_run(tx, training.lease.run_id)
+            if run is not None and run.state == "cancelled":
+                adapters.abandon_publishing(tx, run.id, "Its run was cancelled.")
+        log.info("Run %s was given up: %s", training.lease.run_id, why)
+
+    def _settle(self, training: Training) -> None:
+        """The child has ended: unless it ended its run, give the run back, or fail it for good."""
+        lease, attempts = training.lease, self._settings.max_attempts
+        with self._store.begin() as tx:
+            run = runs.get_run(tx, lease.run_id)
+            if run is None or run.state != "running" or run.fence != lease.fence:
+                return
+            why = cause_of_death(training.process.returncode, training.log_path)
+            if run.attempt >= attempts:
+                message = f"Its process died {run.attempt} times, last in phase {run.phase or 'start'!r}: {why}"
+                runs.finish_run(tx, lease.run_id, lease.fence, "failed", message)
+                adapters.abandon_publishing(tx, lease.run_id)
+            else:
+                runs.release_run(tx, lease.run_id, lease.fence, died=True)
+        log.warning("The process of run %s died (attempt %d of %d): %s", lease.run_id, run.attempt, attempts, why)
+
+
+def training_is_ours(store: Store, training: Training) -> bool:
+    """Whether the run is still the one that was leased, or has just been ended by the child."""
+    with store.read() as tx:
+        run = runs.get_run(tx, training.lease.run_id)
+    return run is not None and run.fence == training.lease.fence and run.state != "cancelled"
+
+
+def cause_of_death(code: int, log_path: Path) -> str:
+    """Why a child ended, in plain words, with the last line of its log."""
+    if code == -signal.SIGKILL:
+        return "it was killed (signal 9); was memory short?"
+    try:
+        lines = log_path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
+    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    return f"{lines[-1].strip()[:300] if lines else 'it said nothing'} ({how}; more in {log_path})"
+
+
+def run_forever(settings: Settings) -> int:
+    """`hone learn`: until SIGTERM or SIGINT. Returns the exit code."""
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    store = Store.open(settings.store_url, checkpoints=False)
+    learner = Learner(settings, store)
+    scheduler = make_clock(settings, learner)
+    scheduler.start()
+    log.info("The learner watches %s.", settings.home)
+    try:
+        stopping.wait()
+    finally:
+        scheduler.shutdown(wait=True)
+        learner.stop()
+        store.close()
+    return 0
+
+
+def make_clock(settings: Settings, learner: Learner) -> BackgroundScheduler:
+    """Fixed ticks, one job at a time, a late tick once instead of many times."""
+    clock = BackgroundScheduler(
+        jobstores={"default": MemoryJobStore()},
+        executors={"default": ThreadPoolExecutor(1)},
+        job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        timezone=UTC,
+    )
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
+    tick, chosen = settings.learner.tick_seconds, settings.learner
+    clock.add_job(_goes_on(learner.work), IntervalTrigger(seconds=tick), next_run_time=datetime.now(UTC))
+    clock.add_job(_goes_on(learner.beat), IntervalTrigger(seconds=min(5.0, chosen.lease_seconds / 4)))
+    if chosen.after_feedback:
+        clock.add_job(_goes_on(learner.queue_by_count), IntervalTrigger(seconds=tick))
+    if chosen.every_minutes:
+        slots = IntervalTrigger(seconds=60 * chosen.every_minutes, start_date=EPOCH)
+        clock.add_job(_goes_on(learner.queue_by_time), slots)
+    return clock
+
+
+def _goes_on(job: Callable[[], None]) -> Callable[[], None]:
+    """A full disk or a locked database stops one tick, not the learner."""
+
+    def run() -> None:
+        try:
+            job()
+        except StoreError as error:
+            log.error("%s", error)
+        except LeaseLost as error:
+            log.warning("%s", error)
+
+    return run

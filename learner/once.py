@@ -1,0 +1,69 @@
+"""`hone learn --once`: queue one run, work on it here, and show how far it is."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from learner.daemon import Learner
+from service.errors import TrainingFailed
+from service.settings import Settings
+from service.store.identifiers import new_id
+from service.store.queries import runs
+from service.store.session import Store
+from service.store.tables import Run
+
+OVER = ("succeeded", "rejected", "nothing_to_learn", "failed", "cancelled")
+LOOK_SECONDS = 0.2
+
+
+def learn_once(settings: Settings, method: str = "auto", promote: bool | None = None, as_json: bool = False) -> int:
+    """Returns the exit code: 0 when the run came to an end of its own. A learner that runs already may take the run;
+    then this only watches. Interrupted, it gives the run back."""
+    store = Store.open(settings.store_url, checkpoints=False)
+    learner = Learner(settings, store)
+    try:
+        with store.begin() as tx:
+            run = runs.queue_run(tx, new_id("command"), "command", method, {"promote": promote})
+        assert run is not None  # the tick is new
+        run = _work_until_over(settings, store, learner, run.id, quiet=as_json)
+    finally:
+        learner.stop()
+        store.close()
+    if as_json:
+        sys.stdout.write(json.dumps(as_plain(run)) + "\n")
+    else:
+        Console().print(f"[bold]{run.state.replace('_', ' ')}[/]: {run.message}")
+    return TrainingFailed.exit_code if run.state in ("failed", "cancelled") else 0
+
+
+def _work_until_over(settings: Settings, store: Store, learner: Learner, run_id: str, quiet: bool) -> Run:
+    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}")
+    beaten = time.monotonic()
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), disable=quiet) as bar:
+        task = bar.add_task("waiting", total=1)
+        while True:
+            learner.work()
+            if time.monotonic() - beaten > settings.learner.lease_seconds / 4:
+                learner.beat()
+                beaten = time.monotonic()
+            with store.read() as tx:
+                run = runs.get_run(tx, run_id)
+            assert run is not None  # runs are never deleted
+            bar.update(task, description=run.phase or run.state, completed=run.step, total=max(run.steps, 1))
+            if run.state in OVER:
+                return run
+            time.sleep(LOOK_SECONDS)
+
+
+def as_plain(run: Run) -> dict[str, Any]:
+    """A run as JSON, by the names of the HTTP API."""
+    names = "id state trigger method attempt created_at started_at finished_at phase step steps parent adapter"
+    values = {name: getattr(run, name) for name in (*names.split(), "snapshot_hash", "message")}
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()}

@@ -1,0 +1,139 @@
+"""The folder that a run leaves behind: settings, snapshot, metrics by step, curves, samples, report, log.
+
+Every file but the log and the metrics, which grow, is written under another name, flushed and renamed, so that it is
+there whole or not at all; that is what lets a killed run see how far it came.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import make_url
+
+from service.settings import Settings
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    path: Path
+
+    @classmethod
+    def of(cls, settings: Settings, run_id: str) -> RunFolder:
+        """The folder of a run, made if it isn't there."""
+        folder = settings.runs_folder / run_id
+        folder.mkdir(parents=True, exist_ok=True)
+        return cls(folder)
+
+    @property
+    def snapshot(self) -> Path:
+        return self.path / "snapshot.jsonl"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def curves(self) -> Path:
+        return self.path / "curves.png"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.json"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the methods keep what they need to go on after a kill."""
+        return self.path / "checkpoint"
+
+    @property
+    def adapter(self) -> Path:
+        """The trained adapter; there only when training is over."""
+        return self.path / "adapter"
+
+    def write_settings(self, settings: Settings) -> None:
+        """The resolved settings, without the database's password."""
+        plain = settings.model_dump(mode="json")
+        if settings.store.url:
+            plain["store"]["url"] = make_url(settings.store.url).render_as_string(hide_password=True)
+        write_whole(self.path / "settings.json", json.dumps(plain, indent=2) + "\n")
+
+    def write_report(self, report: Mapping[str, Any]) -> None:
+        """report.json, and the samples that it holds as samples.jsonl."""
+        samples: Sequence[Any] = report.get("samples", ())
+        lines = "".join(json.dumps(_finite(sample), ensure_ascii=False) + "\n" for sample in samples)
+        write_whole(self.path / "samples.jsonl", lines)
+        plain = {name: value for name, value in report.items() if name != "samples"}
+        write_whole(self.report, json.dumps(_finite(plain), indent=2, ensure_ascii=False) + "\n")
+
+    def read_report(self) -> dict[str, Any] | None:
+        """None when the run was not evaluated yet."""
+        try:
+            report: dict[str, Any] = json.loads(self.report.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return report
+
+
+class Metrics:
+    """metrics.jsonl: one line a step. A run that goes on after a kill drops the lines of the steps it repeats."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._begun: set[str] = set()
+
+    def add(self, phase: str, step: int, steps: int, values: Mapping[str, float]) -> None:
+        if phase not in self._begun:
+            self._begun.add(phase)
+            self._forget(phase, step)
+        line = {"step": step, "steps": steps, "phase": phase, **_finite(dict(values))}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def _forget(self, phase: str, step: int) -> None:
+        lines = read_metrics(self._path)
+        kept = [line for line in lines if line["phase"] != phase or line["step"] < step]
+        write_whole(self._path, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines; a last one that a kill cut short is left out."""
+    if not path.exists():
+        return []
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue
+    return lines
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all, even after a power cut."""
+    temporary = path.with_name(path.name + ".partial")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return value

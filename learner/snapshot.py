@@ -1,0 +1,203 @@
+"""Freeze what one run learns from: every active judgement up to a position, with the tokens it is about, in one file.
+
+`snapshot.jsonl` is canonical JSON (sorted keys, no spaces, one record a line, in order of position), so the same store
+gives the same bytes and the SHA-256 of the file names the snapshot. Token ids come from the stored exchanges, as the
+engine sampled them; only the text of a correction, which no engine ever sampled, is tokenised here, with the base's
+tokenizer and the EOS token that must end it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from service.errors import TrainingFailed
+from service.store.queries import exchanges, feedback
+from service.store.tables import Exchange, FeedbackRow
+from service.wire import FEEDBACK, Correction, Feedback, replies_named
+
+FORMAT_VERSION = 1
+RECENT_PROMPTS = 256
+"""How many of the latest prompts go in beside the judged ones: what people ask is what a candidate is sampled on."""
+
+Tokenize = Callable[[str], tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class JudgedReply:
+    """One reply that a judgement names. `complete`: it was not cut off by a caller who left or a failing engine."""
+
+    exchange_id: str
+    index: int
+    adapter: str
+    text: str
+    token_ids: tuple[int, ...]
+    complete: bool
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One feedback with everything that training needs to know of it."""
+
+    feedback_id: str
+    position: int
+    caller: str
+    conversation_id: str
+    prompt_token_ids: tuple[int, ...]
+    same_prompt: bool  # False: the replies answer prompts of different tokens, so they can't be compared
+    feedback: Feedback
+    replies: tuple[JudgedReply, ...]  # in the order of `replies_named`
+    correction_token_ids: tuple[int, ...] = ()  # of a correction: its text and EOS
+
+
+@dataclass(frozen=True)
+class AskedPrompt:
+    """A prompt that somebody asked lately, judged or not."""
+
+    conversation_id: str
+    prompt_token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class FrozenFeedback:
+    """The content of a `snapshot.jsonl`. `position`: the last feedback that it may hold."""
+
+    judgements: tuple[Judgement, ...]
+    prompts: tuple[AskedPrompt, ...]
+    position: int
+    hash: str = ""
+
+
+def reply_tokenizer(model_path: str) -> Tokenize:
+    """A function from a reply's text to its token ids, EOS included, by the base model's tokenizer."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model_path)
+    except (OSError, ValueError) as error:
+        raise TrainingFailed(f"The tokenizer of {model_path} can't be loaded: {error}.") from error
+    if tokenizer.eos_token_id is None:
+        raise TrainingFailed(f"The tokenizer of {model_path} has no EOS token, so a reply could never learn to end.")
+
+    def tokenize(text: str) -> tuple[int, ...]:
+        return (*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id)
+
+    return tokenize
+
+
+def collect(tx: Session, position: int, tokenize: Tokenize) -> FrozenFeedback:
+    """Read the active feedback up to `position`, and the latest prompts, in one transaction."""
+    given = [(row, FEEDBACK.validate_python(row.body)) for row in feedback.active_feedback(tx, position)]
+    named = {ref.exchange_id for _, judged in given for ref in replies_named(judged)}
+    known = exchanges.get_exchanges(tx, named)
+    judgements = [_judgement(row, judged, known, tokenize) for row, judged in given]
+    asked = {
+        AskedPrompt(exchange.conversation_id, tuple(exchange.prompt_token_ids))
+        for exchange in exchanges.recent_prompts(tx, RECENT_PROMPTS)
+        if exchange.prompt_token_ids
+    }
+    prompts = sorted(asked, key=lambda asked: (asked.conversation_id, asked.prompt_token_ids))
+    whole = sorted((judgement for judgement in judgements if judgement), key=lambda judgement: judgement.position)
+    return FrozenFeedback(tuple(whole), tuple(prompts), position)
+
+
+def _judgement(
+    row: FeedbackRow, judged: Feedback, known: Mapping[str, Exchange], tokenize: Tokenize
+) -> Judgement | None:
+    """None when an exchange is gone (forgotten on request): then nobody may learn from the judgement either."""
+    replies, about = [], []
+    for ref in replies_named(judged):
+        exchange = known.get(ref.exchange_id)
+        if exchange is None or ref.index >= len(exchange.replies):
+            return None
+        reply = exchange.replies[ref.index]
+        complete = exchange.complete and bool(reply.token_ids)
+        replies.append(
+            JudgedReply(exchange.id, ref.index, exchange.adapter, reply.text, tuple(reply.token_ids), complete)
+        )
+        about.append(exchange)
+    return Judgement(
+        feedback_id=row.id,
+        position=row.position,
+        caller=row.caller,
+        conversation_id=about[0].conversation_id,
+        prompt_token_ids=tuple(about[0].prompt_token_ids),
+        same_prompt=all(exchange.prompt_token_ids == about[0].prompt_token_ids for exchange in about),
+        feedback=judged,
+        replies=tuple(replies),
+        correction_token_ids=tokenize(judged.text) if isinstance(judged, Correction) else (),
+    )
+
+
+def write_snapshot(frozen: FrozenFeedback, path: Path) -> str:
+    """Write the file whole or not at all; returns its SHA-256."""
+    text = "".join(_canonical(record) + "\n" for record in _records(frozen))
+    temporary = path.with_suffix(".partial")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_snapshot(path: Path, expected_hash: str | None = None) -> FrozenFeedback:
+    """Read it back. Raises TrainingFailed when the file is missing, damaged, or not the one that was expected."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise TrainingFailed(f"The snapshot {path} can't be read: {error.strerror}.") from error
+    found = hashlib.sha256(content).hexdigest()
+    if expected_hash is not None and found != expected_hash:
+        raise TrainingFailed(f"The snapshot {path} has changed since it was frozen: its hash is {found[:12]}….")
+    try:
+        head, *records = [json.loads(line) for line in content.splitlines()]
+        if head["format_version"] != FORMAT_VERSION:
+            raise TrainingFailed(f"The snapshot {path} has format {head['format_version']}; this is {FORMAT_VERSION}.")
+        judgements = tuple(_read_judgement(r["judgement"]) for r in records if "judgement" in r)
+        prompts = tuple(
+            AskedPrompt(r["prompt"]["conversation_id"], tuple(r["prompt"]["prompt_token_ids"]))
+            for r in records
+            if "prompt" in r
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise TrainingFailed(f"The snapshot {path} is damaged: {error}.") from error
+    return FrozenFeedback(judgements, prompts, int(head["position"]), found)
+
+
+def _records(frozen: FrozenFeedback) -> Iterable[dict[str, Any]]:
+    yield {"format_version": FORMAT_VERSION, "position": frozen.position}
+    for judgement in frozen.judgements:
+        plain = {name: value for name, value in vars(judgement).items() if name not in ("feedback", "replies")}
+        body = judgement.feedback.model_dump(mode="json")
+        yield {"judgement": {**plain, "feedback": body, "replies": [asdict(reply) for reply in judgement.replies]}}
+    for asked in frozen.prompts:
+        yield {"prompt": asdict(asked)}
+
+
+def _canonical(record: dict[str, Any]) -> str:
+    return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _read_judgement(record: dict[str, Any]) -> Judgement:
+    replies = tuple(JudgedReply(**{**reply, "token_ids": _ids(reply["token_ids"])}) for reply in record["replies"])
+    return Judgement(
+        **{
+            **record,
+            "feedback": FEEDBACK.validate_python(record["feedback"]),
+            "replies": replies,
+            "prompt_token_ids": _ids(record["prompt_token_ids"]),
+            "correction_token_ids": _ids(record["correction_token_ids"]),
+        }
+    )
+
+
+def _ids(values: Sequence[int]) -> tuple[int, ...]:
+    return tuple(int(value) for value in values)

@@ -1,0 +1,183 @@
+"""What each kind of feedback says about pairs of replies, and which demonstrations it holds (the design's table).
+
+A vote is one person's preference between two replies to one prompt. How strong: a comparison's strength 1, 2, 3 gives
+0.5, 1, 1.5; a correction against what it corrects 1; a step of a ranking 1 (InstructGPT, arXiv 2203.02155: all pairs of
+a ranking stay one group, weighted so that each reply counts once); a point of score 1/3; two opposite thumbs 1.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations, product
+
+from learner.batch import Demonstration, TokenIds
+from learner.snapshot import JudgedReply, Judgement
+from service.wire import Comparison, Correction, Critique, Label, Ranking, Score, Thumb
+
+SAME_REPLY = "the two replies are word for word the same"
+CUT_OFF = "a reply was cut off before its end"
+OTHER_PROMPT = "the replies answer different prompts"
+BOTH_BAD = "both replies were called bad, which prefers neither"
+ONE_SIDED_THUMB = "a thumb without an opposite one on another reply to the same prompt"
+SINGLE_SCORE = "a score without another one, of the same person, on the same prompt"
+NOT_YET_USED: tuple[tuple[type[Label | Critique], str], ...] = (
+    (Label, "labels are not used by this method yet"),
+    (Critique, "critiques are not used by this method yet"),
+)
+
+
+@dataclass(frozen=True)
+class Vote:
+    """`strength` > 0: `first` is better; < 0: `second` is; 0: a tie."""
+
+    prompt: TokenIds
+    first: TokenIds
+    second: TokenIds
+    strength: float
+    voter: str
+    position: int  # of the newest feedback in it
+    conversation_ids: tuple[str, ...]
+    feedback_ids: tuple[str, ...]
+    group: str = ""
+    weight: float = 1.0
+
+
+@dataclass
+class Votes:
+    """All that a list of judgements says; `set_aside` counts judgements that say nothing, by reason."""
+
+    pairs: list[Vote] = field(default_factory=list)
+    demonstrations: list[tuple[Judgement, Demonstration]] = field(default_factory=list)
+    set_aside: Counter[str] = field(default_factory=Counter)
+
+
+def count_votes(judgements: Sequence[Judgement]) -> Votes:
+    """Turn judgements, each person's newest on a thing already chosen, into votes and demonstrations."""
+    votes = Votes()
+    for judgement in judgements:
+        for unused, reason in NOT_YET_USED:
+            if isinstance(judgement.feedback, unused):
+                votes.set_aside[reason] += 1
+        if isinstance(judgement.feedback, Correction):
+            _correct(judgement, votes)
+        elif isinstance(judgement.feedback, Comparison):
+            _compare(judgement, judgement.feedback, votes)
+        elif isinstance(judgement.feedback, Ranking):
+            _rank(judgement, judgement.feedback, votes)
+    _pair_scores([judgement for judgement in judgements if isinstance(judgement.feedback, Score)], votes)
+    _pair_thumbs([judgement for judgement in judgements if isinstance(judgement.feedback, Thumb)], votes)
+    return votes
+
+
+def _correct(judgement: Judgement, votes: Votes) -> None:
+    corrected, reply = judgement.correction_token_ids, judgement.replies[0]
+    demonstration = Demonstration(
+        judgement.prompt_token_ids, corrected, judgement.conversation_id, judgement.feedback_id
+    )
+    votes.demonstrations.append((judgement, demonstration))
+    if reply.complete and reply.token_ids != corrected:
+        votes.pairs.append(_vote(judgement, corrected, reply.token_ids, 1.0))
+
+
+def _compare(judgement: Judgement, feedback: Comparison, votes: Votes) -> None:
+    first, second = judgement.replies
+    if feedback.verdict == "both_bad":
+        votes.set_aside[BOTH_BAD] += 1
+    elif reason := _incomparable(judgement, first, second):
+        votes.set_aside[reason] += 1
+    else:
+        sign = {"a": 1, "b": -1, "tie": 0}[feedback.verdict]
+        votes.pairs.append(_vote(judgement, first.token_ids, second.token_ids, sign * feedback.strength / 2))
+
+
+def _rank(judgement: Judgement, feedback: Ranking, votes: Votes) -> None:
+    """All pairs of the order; a failed reply stands a step below the last; two failed ones are not compared."""
+    steps = [step for step, tied in enumerate(feedback.order) for _ in tied]
+    failed = len(feedback.order)
+    placed = list(zip(judgement.replies, steps + [failed] * len(feedback.failed), strict=True))
+    found = False
+    for (first, upper), (second, lower) in combinations(placed, 2):
+        if upper == lower == failed or _incomparable(judgement, first, second):
+            continue
+        strength = float(min(lower - upper, 3))
+        weight = 1 / (len(placed) - 1)
+        votes.pairs.append(_vote(judgement, first.token_ids, second.token_ids, strength, judgement.feedback_id, weight))
+        found = True
+    if not found:
+        reasons = [_incomparable(judgement, first, second) for first, second in combinations(judgement.replies, 2)]
+        votes.set_aside[next((reason for reason in reasons if reason), BOTH_BAD)] += 1
+
+
+def _pair_scores(judgements: Sequence[Judgement], votes: Votes) -> None:
+    """Scores of one person on one prompt; people use the scale differently, so nobody's is held against another's."""
+    for scored in _grouped(judgements, by_caller=True):
+        paired: set[str] = set()
+        for first, second in combinations(scored, 2):
+            if first.replies[0].token_ids == second.replies[0].token_ids:
+                continue
+            assert isinstance(first.feedback, Score) and isinstance(second.feedback, Score)
+            strength = (first.feedback.score - second.feedback.score) / 3
+            votes.pairs.append(_joint_vote(first, second, strength, first.caller, 1 / (len(scored) - 1)))
+            paired |= {first.feedback_id, second.feedback_id}
+        votes.set_aside[SINGLE_SCORE] += len(scored) - len(paired)
+
+
+def _pair_thumbs(judgements: Sequence[Judgement], votes: Votes) -> None:
+    """Every liked reply against every disliked one to the same prompt, whoever said so; unpaired ones wait for more."""
+    for thumbs in _grouped(judgements, by_caller=False):
+        sums: Counter[TokenIds] = Counter()
+        newest: dict[TokenIds, Judgement] = {}
+        for thumb in thumbs:
+            assert isinstance(thumb.feedback, Thumb)
+            sums[thumb.replies[0].token_ids] += 1 if thumb.feedback.good else -1
+            newest[thumb.replies[0].token_ids] = thumb
+        good, bad = [[reply for reply in sums if sign * sums[reply] > 0] for sign in (1, -1)]
+        for liked, disliked in product(good, bad):
+            first, second = newest[liked], newest[disliked]
+            voter = first.caller if first.caller == second.caller else f"{first.caller} and {second.caller}"
+            votes.pairs.append(_joint_vote(first, second, 1.0, voter, 1 / max(len(good), len(bad))))
+        paired = set(good) | set(bad) if good and bad else set()
+        votes.set_aside[ONE_SIDED_THUMB] += sum(thumb.replies[0].token_ids not in paired for thumb in thumbs)
+
+
+def _grouped(judgements: Sequence[Judgement], by_caller: bool) -> Iterator[list[Judgement]]:
+    """Judgements about complete replies to the same prompt, in order of position."""
+    groups: defaultdict[tuple[TokenIds, str], list[Judgement]] = defaultdict(list)
+    for judgement in judgements:
+        if judgement.replies[0].complete:
+            groups[judgement.prompt_token_ids, judgement.caller if by_caller else ""].append(judgement)
+    yield from groups.values()
+
+
+def _incomparable(judgement: Judgement, first: JudgedReply, second: JudgedReply) -> str:
+    """Why two replies can't make a pair; empty when they can."""
+    if not judgement.same_prompt:
+        return OTHER_PROMPT
+    if not (first.complete and second.complete):
+        return CUT_OFF
+    return SAME_REPLY if first.token_ids == second.token_ids else ""
+
+
+def _vote(
+    judgement: Judgement, first: TokenIds, second: TokenIds, strength: float, group: str = "", weight: float = 1.0
+) -> Vote:
+    about = (judgement.conversation_id,), (judgement.feedback_id,)
+    prompt = judgement.prompt_token_ids
+    return Vote(prompt, first, second, strength, judgement.caller, judgement.position, *about, group, weight)
+
+
+def _joint_vote(first: Judgement, second: Judgement, strength: float, voter: str, weight: float) -> Vote:
+    """A vote that two judgements make together."""
+    return Vote(
+        first.prompt_token_ids,
+        first.replies[0].token_ids,
+        second.replies[0].token_ids,
+        strength,
+        voter,
+        max(first.position, second.position),
+        (first.conversation_id, second.conversation_id),
+        (first.feedback_id, second.feedback_id),
+        weight=weight,
+    )

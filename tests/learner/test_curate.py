@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from learner.batch import Pair
+from learner.curate import DISAGREEMENT, OUTVOTED, OVER_CAP, SAID_AGAIN, Curated, _fraction, curate
+from learner.snapshot import FrozenFeedback, collect
+from learner.trainer import stages_of
+from learner.votes import BOTH_BAD, CUT_OFF, ONE_SIDED_THUMB, SAME_REPLY, SINGLE_SCORE
+from service.settings import LearnerSettings
+from service.store.queries import feedback
+from service.wire import Critique, Label, Ranking, ReplyRef, Score, Thumb
+from tests.learner.store_fixtures import Home, tokenize
+from tests.learner.store_fixtures import home as home
+
+
+def curated(home: Home, **settings: object) -> Curated:
+    with home.store.read() as tx:
+        frozen = collect(tx, feedback.last_position(tx), tokenize)
+    return curate(frozen, LearnerSettings(**settings))  # type: ignore[arg-type]
+
+
+def preferences(found: Curated) -> set[tuple[tuple[int, ...], tuple[int, ...]]]:
+    return {(pair.chosen, pair.rejected) for pair in found.train.pairs if not pair.tie}
+
+
+def test_a_correction_is_a_demonstration_and_beats_what_it_corrects(home: Home) -> None:
+    name = home.correct("it is Lyon", "it is Paris then")
+    found = curated(home)
+    (demonstration,) = found.train.demonstrations
+    assert demonstration.reply_token_ids == tokenize("it is Paris then")
+    assert demonstration.feedback_id == name
+    assert preferences(found) == {(tokenize("it is Paris then"), tokenize("it is Lyon"))}
+
+
+def test_strength_gives_the_margin_and_a_tie_stays_a_tie(home: Home) -> None:
+    for strength, words in ((1, "a"), (2, "a a"), (3, "a a a")):
+        home.compare(words, "something else", "a", strength=strength)
+    home.compare("b", "b b", "tie")
+    pairs = curated(home).train.pairs
+    assert sorted(pair.margin for pair in pairs if not pair.tie) == [0.5, 1.0, 1.5]
+    assert sum(pair.tie for pair in pairs) == 1
+
+
+def test_both_bad_makes_no_pair_and_is_counted(home: Home) -> None:
+    home.compare("a", "bb", "both_bad")
+    found = curated(home)
+    assert not found.train.pairs
+    assert found.counts["set_aside"] == {BOTH_BAD: 1}
+    assert stages_of("auto", found.train) == ()
+
+
+def test_a_ranking_gives_all_pairs_as_one_group(home: Home) -> None:
+    exchange = home.chat("a", "bb bb", "ccc ccc ccc", "dddd dddd", "eeeee")
+    refs = [ReplyRef(exchange_id=exchange, index=index) for index in range(5)]
+    home.judge(Ranking(order=((refs[0],), (refs[1], refs[2])), failed=(refs[3], refs[4])))
+    pairs = curated(home).train.pairs
+    assert len(pairs) == 9  # C(5, 2) less the two failed ones against each other
+    assert sum(pair.tie for pair in pairs) == 1
+    assert len({pair.group for pair in pairs}) == 1 and pairs[0].group
+    margins = {(pair.chosen, pair.rejected): pair.margin for pair in pairs}
+    assert margins[tokenize("a"), tokenize("bb bb")] == 1
+    assert margins[tokenize("a"), tokenize("eeeee")] == 2
+    assert {pair.weight for pair in pairs} == {0.25}
+
+
+def test_scores_pair_up_within_a_prompt_and_a_person(home: Home) -> None:
+    for reply, score in (("a", 9), ("bb", 3)):
+        home.judge(Score(exchange_id=home.chat(reply), score=score))
+    other = home.chat("ccc", caller="name:bob")
+    home.judge(Score(exchange_id=other, score=10), "name:bob")
+    found = curated(home)
+    assert preferences(found) == {(tokenize("a"), tokenize("bb"))}
+    assert found.train.pairs[0].margin == 2
+    assert found.counts["set_aside"] == {SINGLE_SCORE: 1}
+
+
+def test_opposite_thumbs_on_one_prompt_pair_up_and_others_wait(home: Home) -> None:
+    home.judge(Thumb(exchange_id=home.chat("a"), good=True))
+    home.judge(Thumb(exchange_id=home.chat("bb", caller="name:bob"), good=False), "name:bob")
+    home.judge(Thumb(exchange_id=home.chat("a", prompt=(1, 9, 2)), good=True))
+    found = curated(home)
+    assert preferences(found) == {(tokenize("a"), tokenize("bb"))}
+    assert found.counts["set_aside"] == {ONE_SIDED_THUMB: 1}
+
+
+def test_labels_and_critiques_are_kept_and_said_to_be_unused(home: Home) -> None:
+    exchange = home.chat("a")
+    home.judge(Label(exchange_id=exchange, labels=("harmful",)))
+    home.judge(Critique(exchange_id=exchange, text="no"))
+    found = curated(home)
+    assert found.counts["judgements"] == {"critique": 1, "label": 1}
+    assert "not used by this method yet" in found.set_aside
+
+
+def test_the_newest_word_of_a_person_counts(home: Home) -> None:
+    exchange = home.chat("a", "bb")
+    refs = [ReplyRef(exchange_id=exchange, index=index) for index in (0, 1)]
+    from service.wire import Comparison
+
+    home.judge(Comparison(a=refs[0], b=refs[1], verdict="a"))
+    home.judge(Comparison(a=refs[1], b=refs[0], verdict="a"))
+    found = curated(home)
+    assert preferences(found) == {(tokenize("bb"), tokenize("a"))}
+    assert found.counts["set_aside"] == {SAID_AGAIN: 1}
+
+
+def test_people_who_contradict_each_other_teach_nothing_and_a_majority_does(home: Home) -> None:
+    home.compare("a", "bb", "a", caller="name:ann")
+    home.compare("a", "bb", "b", caller="name:bob")
+    found = curated(home)
+    assert not found.train.pairs
+    assert found.counts["set_aside"] == {DISAGREEMENT: 2}
+    home.compare("a", "bb", "a", caller="name:cid", strength=3)
+    (pair,) = curated(home).train.pairs
+    assert pair.chosen == tokenize("a")
+    assert pair.margin == 0.5  # (1 - 1 + 1.5) / 3 people
+    assert len(pair.feedback_ids) == 3
+
+
+def test_a_correction_that_others_contradict_is_no_demonstration(home: Home) -> None:
+    home.correct("right words", "wrong word here", caller="name:ann")
+    home.correct("wrong word here", "right words", caller="name:bob")
+    found = curated(home)
+    assert not found.train.demonstrations and not found.train.pairs
+    assert found.counts["set_aside"] == {DISAGREEMENT: 2, OUTVOTED: 2}
+
+
+def test_a_correction_of_a_cut_off_reply_is_still_a_demonstration(home: Home) -> None:
+    home.correct("it is", "it is Paris", complete=False)
+    home.compare("a", "bb", "a", complete=False)
+    found = curated(home)
+    assert len(found.train.demonstrations) == 1 and not found.train.pairs
+    assert found.counts["set_aside"] == {CUT_OFF: 1}
+
+
+def test_two_replies_that_are_the_same_make_no_pair(home: Home) -> None:
+    home.compare("a", "a", "a")
+    assert curated(home).counts["set_aside"] == {SAME_REPLY: 1}
+
+
+def test_one_person_can_not_flood_a_run(home: Home) -> None:
+    for number in range(8):
+        home.compare("a", "bb", "a", prompt=(1, 50 + number, 2), caller="name:loud")
+    home.compare("a", "bb", "b", prompt=(1, 99, 2), caller="name:quiet")
+    found = curated(home, max_per_person=3)
+    assert len(found.train.pairs) == 4
+    assert found.counts["set_aside"] == {OVER_CAP: 5}
+    assert {pair.prompt_token_ids[1] for pair in found.train.pairs} == {55, 56, 57, 99}  # the newest
+
+
+def test_the_held_out_split_is_by_conversation_and_stable_as_feedback_grows(home: Home) -> None:
+    for number in range(40):
+        home.compare("a", "bb", "a", prompt=(1, 50 + number % 30, 2), conversation=f"conv-{number // 2}")
+    before = curated(home)
+    for number in range(40, 80):
+        home.compare("a", "bb", "a", prompt=(1, 50 + number, 2), conversation=f"conv-{number // 2}")
+    after = curated(home)
+
+    def conversations(pairs: tuple[Pair, ...]) -> set[str]:
+        return {pair.conversation_id for pair in pairs}
+
+    assert conversations(before.held_out.pairs) <= conversations(after.held_out.pairs)
+    assert len(conversations(after.held_out.pairs)) >= 3
+    for found in (before, after):
+        assert not conversations(found.train.pairs) & conversations(found.held_out.pairs)
+        assert not set(found.train.prompts) & set(found.held_out.prompts)
+
+
+def test_the_first_judgements_and_early_corrections_always_teach(home: Home) -> None:
+    for number in range(10):
+        home.compare("a", "bb", "a", prompt=(1, 50 + number, 2))
+    assert len(curated(home, held_out_share=0.99).train.pairs) == 10
+    home.compare("a", "bb", "a", prompt=(1, 70, 2), conversation="conv-held")
+    home.correct("a", "bb", prompt=(1, 71, 2), conversation="conv-taught")
+    found = curated(home, held_out_share=0.99)
+    assert [pair.conversation_id for pair in found.held_out.pairs] == ["conv-held"]
+    assert len(found.train.demonstrations) == 1
+
+
+def test_a_large_store_is_replayed_in_part_newest_first(home: Home) -> None:
+    for number in range(30):
+        home.compare("a", "bb", "a", prompt=(1, 50 + number, 2))
+    found = curated(home, max_examples=10, held_out_share=0.0001)
+    numbers = [pair.prompt_token_ids[1] - 50 for pair in found.train.pairs]
+    assert len(numbers) == 10
+    assert numbers[-5:] == [25, 26, 27, 28, 29]
+    assert all(first < second for first, second in pairwise(numbers))
+    assert curated(home, max_examples=10, held_out_share=0.0001).train == found.train
+
+
+def test_an_empty_store_gives_an_empty_snapshot() -> None:
+    found = curate(FrozenFeedback((), (), 0), LearnerSettings())
+    assert found.train.pairs == found.held_out.pairs == ()
+    assert stages_of("auto", found.train) == ()
+
+
+def test_a_method_trains_only_on_what_it_can_use(home: Home) -> None:
+    home.correct("a", "bb")
+    train = curated(home).train
+    assert stages_of("auto", train) == ("sft", "dpo")
+    assert stages_of("sft", train) == ("sft",)
+    assert stages_of("dpo", train) == ("dpo",)
+
+
+@given(st.text())
+def test_the_fraction_of_a_conversation_is_a_fraction(name: str) -> None:
+    assert 0 <= _fraction(name) < 1 and _fraction(name) == _fraction(name)
