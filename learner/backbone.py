@@ -85,6 +85,10 @@ class Backbone:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    def has(self, role: Role) -> bool:
+        """Whether the role has an adapter of its own; if not it is the bare base."""
+        return role == "policy" or role in self._frozen
+
     @property
     def eos_ids(self) -> tuple[int, ...]:
         """The tokens that end a reply."""
@@ -115,7 +119,7 @@ class Backbone:
     @contextmanager
     def use(self, role: Role) -> Iterator[Any]:
         """The model acting in a role, as a callable like any transformers causal model."""
-        if role != "policy" and role not in self._frozen:
+        if not self.has(role):
             with self.model.disable_adapter():
                 yield self.model
         else:
@@ -134,7 +138,7 @@ class Backbone:
         layers = [module for module in self.model.modules() if isinstance(module, LoraLayer)]
         plain = all(layer.get_base_layer().weight.dtype.is_floating_point for layer in layers)
         with torch.no_grad(), self.use(role):
-            if not plain or (role != "policy" and role not in self._frozen):
+            if not plain or not self.has(role):
                 yield self.model
                 return
             kept = [layer.get_base_layer().weight.data.clone() for layer in layers]

@@ -7,7 +7,7 @@ the EOS token that ended it, so that stopping is trained like every other token.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 
 import torch
@@ -29,6 +29,11 @@ class Demonstration:
     feedback_id: str = ""
     weight: float = 1.0
 
+    @property
+    def length(self) -> int:
+        """Tokens of prompt and reply together."""
+        return len(self.prompt_token_ids) + len(self.reply_token_ids)
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -43,6 +48,11 @@ class Pair:
     feedback_ids: tuple[str, ...] = ()
     group: str = ""  # pairs of one ranking share a group and are never split between training and held-out
     weight: float = 1.0
+
+    @property
+    def length(self) -> int:
+        """Tokens of the prompt and the longer reply together."""
+        return len(self.prompt_token_ids) + max(len(self.chosen), len(self.rejected))
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,7 @@ class Sequences:
 
     token_ids: Tensor  # (B, T) long
     attention_mask: Tensor  # (B, T) long, 1 where there is a token
-    reply_mask: Tensor = field()  # (B, T) bool, True where the token belongs to the reply
+    reply_mask: Tensor  # (B, T) bool, True where the token belongs to the reply
 
     def to(self, device: torch.device | str) -> Sequences:
         return Sequences(self.token_ids.to(device), self.attention_mask.to(device), self.reply_mask.to(device))

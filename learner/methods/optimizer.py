@@ -57,11 +57,6 @@ class Stepper:
 
 def within_length(examples: Sequence[Example], max_length: int) -> tuple[list[Example], int]:
     """The examples that fit the model and have something to learn from, and how many do not fit."""
-    fitting = [example for example in examples if _length(example) <= max_length]
+    fitting = [example for example in examples if example.length <= max_length]
     return [example for example in fitting if example.prompt_token_ids], len(examples) - len(fitting)
 
-
-def _length(example: Demonstration | Pair) -> int:
-    if isinstance(example, Demonstration):
-        return len(example.prompt_token_ids) + len(example.reply_token_ids)
-    return len(example.prompt_token_ids) + max(len(example.chosen), len(example.rejected))

@@ -7,67 +7,159 @@ towards anchor · exp(grade / τ), the optimum of reward under a KL budget (arXi
 replies; (2) to (4) again from where the policy then is (on-policy, as arXiv 2402.04792); (5) measure on prompts kept
 aside, and hold back the adapter's strength until it is inside the limits.
 
-What is graded is what the anchor says itself now and then, so the policy re-weights habits instead of finding holes in
+What is graded is what the model says itself now and then, so the policy re-weights habits instead of finding holes in
 the preference model. τ is set by a KL budget, not by the size of the rewards, so it does not matter how sure the few
 comparisons made the preference model.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 
 import torch
 from torch import Tensor
 
-from learner.backbone import Backbone
+from learner.backbone import Backbone, Role
 from learner.batch import Pair, Progress, TokenIds, collate, shuffled_batches
-from learner.losses import dpo_loss, listwise_loss
+from learner.evaluate.agreement import agreement, consensus, words
+from learner.losses import listwise_loss
 from learner.methods.optimizer import Stepper, within_length
-from learner.methods.preference_model import Fit, PreferenceModel, fit_preferences
+from learner.methods.preference_model import PreferenceModel, fit_preferences
 from learner.sampling import sample
 from service.settings import LearnerSettings
 
 PHASE = "dpo"
 ITERATIONS = 2
-PROMPTS = 160
+PROMPTS = 128
 REPLIES = 8
 TRAINED_REPLIES = 4
 EPOCHS = 2
-BUDGET = 1.3
+GROUPS_PER_STEP = 8
+BUDGET = 1.5
 LIKELIHOOD = 0.1
-PAIRS_WEIGHT = 0.2
-FLUENCY = 1.0
+CONSENSUS = 1.0
+FLUENCY = 0.0
+MAX_NEW_TOKENS = 128
+
+
+@dataclass(frozen=True)
+class Graded:
+    """A sampled reply with all that the loss needs to know of it."""
+
+    reply: TokenIds
+    anchor: float  # log-probability under the anchor
+    utility: float  # in units of τ: how much likelier than under the anchor it should be
+
+
 @dataclass(frozen=True)
 class Group:
-    """Graded replies to one prompt."""
-
     prompt: TokenIds
-    replies: tuple[TokenIds, ...]
-    anchor: Tensor  # (K,) log-probabilities of the replies under the anchor
-    utility: Tensor  # (K,) what the policy should find likelier: in nats, before the temperature
+    replies: tuple[Graded, ...]
 
 
-def rollouts(backbone, judge, prompts, per_prompt, seed, role, max_new_tokens=128):
-    sampled = sample(backbone, prompts, role=role, per_prompt=per_prompt, seed=seed, max_new_tokens=max_new_tokens)
-    examples = [(p, r.token_ids) for p, rs in zip(prompts, sampled, strict=True) for r in rs]
-    grades = judge.score(examples)
-    anchor = torch.tensor([r.log_prob for rs in sampled for r in rs]) if role == "base" else backbone.score(examples, "anchor")
-    texts = backbone.decode([r for _, r in examples])
-    ended = [r.ended and bool(t.strip()) for r, t in zip([r for rs in sampled for r in rs], texts, strict=True)]
-    return examples, grades, anchor, torch.tensor(ended), texts
+@dataclass(frozen=True)
+class PreferenceResult:
+    steps: int
+    pairs: int
+    too_long: int
+    skipped_steps: int
+    metrics: dict[str, float]
 
 
-def temperature(utilities: Tensor, budget: float) -> float:
-    """τ so that KL(softmax(u/τ) ‖ uniform) averages `budget` over groups (G, K)."""
-    low, high = 1e-3, 1e3
+def train(
+    backbone: Backbone,
+    pairs: Sequence[Pair],
+    prompts: Sequence[TokenIds],
+    settings: LearnerSettings,
+    progress: Progress,
+) -> PreferenceResult:
+    fitting, too_long = within_length(pairs, backbone.max_length)
+    if not fitting:
+        return PreferenceResult(0, 0, too_long, 0, {})
+    rng = Random(settings.seed)
+    judge = fit_preferences(backbone, fitting)
+    asked = list(dict.fromkeys([*prompts, *(pair.prompt_token_ids for pair in fitting)]))
+    asked = [prompt for prompt in asked if len(prompt) + MAX_NEW_TOKENS <= backbone.max_length]
+    stepper = Stepper(backbone.trainable(), settings.dpo_learning_rate, warmup=5)
+    steps = ITERATIONS * EPOCHS * -(-PROMPTS // GROUPS_PER_STEP)
+    step = 0
+    metrics: dict[str, float] = {"judge_accuracy": judge.fit.accuracy, "judge_evidence": judge.fit.evidence}
+    for iteration in range(ITERATIONS):
+        chosen = rng.sample(asked, min(PROMPTS, len(asked)))
+        groups = rollouts(backbone, judge, chosen, settings.seed + iteration)
+        for _ in range(EPOCHS):
+            for indices in shuffled_batches(len(groups), GROUPS_PER_STEP, rng):
+                step += 1
+                done = step / steps
+                loss, metrics = listwise_step(backbone, [pick(groups[i], rng) for i in indices])
+                metrics |= stepper.step(loss, scale=1.0 - 0.9 * done)
+                progress(PHASE, step, steps, metrics)
+    return PreferenceResult(step, len(fitting), too_long, stepper.skipped, metrics)
+
+
+def rollouts(backbone: Backbone, judge: PreferenceModel, prompts: Sequence[TokenIds], seed: int) -> list[Group]:
+    """Sample the policy and grade what it says."""
+    sampled = sample(backbone, prompts, per_prompt=REPLIES, seed=seed, max_new_tokens=MAX_NEW_TOKENS)
+    examples = [(prompts[r.prompt], r.token_ids) for row in sampled for r in row]
+    flat = [r for row in sampled for r in row]
+    grades = judge.score(examples).reshape(len(prompts), -1)
+    anchor = backbone.score(examples, "anchor").reshape(len(prompts), -1)
+    texts = backbone.decode([reply for _, reply in examples])
+    sizes = torch.tensor([len(reply) for _, reply in examples]).reshape(len(prompts), -1)
+    good = torch.tensor([r.ended and bool(t.strip()) for r, t in zip(flat, texts, strict=True)]).reshape(len(prompts), -1)
+    agreed = agreements([texts[i * REPLIES : (i + 1) * REPLIES] for i in range(len(prompts))])
+    utility = grades / temperature(grades, BUDGET)
+    utility = utility + CONSENSUS * agreed + FLUENCY * (anchor / sizes)
+    utility = torch.where(good, utility, utility.min(1, keepdim=True).values - 3.0)
+    groups = []
+    for i, prompt in enumerate(prompts):
+        groups.append(Group(prompt, tuple(
+            Graded(r.token_ids, float(anchor[i, k]), float(utility[i, k])) for k, r in enumerate(sampled[i]))))  # fmt: skip
+    return groups
+
+
+def agreements(texts: Sequence[Sequence[str]]) -> Tensor:
+    held = Counter(word for row in texts for text in row for word in words(text))
+    total = sum(len(row) for row in texts)
+    found = []
+    for row in texts:
+        background = held - Counter(word for text in row for word in words(text))
+        agreed = consensus(row, background, total - len(row))
+        found.append(agreement(row, agreed) or [1.0] * len(row))
+    return torch.tensor(found)
+
+
+def pick(group: Group, rng: Random) -> Group:
+    """Best, worst and some others: most of what there is to learn, for half of the work."""
+    ranked = sorted(group.replies, key=lambda graded: graded.utility)
+    if len(ranked) <= TRAINED_REPLIES:
+        return group
+    return Group(group.prompt, (ranked[0], ranked[-1], *rng.sample(ranked[1:-1], TRAINED_REPLIES - 2)))
+
+
+def listwise_step(backbone: Backbone, groups: Sequence[Group]) -> tuple[Tensor, dict[str, float]]:
+    replies = [(group.prompt, graded.reply) for group in groups for graded in group.replies]
+    batch = collate(replies, backbone.pad_id)
+    log_probs = backbone.reply_log_probs(batch).reshape(len(groups), -1)
+    anchor = torch.tensor([[g.anchor for g in group.replies] for group in groups])
+    utility = torch.tensor([[g.utility for g in group.replies] for group in groups])
+    targets = torch.softmax(utility, -1)
+    loss, metrics = listwise_loss(log_probs, anchor, targets, torch.ones_like(targets, dtype=torch.bool))
+    sizes = torch.tensor([[len(g.reply) for g in group.replies] for group in groups])
+    nll = -(targets * log_probs).sum() / (targets * sizes).sum()
+    metrics["nll"] = nll.item()
+    return loss + LIKELIHOOD * nll, metrics
+
+
+def temperature(grades: Tensor, budget: float) -> float:
+    """τ so that KL(softmax(grades / τ) ‖ uniform) is `budget` nats on average over the prompts: (P, K) → number."""
+    low, high = 1e-4, 1e4
     for _ in range(60):
         middle = (low * high) ** 0.5
-        log_p = torch.log_softmax(utilities / middle, -1)
-        kl = (log_p.exp() * (log_p + torch.log(torch.tensor(float(utilities.shape[-1]))))).sum(-1).mean()
-        if kl > budget:
-            low = middle
-        else:
-            high = middle
+        log_p = torch.log_softmax(grades / middle, -1)
+        kl = (log_p.exp() * log_p).sum(-1).mean() + torch.tensor(float(grades.shape[-1])).log()
+        low, high = (middle, high) if kl > budget else (low, middle)
     return middle

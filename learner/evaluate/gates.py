@@ -1,0 +1,116 @@
+"""One rule over the report each: what a candidate must not do, whatever it wins. The verdict keeps every reason.
+
+A preference can be won by saying nothing, by gibberish or by saying one thing to everybody; the loop is only as good as
+what refuses those. Limits come from the settings; where a figure is sampled, chance is allowed for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from learner.evaluate.report import Report
+from service.settings import LearnerSettings
+
+MOST_UNFINISHED = 0.05  # share of replies cut at the length limit, above the base's
+LEAST_DISTINCT = 0.5  # distinct-2, as a share of the base's at equal length
+MOST_AGREEMENT_LOST = 0.08
+MOST_NATS_LOST_ON_CORRECTIONS = 2.0
+LEAST_REPLIES = 16
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The outcome of one rule. `reason` says in plain words what was measured and what the limit is."""
+
+    name: str
+    passed: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    gates: tuple[Gate, ...]
+
+    @property
+    def passed(self) -> bool:
+        return all(gate.passed for gate in self.gates)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it did not pass; empty when it did."""
+        return tuple(gate.reason for gate in self.gates if not gate.passed)
+
+
+Rule = Callable[[Report, LearnerSettings], Gate | None]
+"""None: the report has nothing that this rule could judge."""
+
+
+def verdict(report: Report, settings: LearnerSettings) -> Verdict:
+    """Hold the report against every rule."""
+    return Verdict(tuple(gate for rule in RULES if (gate := rule(report, settings)) is not None))
+
+
+def finite(report: Report, settings: LearnerSettings) -> Gate:
+    return Gate("finite", report.not_finite == 0, f"{report.not_finite} replies had a log-probability of NaN or infinity.")
+
+
+def measured(report: Report, settings: LearnerSettings) -> Gate:
+    enough = report.replies >= LEAST_REPLIES or report.prompts > 0
+    return Gate("measured", enough, f"{report.replies} replies to {report.prompts} held-out prompts were measured.")
+
+
+def no_empty_replies(report: Report, settings: LearnerSettings) -> Gate:
+    passed = report.empty_share <= settings.max_empty_share
+    return Gate("no empty replies", passed, f"{report.empty_share:.1%} of the replies are empty (limit {settings.max_empty_share:.1%}).")
+
+
+def fluent(report: Report, settings: LearnerSettings) -> Gate:
+    passed = report.fluency >= settings.min_fluency
+    return Gate("fluent", passed, f"Fluency is {report.fluency:+.3f} nats a token (limit {settings.min_fluency:+.3f}).")
+
+
+def near_the_anchor(report: Report, settings: LearnerSettings) -> Gate:
+    passed = report.kl_per_token <= settings.max_kl_per_token
+    return Gate("near the anchor", passed, f"KL to the anchor is {report.kl_per_token:.3f} nats a token (limit {settings.max_kl_per_token:.3f}).")
+
+
+def ends(report: Report, settings: LearnerSettings) -> Gate:
+    passed = report.unfinished_share <= report.unfinished_share_base + MOST_UNFINISHED
+    return Gate("replies end", passed, f"{report.unfinished_share:.1%} of the replies do not end (base {report.unfinished_share_base:.1%}).")
+
+
+def varied(report: Report, settings: LearnerSettings) -> Gate:
+    limit = LEAST_DISTINCT * report.distinct_2_base
+    return Gate("varied", report.distinct_2 >= limit, f"Distinct-2 is {report.distinct_2:.3f} (limit {limit:.3f}, half of the base's).")
+
+
+def keeps_its_answers(report: Report, settings: LearnerSettings) -> Gate | None:
+    if report.agreement is None or report.agreement_base is None:
+        return None
+    limit = report.agreement_base - MOST_AGREEMENT_LOST
+    return Gate("keeps its answers", report.agreement >= limit, f"Agreement with the base's answers is {report.agreement:.3f} (limit {limit:.3f}).")
+
+
+def keeps_corrections(report: Report, settings: LearnerSettings) -> Gate | None:
+    if report.correction_log_prob is None or report.correction_log_prob_base is None:
+        return None
+    limit = report.correction_log_prob_base - MOST_NATS_LOST_ON_CORRECTIONS
+    return Gate("keeps corrections", report.correction_log_prob >= limit,
+                f"Held-out corrections have a log-probability of {report.correction_log_prob:.2f} (limit {limit:.2f}).")  # fmt: skip
+
+
+def no_worse_than_parent(report: Report, settings: LearnerSettings) -> Gate | None:
+    """Refused when the interval lies below the limit: a candidate need not prove that it is better, only be not worse."""
+    share = report.share_won
+    if share is None or share.value is None or share.high is None:
+        return None
+    return Gate("no worse than its parent", share.high >= settings.min_share_won,
+                f"It wins {share.value:.1%} of held-out comparisons against its parent, at most {share.high:.1%} "
+                f"(limit {settings.min_share_won:.1%}).")  # fmt: skip
+
+
+RULES: tuple[Rule, ...] = (
+    finite, measured, no_empty_replies, fluent, near_the_anchor, ends, varied, keeps_its_answers, keeps_corrections,
+    no_worse_than_parent,
+)  # fmt: skip

@@ -1,0 +1,265 @@
+"""Everything measured about a candidate, on conversations kept out of training: what it wins and what it costs.
+
+The candidate, its parent and the bare base each answer the held-out prompts at temperature 1, as people will meet them.
+Nothing here knows what people like but their judgements: `share_won` is graded by the preference model fitted to the
+training comparisons, `judge_accuracy` says how far to trust that grade, `pair_accuracy` uses the held-out judgements
+alone. `agreement` stands for correctness where no answer key exists: how often a reply holds the words on which the
+base's own replies to that prompt agree (self-consistency, arXiv 2203.11171).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from learner.backbone import Backbone, Role
+from learner.batch import Demonstration, Pair, Progress, Snapshot, TokenIds
+from learner.evaluate.agreement import agreement, consensus
+from learner.methods.preference_model import PreferenceModel
+from learner.sampling import Reply, sample
+from service.settings import LearnerSettings
+
+PHASE = "evaluate"
+PROMPTS = 64
+REPLIES = 4
+MAX_NEW_TOKENS = 160
+SAMPLES_KEPT = 12
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of comparisons won, ties left out, with its 95 % interval; None where nothing was decided."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    decided: int
+    ties: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """See the module's docstring. Log-probabilities and KL are in nats per token."""
+
+    prompts: int
+    replies: int
+    share_won: Share | None = None  # against the parent, by the preference model; None without one
+    share_won_base: Share | None = None  # against the bare base
+    judge_accuracy: float | None = None  # the preference model's, on held-out pairs
+    pair_accuracy: float | None = None  # held-out pairs whose chosen reply gained more than the rejected, ties left out
+    pairs: int = 0
+    fluency: float = 0.0  # the base's log-probability of the candidate's replies, less that of its own
+    kl_per_token: float = 0.0  # to the anchor, on the candidate's replies
+    empty_share: float = 0.0
+    unfinished_share: float = 0.0  # cut at the length limit
+    unfinished_share_base: float = 0.0
+    mean_length: float = 0.0  # words
+    mean_length_base: float = 0.0
+    distinct_2: float = 0.0
+    distinct_2_base: float = 0.0
+    agreement: float | None = None
+    agreement_base: float | None = None
+    correction_log_prob: float | None = None  # mean log-probability of a whole held-out correction
+    correction_log_prob_base: float | None = None
+    corrections: int = 0
+    not_finite: int = 0  # log-probabilities that are NaN or infinite
+    samples: tuple[dict[str, str], ...] = field(default=())  # prompt, reply, reply of the base
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One model's replies to all prompts."""
+
+    replies: list[list[Reply]]
+    texts: list[list[str]]
+
+    @property
+    def flat(self) -> list[Reply]:
+        return [reply for replies in self.replies for reply in replies]
+
+    @property
+    def flat_texts(self) -> list[str]:
+        return [text for texts in self.texts for text in texts]
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(reply.token_ids) for reply in self.flat)
+
+
+def evaluate(
+    backbone: Backbone,
+    held_out: Snapshot,
+    prompts: Sequence[TokenIds],
+    settings: LearnerSettings,
+    judge: PreferenceModel | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Measure the policy. `prompts`: what people asked in held-out conversations; `held_out`: what they judged there.
+
+    Without any prompt the sampled figures are those of no replies: a gate treats that as not proven.
+    """
+    tell = progress or (lambda *_: None)
+    chosen = _spread([p for p in dict.fromkeys(prompts) if len(p) < backbone.max_length], PROMPTS)
+    tell(PHASE, 0, 4, {})
+    candidate = _answer(backbone, chosen, "policy", settings.seed)
+    tell(PHASE, 1, 4, {})
+    base = _answer(backbone, chosen, "base", settings.seed + 1)
+    parent = _answer(backbone, chosen, "parent", settings.seed + 2) if backbone.has("parent") else base
+    tell(PHASE, 2, 4, {})
+    report: dict[str, Any] = {"prompts": len(chosen), "replies": len(candidate.flat)}
+    report |= _judged(judge, chosen, candidate, parent, base, held_out.pairs)
+    report |= _likelihoods(backbone, chosen, candidate, base)
+    report |= _surface(candidate, base)
+    report |= _agreement(candidate, base)
+    tell(PHASE, 3, 4, {})
+    report |= _on_judgements(backbone, held_out)
+    report["samples"] = _samples(backbone, chosen, candidate, base)
+    tell(PHASE, 4, 4, {})
+    return Report(**report)
+
+
+def _spread(prompts: Sequence[TokenIds], most: int) -> list[TokenIds]:
+    """At most so many prompts, evenly spaced over all of them."""
+    if len(prompts) <= most:
+        return list(prompts)
+    return [prompts[place * len(prompts) // most] for place in range(most)]
+
+
+def _answer(backbone: Backbone, prompts: Sequence[TokenIds], role: Role, seed: int) -> Answers:
+    replies = sample(backbone, prompts, role=role, per_prompt=REPLIES, max_new_tokens=MAX_NEW_TOKENS, seed=seed)
+    return Answers(replies, [backbone.decode([reply.token_ids for reply in row]) for row in replies])
+
+
+def _judged(
+    judge: PreferenceModel | None,
+    prompts: Sequence[TokenIds],
+    candidate: Answers,
+    parent: Answers,
+    base: Answers,
+    pairs: Sequence[Pair],
+) -> dict[str, Any]:
+    if judge is None:
+        return {}
+    grades = {id(answers): _grades(judge, prompts, answers) for answers in (candidate, parent, base)}
+    own = grades[id(candidate)]
+    return {
+        "share_won": share_won(own, grades[id(parent)]),
+        "share_won_base": share_won(own, grades[id(base)]),
+        "judge_accuracy": judge.accuracy(pairs),
+    }
+
+
+def _grades(judge: PreferenceModel, prompts: Sequence[TokenIds], answers: Answers) -> Tensor:
+    """(P, K) grades."""
+    examples = [(prompts[reply.prompt], reply.token_ids) for reply in answers.flat]
+    return judge.score(examples).reshape(len(prompts), -1)
+
+
+def share_won(ours: Tensor, theirs: Tensor) -> Share:
+    """Every reply of ours against every one of theirs to the same prompt: (P, K) and (P, L) grades → share won.
+
+    The interval treats the prompts, not the comparisons, as the independent draws.
+    """
+    differences = ours.unsqueeze(2) - theirs.unsqueeze(1)  # (P, K, L)
+    wins, losses = (differences > 0).sum((1, 2)).double(), (differences < 0).sum((1, 2)).double()
+    decided = wins + losses
+    total = float(decided.sum())
+    ties = differences.numel() - int(total)
+    if total == 0:
+        return Share(None, None, None, 0, ties)
+    value = float(wins.sum()) / total
+    used = int((decided > 0).sum())
+    spread = float(((wins - value * decided) ** 2).sum()) ** 0.5 / total  # ratio estimator, clusters = prompts
+    half = 1.96 * max(spread, 0.5 / used / 4)
+    return Share(value, max(0.0, value - half), min(1.0, value + half), int(total), ties)
+
+
+def _likelihoods(backbone: Backbone, prompts: Sequence[TokenIds], candidate: Answers, base: Answers) -> dict[str, Any]:
+    """Fluency and KL, from the log-probabilities of the same replies under policy, anchor and base."""
+    examples = [(prompts[reply.prompt], reply.token_ids) for reply in candidate.flat]
+    own = torch.tensor([reply.log_prob for reply in candidate.flat])
+    under_base = backbone.score(examples, "base")
+    under_anchor = backbone.score(examples, "anchor") if backbone.has("anchor") else under_base
+    finite = torch.isfinite(own) & torch.isfinite(under_base) & torch.isfinite(under_anchor)
+    tokens = max(1, candidate.tokens)
+    base_own = sum(reply.log_prob for reply in base.flat) / max(1, base.tokens)
+    return {
+        "fluency": float(under_base[finite].sum()) / tokens - base_own,
+        "kl_per_token": float((own - under_anchor)[finite].sum()) / tokens,
+        "not_finite": int((~finite).sum()),
+    }
+
+
+def _surface(candidate: Answers, base: Answers) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for suffix, answers in (("", candidate), ("_base", base)):
+        texts = answers.flat_texts
+        found["mean_length" + suffix] = sum(len(text.split()) for text in texts) / max(1, len(texts))
+        found["distinct_2" + suffix] = distinct_2(texts)
+        found["unfinished_share" + suffix] = sum(not reply.ended for reply in answers.flat) / max(1, len(texts))
+    texts = candidate.flat_texts
+    found["empty_share"] = sum(not text.strip() for text in texts) / max(1, len(texts))
+    return found
+
+
+def distinct_2(texts: Sequence[str]) -> float:
+    """Different word pairs over all word pairs (arXiv 1510.03055); 1 where there is none."""
+    pairs = [pair for text in texts for pair in zip(text.split(), text.split()[1:], strict=False)]
+    return len(set(pairs)) / len(pairs) if pairs else 1.0
+
+
+def _agreement(candidate: Answers, base: Answers) -> dict[str, Any]:
+    """The base's own figure leaves the graded reply out of the vote that finds the consensus."""
+    own, others = [], []
+    for place, texts in enumerate(base.texts):
+        background = [text for other, row in enumerate(base.texts) if other != place for text in row]
+        own += agreement(candidate.texts[place], consensus(texts, background))
+        for index, text in enumerate(texts):
+            rest = texts[:index] + texts[index + 1 :]
+            others += agreement([text], consensus(rest, background))
+    return {
+        "agreement": sum(own) / len(own) if own else None,
+        "agreement_base": sum(others) / len(others) if others else None,
+    }
+
+
+def _on_judgements(backbone: Backbone, held_out: Snapshot) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    decided = [pair for pair in held_out.pairs if not pair.tie and _fits(backbone, pair)]
+    if decided:
+        chosen = [(pair.prompt_token_ids, pair.chosen) for pair in decided]
+        rejected = [(pair.prompt_token_ids, pair.rejected) for pair in decided]
+        gain = backbone.score(chosen, "policy") - backbone.score(chosen, "anchor")
+        gain_rejected = backbone.score(rejected, "policy") - backbone.score(rejected, "anchor")
+        found |= {"pair_accuracy": float((gain > gain_rejected).float().mean()), "pairs": len(decided)}
+    demonstrations = [(d.prompt_token_ids, d.reply_token_ids) for d in held_out.demonstrations if _fits(backbone, d)]
+    if demonstrations:
+        found["corrections"] = len(demonstrations)
+        found["correction_log_prob"] = float(backbone.score(demonstrations, "policy").mean())
+        found["correction_log_prob_base"] = float(backbone.score(demonstrations, "base").mean())
+    return found
+
+
+def _fits(backbone: Backbone, example: Pair | Demonstration) -> bool:
+    return example.length <= backbone.max_length
+
+
+def _samples(
+    backbone: Backbone, prompts: Sequence[TokenIds], candidate: Answers, base: Answers
+) -> tuple[dict[str, str], ...]:
+    shown = range(0, len(prompts), max(1, len(prompts) // SAMPLES_KEPT))
+    return tuple(
+        {
+            "prompt": backbone.decode([prompts[place]])[0],
+            "reply": candidate.texts[place][0],
+            "reply_base": base.texts[place][0],
+        }
+        for place in shown
+    )[:SAMPLES_KEPT]
