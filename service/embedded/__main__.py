@@ -1,0 +1,74 @@
+"""`python -m service.embedded`: bind the port, start the worker, serve until told to stop."""
+
+import asyncio
+import socket
+import sys
+from pathlib import Path
+
+import uvicorn
+
+from service.embedded.arguments import EngineArguments, parse_arguments
+from service.embedded.errors import EngineError
+from service.embedded.link import EngineLink
+from service.embedded.server import EngineServer
+from service.embedded.tokenizer import load_tokenizer
+from service.errors import HoneError
+
+GRACE = 10  # seconds that running replies have to end after SIGTERM
+
+
+async def serve(arguments: EngineArguments, listening: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT; raises EngineError when the worker fails."""
+    link = EngineLink(arguments)
+    try:
+        ready = await link.ready()
+        tokenizer = load_tokenizer(Path(ready.model_path))
+        app = EngineServer(arguments, link, ready, tokenizer).app()
+        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE)
+        server = uvicorn.Server(config)
+
+        def stop() -> None:
+            server.should_exit = True
+
+        link.on_failure = stop
+        host, port = listening.getsockname()[:2]
+        for line in [*ready.lines, f"Serving on http://{host}:{port}."]:
+            _say(line)
+        await server.serve(sockets=[listening])
+        if link.failure is not None:
+            raise EngineError(link.failure)
+    finally:
+        link.close()
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket on that address, before anything slow starts; raises EngineError when it is taken."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+    except OSError as error:
+        raise EngineError(f"Cannot listen on {host}:{port} ({error.strerror}).", "Choose another --port.") from error
+    return listening
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    try:
+        asyncio.run(serve(arguments, bind(arguments.host, arguments.port)))
+    except HoneError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

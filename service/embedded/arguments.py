@@ -1,0 +1,72 @@
+"""Command-line arguments of the embedded engine; names are vLLM's where vLLM has them."""
+
+import argparse
+from dataclasses import dataclass
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class EngineArguments:
+    """What `python -m service.embedded` was asked to do. Sizes are bytes and tokens; None means: work it out."""
+
+    model: str = "sprout"
+    served_model_name: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8001
+    max_num_seqs: int = 64
+    kv_cache_bytes: int | None = None
+    max_model_len: int | None = None
+    max_lora_rank: int = 64
+    max_loras: int = 16
+    merged_lora_bytes: int = GIB
+    dtype: str = "auto"
+    device: str = "auto"
+    threads: int = 0
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """The base model's name in the API."""
+        return self.served_model_name or self.model
+
+
+def parse_arguments(argv: list[str] | None = None) -> EngineArguments:
+    """Parse the command line; exits with a message when it is wrong."""
+    usual = EngineArguments()
+    parser = argparse.ArgumentParser(prog="python -m service.embedded", description="Serve a model and LoRA adapters.")
+    add = parser.add_argument
+    add("--model", default=usual.model, help="`sprout` (built in), a model folder, or a hub name")
+    add("--served-model-name", help="the base model's name in the API (default: as given to --model)")
+    add("--host", default=usual.host, help="address to listen on; there is no authentication, so keep it private")
+    add("--port", type=int, default=usual.port, help="port to listen on (default %(default)s)")
+    add("--max-num-seqs", type=_positive, default=usual.max_num_seqs, help="most sequences at once (%(default)s)")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--kv-cache-bytes", type=_positive, help="memory bound of the KV cache, in bytes")
+    size.add_argument("--kv-cache-gib", type=float, help="the same in GiB (default: what is of use, at most 1 GiB)")
+    add("--max-model-len", type=_positive, help="longest prompt and reply, in tokens (default: what the model has)")
+    add("--max-lora-rank", type=_positive, default=usual.max_lora_rank, help="largest LoRA rank (%(default)s)")
+    add("--max-loras", type=_positive, default=usual.max_loras, help="most adapters loaded at once (%(default)s)")
+    add(
+        "--merged-lora-gib",
+        type=float,
+        default=usual.merged_lora_bytes / GIB,
+        help="memory for adapters merged into copies of the weights, which makes them free to run (%(default)s)",
+    )
+    add("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default=usual.dtype, help="precision")
+    add("--device", default=usual.device, help="auto, cpu, cuda, cuda:1, …")
+    add("--threads", type=int, default=usual.threads, help="CPU threads for the model; 0: chosen for it")
+    add("--seed", type=int, default=usual.seed, help="seed of requests that bring none")
+    options = vars(parser.parse_args(argv))
+    gib = options.pop("kv_cache_gib")
+    if gib is not None:
+        options["kv_cache_bytes"] = int(gib * GIB)
+    options["merged_lora_bytes"] = int(options.pop("merged_lora_gib") * GIB)
+    return EngineArguments(**options)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above zero")
+    return value

@@ -1,0 +1,175 @@
+"""The engine's step: let sequences in, compute prompts in chunks, one token for every decoding row, sample, report.
+
+No threads and no I/O here: `worker` calls `step` for ever, tests call it by hand.
+"""
+
+import random
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from service.embedded.errors import AdapterRefused
+from service.embedded.kv_cache import KvCache
+from service.embedded.messages import AddSequence, Load, Update
+from service.embedded.model import Adapter, DecodeBatch, Model
+from service.embedded.sampling import Sampled, Sampler, prompt_logprobs
+from service.embedded.scheduler import Scheduler, Sequence
+
+BUSY_CHUNK = 64  # prompt tokens computed per step while others decode: bounds how long they are held up
+IDLE_CHUNK = 512
+WORTH_COPYING = 16  # shared prompt tokens from which copying a row beats computing them again
+
+
+class Engine:
+    """One model, its cache, its adapters, and all sequences under way."""
+
+    def __init__(self, model: Model, cache: KvCache, seed: int = 0) -> None:
+        self.model = model
+        self.cache = cache
+        self.adapters: dict[str, Adapter] = {}
+        self._scheduler = Scheduler(cache)
+        self._sequences: dict[int, Sequence] = {}
+        self._seeds = random.Random(seed)
+        self._arrivals = 0
+        self._batch: DecodeBatch | None = None
+        self._sampler: Sampler | None = None
+        self._sampler_rows: list[Sequence] = []
+        self._version = -1
+
+    @property
+    def idle(self) -> bool:
+        return not self._sequences
+
+    @property
+    def load(self) -> Load:
+        scheduler = self._scheduler
+        return Load(scheduler.running, len(scheduler.waiting), scheduler.cached_tokens, scheduler.preemptions)
+
+    def attach(self, adapter: Adapter) -> None:
+        self.adapters[adapter.name] = adapter
+
+    def detach(self, name: str) -> None:
+        """Forget an adapter's name; sequences that began with it keep it to their end."""
+        if self.adapters.pop(name, None) is None:
+            raise AdapterRefused(f"No adapter {name} is loaded.")
+
+    def add(self, request: AddSequence) -> None:
+        """Put a sequence in line. Its adapter must be loaded and its length within the cache's `max_length`."""
+        adapter = self.adapters[request.adapter] if request.adapter is not None else None
+        seed = request.params.seed if request.params.seed is not None else self._seeds.getrandbits(64)
+        self._arrivals += 1
+        sequence = Sequence(
+            request.sequence, list(request.prompt), request.params, adapter, random.Random(seed), self._arrivals
+        )
+        self._sequences[sequence.number] = sequence
+        self._scheduler.waiting.append(sequence)
+
+    def abort(self, number: int) -> None:
+        """Drop a sequence; its row is free for the next step. Unknown numbers have ended already."""
+        sequence = self._sequences.pop(number, None)
+        if sequence is not None:
+            self._scheduler.remove(sequence)
+
+    @torch.inference_mode()
+    def step(self) -> list[Update]:
+        """Advance everybody who has a row; one `Update` for each token sampled."""
+        scheduler = self._scheduler
+        scheduler.make_room()
+        scheduler.admit()
+        rows = list(scheduler.decoding)
+        logits = [self._decode(rows)] if rows else []
+        for sequence, last in self._prefill(BUSY_CHUNK if rows else IDLE_CHUNK):
+            rows.append(sequence)
+            logits.append(last)
+        if not rows:
+            return []
+        sampled = self._sample(rows, torch.cat(logits) if len(logits) > 1 else logits[0])
+        if self._batch is not None and self._batch.rows == len(rows):
+            self._batch.advance(sampled.tokens)
+        return self._account(rows, sampled)
+
+    def _decode(self, rows: list[Sequence]) -> Tensor:
+        batch = self._batch
+        if batch is None or self._version != self._scheduler.version or batch.capacity != self.cache.capacity:
+            tokens = [sequence.tokens[-1] for sequence in rows]
+            positions = [len(sequence.tokens) - 1 for sequence in rows]
+            batch = DecodeBatch(self.cache, tokens, positions, [sequence.adapter for sequence in rows])
+            self._batch, self._version = batch, self._scheduler.version
+        logits = self.model.decode(batch)
+        for sequence in rows:
+            sequence.computed += 1
+        return logits
+
+    def _prefill(self, budget: int) -> Iterator[tuple[Sequence, Tensor]]:
+        """Compute up to `budget` prompt tokens, eldest prompt first; yield whoever is done, with its last logits."""
+        scheduler = self._scheduler
+        while budget > 0 and scheduler.prefilling:
+            sequence = scheduler.prefilling[0]
+            row = len(scheduler.decoding)
+            if sequence.computed == 0:
+                self._reuse_prefix(sequence, row)
+            start = sequence.computed
+            chunk = sequence.tokens[start : start + budget]
+            budget -= len(chunk)
+            tokens = torch.tensor(chunk, device=self.model.device)
+            every = sequence.wants_prompt_logprobs
+            logits = self.model.prefill(self.cache, row, start, tokens, sequence.adapter, every)
+            sequence.computed += len(chunk)
+            if every:
+                self._note_prompt(sequence, start, logits)
+            if sequence.computed == len(sequence.tokens):
+                scheduler.start_decoding(sequence)
+                yield sequence, logits[-1:]
+
+    def _reuse_prefix(self, sequence: Sequence, row: int) -> None:
+        """Copy the keys and values of a prompt's beginning from a row that has computed the same tokens."""
+        if sequence.wants_prompt_logprobs:
+            return
+        best, donor = WORTH_COPYING - 1, None
+        for other_row, other in enumerate(self._scheduler.decoding):
+            if other.adapter is sequence.adapter:
+                shared = common_prefix(sequence.tokens[:-1], other.tokens[: other.computed])
+                if shared > best:
+                    best, donor = shared, other_row
+        if donor is not None:
+            self.cache.copy_row(donor, row, best)
+            sequence.computed = best
+
+    def _note_prompt(self, sequence: Sequence, start: int, logits: Tensor) -> None:
+        following = sequence.tokens[start + 1 : start + 1 + len(logits)]
+        entries = prompt_logprobs(logits[: len(following)], following, sequence.params.prompt_logprobs or 0)
+        sequence.prompt_logprobs.extend(entries)
+
+    def _sample(self, rows: list[Sequence], logits: Tensor) -> Sampled:
+        if self._sampler is None or rows != self._sampler_rows:
+            params = [sequence.params for sequence in rows]
+            self._sampler = Sampler(params, [sequence.draws for sequence in rows], self.model.device)
+            self._sampler_rows = rows
+        return self._sampler(logits)
+
+    def _account(self, rows: list[Sequence], sampled: Sampled) -> list[Update]:
+        """Give every row its token, and take out those that have ended."""
+        updates = []
+        for index, (sequence, token) in enumerate(zip(rows, sampled.tokens.tolist(), strict=True)):
+            sequence.tokens.append(token)
+            update = Update(sequence.number, token, finish=sequence.finish_reason(self.cache.max_length))
+            if sequence.params.logprobs is not None and sampled.logprobs is not None:
+                update.logprob = sampled.logprobs[index]
+                update.top = sampled.top[index] if sampled.top else None
+            if sequence.wants_prompt_logprobs:
+                update.prompt_logprobs = [None, *sequence.prompt_logprobs]
+                sequence.prompt_logprobs_sent = True
+            updates.append(update)
+        for update in updates:
+            if update.finish is not None:
+                self._scheduler.remove(self._sequences.pop(update.sequence))
+        return updates
+
+
+def common_prefix(one: list[int], other: list[int]) -> int:
+    """How many tokens two lists begin with in common."""
+    shortest = min(len(one), len(other))
+    if one[:shortest] == other[:shortest]:
+        return shortest
+    return next(i for i in range(shortest) if one[i] != other[i])

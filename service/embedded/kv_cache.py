@@ -1,0 +1,104 @@
+"""Key-value cache with a hard memory bound: an arena of tokens, cut into rows of equal capacity.
+
+Every running sequence owns one row, and rows are dense: rows 0..n-1 are in use. The attention of a decode step then
+reads one strided view per layer, `(rows, heads, longest, dim)`, with no gather and no copy; that is worth more on a CPU
+than block tables (vLLM's paged attention) are. When the longest sequence outgrows the row capacity the rows are laid
+out anew inside the same arena, so the bound holds at every moment; when the arena cannot hold the rows any more, the
+scheduler puts the youngest sequence back in line.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+ROW_STEP = 64  # row capacities are multiples of this many tokens
+
+
+@dataclass(frozen=True)
+class Plane:
+    """What one layer keeps for each token: `heads` vectors of `dim` numbers."""
+
+    heads: int
+    dim: int
+
+
+class KvCache:
+    """An arena of `tokens` token places over all planes, seen as rows of `capacity` tokens each.
+
+    `views[p]` is plane p as `(rows, heads, capacity, dim)`.
+    """
+
+    def __init__(
+        self,
+        planes: Sequence[Plane],
+        tokens: int,
+        max_rows: int,
+        max_length: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        if tokens < max_length:
+            raise ValueError(f"the cache holds {tokens} tokens, one sequence may need {max_length}")
+        self.planes = tuple(planes)
+        self.tokens = tokens
+        self.max_rows = max_rows
+        self.max_length = max_length
+        self._arenas = [torch.empty(tokens * p.heads * p.dim, dtype=dtype, device=device) for p in planes]
+        self.capacity = 0
+        self.views: list[torch.Tensor] = []
+        self._see(self._roomiest(max_rows) or min(max_length, ROW_STEP * 4))
+
+    @property
+    def rows(self) -> int:
+        """How many rows the present capacity leaves room for."""
+        return min(self.max_rows, self.tokens // self.capacity)
+
+    def fits(self, rows: int, length: int) -> bool:
+        """Whether `rows` rows of up to `length` tokens fit, after a new layout if need be."""
+        return rows <= self.max_rows and rows * min(_round_up(length), self.max_length) <= self.tokens
+
+    def reserve(self, lengths: Sequence[int], rows: int, length: int) -> bool:
+        """Make room for `rows` rows of `length` tokens, keeping the first `lengths[i]` tokens of each row in use.
+
+        Returns False, having changed nothing, when the arena is too small for that.
+        """
+        if length <= self.capacity and rows <= self.rows:
+            return True
+        if not self.fits(rows, length):
+            return False
+        wanted = min(_round_up(length), self.max_length)
+        roomy = min(_round_up(length + length // 2), self.max_length, self.tokens // rows)
+        self._lay_out(lengths, max(wanted, roomy))
+        return True
+
+    def copy_row(self, source: int, target: int, length: int) -> None:
+        """Copy the first `length` tokens of one row over another."""
+        for view in self.views:
+            view[target, :, :length] = view[source, :, :length]
+
+    def _roomiest(self, rows: int) -> int | None:
+        return self.max_length if rows * self.max_length <= self.tokens else None
+
+    def _see(self, capacity: int) -> None:
+        self.capacity = capacity
+        rows = self.rows
+        self.views = [
+            arena[: rows * plane.heads * capacity * plane.dim].view(rows, plane.heads, capacity, plane.dim)
+            for arena, plane in zip(self._arenas, self.planes, strict=True)
+        ]
+
+    def _lay_out(self, lengths: Sequence[int], capacity: int) -> None:
+        """Change the row capacity in place: outwards from the last row when growing, from the first when shrinking."""
+        before = self.views
+        order = range(len(lengths))
+        growing = capacity > self.capacity
+        self._see(capacity)
+        for row in reversed(order) if growing else order:
+            length = lengths[row]
+            for old, new in zip(before, self.views, strict=True):
+                new[row, :, :length] = old[row, :, :length].clone()
+
+
+def _round_up(length: int) -> int:
+    return -(-length // ROW_STEP) * ROW_STEP

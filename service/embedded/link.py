@@ -1,0 +1,174 @@
+"""The front's end of the pipe: starts the worker, sends commands, hands every update to the reply that waits for it."""
+
+import asyncio
+import itertools
+import multiprocessing
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from service.embedded.arguments import EngineArguments
+from service.embedded.errors import EngineError
+from service.embedded.messages import (
+    Abort,
+    AddSequence,
+    Answer,
+    Command,
+    Failed,
+    Load,
+    LoadAdapter,
+    Ready,
+    SamplingParams,
+    StepDone,
+    Stop,
+    UnloadAdapter,
+    Update,
+)
+from service.embedded.worker import run_worker
+
+
+@dataclass(eq=False)
+class Mailbox:
+    """Updates of one request's sequences, in order, and who is to be woken when more come."""
+
+    updates: list[Update] = field(default_factory=list)
+    failure: str | None = None
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def collect(self) -> list[Update]:
+        """All updates since the last call; waits for one. Raises EngineError when the engine has stopped."""
+        await self.arrived.wait()
+        self.arrived.clear()
+        if self.failure is not None:
+            raise EngineError(self.failure)
+        updates, self.updates = self.updates, []
+        return updates
+
+
+@dataclass
+class Totals:
+    """What has happened since the start, for the metrics."""
+
+    prompt_tokens: int = 0
+    generation_tokens: int = 0
+    requests: int = 0
+
+
+class EngineLink:
+    """A running worker. Create it inside the event loop, then `await ready()`."""
+
+    def __init__(self, arguments: EngineArguments) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=run_worker, args=(theirs, arguments), name="engine-worker")
+        self._process.start()
+        theirs.close()
+        self._loop = asyncio.get_running_loop()
+        self._numbers = itertools.count(1)
+        self._boxes: dict[int, Mailbox] = {}
+        self._tickets: dict[int, asyncio.Future[str | None]] = {}
+        self.load = Load()
+        self.totals = Totals()
+        self.failure: str | None = None
+        self.on_failure: Callable[[], None] = lambda: None
+
+    async def ready(self) -> Ready:
+        """What the worker found when it had loaded the model; raises EngineError when it could not."""
+        try:
+            event = await asyncio.to_thread(self._pipe.recv)
+        except (EOFError, OSError):
+            event = Failed("the engine's worker process died while it started")
+        if not isinstance(event, Ready):
+            raise EngineError(event.message)
+        asyncio.get_running_loop().run_in_executor(None, self._listen)
+        return event
+
+    def start(self, prompt: list[int], params: SamplingParams, adapter: str | None, box: Mailbox) -> int:
+        """Put a sequence in line; its updates come to `box`. Returns its number."""
+        if self.failure is not None:
+            raise EngineError(self.failure)
+        number = next(self._numbers)
+        self._boxes[number] = box
+        self.totals.prompt_tokens += len(prompt)
+        self.totals.requests += 1
+        self._send(AddSequence(number, prompt, params, adapter))
+        return number
+
+    def abort(self, number: int) -> None:
+        """Stop a sequence and free its row; does nothing when it has ended."""
+        if self._boxes.pop(number, None) is not None and self.failure is None:
+            self._send(Abort(number))
+
+    async def load_adapter(self, name: str, path: str) -> str | None:
+        """None when the adapter serves, else why not."""
+        return await self._ask(LoadAdapter(next(self._numbers), name, path))
+
+    async def unload_adapter(self, name: str) -> str | None:
+        return await self._ask(UnloadAdapter(next(self._numbers), name))
+
+    def close(self) -> None:
+        """End the worker."""
+        try:
+            self._pipe.send(Stop())
+        except OSError:
+            pass
+        self._process.join(5)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+    async def _ask(self, command: LoadAdapter | UnloadAdapter) -> str | None:
+        if self.failure is not None:
+            raise EngineError(self.failure)
+        answer = self._tickets[command.ticket] = self._loop.create_future()
+        self._send(command)
+        return await answer
+
+    def _send(self, command: Command) -> None:
+        try:
+            self._pipe.send(command)
+        except OSError as error:
+            raise EngineError("the engine's worker process is gone") from error
+
+    def _listen(self) -> None:
+        """Runs in a thread: pass every event on to the loop."""
+        try:
+            while True:
+                self._loop.call_soon_threadsafe(self._receive, self._pipe.recv())
+        except (EOFError, OSError):
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._receive, Failed("the engine's worker process died"))
+
+    def _receive(self, event: StepDone | Answer | Failed) -> None:
+        match event:
+            case StepDone():
+                self.load = event.load
+                self._deliver(event.updates)
+            case Answer():
+                answer = self._tickets.pop(event.ticket)
+                if not answer.done():
+                    answer.set_result(event.error)
+            case Failed():
+                self._fail(event.message)
+
+    def _deliver(self, updates: list[Update]) -> None:
+        for update in updates:
+            box = self._boxes.get(update.sequence)
+            if box is None:
+                continue  # aborted in the meantime
+            self.totals.generation_tokens += 1
+            if update.finish is not None:
+                del self._boxes[update.sequence]
+            box.updates.append(update)
+            box.arrived.set()
+
+    def _fail(self, message: str) -> None:
+        if self.failure is not None:
+            return
+        self.failure = message
+        for box in self._boxes.values():
+            box.failure = message
+            box.arrived.set()
+        for answer in self._tickets.values():
+            if not answer.done():
+                answer.set_exception(EngineError(message))
+        self.on_failure()

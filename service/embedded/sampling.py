@@ -1,0 +1,125 @@
+"""Choosing the next token of every row at once, each row by its own settings and its own random numbers.
+
+A row draws one uniform number a token and inverts its cumulative distribution with it, so what it samples depends on
+its seed and its own logits alone, never on the rows beside it. Restrictions follow the order that vLLM uses: the
+temperature first, then min-p, top-k, and top-p (nucleus sampling, Holtzman et al., arXiv 1904.09751).
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from service.embedded.messages import SamplingParams, TokenLogprob
+
+HEAD = 64  # restricted rows first try their likeliest tokens alone: sorting a whole vocabulary is dear
+BELOW_ONE = 1 - 2**-22  # a draw that rounds to one would fall off the distribution's end
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """One step's tokens `(rows,)`, and what was asked for about their raw log-probabilities."""
+
+    tokens: Tensor
+    logprobs: list[float] | None
+    top: list[list[TokenLogprob] | None] | None
+
+
+class Sampler:
+    """Samples for a fixed set of rows; built when rows join or leave."""
+
+    def __init__(self, params: Sequence[SamplingParams], draws: Sequence[random.Random], device: torch.device) -> None:
+        self._draws = draws
+        self._device = device
+        self._greedy = [p.temperature == 0 for p in params]
+        self._greedy_rows = torch.tensor(self._greedy, device=device)
+        self._temperature = torch.tensor([[p.temperature or 1.0] for p in params], device=device)
+        self._even = all(p.temperature in (0.0, 1.0) for p in params)
+        restricted = [
+            row for row, p in enumerate(params) if p.temperature and (p.top_p < 1 or p.top_k > 0 or p.min_p > 0)
+        ]
+        self._restricted = torch.tensor(restricted, device=device) if restricted else None
+        self._top_p = torch.tensor([[params[row].top_p] for row in restricted], device=device)
+        self._top_k = torch.tensor([[params[row].top_k or 2**31] for row in restricted], device=device)
+        self._min_p = torch.tensor([[params[row].min_p] for row in restricted], device=device)
+        self._truncated = (self._top_k < 2**31) | (self._min_p > 0)
+        self._wants_logprobs = any(p.logprobs is not None for p in params)
+        self._top = [p.logprobs or 0 for p in params]
+
+    def __call__(self, logits: Tensor) -> Sampled:
+        """`logits` `(rows, vocab)`, float32."""
+        tokens = self._choose(logits)
+        if not self._wants_logprobs:
+            return Sampled(tokens, None, None)
+        logprobs = torch.log_softmax(logits, dim=-1)
+        chosen = logprobs.gather(1, tokens[:, None])[:, 0].tolist()
+        return Sampled(tokens, chosen, self._likeliest(logprobs) if any(self._top) else None)
+
+    def _choose(self, logits: Tensor) -> Tensor:
+        if all(self._greedy):
+            return logits.argmax(dim=-1)
+        draws = [0.0 if greedy else rng.random() for greedy, rng in zip(self._greedy, self._draws, strict=True)]
+        uniform = torch.tensor(draws, device=self._device).clamp_(max=BELOW_ONE)[:, None]
+        probabilities = torch.softmax(logits if self._even else logits / self._temperature, dim=-1)
+        tokens = invert(probabilities, uniform)
+        if self._restricted is not None:
+            rows = self._restricted
+            tokens[rows] = self._choose_restricted(probabilities[rows], uniform[rows])
+        if any(self._greedy):
+            tokens = torch.where(self._greedy_rows, logits.argmax(dim=-1), tokens)
+        return tokens
+
+    def _choose_restricted(self, probabilities: Tensor, uniform: Tensor) -> Tensor:
+        """Sample from each row's likeliest tokens, kept by its top-p, top-k and min-p."""
+        size = probabilities.shape[-1]
+        for count in sorted({min(HEAD, size), size}):
+            likeliest, tokens = probabilities.topk(count, dim=-1)
+            rank = torch.arange(count, device=self._device)
+            allowed = (rank < self._top_k) & (likeliest >= self._min_p * likeliest[:, :1])
+            weights = likeliest * allowed
+            open_ended = allowed[:, -1:]  # top-k and min-p reach beyond what we look at
+            total = torch.where(open_ended, 1.0, weights.sum(dim=-1, keepdim=True))
+            kept = allowed & (weights.cumsum(dim=-1) - weights < self._top_p * total)
+            kept[:, 0] = True
+            if count == size or not (kept[:, -1:] | open_ended & self._truncated).any():
+                break
+        return tokens.gather(1, invert(weights * kept, uniform)[:, None])[:, 0]
+
+    def _likeliest(self, logprobs: Tensor) -> list[list[TokenLogprob] | None]:
+        values, tokens = logprobs.topk(min(max(self._top), logprobs.shape[-1]), dim=-1)
+        table = zip(self._top, tokens.tolist(), values.tolist(), strict=True)
+        return [
+            [TokenLogprob(t, v, rank) for rank, (t, v) in enumerate(zip(ids[:k], vs[:k], strict=True), 1)]
+            if k
+            else None
+            for k, ids, vs in table
+        ]
+
+
+def invert(weights: Tensor, uniform: Tensor) -> Tensor:
+    """The entry of each row of `weights` `(rows, n)`, not negative, that `uniform` `(rows, 1)` in [0, 1) falls on.
+
+    An entry of weight zero is never chosen.
+    """
+    cumulative = weights.cumsum(dim=-1)
+    target = uniform * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, target, right=True)[:, 0].clamp_(max=weights.shape[-1] - 1)
+
+
+def prompt_logprobs(logits: Tensor, following: Sequence[int], top: int) -> list[list[TokenLogprob]]:
+    """For each prompt position's `logits` `(t, vocab)`: the token that followed it, then the `top` likeliest."""
+    logprobs = torch.log_softmax(logits, dim=-1)
+    targets = torch.tensor(following, device=logits.device)[:, None]
+    chosen = logprobs.gather(1, targets)
+    ranks = (logprobs > chosen).sum(dim=-1).add_(1).tolist()
+    entries = [
+        [TokenLogprob(token, value, rank)]
+        for token, value, rank in zip(following, chosen[:, 0].tolist(), ranks, strict=True)
+    ]
+    if top:
+        values, tokens = logprobs.topk(min(top, logprobs.shape[-1]), dim=-1)
+        for entry, ids, vs in zip(entries, tokens.tolist(), values.tolist(), strict=True):
+            entry.extend(TokenLogprob(t, v, rank) for rank, (t, v) in enumerate(zip(ids, vs, strict=True), 1))
+    return entries
