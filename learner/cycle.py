@@ -3,9 +3,8 @@
     python -m learner.cycle --home HOME --run RUN --fence FENCE        (started by learner.daemon)
 
 Every phase leaves its result in the run's folder, whole or not at all, and looks there first, so that a run killed at
-any point goes on, or starts that phase again. Publishing is two transactions: one reserves a name that is never used
-again, one registers the complete folder, ends the run and asks for the adapter to go live, all at once and only while
-this process holds the lease; what lies between is a folder that nobody knows of, and the next attempt removes it.
+any point goes on, or starts that phase again. The transaction that registers the adapter also ends the run and asks for
+the adapter to go live, and only while this process holds the lease: so a run makes one adapter, however often it died.
 """
 
 from __future__ import annotations
@@ -24,16 +23,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from learner.curate import Curated, curate
 from learner.run_folder import Metrics, RunFolder
 from learner.snapshot import FrozenFeedback, Tokenize, collect, read_snapshot, reply_tokenizer, write_snapshot
 from learner.trainer import MakeTrainer, Trainer, stages_of
-from service.adapters.files import check_folder, publish_folder, remove_folder
 from service.adapters.fingerprint import base_fingerprint
-from service.adapters.manifest import BaseModelIdentity, Manifest, Provenance
+from service.adapters.manifest import BaseModelIdentity, Provenance
+from service.adapters.registry import Registry
 from service.errors import HoneError, LeaseLost, NotFound
 from service.settings import Settings, load_settings
-from service.store.clock import now
 from service.store.queries import adapters, feedback, runs
 from service.store.queries.adapters import BASE
 from service.store.session import Store
@@ -105,10 +105,7 @@ class Cycle:
     def _parent_folder(self, parent: str | None) -> Path | None:
         if parent is None:
             return None
-        folder = self.settings.adapters_folder / parent
-        with self.store.read() as tx:
-            known = adapters.get_adapter(tx, parent)
-        check_folder(folder, known.manifest_hash if known else None)
+        folder, _ = Registry(self.store, self.settings.adapters_folder).check(parent)
         return folder
 
     def _train(self, trainer: Trainer, stages: tuple[Any, ...], lessons: Curated) -> None:
@@ -134,39 +131,34 @@ class Cycle:
     def _publish(
         self, trainer: Trainer, run: Run, frozen: FrozenFeedback, lessons: Curated, report: dict[str, Any]
     ) -> None:
+        """Everything that makes the adapter exist, the run end and the wish to go live, or nothing of it."""
         self._say("publish", 0, 1)
-        report = {name: value for name, value in report.items() if name != "samples"}
+        registry = Registry(self.store, self.settings.adapters_folder)
+        registry.recover()  # what an attempt before this one may have left half-done
         provenance = self._provenance(run, frozen, trainer.probes(lessons))
-        with self.store.begin() as tx:
-            runs.progress(tx, self.run_id, self.fence, "publish", 0, 1)  # only who holds the lease may reserve
-            abandoned = adapters.abandon_publishing(tx, self.run_id)
-            name = adapters.reserve_adapter(tx, run.parent, self.run_id).name
-        for left_over in abandoned:
-            if (self.settings.adapters_folder / left_over).exists():
-                remove_folder(self.settings.adapters_folder / left_over)
-        manifest = Manifest.of(provenance, name, now())
-        folder = publish_folder(self.folder.adapter, self.settings.adapters_folder, manifest, report)
-        self._register(run, name, check_folder(folder).hash(), report, lessons)
-
-    def _register(self, run: Run, name: str, manifest_hash: str, report: dict[str, Any], lessons: Curated) -> None:
-        """Everything that makes the adapter exist and the run end, or nothing."""
-        reasons = [gate["reason"] for gate in report["gates"] if not gate["passed"]]
-        promote = run.options.get("promote")
-        promote = self.settings.learner.auto_promote if promote is None else promote
+        kept = {name: value for name, value in report.items() if name != "samples"}
         said = _describe(lessons)
-        with self.store.begin() as tx:
+
+        def end_run(tx: Session, name: str) -> None:
+            reasons = [gate["reason"] for gate in report["gates"] if not gate["passed"]]
             if reasons:
-                message = f"{name} was rejected by the gate: {'; '.join(reasons)}. {said}"
-                adapters.register_candidate(tx, name, manifest_hash, report, said)
-                adapters.set_state(tx, name, "rejected", "gate", "; ".join(reasons))
+                message = f"The gate rejected {name}: {' '.join(reasons)} {said}"
+                adapters.set_state(tx, name, "rejected", "gate", " ".join(reasons))
+                runs.finish_run(tx, self.run_id, self.fence, "rejected", message, adapter=name)
+                return
+            message = f"{name} passed every gate. {said}"
+            if self._promotes(run):
+                adapters.request_live(tx, name, "learner", "It passed every gate.")
             else:
-                message = f"{name} passed every gate. {said}" + ("" if promote else " It waits for an operator.")
-                adapters.register_candidate(tx, name, manifest_hash, report, said)
-                if promote:
-                    adapters.request_live(tx, name, "learner", "It passed every gate.")
-            state: runs.Ending = "rejected" if reasons else "succeeded"
-            runs.finish_run(tx, self.run_id, self.fence, state, message, adapter=name)
-        log.info("%s", message)
+                message += " It waits for an operator to promote it."
+            runs.finish_run(tx, self.run_id, self.fence, "succeeded", message, adapter=name)
+
+        name = registry.publish(self.folder.adapter, provenance, kept, said, end_run)
+        log.info("%s is published.", name)
+
+    def _promotes(self, run: Run) -> bool:
+        wish = run.options.get("promote")
+        return self.settings.learner.auto_promote if wish is None else bool(wish)
 
     def _provenance(self, run: Run, frozen: FrozenFeedback, probes: list[dict[str, Any]]) -> Provenance:
         config = json.loads((self.folder.adapter / "adapter_config.json").read_text(encoding="utf-8"))

@@ -75,12 +75,17 @@ def start_child(settings: Settings, lease: runs.Lease) -> Training:
     command += ["--run", lease.run_id, "--fence", str(lease.fence)]
     with (folder / "log.txt").open("ab") as output:
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment, start_new_session=True
+            command,
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            env=environment,
+            start_new_session=True,
         )
     assert process.stdin is not None
     try:
         process.stdin.write(settings.model_dump_json().encode() + b"\n")
-        process.stdin.flush()
     except BrokenPipeError:
         pass  # it died at once: the next look at it finds out why
     return Training(lease, process, folder / "log.txt")

@@ -1,0 +1,300 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from learner.batch import Progress
+from learner.curate import Curated
+from learner.cycle import Cycle, Stopped
+from learner.run_folder import Metrics, read_metrics
+from learner.trainer import Stage
+from service.adapters.files import check_folder
+from service.errors import LeaseLost, TrainingFailed
+from service.store.queries import adapters, runs
+from service.store.tables import Run
+from tests.learner.store_fixtures import Home, tokenize
+from tests.learner.store_fixtures import home as home
+
+
+class Killed(BaseException):
+    """What a kill -9 is to the code it hits: nothing of it runs any more."""
+
+
+class Pretender:
+    """Trains nothing, writes a well-formed adapter, and calls `at(place)` where a kill may come."""
+
+    def __init__(self, at: Callable[[str], None] = lambda place: None, gates: tuple[str, ...] = ()) -> None:
+        self.at, self.failing = at, gates
+        self.parents: list[Path | None] = []
+        self.done: list[str] = []
+
+    def make(self, parent: Path | None) -> Pretender:
+        self.parents.append(parent)
+        return self
+
+    def train(self, stages: tuple[Stage, ...], lessons: Curated, checkpoint: Path, progress: Progress) -> None:
+        self.done.append("train")
+        for stage in stages:
+            for step in range(1, 4):
+                progress(stage, step, 3, {"loss": 1 / step})
+                self.at(f"{stage} {step}")
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir()
+        prefix = "base_model.model.model.layers.0.self_attn.q_proj"
+        shapes = {f"{prefix}.lora_A.weight": (2, 8), f"{prefix}.lora_B.weight": (8, 2)}
+        save_file(
+            {name: np.ones(shape, np.float32) for name, shape in shapes.items()}, folder / "adapter_model.safetensors"
+        )
+        config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4.0, "target_modules": ["q_proj"], "bias": "none"}
+        (folder / "adapter_config.json").write_text(json.dumps(config))
+        self.at("saved")
+
+    def restore(self, folder: Path) -> None:
+        self.done.append("restore")
+
+    def evaluate(self, lessons: Curated, progress: Progress) -> dict[str, Any]:
+        self.done.append("evaluate")
+        self.at("evaluate")
+        gates = [{"name": name, "passed": False, "reason": f"{name} is not met."} for name in self.failing]
+        return {"gates": gates, "fluency": -0.01, "samples": [{"prompt": "hi", "reply": "ho"}], "odd": float("nan")}
+
+    def probes(self, lessons: Curated) -> list[dict[str, Any]]:
+        self.at("publish")
+        return [{"prompt_token_ids": [1], "token_ids": [2], "logprobs": [-1.0], "base_logprobs": [-2.0]}]
+
+
+@pytest.fixture(autouse=True)
+def small_base(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The built-in model's weights are not what is tested here."""
+    monkeypatch.setattr("learner.cycle.base_fingerprint", lambda model: "0" * 64)
+    yield
+
+
+def queue(home: Home, **options: object) -> str:
+    with home.store.begin() as tx:
+        run = runs.queue_run(tx, f"command-{options}", "command", "auto", dict(options))
+    assert run is not None
+    return run.id
+
+
+def lease(home: Home) -> runs.Lease:
+    with home.store.begin() as tx:
+        leased = runs.lease_run(tx, "test", 60.0, 5)
+    assert leased is not None
+    return leased
+
+
+def cycle(home: Home, leased: runs.Lease, trainer: Pretender) -> Cycle:
+    return Cycle(home.settings, home.store, leased.run_id, leased.fence, tokenize, trainer.make)
+
+
+def give_back(home: Home, leased: runs.Lease) -> None:
+    with home.store.begin() as tx:
+        runs.release_run(tx, leased.run_id, leased.fence, died=True)
+
+
+def the_run(home: Home, run_id: str) -> Run:
+    with home.store.read() as tx:
+        run = runs.get_run(tx, run_id)
+    assert run is not None
+    return run
+
+
+def adapters_of(home: Home) -> dict[str, str]:
+    with home.store.read() as tx:
+        return {adapter.name: adapter.state for adapter in adapters.list_adapters(tx)}
+
+
+def requested(home: Home) -> str | None:
+    with home.store.read() as tx:
+        return adapters.serving(tx).requested
+
+
+def test_a_run_leaves_an_adapter_and_everything_about_it(home: Home) -> None:
+    kept = home.correct("it is Lyon", "it is Paris")
+    run_id = queue(home)
+    cycle(home, lease(home), Pretender()).run()
+    run = the_run(home, run_id)
+    assert (run.state, run.adapter, run.parent) == ("succeeded", "v1", None)
+    assert "1 correction and 1 pair of 1 person" in run.message
+    assert adapters_of(home) == {"v1": "candidate"}
+    assert requested(home) == "v1"
+    manifest = check_folder(home.settings.adapters_folder / "v1")
+    assert (manifest.run_id, manifest.snapshot_hash) == (run_id, run.snapshot_hash)
+    folder = home.settings.runs_folder / run_id
+    for name in ("settings.json", "snapshot.jsonl", "metrics.jsonl", "samples.jsonl", "report.json"):
+        assert (folder / name).stat().st_size > 0, name
+    assert json.loads((folder / "report.json").read_text())["odd"] is None
+    assert [(line["phase"], line["step"]) for line in read_metrics(folder / "metrics.jsonl")] == [
+        (phase, step) for phase in ("sft", "dpo") for step in (1, 2, 3)
+    ]
+    from service.store.queries import feedback
+
+    with home.store.read() as tx:
+        assert feedback.get_feedback(tx, "name:ann", kept).learned_in == ("v1",)
+
+
+def test_a_candidate_that_fails_a_gate_is_rejected_with_the_reasons_and_not_asked_for(home: Home) -> None:
+    home.correct("a", "bb")
+    run_id = queue(home)
+    cycle(home, lease(home), Pretender(gates=("fluency",))).run()
+    run = the_run(home, run_id)
+    assert run.state == "rejected" and "fluency is not met." in run.message
+    assert adapters_of(home) == {"v1": "rejected"}
+    assert requested(home) is None
+
+
+@pytest.mark.parametrize("wish", [False, None])
+def test_without_the_wish_to_promote_a_candidate_waits_for_an_operator(tmp_path: Path, wish: bool | None) -> None:
+    home = Home(tmp_path, auto_promote=wish is not None)
+    home.correct("a", "bb")
+    run_id = queue(home, promote=wish)
+    cycle(home, lease(home), Pretender()).run()
+    assert "waits for an operator" in the_run(home, run_id).message
+    assert requested(home) is None
+    home.store.close()
+
+
+def test_nothing_to_learn_says_why(home: Home) -> None:
+    run_id = queue(home)
+    cycle(home, lease(home), Pretender()).run()
+    assert the_run(home, run_id).state == "nothing_to_learn"
+    assert the_run(home, run_id).message == "Nobody has given any feedback yet."
+    home.compare("a", "bb", "tie")
+    home.compare("a", "bb", "both_bad", prompt=(1, 2))
+    run_id = queue(home, again=True)
+    cycle(home, lease(home), Pretender()).run()
+    run = the_run(home, run_id)
+    assert run.state == "nothing_to_learn" and "2 comparisons" in run.message and "both replies" in run.message
+    assert run.feedback_position == 2
+    assert adapters_of(home) == {}
+
+
+PLACES = ("sft 1", "sft 3", "dpo 2", "saved", "evaluate", "publish")
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_run_that_is_killed_anywhere_goes_on_and_makes_one_adapter(home: Home, place: str) -> None:
+    home.correct("a", "bb")
+    run_id = queue(home)
+    first = lease(home)
+
+    def die(here: str) -> None:
+        if here == place:
+            raise Killed
+
+    with pytest.raises(Killed):
+        cycle(home, first, Pretender(die)).run()
+    frozen_as = the_run(home, run_id).snapshot_hash
+    home.correct("a", "ccc")  # too late for this run, whose snapshot is frozen
+    give_back(home, first)
+    second = Pretender()
+    cycle(home, lease(home), second).run()
+    run = the_run(home, run_id)
+    assert (run.state, run.attempt) == ("succeeded", 2)
+    assert run.snapshot_hash == frozen_as
+    assert [state for state in adapters_of(home).values() if state != "rejected"] == ["candidate"]
+    assert requested(home) == run.adapter
+    assert ("train" in second.done) == (place not in ("evaluate", "publish"))
+    steps = [
+        (line["phase"], line["step"]) for line in read_metrics(home.settings.runs_folder / run_id / "metrics.jsonl")
+    ]
+    assert len(steps) == len(set(steps)) == 6
+    left = {path.name for path in home.settings.adapters_folder.iterdir() if not path.name.startswith(".")}
+    assert left == {run.adapter}
+
+
+@pytest.mark.parametrize("place", ["sft 3", "evaluate", "publish"])
+def test_a_learner_whose_run_was_taken_over_publishes_nothing(home: Home, place: str) -> None:
+    home.correct("a", "bb")
+    run_id = queue(home)
+    first = lease(home)
+
+    def lose(here: str) -> None:
+        if here == place:
+            give_back(home, first)
+            lease(home)
+
+    with pytest.raises(LeaseLost):
+        cycle(home, first, Pretender(lose)).run()
+    assert the_run(home, run_id).state == "running"
+    assert "candidate" not in adapters_of(home).values()
+    assert requested(home) is None
+
+
+def test_a_cancelled_run_publishes_nothing(home: Home) -> None:
+    home.correct("a", "bb")
+    run_id = queue(home)
+
+    def cancel(here: str) -> None:
+        if here == "publish":
+            with home.store.begin() as tx:
+                runs.cancel_run(tx, run_id)
+
+    with pytest.raises(LeaseLost):
+        cycle(home, lease(home), Pretender(cancel)).run()
+    assert "candidate" not in adapters_of(home).values()
+
+
+def test_a_training_that_is_asked_to_stop_stops_at_the_next_step(home: Home) -> None:
+    home.correct("a", "bb")
+    queue(home)
+
+    def stop(here: str) -> None:
+        if here == "sft 2":
+            running.stop_asked = True
+
+    running = cycle(home, lease(home), Pretender(stop))
+    with pytest.raises(Stopped):
+        running.run()
+
+
+def test_the_next_run_starts_from_the_live_adapter(home: Home) -> None:
+    home.correct("a", "bb")
+    queue(home)
+    cycle(home, lease(home), Pretender()).run()
+    with home.store.begin() as tx:
+        adapters.flip_live(tx, "v1", "test", "proven")
+    home.correct("a", "ccc", prompt=(1, 9))
+    run_id = queue(home, again=True)
+    trainer = Pretender()
+    cycle(home, lease(home), trainer).run()
+    assert trainer.parents == [home.settings.adapters_folder / "v1"]
+    assert the_run(home, run_id).parent == "v1"
+
+
+def test_a_snapshot_that_was_tampered_with_stops_the_run(home: Home) -> None:
+    home.correct("a", "bb")
+    run_id = queue(home)
+    first = lease(home)
+
+    def die(here: str) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        cycle(home, first, Pretender(die)).run()
+    path = home.settings.runs_folder / run_id / "snapshot.jsonl"
+    path.write_text(path.read_text() + "\n")
+    give_back(home, first)
+    with pytest.raises(TrainingFailed, match="has changed since it was frozen"):
+        cycle(home, lease(home), Pretender()).run()
+
+
+def test_metrics_of_repeated_steps_are_replaced_and_a_torn_line_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    first = Metrics(path)
+    for step in (1, 2, 3):
+        first.add("dpo", step, 4, {"loss": float(step)})
+    with path.open("a") as file:
+        file.write('{"step": 4, "phas')
+    second = Metrics(path)
+    for step in (3, 4):
+        second.add("dpo", step, 4, {"loss": 10.0 * step})
+    assert [(line["step"], line["loss"]) for line in read_metrics(path)] == [(1, 1.0), (2, 2.0), (3, 30.0), (4, 40.0)]

@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from learner.daemon import Learner, Training, cause_of_death, make_clock, start_child
+from service.settings import Settings
+from service.store.queries import feedback, runs
+from service.store.tables import Run
+from tests.learner.store_fixtures import Home
+from tests.learner.store_fixtures import home as home
+
+SLEEPS = "import time; time.sleep(60)"
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def pretends(code: str, started: list[int] | None = None) -> Callable[[Settings, runs.Lease], Training]:
+    """Instead of training, the child runs this code; `store`, `run_id`, `fence`, `runs` are there for it."""
+
+    def start(settings: Settings, lease: runs.Lease) -> Training:
+        folder = settings.runs_folder / lease.run_id
+        folder.mkdir(parents=True, exist_ok=True)
+        head = "import sys; from service.store.session import Store; from service.store.queries import runs; "
+        head += f"store = Store.open({settings.store_url!r}); run_id = {lease.run_id!r}; fence = {lease.fence}\n"
+        with (folder / "log.txt").open("ab") as output:
+            command = [sys.executable, "-c", (head if "store" in code else "") + code]
+            process = subprocess.Popen(command, bufsize=0, stdin=subprocess.PIPE, stdout=output, stderr=output)
+        if started is not None:
+            started.append(process.pid)
+        return Training(lease, process, folder / "log.txt")
+
+    return start
+
+
+def queue(home: Home, tick: str = "command-1") -> str:
+    with home.store.begin() as tx:
+        run = runs.queue_run(tx, tick, "command", "auto", {})
+    assert run is not None
+    return run.id
+
+
+def state_of(home: Home, run_id: str) -> Run:
+    with home.store.read() as tx:
+        run = runs.get_run(tx, run_id)
+    assert run is not None
+    return run
+
+
+def all_runs(home: Home) -> list[Run]:
+    with home.store.read() as tx:
+        return list(runs.list_runs(tx))
+
+
+def drive(learner: Learner, home: Home, run_id: str, *states: str) -> Run:
+    def there() -> bool:
+        learner.work()
+        return state_of(home, run_id).state in states
+
+    wait_until(there)
+    return state_of(home, run_id)
+
+
+def test_a_child_that_ends_its_run_leaves_it_as_it_is(home: Home) -> None:
+    ends = "with store.begin() as tx: runs.finish_run(tx, run_id, fence, 'succeeded', 'done', 'v1')"
+    learner = Learner(home.settings, home.store, pretends(ends))
+    run = drive(learner, home, queue(home), "succeeded")
+    assert (run.adapter, run.message, run.attempt) == ("v1", "done", 1)
+    learner.stop()
+    assert state_of(home, run.id).state == "succeeded"
+
+
+def test_a_child_that_dies_is_tried_again_and_then_fails_with_the_reason(home: Home) -> None:
+    started: list[int] = []
+    learner = Learner(home.settings, home.store, pretends("raise ValueError('no such luck')", started))
+    run = drive(learner, home, queue(home), "failed")
+    assert len(started) == home.settings.learner.max_attempts == run.attempt
+    assert "died 3 times" in run.message and "no such luck" in run.message
+
+
+def test_a_child_that_was_killed_is_said_to_be_killed(home: Home) -> None:
+    dies = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    run = drive(Learner(home.settings, home.store, pretends(dies)), home, queue(home), "failed")
+    assert "killed (signal 9)" in run.message
+
+
+def test_stopping_gives_the_run_back_at_once_and_costs_no_attempt(home: Home) -> None:
+    started: list[int] = []
+    learner = Learner(home.settings, home.store, pretends(SLEEPS, started))
+    run_id = queue(home)
+    drive(learner, home, run_id, "running")
+    learner.stop()
+    assert (state_of(home, run_id).state, state_of(home, run_id).attempt) == ("queued", 0)
+    assert not Path(f"/proc/{started[0]}").exists()
+
+
+def test_cancelling_a_run_stops_its_child(home: Home) -> None:
+    started: list[int] = []
+    learner = Learner(home.settings, home.store, pretends(SLEEPS, started))
+    run_id = queue(home)
+    drive(learner, home, run_id, "running")
+    with home.store.begin() as tx:
+        runs.cancel_run(tx, run_id)
+    learner.work()
+    assert not Path(f"/proc/{started[0]}").exists()
+    assert state_of(home, run_id).state == "cancelled"
+
+
+def test_a_learner_that_fell_silent_loses_the_run_and_can_not_write_any_more(tmp_path: Path) -> None:
+    home = Home(tmp_path, lease_seconds=0.2)
+    silent, awake = (Learner(home.settings, home.store, pretends(SLEEPS)) for _ in range(2))
+    run_id = queue(home)
+    drive(silent, home, run_id, "running")
+
+    def taken_over() -> bool:
+        awake.work()
+        return state_of(home, run_id).fence == 2
+
+    wait_until(taken_over)
+    silent.beat()  # hears that it lost, stops its child, and writes nothing
+    silent.stop()
+    assert (state_of(home, run_id).state, state_of(home, run_id).attempt) == ("running", 2)
+    awake.stop()
+    home.store.close()
+
+
+def test_the_heartbeat_keeps_the_lease(tmp_path: Path) -> None:
+    home = Home(tmp_path, lease_seconds=30.0)
+    learner = Learner(home.settings, home.store, pretends(SLEEPS))
+    run_id = queue(home)
+    before = drive(learner, home, run_id, "running").leased_until
+    learner.beat()
+    after = state_of(home, run_id).leased_until
+    assert before is not None and after is not None and after > before
+    learner.stop()
+    home.store.close()
+
+
+def test_any_number_of_learners_start_one_run_a_time_slot(tmp_path: Path) -> None:
+    home = Home(tmp_path, every_minutes=10.0)
+    learners = [Learner(home.settings, home.store) for _ in range(3)]
+    noon = datetime(2026, 11, 21, 12, 3, tzinfo=UTC)
+    for learner in learners:
+        learner.queue_by_time(noon)
+    assert not all_runs(home)  # nothing new to learn from
+    home.correct("a", "bb")
+    for learner in learners:
+        learner.queue_by_time(noon)
+    assert [run.tick for run in all_runs(home)] == ["time:2026-11-21T12:00:00Z"]
+    learners[0].queue_by_time(noon + timedelta(minutes=10))
+    assert all_runs(home)[0].tick == "time:2026-11-21T12:10:00Z"
+    home.store.close()
+
+
+def test_enough_feedback_starts_one_run_and_enough_more_the_next(tmp_path: Path) -> None:
+    home = Home(tmp_path, after_feedback=3)
+    learners = [Learner(home.settings, home.store) for _ in range(2)]
+
+    def give(count: int) -> list[str]:
+        for _ in range(count):
+            home.correct("a", "bb")
+            for learner in learners:
+                learner.queue_by_count()
+        return [run.tick for run in all_runs(home)]
+
+    assert give(2) == []
+    assert give(2) == ["count:3"]
+    with home.store.begin() as tx:
+        lease = runs.lease_run(tx, "test", 60, 3)
+        assert lease is not None
+        runs.set_snapshot(tx, lease.run_id, lease.fence, "hash", feedback.last_position(tx), [], None)
+        runs.finish_run(tx, lease.run_id, lease.fence, "succeeded", "done")
+    assert give(2) == ["count:3"]
+    assert give(1) == ["count:6", "count:3"]
+    home.store.close()
+
+
+def test_the_clock_itself_starts_the_work(tmp_path: Path) -> None:
+    home = Home(tmp_path, after_feedback=1)
+    ends = "with store.begin() as tx: runs.finish_run(tx, run_id, fence, 'nothing_to_learn', 'done')"
+    learner = Learner(home.settings, home.store, pretends(ends))
+    clock = make_clock(home.settings, learner)
+    clock.start()
+    home.correct("a", "bb")
+    wait_until(lambda: [run.state for run in all_runs(home)][:1] == ["nothing_to_learn"])
+    clock.shutdown(wait=True)
+    learner.stop()
+    home.store.close()
+
+
+def test_a_real_child_ends_by_itself_when_its_daemon_dies(home: Home) -> None:
+    training = start_child(home.settings, _lease(home, queue(home)))
+    assert training.process.stdin is not None
+    training.process.stdin.close()  # what the kernel does when the daemon is killed
+    assert training.process.wait(60) != 0
+
+
+def _lease(home: Home, run_id: str) -> runs.Lease:
+    with home.store.begin() as tx:
+        lease = runs.lease_run(tx, "test", 60.0, 3)
+    assert lease is not None and lease.run_id == run_id
+    return lease
+
+
+@pytest.mark.parametrize(
+    ("code", "log", "said"), [(1, "Traceback\nMemoryError", "MemoryError"), (-11, "", "signal 11")]
+)
+def test_the_cause_of_death_is_told_in_plain_words(tmp_path: Path, code: int, log: str, said: str) -> None:
+    (tmp_path / "log.txt").write_text(log)
+    assert said in cause_of_death(code, tmp_path / "log.txt")
+
+
+def test_a_learner_never_loads_torch() -> None:
+    check = "import sys, learner.daemon, learner.once; print('torch' in sys.modules, 'transformers' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "False False", done.stderr
