@@ -1,0 +1,127 @@
+"""Losses against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from learner import losses
+
+
+def softplus(x: float) -> float:
+    """-log σ(-x)."""
+    return math.log1p(math.exp(x))
+
+
+def test_sft_counts_the_reply_s_tokens_alone() -> None:
+    log_probs = torch.tensor([[-9.0, -1.0, -2.0, -9.0], [-9.0, -9.0, -3.0, float("nan")]])
+    mask = torch.tensor([[False, True, True, False], [False, False, True, False]])
+    loss, metrics = losses.sft_loss(log_probs, mask)
+    assert loss.item() == pytest.approx((1 + 2 + 3) / 3)
+    assert metrics["nll"] == loss.item()
+
+
+def test_sft_trains_the_last_token() -> None:
+    log_probs = torch.zeros(1, 3, requires_grad=True)
+    losses.sft_loss(log_probs, torch.tensor([[False, True, True]]))[0].backward()  # type: ignore[no-untyped-call]
+    assert log_probs.grad is not None
+    assert log_probs.grad.tolist() == [[0.0, -0.5, -0.5]]
+
+
+def test_sft_weights_count_by_example() -> None:
+    log_probs = torch.tensor([[-1.0, -1.0], [-4.0, 0.0]])
+    mask = torch.tensor([[True, True], [True, False]])
+    loss, _ = losses.sft_loss(log_probs, mask, torch.tensor([1.0, 3.0]))
+    assert loss.item() == pytest.approx((1 + 1 + 3 * 4) / (1 + 1 + 3))
+
+
+def test_sft_of_nothing_is_zero() -> None:
+    loss, _ = losses.sft_loss(torch.full((2, 3), float("nan")), torch.zeros(2, 3, dtype=torch.bool))
+    assert loss.item() == 0
+    assert losses.sft_loss(torch.zeros(0, 0), torch.zeros(0, 0, dtype=torch.bool))[0].item() == 0
+
+
+def test_dpo_by_hand() -> None:
+    loss, metrics = losses.dpo_loss(
+        torch.tensor([-10.0]), torch.tensor([-14.0]), torch.tensor([-11.0]), torch.tensor([-12.0]), beta=0.5
+    )
+    # chosen gained 1, rejected lost 2: logits 0.5 · 3
+    assert loss.item() == pytest.approx(softplus(-1.5))
+    assert metrics["reward_margin"] == pytest.approx(1.5)
+    assert metrics["reward_accuracy"] == 1
+    assert metrics["chosen_reward"] == pytest.approx(0.5)
+    assert metrics["rejected_reward"] == pytest.approx(-1.0)
+
+
+def test_an_unchanged_policy_pays_log_two() -> None:
+    same = torch.tensor([-3.0, -7.0])
+    assert losses.dpo_loss(same, same - 1, same, same - 1, beta=0.3)[0].item() == pytest.approx(math.log(2))
+
+
+def test_label_smoothing_expects_some_judgements_to_be_wrong() -> None:
+    one, zero = torch.tensor([2.0]), torch.tensor([0.0])
+    loss, _ = losses.dpo_loss(one, zero, zero, zero, beta=1.0, label_smoothing=0.1)
+    assert loss.item() == pytest.approx(0.9 * softplus(-2) + 0.1 * softplus(2))
+
+
+def test_a_stronger_preference_asks_for_a_larger_difference() -> None:
+    one, zero = torch.tensor([2.0]), torch.tensor([0.0])
+    loss, _ = losses.dpo_loss(one, zero, zero, zero, beta=1.0, margins=torch.tensor([math.e]))
+    assert loss.item() == pytest.approx(softplus(-1.0))
+    ordinary, _ = losses.dpo_loss(one, zero, zero, zero, beta=1.0, margins=torch.tensor([1.0]))
+    assert ordinary.item() == pytest.approx(softplus(-2.0))
+
+
+def test_a_tie_pulls_both_together_whatever_its_margin_and_counts_in_no_accuracy() -> None:
+    chosen = torch.tensor([2.0, 1.0], requires_grad=True)
+    zero = torch.zeros(2)
+    ties = torch.tensor([True, False])
+    loss, metrics = losses.dpo_loss(chosen, zero, zero, zero, beta=1.0, ties=ties, margins=torch.tensor([9.0, 1.0]))
+    assert loss.item() == pytest.approx((0.5 * softplus(-2) + 0.5 * softplus(2) + softplus(-1)) / 2)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert chosen.grad is not None
+    assert chosen.grad[0] > 0 > chosen.grad[1]  # descending makes the tied reply less, the chosen one more likely
+    assert metrics["reward_accuracy"] == 1
+    assert metrics["reward_margin"] == pytest.approx(1.0)
+
+
+def test_only_ties_give_no_accuracy_and_no_pairs_give_zero() -> None:
+    zero = torch.zeros(1)
+    _, metrics = losses.dpo_loss(zero, zero, zero, zero, beta=1.0, ties=torch.tensor([True]))
+    assert metrics["reward_accuracy"] == 0
+    none = torch.zeros(0)
+    assert losses.dpo_loss(none, none, none, none, beta=1.0)[0].item() == 0
+
+
+def test_listwise_is_zero_where_the_policy_already_has_the_target_odds() -> None:
+    anchor = torch.tensor([[-5.0, -6.0, -7.0]])
+    rewards = torch.tensor([[1.0, 0.0, -2.0]])
+    loss, _ = losses.listwise_loss(anchor + rewards + 3, anchor, torch.softmax(rewards, -1), torch.ones(1, 3).bool())
+    assert loss.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_listwise_of_two_replies_is_dpo() -> None:
+    log_probs, anchor = torch.tensor([[-10.0, -14.0]]), torch.tensor([[-11.0, -12.0]])
+    loss, _ = losses.listwise_loss(log_probs, anchor, torch.tensor([[1.0, 0.0]]), torch.ones(1, 2).bool())
+    pair, _ = losses.dpo_loss(log_probs[:, 0], log_probs[:, 1], anchor[:, 0], anchor[:, 1], beta=1.0)
+    assert loss.item() == pytest.approx(pair.item())
+
+
+def test_listwise_ignores_missing_replies_and_lone_ones() -> None:
+    log_probs = torch.tensor([[-1.0, -2.0, 99.0], [-3.0, 0.0, 0.0]])
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    targets = torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]])
+    loss, _ = losses.listwise_loss(log_probs, torch.zeros(2, 3), targets, mask)
+    assert loss.item() == pytest.approx(0.5 * softplus(-1) + 0.5 * softplus(1) - math.log(2))
+    assert losses.listwise_loss(log_probs[1:], torch.zeros(1, 3), targets[1:], mask[1:])[0].item() == 0
+
+
+def test_bradley_terry_by_hand() -> None:
+    chosen, rejected = torch.tensor([1.0, 0.5, 3.0]), torch.tensor([0.0, 1.5, 3.0])
+    loss, metrics = losses.bradley_terry_loss(chosen, rejected, torch.tensor([False, False, True]))
+    assert loss.item() == pytest.approx((softplus(-1) + softplus(1) + math.log(2)) / 3)
+    assert metrics["accuracy"] == 0.5
+    weighted, _ = losses.bradley_terry_loss(chosen, rejected, weights=torch.tensor([1.0, 0.0, 0.0]))
+    assert weighted.item() == pytest.approx(softplus(-1))

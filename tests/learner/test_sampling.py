@@ -1,0 +1,86 @@
+"""Samples come from the model they claim to come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from learner.backbone import Backbone
+from learner.sampling import sample
+from service.settings import LearnerSettings
+from tests.learner.test_backbone import moved
+from tests.learner.tiny_model import EOS, build_tiny_model, ids
+
+PROMPTS = [ids("<bos> what is the capital of france ?"), ids("<bos> one"), ids("<bos> is it blue red ?")]
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    return moved(Backbone.load(build_tiny_model(tmp_path_factory.mktemp("tiny")), LearnerSettings(rank=4)))
+
+
+def test_log_probabilities_are_those_of_the_policy(backbone: Backbone) -> None:
+    replies = sample(backbone, PROMPTS, per_prompt=64, max_new_tokens=48, seed=1)
+    examples = [(PROMPTS[reply.prompt], reply.token_ids) for row in replies for reply in row]
+    expected = backbone.score(examples, "policy")
+    actual = torch.tensor([reply.log_prob for row in replies for reply in row])
+    torch.testing.assert_close(actual, expected, atol=1e-3, rtol=1e-3)
+    assert len({len(reply) for _, reply in examples}) > 3  # rows left the batch at different times
+
+
+def test_each_role_samples_from_itself(backbone: Backbone) -> None:
+    replies = sample(backbone, PROMPTS, role="base", per_prompt=4, max_new_tokens=12, seed=2)
+    examples = [(PROMPTS[reply.prompt], reply.token_ids) for row in replies for reply in row]
+    actual = torch.tensor([reply.log_prob for row in replies for reply in row])
+    torch.testing.assert_close(actual, backbone.score(examples, "base"), atol=1e-3, rtol=1e-3)
+
+
+def test_a_reply_ends_with_its_only_end_token_or_at_the_limit(backbone: Backbone) -> None:
+    for row in sample(backbone, PROMPTS, per_prompt=16, max_new_tokens=10, seed=3):
+        for reply in row:
+            assert EOS not in reply.token_ids[:-1]
+            assert reply.ended == (reply.token_ids[-1] == EOS)
+            assert reply.ended or len(reply.token_ids) == 10
+
+
+def test_the_seed_decides(backbone: Backbone) -> None:
+    assert sample(backbone, PROMPTS, seed=4) == sample(backbone, PROMPTS, seed=4)
+    assert sample(backbone, PROMPTS, per_prompt=4, seed=4) != sample(backbone, PROMPTS, per_prompt=4, seed=5)
+
+
+def test_greedy_ignores_the_seed_and_how_the_batch_is_cut(backbone: Backbone) -> None:
+    whole = sample(backbone, PROMPTS, temperature=0, seed=1, max_new_tokens=12)
+    parts = sample(backbone, PROMPTS, temperature=0, seed=2, max_new_tokens=12, batch_size=1)
+    assert [[r.token_ids for r in row] for row in whole] == [[r.token_ids for r in row] for row in parts]
+
+
+def test_first_tokens_come_as_often_as_the_model_says(backbone: Backbone) -> None:
+    (row,) = sample(backbone, PROMPTS[:1], per_prompt=4000, max_new_tokens=1, seed=6, batch_size=4000)
+    counts = torch.bincount(torch.tensor([reply.token_ids[0] for reply in row]), minlength=50).float() / len(row)
+    with torch.no_grad(), backbone.use("policy") as model:
+        probabilities = torch.softmax(model(torch.tensor(PROMPTS[:1])).logits[0, -1], -1)
+    width = 5 * (probabilities * (1 - probabilities) / len(row)).sqrt() + 1e-3
+    assert ((counts[: len(probabilities)] - probabilities).abs() < width).all()
+
+
+def test_a_lower_temperature_is_surer_but_reports_the_plain_log_probability(backbone: Backbone) -> None:
+    def surprise(temperature: float) -> float:
+        rows = sample(backbone, PROMPTS, per_prompt=32, max_new_tokens=4, temperature=temperature, seed=7)
+        replies = [reply for row in rows for reply in row]
+        scores = backbone.score([(PROMPTS[r.prompt], r.token_ids) for r in replies], "policy")
+        assert torch.tensor([r.log_prob for r in replies]).sub(scores).abs().max() < 1e-2
+        return -sum(r.log_prob for r in replies) / sum(len(r.token_ids) for r in replies)
+
+    assert surprise(0.3) < surprise(1.0)
+
+
+def test_a_prompt_as_long_as_the_model_s_window_is_cut_on_the_left(backbone: Backbone) -> None:
+    ((reply,),) = sample(backbone, [ids("one " * 200)], max_new_tokens=8, temperature=0)
+    ((same,),) = sample(backbone, [ids("one " * 56)], max_new_tokens=8, temperature=0)
+    assert reply.token_ids == same.token_ids
+
+
+def test_no_prompts_no_replies(backbone: Backbone) -> None:
+    assert sample(backbone, []) == []
