@@ -40,6 +40,12 @@ class ServerSettings(Section):
         (), description="Origins of other sites whose pages may call the API (CORS)."
     )
 
+    @property
+    def local_url(self) -> str:
+        """Where this machine reaches the service: an address for all interfaces is no address to call."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
 
 class EngineSettings(Section):
     """The engine that computes replies, and the base model it serves."""

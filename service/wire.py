@@ -9,9 +9,26 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic_core import PydanticCustomError
 
-Text = Annotated[str, Field(min_length=1, max_length=100_000)]
+
+def storable(text: str) -> str:
+    """Refuse what no database's text can hold: NUL, and halves of surrogate pairs."""
+    if "\x00" in text:
+        raise PydanticCustomError("nul_character", "holds a NUL character, which can't be stored")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError("not_unicode", "holds half a surrogate pair, which is no character") from None
+    return text
+
+
+Storable = AfterValidator(storable)
+Id = Annotated[str, Field(min_length=1, max_length=128), Storable]
+Text = Annotated[str, Field(min_length=1, max_length=100_000), Storable]
+Comment = Annotated[str, Field(max_length=10_000), Storable]
+Reason = Annotated[str, Field(max_length=2_000), Storable]
 
 
 class Wire(BaseModel):
@@ -21,14 +38,20 @@ class Wire(BaseModel):
 class ReplyRef(Wire):
     """One reply: the `index`-th choice of an exchange."""
 
-    exchange_id: str
+    exchange_id: Id
     index: int = Field(0, ge=0)
 
 
-class _AboutOneReply(Wire):
-    exchange_id: str
+class Judgement(Wire):
+    """`user` tells callers on one machine apart (see service.auth); it is no part of what is stored."""
+
+    user: Annotated[str, Field(max_length=128), Storable] | None = Field(None, exclude=True)
+
+
+class _AboutOneReply(Judgement):
+    exchange_id: Id
     index: int = Field(0, ge=0, description="Which choice of the exchange.")
-    comment: str | None = Field(None, max_length=10_000)
+    comment: Comment | None = None
 
 
 class Thumb(_AboutOneReply):
@@ -43,7 +66,7 @@ class Score(_AboutOneReply):
 
 class Label(_AboutOneReply):
     kind: Literal["label"] = "label"
-    labels: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = Field(min_length=1)
+    labels: tuple[Annotated[str, Field(min_length=1, max_length=64), Storable], ...] = Field(min_length=1)
 
 
 class Critique(_AboutOneReply):
@@ -58,7 +81,7 @@ class Correction(_AboutOneReply):
     text: Text
 
 
-class Comparison(Wire):
+class Comparison(Judgement):
     """Two replies to one prompt, of one exchange or of two with the same messages."""
 
     kind: Literal["comparison"] = "comparison"
@@ -66,7 +89,7 @@ class Comparison(Wire):
     b: ReplyRef
     verdict: Literal["a", "b", "tie", "both_bad"]
     strength: int = Field(1, ge=1, le=3, description="1 slightly, 2 clearly, 3 far better.")
-    comment: str | None = Field(None, max_length=10_000)
+    comment: Comment | None = None
 
     @model_validator(mode="after")
     def _two_replies(self) -> Comparison:
@@ -75,13 +98,13 @@ class Comparison(Wire):
         return self
 
 
-class Ranking(Wire):
+class Ranking(Judgement):
     """An order of replies to one prompt, best first; replies in one inner list are tied; `failed` ones are unusable."""
 
     kind: Literal["ranking"] = "ranking"
     order: tuple[tuple[ReplyRef, ...], ...] = ()
     failed: tuple[ReplyRef, ...] = ()
-    comment: str | None = Field(None, max_length=10_000)
+    comment: Comment | None = None
 
     @model_validator(mode="after")
     def _ranks_something(self) -> Ranking:
@@ -95,7 +118,8 @@ class Ranking(Wire):
         return self
 
 
-Feedback = Annotated[Thumb | Score | Label | Critique | Correction | Comparison | Ranking, Field(discriminator="kind")]
+OneOfTheKinds = Thumb | Score | Label | Critique | Correction | Comparison | Ranking
+Feedback = Annotated[OneOfTheKinds, Field(discriminator="kind")]
 FEEDBACK: TypeAdapter[Feedback] = TypeAdapter(Feedback)
 FEEDBACK_KINDS = ("thumb", "comparison", "ranking", "score", "label", "critique", "correction")
 
@@ -143,14 +167,14 @@ class StoredExchange(Wire):
 class HoneOptions(Wire):
     """Hone's own part of a chat request: the body's `hone` object."""
 
-    conversation_id: str | None = Field(None, max_length=128, description="Keeps a conversation on one adapter.")
+    conversation_id: Id | None = Field(None, description="Keeps a conversation on one adapter.")
 
 
-class ScoreRequest(Wire):
+class ScoreRequest(Judgement):
     """How probable another model finds the replies of an exchange."""
 
-    exchange_id: str
-    model: str = "hone:base"
+    exchange_id: Id
+    model: Id = "hone:base"
 
 
 class ScoreResponse(Wire):
@@ -185,23 +209,23 @@ class AdapterEvent(Wire):
 
 
 class PromoteRequest(Wire):
-    reason: str = Field("", max_length=2_000)
+    reason: Reason = ""
 
 
 class CanaryRequest(Wire):
     share: float = Field(gt=0, lt=1, description="Share of conversations that the canary answers.")
-    reason: str = Field("", max_length=2_000)
+    reason: Reason = ""
 
 
 class RejectRequest(Wire):
-    reason: str = Field("", max_length=2_000)
+    reason: Reason = ""
 
 
 class RollbackRequest(Wire):
     """Back to `to` (a version or `base`), or to what was live before."""
 
-    to: str | None = None
-    reason: str = Field("", max_length=2_000)
+    to: Id | None = None
+    reason: Reason = ""
 
 
 class LearnRequest(Wire):
@@ -246,6 +270,16 @@ class FeedbackStats(Wire):
     by_kind: dict[str, int]
     people: int
     since_last_run: int
+
+
+class ServingView(Wire):
+    """The desired state of serving. `requested` is on its way to live."""
+
+    live: str
+    previous: str
+    requested: str | None
+    canary: str | None
+    canary_share: float
 
 
 class WhoAmI(Wire):

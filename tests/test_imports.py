@@ -16,8 +16,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "service.routes": (
         "service.adapters",
         "service.auth",
+        "service.chat",
         "service.engine",
         "service.errors",
+        "service.parts",
         "service.routes",
         "service.routing",
         "service.settings",

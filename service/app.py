@@ -1,0 +1,136 @@
+"""The one place that wires the service together.
+
+`create_app` builds everything that needs no running loop; the lifespan opens the engine client's loop-bound parts,
+starts the rollout, and closes all in order. Middleware from the outside in: timer, CORS, gate, body limit, door.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx2
+import structlog
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+
+from service import error_handlers
+from service.adapters.fingerprint import base_fingerprint, model_folder
+from service.adapters.registry import Registry
+from service.adapters.rollout import Rollout
+from service.auth import Identities, Sessions, is_loopback, load_secret
+from service.body_limit import BodyLimit
+from service.chat.completion import Chat
+from service.door import Door
+from service.engine import Engine
+from service.errors import BadInput, SettingsError
+from service.gate import Gate
+from service.metrics import Metrics, RequestTimer
+from service.parts import Parts
+from service.routes import adapters, chat, exchanges, feedback, models, runs, sessions, status
+from service.settings import Settings
+from service.store.queries import keys
+from service.store.session import Store
+from service.transactions import Transactions
+
+ROUTERS = (chat, models, feedback, exchanges, adapters, runs, sessions, status)
+log = structlog.get_logger(__name__)
+
+
+def create_app(
+    settings: Settings, store: Store, engine_url: str, engine_transport: httpx2.AsyncBaseTransport | None = None
+) -> FastAPI:
+    """The service for one engine. It closes neither store nor anything else that was handed in.
+
+    Raises SettingsError when it would listen beyond loopback without a single key.
+    """
+    refuse_to_serve_strangers(settings, store)
+    parts = _wire(settings, store, engine_url, engine_transport)
+    app = FastAPI(title="Hone", lifespan=_lifespan, middleware=_middleware(settings, parts))
+    app.state.parts = parts
+    error_handlers.install(app)
+    for module in ROUTERS:
+        app.include_router(module.router)
+    if settings.server.pages:
+        from ui.app import mount  # Gradio takes seconds to import, and a service without pages needs none of it
+
+        mount(app, api_url=settings.server.local_url)
+    return app
+
+
+def refuse_to_serve_strangers(settings: Settings, store: Store) -> None:
+    if is_loopback(settings.server.host):
+        return
+    with store.read() as tx:
+        if all(key.revoked_at is not None for key in keys.list_keys(tx)):
+            raise SettingsError(
+                f"Hone doesn't listen on {settings.server.host} without keys.",
+                "Make one with `hone keys create --role operator --name YOU`, or listen on 127.0.0.1.",
+            )
+
+
+def _wire(settings: Settings, store: Store, engine_url: str, transport: httpx2.AsyncBaseTransport | None) -> Parts:
+    transactions, metrics = Transactions(store), Metrics()
+    engine = Engine(engine_url, settings.engine.timeout_seconds, transport)
+    base_folder, base_sha256 = _base(settings)
+    registry = Registry(store, settings.adapters_folder, base_folder)
+    rollout = Rollout(
+        registry,
+        engine,
+        max_loras=settings.engine.max_loras,
+        reconcile_seconds=settings.rollout.reconcile_seconds,
+        keep_loaded=settings.rollout.keep_loaded,
+        probe_tolerance=settings.rollout.probe_tolerance,
+        base_sha256=base_sha256,
+    )
+    return Parts(
+        settings=settings,
+        transactions=transactions,
+        engine=engine,
+        registry=registry,
+        rollout=rollout,
+        identities=Identities(transactions, Sessions(load_secret(settings.home)), settings.server.host),
+        chat=Chat(settings.chat, engine, rollout, transactions, metrics),
+        metrics=metrics,
+    )
+
+
+def _base(settings: Settings) -> tuple[Path | None, str | None]:
+    """The base model's files and fingerprint, where they are on this machine; an engine elsewhere may have its own."""
+    try:
+        folder = model_folder(settings.model_path)
+        return folder, base_fingerprint(folder)
+    except BadInput:
+        return None, None
+
+
+def _middleware(settings: Settings, parts: Parts) -> list[Middleware]:
+    origins = settings.server.allowed_origins
+    return [
+        Middleware(RequestTimer, metrics=parts.metrics),
+        Middleware(
+            CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], allow_credentials=False
+        ),
+        Middleware(Gate, on_loopback=parts.identities.on_loopback, allowed_origins=origins),
+        Middleware(BodyLimit, max_bytes=settings.server.max_body_bytes),
+        Middleware(Door, identities=parts.identities),
+    ]
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    parts: Parts = app.state.parts
+    for line in await asyncio.to_thread(parts.registry.recover):
+        log.warning(line)
+    rollout = asyncio.create_task(parts.rollout.run())
+    try:
+        yield
+    finally:
+        rollout.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await rollout
+        await parts.engine.close()
+        parts.transactions.close()

@@ -1,0 +1,198 @@
+"""Who is calling, and may they: keys, browser sessions, and callers on this machine.
+
+- A key (`Authorization: Bearer hone_…`) names its caller and role; the store holds its hash.
+- A session is a signed statement of caller, role and expiry: the cookie `hone_session`, or a bearer token. One that was
+  made from a key ends when the key is revoked. Signed with the file `secret` in the home folder.
+- On loopback nobody needs either: callers are told apart by the name that they give (`user`, `X-Hone-User`). OpenAI
+  clients always send some key there; one that isn't ours is ignored. A request that a proxy passed on isn't local.
+
+Operator actions need an operator's key or session everywhere, because any program on a machine can reach its loopback.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import ipaddress
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NoReturn
+
+import orjson
+from starlette.requests import cookie_parser
+
+from service.errors import BadInput, Forbidden, SettingsError, Unauthorized
+from service.store.queries import keys
+from service.transactions import Transactions
+
+Role = Literal["user", "operator"]
+COOKIE = "hone_session"
+SESSION_SECONDS = 90 * 24 * 3600
+CONSOLE = "console"
+"""The name of the operator key that the first start makes."""
+_KEY, _SESSION = "hone_", "hs."
+_FROM_A_PROXY = ("forwarded", "x-forwarded-for", "x-real-ip")
+_MAX_NAME = 128
+
+
+@dataclass(frozen=True)
+class Caller:
+    """`name` is what exchanges and feedback are kept under. `named`: not just whoever is on this machine."""
+
+    name: str
+    role: Role
+    named: bool = True
+
+    def under(self, user: str | None) -> Caller:
+        """The same, told apart by the `user` of the body where nothing else names the caller."""
+        return self if self.named or not user else Caller(given_name(user), "user", named=False)
+
+    def must_be_operator(self) -> None:
+        if self.role != "operator":
+            raise Forbidden(
+                "This is for operators.", "Open the operator link, or use a key of `hone keys create --role operator`."
+            )
+
+
+@dataclass(frozen=True)
+class Session:
+    caller: str
+    role: Role
+    key_prefix: str | None
+    expires: int  # UNIX time, seconds
+
+
+class Sessions:
+    """Signs sessions and checks them (HMAC-SHA256)."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    def sign(self, caller: str, role: Role, key_prefix: str | None = None) -> str:
+        claims = {"c": caller, "r": role, "k": key_prefix, "x": int(time.time()) + SESSION_SECONDS}
+        payload = base64.urlsafe_b64encode(orjson.dumps(claims)).rstrip(b"=")
+        return f"{_SESSION}{payload.decode()}.{self._signature(payload)}"
+
+    def sign_browser(self) -> tuple[str, str]:
+        """A token for a browser that nobody knows yet, and the caller that it names."""
+        caller = f"browser:{secrets.token_hex(8)}"
+        return self.sign(caller, "user"), caller
+
+    def check(self, token: str) -> Session | None:
+        """The session, if we signed it and it has not expired."""
+        payload, _, signature = token.removeprefix(_SESSION).partition(".")
+        if not token.isascii() or not hmac.compare_digest(signature, self._signature(payload.encode())):
+            return None
+        try:
+            claims = orjson.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        except (binascii.Error, orjson.JSONDecodeError):
+            return None
+        session = Session(claims["c"], claims["r"], claims["k"], claims["x"])
+        return session if session.expires > time.time() else None
+
+    def _signature(self, payload: bytes) -> str:
+        digest = hmac.new(self._secret, payload, hashlib.sha256).digest()
+        return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+class Identities:
+    """Names the caller of a request. `host` is the address that the service listens on."""
+
+    def __init__(self, transactions: Transactions, sessions: Sessions, host: str) -> None:
+        self.sessions = sessions
+        self.on_loopback = is_loopback(host)
+        self._transactions = transactions
+
+    async def identify(self, headers: Mapping[str, str]) -> Caller:
+        """The caller of a request with these headers.
+
+        Raises Unauthorized when a key is needed or the one that was sent is not in force.
+        """
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        token = token.strip() if scheme.lower() == "bearer" else ""
+        if token.startswith(_KEY):
+            return await self._of_key(token)
+        if token.startswith(_SESSION):
+            return await self.of_session(token) or _refuse("This session has ended.")
+        if cookie := cookie_parser(headers.get("cookie", "")).get(COOKIE):
+            return await self.of_session(cookie) or _refuse("This session has ended: reload the page.")
+        if not self.on_loopback:
+            _refuse("A key is needed." if not token else "This key is not in force.")
+        if any(name in headers for name in _FROM_A_PROXY):
+            _refuse("A request that a proxy passed on needs a key.")
+        return Caller(given_name(headers.get("x-hone-user") or "local"), "user", named=False)
+
+    async def of_session(self, token: str) -> Caller | None:
+        session = self.sessions.check(token)
+        if session is None:
+            return None
+        if session.key_prefix is not None and not await self._transactions.read(keys.is_in_force, session.key_prefix):
+            return None
+        return Caller(session.caller, session.role)
+
+    async def session_from_key(self, plain: str) -> tuple[str, Caller]:
+        """Exchange a key for a session that lives no longer than it. Raises Unauthorized."""
+        key = await self._transactions.read(keys.find_key, plain)
+        if key is None:
+            _refuse("This key is not in force.")
+        role: Role = "operator" if key.role == "operator" else "user"
+        return self.sessions.sign(key.name, role, key.prefix), Caller(key.name, role)
+
+    async def _of_key(self, plain: str) -> Caller:
+        key = await self._transactions.read(keys.find_key, plain)
+        if key is None:
+            _refuse("This key is not in force.")
+        return Caller(key.name, "operator" if key.role == "operator" else "user")
+
+
+def given_name(name: str) -> str:
+    """The caller that somebody on this machine says to be."""
+    if len(name) > _MAX_NAME or not name.isprintable():
+        raise BadInput(f"A user's name has at most {_MAX_NAME} characters, all printable.", param="user")
+    return f"name:{name}"
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def load_secret(home: Path) -> bytes:
+    """The home's secret for signing sessions; made at first use, readable by its owner alone."""
+    path = home / "secret"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            temporary = home / f".secret-{secrets.token_hex(4)}"
+            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(secrets.token_bytes(32))
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                os.link(temporary, path)  # unlike a rename, this keeps the one that another process made meanwhile
+            except FileExistsError:
+                pass
+            finally:
+                temporary.unlink()
+        secret = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(
+            f"The home folder {home} can't be used: {error.strerror}.", "Choose another one with --home."
+        ) from error
+    if len(secret) < 32:
+        raise SettingsError(f"{path} is damaged.", "Delete it; browsers will have to sign in again.")
+    return secret
+
+
+def _refuse(why: str) -> NoReturn:
+    raise Unauthorized(why, "Send one as `Authorization: Bearer …`; `hone keys create` makes it.")

@@ -1,0 +1,224 @@
+"""One chat completion, from request to stored exchange: route, ask the engine, tee, store.
+
+The exchange is stored in one short transaction after the last token and before the caller hears the end (`[DONE]`, or
+the whole answer), so that feedback right after it always finds it. No transaction is open while tokens flow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import orjson
+import structlog
+from sqlalchemy.orm import Session
+
+from service.adapters.rollout import Rollout
+from service.auth import Caller
+from service.chat.recording import RecordedReply, Recording
+from service.chat.request import ChatRequest
+from service.engine import DONE, Engine
+from service.errors import BadInput, EngineRefused, EngineUnavailable, HoneError
+from service.metrics import Metrics
+from service.routing import BASE, Route, route
+from service.settings import ChatSettings
+from service.store.identifiers import new_id
+from service.store.queries import conversations, exchanges
+from service.transactions import Transactions
+
+LAST_EVENT = b"data: [DONE]\n\n"
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A request that has been routed and is ready for the engine."""
+
+    request: ChatRequest
+    caller: str
+    conversation_id: str
+    route: Route
+    base: str
+    sampling: dict[str, Any]
+    recording: Recording
+
+    @property
+    def engine_body(self) -> dict[str, Any]:
+        name = self.base if self.route.adapter == BASE else self.route.adapter
+        return self.request.engine_body(name, self.sampling)
+
+
+class Chat:
+    def __init__(
+        self, settings: ChatSettings, engine: Engine, rollout: Rollout, transactions: Transactions, metrics: Metrics
+    ) -> None:
+        self._settings, self._engine, self._rollout = settings, engine, rollout
+        self._transactions, self._metrics = transactions, metrics
+
+    async def begin(self, request: ChatRequest, caller: Caller) -> Turn:
+        """Raises BadInput, ModelNotFound, Conflict for somebody else's conversation, EngineUnavailable."""
+        if (request.n or 1) > self._settings.max_choices:
+            raise BadInput(f"n: at most {self._settings.max_choices} choices.", param="n")
+        conversation_id = conversation_of(request, caller.name)
+        chosen = await self._transactions.read(route, request.model, conversation_id, caller.name, self._rollout.loaded)
+        return Turn(
+            request=request,
+            caller=caller.name,
+            conversation_id=conversation_id,
+            route=chosen,
+            base=(await self._engine.base()).name,
+            sampling=request.sampling(self._settings),
+            recording=Recording(
+                new_id("chatcmpl"), chosen.model, chosen.adapter, bool(request.logprobs), bool(request.return_token_ids)
+            ),
+        )
+
+    async def whole(self, turn: Turn) -> dict[str, Any]:
+        """The whole answer, stored."""
+        with self._metrics.chats_under_way.track_inprogress():
+            async with self._rollout.using(turn.route.adapter):
+                answer = await self._ask(turn, self._engine.chat)
+        shown = turn.recording.take(answer)
+        await self._store(turn)
+        return shown
+
+    async def events(self, turn: Turn) -> AsyncGenerator[bytes, None]:
+        """The answer as encoded events. What fails before the first is raised; afterwards it is the last event.
+
+        Closing the generator early closes the engine's stream and stores what came until then as incomplete.
+        """
+        began, first = time.perf_counter(), True
+        tokens = self._tokens(turn)
+        try:
+            with self._metrics.chats_under_way.track_inprogress():
+                async for event in tokens:
+                    if first:
+                        self._metrics.first_token_seconds.observe(time.perf_counter() - began)
+                        first = False
+                    yield event
+        except HoneError as error:
+            if first:
+                raise
+            log.warning("stream failed", exchange=turn.recording.exchange_id, error=str(error))
+            await self._store_part(turn)
+            yield b"data: " + orjson.dumps(error.body()) + b"\n\n"
+            return
+        except (asyncio.CancelledError, GeneratorExit):
+            await tokens.aclose()
+            await asyncio.shield(self._store_part(turn))
+            raise
+        yield await self._ending(turn)
+
+    async def _tokens(self, turn: Turn) -> AsyncGenerator[bytes, None]:
+        async with self._rollout.using(turn.route.adapter), await self._ask(turn, self._engine.chat_stream) as stream:
+            async for payload in stream:
+                if payload == DONE:
+                    return
+                event = orjson.loads(payload)
+                if "choices" not in event:
+                    raise EngineUnavailable(f"The engine failed: {(event.get('error') or {}).get('message', event)}")
+                yield b"data: " + orjson.dumps(turn.recording.take(event)) + b"\n\n"
+        raise EngineUnavailable("The engine broke off in the middle of the reply.")
+
+    async def _ask(self, turn: Turn, ask: Callable[[dict[str, Any]], Awaitable[T]]) -> T:
+        """Ask the engine; once more where its refusal can be helped."""
+        try:
+            return await ask(turn.engine_body)
+        except EngineRefused as error:
+            if error.status == 404:
+                return await self._ask_restarted(turn, ask, error)
+            if turn.request.names_a_length or "context" not in error.message.lower():
+                raise
+        # A default must not make a request fail: where only ours asks for too much, the engine fills what is left.
+        body = turn.engine_body
+        del body["max_tokens"]
+        return await ask(body)
+
+    async def _ask_restarted(
+        self, turn: Turn, ask: Callable[[dict[str, Any]], Awaitable[T]], error: EngineRefused
+    ) -> T:
+        """The engine doesn't know an adapter that it held: it has restarted. Have the adapter put back first."""
+        self._rollout.forget_loaded()
+        async with self._rollout.using(turn.route.adapter):
+            try:
+                return await ask(turn.engine_body)
+            except EngineRefused as again:
+                if again.status != 404:
+                    raise
+                raise EngineUnavailable(
+                    f"The engine does not hold {turn.route.adapter}: {error.message}", retry_after=1
+                ) from again
+
+    async def _ending(self, turn: Turn) -> bytes:
+        try:
+            await self._store(turn)
+        except HoneError as error:
+            log.error("exchange not stored", exchange=turn.recording.exchange_id, error=str(error))
+            return b"data: " + orjson.dumps(error.body()) + b"\n\n"
+        return LAST_EVENT
+
+    async def _store_part(self, turn: Turn) -> None:
+        """Store what an interrupted reply came to, if anything; nobody is left to hear of a failure."""
+        if not turn.recording.completion_tokens:
+            return
+        try:
+            await self._store(turn)
+        except HoneError as error:
+            log.error("exchange not stored", exchange=turn.recording.exchange_id, error=str(error))
+
+    async def _store(self, turn: Turn) -> None:
+        recording = turn.recording
+        adapter, complete = turn.route.adapter, recording.complete
+        if any(len(reply.logprobs) != len(reply.token_ids) for reply in recording.replies.values()):
+            log.warning("the engine's log-probabilities don't match its tokens", exchange=recording.exchange_id)
+        await self._transactions.write(_add, _exchange(turn), turn.conversation_id, turn.caller, adapter)
+        self._metrics.exchanges.labels(adapter, str(complete).lower()).inc()
+        self._metrics.tokens.labels(adapter, "prompt").inc(len(recording.prompt_token_ids))
+        self._metrics.tokens.labels(adapter, "completion").inc(recording.completion_tokens)
+
+
+def conversation_of(request: ChatRequest, caller: str) -> str:
+    """The conversation that the caller names; else one made from how it begins.
+
+    Plain OpenAI clients send the whole history every time and no id: its opening is the same in every turn.
+    """
+    if request.hone is not None and request.hone.conversation_id is not None:
+        return request.hone.conversation_id
+    opening = []
+    for message in request.messages:
+        opening.append(message.for_engine())
+        if message.role == "user":
+            break
+    return "conv-" + hashlib.sha256(orjson.dumps([caller, opening])).hexdigest()[:32]
+
+
+def _exchange(turn: Turn) -> exchanges.NewExchange:
+    recording = turn.recording
+    choices = range(turn.sampling["n"])
+    return exchanges.NewExchange(
+        id=recording.exchange_id,
+        caller=turn.caller,
+        conversation_id=turn.conversation_id,
+        model=turn.route.alias,
+        adapter=turn.route.adapter,
+        base=turn.base,
+        messages=[message.for_engine() for message in turn.request.messages],
+        sampling=turn.sampling,
+        prompt_token_ids=recording.prompt_token_ids,
+        replies=[_reply(recording.replies.get(index, RecordedReply())) for index in choices],
+        complete=recording.complete,
+    )
+
+
+def _reply(reply: RecordedReply) -> exchanges.NewReply:
+    return exchanges.NewReply(reply.text, reply.finish_reason, reply.token_ids, reply.logprobs)
+
+
+def _add(tx: Session, exchange: exchanges.NewExchange, conversation_id: str, caller: str, adapter: str) -> None:
+    conversations.remember_conversation(tx, conversation_id, caller, adapter)
+    exchanges.add_exchange(tx, exchange)

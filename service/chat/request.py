@@ -1,0 +1,151 @@
+"""The body of `POST /v1/chat/completions`: OpenAI's schema, checked so that every refusal names the field at fault.
+
+Fields that change nothing here are ignored, because clients send them unasked (`store`, `metadata`, an empty `tools`
+list, …). Fields that would change the reply and can't be obeyed are refused: silently doing something else is worse
+than an error.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from service.settings import ChatSettings
+from service.wire import HoneOptions, storable
+
+MAX_MESSAGES = 2_000
+MAX_STOPS = 16
+SEED_LIMIT = 2**63
+
+
+def _plain_text(content: Any) -> Any:
+    """OpenAI's list of parts, joined, when all of them are text."""
+    if not isinstance(content, list):
+        return content
+    texts = []
+    for part in content:
+        if not isinstance(part, dict) or part.get("type") not in ("text", "input_text", "output_text"):
+            kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+            raise PydanticCustomError("unsupported", "only text parts are understood, not {kind}", {"kind": repr(kind)})
+        if not isinstance(part.get("text"), str):
+            raise PydanticCustomError("unsupported", "a text part needs a string in its field text")
+        texts.append(part["text"])
+    return "".join(texts)
+
+
+def _refuse(what: str, allowed: tuple[Any, ...]) -> BeforeValidator:
+    """A field that is accepted only with a value that asks for nothing."""
+
+    def check(value: Any) -> Any:
+        if value not in allowed:
+            raise PydanticCustomError("unsupported", "{what} is not supported; leave it out", {"what": what})
+        return value
+
+    return BeforeValidator(check)
+
+
+def _about(field: str, problem: str) -> PydanticCustomError:
+    """An error of the whole body that one field is to blame for (`service.error_handlers` reads `param`)."""
+    return PydanticCustomError("disagreement", "{param} {problem}", {"param": field, "problem": problem})
+
+
+def _as_list(stop: Any) -> Any:
+    """OpenAI's `stop` is null, one string or a list of them."""
+    return () if stop is None else (stop,) if isinstance(stop, str) else stop
+
+
+Stop = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(storable)]
+Content = Annotated[str, BeforeValidator(_plain_text), AfterValidator(storable)]
+
+
+class Message(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Content
+    tool_calls: Annotated[Any, _refuse("tool calling", (None, []))] = None
+
+    def for_engine(self) -> dict[str, str]:
+        return {"role": "system" if self.role == "developer" else self.role, "content": self.content}
+
+
+class StreamOptions(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+    include_usage: bool = False
+
+
+class ChatRequest(BaseModel):
+    """A chat completion request. Defaults of sampling come from the settings (`[chat]`)."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    model: str = Field(min_length=1, max_length=256, description="`hone`, `hone:vN` or `hone:base`.")
+    messages: tuple[Message, ...] = Field(min_length=1, max_length=MAX_MESSAGES)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: int | None = Field(None, ge=1)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=-1)
+    min_p: float | None = Field(None, ge=0, le=1)
+    seed: int | None = Field(None, ge=-SEED_LIMIT, lt=SEED_LIMIT)
+    stop: Annotated[tuple[Stop, ...], BeforeValidator(_as_list), Field(max_length=MAX_STOPS)] = ()
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    return_token_ids: bool | None = None
+    user: Annotated[str, AfterValidator(storable)] | None = Field(None, max_length=128)
+    hone: HoneOptions | None = None
+
+    tools: Annotated[Any, _refuse("tool calling", (None, []))] = None
+    tool_choice: Annotated[Any, _refuse("tool calling", (None, "none", "auto"))] = None
+    functions: Annotated[Any, _refuse("function calling", (None, []))] = None
+    function_call: Annotated[Any, _refuse("function calling", (None, "none", "auto"))] = None
+    response_format: Annotated[Any, _refuse("a response format but text", (None, {"type": "text"}))] = None
+    modalities: Annotated[Any, _refuse("a modality but text", (None, ["text"]))] = None
+    audio: Annotated[Any, _refuse("audio", (None,))] = None
+    logit_bias: Annotated[Any, _refuse("logit_bias", (None, {}))] = None
+    frequency_penalty: Annotated[Any, _refuse("frequency_penalty", (None, 0))] = None
+    presence_penalty: Annotated[Any, _refuse("presence_penalty", (None, 0))] = None
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> ChatRequest:
+        if self.stream_options is not None and not self.stream:
+            raise _about("stream_options", "is only allowed when stream is true")
+        if self.top_logprobs is not None and not self.logprobs:
+            raise _about("top_logprobs", "is only allowed when logprobs is true")
+        return self
+
+    def sampling(self, defaults: ChatSettings) -> dict[str, Any]:
+        """Every setting that this reply is sampled with; stored with the exchange."""
+        chosen: dict[str, Any] = {
+            "n": self.n or 1,
+            "temperature": defaults.temperature if self.temperature is None else self.temperature,
+            "top_p": defaults.top_p if self.top_p is None else self.top_p,
+            "max_tokens": self.max_completion_tokens or self.max_tokens or defaults.max_tokens,
+        }
+        for name in ("top_k", "min_p", "seed"):
+            if (value := getattr(self, name)) is not None:
+                chosen[name] = value
+        if self.stop:
+            chosen["stop"] = list(self.stop)
+        return chosen
+
+    @property
+    def names_a_length(self) -> bool:
+        return bool(self.max_completion_tokens or self.max_tokens)
+
+    def engine_body(self, engine_model: str, sampling: dict[str, Any]) -> dict[str, Any]:
+        """What the engine is asked: token ids and log-probabilities always, whoever may see them."""
+        body = {
+            "model": engine_model,
+            "messages": [message.for_engine() for message in self.messages],
+            **sampling,
+            "logprobs": True,
+            "top_logprobs": self.top_logprobs or 0,
+        }
+        if self.stream_options is not None and self.stream_options.include_usage:
+            body["stream_options"] = {"include_usage": True}
+        return body

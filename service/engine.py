@@ -1,0 +1,205 @@
+"""The engine client: the one place of the service that speaks to an engine (vLLM, or the embedded one).
+
+It always asks for token ids and log-probabilities, because every exchange is kept with both; who may see them is
+decided further out (`service.chat.recording`). A stream comes as the payloads of its events, untouched: whoever needs
+them parsed parses them once. Closing a stream closes its connection, which is how an engine learns that its work is
+no longer wanted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import httpx2
+import orjson
+
+from service.errors import EngineRefused, EngineUnavailable
+
+CONNECT_SECONDS = 5.0
+KEEPALIVE_SECONDS = (
+    3.0  # below the 5 s after which uvicorn closes an idle connection, so that we never meet it half shut
+)
+DONE = b"[DONE]"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineModel:
+    """A model that the engine holds now: the base (`parent` is None) or an adapter over it."""
+
+    name: str
+    path: str
+    parent: str | None
+    max_model_len: int | None
+
+
+class Engine:
+    """One engine, by URL. `timeout_seconds` is the longest silence in the middle of a request."""
+
+    def __init__(
+        self, url: str, timeout_seconds: float = 120.0, transport: httpx2.AsyncBaseTransport | None = None
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._base: EngineModel | None = None
+        self._http = httpx2.AsyncClient(
+            base_url=self.url,
+            transport=transport,
+            timeout=httpx2.Timeout(timeout_seconds, connect=CONNECT_SECONDS, pool=None),
+            limits=httpx2.Limits(keepalive_expiry=KEEPALIVE_SECONDS),
+            headers={"accept-encoding": "identity"},
+            trust_env=False,
+        )
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def is_healthy(self) -> bool:
+        try:
+            return (await self._http.get("/health", timeout=CONNECT_SECONDS)).status_code == 200
+        except httpx2.HTTPError:
+            return False
+
+    async def models(self) -> tuple[EngineModel, ...]:
+        """What the engine holds now, base and adapters."""
+        listed = orjson.loads(await self._request("GET", "/v1/models"))["data"]
+        models = tuple(
+            EngineModel(m["id"], m.get("root") or m["id"], m.get("parent"), m.get("max_model_len")) for m in listed
+        )
+        self._base = next((model for model in models if model.parent is None), None)
+        return models
+
+    async def base(self) -> EngineModel:
+        """The base model, as last seen: it does not change while an engine runs."""
+        if self._base is None:
+            await self.models()
+        if self._base is None:
+            raise EngineUnavailable(f"The engine at {self.url} lists no base model.")
+        return self._base
+
+    async def load_adapter(self, name: str, path: str) -> None:
+        """Raises EngineRefused when the engine finds the folder missing or broken, or the name taken."""
+        await self._request("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": path})
+
+    async def unload_adapter(self, name: str) -> None:
+        await self._request("POST", "/v1/unload_lora_adapter", {"lora_name": name})
+
+    async def chat(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """A whole chat completion, with token ids and log-probabilities."""
+        return _object(await self._request("POST", "/v1/chat/completions", {**body, "return_token_ids": True}))
+
+    async def chat_stream(self, body: Mapping[str, Any]) -> EventStream:
+        """The same, event by event. Errors that come before the first token are raised here."""
+        request = self._http.build_request(
+            "POST",
+            "/v1/chat/completions",
+            content=orjson.dumps({**body, "stream": True, "return_token_ids": True}),
+            headers={"content-type": "application/json"},
+        )
+        response = await self._send(request, stream=True)
+        return EventStream(response)
+
+    async def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """A text completion: `prompt` may be text or token ids."""
+        return _object(await self._request("POST", "/v1/completions", dict(body)))
+
+    async def score(self, model: str, prompt: Sequence[int], reply: Sequence[int]) -> tuple[float, ...]:
+        """Natural log-probability under `model` of each token of `reply`, given `prompt` and the tokens before it."""
+        if not reply:
+            return ()
+        tokens = [*prompt, *reply]
+        answer = await self.complete(
+            {"model": model, "prompt": tokens, "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
+        )
+        scored = answer["choices"][0].get("prompt_logprobs") or []
+        if len(scored) != len(tokens):
+            raise EngineUnavailable(f"The engine at {self.url} scored {len(scored)} tokens of {len(tokens)}.")
+        return tuple(float(scored[at][str(tokens[at])]["logprob"]) for at in range(len(prompt), len(tokens)))
+
+    async def metrics(self) -> str:
+        return (await self._request("GET", "/metrics")).decode()
+
+    async def _request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> bytes:
+        content = None if body is None else orjson.dumps(body)
+        headers = {} if body is None else {"content-type": "application/json"}
+        return (await self._send(self._http.build_request(method, path, content=content, headers=headers))).content
+
+    async def _send(self, request: httpx2.Request, stream: bool = False) -> httpx2.Response:
+        try:
+            response = await self._send_again_if_cut_off(request, stream)
+        except httpx2.TimeoutException as error:
+            raise EngineUnavailable(f"The engine at {self.url} did not answer in time.", retry_after=1) from error
+        except httpx2.HTTPError as error:
+            raise self._unreachable(error) from error
+        if response.status_code != 200:
+            content = await response.aread()
+            await response.aclose()
+            raise _refusal(response.status_code, content)
+        return response
+
+    async def _send_again_if_cut_off(self, request: httpx2.Request, stream: bool) -> httpx2.Response:
+        """An idle connection may be closed by the engine just as we use it: then nothing has happened yet."""
+        try:
+            return await self._http.send(request, stream=stream)
+        except httpx2.RemoteProtocolError:
+            return await self._http.send(request, stream=stream)
+
+    def _unreachable(self, error: Exception) -> EngineUnavailable:
+        return EngineUnavailable(
+            f"The engine at {self.url} can't be reached ({error or type(error).__name__}).",
+            "It may still be starting; try again in a moment.",
+            retry_after=1,
+        )
+
+
+class EventStream:
+    """The payloads of a stream's events, without `data: `; the last is `[DONE]` if the engine came to the end."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        self._response = response
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.shield(self._response.aclose())
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Raises EngineUnavailable when the engine falls silent or the connection breaks."""
+        rest = b""
+        try:
+            async for chunk in self._response.aiter_raw():
+                *events, rest = (rest + chunk).split(b"\n\n")
+                for event in events:
+                    if event.startswith(b"data: "):
+                        yield event[6:]
+        except httpx2.TimeoutException as error:
+            raise EngineUnavailable("The engine fell silent in the middle of the reply.") from error
+        except httpx2.HTTPError as error:
+            raise EngineUnavailable("The connection to the engine broke in the middle of the reply.") from error
+
+
+def _object(content: bytes) -> dict[str, Any]:
+    answer = orjson.loads(content)
+    if not isinstance(answer, dict):
+        raise EngineUnavailable("The engine answered with something else than an object.")
+    return answer
+
+
+def _refusal(status: int, content: bytes) -> EngineRefused | EngineUnavailable:
+    """What the engine said, as our error: 4xx is the request's fault and keeps its status, else it is the engine's."""
+    message, param = content.decode(errors="replace")[:500], None
+    try:
+        answer = orjson.loads(content)
+        error = answer.get("error", answer)
+        if isinstance(error, dict):
+            message, param = str(error.get("message") or message), error.get("param")
+    except (orjson.JSONDecodeError, AttributeError):
+        pass  # plain text, as some proxies answer
+    if status in (400, 404, 409, 413, 422):
+        return EngineRefused(message, status, param=param)
+    return EngineUnavailable(f"The engine answered {status}: {message}", retry_after=1)

@@ -1,0 +1,89 @@
+"""Every error as an OpenAI error body: ours, FastAPI's own (404, 405, unreadable bodies), and bugs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+from starlette.exceptions import HTTPException
+
+from service.errors import BadInput, Conflict, Forbidden, HoneError, NotFound, TooLarge, Unauthorized
+from service.wire import FEEDBACK_KINDS
+
+_OURS: dict[int, type[HoneError]] = {401: Unauthorized, 403: Forbidden, 404: NotFound, 409: Conflict, 413: TooLarge}
+_NO_OBJECT = ("missing", "model_attributes_type", "model_type", "dict_type")
+log = structlog.get_logger(__name__)
+
+
+def install(app: FastAPI) -> None:
+    """The one place that turns what was raised into an answer."""
+    app.add_exception_handler(HoneError, _ours)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _bug)
+
+
+def bad_input(errors: list[ErrorDetails] | list[Any]) -> BadInput:
+    """The first of pydantic's findings, in one sentence, with the path of the field at fault as `param`."""
+    # A list that lost an item to an error is also reported as too short: the cause comes first, so the first is told.
+    first = errors[0]
+    path = [part for part in first["loc"] if part not in ("body", "query", "path", "header", *FEEDBACK_KINDS)]
+    if first["type"] == "json_invalid":
+        return BadInput("The body isn't valid JSON.", str(first.get("ctx", {}).get("error", "")))
+    if "param" in (first.get("ctx") or {}) and not path:
+        return BadInput(f"{first['msg']}.", param=str(first["ctx"]["param"]))
+    message = str(first["msg"]).removeprefix("Value error, ")
+    if not path:
+        return BadInput("The body must be a JSON object." if first["type"] in _NO_OBJECT else f"{message}.")
+    param = str(path[0]) + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path[1:])
+    return BadInput(f"{param}: {message}.", param=param)
+
+
+def of_validation(error: ValidationError) -> BadInput:
+    return bad_input(error.errors(include_url=False, include_input=False))
+
+
+def answer(error: HoneError) -> JSONResponse:
+    """The answer. OpenAI's clients send 409 and 5xx again unasked: `x-should-retry` says whether that can help."""
+    headers = {"x-should-retry": "true" if error.retry_after is not None else "false"}
+    if error.retry_after is not None:
+        headers["retry-after"] = str(error.retry_after)
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return JSONResponse(error.body(), error.status, headers)
+
+
+async def _ours(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HoneError)
+    if error.status >= 500:
+        log.warning("request failed", path=request.url.path, status=error.status, error=str(error))
+    return answer(error)
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    return answer(bad_input(list(error.errors())))
+
+
+async def _http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        ours: HoneError = NotFound(f"There is nothing at {request.method} {request.url.path}.", "See /docs.")
+    elif error.status_code == 405:
+        ours = BadInput(f"{request.url.path} does not take {request.method}.", "See /docs.")
+    else:
+        ours = _OURS.get(error.status_code, BadInput if error.status_code < 500 else HoneError)(str(error.detail))
+    response = answer(ours)
+    response.status_code = error.status_code
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _bug(request: Request, error: Exception) -> JSONResponse:
+    log.error("bug", path=request.url.path, exc_info=error)
+    return answer(HoneError("Something went wrong inside Hone; its log has the details.", f"({type(error).__name__})"))

@@ -1,0 +1,47 @@
+"""Keeps other sites' pages out: checks `Host` against DNS rebinding and `Origin` against cross-site requests.
+
+On loopback a web page from anywhere can make the visitor's browser talk to this service, and needs no key for that. It
+can't forge these two headers. `Host` must name this machine; `Origin`, where a browser sends one, this service or one
+of the setting server.allowed_origins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.auth import is_loopback
+from service.error_handlers import answer
+from service.errors import Forbidden
+
+
+class Gate:
+    """Pure ASGI middleware."""
+
+    def __init__(self, app: ASGIApp, on_loopback: bool, allowed_origins: Collection[str]) -> None:
+        self.app, self.on_loopback = app, on_loopback
+        self.allowed_origins = frozenset(origin.rstrip("/") for origin in allowed_origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket") and (refusal := self._refusal(Headers(scope=scope))):
+            return await answer(refusal)(scope, receive, send)
+        return await self.app(scope, receive, send)
+
+    def _refusal(self, headers: Headers) -> Forbidden | None:
+        host = headers.get("host", "")
+        if self.on_loopback and not _names_this_machine(host):
+            return Forbidden(f"This service answers on this machine only, not as {host!r}.", "Use http://127.0.0.1.")
+        origin = headers.get("origin")
+        if origin is None or origin in self.allowed_origins or urlsplit(origin).netloc == host:
+            return None
+        return Forbidden(
+            f"Pages of {origin} may not use this service.", "Name it in the setting server.allowed_origins."
+        )
+
+
+def _names_this_machine(host: str) -> bool:
+    name = urlsplit(f"//{host}").hostname or ""
+    return is_loopback(name) or name.endswith(".localhost")

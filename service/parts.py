@@ -1,0 +1,49 @@
+"""What `service.app` wires together, as the routes find it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from service.adapters.registry import Registry
+from service.adapters.rollout import Rollout
+from service.auth import Caller, Identities
+from service.chat.completion import Chat
+from service.engine import Engine
+from service.metrics import Metrics
+from service.settings import Settings
+from service.transactions import Transactions
+
+
+@dataclass(frozen=True)
+class Parts:
+    settings: Settings
+    transactions: Transactions
+    engine: Engine
+    registry: Registry
+    rollout: Rollout
+    identities: Identities
+    chat: Chat
+    metrics: Metrics
+
+
+def _parts(request: Request) -> Parts:
+    parts: Parts = request.app.state.parts
+    return parts
+
+
+async def _caller(request: Request) -> Caller:
+    return await _parts(request).identities.identify(request.headers)
+
+
+async def _operator(request: Request) -> Caller:
+    caller = await _caller(request)
+    caller.must_be_operator()
+    return caller
+
+
+Wired = Annotated[Parts, Depends(_parts)]
+AnyCaller = Annotated[Caller, Depends(_caller)]
+Operator = Annotated[Caller, Depends(_operator)]

@@ -1,0 +1,129 @@
+"""Adapters, for operators: what there is, why, and what should serve.
+
+These routes write what is wanted; the rollout brings the engine there. An adapter goes live once loaded and proven.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastapi import APIRouter
+from sqlalchemy.orm import Session
+
+from service.errors import NotFound
+from service.parts import Operator, Parts, Wired
+from service.store.queries import adapters as queries
+from service.store.tables import Adapter, AdapterEventRow, Serving
+from service.wire import (
+    AdapterEvent,
+    AdapterView,
+    CanaryRequest,
+    PromoteRequest,
+    RejectRequest,
+    RollbackRequest,
+    ServingView,
+)
+
+router = APIRouter(tags=["adapters"])
+
+
+@router.get("/v1/serving")
+async def get_serving(parts: Wired, operator: Operator) -> ServingView:
+    return _serving(await parts.transactions.read(queries.serving))
+
+
+@router.get("/v1/adapters")
+async def list_adapters(parts: Wired, operator: Operator) -> list[AdapterView]:
+    """Newest first, without their histories."""
+
+    def read(tx: Session) -> tuple[Sequence[Adapter], str | None]:
+        return queries.list_adapters(tx), queries.serving(tx).requested
+
+    rows, requested = await parts.transactions.read(read)
+    return [_view(row, requested, parts.rollout.loaded) for row in rows]
+
+
+@router.get("/v1/adapters/{name}")
+async def get_adapter(name: str, parts: Wired, operator: Operator) -> AdapterView:
+    """One adapter with its report and its history: who did what to it, and why."""
+    return await _look(parts, name)
+
+
+@router.post("/v1/adapters/rollback", status_code=202)
+async def roll_back(body: RollbackRequest, parts: Wired, operator: Operator) -> ServingView:
+    """Back to a version, or to what was live before."""
+    row = await parts.transactions.write(queries.request_rollback, body.to, operator.name, body.reason)
+    parts.rollout.wake()
+    return _serving(row)
+
+
+@router.delete("/v1/adapters/canary")
+async def end_canary(parts: Wired, operator: Operator) -> ServingView:
+    row = await parts.transactions.write(queries.clear_canary, operator.name, "Ended by an operator.")
+    parts.rollout.wake()
+    return _serving(row)
+
+
+@router.post("/v1/adapters/{name}/promote", status_code=202)
+async def promote(name: str, body: PromoteRequest, parts: Wired, operator: Operator) -> AdapterView:
+    """Asks for it to go live; it does once the engine has been proven to serve it."""
+    await parts.transactions.write(queries.request_live, name, operator.name, body.reason or "Promoted.")
+    parts.rollout.wake()
+    return await _look(parts, name)
+
+
+@router.post("/v1/adapters/{name}/reject")
+async def reject(name: str, body: RejectRequest, parts: Wired, operator: Operator) -> AdapterView:
+    """Out, for ever."""
+    await parts.transactions.write(queries.set_state, name, "rejected", operator.name, body.reason or "Rejected.")
+    parts.rollout.wake()
+    return await _look(parts, name)
+
+
+@router.post("/v1/adapters/{name}/canary")
+async def start_canary(name: str, body: CanaryRequest, parts: Wired, operator: Operator) -> AdapterView:
+    """Lets it answer a share of the conversations that begin from now on."""
+    reason = body.reason or f"Canary for {body.share:.0%} of conversations."
+    await parts.transactions.write(queries.set_canary, name, body.share, operator.name, reason)
+    parts.rollout.wake()
+    return await _look(parts, name)
+
+
+async def _look(parts: Parts, name: str) -> AdapterView:
+    def read(tx: Session) -> tuple[Adapter | None, str | None, Sequence[AdapterEventRow]]:
+        return queries.get_adapter(tx, name), queries.serving(tx).requested, queries.events(tx, name)
+
+    row, requested, events = await parts.transactions.read(read)
+    if row is None:
+        raise NotFound(f"There is no adapter {name!r}.", "GET /v1/adapters lists them.")
+    history = tuple(
+        AdapterEvent(at=event.at, adapter=event.adapter, action=event.action, actor=event.actor, reason=event.reason)
+        for event in events
+    )
+    return _view(row, requested, parts.rollout.loaded).model_copy(update={"history": history})
+
+
+def _view(row: Adapter, requested: str | None, loaded: frozenset[str]) -> AdapterView:
+    return AdapterView.model_validate(
+        {
+            "name": row.name,
+            "state": row.state,
+            "parent": row.parent,
+            "run_id": row.run_id,
+            "created_at": row.created_at,
+            "requested": row.name == requested,
+            "loaded": row.name in loaded,
+            "reason": row.reason,
+            "report": row.report,
+        }
+    )
+
+
+def _serving(row: Serving) -> ServingView:
+    return ServingView(
+        live=row.live,
+        previous=row.previous,
+        requested=row.requested,
+        canary=row.canary,
+        canary_share=row.canary_share,
+    )

@@ -1,0 +1,63 @@
+"""Exchanges as they are stored, and how probable another model finds their replies."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter
+
+from service.auth import Caller
+from service.errors import NotFound
+from service.parts import AnyCaller, Parts, Wired
+from service.routing import BASE, resolve
+from service.store.queries import exchanges
+from service.store.tables import Exchange
+from service.wire import ScoreRequest, ScoreResponse, StoredExchange, StoredReply
+
+router = APIRouter(tags=["exchanges"])
+
+
+@router.get("/v1/exchanges/{exchange_id}")
+async def get_exchange(exchange_id: str, parts: Wired, caller: AnyCaller) -> StoredExchange:
+    """One's own exchange; operators may see any."""
+    row = await _own(parts, caller, exchange_id)
+    return StoredExchange(
+        id=row.id,
+        created_at=row.created_at,
+        conversation_id=row.conversation_id,
+        model=row.model,
+        adapter=row.adapter,
+        messages=tuple(row.messages),
+        sampling=row.sampling,
+        prompt_token_ids=tuple(row.prompt_token_ids),
+        replies=tuple(
+            StoredReply(
+                index=reply.index,
+                text=reply.text,
+                finish_reason=reply.finish_reason,
+                token_ids=tuple(reply.token_ids),
+                logprobs=tuple(reply.logprobs),
+            )
+            for reply in row.replies
+        ),
+    )
+
+
+@router.post("/v1/score")
+async def score(body: ScoreRequest, parts: Wired, caller: AnyCaller) -> ScoreResponse:
+    """The natural log-probability of each token of an exchange's replies under another model."""
+    exchange = await _own(parts, caller.under(body.user), body.exchange_id)
+    route = await parts.transactions.read(resolve, body.model)
+    name = (await parts.engine.base()).name if route.adapter == BASE else route.adapter
+    async with parts.rollout.using(route.adapter):
+        scored = await asyncio.gather(
+            *(parts.engine.score(name, exchange.prompt_token_ids, reply.token_ids) for reply in exchange.replies)
+        )
+    return ScoreResponse(model=route.model, adapter=route.adapter, token_logprobs=tuple(scored))
+
+
+async def _own(parts: Parts, caller: Caller, exchange_id: str) -> Exchange:
+    row = await parts.transactions.read(exchanges.get_exchange, exchange_id)
+    if row is None or (row.caller != caller.name and caller.role != "operator"):
+        raise NotFound(f"You have no exchange {exchange_id!r}.", "Send the id of a chat reply.", param="exchange_id")
+    return row

@@ -1,0 +1,60 @@
+"""Feedback: give, list, change, withdraw. An answer means that it is on the disk."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Header, Query
+
+from service.parts import AnyCaller, Operator, Wired
+from service.store.queries import feedback as queries
+from service.wire import FeedbackStats, OneOfTheKinds, Page, StoredFeedback
+
+router = APIRouter(prefix="/v1/feedback", tags=["feedback"])
+FeedbackBody = Annotated[OneOfTheKinds, Body(discriminator="kind")]
+
+
+@router.post("", status_code=201)
+async def give_feedback(
+    body: FeedbackBody,
+    parts: Wired,
+    caller: AnyCaller,
+    idempotency_key: Annotated[str | None, Header()] = None,
+) -> StoredFeedback:
+    """One judgement. Sent again with the same `Idempotency-Key`, it answers what was stored the first time."""
+    name = caller.under(body.user).name
+    stored = await parts.transactions.write(queries.add_feedback, name, body, idempotency_key)
+    parts.metrics.feedback.labels(body.kind).inc()
+    return stored
+
+
+@router.get("")
+async def list_feedback(
+    parts: Wired, caller: AnyCaller, after: str | None = None, limit: Annotated[int, Query(ge=1, le=200)] = 50
+) -> Page:
+    """The caller's own feedback, newest first."""
+    rows = await parts.transactions.read(queries.list_feedback, caller.name, after, limit + 1)
+    return Page(data=tuple(rows[:limit]), next=rows[limit - 1].id if len(rows) > limit else None)
+
+
+@router.get("/stats")
+async def feedback_stats(parts: Wired, operator: Operator) -> FeedbackStats:
+    return await parts.transactions.read(queries.stats)
+
+
+@router.get("/{feedback_id}")
+async def get_feedback(feedback_id: str, parts: Wired, caller: AnyCaller) -> StoredFeedback:
+    return await parts.transactions.read(queries.get_feedback, caller.name, feedback_id)
+
+
+@router.put("/{feedback_id}")
+async def change_feedback(feedback_id: str, body: FeedbackBody, parts: Wired, caller: AnyCaller) -> StoredFeedback:
+    """Replaces a judgement; the learner takes it as new."""
+    name = caller.under(body.user).name
+    return await parts.transactions.write(queries.change_feedback, name, feedback_id, body)
+
+
+@router.delete("/{feedback_id}")
+async def withdraw_feedback(feedback_id: str, parts: Wired, caller: AnyCaller) -> StoredFeedback:
+    """Takes a judgement back: no later run learns from it."""
+    return await parts.transactions.write(queries.withdraw_feedback, caller.name, feedback_id)

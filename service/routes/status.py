@@ -1,0 +1,50 @@
+"""Who am I, how is everything, and the numbers for Prometheus."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from service.errors import HoneError
+from service.parts import AnyCaller, Wired
+from service.store.queries import adapters
+from service.wire import WhoAmI
+
+router = APIRouter(tags=["status"])
+
+
+@router.get("/health")
+async def health(parts: Wired) -> JSONResponse:
+    """200 when chats can be answered, else 503; the body says what is missing."""
+    state: dict[str, Any] = {"status": "ok", "store": "ok", "engine": "ok", "live": None, "rollout": "ok"}
+    try:
+        state["live"] = (await parts.transactions.read(adapters.serving)).live
+    except HoneError as error:
+        state |= {"status": "unavailable", "store": str(error)}
+    if not await parts.engine.is_healthy():
+        state |= {"status": "unavailable", "engine": f"not ready at {parts.engine.url}"}
+    if parts.rollout.problem:
+        state["rollout"] = parts.rollout.problem
+    return JSONResponse(state, 200 if state["status"] == "ok" else 503)
+
+
+@router.get("/health/live")
+async def alive() -> dict[str, str]:
+    """200 as long as the process answers; says nothing about engine and store."""
+    return {"status": "ok"}
+
+
+@router.get("/metrics")
+async def metrics(request: Request, parts: Wired) -> Response:
+    """Prometheus text. Beyond loopback an operator's key is needed."""
+    if not parts.identities.on_loopback:
+        (await parts.identities.identify(request.headers)).must_be_operator()
+    live = (await parts.transactions.read(adapters.serving)).live
+    return Response(parts.metrics.render(live), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@router.get("/v1/whoami")
+async def who_am_i(caller: AnyCaller) -> WhoAmI:
+    return WhoAmI(caller=caller.name, role=caller.role)

@@ -1,0 +1,173 @@
+"""An engine that speaks the contract without a model: it says the words it was given, one token each.
+
+Each reply is `WORDS`, in an order that the seed decides; token id = position in `WORDS`, the last token is EOS. What a
+test wants to go wrong it says with the last message: `!refuse`, `!break`, `!silence`, `!slow`, `!long`.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+
+WORDS = ("Hello", " there", ",", " friend", "!")
+EOS = 2
+LOGPROB = -0.5
+BASE = "fake"
+CONTEXT = 64
+
+
+class FakeEngine:
+    def __init__(self) -> None:
+        self.adapters: dict[str, str] = {}
+        self.bodies: list[dict[str, Any]] = []
+        self.under_way = 0
+        self.app = FastAPI()
+        self.app.get("/health")(self.health)
+        self.app.get("/v1/models")(self.models)
+        self.app.post("/v1/load_lora_adapter")(self.load)
+        self.app.post("/v1/unload_lora_adapter")(self.unload)
+        self.app.post("/v1/chat/completions")(self.chat)
+        self.app.post("/v1/completions")(self.complete)
+
+    async def health(self) -> Response:
+        return PlainTextResponse("")
+
+    async def models(self) -> dict[str, Any]:
+        base = {"id": BASE, "object": "model", "root": "/models/fake", "parent": None, "max_model_len": CONTEXT}
+        rest = [{"id": name, "object": "model", "root": path, "parent": BASE} for name, path in self.adapters.items()]
+        return {"object": "list", "data": [base, *rest]}
+
+    async def load(self, request: Request) -> Response:
+        body = await request.json()
+        if body["lora_name"] in self.adapters:
+            return _error(400, f"{body['lora_name']} is loaded already")
+        self.adapters[body["lora_name"]] = body["lora_path"]
+        return PlainTextResponse("Success")
+
+    async def unload(self, request: Request) -> Response:
+        name = (await request.json())["lora_name"]
+        if self.adapters.pop(name, None) is None:
+            return _error(404, f"{name} is not loaded")
+        return PlainTextResponse("Success")
+
+    async def complete(self, request: Request) -> Response:
+        body = await request.json()
+        if refusal := self._unknown(body):
+            return refusal
+        logprob = LOGPROB if body["model"] == BASE else LOGPROB / 2
+        entry = {"logprob": logprob, "rank": 1, "decoded_token": "x"}
+        scored: list[Any] = [None, *({str(token): entry} for token in body["prompt"][1:])]
+        choice = {"index": 0, "text": "!", "finish_reason": "length", "prompt_logprobs": scored}
+        return JSONResponse({"id": "cmpl-1", "object": "text_completion", "model": body["model"], "choices": [choice]})
+
+    async def chat(self, request: Request) -> Response:
+        body = await request.json()
+        self.bodies.append(body)
+        if refusal := self._unknown(body):
+            return refusal
+        said = body["messages"][-1]["content"]
+        if said == "!refuse":
+            return _error(400, "the engine does not like this")
+        if said == "!long" and body.get("max_tokens", 0) > 8:
+            return _error(400, f"This model's maximum context length is {CONTEXT} tokens.")
+        if body.get("stream"):
+            return StreamingResponse(self._stream(body, said), media_type="text/event-stream")
+        if said == "!slow":
+            await self._wait(request)
+        return JSONResponse(_whole(body))
+
+    async def _wait(self, request: Request | None = None) -> None:
+        """Until the caller leaves: a stream is cancelled then, a whole answer has to look."""
+        self.under_way += 1
+        try:
+            while request is None or not await request.is_disconnected():  # noqa: ASYNC110  # there is no event
+                await asyncio.sleep(0.01)
+        finally:
+            self.under_way -= 1
+
+    async def _stream(self, body: dict[str, Any], said: str) -> AsyncIterator[str]:
+        for index in range(body.get("n", 1)):
+            role = _chunk(body, index, {"role": "assistant", "content": ""}, [])
+            yield _event(role | ({"prompt_token_ids": [1, 7, 7]} if index == 0 else {}))
+        for index in range(body.get("n", 1)):
+            for token, word in enumerate(WORDS):
+                yield _event(_chunk(body, index, {"content": word}, [token + 10]))
+                if token == 1 and said == "!break":
+                    raise RuntimeError("the fake engine breaks here")
+                if token == 1 and said == "!error":
+                    yield _event({"error": {"message": "out of luck", "type": "server_error"}})
+                    return
+                if token == 1 and said == "!slow":
+                    await self._wait()
+            yield _event(_chunk(body, index, {}, [EOS], "stop"))
+        if (body.get("stream_options") or {}).get("include_usage"):
+            yield _event(_chunk(body, 0, {}, []) | {"choices": [], "usage": _usage(body)})
+        yield "data: [DONE]\n\n"
+
+    def _unknown(self, body: dict[str, Any]) -> Response | None:
+        known = body["model"] == BASE or body["model"] in self.adapters
+        return None if known else _error(404, f"The model `{body['model']}` does not exist.")
+
+
+def _error(status: int, message: str) -> Response:
+    return JSONResponse({"error": {"message": message, "type": "BadRequestError", "code": status}}, status)
+
+
+def _event(event: dict[str, Any]) -> str:
+    return f"data: {json.dumps(event)}\n\n"
+
+
+def _entry(token: str) -> dict[str, Any]:
+    return {"token": token, "logprob": LOGPROB, "bytes": list(token.encode()), "top_logprobs": []}
+
+
+def _chunk(
+    body: dict[str, Any], index: int, delta: dict[str, Any], token_ids: list[int], finish: str | None = None
+) -> dict[str, Any]:
+    choice = {
+        "index": index,
+        "delta": delta,
+        "logprobs": {"content": [_entry(delta.get("content", "")) for _ in token_ids]} if token_ids else None,
+        "finish_reason": finish,
+        "stop_reason": None,
+        "token_ids": token_ids,
+    }
+    return {
+        "id": "chatcmpl-engine",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": body["model"],
+        "choices": [choice],
+    }
+
+
+def _whole(body: dict[str, Any]) -> dict[str, Any]:
+    choices = [
+        {
+            "index": index,
+            "message": {"role": "assistant", "content": "".join(WORDS)},
+            "logprobs": {"content": [_entry(word) for word in (*WORDS, "")]},
+            "finish_reason": "stop",
+            "stop_reason": None,
+            "token_ids": [*range(10, 10 + len(WORDS)), EOS],
+        }
+        for index in range(body.get("n", 1))
+    ]
+    return {
+        "id": "chatcmpl-engine",
+        "object": "chat.completion",
+        "created": 1,
+        "model": body["model"],
+        "choices": choices,
+        "usage": _usage(body),
+        "prompt_token_ids": [1, 7, 7],
+        "prompt_logprobs": None,
+    }
+
+
+def _usage(body: dict[str, Any]) -> dict[str, int]:
+    tokens = (len(WORDS) + 1) * int(body.get("n", 1))
+    return {"prompt_tokens": 3, "completion_tokens": tokens, "total_tokens": 3 + tokens}

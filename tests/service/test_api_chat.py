@@ -1,0 +1,225 @@
+"""Chat completions, over real sockets, with an engine that speaks the contract."""
+
+import json
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from tests.service.conftest import Running
+from tests.service.fake_engine import EOS, LOGPROB, WORDS
+from tests.service.serving import until
+
+TEXT = "".join(WORDS)
+TOKENS = [*range(10, 10 + len(WORDS)), EOS]
+
+
+def ask(said: str = "hi", **fields: Any) -> dict[str, Any]:
+    return {"model": "hone", "messages": [{"role": "user", "content": said}], **fields}
+
+
+def events(response: httpx2.Response) -> list[Any]:
+    lines = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
+    return [line if line == "[DONE]" else json.loads(line) for line in lines]
+
+
+def test_a_reply_names_its_exchange_and_its_adapter(running: Running) -> None:
+    answer = running.post("/v1/chat/completions", ask()).json()
+    assert answer["choices"][0]["message"] == {"role": "assistant", "content": TEXT}
+    assert answer["system_fingerprint"] == "base" and answer["model"] == "hone:base"
+    stored = running.get(f"/v1/exchanges/{answer['id']}").json()
+    assert stored["adapter"] == "base" and stored["model"] == "hone"
+    assert stored["messages"] == [{"role": "user", "content": "hi"}]
+    assert stored["prompt_token_ids"] == [1, 7, 7]
+    reply = {"index": 0, "text": TEXT, "finish_reason": "stop", "token_ids": TOKENS, "logprobs": [LOGPROB] * 6}
+    assert stored["replies"] == [reply]
+    assert stored["sampling"] == {"n": 1, "temperature": 1.0, "top_p": 1.0, "max_tokens": 256}
+
+
+def test_tokens_and_log_probabilities_are_shown_only_to_those_who_ask(running: Running) -> None:
+    plain = running.post("/v1/chat/completions", ask()).json()
+    assert plain["choices"][0]["logprobs"] is None
+    assert "token_ids" not in plain["choices"][0] and "prompt_token_ids" not in plain
+    asked = running.post("/v1/chat/completions", ask(logprobs=True, return_token_ids=True)).json()
+    assert [entry["logprob"] for entry in asked["choices"][0]["logprobs"]["content"]] == [LOGPROB] * 6
+    assert asked["choices"][0]["token_ids"] == TOKENS and asked["prompt_token_ids"] == [1, 7, 7]
+
+
+def test_a_stream_is_what_openai_clients_expect(running: Running) -> None:
+    response = running.post("/v1/chat/completions", ask(stream=True, stream_options={"include_usage": True}))
+    assert response.headers["content-type"].startswith("text/event-stream")
+    *chunks, usage, done = events(response)
+    assert done == "[DONE]"
+    assert usage["choices"] == [] and usage["usage"]["completion_tokens"] == 6
+    assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
+    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == TEXT
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None] * 6 + ["stop"]
+    assert {(chunk["id"], chunk["system_fingerprint"]) for chunk in (*chunks, usage)} == {(chunks[0]["id"], "base")}
+    assert all("token_ids" not in chunk["choices"][0] and "prompt_token_ids" not in chunk for chunk in chunks)
+    stored = running.get(f"/v1/exchanges/{chunks[0]['id']}").json()
+    assert stored["replies"][0]["token_ids"] == TOKENS and stored["replies"][0]["logprobs"] == [LOGPROB] * 6
+
+
+def test_feedback_right_after_a_stream_finds_its_exchange(running: Running) -> None:
+    with running.http.stream("POST", "/v1/chat/completions", json=ask(stream=True)) as response:
+        for line in response.iter_lines():
+            if line.startswith("data: {"):
+                exchange = json.loads(line[6:])["id"]
+            if line == "data: [DONE]":
+                thumb = {"kind": "thumb", "good": True, "exchange_id": exchange}
+                assert running.post("/v1/feedback", thumb).status_code == 201
+                break
+        else:
+            pytest.fail("no [DONE]")
+
+
+def test_the_openai_client_works(running: Running) -> None:
+    client = openai.OpenAI(base_url=f"{running.url}/v1", api_key="anything")
+    reply = client.chat.completions.create(model="hone", messages=[{"role": "user", "content": "hi"}], n=2)
+    assert [choice.message.content for choice in reply.choices] == [TEXT, TEXT]
+    stream = client.chat.completions.create(model="hone", messages=[{"role": "user", "content": "hi"}], stream=True)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == TEXT
+    assert {"hone", "hone:base"} <= {model.id for model in client.models.list()}
+    assert client.models.retrieve("hone:base").id == "hone:base"
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.chat.completions.create(model="gpt", messages=[{"role": "user", "content": "hi"}])
+    assert caught.value.code == "model_not_found"
+
+
+def test_what_other_clients_send_is_understood(running: Running) -> None:
+    parts = [{"type": "text", "text": "Hello "}, {"type": "text", "text": "you"}]
+    messages = [{"role": "developer", "content": "Be kind."}, {"role": "user", "content": parts, "name": "ann"}]
+    fields = {"max_completion_tokens": 7, "tools": [], "store": False, "metadata": {"a": "b"}, "stop": "END"}
+    unknown = {"parallel_tool_calls": True, "response_format": {"type": "text"}, "presence_penalty": 0}
+    response = running.post("/v1/chat/completions", {"model": "hone", "messages": messages, **fields, **unknown})
+    assert response.status_code == 200
+    sent = running.engine.bodies[-1]
+    assert sent["messages"] == [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello you"}]
+    assert sent["max_tokens"] == 7 and sent["stop"] == ["END"]
+    assert sent["logprobs"] is True and sent["return_token_ids"] is True
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"model": None}, "model"),
+        ({"messages": []}, "messages"),
+        ({"messages": None}, "messages"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": "a\0b"}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": "\ud83d"}]}, "messages[0].content"),
+        ({"n": 0}, "n"),
+        ({"n": 9}, "n"),
+        ({"temperature": 3}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"seed": 2**64}, "seed"),
+        ({"stop": ""}, "stop[0]"),
+        ({"stop": ["x"] * 17}, "stop"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"logit_bias": {"1": 5}}, "logit_bias"),
+        ({"hone": {"conversation": "x"}}, "hone.conversation"),
+        ({"hone": {"conversation_id": ""}}, "hone.conversation_id"),
+        ({"user": "x" * 200}, "user"),
+    ],
+)
+def test_a_bad_field_is_a_400_that_names_it(running: Running, change: dict[str, Any], param: str) -> None:
+    response = running.http.post(
+        "/v1/chat/completions", content=json.dumps(ask() | change), headers={"content-type": "application/json"}
+    )
+    error = response.json()["error"]
+    assert (response.status_code, error["param"], error["type"]) == (400, param, "invalid_request_error")
+    assert param in error["message"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b"null", b"\xff\xfe", b"[" * 100_000])
+def test_a_body_that_is_no_json_object_is_a_400(running: Running, body: bytes) -> None:
+    response = running.http.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
+    assert response.status_code == 400
+    assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize("model", ["gpt-4", "hone:v1", "hone:v0", "hone:v999999999999", "hone:", "hone:live", "HONE"])
+def test_an_unknown_model_is_a_404(running: Running, model: str) -> None:
+    response = running.post("/v1/chat/completions", ask(model=model))
+    assert response.status_code == 404
+    assert response.json()["error"]["code"] == "model_not_found"
+
+
+def test_an_oversized_body_is_a_413_whether_its_length_is_stated_or_not(running: Running) -> None:
+    large = json.dumps(ask("x" * 2_000_000)).encode()
+    headers = {"content-type": "application/json"}
+    stated = running.http.post("/v1/chat/completions", content=large, headers=headers)
+
+    def pieces() -> Any:
+        for start in range(0, len(large), 100_000):
+            yield large[start : start + 100_000]
+
+    unstated = running.http.post("/v1/chat/completions", content=pieces(), headers=headers)
+    for response in (stated, unstated):
+        assert (response.status_code, response.json()["error"]["code"]) == (413, "request_too_large")
+
+
+def test_the_engines_refusal_reaches_the_caller(running: Running) -> None:
+    for stream in (False, True):
+        response = running.post("/v1/chat/completions", ask("!refuse", stream=stream))
+        assert response.status_code == 400
+        assert "does not like this" in response.json()["error"]["message"]
+
+
+def test_a_default_length_that_does_not_fit_is_shortened_and_a_stated_one_refused(running: Running) -> None:
+    assert running.post("/v1/chat/completions", ask("!long")).status_code == 200
+    assert "max_tokens" not in running.engine.bodies[-1]
+    assert running.post("/v1/chat/completions", ask("!long", max_tokens=100)).status_code == 400
+
+
+@pytest.mark.parametrize("said", ["!break", "!error"])
+def test_a_failure_in_mid_stream_is_an_error_event_and_the_part_is_kept(running: Running, said: str) -> None:
+    *chunks, error = events(running.post("/v1/chat/completions", ask(said, stream=True)))
+    assert error["error"]["type"] == "server_error"
+    stored = running.get(f"/v1/exchanges/{chunks[0]['id']}").json()
+    assert stored["replies"][0]["text"] == "Hello there" and stored["replies"][0]["finish_reason"] is None
+
+
+def test_a_caller_who_leaves_frees_the_engine_and_the_part_is_kept(running: Running) -> None:
+    with running.http.stream("POST", "/v1/chat/completions", json=ask("!slow", stream=True)) as response:
+        lines = response.iter_lines()
+        exchange = json.loads(next(line for line in lines if "Hello" in line)[6:])["id"]
+        until(lambda: running.engine.under_way == 1)
+    until(lambda: running.engine.under_way == 0)
+    until(lambda: running.get(f"/v1/exchanges/{exchange}").status_code == 200)
+    assert running.get(f"/v1/exchanges/{exchange}").json()["replies"][0]["text"] == "Hello there"
+
+
+def test_a_caller_who_leaves_a_whole_answer_frees_the_engine(running: Running) -> None:
+    with pytest.raises(httpx2.ReadTimeout):
+        running.http.post("/v1/chat/completions", json=ask("!slow"), timeout=0.3)
+    until(lambda: running.engine.under_way == 0)
+
+
+def test_a_conversation_without_an_id_is_known_by_how_it_begins(running: Running) -> None:
+    first = running.post("/v1/chat/completions", ask("once"))
+    messages = [*ask("once")["messages"], {"role": "assistant", "content": "x"}, {"role": "user", "content": "more"}]
+    second = running.post("/v1/chat/completions", ask(messages=messages))
+    other = running.post("/v1/chat/completions", ask("twice"))
+    name = "x-hone-conversation"
+    assert first.headers[name] == second.headers[name] != other.headers[name]
+    assert running.post("/v1/chat/completions", ask("once", user="ann")).headers[name] != first.headers[name]
+
+
+def test_somebody_elses_conversation_is_refused_before_anything_is_generated(running: Running) -> None:
+    mine = ask(hone={"conversation_id": "my-talk"}, user="ann")
+    assert running.post("/v1/chat/completions", mine).headers["x-hone-conversation"] == "my-talk"
+    asked = len(running.engine.bodies)
+    theirs = running.post("/v1/chat/completions", mine | {"user": "bob"})
+    assert (theirs.status_code, theirs.json()["error"]["param"]) == (409, "hone.conversation_id")
+    assert theirs.headers["x-should-retry"] == "false"
+    assert len(running.engine.bodies) == asked
