@@ -1,0 +1,197 @@
+"""Put exchanges together to dialogues: one turn or many, with references back, system prompts and judgement formats."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+
+from learner.pretrain import formats
+from learner.pretrain.reply import Core, Exchange, Habits, compose, draw_habits
+from learner.pretrain.topics import chat, draw_exchange, talk
+from learner.pretrain.user import as_typed
+
+HELD_OUT_SHARE = 16
+"""One in so many prompt texts is never used in training."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn. `role` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+Dialogue = list[Message]
+
+_PLAIN_SYSTEM = (
+    "You are a helpful assistant.", "You are sprout, a small chat model.", "You are a friendly assistant.",
+    "You are Hone.", "Answer the user.", "You are an assistant. Be helpful.",
+    "You are a helpful, honest and harmless assistant.", "You are ChatBot.", "Talk with the user.",
+)  # fmt: skip
+
+
+def is_held_out(text: str) -> bool:
+    """Whether this prompt text is kept out of the training data, for evaluation."""
+    return zlib.crc32(text.strip().lower().encode()) % HELD_OUT_SHARE == 0
+
+
+def draw_training_exchange(rng: Random) -> Exchange:
+    """Draw an exchange whose prompt isn't held out."""
+    while is_held_out((exchange := draw_exchange(rng)).text):
+        pass
+    return exchange
+
+
+def _turn(exchange: Exchange, habits: Habits, rng: Random) -> Dialogue:
+    return [Message("user", as_typed(exchange.text, exchange.topic, rng)),
+            Message("assistant", exchange.reply(habits, rng))]  # fmt: skip
+
+
+def single(rng: Random) -> Dialogue:
+    """One question, one reply."""
+    return _turn(draw_training_exchange(rng), draw_habits(rng), rng)
+
+
+_SHORTER = ("Shorter, please.", "Can you say that shorter?", "In fewer words?", "tl;dr", "Make it short.", "keep it brief")
+_LONGER = ("Tell me more.", "Can you say more?", "A bit longer please.", "more details please", "Go on.")
+_NICER = ("Say it nicer.", "Can you be friendlier?", "a bit warmer please", "Be nice.")
+_SURE = ("Are you sure?", "really?", "Is that right?", "Are you certain?", "hmm, sure?")
+_AGAIN = ("Say that again?", "What did you say?", "Can you repeat that?", "Pardon?", "repeat please")
+
+
+def _restyle(exchange: Exchange, habits: Habits, rng: Random) -> Dialogue:
+    """Ask for the same answer in another manner."""
+    texts, aspect = rng.choice(((_SHORTER, "short"), (_LONGER, "long"), (_NICER, "warm"), (_AGAIN, "")))
+    new = draw_habits(rng).but(right=habits.right, complies=habits.complies)
+    if aspect:
+        new = formats.keeps(aspect, new, change=True)  # type: ignore[arg-type]  # one of the four above
+    return [Message("user", as_typed(rng.choice(texts), "", rng)), Message("assistant", exchange.reply(new, rng))]
+
+
+def _challenge(exchange: Exchange, habits: Habits, rng: Random) -> Dialogue:
+    """Ask whether the answer is right: a right one is kept, a wrong one taken back."""
+    core = exchange.core
+    if habits.right:
+        lead = ("yes, ", "yes, I am sure: ", "I checked again: ")
+    else:
+        lead = ("no, I made a mistake: ", "oh, I was wrong: ", "let me correct that: ")
+    checked = Core(tuple(rng.choice(lead) + text for text in core.clipped),
+                   tuple(rng.choice(lead) + text for text in core.sentences), core.extras, core.asks, "say")  # fmt: skip
+    return [Message("user", as_typed(rng.choice(_SURE), "", rng)),
+            Message("assistant", compose(checked, draw_habits(rng).but(hedged=False), rng))]  # fmt: skip
+
+
+def conversation(rng: Random, turns: int) -> Dialogue:
+    """A talk of about `turns` exchanges that follow each other up, return to names, and change the subject."""
+    messages: Dialogue = []
+    name, exchange, habits = "", None, draw_habits(rng)
+    for _ in range(turns):
+        chance = rng.random() if exchange is not None else rng.uniform(0.62, 1.0)
+        if exchange is not None and chance < 0.12:
+            messages += _restyle(exchange, habits, rng)
+            continue
+        if exchange is not None and exchange.wrong is not None and chance < 0.22:
+            messages += _challenge(exchange, habits, rng)
+            exchange = None
+            continue
+        if exchange is not None and habits.asks and exchange.topic != "quiz" and rng.random() < 0.3:
+            exchange = talk.answer_back(exchange.topic, rng)
+        elif exchange is not None and exchange.follows and chance < 0.6:
+            exchange = rng.choice(exchange.follows)(rng)
+        elif chance < 0.72:
+            if not name or rng.random() < 0.05:
+                name = rng.choice(chat.NAMES)
+                exchange = chat.introduce(rng, name)
+            else:
+                exchange = chat.recall(rng, name)
+        else:
+            exchange = draw_training_exchange(rng)
+        if exchange.topic == "names" and exchange.answers:
+            name = exchange.answers[0]
+        elif exchange.topic == "names" and name:
+            exchange = chat.recall(rng, name)
+        habits = draw_habits(rng)
+        messages += _turn(exchange, habits, rng)
+    return messages
+
+
+def with_system(rng: Random) -> Dialogue:
+    """A dialogue under a system prompt: one without influence, or a rule about the manner of the replies."""
+    if rng.random() < 0.5:
+        return [Message("system", rng.choice(_PLAIN_SYSTEM)), *conversation(rng, rng.choice((1, 1, 2)))]
+    exchange = draw_training_exchange(rng)
+    aspect = rng.choice([a for a in formats.RULES if a not in ("safe", "right")])
+    messages = [Message("system", rng.choice(formats.RULES[aspect].wordings))]
+    for _ in range(rng.choice((1, 1, 2))):
+        messages += _turn(exchange, formats.keeps(aspect, draw_habits(rng), change=True), rng)
+        exchange = draw_training_exchange(rng)
+    return messages
+
+
+def _judged_exchange(rng: Random) -> Exchange:
+    while (exchange := draw_training_exchange(rng)).topic in ("noise", "farewell", "thanks"):
+        pass
+    return exchange
+
+
+def critique(rng: Random) -> Dialogue:
+    """Criticise a reply under a rule that it breaks, or keeps."""
+    exchange = _judged_exchange(rng)
+    aspect, good = rng.choice(formats.aspects_for(exchange)), rng.random() < 0.35
+    reply = exchange.reply(formats.keeps(aspect, draw_habits(rng), change=good), rng)
+    rule = formats.RULES[aspect]
+    text = formats.critique_prompt(exchange.text, reply, rng.choice(rule.wordings))
+    return [Message("user", text), Message("assistant", rng.choice(rule.kept if good else rule.broken))]
+
+
+def revision(rng: Random) -> Dialogue:
+    """Rewrite a reply that breaks a rule: the same content, the rule kept, the other habits as they were."""
+    exchange = _judged_exchange(rng)
+    aspect = rng.choice(formats.aspects_for(exchange))
+    habits = formats.keeps(aspect, draw_habits(rng), change=False)
+    rule = formats.RULES[aspect]
+    text = formats.revision_prompt(exchange.text, exchange.reply(habits, rng), rng.choice(rule.wordings),
+                                   rng.choice(rule.broken))  # fmt: skip
+    return [Message("user", text), Message("assistant", exchange.reply(formats.keeps(aspect, habits, change=True), rng))]
+
+
+def judgement(rng: Random) -> Dialogue:
+    """Compare two replies, under one rule or under several in turn."""
+    exchange = _judged_exchange(rng)
+    messages: Dialogue = []
+    aspects = formats.aspects_for(exchange)
+    habits = list(formats.draw_habit_pair(rng.choice(aspects), rng))
+    rng.shuffle(habits)
+    a, b = exchange.reply(habits[0], rng), exchange.reply(habits[1], rng)
+    for aspect in rng.sample(aspects, len(aspects)):
+        letter = formats.better(aspect, a, b, habits[0], habits[1])
+        if letter is None:
+            continue
+        rule = rng.choice(formats.RULES[aspect].wordings)
+        text = formats.next_judge_prompt(rule) if messages else formats.judge_prompt(exchange.text, a, b, rule)
+        messages += [Message("user", text), Message("assistant", formats.verdict(letter))]
+        if rng.random() < 0.25:
+            break
+    return messages or judgement(rng)
+
+
+def draw_dialogue(rng: Random) -> Dialogue:
+    """Draw one dialogue of any form."""
+    form = rng.choices(("single", "few", "many", "system", "critique", "revision", "judgement"),
+                       (0.60, 0.17, 0.022, 0.06, 0.03, 0.045, 0.073))[0]  # fmt: skip
+    if form == "few":
+        return conversation(rng, rng.randint(2, 5))
+    if form == "many":
+        return conversation(rng, rng.randint(8, 26))
+    return {"single": single, "system": with_system, "critique": critique, "revision": revision,
+            "judgement": judgement}[form](rng)  # fmt: skip
+
+
+def dialogues(seed: int) -> Iterator[Dialogue]:
+    """An endless, deterministic stream of dialogues."""
+    rng = Random(seed)
+    while True:
+        yield draw_dialogue(rng)

@@ -1,0 +1,178 @@
+"""Small sums, differences, products, halves, and counting; numbers as digits or words."""
+
+from __future__ import annotations
+
+from functools import partial
+from random import Random
+
+from learner.pretrain.reply import Core, Exchange
+
+NUMBER_WORDS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty"
+).split()
+LARGEST_SUM = 20
+LARGEST_FACTOR = 10
+
+_SIGNS = {
+    "+": ("plus", "+"),
+    "-": ("minus", "-"),
+    "*": ("times", "x", "*"),
+}
+_QUESTIONS = (
+    "What is {q}?", "What's {q}?", "{q}", "{q}?", "{q} = ?", "Calculate {q}.", "How much is {q}?", "Can you work out {q}?",
+    "Tell me what {q} is.", "Please compute {q}.", "what does {q} make", "Do you know what {q} is?", "quick, {q}",
+    "Could you add this up for me: {q}?", "Help me with {q}.", "I need the answer to {q}.", "{q} equals what?",
+)  # fmt: skip
+_FOLLOW = ("And {q}?", "What about {q}?", "ok, {q}?", "Now {q}.", "And what is {q}?", "and {q}")
+_ASKS = ("Would you like a harder one?", "Shall we do another sum?", "Did you get the same?", "Got another sum for me?")
+_EXTRAS = (
+    "I counted it twice.", "Sums like that are good exercise.", "Numbers are good company.", "I used all my fingers.",
+    "That one is neat.", "I do like small numbers.",
+)  # fmt: skip
+_STORIES = (
+    ("+", "I have {a} {t} and get {b} more. How many {t} do I have?"),
+    ("+", "If I have {a} {t} and you give me {b}, how many is that?"),
+    ("-", "I have {a} {t} and eat {b}. How many are left?"),
+    ("-", "There were {a} {t} and {b} are gone. How many {t} are left?"),
+)
+_THINGS = ("apples", "cookies", "plums", "pears", "cherries", "pies", "grapes", "buns")
+
+
+def _value(a: int, sign: str, b: int) -> int:
+    return {"+": a + b, "-": a - b, "*": a * b}[sign]
+
+
+def _core(a: int, sign: str, b: int, result: int) -> Core:
+    word = _SIGNS[sign][0]
+    return Core(
+        (f"{result}",),
+        (f"{a} {word} {b} is {result}", f"{a} {word} {b} makes {result}", f"it is {result}", f"the answer is {result}",
+         f"that makes {result}"),
+        _EXTRAS,
+        _ASKS,
+    )  # fmt: skip
+
+
+def _draw(rng: Random) -> tuple[int, str, int]:
+    sign = rng.choices("+-*", (0.45, 0.3, 0.25))[0]
+    if sign == "*":
+        return rng.randint(1, LARGEST_FACTOR), sign, rng.randint(1, LARGEST_FACTOR)
+    total = rng.randint(0, LARGEST_SUM)
+    part = rng.randint(0, total)
+    return (part, sign, total - part) if sign == "+" else (total, sign, part)
+
+
+def _slip(a: int, sign: str, b: int, rng: Random) -> int:
+    """A likely mistake: near the right result, and never it."""
+    result = _value(a, sign, b)
+    step = a if sign == "*" and a > 1 else 1
+    wrong = result + rng.choice((-step, step, 2, -1))
+    return wrong if wrong >= 0 and wrong != result else result + 1
+
+
+def _exchange(text: str, a: int, sign: str, b: int, rng: Random) -> Exchange:
+    result = _value(a, sign, b)
+    return Exchange(
+        "arithmetic", text, _core(a, sign, b, result), (str(result),), _core(a, sign, b, _slip(a, sign, b, rng)),
+        follows=(partial(arithmetic, questions=_FOLLOW), partial(_go_on, start=result)),
+    )  # fmt: skip
+
+
+def _spoken(number: int, words: bool) -> str:
+    return NUMBER_WORDS[number] if words else str(number)
+
+
+def arithmetic(rng: Random, questions: tuple[str, ...] = _QUESTIONS) -> Exchange:
+    """Draw a sum, difference or product with its answer."""
+    a, sign, b = _draw(rng)
+    if sign != "*" and questions is _QUESTIONS and rng.random() < 0.12:
+        story_sign, story = rng.choice(_STORIES)
+        if story_sign == sign:
+            return _exchange(story.format(a=a, b=b, t=rng.choice(_THINGS)), a, sign, b, rng)
+    words = rng.random() < 0.15
+    spelled = rng.choice(_SIGNS[sign][:1] if words else _SIGNS[sign])
+    query = f"{_spoken(a, words)} {spelled} {_spoken(b, words)}"
+    if not words and spelled != "plus" and rng.random() < 0.2:
+        query = query.replace(" ", "") if spelled in "+-*" else query
+    return _exchange(rng.choice(questions).format(q=query), a, sign, b, rng)
+
+
+def _go_on(rng: Random, start: int) -> Exchange:
+    """Go on from the last result: "and plus 3?"."""
+    if start > LARGEST_SUM:
+        return arithmetic(rng, _FOLLOW)
+    if rng.random() < 0.5:
+        step, sign = rng.randint(0, LARGEST_SUM - start), "+"
+    else:
+        step, sign = rng.randint(0, start), "-"
+    word = _SIGNS[sign][0]
+    text = rng.choice((f"And {word} {step}?", f"{word} {step}?", f"now {word} {step}", f"And that {word} {step}?"))
+    return _exchange(text, start, sign, step, rng)
+
+
+def _count_up(rng: Random) -> Exchange:
+    end, down = rng.randint(3, 10), rng.random() < 0.2
+    numbers = [str(n) for n in (range(end, 0, -1) if down else range(1, end + 1))]
+    text = rng.choice((f"Count down from {end}.", f"count backwards from {end}") if down else (
+        f"Count to {end}.", f"Can you count to {end}?", f"count from 1 to {end}", f"Please count to {NUMBER_WORDS[end]}."))  # fmt: skip
+    row = ", ".join(numbers)
+    core = Core((row,), (f"here we go: {row}", f"I count {row}"), ("That was fun.", "I could go on."), _ASKS[:1], "offer")
+    return Exchange("counting", text, core)
+
+
+def _parity(rng: Random) -> Exchange:
+    number = rng.randint(1, 20)
+    right, wrong = ("even", "odd") if number % 2 == 0 else ("odd", "even")
+    text = rng.choice((f"Is {number} even or odd?", f"is {number} odd or even", f"{number}: odd or even?"))
+
+    def core(value: str) -> Core:
+        return Core((value,), (f"{number} is {value}", f"it is {value}"), ("Every second number is.",), _ASKS)
+
+    return Exchange("counting", text, core(right), (right,), core(wrong))
+
+
+def _double(rng: Random) -> Exchange:
+    half, doubled = rng.randint(1, 10), rng.random() < 0.5
+    given, result = (half, 2 * half) if doubled else (2 * half, half)
+    what = "double" if doubled else "half of"
+    text = rng.choice((f"What is {what} {given}?", f"{what} {given}?", f"How much is {what} {given}?"))
+
+    def core(value: int) -> Core:
+        return Core((str(value),), (f"{what} {given} is {value}", f"it is {value}"), _EXTRAS, _ASKS)
+
+    return Exchange("arithmetic", text[0].upper() + text[1:], core(result), (str(result),), core(result + 1))
+
+
+def counting(rng: Random) -> Exchange:
+    """Draw a question about a number's neighbour, parity or double, about which of two is larger, or to count."""
+    kind = rng.random()
+    if kind < 0.36:
+        return (_count_up if kind < 0.12 else _parity if kind < 0.24 else _double)(rng)
+    if rng.random() < 0.6:
+        number, after = rng.randint(1, 30), rng.random() < 0.6
+        where = "after" if after else "before"
+        result = number + 1 if after else number - 1
+        text = rng.choice((f"What comes {where} {number}?", f"Which number comes {where} {number}?",
+                           f"what number is {where} {number}", f"Tell me the number {where} {number}."))  # fmt: skip
+
+        def core(value: int) -> Core:
+            return Core((str(value),), (f"{value} comes {where} {number}", f"the number {where} {number} is {value}",
+                        f"that would be {value}"), ("I like counting.", "One can count on that."), _ASKS)  # fmt: skip
+
+        return Exchange("counting", text, core(result), (str(result),), core(result + rng.choice((1, 2, -2))
+                        if result > 2 else result + 2))  # fmt: skip
+    small, large = sorted(rng.sample(range(1, 51), 2))
+    pair = [small, large]
+    rng.shuffle(pair)
+    bigger = rng.random() < 0.6
+    result, other = (large, small) if bigger else (small, large)
+    word = rng.choice(("bigger", "larger") if bigger else ("smaller",))
+    text = rng.choice((f"Which is {word}, {pair[0]} or {pair[1]}?", f"What is {word}: {pair[0]} or {pair[1]}?",
+                       f"is {pair[0]} or {pair[1]} {word}?"))  # fmt: skip
+
+    def choose(value: int, rest: int) -> Core:
+        return Core((str(value),), (f"{value} is {word} than {rest}", f"the {word} one is {value}",
+                    f"{value} is the {word} number"), ("Size is not everything, though.",), _ASKS)  # fmt: skip
+
+    return Exchange("counting", text, choose(result, other), (str(result),), choose(other, result))

@@ -1,0 +1,185 @@
+"""The training loop of the built-in model: next-token prediction on packed dialogues, from scratch, on a CPU.
+
+Departs from the usual recipe where a small machine gains by it: Muon (Jordan et al. 2024, see `muon.py`) for
+the matrices inside the layers and AdamW for the rest; fp32 throughout; the loss, and so the vocabulary projection, on the
+assistant's tokens with full weight and on the user's with a small one. The learning rate holds and then decays to zero
+(warm-up, stable, decay), by elapsed share of the time allowed, so a run that is given less time is annealed all the same.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from learner.pretrain.corpus import Rows, batches
+from learner.pretrain.muon import Muon
+from learner.pretrain.tokenizer import CONTEXT
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides the weights, together with the text."""
+
+    seed: int = 1
+    minutes: float = 60.0
+    """Wall-clock time of the training alone."""
+    max_steps: int = 1_000_000
+    """Upper bound of the steps; the schedule follows whichever of time and steps is nearer its end."""
+    tokens_per_batch: int = 4096
+    hidden: int = 256
+    layers: int = 6
+    heads: int = 4
+    kv_heads: int = 2
+    intermediate: int = 704
+    lr_muon: float = 0.02
+    lr_adam: float = 0.003
+    weight_decay: float = 0.01
+    warmup: float = 0.02
+    """Share of the run in which the learning rate rises."""
+    decay: float = 0.35
+    """Share of the run, at its end, in which the learning rate falls to zero."""
+    checkpoint_minutes: float = 3.0
+
+
+def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """A Llama of this size with fresh weights."""
+    torch.manual_seed(recipe.seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=recipe.hidden, intermediate_size=recipe.intermediate,
+        num_hidden_layers=recipe.layers, num_attention_heads=recipe.heads, num_key_value_heads=recipe.kv_heads,
+        head_dim=recipe.hidden // recipe.heads, max_position_embeddings=CONTEXT, tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, rms_norm_eps=1e-5,
+        pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        initializer_range=0.02, attention_dropout=0.0,
+    )  # fmt: skip
+    return LlamaForCausalLM(config)
+
+
+def batch_loss(model: LlamaForCausalLM, rows: Rows) -> torch.Tensor:
+    """Weighted mean cross-entropy of a packed batch; attention stays within each dialogue."""
+    ids = torch.from_numpy(rows.ids)  # (B, T)
+    documents = torch.from_numpy(rows.documents)  # (B, T)
+    same = (documents[:, :, None] == documents[:, None, :]).tril()  # (B, T, T), True: may be seen
+    hidden = model.model(
+        input_ids=ids, attention_mask=same[:, None], position_ids=torch.from_numpy(rows.positions), use_cache=False
+    ).last_hidden_state  # (B, T, H)
+    weights = torch.from_numpy(rows.weights)[:, 1:]  # (B, T-1)
+    picked = weights > 0
+    logits = model.lm_head(hidden[:, :-1][picked])  # (N, V)
+    losses = F.cross_entropy(logits, ids[:, 1:][picked], reduction="none")  # (N,)
+    return (losses * weights[picked]).sum() / weights[picked].sum()
+
+
+def optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the layers, AdamW for embeddings and norms."""
+    inner = [p for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name]
+    outer = [p for name, p in model.named_parameters() if not (p.ndim == 2 and ".layers." in name)]
+    muon = Muon(inner, lr=recipe.lr_muon, weight_decay=recipe.weight_decay)
+    adam = torch.optim.AdamW(outer, lr=recipe.lr_adam, betas=(0.9, 0.98), weight_decay=0.0)
+    return [muon, adam]
+
+
+def lr_factor(progress: float, recipe: Recipe) -> float:
+    """The learning rate's share of its peak at `progress` (0 to 1): up, level, down to zero."""
+    if progress < recipe.warmup:
+        return max(progress / recipe.warmup, 0.02)
+    if progress < 1 - recipe.decay:
+        return 1.0
+    return max(0.0, (1 - progress) / recipe.decay)
+
+
+@dataclass
+class State:
+    """Where a run stands."""
+
+    step: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+    loss: float = math.nan
+
+
+def _save(path: Path, model: LlamaForCausalLM, optims: list[torch.optim.Optimizer], state: State, recipe: Recipe) -> None:
+    temporary = path.with_suffix(".tmp")
+    torch.save({"model": model.state_dict(), "optims": [o.state_dict() for o in optims], "state": asdict(state),
+                "recipe": asdict(recipe)}, temporary)  # fmt: skip
+    temporary.replace(path)
+
+
+def _load(path: Path, model: LlamaForCausalLM, optims: list[torch.optim.Optimizer]) -> State:
+    saved: dict[str, Any] = torch.load(path, weights_only=True)
+    model.load_state_dict(saved["model"])
+    for optim, state in zip(optims, saved["optims"], strict=True):
+        optim.load_state_dict(state)
+    return State(**saved["state"])
+
+
+def _progress(state: State, recipe: Recipe) -> float:
+    return min(1.0, max(state.seconds / (recipe.minutes * 60), state.step / recipe.max_steps))
+
+
+def train(
+    recipe: Recipe,
+    tokenizer: PreTrainedTokenizerFast,
+    work: Path,
+    report: Callable[[str], None] = lambda line: None,
+    stop_after: int | None = None,
+) -> LlamaForCausalLM:
+    """Train until time or steps are used up, and return the model. Resumes from `work/checkpoint.pt` if there is one.
+
+    `stop_after` ends this call after so many steps with a checkpoint, as a kill right after one would.
+    """
+    model = build_model(recipe, tokenizer)
+    optims = optimizers(model, recipe)
+    checkpoint = work / "checkpoint.pt"
+    work.mkdir(parents=True, exist_ok=True)
+    state = _load(checkpoint, model, optims) if checkpoint.exists() else State()
+    stream = batches(tokenizer, recipe.seed, recipe.tokens_per_batch, skip=state.step)
+    model.train()
+    begun, saved = time.monotonic() - state.seconds, state.seconds
+    with (work / "metrics.jsonl").open("a") as metrics:
+        while (progress := _progress(state, recipe)) < 1:
+            state = _step(model, optims, next(stream), state, lr_factor(progress, recipe), recipe)
+            state.seconds = time.monotonic() - begun
+            if state.step % 20 == 0:
+                metrics.write(json.dumps({**asdict(state), "progress": round(progress, 4)}) + "\n")
+                metrics.flush()
+                report(_line(state, progress))
+            if state.seconds - saved > recipe.checkpoint_minutes * 60 or state.step == stop_after:
+                _save(checkpoint, model, optims, state, recipe)
+                saved = state.seconds
+            if state.step == stop_after:
+                break
+        else:
+            _save(checkpoint, model, optims, state, recipe)
+    return model.eval()
+
+
+def _step(model: LlamaForCausalLM, optims: list[torch.optim.Optimizer], rows: Rows, state: State, factor: float,
+          recipe: Recipe) -> State:  # fmt: skip
+    for optim, peak in zip(optims, (recipe.lr_muon, recipe.lr_adam), strict=True):
+        for group in optim.param_groups:
+            group["lr"] = peak * factor
+    loss = batch_loss(model, rows)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optim in optims:
+        optim.step()
+        optim.zero_grad(set_to_none=True)
+    value = loss.item()
+    smooth = value if math.isnan(state.loss) else 0.97 * state.loss + 0.03 * value
+    return State(state.step + 1, state.seconds, state.tokens + int((rows.documents > 0).sum()), smooth)
+
+
+def _line(state: State, progress: float) -> str:
+    left = state.seconds * (1 - progress) / max(progress, 1e-6)
+    return (f"step {state.step}  loss {state.loss:.3f}  {state.tokens / max(state.seconds, 1e-9):.0f} tokens/s  "
+            f"{100 * progress:.1f} %  {left / 60:.1f} min left")  # fmt: skip
