@@ -26,6 +26,8 @@ from service.wire import FEEDBACK, Correction, Feedback, replies_named
 FORMAT_VERSION = 1
 RECENT_PROMPTS = 256
 """How many of the latest prompts go in beside the judged ones: what people ask is what a candidate is sampled on."""
+ALIAS = "hone"
+"""Only prompts asked of the live adapter count as what people ask: who names a version compares or measures."""
 
 Tokenize = Callable[[str], tuple[int, ...]]
 
@@ -100,7 +102,7 @@ def collect(tx: Session, position: int, tokenize: Tokenize) -> FrozenFeedback:
     judgements = [_judgement(row, judged, known, tokenize) for row, judged in given]
     asked = {
         AskedPrompt(exchange.conversation_id, tuple(exchange.prompt_token_ids))
-        for exchange in exchanges.recent_prompts(tx, RECENT_PROMPTS)
+        for exchange in exchanges.recent_prompts(tx, RECENT_PROMPTS, ALIAS)
         if exchange.prompt_token_ids
     }
     prompts = sorted(asked, key=lambda asked: (asked.conversation_id, asked.prompt_token_ids))

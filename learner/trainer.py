@@ -1,12 +1,8 @@
-"""The part of a cycle that computes: the methods one after another on one backbone, then the report and the probes.
-
-Supervised fine-tuning on corrections comes first, preference learning on pairs after it, as in InstructGPT (arXiv
-2203.02155); here both continue the adapter that is live, and both are held to the same anchor, the bare base.
-"""
+"""What a cycle needs of whatever trains (`learner.backbone_trainer` does), and which stages a run has."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -39,9 +35,17 @@ MakeTrainer = Callable[[Path | None], Trainer]
 
 
 def stages_of(method: str, train: Snapshot) -> tuple[Stage, ...]:
-    """The stages of a run that have something to learn from; empty when none has."""
-    useful: Mapping[Stage, bool] = {
-        "sft": bool(train.demonstrations),
-        "dpo": any(not pair.tie for pair in train.pairs),
-    }
-    return tuple(stage for stage, any_examples in useful.items() if any_examples and method in ("auto", stage))
+    """The stages of a run that have something to learn from; empty when none has.
+
+    A correction's own pair says nothing about taste that its demonstration doesn't say better, so by itself it starts
+    preference learning only where that was asked for by name.
+    """
+    corrections = {one.feedback_id for one in train.demonstrations}
+    decided = [pair for pair in train.pairs if not pair.tie]
+    judged = [pair for pair in decided if not corrections.issuperset(pair.feedback_ids)]
+    found: list[Stage] = []
+    if train.demonstrations and method in ("auto", "sft"):
+        found.append("sft")
+    if (judged and method == "auto") or (decided and method == "dpo"):
+        found.append("dpo")
+    return tuple(found)

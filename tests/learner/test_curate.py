@@ -201,9 +201,11 @@ def test_an_empty_store_gives_an_empty_snapshot() -> None:
 def test_a_method_trains_only_on_what_it_can_use(home: Home) -> None:
     home.correct("a", "bb")
     train = curated(home).train
-    assert stages_of("auto", train) == ("sft", "dpo")
+    assert stages_of("auto", train) == ("sft",)  # a correction alone is no taste
     assert stages_of("sft", train) == ("sft",)
     assert stages_of("dpo", train) == ("dpo",)
+    home.compare("a", "bb", "a", prompt=(1, 60, 2))
+    assert stages_of("auto", curated(home).train) == ("sft", "dpo")
 
 
 @given(st.text())

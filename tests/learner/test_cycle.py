@@ -119,11 +119,12 @@ def requested(home: Home) -> str | None:
 
 def test_a_run_leaves_an_adapter_and_everything_about_it(home: Home) -> None:
     kept = home.correct("it is Lyon", "it is Paris")
+    home.compare("yes", "certainly so", "b")
     run_id = queue(home)
     cycle(home, lease(home), Pretender()).run()
     run = the_run(home, run_id)
     assert (run.state, run.adapter, run.parent) == ("succeeded", "v1", None)
-    assert "1 correction and 1 pair of 1 person" in run.message
+    assert "1 correction and 2 pairs of 1 person" in run.message
     assert adapters_of(home) == {"v1": "candidate"}
     assert requested(home) == "v1"
     manifest = check_folder(home.settings.adapters_folder / "v1")
@@ -183,6 +184,7 @@ PLACES = ("sft 1", "sft 3", "dpo 2", "saved", "evaluate", "publish")
 @pytest.mark.parametrize("place", PLACES)
 def test_a_run_that_is_killed_anywhere_goes_on_and_makes_one_adapter(home: Home, place: str) -> None:
     home.correct("a", "bb")
+    home.compare("yes", "certainly so", "b")
     run_id = queue(home)
     first = lease(home)
 

@@ -94,10 +94,10 @@ def list_exchanges(
     return tx.scalars(query).all()
 
 
-def recent_prompts(tx: Session, limit: int) -> list[Exchange]:
-    """The newest complete exchanges, newest first: what people ask about now."""
+def recent_prompts(tx: Session, limit: int, model: str | None = None) -> list[Exchange]:
+    """The newest complete exchanges, newest first: what people ask about now. `model`: only of those who asked it."""
     query = select(Exchange).where(Exchange.complete).order_by(Exchange.id.desc()).limit(limit)
-    return list(tx.scalars(query))
+    return list(tx.scalars(query.where(Exchange.model == model) if model is not None else query))
 
 
 def _row(index: int, reply: NewReply) -> Reply:

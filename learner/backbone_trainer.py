@@ -1,0 +1,150 @@
+"""The part of a cycle that computes: the methods one after another on one backbone, then report, gates and probes.
+
+Corrections are learned first (supervised), then preferences, as in InstructGPT (arXiv 2203.02155); what the second moved
+away from the corrections is put right at the end. All continue the adapter that is live and are held to one anchor, the
+bare base. After each stage the weights are kept in the run's checkpoint folder, where a killed run goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from learner.backbone import ADAPTER_WEIGHTS, Backbone
+from learner.batch import Progress, Snapshot, TokenIds, collate
+from learner.curate import Curated
+from learner.evaluate.gates import verdict
+from learner.evaluate.report import evaluate
+from learner.methods import preference, sft
+from learner.methods.optimizer import within_length
+from learner.methods.preference_model import PreferenceModel, fit_preferences
+from learner.pretrain.dialogue import is_held_out
+from learner.pretrain.questions import draw_prompts
+from learner.trainer import PROBE_TOKENS, PROBES, Stage
+from service.errors import TrainingFailed
+from service.settings import Settings
+
+log = logging.getLogger("hone.learner")
+
+STANDING_SEED = 20_261_121
+FEWEST_PROMPTS = 128
+"""Prompts that a stage samples on, or an evaluation, at least: where people asked fewer, standing ones are added."""
+FEWEST_HELD_OUT = 48
+
+
+class BackboneTrainer:
+    """See the module's docstring. One for each attempt at a run."""
+
+    def __init__(self, settings: Settings, parent: Path | None) -> None:
+        torch.set_num_threads(settings.learner.threads)
+        self._settings = settings.learner
+        self._backbone = Backbone.load(settings.model_path, settings.learner, parent)
+        self._judge: PreferenceModel | None = None
+
+    def train(self, stages: tuple[Stage, ...], lessons: Curated, checkpoint: Path, progress: Progress) -> None:
+        """Train the policy in place. Raises TrainingFailed; what `progress` raises comes through."""
+        checkpoint.mkdir(exist_ok=True)
+        prompts = self._training_prompts(lessons.train)
+        plan: list[tuple[str, Stage]] = [(stage, stage) for stage in stages]
+        if stages == ("sft", "dpo"):
+            plan.append(("sft again", "sft"))
+        for number, (name, stage) in enumerate(plan):
+            kept = checkpoint / f"{number}-{name.replace(' ', '-')}.safetensors"
+            if kept.exists():
+                self._backbone.load_adapter_state(load_file(kept))
+                continue
+            self._stage(stage, lessons.train, prompts, _renamed(name, progress))
+            unfinished = kept.with_suffix(".partial")
+            save_file(self._backbone.adapter_state(), unfinished)
+            unfinished.rename(kept)
+
+    def save(self, folder: Path) -> None:
+        """Write the trained adapter and flush it to the disk."""
+        self._backbone.save_adapter(folder)
+        for file in folder.iterdir():
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+        shutil.rmtree(folder.parent / "checkpoint", ignore_errors=True)
+
+    def restore(self, folder: Path) -> None:
+        """Go on with an adapter that an earlier attempt trained."""
+        self._backbone.load_adapter_state(load_file(folder / ADAPTER_WEIGHTS))
+
+    def evaluate(self, lessons: Curated, progress: Progress) -> dict[str, Any]:
+        """The report, with the outcome of every gate."""
+        prompts = list(lessons.held_out.prompts)
+        if len(prompts) < FEWEST_HELD_OUT:
+            taught = set(lessons.train.prompts)
+            standing = self._standing_prompts(FEWEST_HELD_OUT, held_out=True)
+            prompts += [prompt for prompt in standing if prompt not in taught][: FEWEST_HELD_OUT - len(prompts)]
+        judge = self._fitted_judge(lessons.train)
+        report = evaluate(self._backbone, lessons.held_out, prompts, self._settings, judge, progress)
+        gates = verdict(report, self._settings).gates
+        return report.to_json() | {"gates": [vars(gate) for gate in gates]}
+
+    def probes(self, lessons: Curated) -> list[dict[str, Any]]:
+        """A few short replies with the policy's and the base's log-probabilities, token by token."""
+        train = lessons.train
+        taught = [(one.prompt_token_ids, one.reply_token_ids) for one in train.demonstrations]
+        taught += [(pair.prompt_token_ids, pair.chosen) for pair in train.pairs]
+        room = self._backbone.max_length
+        fitting = [example for example in dict.fromkeys(taught) if sum(map(len, example)) <= room and all(example)]
+        examples = sorted(fitting, key=lambda example: (sum(map(len, example)) > PROBE_TOKENS, -len(example[1])))
+        return [self._probe(prompt, reply) for prompt, reply in examples[:PROBES]]
+
+    def _stage(self, stage: Stage, train: Snapshot, prompts: Sequence[TokenIds], progress: Progress) -> None:
+        result: sft.SftResult | preference.PreferenceResult
+        if stage == "sft":
+            result = sft.train(self._backbone, train.demonstrations, prompts, self._settings, progress)
+        else:
+            result = preference.train(self._backbone, train.pairs, prompts, self._settings, progress)
+        log.info("%s: %s", stage, result)
+
+    def _training_prompts(self, train: Snapshot) -> list[TokenIds]:
+        prompts = list(train.prompts)
+        if len(prompts) < FEWEST_PROMPTS:
+            prompts += self._standing_prompts(FEWEST_PROMPTS, held_out=False)[: FEWEST_PROMPTS - len(prompts)]
+        return list(dict.fromkeys(prompts))
+
+    def _standing_prompts(self, count: int, held_out: bool) -> list[TokenIds]:
+        """Everyday questions in the model's chat template; none for a model that has no template."""
+        tokenizer = self._backbone.tokenizer
+        if not tokenizer.chat_template:
+            return []
+        drawn = draw_prompts(2 * count, STANDING_SEED, held_out=held_out)
+        texts = [prompt.text for prompt in drawn if is_held_out(prompt.text) == held_out][:count]
+        return [_asked(tokenizer, text) for text in texts]
+
+    def _fitted_judge(self, train: Snapshot) -> PreferenceModel | None:
+        pairs, _ = within_length(train.pairs, self._backbone.max_length)
+        return fit_preferences(self._backbone, pairs) if any(not pair.tie for pair in pairs) else None
+
+    def _probe(self, prompt: TokenIds, reply: TokenIds) -> dict[str, Any]:
+        batch = collate([(prompt, reply)], self._backbone.pad_id)
+        start = len(prompt)
+        with torch.no_grad():
+            own, base = (self._backbone.log_probs(batch, role)[0, start:].tolist() for role in ("policy", "base"))
+        return {"prompt_token_ids": prompt, "token_ids": reply, "logprobs": own, "base_logprobs": base}
+
+
+def _asked(tokenizer: Any, text: str) -> TokenIds:
+    messages = [{"role": "user", "content": text}]
+    encoded = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+    ids = encoded["input_ids"]
+    if not ids:
+        raise TrainingFailed("The base model's chat template gives an empty prompt.")
+    return tuple(int(token) for token in ids)
+
+
+def _renamed(name: str, progress: Progress) -> Progress:
+    def report(stage: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
+        progress(name, step, steps, metrics)
+
+    return report
