@@ -1,0 +1,113 @@
+"""The pages as an ASGI app: mounted in the service, or alone beside it (`hone ui --api URL`)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+import gradio as gr
+import uvicorn
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import RedirectResponse
+
+from ui import chat, operator
+from ui.client import ServiceClient
+from ui.session import BrowserSession
+from ui.theme import ICON, STYLE, theme
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read by Gradio wherever it would call home
+
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
+MAX_EVENTS = 512  # at once, per page: a streaming reply holds one for as long as it streams
+QUEUE_PAUSE = 0.01  # seconds between two looks of Gradio's queue for work; its own 0.001 keeps a core from sleeping
+
+
+def build_chat(api_url: str) -> gr.Blocks:
+    return chat.build(ServiceClient(api_url))
+
+
+def build_operator(api_url: str) -> gr.Blocks:
+    return operator.build(ServiceClient(api_url))
+
+
+def mount(app: FastAPI, api_url: str) -> FastAPI:
+    """Put the pages on the service's `app`: chat at `/`, operator at `/operator`.
+
+    Call it last, since `/` takes every path that is left. Who may open which page is the service's to say, and so is
+    the cookie that names a browser: it has both before a request comes here.
+    """
+    return _with_pages(app, ServiceClient(api_url))
+
+
+def create_app(api_url: str) -> FastAPI:
+    """The pages alone, for a service that runs elsewhere."""
+    app = FastAPI(title="Hone pages", docs_url=None, redoc_url=None, openapi_url=None)
+    service = ServiceClient(api_url)
+    app.add_middleware(BrowserSession, service=service)
+    return _with_pages(app, service)
+
+
+def _with_pages(app: FastAPI, service: ServiceClient) -> FastAPI:
+    if not any(middleware.cls == CORSMiddleware for middleware in app.user_middleware):
+        app.add_middleware(
+            CORSMiddleware, allow_origins=[]
+        )  # without one, Gradio answers any origin, credentials and all
+    app.router.add_route("/operator", _to_operator_page, methods=["GET"], include_in_schema=False)
+    _mount_page(app, operator.build(service), "/operator")
+    _mount_page(app, chat.build(service), "/")
+    _close_with(app, service)
+    return app
+
+
+async def _to_operator_page(request: Request) -> RedirectResponse:
+    """A mounted app begins with a slash."""
+    return RedirectResponse(request.url.replace(path=f"{request.url.path}/", query=""))
+
+
+def _mount_page(app: FastAPI, page: gr.Blocks, path: str) -> None:
+    page.max_threads = MAX_EVENTS
+    page.queue(default_concurrency_limit=None, api_open=False)
+    page._queue.sleep_when_free = QUEUE_PAUSE
+    options: dict[str, Any] = {"favicon_path": str(ICON)} if path == "/" else {}
+    gr.mount_gradio_app(
+        app,
+        page,
+        path=path,
+        theme=theme(),
+        css_paths=[STYLE],
+        footer_links=[],
+        run_history=False,
+        show_error=True,
+        max_file_size=1,  # byte: nothing is ever uploaded, and Gradio's upload route can't be switched off
+        ssr_mode=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        pwa=False,
+        **options,
+    )
+
+
+def _close_with(app: FastAPI, service: ServiceClient) -> None:
+    """Close the client's connections when the app ends."""
+    inner = app.router.lifespan_context
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[Any]:
+        async with inner(app) as state:
+            yield state
+        await service.close()
+
+    app.router.lifespan_context = lifespan
+
+
+def serve(api_url: str, host: str = "127.0.0.1", port: int = 7860) -> None:
+    """Serve the pages until interrupted. On loopback they answer to this machine's names only (DNS rebinding)."""
+    app = create_app(api_url)
+    if host in LOOPBACK:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK)
+    uvicorn.run(app, host=host, port=port, log_level="warning")

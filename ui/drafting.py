@@ -1,0 +1,74 @@
+"""Drafting a reply: from the service's stream into the conversation, at the pace of a page.
+
+One task reads the stream; the page is redrawn at most every `FRAME` seconds, so that a fast engine does not flood the
+browser. Stopping closes the stream, which frees the engine's slot; what was written until then stays on the page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, suppress
+
+from ui.client import Credentials, ServiceClient, ServiceError
+from ui.conversation import Conversation, Reply, Turn
+
+FRAME = 0.04  # seconds
+
+
+async def draft(
+    service: ServiceClient, who: Credentials, talk: Conversation, turn: Turn, count: int
+) -> AsyncIterator[None]:
+    """Append `count` drafts to `turn` as they stream; yield whenever there is something new to draw."""
+    drafts = [Reply(index=index) for index in range(count)]
+    turn.replies += drafts
+    talk.busy, talk.stop, turn.error = True, asyncio.Event(), ""
+    reader = asyncio.create_task(_read(service, who, talk, turn, drafts))
+    stopped = asyncio.create_task(talk.stop.wait())
+    try:
+        yield None
+        while not reader.done() and not stopped.done():
+            await asyncio.wait({reader, stopped}, timeout=FRAME, return_when=asyncio.FIRST_COMPLETED)
+            yield None
+        if reader.done():
+            await reader  # raises what went wrong in it
+    except ServiceError as error:
+        turn.error = error.message
+    finally:
+        for task in (reader, stopped):
+            task.cancel()
+        with suppress(asyncio.CancelledError, ServiceError):
+            await reader
+        talk.busy, talk.stop = False, None
+        _finish(turn, drafts)
+    await _mark_kept(service, who, drafts)
+    yield None
+
+
+async def _read(service: ServiceClient, who: Credentials, talk: Conversation, turn: Turn, drafts: list[Reply]) -> None:
+    async with aclosing(service.chat(who, talk.messages(turn), talk.id, replies=len(drafts))) as deltas:
+        async for delta in deltas:
+            talk.id = delta.conversation_id or talk.id
+            drafts[delta.index].take(delta)
+
+
+def _finish(turn: Turn, drafts: list[Reply]) -> None:
+    """Every draft ends, and those that never began leave no trace."""
+    for reply in drafts:
+        reply.finish_reason = reply.finish_reason or ("broken off" if turn.error else "stopped")
+    begun = [reply for reply in drafts if reply.text or reply.exchange_id]
+    turn.replies = [reply for reply in turn.replies if reply not in drafts or reply in begun]
+    if len(begun) < 2:
+        turn.side_by_side = False
+        turn.chosen = len(turn.replies) - 1 if turn.replies else None
+
+
+async def _mark_kept(service: ServiceClient, who: Credentials, drafts: list[Reply]) -> None:
+    """A finished reply is in the store. One that was stopped may be: ask, since feedback needs it there."""
+    for reply in drafts:
+        if reply.finish_reason in ("stop", "length"):
+            reply.kept = True
+        elif reply.exchange_id:
+            with suppress(ServiceError):
+                stored = await service.exchange(who, reply.exchange_id)
+                reply.kept = any(choice["index"] == reply.index for choice in stored["replies"])

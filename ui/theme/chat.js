@@ -1,0 +1,241 @@
+// The chat page. `props.value` is Conversation.view(); every action goes to the server as a named event.
+// What a person is typing (composer, editors) lives here alone and survives every redraw.
+
+const root = element.querySelector(".hone-chat");
+const EVENTS = ["send", "retry", "stop_reply", "new_chat", "pick", "thumb", "score", "critique", "correct", "open_shelf"];
+const tell = (name, data) => { if (EVENTS.includes(name)) trigger(name, data || {}); };
+
+const thread = h("main.hone-thread", { "aria-label": "Conversation" });
+const input = h("textarea", { rows: 1, placeholder: "Say something…", "aria-label": "Your message", maxlength: 20000 });
+const pairBox = h("input", { type: "checkbox", role: "switch" });
+const pairSwitch = h("label.hone-switch", { title: "Get two answers and pick the better one" },
+  pairBox, icon("two"), h("span", {}, "Two answers"));
+const sendButton = h("button.hone-send", { type: "submit", "aria-label": "Send" }, icon("send"));
+const stopButton = h("button.hone-send.stop", { type: "button", "aria-label": "Stop", onclick: () => tell("stop_reply") }, icon("stop"));
+const hint = h("span.hone-hint", {}, "Enter to send");
+const composer = h("form.hone-composer", {}, input, h("div.hone-tools", {}, pairSwitch, hint, sendButton, stopButton));
+const newChat = h("button.hone-ghost", { type: "button", onclick: () => { panels.clear(); tell("new_chat"); input.focus(); } },
+  icon("plus"), h("span", {}, "New chat"));
+const shelfButton = h("button.hone-ghost", { type: "button", onclick: () => tell("open_shelf") }, icon("list"), h("span", {}, "Your feedback"));
+
+root.replaceChildren(
+  h("header.hone-header", {}, brand("./"), h("nav", {}, shelfButton, newChat)),
+  thread,
+  h("footer.hone-foot", {}, composer, h("p.hone-small", {}, "What you say about a reply teaches the next version. You can take it back.")),
+);
+
+// ---- composing -------------------------------------------------------------------------------------------------
+
+function fit(area) {
+  area.style.height = "auto";
+  area.style.height = `${Math.min(area.scrollHeight + 2, window.innerHeight * 0.4)}px`;
+}
+
+function submit(text) {
+  if (!text.trim() || props.value.busy) return;
+  following = true;
+  tell("send", { text, pair: pairBox.checked });
+  input.value = "";
+  fit(input);
+  input.dispatchEvent(new Event("input"));
+}
+
+input.addEventListener("input", () => { fit(input); sendButton.disabled = !input.value.trim(); });
+input.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing && !matchMedia("(pointer: coarse)").matches) {
+    event.preventDefault();
+    submit(input.value);
+  }
+});
+composer.addEventListener("submit", (event) => { event.preventDefault(); submit(input.value); });
+composer.addEventListener("click", (event) => { if (event.target === composer) input.focus(); });
+
+// ---- one reply --------------------------------------------------------------------------------------------------
+
+const panels = new Map(); // reply key → {kind, text}: the editor that is open under it
+
+function toggle(key, kind, text) {
+  const open = panels.get(key);
+  if (open && open.kind === kind) panels.delete(key);
+  else panels.set(key, { kind, text });
+  redraw(true);
+  thread.querySelector(`[data-reply="${key}"] .hone-panel textarea`)?.focus();
+}
+
+function button(name, label, pressed, act, extra) {
+  return h(`button.hone-act${extra || ""}`, { type: "button", title: label, "aria-label": label, "aria-pressed": pressed === undefined ? undefined : String(pressed),
+    onclick: act }, icon(name));
+}
+
+function badge(reply) {
+  if (!reply.adapter) return null;
+  const about = reply.adapter === "base" ? "Answered by the base model, untouched by feedback" : `Answered by adapter ${reply.adapter}, trained from feedback`;
+  return h("span.hone-badge", { title: about, class: `hone-badge ${reply.adapter === "base" ? "base" : "tuned"}` }, reply.adapter);
+}
+
+function actions(reply, last, busy) {
+  const thumb = (good) => { tell("thumb", { reply: reply.key, good: reply.thumb === good ? null : good });
+    if (good === false && reply.thumb !== false && !reply.critique) toggle(reply.key, "critique", ""); };
+  const copy = (event) => { navigator.clipboard?.writeText(reply.text); toast("Copied."); };
+  const items = [badge(reply)];
+  if (reply.kept) items.push(
+    button("up", "Good reply", reply.thumb === true, () => thumb(true), ".up"),
+    button("down", "Bad reply", reply.thumb === false, () => thumb(false), ".down"),
+    button("pen", "How it should have been", reply.corrected, () => toggle(reply.key, "correct", reply.text), ".correct"),
+    button("note", "What was wrong?", reply.critique !== null || reply.score !== null, () => toggle(reply.key, "critique", reply.critique || ""), ".critique"));
+  if (reply.text) items.push(button("copy", "Copy", undefined, copy));
+  if (last && !busy) items.push(button("again", "Try again", undefined, () => { following = true; tell("retry"); }, ".again"));
+  if (reply.corrected) items.push(h("span.hone-tag", {}, "your version"));
+  if (reply.finish === "stopped") items.push(h("span.hone-tag.quiet", {}, "stopped"));
+  if (reply.finish === "length") items.push(h("span.hone-tag.quiet", { title: "The reply reached the longest length allowed" }, "cut short"));
+  return h("div.hone-acts", {}, items);
+}
+
+function panel(reply) {
+  const open = panels.get(reply.key);
+  if (!open) return null;
+  const correcting = open.kind === "correct";
+  const area = h("textarea", { rows: 3, "aria-label": correcting ? "How it should have been" : "What was wrong?",
+    placeholder: correcting ? "Write the reply as it should have been." : "What was wrong, or what would have been better?" });
+  area.value = open.text;
+  area.addEventListener("input", () => { open.text = area.value; fit(area); });
+  const close = () => { panels.delete(reply.key); redraw(true); };
+  const save = () => {
+    if (!area.value.trim()) return area.focus();
+    if (correcting && area.value.trim() === reply.text.trim()) return toast("That is the reply as it stands. Change something first, or press the thumb.", "error");
+    tell(open.kind, { reply: reply.key, text: area.value });
+    close();
+  };
+  area.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") close();
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) save();
+  });
+  const has = correcting ? reply.corrected : reply.critique !== null;
+  const scale = correcting ? null : h("div.hone-scale", { role: "group", "aria-label": "Score from 1 to 10" }, h("span", {}, "Score"),
+    Array.from({ length: 10 }, (_, i) => h("button", { type: "button", "aria-pressed": String(reply.score === i + 1),
+      onclick: () => tell("score", { reply: reply.key, score: reply.score === i + 1 ? null : i + 1 }) }, String(i + 1))));
+  queueMicrotask(() => fit(area));
+  return h("div.hone-panel", {}, h("h4", {}, correcting ? "How it should have been" : "What was wrong?"), area, scale,
+    h("div.hone-row", {},
+      has ? h("button.hone-link", { type: "button", onclick: () => { tell(open.kind, { reply: reply.key, text: "" }); close(); } }, "Take it back") : null,
+      h("span.hone-fill"),
+      h("button.hone-plain", { type: "button", onclick: close }, "Cancel"),
+      h("button.hone-main", { type: "button", onclick: save }, correcting ? "Save correction" : "Save")));
+}
+
+function drawReply(reply, turn, last, busy, title) {
+  const streaming = reply.finish === null;
+  const body = h(`div.hone-text${streaming ? ".streaming" : ""}`, { "aria-busy": String(streaming) },
+    reply.text ? markdown(reply.text) : streaming ? h("span.hone-wait", { "aria-label": "Thinking" }, h("i"), h("i"), h("i")) : h("p.hone-empty", {}, "(an empty reply)"));
+  return h("article.hone-reply", { "data-reply": reply.key }, title ? h("div.hone-letter", {}, title) : null, body,
+    streaming ? h("div.hone-acts", {}, badge(reply)) : actions(reply, last, busy), panel(reply));
+}
+
+// ---- one turn ----------------------------------------------------------------------------------------------------
+
+function choices(turn, busy) {
+  const pick = (verdict, label, extra) => h(`button.hone-pick${extra || ""}`, { type: "button", disabled: busy, "data-verdict": verdict,
+    onclick: () => {
+      tell("pick", { turn: turn.key, verdict });
+      if (verdict === "both_bad") toggle(turn.replies[0].key, "correct", turn.replies[0].text);
+    } }, label);
+  return h("div.hone-choices", { role: "group", "aria-label": "Which answer is better?" }, h("span.hone-question", {}, "Which is better?"),
+    pick("a", "A", ".strong"), pick("b", "B", ".strong"), pick("tie", "A tie"), pick("both_bad", "Both bad"),
+    h("button.hone-link", { type: "button", disabled: busy, onclick: () => tell("pick", { turn: turn.key, verdict: "skip" }) }, "Skip"));
+}
+
+const SAID = { a: "You preferred A.", b: "You preferred B.", tie: "You called it a tie.", both_bad: "You found both bad." };
+const SAID_AGAIN = { a: "Better than the one before.", b: "Worse: the one before is back.", tie: "About the same as the one before." };
+
+function verdictLine(turn, last, busy) {
+  if (!turn.compared || busy) return null;
+  const say = (verdict, label) => h("button.hone-chip", { type: "button", "data-verdict": verdict, onclick: () => tell("pick", { turn: turn.key, verdict }) }, label);
+  const undo = h("button.hone-link", { type: "button", onclick: () => tell("pick", { turn: turn.key, verdict: "undo" }) }, "Change");
+  if (turn.verdict) return h("div.hone-verdict", {}, icon("check"), (turn.side_by_side ? SAID : SAID_AGAIN)[turn.verdict], last ? undo : null);
+  if (!turn.side_by_side && last && turn.replies.every((reply) => reply.kept))
+    return h("div.hone-verdict", {}, "Is this one better than the one before?", say("a", "Better"), say("tie", "Same"), say("b", "Worse"));
+  return null;
+}
+
+function drawTurn(turn, last, busy) {
+  const open = turn.side_by_side && turn.chosen === null && !turn.error;
+  const writing = turn.replies.some((reply) => reply.finish === null);
+  let answer;
+  if (open) {
+    answer = [h("div.hone-pair", {}, turn.replies.map((reply, i) => drawReply(reply, turn, false, busy, "AB"[i]))), writing ? null : choices(turn, busy)];
+  } else {
+    const chosen = turn.replies[turn.chosen ?? turn.replies.length - 1];
+    const other = turn.side_by_side && turn.replies.find((reply) => reply !== chosen);
+    answer = [chosen ? drawReply(chosen, turn, last, busy) : null, verdictLine(turn, last, busy),
+      other ? h("details.hone-other", {}, h("summary", {}, "The other answer"), drawReply(other, turn, false, busy)) : null];
+  }
+  const error = turn.error ? h("div.hone-error", { role: "alert" }, h("p", {}, turn.error),
+    last && !busy ? h("button.hone-plain", { type: "button", onclick: () => tell("retry") }, icon("again"), "Try again") : null) : null;
+  return h("section.hone-turn", { "data-turn": turn.key }, h("div.hone-prompt", {}, turn.prompt), answer, error);
+}
+
+function welcome() {
+  return h("div.hone-welcome", {}, h("h1", {}, "A model that you teach"),
+    h("p", {}, "Chat with it. Press a thumb, pick the better of two answers, or write the reply as it should have been. It learns in the background, and the next version answers."),
+    h("div.hone-examples", {}, (props.examples || []).map((text) => h("button", { type: "button", onclick: () => submit(text) }, text))));
+}
+
+// ---- keeping the page in step --------------------------------------------------------------------------------------
+
+const drawn = new Map(); // turn key → {shape, node}
+let following = true; // the view stays at the end while a reply is written, unless the reader scrolled up
+let notices = props.value?.notice?.serial || 0;
+
+window.addEventListener("scroll", () => {
+  following = window.innerHeight + window.scrollY >= document.documentElement.scrollHeight - 120;
+}, { passive: true });
+
+function redraw(forced) {
+  const talk = props.value;
+  if (!talk || !talk.turns) return;
+  const typing = focused();
+  const opened = new Set([...thread.querySelectorAll("details[open]")].map((node) => node.closest("[data-turn]").dataset.turn));
+  const nodes = talk.turns.map((turn, i) => {
+    const last = i === talk.turns.length - 1;
+    const shape = JSON.stringify([turn, last, talk.busy]);
+    const known = drawn.get(turn.key);
+    if (known && known.shape === shape && !(forced && turn.replies.length)) return known.node;
+    const node = drawTurn(turn, last, talk.busy);
+    if (opened.has(turn.key)) node.querySelector("details")?.setAttribute("open", "");
+    drawn.set(turn.key, { shape, node });
+    return node;
+  });
+  if (!nodes.length) { drawn.clear(); nodes.push(drawn.welcome ||= welcome()); }
+  place(nodes);
+  root.classList.toggle("empty", !talk.turns.length);
+  composer.classList.toggle("busy", talk.busy);
+  sendButton.disabled = !input.value.trim();
+  newChat.hidden = !talk.turns.length;
+  refocus(typing);
+  if (following && talk.turns.length) window.scrollTo({ top: document.documentElement.scrollHeight });
+  if (talk.notice.serial !== notices) {
+    notices = talk.notice.serial;
+    if (talk.notice.text) toast(talk.notice.text, talk.notice.tone);
+  }
+}
+
+/** Make `nodes` the thread's children, touching only those that changed. */
+function place(nodes) {
+  nodes.forEach((node, i) => { if (thread.children[i] !== node) thread.insertBefore(node, thread.children[i] || null); });
+  while (thread.children.length > nodes.length) thread.lastChild.remove();
+}
+
+function focused() {
+  const area = document.activeElement;
+  const key = thread.contains(area) && area.matches("textarea") && area.closest("[data-reply]")?.dataset.reply;
+  return key ? { key, start: area.selectionStart, end: area.selectionEnd } : null;
+}
+
+function refocus(typing) {
+  const area = typing && thread.querySelector(`[data-reply="${typing.key}"] .hone-panel textarea`);
+  if (area && document.activeElement !== area) { area.focus({ preventScroll: true }); area.setSelectionRange(typing.start, typing.end); }
+}
+
+watch("value", () => redraw(false));
+redraw(true);
+if (!matchMedia("(pointer: coarse)").matches) input.focus();

@@ -1,0 +1,193 @@
+// The operator's page, in three parts (`props.part`): "top" (what is live, the feedback), "runs" and "adapters".
+// `props.value` is that part's view; every lever goes to the server as a named event.
+
+const root = element.querySelector(".hone-board");
+const EVENTS = ["learn", "cancel_run", "promote", "canary", "end_canary", "rollback", "reject", "choose_run", "open_adapter", "look_again"];
+const tell = (name, data) => { if (EVENTS.includes(name)) trigger(name, data || {}); };
+
+const PHASES = ["snapshot", "curate", "train", "evaluate", "publish"];
+const TONE = { live: "live", succeeded: "live", canary: "warm", running: "warm", queued: "warm", publishing: "warm", rejected: "bad", failed: "bad" };
+const WORDS = { nothing_to_learn: "nothing to learn", rejected: "rejected" };
+const TRIGGERS = { command: "learn now", time: "by schedule", count: "enough feedback" };
+
+function tag(state) { return h(`span.hone-tag.${TONE[state] || "quiet"}`, {}, WORDS[state] || state); }
+function version(name) { return h(`span.hone-badge.${name === "base" ? "base" : "tuned"}`, {}, name); }
+function when(iso) { return iso ? h("time", { datetime: iso, title: new Date(iso).toLocaleString() }, ago(iso)) : null; }
+function seconds(from, to) {
+  const total = Math.max(0, Math.round(((to ? new Date(to) : new Date()) - new Date(from)) / 1000));
+  return total < 60 ? `${total} s` : `${Math.floor(total / 60)} min ${total % 60} s`;
+}
+
+// ---- asking before a lever is pulled --------------------------------------------------------------------------------
+
+/** A dialog with a reason and, for a canary, a share; `act` gets what was filled in. */
+function ask({ title, about, label, danger, share, targets }, act) {
+  const reason = h("textarea", { rows: 2, placeholder: "Why? It is kept in the history. (optional)", "aria-label": "Reason", maxlength: 2000 });
+  const percent = h("input", { type: "range", min: 1, max: 90, value: 10, "aria-label": "Share of conversations, in percent" });
+  const shown = h("output", {}, "10 %");
+  percent.addEventListener("input", () => { shown.textContent = `${percent.value} %`; });
+  const target = targets ? h("select", { "aria-label": "Roll back to" }, targets.map(([value, text]) => h("option", { value }, text))) : null;
+  const dialog = h("dialog.hone-dialog", { "aria-label": title });
+  const go = (event) => {
+    event.preventDefault();
+    act({ reason: reason.value, share: Number(percent.value) / 100, to: target ? target.value : "" });
+    dialog.close();
+  };
+  dialog.append(h("form", { method: "dialog", onsubmit: go }, h("h2", {}, title), about ? h("p", {}, about) : null,
+    share ? h("label.hone-share", {}, h("span", {}, "Share of conversations"), percent, shown) : null, target, reason,
+    h("div.hone-row", {}, h("span.hone-fill"), h("button.hone-plain", { type: "button", onclick: () => dialog.close() }, "Cancel"),
+      h(`button.hone-main${danger ? ".danger" : ""}`, { type: "submit" }, label))));
+  dialog.addEventListener("close", () => dialog.remove());
+  document.body.append(dialog);
+  dialog.showModal();
+}
+
+// ---- what is live, the feedback, the runs -----------------------------------------------------------------------------
+
+function servingCard(board) {
+  const { live, previous, canary, canary_share } = board.serving;
+  const requested = board.serving.requested;
+  const back = () => ask({ title: "Roll back", about: "New replies come from there at once. Replies under way finish on what they began with.", label: "Roll back", danger: true,
+    targets: [["", previous ? `To what was live before (${previous})` : "To what was live before"], ["base", "To the base model"]] }, ({ reason, to }) => tell("rollback", { reason, to }));
+  return h("section.hone-card.hone-live", { "data-live": live }, h("h2", {}, "Live"),
+    h("div.hone-row", {}, h("span.hone-name", {}, live), board.since ? h("span.hone-quiet", {}, "since ", when(board.since)) : null, requested && requested !== live ? h("span.hone-tag.warm", {}, `${requested} is being rolled out`) : null),
+    h("p.hone-why", {}, board.why),
+    canary ? h("div.hone-canary", {}, h("div.hone-row", {}, tag("canary"), version(canary), h("span", {}, `answers ${Math.round(canary_share * 100)} % of conversations`), h("span.hone-fill"),
+      h("button.hone-link", { type: "button", onclick: () => tell("end_canary") }, "End it")), meter(canary_share, "warm")) : null,
+    h("div.hone-row.hone-foot-row", {}, previous ? h("span.hone-quiet", {}, "Before: ", version(previous)) : null, h("span.hone-fill"),
+      live !== "base" ? h("button.hone-plain", { type: "button", onclick: back, "data-lever": "rollback" }, "Roll back…") : null));
+}
+
+function feedbackCard(board) {
+  const stats = board.stats;
+  const kinds = Object.entries(stats.by_kind || {}).filter(([, count]) => count).sort((a, b) => b[1] - a[1]);
+  const most = Math.max(1, ...kinds.map(([, count]) => count));
+  return h("section.hone-card", {}, h("h2", {}, "Feedback"),
+    h("div.hone-numbers", {}, [["since the last run", stats.since_last_run], ["in all", stats.total], [stats.people === 1 ? "person" : "people", stats.people], ["withdrawn", stats.withdrawn]]
+      .map(([label, value]) => h("div", {}, h("b", {}, String(value ?? 0)), h("span", {}, label)))),
+    h("div.hone-kinds", {}, kinds.map(([kind, count]) => h("div", {}, h("span", {}, kind), meter(count / most), h("b", {}, String(count))))));
+}
+
+const method = h("select", { "aria-label": "Method" }, [["auto", "SFT and DPO, as the feedback asks"], ["sft", "SFT on corrections"], ["dpo", "DPO on pairs"]].map(([value, text]) => h("option", { value }, text)));
+const promotion = h("select", { "aria-label": "Afterwards" }, [["", "Promote as the settings say"], ["yes", "Promote if every gate passes"], ["no", "Keep as a candidate"]].map(([value, text]) => h("option", { value }, text)));
+const options = h("details.hone-options", {}, h("summary", {}, "Options"), h("div.hone-row", {}, method, promotion));
+
+function learnBar(board) {
+  const learn = () => tell("learn", { method: method.value, promote: promotion.value === "" ? null : promotion.value === "yes" });
+  const waiting = board.waiting;
+  return h("div.hone-row.hone-learn", {}, h("h2", {}, "Runs"), h("span.hone-quiet", {}, waiting ? `${waiting} new since the last one` : "no new feedback"), h("span.hone-fill"), options,
+    h("button.hone-main", { type: "button", onclick: learn, "data-lever": "learn" }, "Learn now"));
+}
+
+function meter(share, tone) {
+  const bar = h("i", {});
+  bar.style.width = `${Math.round(Math.min(1, Math.max(0, share)) * 1000) / 10}%`;
+  return h(`div.hone-meter${tone ? `.${tone}` : ""}`, {}, bar);
+}
+
+function progress(run) {
+  const at = PHASES.indexOf(run.phase);
+  return h("div.hone-progress", {},
+    h("ol", { "aria-label": `Phase: ${run.phase || "waiting"}` }, PHASES.map((phase, i) => h(`li${i < at ? ".done" : i === at ? ".now" : ""}`, {}, phase))),
+    h("div.hone-row", {}, meter(run.steps ? run.step / run.steps : 0), h("span.hone-quiet.hone-steps", {}, run.steps ? `${run.step} / ${run.steps}` : "…")));
+}
+
+function runRow(run, shown) {
+  const active = run.state === "running" || run.state === "queued";
+  const choose = () => tell("choose_run", { run: run.id });
+  return h(`li.hone-run${shown ? ".shown" : ""}`, { "data-run": run.id, "data-state": run.state },
+    h("div.hone-row", {}, tag(run.state), h("button.hone-link.hone-runname", { type: "button", onclick: choose, title: "Show its curves" }, run.id),
+      run.parent || run.adapter ? h("span.hone-quiet.hone-arrow", {}, run.parent ? version(run.parent) : null, run.adapter ? [" → ", version(run.adapter)] : null) : null,
+      h("span.hone-fill"), h("span.hone-quiet", {}, [run.method === "auto" ? null : run.method, TRIGGERS[run.trigger] || run.trigger, run.attempt > 1 ? `attempt ${run.attempt}` : null,
+        run.started_at ? seconds(run.started_at, run.finished_at) : null].filter(Boolean).join(" · ")), when(run.finished_at || run.created_at)),
+    run.state === "running" ? progress(run) : null,
+    run.message ? h("p.hone-message", {}, run.message) : null,
+    active ? h("div.hone-row", {}, h("span.hone-fill"), h("button.hone-link", { type: "button", onclick: () => tell("cancel_run", { run: run.id }) }, "Cancel")) : null);
+}
+
+function drawTop(board) {
+  const header = h("header.hone-header", {}, h("div.hone-row", {}, brand("../"), h("span.hone-tag.quiet", {}, "operator")), h("nav", {}, h("a.hone-navlink", { href: "../" }, "Chat")));
+  const again = h("button.hone-plain", { type: "button", onclick: () => tell("look_again") }, "Look again");
+  if (board.refused) return [header, h("div.hone-refused", { role: "alert" }, h("h1", {}, "Operators only"), h("p", {}, board.refused),
+    h("p.hone-quiet", {}, "The operator link is printed in the terminal when Hone starts for the first time. Chatting needs none of this."), h("a.hone-navlink", { href: "../" }, "Go to the chat"))];
+  if (board.away) return [header, h("div.hone-refused", { role: "alert" }, h("h1", {}, "The service is away"), h("p", {}, board.away), h("p.hone-quiet", {}, "This page looks again by itself."), again)];
+  return [header, h("div.hone-grid", {}, servingCard(board), feedbackCard(board))];
+}
+
+function drawRuns(board) {
+  if (board.hidden) return [];
+  return [learnBar(board), h("ul.hone-runs", {}, board.runs.length ? board.runs.map((run) => runRow(run, run.id === board.run)) : h("li.hone-empty", {}, "No run yet. Give some feedback in the chat, then press “Learn now”."))];
+}
+
+// ---- adapters ----------------------------------------------------------------------------------------------------------
+
+function levers(adapter, live) {
+  const name = adapter.name;
+  const items = [];
+  const add = (lever, label, dialog, extra) => items.push(h(`button.hone-plain${extra || ""}`, { type: "button", "data-lever": lever,
+    onclick: () => ask({ ...dialog, label }, (filled) => tell(lever, { adapter: name, ...filled })) }, `${label}…`));
+  if (["candidate", "canary", "retired"].includes(adapter.state) && name !== live)
+    add("promote", "Promote", { title: `Promote ${name}`, about: "The engine loads it, proves that it serves what was trained, and then it answers. Replies under way are not interrupted." });
+  if (["candidate", "retired"].includes(adapter.state)) add("canary", "Canary", { title: `${name} as canary`, about: "It answers some of the new conversations; the others stay with what is live.", share: true });
+  if (["candidate", "canary", "retired"].includes(adapter.state)) add("reject", "Reject", { title: `Reject ${name}`, about: "It is out, for ever. What it learned from stays, and the next run learns from it again.", danger: true });
+  return items.length ? h("div.hone-row", {}, items) : null;
+}
+
+function adapterRow(adapter, live) {
+  const open = h("button.hone-open", { type: "button", "aria-expanded": String(adapter.open), onclick: () => tell("open_adapter", { adapter: adapter.name }) },
+    h("span.hone-name.small", {}, adapter.name), tag(adapter.state), adapter.requested ? h("span.hone-tag.warm", {}, "rolling out") : null,
+    h("span.hone-fill"), keyFigure(adapter), when(adapter.created_at));
+  return h(`li.hone-adapter.${adapter.state}`, { "data-adapter": adapter.name, "data-state": adapter.state }, open,
+    h("p.hone-lineage", {}, "from ", version(adapter.parent || "base"), adapter.loaded ? h("span.hone-quiet", { title: "The engine holds it now" }, "· loaded") : null),
+    adapter.reason ? h("p.hone-message", {}, adapter.reason) : null,
+    adapter.open ? [verdicts(adapter), measured(adapter), chronicle(adapter)] : null, levers(adapter, live));
+}
+
+function keyFigure(adapter) {
+  const won = adapter.figures.find((figure) => figure.name === "share_won");
+  return won ? h("span.hone-quiet", { title: won.meaning }, `${won.value} won`) : null;
+}
+
+function verdicts(adapter) {
+  if (!adapter.gates.length) return null;
+  return h("ul.hone-gates", { "aria-label": "Gates" }, adapter.gates.map((gate) => h(`li.${gate.passed ? "passed" : "stopped"}`, {}, icon(gate.passed ? "check" : "close"),
+    h("div", {}, h("b", {}, gate.name), gate.reason ? h("span.hone-quiet", {}, gate.reason) : null))));
+}
+
+function measured(adapter) {
+  if (!adapter.figures.length) return null;
+  const beside = adapter.figures.some((figure) => figure.base);
+  return h("table.hone-figures", {}, beside ? h("thead", {}, h("tr", {}, h("th", {}), h("th", { scope: "col" }, adapter.name), h("th", { scope: "col" }, "base"))) : null,
+    h("tbody", {}, adapter.figures.map((figure) => h("tr", { title: figure.meaning }, h("th", { scope: "row" }, figure.label),
+      h("td", {}, figure.value, figure.interval ? h("small", {}, figure.interval) : null), beside ? h("td", {}, figure.base) : null))));
+}
+
+function chronicle(adapter) {
+  if (!(adapter.history || []).length) return null;
+  return h("ol.hone-history", {}, adapter.history.map((event) => h("li", {}, h("b", {}, event.action), ` by ${event.actor} `, when(event.at), event.reason ? h("p", {}, event.reason) : null)));
+}
+
+function drawAdapters(board) {
+  if (board.hidden) return [];
+  return [h("h2.hone-section", {}, "Adapters"), h("ul.hone-adapters", {}, board.adapters.map((adapter) => adapterRow(adapter, board.live)),
+    h("li.hone-adapter.base", {}, h("div.hone-open", {}, h("span.hone-name.small", {}, "base"), board.live === "base" ? tag("live") : null), h("p.hone-lineage", {}, "the frozen model that every adapter starts from")))];
+}
+
+// ---- keeping the page in step -----------------------------------------------------------------------------------------
+
+let notices = 0;
+
+function redraw() {
+  const board = props.value || {};
+  if (!Object.keys(board).length) return;
+  const active = root.contains(document.activeElement) ? document.activeElement.dataset : null;
+  const scrolled = root.querySelector(".hone-runs")?.scrollTop || 0;
+  root.replaceChildren(...{ top: drawTop, runs: drawRuns, adapters: drawAdapters }[props.part](board).flat());
+  root.querySelector(".hone-runs")?.scrollTo({ top: scrolled });
+  if (active?.lever) root.querySelector(`[data-lever="${active.lever}"]`)?.focus({ preventScroll: true });
+  if (board.notice && board.notice.serial > notices) toast(board.notice.text, board.notice.tone);
+  notices = Math.max(notices, board.notice?.serial || 0);
+}
+
+watch("value", redraw);
+redraw();
