@@ -1,0 +1,177 @@
+"""States of adapters, the desired state of serving, and the history that says why."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.errors import BadInput, Conflict, NotFound
+from service.store.queries import adapters
+from service.store.session import Store
+
+
+def _candidate(store: Store, parent: str | None = None, run_id: str | None = "run-1") -> str:
+    with store.begin() as tx:
+        name = adapters.reserve_adapter(tx, parent, run_id).name
+        adapters.register_candidate(tx, name, "ab" * 32, {"share_won": 0.7}, "Passed every gate.")
+    return name
+
+
+def _live(store: Store) -> str:
+    name = _candidate(store)
+    with store.begin() as tx:
+        adapters.request_live(tx, name, "name:op", "Good.")
+        assert adapters.fulfil_request(tx, name, "Proved.")
+    return name
+
+
+def _states(store: Store) -> dict[str, str]:
+    with store.read() as tx:
+        return {adapter.name: adapter.state for adapter in adapters.list_adapters(tx)}
+
+
+def test_a_candidate_goes_live_and_the_one_before_is_retired(store: Store) -> None:
+    first, second = _live(store), _live(store)
+    with store.read() as tx:
+        desired = adapters.serving(tx)
+        history = [(event.action, event.actor) for event in adapters.events(tx, second)]
+        row = adapters.get_adapter(tx, second)
+    assert (desired.live, desired.previous, desired.requested) == (second, first, None)
+    assert _states(store) == {first: "retired", second: "live"}
+    assert history == [("live", "name:op"), ("requested", "name:op"), ("published", "run run-1")]
+    assert row is not None and row.reason == "Good. Proved."
+
+
+def test_rolling_back_goes_to_what_was_live_before_or_where_one_says(store: Store) -> None:
+    with store.begin() as tx, pytest.raises(Conflict, match="nothing to roll back to"):
+        adapters.request_rollback(tx, None, "name:op", "")
+    first, second = _live(store), _live(store)
+    with store.begin() as tx:
+        assert adapters.request_rollback(tx, None, "name:op", "").requested == first
+        assert adapters.request_rollback(tx, "base", "name:op", "").requested == "base"
+        assert adapters.fulfil_request(tx, "base", "")
+        desired = adapters.serving(tx)
+        assert (desired.live, desired.previous) == ("base", second)
+    with store.begin() as tx:
+        assert adapters.request_rollback(tx, None, "name:op", "").requested == second
+
+
+def test_a_newer_request_replaces_the_one_before(store: Store) -> None:
+    first, second = _candidate(store), _candidate(store)
+    with store.begin() as tx:
+        adapters.request_live(tx, first, "name:op", "")
+        adapters.request_live(tx, second, "name:op", "")
+        assert not adapters.fulfil_request(tx, first, "Proved.")
+        assert adapters.fulfil_request(tx, second, "Proved.")
+    assert _states(store) == {first: "candidate", second: "live"}
+
+
+def test_asking_for_what_is_live_keeps_it(store: Store) -> None:
+    live, other = _live(store), _candidate(store)
+    with store.begin() as tx:
+        with pytest.raises(Conflict, match="is live already"):
+            adapters.request_live(tx, live, "name:op", "")
+        adapters.request_live(tx, other, "name:op", "")
+        assert adapters.request_live(tx, live, "name:op", "No, stay.").requested is None
+
+
+def test_a_rejected_adapter_never_comes_back(store: Store) -> None:
+    name = _candidate(store)
+    with store.begin() as tx:
+        adapters.request_live(tx, name, "name:op", "")
+        adapters.set_state(tx, name, "rejected", "rollout", "It answers like base.")
+        assert adapters.serving(tx).requested is None
+    with store.begin() as tx:
+        for attempt in (
+            lambda: adapters.request_live(tx, name, "name:op", ""),
+            lambda: adapters.flip_live(tx, name, "name:op", ""),
+            lambda: adapters.set_canary(tx, name, 0.1, "name:op", ""),
+            lambda: adapters.set_state(tx, name, "candidate", "name:op", ""),
+        ):
+            with pytest.raises(Conflict, match="was rejected: It answers like base"):
+                attempt()
+
+
+def test_what_is_not_published_can_not_be_served(store: Store) -> None:
+    with store.begin() as tx:
+        name = adapters.reserve_adapter(tx, None, "run-1").name
+        with pytest.raises(Conflict, match="isn't published yet"):
+            adapters.request_live(tx, name, "name:op", "")
+        for unknown in ("v99", "v0", "v01", "v", "", "base2", "v-1", "v²", "v99999999999999999999"):
+            with pytest.raises(NotFound, match="There is no adapter"):
+                adapters.request_live(tx, unknown, "name:op", "")
+            assert adapters.get_adapter(tx, unknown) is None
+
+
+def test_the_live_adapter_can_not_be_rejected_under_peoples_feet(store: Store) -> None:
+    name = _live(store)
+    with store.begin() as tx, pytest.raises(Conflict, match="roll back first"):
+        adapters.set_state(tx, name, "rejected", "name:op", "")
+    assert _states(store) == {name: "live"}
+
+
+def test_numbers_are_never_used_again(store: Store) -> None:
+    with store.begin() as tx:
+        first = adapters.reserve_adapter(tx, None, "run-1").name
+    with pytest.raises(KeyError), store.begin() as tx:
+        adapters.reserve_adapter(tx, None, "run-1")
+        raise KeyError
+    with store.begin() as tx:
+        assert adapters.abandon_publishing(tx, "run-1") == [first]
+        assert adapters.abandon_publishing(tx, "run-1") == []
+        with pytest.raises(Conflict, match="is rejected, not publishing"):
+            adapters.register_candidate(tx, first, "ab" * 32, {}, "")
+        later = adapters.reserve_adapter(tx, None, "run-1").name
+    assert int(later[1:]) > int(first[1:])
+
+
+def test_abandoning_touches_only_that_runs_unfinished_ones(store: Store) -> None:
+    finished = _candidate(store, run_id="run-1")
+    with store.begin() as tx:
+        other = adapters.reserve_adapter(tx, None, "run-2").name
+        own = adapters.reserve_adapter(tx, None, "run-1").name
+        assert adapters.abandon_publishing(tx, "run-1") == [own]
+    assert _states(store) == {finished: "candidate", other: "publishing", own: "rejected"}
+    with store.begin() as tx:
+        assert adapters.abandon_publishing(tx, None) == [other]
+
+
+def test_a_canary_gives_way_to_another_and_ends_when_it_goes_live(store: Store) -> None:
+    first, second = _candidate(store), _candidate(store)
+    with store.begin() as tx:
+        adapters.set_canary(tx, first, 0.1, "name:op", "")
+        adapters.set_canary(tx, first, 0.2, "name:op", "")
+        assert adapters.serving(tx).canary_share == 0.2
+        adapters.set_canary(tx, second, 0.5, "name:op", "")
+        assert adapters.serving(tx).canary == second
+    assert _states(store) == {first: "candidate", second: "canary"}
+    with store.begin() as tx:
+        desired = adapters.flip_live(tx, second, "name:op", "Better.")
+        assert (desired.canary, desired.canary_share) == (None, 0.0)
+        with pytest.raises(Conflict, match="is live already"):
+            adapters.set_canary(tx, second, 0.1, "name:op", "")
+        adapters.set_canary(tx, first, 0.1, "name:op", "")
+        assert adapters.clear_canary(tx, "name:op", "Enough.").canary is None
+    assert _states(store) == {first: "candidate", second: "live"}
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.1, float("nan")])
+def test_a_share_that_is_none_is_refused(sqlite_store: Store, share: float) -> None:
+    name = _candidate(sqlite_store)
+    with sqlite_store.begin() as tx, pytest.raises(BadInput, match="between 0 and 1"):
+        adapters.set_canary(tx, name, share, "name:op", "")
+
+
+def test_rejecting_a_canary_ends_it(store: Store) -> None:
+    name = _candidate(store)
+    with store.begin() as tx:
+        adapters.set_canary(tx, name, 0.1, "name:op", "")
+        adapters.set_state(tx, name, "rejected", "name:op", "Rude.")
+        assert adapters.serving(tx).canary is None
+
+
+def test_adapters_are_listed_newest_first_page_by_page(store: Store) -> None:
+    made = [_candidate(store) for _ in range(4)]
+    with store.read() as tx:
+        first = [adapter.name for adapter in adapters.list_adapters(tx, limit=2)]
+        rest = [adapter.name for adapter in adapters.list_adapters(tx, after=first[-1])]
+    assert first + rest == made[::-1]

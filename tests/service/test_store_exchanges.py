@@ -1,0 +1,118 @@
+"""Exchanges, conversations and keys."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from service.errors import BadInput, Conflict, NotFound
+from service.store.identifiers import new_id
+from service.store.queries import conversations, exchanges, keys
+from service.store.session import Store
+from service.store.tables import Key
+from tests.fixtures.stores import add_chat
+
+
+def test_an_exchange_comes_back_token_by_token(store: Store) -> None:
+    new = exchanges.NewExchange(
+        id=new_id("chatcmpl"),
+        caller="name:ada",
+        conversation_id="conv-1",
+        model="hone:v3",
+        adapter="v3",
+        base="sprout",
+        messages=[{"role": "user", "content": "What is 2 + 2? \u2603\x00\ud800"}],
+        sampling={"temperature": 0.7, "stop": None},
+        prompt_token_ids=(1, 2, 3),
+        replies=[
+            exchanges.NewReply("4 \U0001f600", "stop", (7, 8), (-0.1, -math.inf)),
+            exchanges.NewReply("", None, (), ()),
+        ],
+        complete=False,
+    )
+    with store.begin() as tx:
+        exchanges.add_exchange(tx, new)
+    with store.read() as tx:
+        found = exchanges.get_exchange(tx, new.id)
+    assert found is not None
+    assert (found.caller, found.model, found.adapter, found.base) == ("name:ada", "hone:v3", "v3", "sprout")
+    assert (found.messages, found.sampling) == (list(new.messages), new.sampling)
+    assert (found.prompt_token_ids, found.complete) == ([1, 2, 3], False)
+    first, second = found.replies
+    assert (first.index, first.text, first.token_ids, first.finish_reason) == (0, "4 \U0001f600", [7, 8], "stop")
+    assert first.logprobs == [-0.1, exchanges.LEAST_LOGPROB]
+    assert (second.index, second.text, second.finish_reason, second.logprobs) == (1, "", None, [])
+
+
+def test_exchanges_are_listed_newest_first_of_one_caller_or_of_all(store: Store) -> None:
+    made = [add_chat(store, caller=caller) for caller in ("name:ada", "name:eve", "name:ada", "name:ada")]
+    with store.read() as tx:
+        everything = [exchange.id for exchange in exchanges.list_exchanges(tx)]
+        hers = [exchange.id for exchange in exchanges.list_exchanges(tx, "name:ada", limit=2)]
+        rest = [exchange.id for exchange in exchanges.list_exchanges(tx, "name:ada", after=hers[-1])]
+        recent = [exchange.id for exchange in exchanges.recent_prompts(tx, 2)]
+    assert everything == made[::-1]
+    assert hers + rest == [made[3], made[2], made[0]]
+    assert recent == [made[3], made[2]]
+
+
+def test_many_exchanges_are_found_by_their_ids(store: Store) -> None:
+    made = [add_chat(store) for _ in range(3)]
+    unknown = [f"chatcmpl-{number}" for number in range(1200)]
+    with store.read() as tx:
+        assert exchanges.get_exchanges(tx, [*unknown, *made, made[0]]).keys() == set(made)
+
+
+def test_a_conversation_sticks_to_its_adapter_until_it_is_moved(store: Store) -> None:
+    with store.begin() as tx:
+        assert conversations.adapter_of_conversation(tx, "conv-1") is None
+        conversations.remember_conversation(tx, "conv-1", "name:ada", "v1")
+    with store.begin() as tx:
+        assert conversations.adapter_of_conversation(tx, "conv-1") == "v1"
+        conversations.remember_conversation(tx, "conv-1", "name:ada", "v2")
+    with store.begin() as tx:
+        assert conversations.adapter_of_conversation(tx, "conv-1") == "v2"
+        with pytest.raises(Conflict, match="conversation_id is taken"):
+            conversations.remember_conversation(tx, "conv-1", "name:eve", "v1")
+
+
+def test_a_key_is_found_by_its_secret_alone_and_kept_as_a_hash(store: Store) -> None:
+    with store.begin() as tx:
+        ada, eve = keys.create_key(tx, "user", " ada "), keys.create_key(tx, "operator", "eve")
+    with store.read() as tx:
+        found, other = keys.find_key(tx, ada), keys.find_key(tx, eve)
+        rows = keys.list_keys(tx)
+    assert found is not None and (found.name, found.role) == ("ada", "user")
+    assert other is not None and (other.name, other.role) == ("eve", "operator")
+    assert not any(ada in value or ada.split("_", 2)[2] in value for row in rows for value in _texts(row))
+
+
+def _texts(key: Key) -> list[str]:
+    return [key.prefix, key.secret_hash, key.name, key.role]
+
+
+def test_what_is_no_key_in_force_is_not_found(store: Store) -> None:
+    with store.begin() as tx:
+        plain = keys.create_key(tx, "user", "ada")
+        prefix = plain.split("_")[1]
+        for wrong in (
+            "",
+            "hone",
+            "hone_",
+            f"hone_{prefix}_",
+            plain[:-1],
+            plain + "x",
+            plain.upper(),
+            "sk_a_b",
+            "é_ü_ß",
+        ):
+            assert keys.find_key(tx, wrong) is None, wrong
+        keys.revoke_key(tx, prefix)
+        assert keys.find_key(tx, plain) is None
+        first = keys.revoke_key(tx, prefix).revoked_at
+        assert keys.revoke_key(tx, prefix).revoked_at == first
+        with pytest.raises(NotFound, match="no key 'nope'"):
+            keys.revoke_key(tx, "nope")
+        with pytest.raises(BadInput, match="needs a name"):
+            keys.create_key(tx, "user", "  ")

@@ -1,0 +1,308 @@
+"""The runs table as a state machine: unique ticks, leases, fences, bounded attempts; and what snapshots record."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from service.errors import Conflict, LeaseLost, NotFound
+from service.store.identifiers import new_id
+from service.store.queries import feedback, runs
+from service.store.session import Store
+from service.wire import Thumb
+from tests.fixtures.stores import add_chat
+
+MAX_ATTEMPTS = 3
+EXPIRED = -1.0
+
+
+def _queue(store: Store, tick: str | None = None) -> str:
+    with store.begin() as tx:
+        run = runs.queue_run(tx, tick or new_id("tick"), "command", "auto", {})
+    assert run is not None
+    return run.id
+
+
+def _lease(store: Store, worker: str = "learner", seconds: float = 60.0) -> runs.Lease | None:
+    with store.begin() as tx:
+        return runs.lease_run(tx, worker, seconds, MAX_ATTEMPTS)
+
+
+def _state(store: Store, run_id: str) -> str:
+    with store.read() as tx:
+        run = runs.get_run(tx, run_id)
+    assert run is not None
+    return run.state
+
+
+@dataclass
+class Expected:
+    state: str = "queued"
+    fence: int = 0
+    attempt: int = 0
+    alive: bool = False  # its lease has not expired
+
+
+class RunsMachine(RuleBasedStateMachine):
+    """Learners that come, die, wake up late and write with whatever fence they once had."""
+
+    store: Store
+
+    @initialize()
+    def clear(self) -> None:
+        self.expected: dict[str, Expected] = {}
+        self.leases: list[tuple[str, int]] = []
+        self.ticks: list[str] = []
+        with self.store.begin() as tx:
+            for run in runs.list_runs(tx, limit=1000):
+                if run.state in ("queued", "running"):
+                    runs.cancel_run(tx, run.id)
+
+    @rule()
+    def queue(self) -> None:
+        tick = new_id("tick")
+        self.ticks.append(tick)
+        self.expected[_queue(self.store, tick)] = Expected()
+
+    @rule(data=st.data())
+    def queue_a_tick_again(self, data: st.DataObject) -> None:
+        if self.ticks:
+            with self.store.begin() as tx:
+                assert runs.queue_run(tx, data.draw(st.sampled_from(self.ticks)), "time", "auto", {}) is None
+
+    @rule(expired=st.booleans())
+    def lease(self, expired: bool) -> None:
+        lease = _lease(self.store, seconds=EXPIRED if expired else 60.0)
+        wanted = self._lease_expected()
+        assert (lease.run_id if lease else None) == wanted
+        if lease is not None:
+            run = self.expected[lease.run_id]
+            run.state, run.alive = "running", not expired
+            run.fence += 1
+            run.attempt += 1
+            assert lease.fence == run.fence
+            self.leases.append((lease.run_id, lease.fence))
+
+    def _lease_expected(self) -> str | None:
+        if any(run.state == "running" and run.alive for run in self.expected.values()):
+            return None
+        for run_id, run in self.expected.items():
+            if run.state in ("queued", "running"):
+                if run.attempt < MAX_ATTEMPTS:
+                    return run_id
+                run.state = "failed"
+        return None
+
+    @rule(data=st.data(), alive=st.booleans())
+    def heartbeat(self, data: st.DataObject, alive: bool) -> None:
+        if self.leases:
+            run_id, fence = data.draw(st.sampled_from(self.leases))
+            with self.store.begin() as tx:
+                held = runs.heartbeat(tx, run_id, fence, 60.0 if alive else EXPIRED)
+            assert held == self._holds(run_id, fence)
+            if held:
+                self.expected[run_id].alive = alive
+
+    @rule(data=st.data(), step=st.integers(0, 100))
+    def progress(self, data: st.DataObject, step: int) -> None:
+        if self.leases:
+            run_id, fence = data.draw(st.sampled_from(self.leases))
+            before = self._row(run_id)
+            try:
+                with self.store.begin() as tx:
+                    runs.progress(tx, run_id, fence, "train", step, 100)
+            except LeaseLost:
+                assert not self._holds(run_id, fence)
+                assert self._row(run_id) == before
+            else:
+                assert self._holds(run_id, fence)
+                assert self._row(run_id)[-2:] == ("train", step)
+
+    @rule(data=st.data(), ending=st.sampled_from(["succeeded", "rejected", "nothing_to_learn", "failed"]))
+    def finish(self, data: st.DataObject, ending: runs.Ending) -> None:
+        if self.leases:
+            run_id, fence = data.draw(st.sampled_from(self.leases))
+            if self._refused_or_done(run_id, fence, lambda tx: runs.finish_run(tx, run_id, fence, ending, "Because.")):
+                self.expected[run_id].state = ending
+
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        if self.leases:
+            run_id, fence = data.draw(st.sampled_from(self.leases))
+            if self._refused_or_done(run_id, fence, lambda tx: runs.release_run(tx, run_id, fence)):
+                self.expected[run_id].state = "queued"
+                self.expected[run_id].attempt -= 1
+
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        if self.expected:
+            run_id = data.draw(st.sampled_from(sorted(self.expected)))
+            run = self.expected[run_id]
+            try:
+                with self.store.begin() as tx:
+                    runs.cancel_run(tx, run_id)
+            except Conflict:
+                assert run.state not in ("queued", "running")
+            else:
+                assert run.state in ("queued", "running")
+                run.state = "cancelled"
+                run.fence += 1
+
+    @invariant()
+    def the_store_agrees(self) -> None:
+        for run_id, run in self.expected.items():
+            assert self._row(run_id)[:3] == (run.state, run.fence, run.attempt)
+        assert sum(run.state == "running" for run in self.expected.values()) <= 1
+
+    def _holds(self, run_id: str, fence: int) -> bool:
+        return self.expected[run_id].state == "running" and self.expected[run_id].fence == fence
+
+    def _row(self, run_id: str) -> tuple[object, ...]:
+        with self.store.read() as tx:
+            run = runs.get_run(tx, run_id)
+        assert run is not None
+        return (run.state, run.fence, run.attempt, run.leased_by, run.message, run.phase, run.step)
+
+    def _refused_or_done(self, run_id: str, fence: int, write: object) -> bool:
+        try:
+            with self.store.begin() as tx:
+                write(tx)  # type: ignore[operator]  # a lambda of a query
+        except LeaseLost:
+            assert not self._holds(run_id, fence)
+            return False
+        assert self._holds(run_id, fence)
+        return True
+
+
+def test_whatever_learners_do_runs_keep_to_their_state_machine(store: Store) -> None:
+    class Machine(RunsMachine):
+        pass
+
+    Machine.store = store
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=25, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
+
+
+def test_of_many_learners_one_gets_the_run(store: Store) -> None:
+    run_id = _queue(store)
+    got: list[runs.Lease | None] = []
+    threads = [threading.Thread(target=lambda n=n: got.append(_lease(store, f"learner {n}"))) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [lease.run_id for lease in got if lease] == [run_id]
+
+
+def test_of_many_clocks_one_starts_the_run_of_a_tick(store: Store) -> None:
+    made: list[object] = []
+
+    def tick() -> None:
+        with store.begin() as tx:
+            made.append(runs.queue_run(tx, "2026-11-21T10:00", "time", "auto", {}))
+
+    threads = [threading.Thread(target=tick) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len([run for run in made if run is not None]) == 1
+
+
+def test_a_run_whose_process_died_too_often_fails_with_the_reason_and_the_next_is_taken(store: Store) -> None:
+    first, second = _queue(store), _queue(store)
+    for _ in range(MAX_ATTEMPTS):
+        lease = _lease(store, seconds=EXPIRED)
+        assert lease is not None and lease.run_id == first
+        with store.begin() as tx:
+            runs.progress(tx, first, lease.fence, "train", 1, 10)
+    lease = _lease(store)
+    assert lease is not None and lease.run_id == second
+    with store.read() as tx:
+        failed = runs.get_run(tx, first)
+    assert failed is not None
+    assert (failed.state, failed.message) == ("failed", "Its process died 3 times, last in phase 'train'.")
+
+
+def test_stopping_in_order_costs_no_attempt(store: Store) -> None:
+    run_id = _queue(store)
+    for _ in range(MAX_ATTEMPTS + 2):
+        lease = _lease(store)
+        assert lease is not None and lease.run.attempt == 1
+        with store.begin() as tx:
+            runs.release_run(tx, run_id, lease.fence)
+    assert _state(store, run_id) == "queued"
+
+
+def test_several_writes_in_one_transaction_all_count(store: Store) -> None:
+    run_id = _queue(store)
+    with store.begin() as tx:
+        lease = runs.lease_run(tx, "learner", 60, MAX_ATTEMPTS)
+        assert lease is not None
+        runs.set_snapshot(tx, run_id, lease.fence, "abc", 7, ["fb-1", "fb-2", "fb-1"], "v1")
+        runs.progress(tx, run_id, lease.fence, "train", 3, 9)
+        assert runs.heartbeat(tx, run_id, lease.fence, 60)
+        runs.finish_run(tx, run_id, lease.fence, "succeeded", "All gates passed.", "v2")
+    with store.read() as tx:
+        run = runs.get_run(tx, run_id)
+    assert run is not None
+    assert (run.state, run.phase, run.step, run.steps, run.adapter, run.parent, run.snapshot_hash) == (
+        "succeeded", "train", 3, 9, "v2", "v1", "abc",
+    )  # fmt: skip
+
+
+def test_feedback_says_which_adapters_learned_from_it(store: Store) -> None:
+    exchange_id = add_chat(store)
+    run_id = _queue(store)
+    lease = _lease(store)
+    assert lease is not None
+    with store.begin() as tx:
+        given = feedback.add_feedback(tx, "name:ada", Thumb(exchange_id=exchange_id, good=True))
+        later = feedback.add_feedback(tx, "name:ada", Thumb(exchange_id=exchange_id, good=False))
+        assert feedback.stats(tx).since_last_run == 2
+        position = feedback.last_position(tx) - 1
+        runs.set_snapshot(tx, run_id, lease.fence, "abc", position, [given.id], None)
+        runs.finish_run(tx, run_id, lease.fence, "succeeded", "All gates passed.", "v12")
+    with store.read() as tx:
+        learned = {stored.id: stored.learned_in for stored in feedback.list_feedback(tx, "name:ada")}
+        assert learned == {given.id: ("v12",), later.id: ()}
+        assert runs.last_learned_position(tx) == position
+        assert feedback.stats(tx).since_last_run == 1
+
+
+def test_a_failed_or_cancelled_run_learned_nothing(store: Store) -> None:
+    failed, cancelled = _queue(store), _queue(store)
+    lease = _lease(store)
+    assert lease is not None
+    with store.begin() as tx:
+        runs.set_snapshot(tx, failed, lease.fence, "abc", 5, [], None)
+        runs.finish_run(tx, failed, lease.fence, "failed", "No memory.")
+        runs.cancel_run(tx, cancelled)
+        assert runs.last_learned_position(tx) == 0
+
+
+def test_an_unknown_run_is_not_found(store: Store) -> None:
+    with store.begin() as tx:
+        assert runs.get_run(tx, "run-x") is None
+        assert not runs.heartbeat(tx, "run-x", 1, 10)
+        with pytest.raises(NotFound, match="no run 'run-x'"):
+            runs.cancel_run(tx, "run-x")
+        with pytest.raises(LeaseLost):
+            runs.progress(tx, "run-x", 1, "train", 1, 1)
+
+
+def test_runs_are_listed_newest_first_page_by_page(store: Store) -> None:
+    made = [_queue(store) for _ in range(5)]
+    with store.read() as tx:
+        first = [run.id for run in runs.list_runs(tx, limit=2)]
+        rest = [run.id for run in runs.list_runs(tx, after=first[-1], limit=10)]
+    assert first + rest == made[::-1]
