@@ -67,7 +67,7 @@ def _load_model(
         return Llama(LlamaWeights(checkpoint, longest, dtype, device), arguments.merged_lora_bytes)
     from service.embedded.general import load_general  # it imports transformers, which takes seconds
 
-    return load_general(checkpoint, dtype, device)
+    return load_general(checkpoint, longest, dtype, device)
 
 
 def _device(name: str) -> torch.device:

@@ -44,7 +44,8 @@ class KvCache:
         self.tokens = tokens
         self.max_rows = max_rows
         self.max_length = max_length
-        self._arenas = [torch.empty(tokens * p.heads * p.dim, dtype=dtype, device=device) for p in planes]
+        # Zeros, because what is masked is still multiplied, by 0, and garbage may be NaN. The system maps them when used.
+        self._arenas = [torch.zeros(tokens * p.heads * p.dim, dtype=dtype, device=device) for p in planes]
         self.capacity = 0
         self.views: list[torch.Tensor] = []
         self._see(self._roomiest(max_rows) or min(max_length, ROW_STEP * 4))

@@ -149,7 +149,7 @@ class Llama:
             query, key = qkv[:, : shape.query_heads], qkv[:, shape.query_heads : shape.rotated_heads]
             query.copy_(F.rms_norm(query, size, query_norm, shape.norm_eps))
             key.copy_(F.rms_norm(key, size, key_norm, shape.norm_eps))
-        rotated = qkv[:, : shape.rotated_heads].unflatten(-1, (-1, 2))
+        rotated = qkv[:, : shape.rotated_heads].view(-1, shape.rotated_heads, shape.head_dim // 2, 2)
         if qkv.dtype == torch.float32:
             torch.view_as_complex(rotated).mul_(rotation)
         else:
