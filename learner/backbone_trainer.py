@@ -1,8 +1,8 @@
 """The part of a cycle that computes: the methods one after another on one backbone, then report, gates and probes.
 
-Corrections are learned first (supervised), then preferences, as in InstructGPT (arXiv 2203.02155); what the second moved
-away from the corrections is put right at the end. All continue the adapter that is live and are held to one anchor, the
-bare base. After each stage the weights are kept in the run's checkpoint folder, where a killed run goes on.
+Corrections are learned first (supervised), then preferences, as in InstructGPT (arXiv 2203.02155); what the second
+moved away from the corrections is put right at the end. All continue the adapter that is live and are held to one
+anchor, the bare base. After each stage the weights are kept in the run's checkpoint folder, where a killed run goes on.
 """
 
 from __future__ import annotations

@@ -1,0 +1,135 @@
+"""The service over HTTP, as anybody uses it; every request is counted, and so is every one that went wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+
+from service.errors import HoneError
+
+MOST_AT_ONCE = 16
+
+
+@dataclass
+class Counts:
+    """`failed`: answered with an error or not at all. `interrupted`: a stream that broke off before its end."""
+
+    requests: int = 0
+    failed: int = 0
+    interrupted: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def note(self, problem: str) -> None:
+        self.problems = [*self.problems, problem][-5:]
+
+
+class ServiceRefused(HoneError):
+    """An answer of the service that a simulation can't go on without."""
+
+    code, exit_code = "service_refused", 8
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One choice of an exchange. `logprobs`: natural, of each token, as sampled."""
+
+    exchange_id: str
+    index: int
+    text: str
+    logprobs: tuple[float, ...]
+    adapter: str
+
+
+class Client:
+    """Use as an async context manager. `key`: an operator's, for "learn now"; people go by `user` on loopback."""
+
+    def __init__(self, url: str, key: str | None) -> None:
+        self.counts = Counts()
+        self._operator = {"authorization": f"Bearer {key}"} if key else {}
+        self._local = httpx2.URL(url).host in ("127.0.0.1", "localhost", "::1")
+        self._room = asyncio.Semaphore(MOST_AT_ONCE)
+        limits = httpx2.Limits(max_connections=64)
+        self._http = httpx2.AsyncClient(base_url=url, timeout=httpx2.Timeout(120.0), limits=limits)
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def chat(self, model: str, prompt: str, user: str, **sampling: Any) -> list[Reply]:
+        """One exchange in a conversation of its own. Raises ServiceRefused."""
+        body = {"logprobs": True, **self._chat_body(model, prompt, user), **sampling}
+        answer = await self.call("POST", "/v1/chat/completions", body, user)
+        return [
+            Reply(
+                answer["id"],
+                choice["index"],
+                choice["message"]["content"] or "",
+                tuple(token["logprob"] for token in (choice.get("logprobs") or {}).get("content") or ()),
+                answer["system_fingerprint"],
+            )
+            for choice in answer["choices"]
+        ]
+
+    async def stream(self, model: str, prompt: str, user: str) -> bool:
+        """One streamed reply, read to its end; whether it came whole. Never raises: trouble is counted."""
+        body = {"stream": True, **self._chat_body(model, prompt, user)}
+        self.counts.requests += 1
+        began = finished = False
+        try:
+            async with self._http.stream(
+                "POST", "/v1/chat/completions", json=body, headers=self._headers(user)
+            ) as answer:
+                if answer.status_code != 200:
+                    self.counts.note(f"{answer.status_code} {(await answer.aread())[:200]!r}")
+                    self.counts.failed += 1
+                    return False
+                async for line in answer.aiter_lines():
+                    began = began or line.startswith("data: ")
+                    finished = finished or line == "data: [DONE]"
+                    if line.startswith('data: {"error"'):
+                        self.counts.note(line[:200])
+        except httpx2.HTTPError as error:
+            self.counts.note(f"{type(error).__name__}: {error}")
+        if not finished:
+            self.counts.interrupted += began
+            self.counts.failed += not began
+        return finished
+
+    async def call(self, method: str, path: str, body: Any = None, user: str | None = None) -> Any:
+        """One JSON request, as `user` or else as the operator. Raises ServiceRefused with the service's own words."""
+        self.counts.requests += 1
+        try:
+            async with self._room:
+                headers = self._headers(user) if user else self._operator
+                answer = await self._http.request(method, path, json=body, headers=headers)
+        except httpx2.HTTPError as error:
+            self.counts.failed += 1
+            self.counts.note(f"{type(error).__name__}: {error}")
+            raise ServiceRefused(f"{method} {path} failed: {type(error).__name__} {error}.") from error
+        if answer.status_code >= 400:
+            self.counts.failed += 1
+            self.counts.note(f"{answer.status_code} {answer.text[:200]}")
+            raise ServiceRefused(f"{method} {path} was answered {answer.status_code}: {_message(answer)}")
+        return answer.json()
+
+    def _headers(self, user: str) -> dict[str, str]:
+        return {"x-hone-user": user} if self._local else self._operator
+
+    def _chat_body(self, model: str, prompt: str, user: str) -> dict[str, Any]:
+        conversation = {"conversation_id": f"sim-{uuid.uuid4().hex}"}
+        messages = [{"role": "user", "content": prompt}]
+        return {"model": model, "messages": messages, "user": user, "hone": conversation}
+
+
+def _message(answer: httpx2.Response) -> str:
+    try:
+        return str(answer.json()["error"]["message"])
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return answer.text[:200]

@@ -1,0 +1,100 @@
+"""A service of one's own: `hone up` on a free port in a temporary home, stopped and swept away afterwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+
+from service.errors import EngineUnavailable
+from service.settings import load_settings
+from service.store.queries import keys
+from service.store.session import Store
+
+START_SECONDS = 120.0
+STOP_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class House:
+    url: str
+    operator_key: str
+    home: Path
+    process: subprocess.Popen[bytes]
+
+
+@contextmanager
+def own_house(settings: Mapping[str, str] | None = None, home: Path | None = None) -> Iterator[House]:
+    """A running service; `settings` are environment variables for it. Its learner begins only when told to.
+
+    Raises EngineUnavailable, with the end of its log, when it doesn't start.
+    """
+    with tempfile.TemporaryDirectory(prefix="hone-simulate-") as temporary:
+        place = home or Path(temporary)
+        place.mkdir(parents=True, exist_ok=True)
+        house = _start(place, dict(settings or {}))
+        try:
+            _wait_until_healthy(house)
+            yield house
+        finally:
+            _stop(house)
+
+
+def _start(home: Path, settings: dict[str, str]) -> House:
+    port = free_port()
+    environment = os.environ | {"HONE_LEARNER__AFTER_FEEDBACK": "0", "HONE_LEARNER__EVERY_MINUTES": "0"} | settings
+    environment |= {"HONE_HOME": str(home), "HONE_SERVER__PORT": str(port), "HONE_SERVER__HOST": "127.0.0.1"}
+    store = Store.open(load_settings(home, environment=environment).store_url)
+    with store.begin() as tx:
+        key = keys.create_key(tx, "operator", "simulate")
+    store.close()
+    with (home / "up.log").open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service.cli", "up"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    return House(f"http://127.0.0.1:{port}", key, home, process)
+
+
+def _wait_until_healthy(house: House) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and house.process.poll() is None:
+        try:
+            if httpx2.get(f"{house.url}/health", timeout=2.0).status_code == 200:
+                return
+        except httpx2.HTTPError:
+            pass
+        time.sleep(0.2)
+    said = (house.home / "up.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-5:]
+    raise EngineUnavailable(f"The service of the simulation didn't start: {' / '.join(said)}", "Try `hone up`.")
+
+
+def _stop(house: House) -> None:
+    if house.process.poll() is None:
+        house.process.terminate()
+        try:
+            house.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(house.process.pid, signal.SIGKILL)
+            house.process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,278 @@
+"""A simulation from beginning to end: measure the base, then rounds of feedback, learning and measuring."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from learner.pretrain.dialogue import is_held_out
+from learner.pretrain.questions import Prompt, draw_prompts, is_right, rephrase, untaught_facts
+from learner.simulate import measure
+from learner.simulate.client import Client, Counts, ServiceRefused
+from learner.simulate.house import own_house
+from learner.simulate.people import Tell, background_chat, give_comparisons, give_corrections
+from learner.simulate.show import draw_picture, show_table
+from learner.simulate.tastes import Taste, load_taste
+from service.errors import BadInput
+
+LOOK_SECONDS = 0.5
+RUN_SECONDS = 900.0
+SWAP_SECONDS = 60.0
+PROMPTS_PER_COMPARISON = 5
+"""How many prompts are ready for each comparison wanted: many pairs are ties, of which nothing is said."""
+OVER = ("succeeded", "rejected", "nothing_to_learn", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class Options:
+    """`url` None: a service of one's own. `key`: an operator's key for the service at `url`."""
+
+    taste: str
+    url: str | None = None
+    key: str | None = None
+    rounds: int = 3
+    comparisons: int = 100
+    seed: int = 0
+    as_json: bool = False
+    picture: Path | None = None
+    held_out: int = 200
+    questions: int = 400
+    settings: Mapping[str, str] = field(default_factory=dict)  # environment of one's own service
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is asked. No text stands in two of them."""
+
+    training: tuple[Prompt, ...]
+    held_out: tuple[Prompt, ...]
+    questions: tuple[Prompt, ...]
+
+
+def simulate(options: Options) -> int:
+    """`hone simulate`. Returns the exit code; raises HoneError."""
+    if options.rounds < 1 or options.comparisons < 1:
+        raise BadInput("A simulation has at least one round with one comparison.")
+    if options.url and not options.key:
+        raise BadInput(
+            "An operator's key is needed to say “learn now” to a running service.",
+            "Make one with `hone keys create --role operator` and hand it over with --key or HONE_KEY.",
+        )
+    taste = load_taste(options.taste)
+    started = time.monotonic()
+    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}")
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task("starting", total=1)
+
+        def tell(what: str, done: int, of: int) -> None:
+            bar.update(task, description=what, completed=done, total=max(of, 1))
+
+        house = own_house(options.settings) if options.url is None else nullcontext()
+        with house as own:
+            url, key = (own.url, own.operator_key) if own else (options.url, options.key)
+            rows, notes = asyncio.run(_simulate(options, taste, str(url), key, tell, bar.console.print))
+    seconds = round(time.monotonic() - started, 1)
+    picture = options.picture or Path(f"simulate-{taste.name.replace('/', '-').replace(':', '-')}.png")
+    draw_picture(taste.name, rows, picture)
+    if options.as_json:
+        sys.stdout.write(json.dumps({"taste": taste.name, "seconds": seconds, "rounds": rows}) + "\n")
+    else:
+        show_table(taste.name, rows, [*notes, f"Picture: {picture}"], seconds)
+    return 0
+
+
+async def _simulate(
+    options: Options, taste: Taste, url: str, key: str | None, tell: Tell, say: Callable[[str], None]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    async with Client(url, key) as client:
+        simulation = Simulation(client, options, taste, draw_material(taste, options), tell)
+        rows, notes = [await simulation.measure(0, "base")], list[str]()
+        for number in range(1, options.rounds + 1):
+            client.counts = Counts()
+            note = f"Round {number}: {await simulation.learn(number)}"
+            notes.append(note)
+            say(note)
+            rows.append(await simulation.measure(number, await simulation.live()))
+            if client.counts.problems:
+                notes.append(f"Round {number}, last problems: {'; '.join(client.counts.problems)}")
+    return rows, notes
+
+
+def draw_material(taste: Taste, options: Options) -> Material:
+    """Held-out prompts are of texts that the base's training kept out as well; questions come from everywhere."""
+    seed = 1_000 * options.seed
+    if taste.corrects:
+        facts = untaught_facts(seed)
+        held_out = [rephrase(fact, seed + 7) for fact in facts]
+        training = [fact for fact in facts if fact.text not in {one.text for one in held_out}]
+    else:
+        held_out = taste.draw(options.held_out, seed + 2, True)
+        wanted = options.rounds * options.comparisons * PROMPTS_PER_COMPARISON
+        training = _as_many_as_there_are(taste, wanted, seed + 3)
+    questions = _questions(options.questions, seed + 1, {prompt.text.lower() for prompt in held_out})
+    reserved = {prompt.text.lower() for prompt in (*held_out, *questions)}
+    kept = [
+        one for one in training if one.text.lower() not in reserved and (taste.corrects or not is_held_out(one.text))
+    ]
+    return Material(tuple(kept), tuple(held_out), tuple(questions))
+
+
+def _as_many_as_there_are(taste: Taste, wanted: int, seed: int) -> list[Prompt]:
+    """Some topics run out of different texts: people then ask what was asked before."""
+    while True:
+        try:
+            drawn = taste.draw(wanted, seed, False)
+            break
+        except ValueError:
+            wanted = wanted * 2 // 3
+    return drawn
+
+
+def _questions(count: int, seed: int, taken: set[str]) -> list[Prompt]:
+    """Questions with one right answer."""
+    found: dict[str, Prompt] = {}
+    for attempt in range(20):
+        for prompt in draw_prompts(2 * count, seed + 17 * attempt):
+            if prompt.answers and prompt.text.lower() not in taken and len(found) < count:
+                found.setdefault(prompt.text.lower(), prompt)
+        if len(found) >= count:
+            break
+    return list(found.values())
+
+
+class Simulation:
+    """One service, one taste, and what was measured of its base."""
+
+    def __init__(self, client: Client, options: Options, taste: Taste, material: Material, tell: Tell) -> None:
+        self._client, self._options, self._taste, self._tell = client, options, taste, tell
+        self._material = material
+        self._corrected: dict[str, Prompt] = {}
+        self._accuracy_base: float | None = None
+
+    async def learn(self, number: int) -> str:
+        """Feedback, "learn now", and the wait until what came of it is live. Returns what happened, in words."""
+        prompts = self._prompts_of_round(number)
+        async with background_chat(self._client, self._background(), self._options.seed + number):
+            await self._give_feedback(prompts)
+            run = await self._client.call("POST", "/v1/runs", {"method": "auto"})
+            run = await self._until_over(run["id"])
+            if run["state"] == "succeeded":
+                await self._until_live(run["adapter"])
+        return f"{run['state'].replace('_', ' ')}: {run['message']}"
+
+    async def measure(self, number: int, adapter: str) -> dict[str, Any]:
+        """One row of the table, of the adapter that is live now (or `base` against itself)."""
+        client, material, seed = self._client, self._material, 10_000 * (number + 1)
+        model = f"hone:{adapter}"
+        held_out = self._measured_prompts(number)
+        self._tell("asking the base", 0, 4)
+        base = await measure.answer(client, "hone:base", held_out, seed)
+        self._tell(f"asking {adapter}", 1, 4)
+        ours = await measure.answer(client, model, held_out, seed + 5_000)
+        self._tell("asking questions", 2, 4)
+        if self._accuracy_base is None:
+            self._accuracy_base = await measure.accuracy(client, "hone:base", material.questions)
+        right = self._accuracy_base
+        if adapter != "base":
+            right = await measure.accuracy(client, model, material.questions)
+        self._tell("measured", 4, 4)
+        prefer = self._by_rightness if self._taste.corrects else self._taste.prefer
+        won = measure.share_won(prefer, held_out, ours.replies, base.replies)
+        texts = [reply.text for reply in ours.replies]
+        row = {
+            "round": number,
+            "adapter": adapter,
+            "share_won": round(won.share, 4),
+            "share_won_low": round(won.low, 4),
+            "share_won_high": round(won.high, 4),
+            "ties": won.ties,
+            "accuracy": round(right, 4),
+            "accuracy_base": round(self._accuracy_base, 4),
+            "fluency": round(ours.base_mean - base.base_mean, 4),
+            "empty": sum(not text.strip() for text in texts),
+            "mean_length": round(measure.mean_length(texts), 2),
+            "distinct_2": round(measure.distinct_2(texts), 4),
+            "kl_per_token": round(ours.kl_per_token, 4),
+        }
+        row |= await self._taught(model) if self._taste.corrects else {}
+        counts = client.counts
+        return row | {"requests": counts.requests, "failed": counts.failed, "interrupted": counts.interrupted}
+
+    async def live(self) -> str:
+        return str((await self._client.call("GET", "/v1/serving"))["live"])
+
+    async def _give_feedback(self, prompts: Sequence[Prompt]) -> None:
+        wanted = self._options.comparisons
+        if self._taste.corrects:
+            for prompt in await give_corrections(self._client, prompts, wanted, self._tell):
+                self._corrected[prompt.text] = prompt
+        else:
+            given = await give_comparisons(self._client, self._taste, prompts, wanted, self._tell)
+            if not given:
+                raise BadInput(f"The taste {self._taste.name} likes all replies the same.", "It can't be learned.")
+
+    async def _taught(self, model: str) -> dict[str, Any]:
+        """How many of the corrected facts are answered right now, asked as they were corrected and in other words."""
+        facts = list(self._corrected.values())
+        again = await measure.answered_right(self._client, model, facts)
+        reworded = [rephrase(fact, self._options.seed + 99) for fact in facts]
+        other = await measure.answered_right(self._client, model, reworded)
+        return {"corrected": len(facts), "corrected_right": sum(again), "corrected_right_reworded": sum(other)}
+
+    async def _until_over(self, run_id: str) -> dict[str, Any]:
+        deadline = time.monotonic() + RUN_SECONDS
+        while time.monotonic() < deadline:
+            run: dict[str, Any] = await self._client.call("GET", f"/v1/runs/{run_id}")
+            if run["state"] in OVER:
+                return run
+            self._tell(f"learning: {run['phase'] or run['state']}", run["step"], run["steps"])
+            await asyncio.sleep(LOOK_SECONDS)
+        raise ServiceRefused(f"Run {run_id} was not over after {RUN_SECONDS:.0f} s.", "Is a learner running?")
+
+    async def _until_live(self, adapter: str) -> None:
+        deadline = time.monotonic() + SWAP_SECONDS
+        while time.monotonic() < deadline:
+            serving = await self._client.call("GET", "/v1/serving")
+            if serving["live"] == adapter:
+                return
+            if serving["requested"] != adapter:
+                break  # the rollout refused it, or an operator waits
+            await asyncio.sleep(LOOK_SECONDS / 5)
+        view = await self._client.call("GET", f"/v1/adapters/{adapter}")
+        raise ServiceRefused(f"{adapter} did not go live: it is {view['state']}. {view['reason']}")
+
+    def _prompts_of_round(self, number: int) -> Sequence[Prompt]:
+        """A share of the training prompts of its own for each round; facts are asked again every round."""
+        if self._taste.corrects:
+            return self._material.training
+        prompts, rounds = self._material.training, self._options.rounds
+        size = len(prompts) // rounds
+        return prompts[size * (number - 1) : size * number]
+
+    def _background(self) -> Sequence[Prompt]:
+        return [prompt for prompt in draw_prompts(100, self._options.seed + 5) if self._may_be_trained_on(prompt)]
+
+    def _may_be_trained_on(self, prompt: Prompt) -> bool:
+        reserved = {one.text.lower() for one in (*self._material.held_out, *self._material.questions)}
+        return not is_held_out(prompt.text) and prompt.text.lower() not in reserved
+
+    def _measured_prompts(self, number: int) -> Sequence[Prompt]:
+        """Of taught facts those that were corrected, in other words; before the first correction all of them."""
+        if not self._taste.corrects or not self._corrected:
+            return self._material.held_out
+        answers = {prompt.answers for prompt in self._corrected.values()}
+        return [prompt for prompt in self._material.held_out if prompt.answers in answers]
+
+    def _by_rightness(self, text: str, a: str, b: str) -> float:
+        prompt = next(prompt for prompt in self._material.held_out if prompt.text == text)
+        return float(is_right(prompt, a)) - float(is_right(prompt, b))

@@ -1,0 +1,61 @@
+"""The table and the picture of a simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+PERCENT = ("share_won", "share_won_low", "share_won_high", "accuracy", "accuracy_base")
+
+
+def show_table(taste: str, rows: Sequence[dict[str, Any]], notes: Sequence[str], seconds: float) -> None:
+    table = Table(title=f"taste {taste}, {seconds:.0f} s", caption="share won: held-out comparisons against the base")
+    heads = ["round", "adapter", "won", "95 %", "ties", "accuracy", "base's", "fluency", "empty", "words", "distinct-2"]
+    for head in [*heads, "KL/token", "requests", "failed", "broken"]:
+        table.add_column(head, justify="left" if head == "adapter" else "right")
+    for row in rows:
+        interval = f"{row['share_won_low']:.0%}–{row['share_won_high']:.0%}"
+        table.add_row(
+            str(row["round"]), row["adapter"], f"{row['share_won']:.1%}", interval, str(row["ties"]),
+            f"{row['accuracy']:.1%}", f"{row['accuracy_base']:.1%}", f"{row['fluency']:+.3f}", str(row["empty"]),
+            f"{row['mean_length']:.1f}", f"{row['distinct_2']:.3f}", f"{row['kl_per_token']:.3f}",
+            str(row["requests"]), str(row["failed"]), str(row["interrupted"]),
+        )  # fmt: skip
+    console = Console(width=max(Console().width, 150))
+    console.print(table)
+    for note in notes:
+        console.print(note, highlight=False)
+
+
+def draw_picture(taste: str, rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """What was won, and beside it what it cost."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    numbers = [row["round"] for row in rows]
+    figure, (won, kept, cost) = pyplot.subplots(1, 3, figsize=(13, 4), constrained_layout=True)
+    shares = [100 * row["share_won"] for row in rows]
+    below = [100 * (row["share_won"] - row["share_won_low"]) for row in rows]
+    above = [100 * (row["share_won_high"] - row["share_won"]) for row in rows]
+    won.errorbar(numbers, shares, yerr=[below, above], marker="o", capsize=4)
+    won.axhline(50, color="grey", linewidth=0.8, linestyle=":")
+    won.set(title=f"“{taste}”: share won against the base", ylabel="%", ylim=(0, 102))
+    kept.plot(numbers, [100 * row["accuracy"] for row in rows], marker="o", label="adapter")
+    kept.plot(numbers, [100 * row["accuracy_base"] for row in rows], linestyle=":", color="grey", label="base")
+    kept.set(title="right answers", ylabel="%", ylim=(0, 102))
+    kept.legend()
+    for key, label in (("fluency", "fluency, nats/token"), ("kl_per_token", "KL to the base, nats/token")):
+        cost.plot(numbers, [row[key] for row in rows], marker="o", label=label)
+    cost.axhline(-0.25, color="red", linewidth=0.8, linestyle=":", label="least fluency")
+    cost.set(title="what it cost")
+    cost.legend()
+    for axes in (won, kept, cost):
+        axes.set(xlabel="round", xticks=numbers)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
