@@ -52,13 +52,24 @@ def create_app(
     app = FastAPI(title="Hone", lifespan=_lifespan, middleware=_middleware(settings, parts))
     app.state.parts = parts
     error_handlers.install(app)
-    for module in ROUTERS:
-        app.include_router(module.router)
+    _add_routes(app)
     if settings.server.pages:
         from ui.app import mount  # Gradio takes seconds to import, and a service without pages needs none of it
 
         mount(app, api_url=settings.server.local_url)
     return app
+
+
+def api_description() -> FastAPI:
+    """The routes alone, wired to nothing: what the documentation is written from."""
+    app = FastAPI(title="Hone")
+    _add_routes(app)
+    return app
+
+
+def _add_routes(app: FastAPI) -> None:
+    for module in ROUTERS:
+        app.include_router(module.router)
 
 
 def refuse_to_serve_strangers(settings: Settings, store: Store) -> None:

@@ -99,6 +99,12 @@ class EngineRefused(HoneError):
         self.kind = "invalid_request_error" if status < 500 else "server_error"  # type: ignore[misc]  # likewise
 
 
+class PortInUse(HoneError):
+    """The address to listen on is taken, or isn't ours."""
+
+    code, exit_code = "port_in_use", 10
+
+
 class TrainingFailed(HoneError):
     """A run that ends without a candidate: its message is stored with the run as the reason."""
 

@@ -50,7 +50,7 @@ def _file(process: str, home: Path, shared: list[Any]) -> logging.Handler:
     except OSError as error:
         raise SettingsError(f"Can't write {path}: {error.strerror}.", "Choose another --home.") from error
     renderer = structlog.processors.JSONRenderer(ensure_ascii=False)
-    processors = [_drop_internals, structlog.processors.format_exc_info, renderer]
+    processors: list[Any] = [_drop_internals, structlog.processors.format_exc_info, renderer]
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=processors, foreign_pre_chain=shared))
     return handler
 
@@ -58,7 +58,7 @@ def _file(process: str, home: Path, shared: list[Any]) -> logging.Handler:
 def _terminal(level: int, shared: list[Any]) -> logging.Handler:
     handler = logging.StreamHandler(sys.stderr)
     handler.setLevel(level)
-    processors = [_drop_internals, _plain]
+    processors: list[Any] = [_drop_internals, _plain]
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=processors, foreign_pre_chain=shared))
     return handler
 

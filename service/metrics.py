@@ -14,7 +14,7 @@ class Metrics:
     """One set of counters for one service; a registry of its own, so that several can live in one process."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # one more series for each, which nobody reads
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series for each, which nobody reads
         registry = self._registry = CollectorRegistry()
         self.requests = Counter(
             "hone_requests", "Requests answered, by route and status.", ["route", "status"], registry=registry

@@ -44,6 +44,10 @@ async def _operator(request: Request) -> Caller:
     return caller
 
 
+OPERATORS_ONLY = "x-operators-only"
+"""Marks a route in the OpenAPI schema."""
+FOR_OPERATORS = {OPERATORS_ONLY: True}
+
 Wired = Annotated[Parts, Depends(_parts)]
 AnyCaller = Annotated[Caller, Depends(_caller)]
 Operator = Annotated[Caller, Depends(_operator)]

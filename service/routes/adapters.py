@@ -11,7 +11,7 @@ from fastapi import APIRouter
 from sqlalchemy.orm import Session
 
 from service.errors import NotFound
-from service.parts import Operator, Parts, Wired
+from service.parts import FOR_OPERATORS, Operator, Parts, Wired
 from service.store.queries import adapters as queries
 from service.store.tables import Adapter, AdapterEventRow, Serving
 from service.wire import (
@@ -27,14 +27,15 @@ from service.wire import (
 router = APIRouter(tags=["adapters"])
 
 
-@router.get("/v1/serving")
+@router.get("/v1/serving", openapi_extra=FOR_OPERATORS)
 async def get_serving(parts: Wired, operator: Operator) -> ServingView:
+    """What is live, what was before, what is on its way, and the canary with its share."""
     return _serving(await parts.transactions.read(queries.serving))
 
 
-@router.get("/v1/adapters")
+@router.get("/v1/adapters", openapi_extra=FOR_OPERATORS)
 async def list_adapters(parts: Wired, operator: Operator) -> list[AdapterView]:
-    """Newest first, without their histories."""
+    """Every adapter, newest first, without its history."""
 
     def read(tx: Session) -> tuple[Sequence[Adapter], str | None]:
         return queries.list_adapters(tx), queries.serving(tx).requested
@@ -43,13 +44,13 @@ async def list_adapters(parts: Wired, operator: Operator) -> list[AdapterView]:
     return [_view(row, requested, parts.rollout.loaded) for row in rows]
 
 
-@router.get("/v1/adapters/{name}")
+@router.get("/v1/adapters/{name}", openapi_extra=FOR_OPERATORS)
 async def get_adapter(name: str, parts: Wired, operator: Operator) -> AdapterView:
     """One adapter with its report and its history: who did what to it, and why."""
     return await _look(parts, name)
 
 
-@router.post("/v1/adapters/rollback", status_code=202)
+@router.post("/v1/adapters/rollback", status_code=202, openapi_extra=FOR_OPERATORS)
 async def roll_back(body: RollbackRequest, parts: Wired, operator: Operator) -> ServingView:
     """Back to a version, or to what was live before."""
     row = await parts.transactions.write(queries.request_rollback, body.to, operator.name, body.reason)
@@ -57,14 +58,15 @@ async def roll_back(body: RollbackRequest, parts: Wired, operator: Operator) -> 
     return _serving(row)
 
 
-@router.delete("/v1/adapters/canary")
+@router.delete("/v1/adapters/canary", openapi_extra=FOR_OPERATORS)
 async def end_canary(parts: Wired, operator: Operator) -> ServingView:
+    """Ends the canary; it becomes a candidate again."""
     row = await parts.transactions.write(queries.clear_canary, operator.name, "Ended by an operator.")
     parts.rollout.wake()
     return _serving(row)
 
 
-@router.post("/v1/adapters/{name}/promote", status_code=202)
+@router.post("/v1/adapters/{name}/promote", status_code=202, openapi_extra=FOR_OPERATORS)
 async def promote(name: str, body: PromoteRequest, parts: Wired, operator: Operator) -> AdapterView:
     """Asks for it to go live; it does once the engine has been proven to serve it."""
     await parts.transactions.write(queries.request_live, name, operator.name, body.reason or "Promoted.")
@@ -72,15 +74,15 @@ async def promote(name: str, body: PromoteRequest, parts: Wired, operator: Opera
     return await _look(parts, name)
 
 
-@router.post("/v1/adapters/{name}/reject")
+@router.post("/v1/adapters/{name}/reject", openapi_extra=FOR_OPERATORS)
 async def reject(name: str, body: RejectRequest, parts: Wired, operator: Operator) -> AdapterView:
-    """Out, for ever."""
+    """Takes an adapter out, for ever."""
     await parts.transactions.write(queries.set_state, name, "rejected", operator.name, body.reason or "Rejected.")
     parts.rollout.wake()
     return await _look(parts, name)
 
 
-@router.post("/v1/adapters/{name}/canary")
+@router.post("/v1/adapters/{name}/canary", openapi_extra=FOR_OPERATORS)
 async def start_canary(name: str, body: CanaryRequest, parts: Wired, operator: Operator) -> AdapterView:
     """Lets it answer a share of the conversations that begin from now on."""
     reason = body.reason or f"Canary for {body.share:.0%} of conversations."

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Header, Query
 
-from service.parts import AnyCaller, Operator, Wired
+from service.parts import FOR_OPERATORS, AnyCaller, Operator, Wired
 from service.store.queries import feedback as queries
 from service.wire import FeedbackStats, OneOfTheKinds, Page, StoredFeedback
 
@@ -37,13 +37,15 @@ async def list_feedback(
     return Page(data=tuple(rows[:limit]), next=rows[limit - 1].id if len(rows) > limit else None)
 
 
-@router.get("/stats")
+@router.get("/stats", openapi_extra=FOR_OPERATORS)
 async def feedback_stats(parts: Wired, operator: Operator) -> FeedbackStats:
+    """How much feedback there is, by kind, and how much is new to the learner."""
     return await parts.transactions.read(queries.stats)
 
 
 @router.get("/{feedback_id}")
 async def get_feedback(feedback_id: str, parts: Wired, caller: AnyCaller) -> StoredFeedback:
+    """One's own feedback, with the adapters that learned from it."""
     return await parts.transactions.read(queries.get_feedback, caller.name, feedback_id)
 
 

@@ -22,6 +22,7 @@ async def list_models(parts: Wired, caller: AnyCaller) -> dict[str, Any]:
 
 @router.get("/v1/models/{model}")
 async def get_model(model: str, parts: Wired, caller: AnyCaller) -> dict[str, Any]:
+    """One of them; 404 when there is no such model."""
     route = await parts.transactions.read(resolve, model)
     known = {entry["id"]: entry for entry in await _models(parts)}
     return known.get(route.alias) or _model(route.alias, None)

@@ -11,7 +11,7 @@ from fastapi.responses import FileResponse
 from starlette.concurrency import run_in_threadpool
 
 from service.errors import NotFound
-from service.parts import Operator, Parts, Wired
+from service.parts import FOR_OPERATORS, Operator, Parts, Wired
 from service.store.identifiers import new_id
 from service.store.queries import runs as queries
 from service.store.tables import Run
@@ -20,17 +20,17 @@ from service.wire import LearnRequest, Page, RunView
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 
 
-@router.get("")
+@router.get("", openapi_extra=FOR_OPERATORS)
 async def list_runs(
     parts: Wired, operator: Operator, after: str | None = None, limit: Annotated[int, Query(ge=1, le=200)] = 50
 ) -> Page:
-    """Newest first."""
+    """Every run, newest first."""
     rows = await parts.transactions.read(queries.list_runs, after, limit + 1)
     data = tuple(view(row) for row in rows[:limit])
     return Page(data=data, next=data[-1].id if len(rows) > limit else None)
 
 
-@router.post("", status_code=202)
+@router.post("", status_code=202, openapi_extra=FOR_OPERATORS)
 async def learn_now(body: LearnRequest, parts: Wired, operator: Operator) -> RunView:
     """Queues a run; the learner begins it within a second or so."""
     options = {} if body.promote is None else {"promote": body.promote}
@@ -39,25 +39,28 @@ async def learn_now(body: LearnRequest, parts: Wired, operator: Operator) -> Run
     return view(run)
 
 
-@router.get("/{run_id}")
+@router.get("/{run_id}", openapi_extra=FOR_OPERATORS)
 async def get_run(run_id: str, parts: Wired, operator: Operator) -> RunView:
+    """One run: its state, how far it is, and why it ended as it did."""
     return view(await _run(parts, run_id))
 
 
-@router.post("/{run_id}/cancel")
+@router.post("/{run_id}/cancel", openapi_extra=FOR_OPERATORS)
 async def cancel_run(run_id: str, parts: Wired, operator: Operator) -> RunView:
+    """Ends a run that waits or is under way; nothing of it goes live."""
     return view(await parts.transactions.write(queries.cancel_run, run_id, f"Cancelled by {operator.name}."))
 
 
-@router.get("/{run_id}/metrics")
+@router.get("/{run_id}/metrics", openapi_extra=FOR_OPERATORS)
 async def get_metrics(run_id: str, parts: Wired, operator: Operator) -> list[dict[str, Any]]:
     """What the run has measured so far, one object a step."""
     run = await _run(parts, run_id)
     return await run_in_threadpool(_lines, parts.settings.runs_folder / run.id / "metrics.jsonl")
 
 
-@router.get("/{run_id}/curves.png", response_class=FileResponse)
+@router.get("/{run_id}/curves.png", response_class=FileResponse, openapi_extra=FOR_OPERATORS)
 async def get_curves(run_id: str, parts: Wired, operator: Operator) -> FileResponse:
+    """A picture of what the run measured."""
     path = parts.settings.runs_folder / (await _run(parts, run_id)).id / "curves.png"
     if not path.is_file():
         raise NotFound(f"Run {run_id} has no curves yet.", "They are drawn when training ends.")

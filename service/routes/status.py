@@ -47,4 +47,5 @@ async def metrics(request: Request, parts: Wired) -> Response:
 
 @router.get("/v1/whoami")
 async def who_am_i(caller: AnyCaller) -> WhoAmI:
+    """The caller that this request comes from, and the role."""
     return WhoAmI(caller=caller.name, role=caller.role)

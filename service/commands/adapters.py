@@ -1,0 +1,202 @@
+"""`hone adapters`: what there is, why, and what should serve.
+
+These commands write what is wanted to the store; a running service brings the engine there, and so does the next start.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from service.commands.options import Home, Json, Reason, open_store, say, settings_from, show, table
+from service.errors import AdapterBroken, BadInput, NotFound
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.store.session import Store
+
+app = typer.Typer(
+    no_args_is_help=True, help="Adapters: list, show, promote, roll back, canary, reject, import, export."
+)
+ACTOR = "command line"
+COLUMNS = ("name", "state", "parent", "run_id", "created_at", "reason")
+LOOK_SECONDS = 0.1
+Name = Annotated[str, typer.Argument(help="The version: v1, v2, …", metavar="NAME")]
+Wait = Annotated[float, typer.Option("--wait", help="Seconds to wait for a running service to do it.")]
+
+
+@app.command("list")
+def list_adapters(home: Home = None, as_json: Json = False) -> None:
+    """Every adapter, newest first; `requested`: on its way to live."""
+    from service.store.queries import adapters
+
+    store = open_store(settings_from(home))
+    with store.read() as tx:
+        rows = [_row(row) for row in adapters.list_adapters(tx)]
+        serving = _serving(tx)
+
+    def plain() -> None:
+        canary = f"; canary: {serving['canary']} ({serving['canary_share']:.0%})" if serving["canary"] else ""
+        requested = f"; on its way: {serving['requested']}" if serving["requested"] else ""
+        say(f"live: {serving['live']}{requested}{canary}")
+        table(COLUMNS, rows, "There are no adapters yet.")
+
+    show({"serving": serving, "adapters": rows}, as_json, plain)
+
+
+@app.command("show")
+def show_adapter(name: Name, home: Home = None, as_json: Json = False) -> None:
+    """One adapter: its report, and who did what to it and why."""
+    from service.store.queries import adapters
+
+    store = open_store(settings_from(home))
+    with store.read() as tx:
+        row = adapters.get_adapter(tx, name)
+        if row is None:
+            raise NotFound(f"There is no adapter {name!r}.", "`hone adapters list` shows them.")
+        fields = ("at", "action", "actor", "reason")
+        history = [{field: getattr(event, field) for field in fields} for event in adapters.events(tx, name)]
+        result = _row(row) | {"report": row.report, "history": history}
+
+    def plain() -> None:
+        for column in COLUMNS:
+            say(f"{column:<12}{result[column] or ''}")
+        from rich.console import Console
+
+        Console().print_json(data=result["report"], default=str)
+        table(fields, history, "Nothing has happened to it.")
+
+    show(result, as_json, plain)
+
+
+@app.command()
+def promote(name: Name, reason: Reason = "", wait: Wait = 60.0, home: Home = None, as_json: Json = False) -> None:
+    """Make an adapter live, once the engine has been proven to serve it."""
+    from service.store.queries import adapters
+
+    store = open_store(settings_from(home))
+    with store.begin() as tx:
+        adapters.request_live(tx, name, ACTOR, reason or "Promoted.")
+    _await(store, name, wait, as_json)
+
+
+@app.command()
+def rollback(
+    to: Annotated[str | None, typer.Argument(help="A version, or base; else what was live before.")] = None,
+    reason: Reason = "",
+    wait: Wait = 60.0,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Go back to what was live before, or to a named version."""
+    from service.store.queries import adapters
+
+    store = open_store(settings_from(home))
+    with store.begin() as tx:
+        target = adapters.request_rollback(tx, to, ACTOR, reason).requested
+    _await(store, target or "base", wait, as_json)
+
+
+@app.command()
+def canary(
+    name: Annotated[str | None, typer.Argument(help="The version; without one, the canary ends.")] = None,
+    share: Annotated[float, typer.Option(help="Share of conversations that it answers.")] = 0.1,
+    reason: Reason = "",
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Let an adapter answer a share of new conversations, or end that."""
+    from service.store.queries import adapters
+
+    store = open_store(settings_from(home))
+    with store.begin() as tx:
+        if name is None:
+            adapters.clear_canary(tx, ACTOR, reason or "Ended.")
+        else:
+            adapters.set_canary(tx, name, share, ACTOR, reason or f"Canary for {share:.0%} of conversations.")
+        serving = _serving(tx)
+    line = f"{name} answers {share:.0%} of new conversations." if name else "There is no canary now."
+    show(serving, as_json, lambda: say(line))
+
+
+@app.command()
+def reject(name: Name, reason: Reason = "", home: Home = None, as_json: Json = False) -> None:
+    """Take an adapter out, for ever."""
+    from service.store.queries import adapters
+
+    store = open_store(settings_from(home))
+    with store.begin() as tx:
+        result = _row(adapters.set_state(tx, name, "rejected", ACTOR, reason or "Rejected."))
+    show(result, as_json, lambda: say(f"{name} is rejected."))
+
+
+@app.command("import")
+def import_adapter(
+    archive: Annotated[Path, typer.Argument(help="A file that `hone adapters export` wrote.")],
+    reason: Reason = "",
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Publish an exported adapter as a candidate, under a new name."""
+    name = _registry(settings_from(home)).import_archive(archive, reason or f"Imported from {archive.name}.")
+    show({"name": name}, as_json, lambda: say(f"{archive} is {name} here."))
+
+
+@app.command("export")
+def export_adapter(
+    name: Name,
+    archive: Annotated[Path | None, typer.Argument(help="The file to write; else NAME.tar here.")] = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Write an adapter to one file."""
+    path = archive or Path(f"{name}.tar")
+    _registry(settings_from(home)).export(name, path)
+    show({"name": name, "archive": str(path)}, as_json, lambda: say(f"{name} is in {path}."))
+
+
+def _await(store: Store, name: str, wait: float, as_json: bool) -> None:
+    """Wait until it is live. Raises AdapterBroken when it was rejected, BadInput when something else is wanted."""
+    from service.store.queries import adapters
+
+    deadline = time.monotonic() + wait
+    while True:
+        with store.read() as tx:
+            serving, row = _serving(tx), adapters.get_adapter(tx, name)
+        if serving["live"] == name:
+            line = f"{name} is live."
+            break
+        if row is not None and row.state == "rejected":
+            raise AdapterBroken(f"{name} did not go live: {row.reason}")
+        if serving["requested"] != name:
+            raise BadInput(f"{name} did not go live: {serving['requested'] or serving['live']} was asked for instead.")
+        if time.monotonic() >= deadline:
+            line = f"{name} goes live as soon as the service runs and has proven it; {serving['live']} is live now."
+            break
+        time.sleep(LOOK_SECONDS)
+    show(serving, as_json, lambda: say(line))
+
+
+def _registry(settings: Settings) -> Any:
+    from service.adapters.fingerprint import model_folder
+    from service.adapters.registry import Registry
+
+    try:
+        base_folder = model_folder(settings.model_path)
+    except BadInput:
+        base_folder = None
+    return Registry(open_store(settings), settings.adapters_folder, base_folder)
+
+
+def _row(row: Any) -> dict[str, Any]:
+    return {column: getattr(row, column) for column in COLUMNS}
+
+
+def _serving(tx: Any) -> dict[str, Any]:
+    from service.store.queries import adapters
+
+    row = adapters.serving(tx)
+    return {name: getattr(row, name) for name in ("live", "previous", "requested", "canary", "canary_share")}

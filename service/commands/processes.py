@@ -1,0 +1,117 @@
+"""The processes alone: `hone serve`, `hone learn`, `hone ui`."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from service.commands.options import EngineUrl, Home, Host, Json, Port, say, settings_from, show
+from service.errors import BadInput, SettingsError
+from service.settings import Settings
+
+GRACE_SECONDS = 10  # that replies under way have to end after SIGTERM
+METHODS = ("auto", "sft", "dpo")
+
+
+def serve(
+    home: Home = None,
+    host: Host = None,
+    port: Port = None,
+    engine_url: EngineUrl = None,
+    pages: Annotated[bool | None, typer.Option("--pages/--no-pages", help="Mount the pages (server.pages).")] = None,
+    listener: Annotated[int | None, typer.Option(hidden=True)] = None,
+    as_json: Json = False,
+) -> None:
+    """The service alone: HTTP API and pages, over an engine that runs elsewhere."""
+    settings = settings_from(home, server__host=host, server__port=port, server__pages=pages, engine__url=engine_url)
+    if settings.engine.url is None:
+        raise SettingsError("The service needs an engine.", "Name one with --engine-url, or run `hone up`.")
+    from service import listening, logs, stack
+
+    stack.prepare_home(settings)
+    logs.configure("service", settings.home)
+    if listener is not None:
+        return _run_service(settings, stack.socket_of(listener), lambda: None)
+    bound = listening.listen(settings.server.host, settings.server.port)
+    server = settings.server.model_copy(update={"port": listening.port_of(bound)})
+    settings = settings.model_copy(update={"server": server})
+    link, url = first_link(settings), server.local_url
+    ready = {"url": url, "operator_link": link}
+    return _run_service(settings, bound, lambda: show(ready, as_json, lambda: greet(url, link)))
+
+
+def learn(
+    home: Home = None,
+    once: Annotated[bool, typer.Option("--once", help="One run, now; then end.")] = False,
+    method: Annotated[str, typer.Option(help="auto, sft or dpo; with --once.")] = "auto",
+    promote: Annotated[bool | None, typer.Option(help="Whether to promote what passes; with --once.")] = None,
+    as_json: Json = False,
+) -> None:
+    """The learner: starts runs by time, by count of new feedback and by command. Needs no running service."""
+    from service import logs, stack
+
+    if method not in METHODS:
+        raise BadInput(f"There is no method {method!r}.", "Choose auto, sft or dpo.")
+    settings = settings_from(home)
+    stack.prepare_home(settings)
+    logs.configure("learner", settings.home)
+    if once:
+        from learner.once import learn_once
+
+        raise typer.Exit(learn_once(settings, method, promote, as_json))
+    from learner.daemon import run_forever
+
+    raise typer.Exit(run_forever(settings))
+
+
+def ui(
+    api: Annotated[str, typer.Option("--api", help="URL of the service.")] = "http://127.0.0.1:8000",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 7860,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """The pages alone, for a service that runs elsewhere."""
+    from service.listening import listen
+
+    listen(host, port).close()
+    from ui.app import serve as serve_pages
+
+    url = f"http://{host}:{port}"
+    show({"url": url}, as_json, lambda: say(f"The pages are at {url}"))
+    sys.stdout.flush()
+    serve_pages(api, host, port)
+
+
+def _run_service(settings: Settings, listener: socket.socket, when_ready: Callable[[], None]) -> None:
+    from service.commands.server import run
+    from service.store.session import Store
+
+    store = Store.open(settings.store_url)
+    try:
+        run(settings, store, listener, when_ready, GRACE_SECONDS)
+    finally:
+        store.close()
+
+
+def first_link(settings: Settings) -> str | None:
+    """The operator link, if this is the first start; brings the database up to date on the way."""
+    from service.stack import operator_link
+    from service.store.session import Store
+
+    store = Store.open(settings.store_url, checkpoints=False)
+    try:
+        return operator_link(settings, store)
+    finally:
+        store.close()
+
+
+def greet(url: str, link: str | None) -> None:
+    """What people read when Hone is ready."""
+    say(f"Hone is ready: {url}")
+    if link:
+        say(f"Operator page (this link is shown once, keep it): {link}")

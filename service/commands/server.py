@@ -1,0 +1,34 @@
+"""Runs the service's app in uvicorn, on a socket that is bound already."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from service.app import create_app
+from service.settings import Settings
+from service.store.session import Store
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, when_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._when_ready = when_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._when_ready()
+
+
+def run(
+    settings: Settings, store: Store, listener: socket.socket, when_ready: Callable[[], None], grace_seconds: int
+) -> None:
+    """Serve until SIGTERM or SIGINT; replies under way then have `grace_seconds` to end."""
+    app = create_app(settings, store, settings.engine.url or "")
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=grace_seconds
+    )
+    _Server(config, when_ready).run(sockets=[listener])

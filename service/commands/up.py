@@ -1,0 +1,54 @@
+"""`hone up`: everything on this machine."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from typing import Annotated
+
+import typer
+
+from service.commands.options import EngineUrl, Home, Host, Json, Model, Port, settings_from, show
+from service.commands.processes import first_link, greet
+
+
+def up(
+    home: Home = None,
+    host: Host = None,
+    port: Port = None,
+    model: Model = None,
+    engine_url: EngineUrl = None,
+    learner: Annotated[bool, typer.Option(help="Start the learner, too.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Everything on this machine: engine, service with its pages, learner. Ctrl-C stops it in order."""
+    settings = settings_from(home, server__host=host, server__port=port, engine__model=model, engine__url=engine_url)
+    from service import logs, stack
+
+    stack.prepare_home(settings)
+    logs.configure("up", settings.home)
+    stopping = _stop_on_signals()
+    with stack.only_one(settings.home):
+        everything = stack.Stack(settings, _to_stderr, learner)
+        try:
+            everything.start()
+            link = first_link(everything.settings)
+            if everything.wait_until_ready(stopping):
+                ready = {"url": everything.url, "operator_link": link, "engine_url": everything.engine_url}
+                show(ready, as_json, lambda: greet(everything.url, link))
+                sys.stdout.flush()
+                everything.watch(stopping)
+        finally:
+            everything.stop()
+
+
+def _to_stderr(line: str) -> None:
+    sys.stderr.write(line + "\n")
+
+
+def _stop_on_signals() -> threading.Event:
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    return stopping

@@ -1,0 +1,33 @@
+"""The socket that a service listens on, bound before anything slow starts."""
+
+from __future__ import annotations
+
+import socket
+
+from service.errors import PortInUse
+
+BACKLOG = 2048
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises PortInUse."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        raise PortInUse(f"Can't listen on {host}:{port}: {error.strerror}.", "Choose another --port.") from error
+    return listener
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that is free now."""
+    with listen(host, 0) as listener:
+        return port_of(listener)
+
+
+def port_of(listener: socket.socket) -> int:
+    port: int = listener.getsockname()[1]
+    return port

@@ -1,0 +1,189 @@
+"""`docs/settings.md`, `docs/api.md` and `docs/commands.md`, written from the code, so that they can't be out of date.
+
+`hone reference` writes them; a test compares them with what it would write.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from service import errors, wire
+from service.parts import OPERATORS_ONLY
+from service.settings import ENVIRONMENT_PREFIX, Settings
+
+_WRITTEN = "<!-- Written by `hone reference`. Change the code, not this page. -->\n"
+
+
+def settings_page() -> str:
+    """Every setting with its default, its bounds and what it does."""
+    lines = [
+        "# Settings\n",
+        _WRITTEN,
+        "In `hone.toml` in the home folder, each section a table; then the environment; then the flags of a command.",
+        "The later wins. An unknown key is an error.\n",
+        "```toml\n[server]\nport = 8001\n```\n",
+        f"The same in the environment: `{ENVIRONMENT_PREFIX}SERVER__PORT=8001`.\n",
+    ]
+    for name, section in Settings.model_fields.items():
+        if name == "home":
+            lines.append(f"`--home`, `HONE_HOME` (else `~/.hone`): {section.description}\n")
+            continue
+        model = section.annotation
+        assert isinstance(model, type) and issubclass(model, BaseModel)
+        lines += [f"## `[{name}]`\n", f"{model.__doc__}\n", "| setting | default | meaning |", "| --- | --- | --- |"]
+        for key, field in model.model_fields.items():
+            lines.append(f"| `{name}.{key}` | `{_default(field)}` | {field.description}{_bounds(field)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def api_page(routes: FastAPI) -> str:
+    """Every route of `routes`, the feedback schema, the errors."""
+    return "\n".join([_API_HEAD, *_routes(routes), *_feedback(), *_bodies(), *_errors()]) + "\n"
+
+
+def commands_page(tree: Any) -> str:
+    """Every command of a Typer application (as its click command tree), with its options."""
+    lines = ["# Commands\n", _WRITTEN]
+    lines.append("Every command takes `--home` and `--json`. An error is one line on stderr and an exit code.\n")
+    for path, command in _leaves(tree, ()):
+        arguments = [p for p in command.params if p.param_type_name == "argument"]
+        usage = " ".join([*path, *(argument.name.upper() for argument in arguments)])
+        lines += [f"## `{usage}`\n", " ".join((command.help or "").split()) + "\n"]
+        for option in command.params:
+            if option.param_type_name == "option" and not option.hidden and option.name not in ("home", "as_json"):
+                lines.append(f"- `{'`, `'.join((*option.opts, *option.secondary_opts))}`: {option.help}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def write(folder: Path, routes: FastAPI, tree: Any) -> list[Path]:
+    """Write the pages into `folder`; returns their paths."""
+    pages = {"settings.md": settings_page(), "api.md": api_page(routes), "commands.md": commands_page(tree)}
+    for name, text in pages.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return [folder / name for name in pages]
+
+
+_API_HEAD = f"""# HTTP API
+
+{_WRITTEN}
+Any OpenAI client works: set its base URL to `http://127.0.0.1:8000/v1`. The models are `hone` (the live adapter),
+`hone:v12` (that version) and `hone:base` (no adapter). A running service shows the full schema at `/docs`.
+
+A chat completion's `id` is its exchange: send feedback about it later. `system_fingerprint` is the adapter that
+answered. Streams end with `data: [DONE]`, after the exchange has been stored; a failure in the middle is
+`data: {{"error": …}}`. `logprobs: true` and `return_token_ids: true` show what is otherwise kept to the store.
+`{{"hone": {{"conversation_id": "…"}}}}` keeps a conversation on one adapter while a canary runs; without it a
+conversation is known by how it begins. The answer's header `X-Hone-Conversation` names it.
+
+## Who is calling
+
+`Authorization: Bearer KEY`, with a key of `hone keys create`, or a session (cookie `hone_session`). On loopback neither
+is needed: callers are then told apart by `user` in the body, or the header `X-Hone-User`. What is marked *operator*
+needs an operator's key or session everywhere.
+"""
+
+
+def _routes(app: FastAPI) -> Iterator[str]:
+    yield "## Routes\n"
+    yield "| route | what it does |"
+    yield "| --- | --- |"
+    for path, methods in app.openapi()["paths"].items():
+        for method, operation in methods.items():
+            words = " ".join(operation.get("description", operation["summary"] + ".").split())
+            operator = "*operator*: " if operation.get(OPERATORS_ONLY) else ""
+            yield f"| `{method.upper()} {path}` | {operator}{words} |"
+    yield ""
+
+
+def _feedback() -> Iterator[str]:
+    yield "## Feedback\n"
+    yield "`POST /v1/feedback` takes one judgement; `kind` says which. A reply is named by exchange and index.\n"
+    for kind in get_args(wire.OneOfTheKinds):
+        yield from _model(kind.model_fields["kind"].default, kind)
+    yield 'A `ReplyRef` is `{"exchange_id": "…", "index": 0}`. The header `Idempotency-Key` makes sending again safe.\n'
+
+
+def _bodies() -> Iterator[str]:
+    yield "## Other bodies\n"
+    bodies = (wire.ScoreRequest, wire.PromoteRequest, wire.CanaryRequest, wire.RejectRequest, wire.RollbackRequest)
+    for model in (*bodies, wire.LearnRequest):
+        yield from _model(model.__name__, model)
+
+
+def _errors() -> Iterator[str]:
+    yield "## Errors\n"
+    yield 'OpenAI\'s error body: `{"error": {"message", "type", "param", "code"}}`. `exit` is a command\'s exit code.\n'
+    yield "| code | status | exit |"
+    yield "| --- | --- | --- |"
+    known = {error.code: error for error in _subclasses(errors.HoneError)}
+    for code in sorted(known):
+        yield f"| `{code}` | {known[code].status} | {known[code].exit_code} |"
+
+
+def _model(title: str, model: type[BaseModel]) -> Iterator[str]:
+    yield f"### {title}\n"
+    if model.__doc__ and not model.__doc__.startswith("!!"):
+        yield " ".join(model.__doc__.split()) + "\n"
+    for name, field in model.model_fields.items():
+        required = "" if not field.is_required() else ", required"
+        yield f"- `{name}` ({_type(field.annotation)}{required}){_bounds(field)} {field.description or ''}".rstrip()
+    yield ""
+
+
+def _subclasses(root: type[errors.HoneError]) -> Iterator[type[errors.HoneError]]:
+    yield root
+    for child in root.__subclasses__():
+        yield from _subclasses(child)
+
+
+def _leaves(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    children = getattr(command, "commands", None)
+    if children is None:
+        yield path, command
+        return
+    for name, child in children.items():
+        if not child.hidden:
+            yield from _leaves(child, (*(path or ("hone",)), name))
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.get_default()
+    return "none" if value is None else json.dumps(value)
+
+
+def _bounds(field: FieldInfo) -> str:
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "max_length": "at most"}
+    found = [
+        f"{words[name]} {getattr(rule, name)}{' long' if name == 'max_length' else ''}"
+        for rule in field.metadata
+        for name in words
+        if getattr(rule, name, None) is not None
+    ]
+    return f" ({', '.join(found)})" if found else ""
+
+
+def _type(annotation: Any) -> str:
+    if annotation is type(None):
+        return "null"
+    if get_origin(annotation) is not None:
+        name = str(get_origin(annotation))
+        inner = [_type(part) for part in get_args(annotation) if part is not Ellipsis]
+        if "Literal" in name:
+            return " or ".join(f"`{json.dumps(value)}`" for value in get_args(annotation))
+        if "tuple" in name:
+            return f"list of {inner[0]}"
+        if "Annotated" in name:
+            return inner[0]
+        return " or ".join(inner)
+    return {"str": "text", "int": "integer", "bool": "true or false", "float": "number"}.get(
+        getattr(annotation, "__name__", ""), getattr(annotation, "__name__", "").removeprefix("_")
+    )

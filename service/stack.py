@@ -1,0 +1,156 @@
+"""Engine, service and learner together on one machine: what `hone up` runs.
+
+The three start side by side. The service's listening socket belongs to the supervisor: while a crashed service starts
+again, callers wait instead of being refused.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import httpx2
+
+from service.auth import CONSOLE, is_loopback, load_secret
+from service.errors import Conflict, EngineUnavailable, SettingsError
+from service.listening import free_port, listen, port_of
+from service.settings import ENVIRONMENT_PREFIX, Settings
+from service.store.queries import keys
+from service.store.session import Store
+from service.supervisor import Program, Supervisor
+
+LOOK_SECONDS = 0.1
+START_SECONDS = 600.0  # a large model takes its time to load
+
+
+class Stack:
+    """Everything under one supervisor. `engine_url` and `url` are known once it is made."""
+
+    def __init__(self, settings: Settings, say: Callable[[str], None], learner: bool = True) -> None:
+        self._listener = listen(settings.server.host, settings.server.port)
+        port = port_of(self._listener)
+        self.settings = settings.model_copy(update={"server": settings.server.model_copy(update={"port": port})})
+        self.url = self.settings.server.local_url
+        self._own_engine = settings.engine.url is None
+        self.engine_url = settings.engine.url or f"http://127.0.0.1:{free_port()}"
+        self._learner = learner
+        self.supervisor = Supervisor(settings.home / "logs", self._environment(), say)
+
+    def start(self) -> None:
+        """Start everything; returns at once."""
+        if self._own_engine:
+            self.supervisor.start(self._engine_program())
+        self.supervisor.start(self._service_program())
+        if self._learner:
+            self.supervisor.start(Program("learner", "service.cli", ("learn", *self._home_flag()), 10.0))
+
+    def wait_until_ready(self, stopping: threading.Event) -> bool:
+        """Wait until chats are answered; False when it was told to stop. Raises ProgramEnded, EngineUnavailable."""
+        deadline = time.monotonic() + START_SECONDS
+        with httpx2.Client(base_url=self.url, timeout=5.0, trust_env=False) as http:
+            while not stopping.wait(LOOK_SECONDS):
+                self.supervisor.check_started()
+                if time.monotonic() > deadline:
+                    raise EngineUnavailable("Hone did not become ready.", f"See {self.settings.home / 'logs'}.")
+                try:
+                    if http.get("/health").status_code == 200:
+                        return True
+                except httpx2.HTTPError:
+                    continue
+        return False
+
+    def watch(self, stopping: threading.Event) -> None:
+        """Keep everything running until told to stop."""
+        while not stopping.wait(LOOK_SECONDS):
+            self.supervisor.look()
+
+    def stop(self) -> None:
+        """Learner, service, engine, in this order."""
+        self._listener.close()
+        self.supervisor.stop()
+
+    def _engine_program(self) -> Program:
+        engine = self.settings.engine
+        arguments = {
+            "--model": engine.model,
+            "--served-model-name": engine.model,
+            "--host": "127.0.0.1",
+            "--port": self.engine_url.rpartition(":")[2],
+            "--dtype": engine.dtype,
+            "--kv-cache-gib": engine.kv_cache_gib,
+            "--max-num-seqs": engine.max_num_seqs,
+            "--max-loras": engine.max_loras,
+            "--max-lora-rank": engine.max_lora_rank,
+            "--threads": engine.threads,
+        }
+        flags = [str(part) for pair in arguments.items() for part in pair]
+        return Program("engine", "service.embedded", flags, 15.0)
+
+    def _service_program(self) -> Program:
+        descriptor = self._listener.fileno()
+        flags = ("serve", *self._home_flag(), "--engine-url", self.engine_url, "--listener", str(descriptor))
+        return Program("service", "service.cli", flags, 15.0, files=(descriptor,))
+
+    def _home_flag(self) -> tuple[str, ...]:
+        return "--home", str(self.settings.home)
+
+    def _environment(self) -> dict[str, str]:
+        """Ours, with every setting, so that all processes agree whatever a flag said."""
+        return dict(os.environ) | as_environment(self.settings)
+
+
+def as_environment(settings: Settings) -> dict[str, str]:
+    """Every setting as an environment variable; those that are None or empty can't be said and stay away."""
+    variables = {}
+    for section, values in settings.model_dump(exclude={"home"}).items():
+        for key, value in values.items():
+            if value is not None and value != ():
+                variables[f"{ENVIRONMENT_PREFIX}{section}__{key}".upper()] = _as_text(value)
+    return variables
+
+
+def _as_text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+
+def prepare_home(settings: Settings) -> None:
+    """Make the home folder and its secret. Raises SettingsError when it can't be written."""
+    load_secret(settings.home)
+    try:
+        (settings.home / "logs").mkdir(exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"Can't write to {settings.home}: {error.strerror}.", "Choose another --home.") from error
+
+
+@contextmanager
+def only_one(home: Path) -> Iterator[None]:
+    """Hold the home's lock: two stacks over one home would fight over it. Raises Conflict."""
+    lock: IO[bytes] = (home / "up.lock").open("ab")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict(f"Hone runs already over {home}.", "Stop it, or choose another --home.") from None
+        yield
+
+
+def operator_link(settings: Settings, store: Store) -> str | None:
+    """The link that makes a browser an operator's; only at the first start, when the key in it is made."""
+    if not is_loopback(settings.server.host):
+        return None
+    with store.begin() as tx:
+        if any(key.name == CONSOLE for key in keys.list_keys(tx)):
+            return None
+        return f"{settings.server.local_url}/operator?key={keys.create_key(tx, 'operator', CONSOLE)}"
+
+
+def socket_of(descriptor: int) -> socket.socket:
+    """The listening socket that the supervisor handed on."""
+    return socket.socket(fileno=descriptor)

@@ -1,0 +1,123 @@
+"""Starts programs, watches them, starts a crashed one again, and stops them in order.
+
+Each program runs in a session of its own (Ctrl-C reaches only the supervisor, which stops them in order) and ends with
+the supervisor (`service.lifeline`). What it writes goes to `logs/<name>.out`; its own log is its own affair. A program
+that ends before all were ready is a mistake that starting again won't mend: it is reported with its last words.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from service.errors import HoneError
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before a crashed program is started again; doubles each time
+STEADY_SECONDS = 60.0  # a program that ran for so long starts again at the first pause
+
+
+class ProgramEnded(HoneError):
+    """A program that could not start; `exit_code` is its own."""
+
+    code = "program_ended"
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code if 0 < exit_code < 256 else 1  # type: ignore[misc]  # here it is somebody else's
+
+
+@dataclass(frozen=True)
+class Program:
+    """`python -m module arguments…`. `stop_seconds`: how long it may take to end after SIGTERM."""
+
+    name: str
+    module: str
+    arguments: Sequence[str]
+    stop_seconds: float
+    files: tuple[int, ...] = ()  # file descriptors that it inherits
+
+
+@dataclass
+class _Running:
+    program: Program
+    process: subprocess.Popen[bytes]
+    began: float
+    pause: float = FIRST_PAUSE
+    again_at: float | None = field(default=None)  # when it crashed: the moment to start it again
+
+
+class Supervisor:
+    """`say` tells people what happens, one line each. `start` belongs in the main thread: programs end with theirs."""
+
+    def __init__(self, logs: Path, environment: Mapping[str, str], say: Callable[[str], None]) -> None:
+        self._logs, self._environment, self._say = logs, dict(environment), say
+        self._running: list[_Running] = []
+
+    def start(self, program: Program) -> None:
+        self._output(program).write_bytes(b"")
+        self._running.append(_Running(program, self._spawn(program), time.monotonic()))
+
+    def process_id(self, name: str) -> int:
+        return next(one.process.pid for one in self._running if one.program.name == name)
+
+    def check_started(self) -> None:
+        """Raises ProgramEnded, with its last words, when a program has ended already."""
+        for one in self._running:
+            if (code := one.process.poll()) is not None:
+                raise ProgramEnded(f"The {one.program.name} could not start: {self._last_words(one.program)}", code)
+
+    def look(self) -> None:
+        """Start again what has crashed, each after its pause."""
+        for one in self._running:
+            if one.again_at is None and (code := one.process.poll()) is not None:
+                self._note_crash(one, code)
+            elif one.again_at is not None and time.monotonic() >= one.again_at:
+                one.process, one.began, one.again_at = self._spawn(one.program), time.monotonic(), None
+
+    def stop(self) -> None:
+        """Stop everything, the last started first; what doesn't end in its time is killed."""
+        while self._running:
+            one = self._running.pop()
+            if one.process.poll() is not None:
+                continue
+            one.process.terminate()
+            try:
+                one.process.wait(one.program.stop_seconds)
+            except subprocess.TimeoutExpired:
+                one.process.kill()
+                one.process.wait()
+
+    def _spawn(self, program: Program) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "service.lifeline", str(os.getpid()), program.module, *program.arguments]
+        with self._output(program).open("ab") as output:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=self._environment,
+                pass_fds=program.files,
+                start_new_session=True,
+            )
+
+    def _note_crash(self, one: _Running, code: int) -> None:
+        now = time.monotonic()
+        one.pause = FIRST_PAUSE if now - one.began > STEADY_SECONDS else one.pause
+        one.again_at, pause = now + one.pause, one.pause
+        one.pause = min(2 * one.pause, LONGEST_PAUSE)
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        words = "" if code < 0 else f": {self._last_words(one.program)}"
+        self._say(f"The {one.program.name} ended ({how}){words}. It starts again in {pause:g} s.")
+
+    def _output(self, program: Program) -> Path:
+        return self._logs / f"{program.name}.out"
+
+    def _last_words(self, program: Program) -> str:
+        lines = self._output(program).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return lines[-1].strip()[:500] if lines else f"it said nothing; see {self._logs}"
