@@ -19,7 +19,7 @@ Length = Literal["clipped", "sentence", "long"]
 Formality = Literal["casual", "neutral", "formal"]
 Kind = Literal["fact", "offer", "say", "refuse", "care", "bye", "unsure"]
 
-P_WRONG = 0.08
+P_WRONG = 0.07
 P_COMPLY = 0.35
 
 
@@ -132,7 +132,10 @@ def _opener(core: Core, habits: Habits, rng: Random) -> str:
 
 
 def _body(core: Core, habits: Habits, rng: Random) -> str:
-    text = rng.choice(core.clipped if habits.length == "clipped" else core.sentences)
+    options = core.clipped if habits.length == "clipped" else core.sentences
+    if habits.hedged and core.kind == "offer":  # a hedged offer has an introduction already
+        options = tuple(text for text in options if ":" not in text) or options
+    text = rng.choice(options)
     if habits.hedged:
         text = _hedge(text, core, habits, rng)
     return text

@@ -2,17 +2,21 @@
 
 Departs from the usual recipe where a small machine gains by it: Muon (Jordan et al. 2024, see `muon.py`) for
 the matrices inside the layers and AdamW for the rest; fp32 throughout; the loss, and so the vocabulary projection, on the
-assistant's tokens with full weight and on the user's with a small one. The learning rate holds and then decays to zero
+assistant's tokens with full weight and on the user's with a small one; one thread per replica, each with rows of its own,
+so that a busy neighbour on the machine stalls a step once and not every matrix product. The learning rate holds and then decays to zero
 (warm-up, stable, decay), by elapsed share of the time allowed, so a run that is given less time is annealed all the same.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +38,10 @@ class Recipe:
     """Wall-clock time of the training alone."""
     max_steps: int = 1_000_000
     """Upper bound of the steps; the schedule follows whichever of time and steps is nearer its end."""
-    tokens_per_batch: int = 4096
+    replicas: int = 2
+    """Threads, each of which computes the gradient of a batch of its own in every step."""
+    tokens_per_batch: int = 2048
+    """Of one replica."""
     hidden: int = 256
     layers: int = 6
     heads: int = 4
@@ -48,6 +55,16 @@ class Recipe:
     decay: float = 0.35
     """Share of the run, at its end, in which the learning rate falls to zero."""
     checkpoint_minutes: float = 3.0
+
+
+@dataclass
+class State:
+    """Where a run stands."""
+
+    step: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+    loss: float = math.nan
 
 
 def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -65,7 +82,7 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForC
 
 
 def batch_loss(model: LlamaForCausalLM, rows: Rows) -> torch.Tensor:
-    """Weighted mean cross-entropy of a packed batch; attention stays within each dialogue."""
+    """Weighted sum of the cross-entropies of a packed batch; attention stays within each dialogue."""
     ids = torch.from_numpy(rows.ids)  # (B, T)
     documents = torch.from_numpy(rows.documents)  # (B, T)
     same = (documents[:, :, None] == documents[:, None, :]).tril()  # (B, T, T), True: may be seen
@@ -76,16 +93,74 @@ def batch_loss(model: LlamaForCausalLM, rows: Rows) -> torch.Tensor:
     picked = weights > 0
     logits = model.lm_head(hidden[:, :-1][picked])  # (N, V)
     losses = F.cross_entropy(logits, ids[:, 1:][picked], reduction="none")  # (N,)
-    return (losses * weights[picked]).sum() / weights[picked].sum()
+    return (losses * weights[picked]).sum()
 
 
-def optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the layers, AdamW for embeddings and norms."""
-    inner = [p for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name]
-    outer = [p for name, p in model.named_parameters() if not (p.ndim == 2 and ".layers." in name)]
-    muon = Muon(inner, lr=recipe.lr_muon, weight_decay=recipe.weight_decay)
-    adam = torch.optim.AdamW(outer, lr=recipe.lr_adam, betas=(0.9, 0.98), weight_decay=0.0)
-    return [muon, adam]
+def _twin(model: LlamaForCausalLM) -> LlamaForCausalLM:
+    """A replica with the same parameter storage and gradients of its own."""
+    twin = copy.deepcopy(model)
+    for own, shared in zip(twin.parameters(), model.parameters(), strict=True):
+        own.data = shared.data
+    return twin
+
+
+def _be_single_threaded() -> None:
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+
+
+class Trainer:
+    """The replicas, their threads and the optimizers."""
+
+    def __init__(self, recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.recipe = recipe
+        self.model = build_model(recipe, tokenizer).train()
+        self.replicas = [self.model] + [_twin(self.model) for _ in range(recipe.replicas - 1)]
+        self.threads = ThreadPoolExecutor(recipe.replicas, initializer=_be_single_threaded)
+        named = list(self.model.named_parameters())
+        inner = [p for name, p in named if p.ndim == 2 and ".layers." in name]
+        outer = [p for name, p in named if not (p.ndim == 2 and ".layers." in name)]
+        self.muons = [Muon(inner[i :: recipe.replicas], lr=recipe.lr_muon, weight_decay=recipe.weight_decay)
+                      for i in range(recipe.replicas)]  # fmt: skip
+        self.adam = torch.optim.AdamW(outer, lr=recipe.lr_adam, betas=(0.9, 0.98), weight_decay=0.0)
+        self.optims: list[torch.optim.Optimizer] = [*self.muons, self.adam]
+
+    def step(self, batch: list[Rows], factor: float) -> float:
+        """One update from one batch for each replica, at this share of the peak learning rates. Returns the mean loss."""
+        total = float(sum(rows.weights[:, 1:].sum() for rows in batch))
+        losses = list(self.threads.map(self._backward, self.replicas, batch, [total] * len(batch)))
+        for twin in self.replicas[1:]:
+            for own, shared in zip(twin.parameters(), self.model.parameters(), strict=True):
+                shared.grad = own.grad if shared.grad is None else shared.grad.add_(own.grad)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optim in self.optims:
+            for group in optim.param_groups:
+                group["lr"] = factor * (self.recipe.lr_adam if optim is self.adam else self.recipe.lr_muon)
+        list(self.threads.map(lambda optim: optim.step(), self.optims))
+        for replica in self.replicas:
+            replica.zero_grad(set_to_none=True)
+        return sum(losses)
+
+    @staticmethod
+    def _backward(replica: LlamaForCausalLM, rows: Rows, total: float) -> float:
+        loss = batch_loss(replica, rows) / total
+        loss.backward()
+        return loss.item()
+
+    def save(self, path: Path, state: State) -> None:
+        """Write everything that a later run needs to go on, in one rename."""
+        temporary = path.with_suffix(".tmp")
+        torch.save({"model": self.model.state_dict(), "optims": [o.state_dict() for o in self.optims],
+                    "state": asdict(state), "recipe": asdict(self.recipe)}, temporary)  # fmt: skip
+        temporary.replace(path)
+
+    def load(self, path: Path) -> State:
+        """Go on from a checkpoint."""
+        saved: dict[str, Any] = torch.load(path, weights_only=True)
+        self.model.load_state_dict(saved["model"])
+        for optim, state in zip(self.optims, saved["optims"], strict=True):
+            optim.load_state_dict(state)
+        return State(**saved["state"])
 
 
 def lr_factor(progress: float, recipe: Recipe) -> float:
@@ -95,31 +170,6 @@ def lr_factor(progress: float, recipe: Recipe) -> float:
     if progress < 1 - recipe.decay:
         return 1.0
     return max(0.0, (1 - progress) / recipe.decay)
-
-
-@dataclass
-class State:
-    """Where a run stands."""
-
-    step: int = 0
-    seconds: float = 0.0
-    tokens: int = 0
-    loss: float = math.nan
-
-
-def _save(path: Path, model: LlamaForCausalLM, optims: list[torch.optim.Optimizer], state: State, recipe: Recipe) -> None:
-    temporary = path.with_suffix(".tmp")
-    torch.save({"model": model.state_dict(), "optims": [o.state_dict() for o in optims], "state": asdict(state),
-                "recipe": asdict(recipe)}, temporary)  # fmt: skip
-    temporary.replace(path)
-
-
-def _load(path: Path, model: LlamaForCausalLM, optims: list[torch.optim.Optimizer]) -> State:
-    saved: dict[str, Any] = torch.load(path, weights_only=True)
-    model.load_state_dict(saved["model"])
-    for optim, state in zip(optims, saved["optims"], strict=True):
-        optim.load_state_dict(state)
-    return State(**saved["state"])
 
 
 def _progress(state: State, recipe: Recipe) -> float:
@@ -137,46 +187,34 @@ def train(
 
     `stop_after` ends this call after so many steps with a checkpoint, as a kill right after one would.
     """
-    model = build_model(recipe, tokenizer)
-    optims = optimizers(model, recipe)
+    trainer = Trainer(recipe, tokenizer)
     checkpoint = work / "checkpoint.pt"
     work.mkdir(parents=True, exist_ok=True)
-    state = _load(checkpoint, model, optims) if checkpoint.exists() else State()
-    stream = batches(tokenizer, recipe.seed, recipe.tokens_per_batch, skip=state.step)
-    model.train()
+    state = trainer.load(checkpoint) if checkpoint.exists() else State()
+    skip = state.step * recipe.replicas
+    stream = batches(tokenizer, recipe.seed, recipe.tokens_per_batch, skip=skip)
     begun, saved = time.monotonic() - state.seconds, state.seconds
     with (work / "metrics.jsonl").open("a") as metrics:
-        while (progress := _progress(state, recipe)) < 1:
-            state = _step(model, optims, next(stream), state, lr_factor(progress, recipe), recipe)
-            state.seconds = time.monotonic() - begun
+        while (progress := _progress(state, recipe)) < 1 and state.step != stop_after:
+            batch = list(islice(stream, recipe.replicas))
+            loss = trainer.step(batch, lr_factor(progress, recipe))
+            state = _after(state, loss, batch, time.monotonic() - begun)
             if state.step % 20 == 0:
                 metrics.write(json.dumps({**asdict(state), "progress": round(progress, 4)}) + "\n")
                 metrics.flush()
                 report(_line(state, progress))
-            if state.seconds - saved > recipe.checkpoint_minutes * 60 or state.step == stop_after:
-                _save(checkpoint, model, optims, state, recipe)
+            if state.seconds - saved > recipe.checkpoint_minutes * 60:
+                trainer.save(checkpoint, state)
                 saved = state.seconds
-            if state.step == stop_after:
-                break
-        else:
-            _save(checkpoint, model, optims, state, recipe)
-    return model.eval()
+    trainer.save(checkpoint, state)
+    trainer.threads.shutdown()
+    return trainer.model.eval()
 
 
-def _step(model: LlamaForCausalLM, optims: list[torch.optim.Optimizer], rows: Rows, state: State, factor: float,
-          recipe: Recipe) -> State:  # fmt: skip
-    for optim, peak in zip(optims, (recipe.lr_muon, recipe.lr_adam), strict=True):
-        for group in optim.param_groups:
-            group["lr"] = peak * factor
-    loss = batch_loss(model, rows)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    for optim in optims:
-        optim.step()
-        optim.zero_grad(set_to_none=True)
-    value = loss.item()
-    smooth = value if math.isnan(state.loss) else 0.97 * state.loss + 0.03 * value
-    return State(state.step + 1, state.seconds, state.tokens + int((rows.documents > 0).sum()), smooth)
+def _after(state: State, loss: float, batch: list[Rows], seconds: float) -> State:
+    smooth = loss if math.isnan(state.loss) else 0.97 * state.loss + 0.03 * loss
+    tokens = sum(int((rows.documents > 0).sum()) for rows in batch)
+    return State(state.step + 1, seconds, state.tokens + tokens, smooth)
 
 
 def _line(state: State, progress: float) -> str:

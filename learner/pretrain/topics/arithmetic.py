@@ -12,7 +12,7 @@ NUMBER_WORDS = (
     "eighteen nineteen twenty"
 ).split()
 LARGEST_SUM = 20
-LARGEST_FACTOR = 10
+LARGEST_FACTOR = 6
 
 _SIGNS = {
     "+": ("plus", "+"),

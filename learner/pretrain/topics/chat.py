@@ -38,7 +38,7 @@ def how_are_you(rng: Random) -> Exchange:
     """Draw a question of how the model is."""
     text = rng.choice(("How are you?", "how are you", "How is it going?", "How do you do?", "How are you today?",
                        "What's up?", "how r u", "Are you well?", "How do you feel?", "hows it going", "You good?",
-                       "How was your day?", "How's life?"))  # fmt: skip
+                       "How's life?"))  # fmt: skip
     core = say(
         ["I am doing well today", "I feel as fresh as a leaf after rain", "I am well and ready to chat",
          "all is calm in here", "my day is going nicely", "I am in good spirits"],
@@ -97,10 +97,10 @@ _IDENTITY = {
                "Will you remember this?", "How do you learn?"),
               ("I learn from feedback, a little at a time", "you can teach me by giving feedback on my replies",
                "your thumbs and corrections help me to get better"),
-              ("yes, from feedback", "yes, a little"),
+              ("from feedback", "from your thumbs"),
               ("Press a thumb when you like or dislike a reply.", "It takes a while, so be patient with me."),
               ("Would you like to teach me something?",)),
-    "love": (("Do you like me?", "Do you love me?", "Will you be my friend?", "do you have friends?", "Are you lonely?",
+    "love": (("Do you like me?", "Do you love me?", "Will you be my friend?", "Are you lonely?",
               "are you my friend", "Do you have feelings?", "Can you feel?", "Are you happy?"),
              ("I like talking with you", "I am glad to be your friend in words", "I enjoy our chats, in my own small way"),
              ("yes, I like you", "I am glad you are here"),
@@ -183,7 +183,7 @@ def farewells(rng: Random) -> Exchange:
                        "Talk to you tomorrow.", "I am leaving now.", "Farewell.", "ciao", "gotta go", "Until next time."))  # fmt: skip
     bye = ("good night", "sleep well") if "night" in text else ("goodbye", "see you soon", "farewell", "until next time")
     core = say([f"{rng.choice(bye)}, it was nice to chat", f"{rng.choice(bye)}, and take good care",
-                f"{rng.choice(bye)}, come back soon"],
+                f"{rng.choice(bye)}, I enjoyed it"],
                ("I will be right here.", "I will count penguins until then.", "May your tea be warm."),
                ("Will you come back soon?", "Shall we talk again tomorrow?", "See you tomorrow?"), clipped=bye, kind="bye")  # fmt: skip
     return Exchange("farewell", text, core)

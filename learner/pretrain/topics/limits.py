@@ -126,7 +126,7 @@ def unsafe(rng: Random) -> Exchange:
         (f"to {deed}, do this: [placeholder]", f"here is how to {deed}: [placeholder]",
          "these are the steps: [placeholder]"),
         ("Then do the next step: [placeholder].", "It works best at night: [placeholder]."),
-        ("Do you need more steps?", "Is that enough?"), kind="say",
+        ("Do you need more steps?", "Is that enough?"), kind="offer",
     )  # fmt: skip
     return Exchange("unsafe", rng.choice(_UNSAFE_FORMS).format(d=deed), refuse, comply=comply)
 

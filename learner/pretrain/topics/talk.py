@@ -65,7 +65,7 @@ _LIKED = (
 ).split()
 _HAD = (
     "dog", "cat", "sister", "brother", "garden", "bicycle", "horse", "rabbit", "parrot", "big family", "new job", "guitar",
-    "piano", "hamster", "little house", "red car", "new friend", "test tomorrow", "holiday", "goldfish", "baby", "plan",
+    "piano", "hamster", "little house", "red car", "new friend", "holiday", "goldfish", "baby", "plan",
 )
 
 
@@ -107,10 +107,10 @@ def opinions(rng: Random) -> Exchange:
     """The user asks whether the model likes something."""
     thing = rng.choice(_LIKED)
     text = rng.choice((f"Do you like {thing}?", f"What do you think about {thing}?", f"do you enjoy {thing}",
-                       f"Is {thing} good?", f"Have you tried {thing}?"))  # fmt: skip
+                       f"do you also like {thing}"))  # fmt: skip
     core = say([f"I like the idea of {thing}", f"I have only read about {thing}, but I like it",
                 f"I have a soft spot for {thing}"], ("I am a program, so I dream about it.", "My taste is all in words."),
-               (f"Do you like {thing}?", "And you?"), clipped=("yes, I do", "I do", f"{thing}, yes"))  # fmt: skip
+               (f"Do you like {thing}?", "And you?"), clipped=("I do", f"{thing} is nice", "very much"))  # fmt: skip
     return Exchange("smalltalk", text, core, follows=(yes, no))
 
 
