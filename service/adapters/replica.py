@@ -168,6 +168,9 @@ class Replica:
         try:
             adapter, base, *rest = [await self._score(model, manifest) for model in (name, self._base, *others)]
         except EngineRefused as error:
+            if error.status == 404:
+                self.forget()
+                raise EngineUnavailable(f"The engine restarted while {name} was being proven.") from error
             raise NotServed(f"The engine refused to score the probes of {name}: {error.message}") from error
         verdict = judge(manifest.probes, adapter, base, dict(zip(others, rest, strict=True)), self._tolerance)
         if verdict.served:

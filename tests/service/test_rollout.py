@@ -1,0 +1,545 @@
+"""The rollout: whatever restarts, breaks or lies, the engine ends in the desired state or the store says why not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.adapters.manifest import BaseModelIdentity, Probe
+from service.adapters.proof import judge
+from service.adapters.registry import Registry
+from service.adapters.rollout import Rollout
+from service.errors import AdapterBroken, EngineUnavailable, NotFound
+from service.store.queries import adapters
+from service.store.tables import Adapter, Serving
+from tests.fixtures.adapters import MemoryEngine, provenance, write_source
+
+Body = Callable[[], Coroutine[Any, Any, None]]
+
+
+class House:
+    """A registry, an engine, and a service's rollout between them."""
+
+    def __init__(self, registry: Registry, source: Path) -> None:
+        self.registry, self.source = registry, source
+        self.engine = MemoryEngine()
+        self.rollout = self.start_service()
+
+    def start_service(self, **options: Any) -> Rollout:
+        settings = {"max_loras": self.engine.max_loras, "reconcile_seconds": 0.01} | options
+        self.rollout = Rollout(self.registry, self.engine, **settings)
+        return self.rollout
+
+    def publish(self, gain: float = 0.5, **changes: Any) -> str:
+        return self.registry.publish(self.source, provenance(gain, **changes), {}, "Passed every gate.")
+
+    def promote(self, name: str) -> None:
+        with self.registry.store.begin() as tx:
+            adapters.request_live(tx, name, "name:op", "Better.")
+
+    def canary(self, name: str) -> None:
+        with self.registry.store.begin() as tx:
+            adapters.set_canary(tx, name, 0.1, "name:op", "")
+
+    def roll_back(self, to: str | None = None) -> None:
+        with self.registry.store.begin() as tx:
+            adapters.request_rollback(tx, to, "name:op", "")
+
+    def reconcile(self) -> None:
+        asyncio.run(self.rollout.reconcile())
+
+    def go_live(self, gain: float = 0.5) -> str:
+        name = self.publish(gain)
+        self.promote(name)
+        self.reconcile()
+        assert self.serving().live == name
+        return name
+
+    def serving(self) -> Serving:
+        with self.registry.store.read() as tx:
+            return adapters.serving(tx)
+
+    def row(self, name: str) -> Adapter:
+        with self.registry.store.read() as tx:
+            row = adapters.get_adapter(tx, name)
+        assert row is not None
+        return row
+
+    def events(self, name: str) -> list[tuple[str, str]]:
+        with self.registry.store.read() as tx:
+            return [(event.action, event.reason) for event in adapters.events(tx, name)]
+
+    def break_folder(self, name: str) -> None:
+        (self.registry.folder / name / "adapter_model.safetensors").unlink()
+
+    def run(self, body: Body) -> None:
+        """Run the body beside the rollout's loop."""
+
+        async def both() -> None:
+            async with self.looping():
+                await body()
+
+        asyncio.run(asyncio.wait_for(both(), 30))
+
+    @asynccontextmanager
+    async def looping(self) -> AsyncIterator[None]:
+        loop = asyncio.create_task(self.rollout.run())
+        try:
+            yield
+        finally:
+            loop.cancel()
+            await asyncio.gather(loop, return_exceptions=True)
+
+    async def until(self, holds: Callable[[], bool], despite_bugs: bool = False) -> None:
+        while not holds():
+            assert despite_bugs or "bug" not in (self.rollout.problem or "")
+            await asyncio.sleep(0.002)
+
+
+@pytest.fixture
+def house(registry: Registry, source: Path) -> House:
+    return House(registry, source)
+
+
+def test_a_requested_adapter_is_loaded_proven_and_only_then_live(house: House) -> None:
+    name = house.publish()
+    house.reconcile()
+    assert house.engine.held == {}
+    house.promote(name)
+    house.reconcile()
+    desired = house.serving()
+    assert (desired.live, desired.requested) == (name, None)
+    assert house.engine.held == {name: str(house.registry.folder / name)}
+    assert house.rollout.loaded == {name}
+    assert house.row(name).reason.startswith("Better. Proved: engine and trainer agree within 0.0000 nats per token")
+
+
+def test_a_second_reconciliation_changes_nothing(house: House) -> None:
+    house.go_live()
+    calls = list(house.engine.calls)
+    house.reconcile()
+    assert house.engine.calls == calls
+
+
+def test_after_a_restart_of_the_engine_what_is_live_is_loaded_again(house: House) -> None:
+    name = house.go_live()
+    canary = house.publish()
+    house.canary(canary)
+    house.reconcile()
+    house.engine.restart()
+    house.reconcile()
+    assert house.engine.held.keys() == {name, canary}
+    assert house.rollout.loaded == {name, canary}
+
+
+def test_after_a_restart_of_the_service_everything_is_proven_again_and_nothing_reloaded(house: House) -> None:
+    name = house.go_live()
+    house.start_service()
+    assert house.rollout.loaded == frozenset()
+    house.reconcile()
+    assert house.rollout.loaded == {name}
+    assert house.engine.loads() == [name]
+
+
+def test_a_name_from_another_home_is_unloaded_before_ours_is_loaded(house: House) -> None:
+    name = house.publish()
+    house.engine.held[name] = "/another/home/adapters/v1"
+    house.promote(name)
+    house.reconcile()
+    assert house.engine.held == {name: str(house.registry.folder / name)}
+    assert house.serving().live == name
+
+
+def test_an_adapter_that_loads_and_changes_nothing_is_rejected(house: House) -> None:
+    live = house.go_live()
+    name = house.publish(gain=0.04)  # within the tolerance of the base: only the comparison with it can tell
+    house.engine.idle.add(name)
+    house.promote(name)
+    house.reconcile()
+    assert house.row(name).state == "rejected"
+    assert "answers like base" in house.row(name).reason
+    desired = house.serving()
+    assert (desired.live, desired.requested) == (live, None)
+    assert house.engine.held.keys() == {live}
+
+
+def test_an_adapter_that_is_served_otherwise_than_trained_is_rejected_with_the_figures(house: House) -> None:
+    name = house.publish(gain=0.5)
+    house.engine.idle.add(name)
+    house.promote(name)
+    house.reconcile()
+    assert house.row(name).state == "rejected"
+    assert "differ from the trainer's by 0.5000 nats per token, above rollout.probe_tolerance" in house.row(name).reason
+    assert house.engine.held == {}
+
+
+def test_a_broken_folder_is_rejected_by_the_name_of_the_file(house: House) -> None:
+    name = house.publish()
+    house.break_folder(name)
+    house.promote(name)
+    house.reconcile()
+    assert house.row(name).state == "rejected"
+    assert "adapter_model.safetensors is missing" in house.row(name).reason
+    assert house.serving().live == "base" and house.engine.calls == []
+
+
+def test_an_adapter_that_the_engine_refuses_is_rejected_in_the_engines_words(house: House) -> None:
+    name = house.publish()
+    house.engine.refuses[name] = (400, "rank 64 is above max_lora_rank 32")
+    house.promote(name)
+    house.reconcile()
+    assert house.row(name).state == "rejected"
+    assert "refused to load v1: rank 64 is above" in house.row(name).reason
+
+
+def test_an_adapter_trained_on_another_base_is_rejected(house: House) -> None:
+    name = house.publish(base=BaseModelIdentity(name="Qwen/Qwen3-0.6B", sha256="0" * 64))
+    house.promote(name)
+    house.start_service(base_sha256="1" * 64)
+    house.reconcile()
+    assert house.row(name).state == "rejected"
+    assert "another base model (Qwen/Qwen3-0.6B)" in house.row(name).reason
+
+
+@pytest.mark.parametrize("how", ["away", "not set up for adapters", "of another base"])
+def test_an_engine_at_fault_is_no_judgement_on_the_adapter(house: House, how: str) -> None:
+    name = house.publish()
+    house.promote(name)
+    if how == "away":
+        house.engine.away = True
+    elif how == "of another base":
+        house.engine.drift = 1.0
+    else:
+        house.engine.refuses[name] = (404, "Not Found")
+    for _ in range(3):
+        with pytest.raises(EngineUnavailable):
+            house.reconcile()
+    assert house.row(name).state == "candidate" and house.serving().requested == name
+    house.engine.away, house.engine.drift = False, 0.0
+    house.engine.refuses.clear()
+    house.reconcile()
+    assert house.serving().live == name
+
+
+def test_what_keeps_an_adapter_waiting_stands_once_in_its_history(house: House) -> None:
+    name = house.publish()
+    house.promote(name)
+    house.engine.refuses[name] = (404, "Not Found")
+
+    async def body() -> None:
+        await house.until(lambda: len(house.engine.loads()) >= 3)
+        assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" in (house.rollout.problem or "")
+        waiting = [reason for action, reason in house.events(name) if action == "waiting"]
+        assert len(waiting) == 1 and "Not Found" in waiting[0]
+        house.engine.refuses.clear()
+        house.rollout.wake()
+        await house.until(lambda: house.serving().live == name)
+        await house.until(lambda: house.rollout.problem is None)
+
+    house.run(body)
+
+
+def test_an_engine_that_comes_back_finds_its_adapters_again(house: House) -> None:
+    name = house.go_live()
+
+    async def body() -> None:
+        await house.until(lambda: house.rollout.loaded == {name})
+        house.engine.restart()
+        house.engine.away = True
+        await house.until(lambda: house.rollout.problem is not None)
+        assert house.rollout.loaded == frozenset()
+        house.engine.away = False
+        await house.until(lambda: house.rollout.loaded == {name})
+        assert house.engine.held.keys() == {name}
+
+    house.run(body)
+
+
+def test_waking_makes_a_promotion_wait_for_no_tick(house: House) -> None:
+    house.start_service(reconcile_seconds=3600.0)
+    name = house.publish()
+
+    async def body() -> None:
+        house.promote(name)
+        house.rollout.wake()
+        await house.until(lambda: house.serving().live == name)
+
+    house.run(body)
+
+
+def test_a_bug_in_one_round_does_not_end_the_loop(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, rounds = house.rollout.reconcile, []
+
+    async def reconcile() -> None:
+        rounds.append(1)
+        if len(rounds) == 1:
+            raise KeyError("a bug")
+        await whole()
+
+    monkeypatch.setattr(house.rollout, "reconcile", reconcile)
+    name = house.publish()
+    house.promote(name)
+
+    async def body() -> None:
+        await house.until(lambda: bool(rounds), despite_bugs=True)
+        house.rollout.wake()
+        await house.until(lambda: house.serving().live == name, despite_bugs=True)
+
+    house.run(body)
+
+
+def test_rolling_back_needs_no_load(house: House) -> None:
+    first, second = house.go_live(), house.go_live()
+    assert house.engine.loads() == [first, second]
+    house.roll_back()
+    house.reconcile()
+    assert house.serving().live == first
+    assert house.engine.loads() == [first, second]
+    house.roll_back("base")
+    house.reconcile()
+    assert house.serving().live == "base"
+
+
+def test_the_engine_never_holds_more_than_it_can(house: House) -> None:
+    made = [house.go_live() for _ in range(6)]
+    assert house.engine.most_held <= house.engine.max_loras
+    assert house.engine.held.keys() == set(made[-3:])  # live and two retired ones
+    house.start_service(keep_loaded=1)
+    house.reconcile()
+    assert house.engine.held.keys() == set(made[-2:])
+
+
+def test_what_others_loaded_is_left_alone_but_counted(house: House) -> None:
+    house.engine.held["sql-lora"] = "/theirs"
+    for _ in range(3):
+        house.go_live()
+    assert "sql-lora" in house.engine.held
+    assert house.engine.most_held <= house.engine.max_loras
+
+
+def test_when_the_live_folder_breaks_the_one_before_takes_over(house: House) -> None:
+    first, second = house.go_live(), house.go_live()
+    house.break_folder(second)
+    house.engine.restart()
+    house.reconcile()
+    assert (house.serving().live, house.row(second).state) == (first, "rejected")
+    assert "is missing" in house.row(second).reason
+    assert any("can't be served any more" in reason for action, reason in house.events(first) if action == "live")
+    house.break_folder(first)
+    house.engine.restart()
+    house.reconcile()
+    assert (house.serving().live, house.row(first).state) == ("base", "rejected")
+
+
+def test_a_live_adapter_that_this_engine_can_not_serve_is_put_aside_not_rejected(house: House) -> None:
+    first, second = house.go_live(), house.go_live()
+    house.engine.restart()
+    for name in (first, second):
+        house.engine.refuses[name] = (400, "rank 4 is above max_lora_rank 2")
+    house.reconcile()
+    assert house.serving().live == "base"
+    assert {house.row(first).state, house.row(second).state} == {"retired"}
+    house.promote(first)
+    house.reconcile()
+    assert house.row(first).state == "retired" and house.serving().requested is None
+    house.engine.refuses.clear()
+    house.promote(second)
+    house.reconcile()
+    assert house.serving().live == second
+
+
+def test_a_canary_is_loaded_too_and_rejected_when_it_can_not_be_proven(house: House) -> None:
+    live, good, bad = house.go_live(), house.publish(), house.publish()
+    house.canary(good)
+    house.reconcile()
+    assert house.rollout.loaded == {live, good}
+    house.engine.idle.add(bad)
+    house.canary(bad)
+    house.reconcile()
+    assert house.row(bad).state == "rejected" and house.serving().canary is None
+    assert house.serving().live == live
+
+
+def test_any_published_version_is_loaded_on_demand_and_held_while_in_use(house: House) -> None:
+    live = house.go_live()
+    versions = [house.publish() for _ in range(4)]
+
+    async def use(name: str, gone_on: asyncio.Event, go_on: asyncio.Event) -> None:
+        async with house.rollout.using(name):
+            gone_on.set()
+            await go_on.wait()
+            assert name in house.engine.held
+
+    async def body() -> None:
+        await house.rollout.reconcile()
+        go_on = asyncio.Event()
+        users = []
+        for name in versions[:2]:
+            started = asyncio.Event()
+            users.append(asyncio.create_task(use(name, started, go_on)))
+            await started.wait()
+        assert house.engine.held.keys() == {live, *versions[:2]}
+        with pytest.raises(EngineUnavailable, match="All 3 adapters that the engine can hold are in use"):
+            async with house.rollout.using(versions[2]):
+                pass
+        await house.rollout.reconcile()
+        assert house.engine.held.keys() == {live, *versions[:2]}
+        go_on.set()
+        await asyncio.gather(*users)
+        async with house.rollout.using(versions[2]), house.rollout.using(live), house.rollout.using("base"):
+            assert {live, versions[2]} <= house.engine.held.keys()
+
+    asyncio.run(body())
+    assert house.engine.most_held <= 3
+
+
+def test_requests_under_way_finish_on_the_adapter_they_began_with(house: House) -> None:
+    first = house.go_live()
+    house.start_service(keep_loaded=1)
+
+    async def body() -> None:
+        await house.rollout.reconcile()
+        async with house.rollout.using(first):
+            for _ in range(3):
+                name = house.publish()
+                house.promote(name)
+                await house.rollout.reconcile()
+                assert house.serving().live == name
+                assert first in house.engine.held
+        await house.rollout.reconcile()
+        assert first not in house.engine.held
+
+    asyncio.run(body())
+
+
+def test_using_an_adapter_restores_it_after_a_restart_of_the_engine(house: House) -> None:
+    name = house.go_live()
+    house.engine.restart()
+
+    async def body() -> None:
+        async with house.rollout.using(name):
+            assert name not in house.engine.held  # nothing has told the service yet
+        house.rollout.forget_loaded()
+        async with house.rollout.using(name):
+            assert name in house.engine.held
+
+    asyncio.run(body())
+
+
+def test_using_what_can_not_be_served_says_why(house: House) -> None:
+    name = house.publish()
+    house.break_folder(name)
+
+    async def use(what: str) -> None:
+        async with house.rollout.using(what):
+            pass
+
+    with pytest.raises(AdapterBroken, match="is missing"):
+        asyncio.run(use(name))
+    with pytest.raises(NotFound):
+        asyncio.run(use("v99"))
+    house.engine.away = True
+    with pytest.raises(EngineUnavailable):
+        asyncio.run(use(house.publish()))
+    assert house.row(name).state == "candidate"
+
+
+def test_a_request_that_changed_while_it_was_proven_flips_nothing(house: House) -> None:
+    first, second = house.publish(), house.publish()
+    house.promote(first)
+    whole = house.engine.score
+
+    async def score(*arguments: Any) -> Any:
+        if house.serving().requested == first:
+            house.promote(second)
+        return await whole(*arguments)
+
+    house.engine.score = score  # type: ignore[method-assign,assignment]  # the operator changes their mind in this moment
+    house.reconcile()
+    assert (house.serving().live, house.serving().requested) == ("base", second)
+    house.reconcile()
+    assert house.serving().live == second
+
+
+def test_an_engine_that_restarts_in_the_middle_of_the_proof_is_no_judgement_on_the_adapter(house: House) -> None:
+    live, name = house.go_live(), house.publish()
+    house.promote(name)
+    whole, restarts = house.engine.score, [name, live]
+
+    async def score(model: str, *arguments: Any) -> Any:
+        if restarts and model == restarts[0]:
+            restarts.pop(0)
+            house.engine.restart()
+        return await whole(model, *arguments)
+
+    house.engine.score = score  # type: ignore[method-assign,assignment]
+    for _ in range(2):
+        with pytest.raises(EngineUnavailable, match="restarted"):
+            house.reconcile()
+    house.reconcile()
+    assert house.serving().live == name and house.row(live).state == "retired"
+
+
+def test_another_service_at_the_same_engine_and_store_is_no_trouble(house: House) -> None:
+    one = house.rollout
+    other = house.start_service()
+    name = house.publish()
+    house.promote(name)
+
+    async def both() -> None:
+        await asyncio.gather(one.reconcile(), other.reconcile())
+        await asyncio.gather(one.reconcile(), other.reconcile())
+
+    asyncio.run(both())
+    assert house.serving().live == name
+    assert house.row(name).state == "live"
+    assert one.loaded == other.loaded == {name}
+
+
+_PROBES = (
+    Probe(prompt_token_ids=(1,), token_ids=(2, 3), logprobs=(-1.0, -2.0), base_logprobs=(-1.5, -2.5)),
+    Probe(prompt_token_ids=(1,), token_ids=(4,), logprobs=(-3.0,), base_logprobs=(-3.5,)),
+)
+_TRAINED, _BASE = ((-1.0, -2.0), (-3.0,)), ((-1.5, -2.5), (-3.5,))
+
+
+def _shifted(logprobs: tuple[tuple[float, ...], ...], by: float) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(value + by for value in reply) for reply in logprobs)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "base", "others", "served"),
+    [
+        (_TRAINED, _BASE, {}, True),
+        (_shifted(_TRAINED, 0.04), _shifted(_BASE, 0.04), {}, True),
+        (_shifted(_TRAINED, 0.06), _BASE, {}, False),  # too far from the trainer
+        (_TRAINED, _shifted(_BASE, 0.06), {}, False),  # another base
+        (_shifted(_TRAINED, 0.02), _BASE, {"v1": _shifted(_TRAINED, 0.02)}, False),  # it is v1 that answers
+        (_shifted(_TRAINED, 0.002), _BASE, {"v1": _shifted(_TRAINED, 0.02)}, True),
+        (_TRAINED, _BASE, {"v1": _TRAINED}, True),  # a twin of v1: nothing to tell apart
+        (_shifted(_TRAINED, float("nan")), _BASE, {}, False),
+        (_TRAINED, _shifted(_BASE, float("nan")), {}, False),
+    ],
+)
+def test_the_judge_wants_the_trainers_numbers_and_nobody_elses(
+    adapter: Any, base: Any, others: Any, served: bool
+) -> None:
+    assert judge(_PROBES, adapter, base, others, tolerance=0.05).served is served
+
+
+def test_noise_between_engine_and_trainer_is_not_taken_for_an_adapter_that_does_nothing() -> None:
+    """Trained hardly at all, on an engine that differs from the trainer by as much: there is nothing to tell apart."""
+    hardly = tuple(p.model_copy(update={"base_logprobs": tuple(v - 0.004 for v in p.logprobs)}) for p in _PROBES)
+    assert judge(hardly, _shifted(_TRAINED, 0.003), _shifted(_TRAINED, -0.001), {}, tolerance=0.05).served
+
+
+def test_adapters_of_all_kinds_of_sources_go_live_one_after_the_other(house: House, tmp_path: Path) -> None:
+    for seed in range(3):
+        house.source = write_source(tmp_path / f"source {seed}", seed=seed)
+        house.go_live(gain=0.1 * (seed + 1))
+    assert [house.row(f"v{number}").state for number in (1, 2, 3)] == ["retired", "retired", "live"]
