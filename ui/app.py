@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import gradio as gr
@@ -39,7 +40,8 @@ def mount(app: FastAPI, api_url: str) -> FastAPI:
     """Put the pages on the service's `app`: chat at `/`, operator at `/operator`.
 
     Call it last, since `/` takes every path that is left. Who may open which page is the service's to say, and so is
-    the cookie that names a browser: it has both before a request comes here.
+    the cookie that names a browser: its middleware does both before a request comes here. It has to have
+    CORSMiddleware, without which Gradio answers any origin, credentials and all.
     """
     return _with_pages(app, ServiceClient(api_url))
 
@@ -49,19 +51,30 @@ def create_app(api_url: str) -> FastAPI:
     app = FastAPI(title="Hone pages", docs_url=None, redoc_url=None, openapi_url=None)
     service = ServiceClient(api_url)
     app.add_middleware(BrowserSession, service=service)
+    app.add_middleware(CORSMiddleware, allow_origins=[])  # see `mount`
     return _with_pages(app, service)
 
 
 def _with_pages(app: FastAPI, service: ServiceClient) -> FastAPI:
-    if not any(middleware.cls == CORSMiddleware for middleware in app.user_middleware):
-        app.add_middleware(
-            CORSMiddleware, allow_origins=[]
-        )  # without one, Gradio answers any origin, credentials and all
     app.router.add_route("/operator", _to_operator_page, methods=["GET"], include_in_schema=False)
-    _mount_page(app, operator.build(service), "/operator")
-    _mount_page(app, chat.build(service), "/")
+    _in_a_loop(lambda: _mount_page(app, operator.build(service), "/operator"))
+    _in_a_loop(lambda: _mount_page(app, chat.build(service), "/"))
     _close_with(app, service)
     return app
+
+
+def _in_a_loop(act: Callable[[], None]) -> None:
+    """Do `act` with an event loop running: with none, Gradio opens loops of its own and never closes them."""
+
+    async def acting() -> None:
+        act()
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(acting())
+    else:
+        act()
 
 
 async def _to_operator_page(request: Request) -> RedirectResponse:

@@ -61,7 +61,6 @@ def build(service: ServiceClient) -> gr.Blocks:
         for name in ("open_shelf", "more", "close_shelf"):
             source = thread if name == "open_shelf" else drawer
             getattr(source, name)(getattr(page, name), shelf, drawer, trigger_mode="multiple", **quiet)
-        blocks.queue(default_concurrency_limit=None)
     return blocks
 
 

@@ -42,7 +42,6 @@ def build(service: ServiceClient) -> gr.Blocks:
                 getattr(source, name)(getattr(page, name), board, trigger_mode="multiple", **quiet)
         gr.Timer(EVERY).tick(page.look, board, trigger_mode="once", **quiet)
         blocks.load(page.look, board, **quiet)
-        blocks.queue(default_concurrency_limit=None)
     return blocks
 
 

@@ -303,8 +303,8 @@ def _operator_routes(app: FastAPI, fake: FakeService) -> None:
     async def act(request: Request, name: str, action: str) -> dict[str, Any]:
         fake.operator(request)
         body = await request.json()
-        fake.acted.append((action, {"name": name, **body}))
         chosen = adapter(name)
+        fake.acted.append((action, {"name": name, **body}))
         if action == "promote":
             go_live(name, body["reason"])
         elif action == "reject":

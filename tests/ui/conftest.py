@@ -1,0 +1,21 @@
+"""A running fake service, and the pages' client to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.ui.fake_service import FakeService
+from tests.ui.server import serving
+
+
+@pytest.fixture
+def fake() -> FakeService:
+    return FakeService()
+
+
+@pytest.fixture
+def api_url(fake: FakeService) -> Iterator[str]:
+    with serving(fake.app()) as url:
+        yield url

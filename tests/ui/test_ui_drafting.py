@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from tests.ui.fake_service import FakeService
+from tests.ui.test_ui_client import ANNA, using
+from ui.client import ServiceClient
+from ui.conversation import Conversation, Turn
+from ui.drafting import draft
+
+
+def talk_about(prompt: str, pair: bool = False) -> tuple[Conversation, Turn]:
+    turn = Turn(prompt, chosen=None if pair else 0, compared=(0, 1) if pair else None, side_by_side=pair)
+    return Conversation(turns=[turn]), turn
+
+
+def drafted(api_url: str, talk: Conversation, turn: Turn, count: int = 1, stop_after: int | None = None) -> list[str]:
+    """What the page would have drawn of the first draft, step by step."""
+
+    async def run(client: ServiceClient) -> list[str]:
+        seen: list[str] = []
+        async for _ in draft(client, ANNA, talk, turn, count):
+            seen.append(turn.replies[0].text if turn.replies else "")
+            if stop_after is not None and len(seen[-1]) >= stop_after and talk.stop is not None:
+                talk.stop.set()
+        return seen
+
+    return using(api_url, run)
+
+
+def test_a_draft_grows_on_the_page_and_ends_kept(fake: FakeService, api_url: str) -> None:
+    fake.pace = 0.01
+    talk, turn = talk_about("Hello")
+    seen = drafted(api_url, talk, turn)
+    assert seen[0] == "" and seen[-1] == fake.replies[0]
+    assert len(set(seen)) > 3 and seen == sorted(seen, key=len)
+    assert turn.replies[0].kept and not talk.busy and talk.id == "conv-1" and not turn.error
+
+
+def test_a_pair_is_one_exchange_with_two_replies(fake: FakeService, api_url: str) -> None:
+    talk, turn = talk_about("Hello", pair=True)
+    drafted(api_url, talk, turn, count=2)
+    assert [reply.text for reply in turn.replies] == list(fake.replies)
+    assert {reply.exchange_id for reply in turn.replies} == {"chatcmpl-1"}
+    assert turn.open and fake.asked[0]["n"] == 2
+
+
+def test_stopping_closes_the_stream_and_keeps_what_was_written(fake: FakeService, api_url: str) -> None:
+    fake.pace = 0.02
+    talk, turn = talk_about("Hello")
+    drafted(api_url, talk, turn, stop_after=4)
+    reply = turn.replies[0]
+    assert 4 <= len(reply.text) < len(fake.replies[0]) and reply.finish_reason == "stopped"
+    assert not reply.kept  # the service holds no such exchange: nothing can be said about it
+    assert not talk.busy and not turn.error
+    deadline = time.monotonic() + 10
+    while not fake.closed_streams and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert fake.closed_streams == 1
+
+
+def test_what_was_stopped_and_stored_can_be_judged(fake: FakeService, api_url: str) -> None:
+    fake.pace = 0.02
+    talk, turn = talk_about("Hello")
+    fake.owners["chatcmpl-1"] = "anna"
+    fake.exchanges["chatcmpl-1"] = {"replies": [{"index": 0, "text": "It is"}]}
+    drafted(api_url, talk, turn, stop_after=4)
+    assert turn.replies[0].finish_reason == "stopped" and turn.replies[0].kept
+
+
+def test_an_engine_that_is_away_leaves_an_error_and_no_reply(fake: FakeService, api_url: str) -> None:
+    fake.broken = "engine"
+    talk, turn = talk_about("Hello")
+    drafted(api_url, talk, turn)
+    assert turn.error.startswith("The engine is away") and not turn.replies and turn.reply is None
+    assert not talk.busy
+
+
+@pytest.mark.parametrize("broken", ["midway", "truncated"])
+def test_a_reply_that_breaks_off_stays_with_the_error(fake: FakeService, api_url: str, broken: str) -> None:
+    fake.broken = broken
+    talk, turn = talk_about("Hello")
+    drafted(api_url, talk, turn)
+    assert turn.error and turn.replies[0].text == fake.replies[0][:3]
+    assert turn.replies[0].finish_reason == "broken off" and not turn.replies[0].kept
+
+
+def test_a_pair_of_which_nothing_came_is_no_pair(fake: FakeService, api_url: str) -> None:
+    fake.broken = "engine"
+    talk, turn = talk_about("Hello", pair=True)
+    drafted(api_url, talk, turn, count=2)
+    assert not turn.side_by_side and not turn.open and turn.error
+
+
+def test_a_page_that_goes_away_stops_its_draft(fake: FakeService, api_url: str) -> None:
+    fake.pace = 0.02
+    talk, turn = talk_about("Hello")
+
+    async def leave(client: ServiceClient) -> None:
+        steps = draft(client, ANNA, talk, turn, 1)
+        async for _ in steps:
+            if turn.replies[0].text:
+                break
+        await steps.aclose()  # type: ignore[attr-defined]  # an async generator, as Gradio closes it
+
+    using(api_url, leave)
+    assert not talk.busy
+    assert asyncio.run(asyncio.sleep(0, result=turn.replies[0].finish_reason)) == "stopped"

@@ -1,0 +1,341 @@
+"""The pages' handlers, called as Gradio calls them: state, event, request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import gradio as gr
+import pytest
+from starlette.requests import Request
+
+from tests.ui.fake_service import OPERATOR, FakeService, fake_adapter, fake_run
+from tests.ui.test_ui_client import using
+from ui.board import Board
+from ui.chat import MAX_PROMPT, ChatPage
+from ui.client import ServiceClient
+from ui.conversation import Conversation
+from ui.operator import OperatorPage
+from ui.shelf import Shelf
+
+T = TypeVar("T")
+
+
+def request(session: str | None = "anna") -> gr.Request:
+    headers = [(b"cookie", f"hone_session={session}".encode())] if session else []
+    return gr.Request(Request({"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers}))
+
+
+def event(**data: Any) -> gr.EventData:
+    return gr.EventData(None, data)
+
+
+def on_chat(api_url: str, act: Callable[[ChatPage], Awaitable[T]]) -> T:
+    return using(api_url, lambda client: act(ChatPage(client)))
+
+
+def say(api_url: str, talk: Conversation, text: str, session: str | None = "anna", **data: Any) -> dict[str, Any]:
+    async def act(page: ChatPage) -> dict[str, Any]:
+        views = [view async for view in page.send(talk, event(text=text, **data), request(session))]
+        return views[-1]
+
+    return on_chat(api_url, act)
+
+
+def again(api_url: str, talk: Conversation) -> dict[str, Any]:
+    async def act(page: ChatPage) -> dict[str, Any]:
+        return [view async for view in page.retry(talk, event(), request())][-1]
+
+    return on_chat(api_url, act)
+
+
+def test_a_chat_goes_on_with_what_was_said(fake: FakeService, api_url: str) -> None:
+    talk = Conversation()
+    say(api_url, talk, "  One  ")
+    view = say(api_url, talk, "Two")
+    assert [turn["prompt"] for turn in view["turns"]] == ["One", "Two"] and not view["busy"]
+    assert [message["content"] for message in fake.asked[1]["messages"]] == ["One", fake.replies[0], "Two"]
+    assert fake.asked[1]["hone"]["conversation_id"] == talk.id == "conv-1"
+
+
+def test_a_browser_without_a_session_is_told_to_reload_and_nothing_is_asked(fake: FakeService, api_url: str) -> None:
+    view = say(api_url, Conversation(), "Hello", session=None)
+    assert "no session" in view["turns"][0]["error"] and not fake.asked
+
+
+@pytest.mark.parametrize("text", ["", "   \n", None, 7, ["x"]])
+def test_nothing_is_asked_for_an_empty_prompt(fake: FakeService, api_url: str, text: Any) -> None:
+    assert not say(api_url, Conversation(), text)["turns"] and not fake.asked
+
+
+def test_a_prompt_that_is_too_long_is_refused_with_its_length(fake: FakeService, api_url: str) -> None:
+    view = say(api_url, Conversation(), "x" * (MAX_PROMPT + 1))
+    assert "20,001 characters" in view["notice"]["text"] and not view["turns"] and not fake.asked
+
+
+def test_going_on_without_a_pick_says_nothing_about_the_pair(fake: FakeService, api_url: str) -> None:
+    talk = Conversation()
+    say(api_url, talk, "One", pair=True)
+    assert talk.turns[0].open
+    say(api_url, talk, "Two")
+    assert [message["content"] for message in fake.asked[1]["messages"]] == ["One", fake.replies[0], "Two"]
+    assert not fake.feedback
+
+
+def pick(api_url: str, talk: Conversation, verdict: str) -> dict[str, Any]:
+    told = event(turn=talk.turns[-1].key, verdict=verdict)
+    return on_chat(api_url, lambda page: page.pick(talk, told, request()))
+
+
+def test_the_picked_answer_goes_on(fake: FakeService, api_url: str) -> None:
+    talk = Conversation()
+    say(api_url, talk, "One", pair=True)
+    assert pick(api_url, talk, "b")["turns"][0]["verdict"] == "b"
+    say(api_url, talk, "Two")
+    assert fake.asked[1]["messages"][1]["content"] == fake.replies[1]
+    assert fake.feedback["fb-1"]["feedback"]["verdict"] == "b"
+
+
+def test_a_pick_can_be_skipped_or_undone(fake: FakeService, api_url: str) -> None:
+    talk = Conversation()
+    say(api_url, talk, "One", pair=True)
+    assert pick(api_url, talk, "skip")["turns"][0]["chosen"] == 0 and not fake.feedback
+    pick(api_url, talk, "b")
+    assert pick(api_url, talk, "undo")["turns"][0]["chosen"] is None
+    assert fake.feedback["fb-1"]["withdrawn"]
+
+
+def test_trying_again_keeps_both_replies_and_lets_them_be_compared(fake: FakeService, api_url: str) -> None:
+    talk = Conversation()
+    say(api_url, talk, "One")
+    turn = again(api_url, talk)["turns"][0]
+    assert [reply["text"] for reply in turn["replies"]] == list(fake.replies)
+    assert turn["chosen"] == 1 and turn["compared"] == (1, 0)
+    assert fake.asked[0]["messages"] == fake.asked[1]["messages"]
+    assert pick(api_url, talk, "b")["turns"][0]["chosen"] == 0  # the one before was better: it is back
+    told = fake.feedback["fb-1"]["feedback"]
+    assert (told["a"]["exchange_id"], told["b"]["exchange_id"]) == ("chatcmpl-2", "chatcmpl-1")
+
+
+def test_trying_again_after_an_error_makes_a_reply(fake: FakeService, api_url: str) -> None:
+    talk = Conversation()
+    fake.broken = "engine"
+    assert "away" in say(api_url, talk, "One")["turns"][0]["error"]
+    fake.broken = ""
+    turn = again(api_url, talk)["turns"][0]
+    assert turn["error"] == "" and turn["chosen"] == 0 and turn["compared"] is None
+
+
+def test_judging_through_the_page_reaches_the_service_and_its_errors_reach_the_person(
+    fake: FakeService, api_url: str
+) -> None:
+    talk = Conversation()
+    say(api_url, talk, "One")
+    key = talk.turns[0].replies[0].key
+    on_chat(api_url, lambda page: page.thumb(talk, event(reply=key, good=True), request()))
+    view = on_chat(api_url, lambda page: page.correct(talk, event(reply=key, text="Better."), request()))
+    assert view["turns"][0]["replies"][0]["text"] == "Better." and view["turns"][0]["replies"][0]["thumb"] is True
+    view = on_chat(api_url, lambda page: page.correct(talk, event(reply=key, text=fake.replies[0]), request()))
+    assert view["notice"]["tone"] == "error" and "equals the reply" in view["notice"]["text"]
+    view = on_chat(api_url, lambda page: page.thumb(talk, event(reply="gone", good=True), request()))
+    assert "no longer on this page" in view["notice"]["text"]
+
+
+def test_a_new_chat_is_another_conversation(fake: FakeService, api_url: str) -> None:
+    talk = Conversation()
+    say(api_url, talk, "One")
+    assert on_chat(api_url, lambda page: page.new_chat(talk))["turns"] == []
+    say(api_url, talk, "Two")
+    assert "hone" not in fake.asked[1] and len(fake.asked[1]["messages"]) == 1
+
+
+# ---- the shelf ----------------------------------------------------------------------------------------------------
+
+
+def test_the_shelf_shows_what_was_said_about_what_and_where_it_shipped(fake: FakeService, api_url: str) -> None:
+    talk, shelf = Conversation(), Shelf()
+    say(api_url, talk, "One", pair=True)
+    pick(api_url, talk, "a")
+    fake.feedback["fb-1"]["learned_in"] = ["v3"]
+    view = on_chat(api_url, lambda page: page.open_shelf(shelf, request()))
+    (item,) = view["items"]
+    assert view["shown"] and not view["more"] and item["learned_in"] == ["v3"]
+    assert item["prompt"] == "One" and item["replies"] == list(fake.replies) and item["adapter"] == "base"
+    others = on_chat(api_url, lambda page: page.open_shelf(Shelf(), request("bert")))
+    assert others["items"] == []
+
+
+def test_what_is_withdrawn_on_the_shelf_is_gone_from_the_chat(fake: FakeService, api_url: str) -> None:
+    talk, shelf = Conversation(), Shelf()
+    say(api_url, talk, "One")
+    told = event(reply=talk.turns[0].replies[0].key, good=True)
+    on_chat(api_url, lambda page: page.thumb(talk, told, request()))
+    on_chat(api_url, lambda page: page.open_shelf(shelf, request()))
+    shelf_view, chat_view = on_chat(api_url, lambda page: page.withdraw(shelf, talk, event(id="fb-1"), request()))
+    assert shelf_view["items"][0]["withdrawn"] and fake.feedback["fb-1"]["withdrawn"]
+    assert chat_view["turns"][0]["replies"][0]["thumb"] is None
+
+
+def test_nobody_withdraws_what_somebody_else_said(fake: FakeService, api_url: str) -> None:
+    talk, shelf = Conversation(), Shelf()
+    say(api_url, talk, "One")
+    told = event(reply=talk.turns[0].replies[0].key, good=True)
+    on_chat(api_url, lambda page: page.thumb(talk, told, request()))
+    view, _ = on_chat(api_url, lambda page: page.withdraw(shelf, talk, event(id="fb-1"), request("bert")))
+    assert "There is no" in view["error"] and not fake.feedback["fb-1"]["withdrawn"]
+
+
+def test_a_long_shelf_comes_page_by_page(fake: FakeService, api_url: str) -> None:
+    for number in range(1, 26):
+        fake.feedback[f"fb-{number}"] = {
+            "id": f"fb-{number}",
+            "created_at": "2026-11-01T00:00:00Z",
+            "withdrawn": False,
+            "learned_in": [],
+            "feedback": {"kind": "label", "labels": ["wrong"], "exchange_id": "chatcmpl-gone", "index": 0},
+        }
+        fake.owners[f"fb-{number}"] = "anna"
+    shelf = Shelf()
+    assert on_chat(api_url, lambda page: page.open_shelf(shelf, request()))["more"]
+    view = on_chat(api_url, lambda page: page.more(shelf, request()))
+    assert [item["id"] for item in view["items"]] == [f"fb-{number}" for number in range(25, 0, -1)]
+    assert not view["more"] and view["items"][0]["replies"] == []
+
+
+# ---- operators ----------------------------------------------------------------------------------------------------
+
+
+def on_board(api_url: str, act: Callable[[OperatorPage], Awaitable[T]]) -> T:
+    return using(api_url, lambda client: act(OperatorPage(client)))
+
+
+def look(api_url: str, board: Board, session: str | None = OPERATOR) -> tuple[Any, ...]:
+    return on_board(api_url, lambda page: page.look(board, request(session)))
+
+
+@pytest.fixture
+def adapters(fake: FakeService) -> FakeService:
+    fake.adapters["v1"] = fake_adapter("v1", "live", created_at="2026-11-01T00:00:00Z")
+    report = {"share_won": {"value": 0.7, "low": 0.6, "high": 0.8}, "gates": [{"name": "fluent", "passed": True}]}
+    fake.adapters["v2"] = fake_adapter("v2", "candidate", report=report, created_at="2026-11-02T00:00:00Z")
+    fake.serving.update(live="v1", previous="base")
+    return fake
+
+
+def test_an_operator_sees_what_is_live_and_why(adapters: FakeService, api_url: str) -> None:
+    top, runs, _, shown = look(api_url, Board())
+    assert top["serving"]["live"] == "v1" and top["why"] == "Is live now." and top["since"]
+    assert runs["runs"] == () and not runs["hidden"]
+    assert [adapter["name"] for adapter in shown["adapters"]] == ["v2", "v1"]
+    assert shown["adapters"][0]["figures"][0]["value"] == "70.0 %" and shown["adapters"][0]["gates"][0]["passed"]
+
+
+@pytest.mark.parametrize("session", ["anna", None])
+def test_a_user_sees_the_refusal_and_nothing_else(adapters: FakeService, api_url: str, session: str | None) -> None:
+    top, runs, _, shown = look(api_url, Board(), session)
+    assert "Operators only" in top["refused"] and not top["serving"] and not top["stats"]
+    assert runs["hidden"] and not runs["runs"] and shown["hidden"] and not shown["adapters"]
+
+
+@pytest.mark.parametrize(
+    ("lever", "data"),
+    [
+        ("learn", {"method": "auto"}),
+        ("cancel_run", {"run": "run-1"}),
+        ("promote", {"adapter": "v2"}),
+        ("canary", {"adapter": "v2", "share": 0.5}),
+        ("end_canary", None),
+        ("rollback", {"to": "base"}),
+        ("reject", {"adapter": "v2"}),
+    ],
+)
+def test_no_lever_moves_for_a_user(
+    adapters: FakeService, api_url: str, lever: str, data: dict[str, Any] | None
+) -> None:
+    board = Board()
+    arguments = [board, request("anna")] if data is None else [board, event(**data), request("anna")]
+    on_board(api_url, lambda page: getattr(page, lever)(*arguments))
+    assert not adapters.acted and board.tone == "error" and "Operators only" in board.notice
+
+
+def test_levers_carry_what_was_filled_in(adapters: FakeService, api_url: str) -> None:
+    board = Board()
+
+    async def pull(page: OperatorPage) -> None:
+        await page.canary(board, event(adapter="v2", share=0.25, reason=" A quarter. "), request(OPERATOR))
+        await page.end_canary(board, request(OPERATOR))
+        await page.promote(board, event(adapter="v2", reason="Good."), request(OPERATOR))
+        await page.rollback(board, event(to="", reason="Worse."), request(OPERATOR))
+        await page.reject(board, event(adapter="v2", reason="Bad."), request(OPERATOR))
+        await page.learn(board, event(method="dpo", promote=False), request(OPERATOR))
+        await page.learn(board, event(method="auto", promote=None), request(OPERATOR))
+        await page.cancel_run(board, event(run="run-1"), request(OPERATOR))
+
+    on_board(api_url, pull)
+    assert adapters.acted == [
+        ("canary", {"name": "v2", "share": 0.25, "reason": "A quarter."}),
+        ("end_canary", {}),
+        ("promote", {"name": "v2", "reason": "Good."}),
+        ("rollback", {"to": None, "reason": "Worse."}),
+        ("reject", {"name": "v2", "reason": "Bad."}),
+        ("learn", {"method": "dpo", "promote": False}),
+        ("learn", {"method": "auto"}),
+        ("cancel", {"name": "run-1"}),
+    ]
+
+
+@pytest.mark.parametrize("name", ["../runs", "v2/canary", "", None, 3, "v2?x"])
+def test_a_name_that_is_none_goes_nowhere(adapters: FakeService, api_url: str, name: Any) -> None:
+    board = Board()
+    on_board(api_url, lambda page: page.promote(board, event(adapter=name), request(OPERATOR)))
+    assert board.tone == "error" and "no adapter unknown" in board.notice
+    assert adapters.serving["live"] == "v1"
+
+
+def test_only_what_changed_is_drawn_again(adapters: FakeService, api_url: str) -> None:
+    board = Board()
+    skipped = gr.skip()
+    look(api_url, board)
+    assert all(part == skipped for part in look(api_url, board))
+    adapters.adapters["v2"]["state"] = "rejected"
+    top, runs, curves, shown = look(api_url, board)
+    assert top == runs == curves == skipped and shown["adapters"][0]["state"] == "rejected"
+
+
+def test_the_run_under_way_is_shown_until_another_is_chosen(fake: FakeService, api_url: str) -> None:
+    fake.runs = {"run-1": fake_run("run-1", "succeeded"), "run-2": fake_run("run-2", "running")}
+    fake.metrics = {"run-1": [{"step": 1, "phase": "sft", "loss": 2.0}], "run-2": []}
+    board = Board()
+    _, runs, curves, _ = look(api_url, board)
+    assert runs["run"] == "run-2" and curves.visible == "hidden"
+    _, runs, curves, _ = on_board(api_url, lambda page: page.choose_run(board, event(run="run-1"), request(OPERATOR)))
+    assert runs["run"] == "run-1" and curves.visible is True
+
+
+def test_an_opened_adapter_shows_its_history(adapters: FakeService, api_url: str) -> None:
+    board = Board()
+    assert look(api_url, board)[3]["adapters"][0]["history"] == []
+    *_, shown = on_board(api_url, lambda page: page.open_adapter(board, event(adapter="v2"), request(OPERATOR)))
+    assert shown["adapters"][0]["open"] and shown["adapters"][0]["history"]
+    *_, shown = on_board(api_url, lambda page: page.open_adapter(board, event(adapter="v2"), request(OPERATOR)))
+    assert not shown["adapters"][0]["open"]
+
+
+def test_a_service_that_is_away_is_said_and_looked_for_again() -> None:
+    board = Board()
+    top, runs, _, _ = look("http://127.0.0.1:9", board)
+    assert "can't be reached" in top["away"] and runs["hidden"]
+
+
+def test_states_are_not_shared_between_browsers() -> None:
+    assert Conversation().turns is not Conversation().turns
+    assert Board().opened is not Board().opened
+    assert Shelf().items is not Shelf().items
+
+
+def test_stopping_when_nothing_is_drafted_changes_nothing() -> None:
+    async def stop() -> dict[str, Any]:
+        return await ChatPage(ServiceClient("http://127.0.0.1:9")).stop_reply(Conversation())
+
+    assert asyncio.run(stop())["busy"] is False
