@@ -24,7 +24,7 @@ from service.store.queries import adapters
 from service.store.queries.adapters import BASE, ROLLOUT
 from service.store.tables import Serving
 
-LONGEST_PAUSE_SECONDS = 5.0
+LONGEST_PAUSE_SECONDS = 2.0
 """Between two tries while the engine is away."""
 
 _log = logging.getLogger(__name__)

@@ -1,0 +1,141 @@
+"""The rollout against a real engine process: real weights loaded, proven, refused, and put back after a kill."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from service.adapters.fingerprint import base_fingerprint
+from service.adapters.manifest import CONFIG, BaseModelIdentity, Probe, Provenance
+from service.adapters.registry import Registry
+from service.adapters.rollout import Rollout
+from service.engine import Engine
+from service.store.queries import adapters
+from service.store.session import Store
+from service.store.tables import Serving
+from tests.embedded.driving import Reference
+from tests.embedded.models import save_adapter, save_model
+
+PROMPT, REPLY = [1, 20, 30, 40], [50, 60, 70, 80, 90]
+PATIENCE_SECONDS = 120
+
+
+class EngineProcess:
+    """`python -m service.embedded` on a port of its own, which it keeps when it is started again."""
+
+    def __init__(self, model: Path) -> None:
+        self.model = model
+        self.port = 0
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "service.embedded", "--model", str(self.model), "--port", str(self.port)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith("Serving on "):
+                self.port = int(line.rstrip(".\n").rpartition(":")[2])
+                return
+        raise AssertionError("the engine did not start")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture
+def engine(model: Path) -> Iterator[EngineProcess]:
+    process = EngineProcess(model)
+    yield process
+    process.kill()
+
+
+def _provenance(model: Path, adapter: Path) -> Provenance:
+    """With a probe whose log-probabilities transformers and PEFT computed."""
+
+    def score(reference: Reference) -> tuple[float, ...]:
+        table = reference.logprobs(PROMPT + REPLY)
+        return tuple(float(table[len(PROMPT) - 1 + at, token]) for at, token in enumerate(REPLY))
+
+    config = json.loads((adapter / CONFIG).read_text())
+    probe = Probe(
+        prompt_token_ids=tuple(PROMPT),
+        token_ids=tuple(REPLY),
+        logprobs=score(Reference(model, adapter)),
+        base_logprobs=score(Reference(model)),
+    )
+    return Provenance(
+        parent=None,
+        run_id=None,
+        base=BaseModelIdentity(name=str(model), sha256=base_fingerprint(model)),
+        rank=config["r"],
+        alpha=config["lora_alpha"],
+        target_modules=tuple(sorted(config["target_modules"])),
+        method="dpo",
+        snapshot_hash=None,
+        probes=(probe,),
+    )
+
+
+def test_real_adapters_are_proven_or_refused_and_survive_the_engines_death(
+    engine: EngineProcess, model: Path, sqlite_store: Store, tmp_path: Path
+) -> None:
+    registry = Registry(sqlite_store, tmp_path / "adapters", base_folder=model)
+    first, second = (save_adapter(tmp_path / f"trained {seed}", model, seed) for seed in (1, 2))
+    honest = registry.publish(first, _provenance(model, first), {}, "")
+    liar = registry.publish(second, _provenance(model, first), {}, "")  # the probes are those of other weights
+
+    def request(name: str) -> None:
+        with sqlite_store.begin() as tx:
+            adapters.request_live(tx, name, "name:op", "")
+
+    def serving() -> Serving:
+        with sqlite_store.read() as tx:
+            return adapters.serving(tx)
+
+    async def story() -> None:
+        client = Engine(f"http://127.0.0.1:{engine.port}")
+        rollout = Rollout(registry, client, max_loras=3, reconcile_seconds=0.05, base_sha256=base_fingerprint(model))
+
+        async def until(holds: Callable[[], bool]) -> None:
+            while not holds():
+                assert "bug" not in (rollout.problem or "")
+                await asyncio.sleep(0.02)
+
+        loop = asyncio.create_task(rollout.run())
+        try:
+            request(honest)
+            await until(lambda: serving().live == honest)
+            request(liar)
+            await until(lambda: serving().requested is None)
+            assert serving().live == honest
+            engine.kill()
+            await until(lambda: rollout.problem is not None)
+            await asyncio.to_thread(engine.start)
+            await until(lambda: honest in rollout.loaded)
+            assert [m.name for m in await client.models() if m.parent is not None] == [honest]
+        finally:
+            loop.cancel()
+            await asyncio.gather(loop, return_exceptions=True)
+            await client.close()
+
+    asyncio.run(asyncio.wait_for(story(), PATIENCE_SECONDS))
+    with sqlite_store.read() as tx:
+        refused = adapters.get_adapter(tx, liar)
+    assert refused is not None and refused.state == "rejected"
+    assert "differ from the trainer's" in refused.reason
