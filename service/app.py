@@ -29,6 +29,7 @@ from service.engine import Engine
 from service.errors import BadInput, SettingsError
 from service.gate import Gate
 from service.metrics import Metrics, RequestTimer
+from service.pages import Pages
 from service.parts import Parts
 from service.routes import adapters, chat, exchanges, feedback, models, runs, sessions, status
 from service.settings import Settings
@@ -53,10 +54,8 @@ def create_app(
     app.state.parts = parts
     error_handlers.install(app)
     _add_routes(app)
-    if settings.server.pages:
-        from ui.app import mount  # Gradio takes seconds to import, and a service without pages needs none of it
-
-        mount(app, api_url=settings.server.local_url)
+    if parts.pages is not None:
+        app.mount("/", parts.pages)
     return app
 
 
@@ -106,6 +105,7 @@ def _wire(settings: Settings, store: Store, engine_url: str, transport: httpx2.A
         identities=Identities(transactions, Sessions(load_secret(settings.home)), settings.server.host),
         chat=Chat(settings.chat, engine, rollout, transactions, metrics),
         metrics=metrics,
+        pages=Pages(settings.server.local_url) if settings.server.pages else None,
     )
 
 
@@ -138,7 +138,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         log.warning(line)
     rollout = asyncio.create_task(parts.rollout.run())
     try:
-        yield
+        async with parts.pages.running() if parts.pages is not None else contextlib.nullcontext():
+            yield
     finally:
         rollout.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -86,7 +86,9 @@ class Door:
 
         async def setting(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).append("set-cookie", cookie)
+                headers = MutableHeaders(scope=message)
+                if not any(value.startswith(f"{COOKIE}=") for value in headers.getlist("set-cookie")):
+                    headers.append("set-cookie", cookie)
             await send(message)
 
         return setting

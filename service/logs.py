@@ -16,6 +16,7 @@ import structlog
 from service.errors import SettingsError
 
 _MAX_BYTES, _BACKUPS = 10_000_000, 3
+_TALKATIVE = ("httpx2", "httpcore2", "alembic", "apscheduler")  # one line a request, and the like
 
 
 def configure(process: str, home: Path, terminal_level: int = logging.WARNING) -> None:
@@ -37,6 +38,8 @@ def configure(process: str, home: Path, terminal_level: int = logging.WARNING) -
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
     root = logging.getLogger()
     root.setLevel(logging.INFO)
     root.handlers[:] = [_file(process, home, shared), _terminal(terminal_level, shared)]

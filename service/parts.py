@@ -13,6 +13,7 @@ from service.auth import Caller, Identities
 from service.chat.completion import Chat
 from service.engine import Engine
 from service.metrics import Metrics
+from service.pages import Pages
 from service.settings import Settings
 from service.transactions import Transactions
 
@@ -27,6 +28,7 @@ class Parts:
     identities: Identities
     chat: Chat
     metrics: Metrics
+    pages: Pages | None
 
 
 def _parts(request: Request) -> Parts:

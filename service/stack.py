@@ -52,7 +52,10 @@ class Stack:
             self.supervisor.start(Program("learner", "service.cli", ("learn", *self._home_flag()), 10.0))
 
     def wait_until_ready(self, stopping: threading.Event) -> bool:
-        """Wait until chats are answered; False when it was told to stop. Raises ProgramEnded, EngineUnavailable."""
+        """Wait until chats are answered and the pages have settled; False when it was told to stop.
+
+        Raises ProgramEnded, with its last words, when something can't start, and EngineUnavailable after very long.
+        """
         deadline = time.monotonic() + START_SECONDS
         with httpx2.Client(base_url=self.url, timeout=5.0, trust_env=False) as http:
             while not stopping.wait(LOOK_SECONDS):
@@ -60,7 +63,8 @@ class Stack:
                 if time.monotonic() > deadline:
                     raise EngineUnavailable("Hone did not become ready.", f"See {self.settings.home / 'logs'}.")
                 try:
-                    if http.get("/health").status_code == 200:
+                    health = http.get("/health")
+                    if health.status_code == 200 and health.json().get("pages") != "starting":
                         return True
                 except httpx2.HTTPError:
                     continue

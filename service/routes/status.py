@@ -25,6 +25,8 @@ async def health(parts: Wired) -> JSONResponse:
         state |= {"status": "unavailable", "store": str(error)}
     if not await parts.engine.is_healthy():
         state |= {"status": "unavailable", "engine": f"not ready at {parts.engine.url}"}
+    if parts.pages is not None:
+        state["pages"] = parts.pages.state
     if parts.rollout.problem:
         state["rollout"] = parts.rollout.problem
     return JSONResponse(state, 200 if state["status"] == "ok" else 503)

@@ -1,0 +1,75 @@
+"""The pages inside the service, built beside it: importing Gradio takes seconds that no API caller should wait for.
+
+Mounted last, so it gets every path that no route took. Whoever asks for a page before they are built waits for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import structlog
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.error_handlers import answer
+from service.errors import HoneError, NotFound
+
+_API = ("/v1/", "/health", "/metrics")
+log = structlog.get_logger(__name__)
+
+
+class PagesUnavailable(HoneError):
+    status, code = 503, "pages_unavailable"
+
+
+class Pages:
+    """An ASGI app that hands on to the pages once they are there. `state`: starting, ok, or what went wrong."""
+
+    def __init__(self, api_url: str) -> None:
+        self.state = "starting"
+        self._api_url = api_url
+        self._app: ASGIApp | None = None
+        self._settled = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await (await self._for(scope))(scope, receive, send)
+
+    async def _for(self, scope: Scope) -> ASGIApp:
+        if scope["path"].startswith(_API):
+            return answer(NotFound(f"There is nothing at {scope['method']} {scope['path']}.", "See /docs."))
+        await self._settled.wait()
+        return self._app or answer(PagesUnavailable(self.state))
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Builds the pages beside the block, and closes them after it."""
+        task = asyncio.create_task(self._run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _run(self) -> None:
+        """Build, then hold the pages' lifespan open until cancelled: their clean-up must run in this task."""
+        try:
+            pages = await asyncio.to_thread(_build, self._api_url)
+            async with pages.router.lifespan_context(pages):
+                self._app, self.state = pages, "ok"
+                self._settled.set()
+                await asyncio.Event().wait()
+        except Exception as error:
+            # Whatever is wrong with the pages, the API goes on; whoever asks for a page is told.
+            log.exception("the pages don't start")
+            self.state = f"The pages don't start ({type(error).__name__}: {error}); the log says more."
+            self._settled.set()
+
+
+def _build(api_url: str) -> FastAPI:
+    from ui.app import create_app
+
+    return create_app(api_url)
