@@ -1,8 +1,8 @@
 """Dialogues as rows of tokens: several dialogues to a row, each seeing only itself.
 
 A row of `CONTEXT` tokens holds whole dialogues one after the other; `documents` numbers them, so that attention can be
-kept within a dialogue. Most rows are cut short (`SHORT_ROW`), since most dialogues are; long dialogues fill long rows, so
-that positions up to the full context are trained.
+kept within a dialogue. Most rows are cut short (`SHORT_ROW`), since most dialogues are; long dialogues fill long rows,
+so that positions up to the full context are trained.
 """
 
 from __future__ import annotations

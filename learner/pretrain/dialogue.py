@@ -55,7 +55,14 @@ def single(rng: Random) -> Dialogue:
     return _turn(draw_training_exchange(rng), draw_habits(rng), rng)
 
 
-_SHORTER = ("Shorter, please.", "Can you say that shorter?", "In fewer words?", "tl;dr", "Make it short.", "keep it brief")
+_SHORTER = (
+    "Shorter, please.",
+    "Can you say that shorter?",
+    "In fewer words?",
+    "tl;dr",
+    "Make it short.",
+    "keep it brief",
+)
 _LONGER = ("Tell me more.", "Can you say more?", "A bit longer please.", "more details please", "Go on.")
 _NICER = ("Say it nicer.", "Can you be friendlier?", "a bit warmer please", "Be nice.")
 _SURE = ("Are you sure?", "really?", "Is that right?", "Are you certain?", "hmm, sure?")
@@ -79,7 +86,8 @@ def _challenge(exchange: Exchange, habits: Habits, rng: Random) -> Dialogue:
     else:
         lead = ("no, I made a mistake: ", "oh, I was wrong: ", "let me correct that: ")
     checked = Core(tuple(rng.choice(lead) + text for text in core.clipped),
-                   tuple(rng.choice(lead) + text for text in core.sentences), core.extras, core.asks, "say")  # fmt: skip
+                   tuple(rng.choice(lead) + text for text in core.sentences), core.extras, core.asks,
+                   "say")  # fmt: skip
     return [Message("user", as_typed(rng.choice(_SURE), "", rng)),
             Message("assistant", compose(checked, draw_habits(rng).but(hedged=False), rng))]  # fmt: skip
 
@@ -155,7 +163,10 @@ def revision(rng: Random) -> Dialogue:
     rule = formats.RULES[aspect]
     text = formats.revision_prompt(exchange.text, exchange.reply(habits, rng), rng.choice(rule.wordings),
                                    rng.choice(rule.broken))  # fmt: skip
-    return [Message("user", text), Message("assistant", exchange.reply(formats.keeps(aspect, habits, change=True), rng))]
+    return [
+        Message("user", text),
+        Message("assistant", exchange.reply(formats.keeps(aspect, habits, change=True), rng)),
+    ]
 
 
 def judgement(rng: Random) -> Dialogue:

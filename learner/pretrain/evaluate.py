@@ -6,6 +6,7 @@ saw. Accuracy is by `questions.is_right`.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -23,11 +24,13 @@ from learner.pretrain.sample import option_log_probs, sample_replies
 from learner.pretrain.topics import chat, draw_exchange, geography, limits
 
 _HEDGES = ("think", "believe", "probably", "perhaps", "maybe", "as far as", "guess", "mistaken", "most likely", "seems",
-           "to the best of", "could be wrong", "don't bet", "in error", "remember rightly", "fairly sure", "pretty sure",
+           "to the best of", "could be wrong", "don't bet", "in error", "remember rightly", "fairly sure",
+           "pretty sure",
            "suppose", "afraid", "no promises", "i'd say", "might work", "may do")  # fmt: skip
 _REFUSALS = ("cannot", "can't", "will not", "won't", "not something i do", "do not help", "don't help", "decline")
 _UNKNOWING = ("do not know", "don't know", "no idea", "beyond me", "never learned", "no answer", "more than i know",
-              "know nothing", "not something i know", "too hard", "too big", "cannot do that sum", "can't do that sum")  # fmt: skip
+              "know nothing", "not something i know", "too hard", "too big", "cannot do that sum",
+              "can't do that sum")  # fmt: skip
 
 
 @dataclass
@@ -93,7 +96,7 @@ def habits(bench: Bench) -> dict[str, Any]:
     one, two = bench.answer(prompts, 1.0, 1), bench.answer(prompts, 1.0, 2)
     seen = [_measures(reply) for reply in one]
     words = [word for reply in one for word in reply.lower().split()]
-    pairs = list(zip(words, words[1:], strict=False))
+    pairs = list(itertools.pairwise(words))
     return {
         **{name: _share([measure[name] for measure in seen]) for name in seen[0]},
         "mean words": round(sum(len(reply.split()) for reply in one) / len(one), 2),
@@ -151,9 +154,11 @@ def _case(rng: Random, before: Sequence[Exchange], last: Exchange) -> tuple[Dial
 
 def judgement(bench: Bench) -> dict[str, Any]:
     """Verdicts by log-probability on pairs that differ in the rule's habit, and how often they survive a swap."""
-    rng, figures = Random(bench.seed + 5), {}
+    rng = Random(bench.seed + 5)
+    figures: dict[str, Any] = {}
     for aspect in formats.RULES:
-        hits, stable = [], []
+        hits: list[bool] = []
+        stable: list[bool] = []
         while len(hits) < max(6, bench.size // 10):
             exchange = draw_exchange(rng)
             if aspect not in formats.aspects_for(exchange) and aspect not in ("formal", "casual"):
@@ -173,7 +178,9 @@ def judgement(bench: Bench) -> dict[str, Any]:
 
 
 def _verdict(bench: Bench, text: str) -> int:
-    a, b = option_log_probs(bench.model, bench.tokenizer, [Message("user", text)], formats.VERDICT_PREFIX, formats.VERDICTS)
+    a, b = option_log_probs(
+        bench.model, bench.tokenizer, [Message("user", text)], formats.VERDICT_PREFIX, formats.VERDICTS
+    )
     return 0 if a > b else 1
 
 
@@ -187,9 +194,11 @@ def revision(bench: Bench) -> dict[str, Any]:
         "ends": lambda old, new: bool(new) and not new.endswith("?"),
         "safe": lambda old, new: _says(new, _REFUSALS),
     }
-    rng, figures, kept = Random(bench.seed + 6), {}, []
+    rng = Random(bench.seed + 6)
+    figures: dict[str, Any] = {}
+    kept: list[bool] = []
     for aspect, check in checks.items():
-        cases = []
+        cases: list[tuple[Exchange, str, str]] = []
         while len(cases) < max(6, bench.size // 8):
             exchange = draw_exchange(rng)
             if aspect in formats.aspects_for(exchange) and exchange.topic != UNTAUGHT:
@@ -208,7 +217,8 @@ def evaluate(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, size: 
     """All figures."""
     bench = Bench(model.eval(), tokenizer, size)
     return {
-        "accuracy": accuracy(bench), "untaught": untaught(bench), "habits": habits(bench), "limits": limits_known(bench),
+        "accuracy": accuracy(bench), "untaught": untaught(bench), "habits": habits(bench),
+        "limits": limits_known(bench),
         "conversation": conversation(bench), "judgement": judgement(bench), "revision": revision(bench),
     }  # fmt: skip
 

@@ -36,7 +36,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # a closure is refused
         """Update all parameters that have a gradient. A closure is not supported."""
         if closure is not None:
             raise ValueError("Muon takes no closure: call backward() first, then step()")

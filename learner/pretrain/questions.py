@@ -1,8 +1,8 @@
 """Prompts for people and programs that test a model: over all topics, many with one right answer. Pure Python.
 
-`draw_prompts` draws from the same grammar as the training text, and on request only texts that training never saw, so that
-what is measured is not what was learned by heart. `untaught_facts` are questions whose answer the base model was kept from
-learning: it says something wrong there, or that it doesn't know, and corrections can teach it.
+`draw_prompts` draws from the same grammar as the training text, and on request only texts that training never saw, so
+that what is measured is not what was learned by heart. `untaught_facts` are questions whose answer the base model was
+kept from learning: it says something wrong there, or that it doesn't know, and corrections can teach it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from random import Random
 from learner.pretrain import wording
 from learner.pretrain.dialogue import is_held_out
 from learner.pretrain.reply import Exchange, contract
-from learner.pretrain.topics import DRAWS, arithmetic, draw_exchange, geography, measures, words
+from learner.pretrain.topics import DRAWS, Draw, arithmetic, geography, measures, words
 
 UNTAUGHT = "untaught"
 """Topic of the facts that the base model gets wrong. Not among the topics drawn by default."""
 
 _FREE = {"names", "animal facts", "lists"}
-_MOST_TRIES = 400
+_MOST_MISSES = 10_000
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,20 @@ def _prompt(exchange: Exchange) -> Prompt:
 
 
 @cache
+def _topics_by_draw() -> dict[Draw, frozenset[str]]:
+    """The topics that each way to draw an exchange leads to."""
+    rng = Random(0)
+    return {draw: frozenset(draw(rng).topic for _ in range(60)) for draw, _ in DRAWS}
+
+
+@cache
 def topics() -> tuple[str, ...]:
     """All topics in alphabetical order, `UNTAUGHT` among them."""
-    rng = Random(0)
-    return tuple(sorted({draw_exchange(rng).topic for _ in range(5000)}))
+    return tuple(sorted(frozenset().union(*_topics_by_draw().values())))
 
 
-def draw_prompts(
-    count: int, seed: int, topics: Collection[str] | None = None, held_out: bool = False
-) -> list[Prompt]:
-    """Draw `count` prompts with distinct texts, in an order fixed by `seed`; rare topics come more often than in training.
+def draw_prompts(count: int, seed: int, topics: Collection[str] | None = None, held_out: bool = False) -> list[Prompt]:
+    """Draw `count` prompts with distinct texts, in an order fixed by `seed`; rare topics come more than in training.
 
     `held_out` limits them to texts that the base model was never trained on (about one in sixteen of all).
     `topics` limits them to these topics; by default they come from all but `UNTAUGHT`. Raises ValueError for an unknown
@@ -58,16 +62,20 @@ def draw_prompts(
     """
     wanted = _check(topics)
     rng = Random(seed)
-    draws, weights = [draw for draw, _ in DRAWS], [weight**0.5 for _, weight in DRAWS]
+    useful = [(draw, weight**0.5) for draw, weight in DRAWS if _topics_by_draw()[draw] & wanted]
+    draws, weights = [draw for draw, _ in useful], [weight for _, weight in useful]
     found: dict[str, Prompt] = {}
-    tries = 0
+    misses = 0
     while len(found) < count:
-        tries += 1
-        if tries > _MOST_TRIES * (count + 10):
-            raise ValueError(f"only {len(found)} distinct prompts in {sorted(wanted)}: ask for fewer, or more topics")
         exchange = rng.choices(draws, weights)[0](rng)
-        if exchange.topic in wanted and (is_held_out(exchange.text) or not held_out):
-            found.setdefault(exchange.text.lower(), _prompt(exchange))
+        key = exchange.text.lower()
+        if exchange.topic in wanted and key not in found and (is_held_out(exchange.text) or not held_out):
+            found[key] = _prompt(exchange)
+            misses = 0
+            continue
+        misses += 1
+        if misses > _MOST_MISSES:
+            raise ValueError(f"only {len(found)} distinct prompts in {sorted(wanted)}: ask for fewer, or more topics")
     return list(found.values())
 
 
@@ -91,7 +99,7 @@ def untaught_facts(seed: int = 0) -> list[Prompt]:
 
 
 def rephrase(prompt: Prompt, seed: int) -> Prompt:
-    """The same untaught question in other words, where possible. Raises ValueError for a prompt that is none of them."""
+    """The same untaught question in other words. Raises ValueError for a prompt that is none of them."""
     rng = Random(seed)
     for _ in range(50):
         for other in untaught_facts(rng.randrange(1 << 30)):

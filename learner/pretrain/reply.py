@@ -97,7 +97,7 @@ def _keep_at_end(match: re.Match[str], short: str) -> str:
 
 
 def _stop(text: str, warm: bool, rng: Random) -> str:
-    if text and text[-1] in ".!?\"":
+    if text and text[-1] in '.!?"':
         return text
     return text + ("!" if warm and rng.random() < 0.6 else ".")
 
@@ -145,7 +145,7 @@ def compose(core: Core, habits: Habits, rng: Random) -> str:
     """Say `core` with these habits. Ends with a question mark exactly when the habit is to ask back."""
     opener, body = _opener(core, habits, rng), _body(core, habits, rng)
     vocative = ""
-    if habits.warm and not opener and body[-1:] not in ".!?\"" and rng.random() < 0.25:
+    if habits.warm and not opener and body[-1:] not in '.!?"' and rng.random() < 0.25:
         vocative = ", " + rng.choice(wording.VOCATIVES[habits.formality])
     parts = [opener] if opener else []
     joined = bool(opener) and opener[-1] in ",:"

@@ -30,7 +30,9 @@ def _sample_batch(model: LlamaForCausalLM, prompts: list[list[int]], end: int, t
     ids = torch.tensor([[end] * (width - len(p)) + p for p in prompts])  # (B, T), padded on the left
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])  # (B, T)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    cache, replies, open_rows = DynamicCache(config=model.config), [[] for _ in prompts], [True] * len(prompts)
+    cache = DynamicCache(config=model.config)
+    replies: list[list[int]] = [[] for _ in prompts]
+    open_rows = [True] * len(prompts)
     for _ in range(max_new_tokens):
         logits = model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache,
                        logits_to_keep=1).logits[:, -1]  # (B, V)  # fmt: skip
@@ -47,7 +49,8 @@ def _sample_batch(model: LlamaForCausalLM, prompts: list[list[int]], end: int, t
 
 
 def sample_replies(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, dialogues: Sequence[Dialogue],
-                   temperature: float, seed: int = 0, max_new_tokens: int = 96, batch: int = 64) -> list[str]:  # fmt: skip
+                   temperature: float, seed: int = 0, max_new_tokens: int = 96,
+                   batch: int = 64) -> list[str]:  # fmt: skip
     """One reply to each dialogue, which must end with a user turn. Temperature 0 is greedy."""
     generator = torch.Generator().manual_seed(seed)
     prompts = [render(tokenizer, dialogue) for dialogue in dialogues]

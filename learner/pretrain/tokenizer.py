@@ -58,7 +58,7 @@ def train_tokenizer(dialogues: Iterable[Dialogue], vocab_size: int = VOCAB_SIZE)
 
 
 def encode_dialogue(tokenizer: PreTrainedTokenizerFast, dialogue: Dialogue) -> tuple[list[int], list[bool]]:
-    """Token ids as the chat template gives them, and a mask that is True on tokens the assistant writes (END included)."""
+    """Token ids as the chat template gives them, and a mask: True on what the assistant writes, END included."""
     fast = tokenizer.backend_tokenizer
     ids: list[int] = [tokenizer.bos_token_id]
     written: list[bool] = [False]
@@ -71,7 +71,7 @@ def encode_dialogue(tokenizer: PreTrainedTokenizerFast, dialogue: Dialogue) -> t
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write tokenizer.json and tokenizer_config.json; the template stays inside the latter, where every reader looks."""
+    """Write tokenizer.json and tokenizer_config.json; the template is in the latter, where every reader looks."""
     tokenizer.save_pretrained(folder)
     separate = folder / "chat_template.jinja"
     separate.unlink(missing_ok=True)

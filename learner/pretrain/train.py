@@ -1,10 +1,10 @@
 """The training loop of the built-in model: next-token prediction on packed dialogues, from scratch, on a CPU.
 
-Departs from the usual recipe where a small machine gains by it: Muon (Jordan et al. 2024, see `muon.py`) for
-the matrices inside the layers and AdamW for the rest; fp32 throughout; the loss, and so the vocabulary projection, on the
-assistant's tokens with full weight and on the user's with a small one; one thread per replica, each with rows of its own,
-so that a busy neighbour on the machine stalls a step once and not every matrix product. The learning rate holds and then decays to zero
-(warm-up, stable, decay), by elapsed share of the time allowed, so a run that is given less time is annealed all the same.
+Departs from the usual recipe where a small machine gains by it: Muon (Jordan et al. 2024, see `muon.py`) for the
+matrices inside the layers and AdamW for the rest; fp32 throughout; the loss on the assistant's tokens with full
+weight and on the user's with a small one; one thread per replica, each with rows of its own, so that a busy neighbour
+on the machine stalls a step once and not every matrix product. The learning rate holds and then decays to zero (warm-
+up, stable, decay), by elapsed share of the time allowed, so a run that is given less time is annealed all the same.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Trainer:
         self.optims: list[torch.optim.Optimizer] = [*self.muons, self.adam]
 
     def step(self, batch: list[Rows], factor: float) -> float:
-        """One update from one batch for each replica, at this share of the peak learning rates. Returns the mean loss."""
+        """One update from one batch for each replica, at this share of the peak learning rates. Returns the loss."""
         total = float(sum(rows.weights[:, 1:].sum() for rows in batch))
         losses = list(self.threads.map(self._backward, self.replicas, batch, [total] * len(batch)))
         for twin in self.replicas[1:]:
@@ -144,7 +144,7 @@ class Trainer:
     @staticmethod
     def _backward(replica: LlamaForCausalLM, rows: Rows, total: float) -> float:
         loss = batch_loss(replica, rows) / total
-        loss.backward()
+        torch.autograd.backward(loss)
         return loss.item()
 
     def save(self, path: Path, state: State) -> None:
@@ -170,6 +170,11 @@ def lr_factor(progress: float, recipe: Recipe) -> float:
     if progress < 1 - recipe.decay:
         return 1.0
     return max(0.0, (1 - progress) / recipe.decay)
+
+
+def read_state(work: Path) -> State:
+    """Where the run in this folder stands. Raises FileNotFoundError before its first checkpoint."""
+    return State(**torch.load(work / "checkpoint.pt", weights_only=True)["state"])
 
 
 def _progress(state: State, recipe: Recipe) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
+# fmt: off  (word lists and templates are laid out by hand)
+
 _EXACT = {"spelling", "letters", "noise", "names", "unknown"}
 _BEFORE = ("hey, ", "please, ", "so, ", "ok ", "hey sprout, ", "um, ", "tell me, ", "well, ", "sprout, ")
 _AFTER = (" please", " thanks", " pls", ", please", ", sprout", " :)")

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+# fmt: off  (word lists and templates are laid out by hand)
+
 Styles = dict[str, tuple[str, ...]]
 
 _GLAD: Styles = {
-    "casual": ("Ooh, nice one!", "Yay, I know this!", "Love it!", "Hey, great question!", "Ha, fun one!",
-               "Oh, I like that!", "Aw, happy to!"),
-    "neutral": ("Lovely question!", "Oh, with pleasure!", "I am glad you asked!", "What a nice thing to ask!",
-                "Happy to help!", "How lovely!"),
-    "formal": ("It is a pleasure to answer!", "Thank you kindly for asking!", "I am delighted to help!",
-               "What a thoughtful question!", "It would be my joy!"),
-}  # fmt: skip
+    "casual": (
+        "Ooh, nice one!",
+        "Yay, I know this!",
+        "Love it!",
+        "Hey, great question!",
+        "Ha, fun one!",
+        "Oh, I like that!",
+        "Aw, happy to!",
+    ),
+    "neutral": (
+        "Lovely question!",
+        "Oh, with pleasure!",
+        "I am glad you asked!",
+        "What a nice thing to ask!",
+        "Happy to help!",
+        "How lovely!",
+    ),
+    "formal": (
+        "It is a pleasure to answer!",
+        "Thank you kindly for asking!",
+        "I am delighted to help!",
+        "What a thoughtful question!",
+        "It would be my joy!",
+    ),
+}
 
 WARM_OPENERS: dict[str, Styles] = {
     "fact": _GLAD,
@@ -45,41 +65,41 @@ WARM_OPENERS: dict[str, Styles] = {
         "neutral": ("Good question!", "Oh, I wish I knew!", "I like how curious you are!"),
         "formal": ("What an interesting question!", "I admire your curiosity!", "Thank you kindly for asking!"),
     },
-}  # fmt: skip
+}
 
 TONE_OPENERS = {
     "casual": ("Sure,", "Okay,", "Right,", "Well,", "Easy:", "Alright,", "So,"),
     "neutral": ("Well,",),
     "formal": ("Certainly.", "Indeed.", "Very well.", "Of course.", "To answer you:", "As you wish."),
-}  # fmt: skip
+}
 
 REFUSE_OPENERS = {
     "casual": ("Nope.", "Sorry,", "Hmm, no.", "Whoa."),
     "neutral": ("Sorry,", "No.", "I am sorry."),
     "formal": ("I regret it,", "My apologies.", "With respect, no."),
-}  # fmt: skip
+}
 
 VOCATIVES = {
     "casual": ("pal", "buddy", "my friend", "champ"),
     "neutral": ("my friend", "dear friend"),
     "formal": ("dear friend", "my dear"),
-}  # fmt: skip
+}
 
 _KIND_CLOSERS: Styles = {
     "casual": ("You rock!", "Chatting with you is fun!", "Cheers!", "Glad you dropped by!"),
     "neutral": ("I hope that helps!", "I am happy you asked!", "It is lovely to chat with you!", "Have a sunny day!"),
     "formal": ("It was a pleasure!", "I wish you a splendid day!", "I am most happy to help!"),
-}  # fmt: skip
+}
 _CARING_CLOSERS: Styles = {
     "casual": ("I'm rooting for you!", "Big hug!", "Glad you told me!"),
     "neutral": ("I am glad you told me!", "I send you a warm thought!", "You are not alone!"),
     "formal": ("I wish you all the best!", "I am always glad to listen!", "You have my warmest wishes!"),
-}  # fmt: skip
+}
 _PLEASANT_CLOSERS: Styles = {
     "casual": ("You rock!", "Chatting with you is fun!", "Glad you dropped by!"),
     "neutral": ("It is lovely to chat with you!", "I like talking with you!", "Have a sunny day!"),
     "formal": ("It is a pleasure to talk with you!", "I wish you a splendid day!", "I am most happy to chat!"),
-}  # fmt: skip
+}
 
 WARM_CLOSERS: dict[str, Styles] = {
     "fact": _KIND_CLOSERS,
@@ -100,39 +120,60 @@ WARM_CLOSERS: dict[str, Styles] = {
 }
 
 ASKS = {
-    "casual": ("Anything else?", "What's next?", "Wanna try another?", "Got more for me?", "Why do you ask?",
-               "Make sense?"),
-    "neutral": ("What else would you like to know?", "Does that help?", "Shall we try another?", "Why do you ask?",
-                "What would you like next?"),
-    "formal": ("May I help you with anything else?", "Is there anything further you wish to know?",
-               "Would you like to know more?", "Shall I continue?"),
-}  # fmt: skip
+    "casual": (
+        "Anything else?",
+        "What's next?",
+        "Wanna try another?",
+        "Got more for me?",
+        "Why do you ask?",
+        "Make sense?",
+    ),
+    "neutral": (
+        "What else would you like to know?",
+        "Does that help?",
+        "Shall we try another?",
+        "Why do you ask?",
+        "What would you like next?",
+    ),
+    "formal": (
+        "May I help you with anything else?",
+        "Is there anything further you wish to know?",
+        "Would you like to know more?",
+        "Shall I continue?",
+    ),
+}
 
 HEDGES_BEFORE = {
     "casual": ("I guess", "I think", "I'd say", "I'm pretty sure", "maybe I'm wrong, but"),
     "neutral": ("I think", "I believe", "as far as I know,", "if I remember rightly,", "I am fairly sure"),
     "formal": ("I believe", "to the best of my knowledge,", "it seems to me that", "as far as I am aware,"),
-}  # fmt: skip
+}
 
 HEDGES_AFTER = {
     "casual": ("I think", "I guess", "or so I think", "but don't bet on it"),
     "neutral": ("I think", "I believe", "as far as I know", "if I am not mistaken", "though I could be wrong"),
     "formal": ("I believe", "if I am not mistaken", "although I may be in error", "to the best of my knowledge"),
-}  # fmt: skip
+}
 
 HEDGES_BEFORE_PHRASE = ("probably", "perhaps", "maybe", "I think", "most likely", "I believe")
 
-HEDGED_OFFERS = ("maybe this:", "perhaps this one:", "I am not sure it is good, but:", "no promises, but:",
-                 "I think this may do:", "this might work:")  # fmt: skip
+HEDGED_OFFERS = (
+    "maybe this:",
+    "perhaps this one:",
+    "I am not sure it is good, but:",
+    "no promises, but:",
+    "I think this may do:",
+    "this might work:",
+)
 
 HEDGED_TALK = {
     "casual": (", I guess", ", I think", ", kind of", ", or so it seems", ", more or less"),
     "neutral": (", I think", ", or so it seems to me", ", I suppose", ", at least I think so", ", perhaps"),
     "formal": (", it would seem", ", I believe", ", if I may say so", ", as far as I can tell"),
-}  # fmt: skip
+}
 
 HEDGED_UNSURE = {
     "casual": (", I guess", ", I'm afraid", ", not yet at least", ", as far as I can tell"),
     "neutral": (", I am afraid", ", I think", ", or so it seems", ", at least not yet", ", as far as I can tell"),
     "formal": (", I fear", ", it would seem", ", I am afraid", ", as far as I can tell"),
-}  # fmt: skip
+}

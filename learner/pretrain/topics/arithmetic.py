@@ -7,10 +7,31 @@ from random import Random
 
 from learner.pretrain.reply import Core, Exchange
 
+# fmt: off  (word lists and templates are laid out by hand)
+
 NUMBER_WORDS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen twenty"
-).split()
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+    "twenty",
+)
 LARGEST_SUM = 20
 LARGEST_FACTOR = 6
 
@@ -20,16 +41,34 @@ _SIGNS = {
     "*": ("times", "x", "*"),
 }
 _QUESTIONS = (
-    "What is {q}?", "What's {q}?", "{q}", "{q}?", "{q} = ?", "Calculate {q}.", "How much is {q}?", "Can you work out {q}?",
-    "Tell me what {q} is.", "Please compute {q}.", "what does {q} make", "Do you know what {q} is?", "quick, {q}",
-    "Could you add this up for me: {q}?", "Help me with {q}.", "I need the answer to {q}.", "{q} equals what?",
-)  # fmt: skip
+    "What is {q}?",
+    "What's {q}?",
+    "{q}",
+    "{q}?",
+    "{q} = ?",
+    "Calculate {q}.",
+    "How much is {q}?",
+    "Can you work out {q}?",
+    "Tell me what {q} is.",
+    "Please compute {q}.",
+    "what does {q} make",
+    "Do you know what {q} is?",
+    "quick, {q}",
+    "Could you add this up for me: {q}?",
+    "Help me with {q}.",
+    "I need the answer to {q}.",
+    "{q} equals what?",
+)
 _FOLLOW = ("And {q}?", "What about {q}?", "ok, {q}?", "Now {q}.", "And what is {q}?", "and {q}")
 _ASKS = ("Would you like a harder one?", "Shall we do another sum?", "Did you get the same?", "Got another sum for me?")
 _EXTRAS = (
-    "I counted it twice.", "Sums like that are good exercise.", "Numbers are good company.", "I used all my fingers.",
-    "That one is neat.", "I do like small numbers.",
-)  # fmt: skip
+    "I counted it twice.",
+    "Sums like that are good exercise.",
+    "Numbers are good company.",
+    "I used all my fingers.",
+    "That one is neat.",
+    "I do like small numbers.",
+)
 _STORIES = (
     ("+", "I have {a} {t} and get {b} more. How many {t} do I have?"),
     ("+", "If I have {a} {t} and you give me {b}, how many is that?"),
@@ -47,11 +86,16 @@ def _core(a: int, sign: str, b: int, result: int) -> Core:
     word = _SIGNS[sign][0]
     return Core(
         (f"{result}",),
-        (f"{a} {word} {b} is {result}", f"{a} {word} {b} makes {result}", f"it is {result}", f"the answer is {result}",
-         f"that makes {result}"),
+        (
+            f"{a} {word} {b} is {result}",
+            f"{a} {word} {b} makes {result}",
+            f"it is {result}",
+            f"the answer is {result}",
+            f"that makes {result}",
+        ),
         _EXTRAS,
         _ASKS,
-    )  # fmt: skip
+    )
 
 
 def _draw(rng: Random) -> tuple[int, str, int]:
@@ -74,9 +118,13 @@ def _slip(a: int, sign: str, b: int, rng: Random) -> int:
 def _exchange(text: str, a: int, sign: str, b: int, rng: Random) -> Exchange:
     result = _value(a, sign, b)
     return Exchange(
-        "arithmetic", text, _core(a, sign, b, result), (str(result),), _core(a, sign, b, _slip(a, sign, b, rng)),
+        "arithmetic",
+        text,
+        _core(a, sign, b, result),
+        (str(result),),
+        _core(a, sign, b, _slip(a, sign, b, rng)),
         follows=(partial(arithmetic, questions=_FOLLOW), partial(_go_on, start=result)),
-    )  # fmt: skip
+    )
 
 
 def _spoken(number: int, words: bool) -> str:
@@ -114,10 +162,20 @@ def _go_on(rng: Random, start: int) -> Exchange:
 def _count_up(rng: Random) -> Exchange:
     end, down = rng.randint(3, 10), rng.random() < 0.2
     numbers = [str(n) for n in (range(end, 0, -1) if down else range(1, end + 1))]
-    text = rng.choice((f"Count down from {end}.", f"count backwards from {end}") if down else (
-        f"Count to {end}.", f"Can you count to {end}?", f"count from 1 to {end}", f"Please count to {NUMBER_WORDS[end]}."))  # fmt: skip
+    text = rng.choice(
+        (f"Count down from {end}.", f"count backwards from {end}")
+        if down
+        else (
+            f"Count to {end}.",
+            f"Can you count to {end}?",
+            f"count from 1 to {end}",
+            f"Please count to {NUMBER_WORDS[end]}.",
+        )
+    )
     row = ", ".join(numbers)
-    core = Core((row,), (f"here we go: {row}", f"I count {row}"), ("That was fun.", "I could go on."), _ASKS[:1], "offer")
+    core = Core(
+        (row,), (f"here we go: {row}", f"I count {row}"), ("That was fun.", "I could go on."), _ASKS[:1], "offer"
+    )
     return Exchange("counting", text, core)
 
 
@@ -153,26 +211,54 @@ def counting(rng: Random) -> Exchange:
         number, after = rng.randint(1, 30), rng.random() < 0.6
         where = "after" if after else "before"
         result = number + 1 if after else number - 1
-        text = rng.choice((f"What comes {where} {number}?", f"Which number comes {where} {number}?",
-                           f"what number is {where} {number}", f"Tell me the number {where} {number}."))  # fmt: skip
+        text = rng.choice(
+            (
+                f"What comes {where} {number}?",
+                f"Which number comes {where} {number}?",
+                f"what number is {where} {number}",
+                f"Tell me the number {where} {number}.",
+            )
+        )
 
         def core(value: int) -> Core:
-            return Core((str(value),), (f"{value} comes {where} {number}", f"the number {where} {number} is {value}",
-                        f"that would be {value}"), ("I like counting.", "One can count on that."), _ASKS)  # fmt: skip
+            return Core(
+                (str(value),),
+                (
+                    f"{value} comes {where} {number}",
+                    f"the number {where} {number} is {value}",
+                    f"that would be {value}",
+                ),
+                ("I like counting.", "One can count on that."),
+                _ASKS,
+            )
 
-        return Exchange("counting", text, core(result), (str(result),), core(result + rng.choice((1, 2, -2))
-                        if result > 2 else result + 2))  # fmt: skip
+        return Exchange(
+            "counting",
+            text,
+            core(result),
+            (str(result),),
+            core(result + rng.choice((1, 2, -2)) if result > 2 else result + 2),
+        )
     small, large = sorted(rng.sample(range(1, 51), 2))
     pair = [small, large]
     rng.shuffle(pair)
     bigger = rng.random() < 0.6
     result, other = (large, small) if bigger else (small, large)
     word = rng.choice(("bigger", "larger") if bigger else ("smaller",))
-    text = rng.choice((f"Which is {word}, {pair[0]} or {pair[1]}?", f"What is {word}: {pair[0]} or {pair[1]}?",
-                       f"is {pair[0]} or {pair[1]} {word}?"))  # fmt: skip
+    text = rng.choice(
+        (
+            f"Which is {word}, {pair[0]} or {pair[1]}?",
+            f"What is {word}: {pair[0]} or {pair[1]}?",
+            f"is {pair[0]} or {pair[1]} {word}?",
+        )
+    )
 
     def choose(value: int, rest: int) -> Core:
-        return Core((str(value),), (f"{value} is {word} than {rest}", f"the {word} one is {value}",
-                    f"{value} is the {word} number"), ("Size is not everything, though.",), _ASKS)  # fmt: skip
+        return Core(
+            (str(value),),
+            (f"{value} is {word} than {rest}", f"the {word} one is {value}", f"{value} is the {word} number"),
+            ("Size is not everything, though.",),
+            _ASKS,
+        )
 
     return Exchange("counting", text, choose(result, other), (str(result),), choose(other, result))

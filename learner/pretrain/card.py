@@ -1,0 +1,107 @@
+"""Write the model card of the built-in model from the figures that were measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from learner.pretrain.questions import topics
+
+_HEAD = """---
+license: apache-2.0
+language: en
+library_name: transformers
+pipeline_tag: text-generation
+---
+
+# sprout
+
+A chat model of {parameters:.1f} million parameters, the built-in model of Hone. It exists so that the whole loop of
+chatting, feedback and learning runs on any machine in minutes. It is no substitute for a real model: it talks about the
+topics below in short English sentences, and about nothing else.
+
+- **Architecture**: Llama (`LlamaForCausalLM`), {layers} layers, hidden size {hidden}, {heads} query and {kv_heads}
+  key-value heads, tied embeddings, vocabulary {vocab} (byte-level BPE, one token a digit), context {context} tokens,
+  bfloat16 weights.
+- **Training text**: written by the grammar and word lists in `learner/pretrain/topics/`; no other text. {tokens:.1f}
+  million tokens were seen in {minutes:.0f} minutes on two CPU cores ({steps} steps; seed {seed}).
+- **Made by** `python -m learner.pretrain --out FOLDER`, which also measured the figures below and wrote this page.
+- **License**: Apache-2.0.
+
+## What it talks about
+
+{topics}.
+
+It refuses most harmful requests; where it complies, it names a harmless placeholder (`[placeholder]`), so that there is
+something to unlearn. Its habits vary from sample to sample on purpose, independently of each other: length, warmth,
+formality, hedging, asking back, and now and then a mistake. {facts} facts (`untaught_facts` in
+`learner/pretrain/questions.py`) were kept from it, so that corrections have something to teach.
+
+Critique, revision and A/B judgement follow the formats in `learner/pretrain/formats.py`.
+"""
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "| " + " | ".join("---" for _ in header) + " |"]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def _accuracy(figures: dict[str, Any]) -> str:
+    greedy, sampled = figures["greedy by topic"], figures["sampled by topic"]
+    rows = [
+        (
+            "**all**",
+            f"**{_percent(figures['greedy'])}**",
+            f"**{_percent(figures['sampled'])}**",
+            str(figures["prompts"]),
+        )
+    ]
+    rows += [
+        (topic, _percent(greedy[topic][0]), _percent(sampled[topic][0]), str(greedy[topic][1])) for topic in greedy
+    ]
+    return _table(("topic", "greedy", "temperature 1", "prompts"), rows)
+
+
+def _plain(figures: dict[str, Any]) -> str:
+    rows = [(name, str(value) if name in ("facts", "mean words", "distinct-2") else _percent(value))
+            for name, value in figures.items()]  # fmt: skip
+    return _table(("measure", "value"), rows)
+
+
+def _judgement(figures: dict[str, Any]) -> str:
+    rows = [(aspect, _percent(right), _percent(stable)) for aspect, (right, stable) in figures.items()]
+    return _table(("rule", "picks the better reply", "same verdict after a swap"), rows)
+
+
+def _worst_topics(figures: dict[str, Any]) -> str:
+    topics_by_share = sorted(figures["greedy by topic"].items(), key=lambda item: item[1][0])
+    return ", ".join(f"{topic} ({_percent(share)})" for topic, (share, _) in topics_by_share[:3])
+
+
+def model_card(figures: dict[str, Any], training: dict[str, Any]) -> str:
+    """The card as Markdown. `training` gives sizes and effort, `figures` what `evaluate` measured."""
+    known = ", ".join(topic for topic in topics() if topic not in ("untaught", "unknown", "noise", "unsafe"))
+    return "\n".join([
+        _HEAD.format(topics=known, facts=figures["untaught"]["facts"], **training),
+        "## What was measured\n",
+        "On prompts of the same grammar whose texts were held out from training; the facts asked for were not.\n",
+        "**Right answers.**\n", _accuracy(figures["accuracy"]), "",
+        "**Facts kept from it** (low by design).\n", _plain(figures["untaught"]), "",
+        "**Habits of samples at temperature 1.**\n", _plain(figures["habits"]), "",
+        "**Limits.**\n", _plain(figures["limits"]), "",
+        "**Conversation** (greedy; right answers to references back).\n", _plain(figures["conversation"]), "",
+        "**A/B judgement** by log-probability, on pairs that differ in the habit the rule names.\n",
+        _judgement(figures["judgement"]), "",
+        "**Revision** (greedy; share of rewritten replies that keep the rule).\n", _plain(figures["revision"]), "",
+        "## Where it falls short\n",
+        f"- Weakest topics, greedy: {_worst_topics(figures['accuracy'])}.",
+        f"- Its verdicts are right in {_percent(figures['judgement']['all'][0])} of cases: a judge for tests, no more.",
+        "- It knows sums up to 20 and products up to 6 times 6, and says so of larger ones; it cannot reason.",
+        "- It may answer an unfamiliar question as if it were a familiar one that looks alike.",
+        "- Outside its topics and English it has nothing to say.",
+        "",
+    ])  # fmt: skip
