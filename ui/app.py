@@ -28,34 +28,16 @@ MAX_EVENTS = 512  # at once, per page: a streaming reply holds one for as long a
 QUEUE_PAUSE = 0.01  # seconds between two looks of Gradio's queue for work; its own 0.001 keeps a core from sleeping
 
 
-def build_chat(api_url: str) -> gr.Blocks:
-    return chat.build(ServiceClient(api_url))
+def create_app(api_url: str, sessions: bool = True) -> FastAPI:
+    """The pages for the service at `api_url`: chat at `/`, operator at `/operator`.
 
-
-def build_operator(api_url: str) -> gr.Blocks:
-    return operator.build(ServiceClient(api_url))
-
-
-def mount(app: FastAPI, api_url: str) -> FastAPI:
-    """Put the pages on the service's `app`: chat at `/`, operator at `/operator`.
-
-    Call it last, since `/` takes every path that is left. Who may open which page is the service's to say, and so is
-    the cookie that names a browser: its middleware does both before a request comes here. It has to have
-    CORSMiddleware, without which Gradio answers any origin, credentials and all.
+    `sessions` False leaves it to whoever mounts the app to give each browser its cookie, as the service does itself.
     """
-    return _with_pages(app, ServiceClient(api_url))
-
-
-def create_app(api_url: str) -> FastAPI:
-    """The pages alone, for a service that runs elsewhere."""
-    app = FastAPI(title="Hone pages", docs_url=None, redoc_url=None, openapi_url=None)
     service = ServiceClient(api_url)
-    app.add_middleware(BrowserSession, service=service)
-    app.add_middleware(CORSMiddleware, allow_origins=[])  # see `mount`
-    return _with_pages(app, service)
-
-
-def _with_pages(app: FastAPI, service: ServiceClient) -> FastAPI:
+    app = FastAPI(title="Hone pages", docs_url=None, redoc_url=None, openapi_url=None)
+    if sessions:
+        app.add_middleware(BrowserSession, service=service)
+    app.add_middleware(CORSMiddleware, allow_origins=[])  # without one, Gradio answers any origin, credentials and all
     app.router.add_route("/operator", _to_operator_page, methods=["GET"], include_in_schema=False)
     _in_a_loop(lambda: _mount_page(app, operator.build(service), "/operator"))
     _in_a_loop(lambda: _mount_page(app, chat.build(service), "/"))
@@ -83,8 +65,9 @@ async def _to_operator_page(request: Request) -> RedirectResponse:
 
 
 def _mount_page(app: FastAPI, page: gr.Blocks, path: str) -> None:
-    page.max_threads = MAX_EVENTS
-    page.queue(default_concurrency_limit=None, api_open=False)
+    page.api_open = False
+    # What follows would also come of page.queue(…), which builds the whole app once more: a third of a second a page.
+    page._queue.max_thread_count = MAX_EVENTS
     page._queue.sleep_when_free = QUEUE_PAUSE
     options: dict[str, Any] = {"favicon_path": str(ICON)} if path == "/" else {}
     gr.mount_gradio_app(

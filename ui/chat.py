@@ -52,7 +52,7 @@ def build(service: ServiceClient) -> gr.Blocks:
             apply_default_css=False,
             elem_id="shelf",
         )
-        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
         for name in ("send", "retry"):
             getattr(thread, name)(getattr(page, name), talk, thread, trigger_mode="once", **quiet)
         for name in ("stop_reply", "new_chat", "pick", "thumb", "score", "critique", "correct"):

@@ -36,7 +36,12 @@ def build(service: ServiceClient) -> gr.Blocks:
             with gr.Column(scale=2, min_width=320):
                 adapters = _part("adapters")
         parts = [top, runs, plot, adapters]
-        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "outputs": parts}
+        quiet: dict[str, Any] = {
+            "outputs": parts,
+            "show_progress": "hidden",
+            "api_visibility": "private",
+            "concurrency_limit": None,
+        }
         for name in LEVERS + CHOICES:
             for source in (top, runs, adapters):
                 getattr(source, name)(getattr(page, name), board, trigger_mode="multiple", **quiet)

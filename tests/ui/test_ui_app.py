@@ -14,10 +14,23 @@ from tests.ui.server import serving
 from ui.app import create_app
 
 
+@pytest.fixture(scope="module")
+def running() -> Iterator[tuple[str, FakeService]]:
+    fake = FakeService()
+    with serving(fake.app()) as api_url, serving(create_app(api_url)) as url:
+        yield url, fake
+
+
 @pytest.fixture
-def pages(api_url: str) -> Iterator[str]:
-    with serving(create_app(api_url)) as url:
-        yield url
+def fake(running: tuple[str, FakeService]) -> FakeService:
+    """The one service of this file, as if it had just started."""
+    vars(running[1]).update(vars(FakeService()))
+    return running[1]
+
+
+@pytest.fixture
+def pages(running: tuple[str, FakeService], fake: FakeService) -> str:
+    return running[0]
 
 
 def get(url: str, cookie: str | None = None, **headers: str) -> httpx2.Response:
