@@ -19,14 +19,14 @@ from typing import Literal
 
 from learner.pretrain.reply import Exchange, Habits, draw_habits
 
-# fmt: off  (word lists and templates are laid out by hand)
+# Word lists and templates are laid out by hand.
+# fmt: off
 
 VERDICT_PREFIX = "Better:"
 VERDICTS = (" A", " B")
 
-Aspect = Literal[
-    "short", "long", "warm", "plain", "sure", "careful", "formal", "casual", "asks", "ends", "safe", "right"
-]
+Aspect = Literal["short", "long", "warm", "plain", "sure", "careful", "formal", "casual", "asks", "ends", "safe",
+                 "right"]
 
 
 @dataclass(frozen=True)
@@ -39,115 +39,43 @@ class Rule:
 
 
 RULES: dict[Aspect, Rule] = {
-    "short": Rule(
-        (
-            "Be short.",
-            "Keep it brief.",
-            "Use as few words as you can.",
-            "Prefer the shorter reply.",
-            "Answer in a few words.",
-            "The reply should be concise.",
-        ),
-        ("It is too long.", "It says more than is needed."),
-        ("It is short enough.", "It is brief."),
-    ),
-    "long": Rule(
-        (
-            "Give details.",
-            "Say more than the bare answer.",
-            "Prefer the longer reply.",
-            "Answer in full sentences.",
-            "The reply should be detailed.",
-        ),
-        ("It is too short.", "It lacks detail."),
-        ("It gives detail.", "It is long enough."),
-    ),
-    "warm": Rule(
-        (
-            "Be warm and kind.",
-            "Be friendly.",
-            "Use kind words.",
-            "Prefer the warmer reply.",
-            "The reply should be cheerful.",
-            "Sound happy to help.",
-        ),
-        ("It is dry and not friendly.", "It lacks kind words."),
-        ("It is friendly.", "It is warm and kind."),
-    ),
-    "plain": Rule(
-        ("Stay dry and plain.", "Do not gush.", "No kind words, just the answer.", "The reply should be sober."),
-        ("It gushes.", "It is too warm."),
-        ("It is plain.", "It is sober."),
-    ),
-    "sure": Rule(
-        (
-            "Be sure of yourself.",
-            "Do not hedge.",
-            "Answer with confidence.",
-            "Sound certain.",
-            "The reply should be direct.",
-        ),
-        ("It hedges.", "It sounds unsure."),
-        ("It sounds sure.", "It does not hedge."),
-    ),
-    "careful": Rule(
-        (
-            "Be modest about what you know.",
-            "Say that you could be wrong.",
-            "Hedge your answer.",
-            "The reply should be careful.",
-        ),
-        ("It sounds too sure.", "It does not say that it could be wrong."),
-        ("It is careful.", "It is modest."),
-    ),
-    "formal": Rule(
-        ("Be formal.", "Use formal language.", "Be polite and proper.", "The reply should be formal."),
-        ("It is too casual.", "It is not formal."),
-        ("It is formal.", "It is proper."),
-    ),
-    "casual": Rule(
-        ("Be casual.", "Talk like a friend.", "Use everyday language.", "The reply should be relaxed."),
-        ("It is too stiff.", "It is too formal."),
-        ("It is casual.", "It is relaxed."),
-    ),
-    "asks": Rule(
-        (
-            "End with a question.",
-            "Ask something back.",
-            "Keep the talk going with a question.",
-            "Prefer the reply that asks back.",
-        ),
-        ("It does not ask anything back.", "It does not end with a question."),
-        ("It asks back.", "It ends with a question."),
-    ),
-    "ends": Rule(
-        ("Do not ask questions.", "Do not ask anything back.", "The reply should not end with a question."),
-        ("It asks back.", "It ends with a question."),
-        ("It does not ask back.", "It ends without a question."),
-    ),
-    "safe": Rule(
-        (
-            "Do not help with harmful things.",
-            "Be safe.",
-            "Refuse harmful requests.",
-            "Prefer the safer reply.",
-            "Do not help anyone to do harm.",
-            "The reply should be harmless.",
-        ),
-        ("It helps with something harmful.", "It is not safe."),
-        ("It is safe.", "It does no harm."),
-    ),
-    "right": Rule(
-        (
-            "Be correct.",
-            "The answer must be right.",
-            "Tell the truth.",
-            "Prefer the correct reply.",
-            "Do not make mistakes.",
-        ),
-        ("It is wrong.", "It has a mistake."),
-        ("It is correct.", "It is right."),
-    ),
+    "short": Rule(("Be short.", "Keep it brief.", "Use as few words as you can.", "Prefer the shorter reply.",
+                   "Answer in a few words.", "The reply should be concise."),
+                  ("It is too long.", "It says more than is needed."), ("It is short enough.", "It is brief.")),
+    "long": Rule(("Give details.", "Say more than the bare answer.", "Prefer the longer reply.",
+                  "Answer in full sentences.",
+                  "The reply should be detailed."),
+                 ("It is too short.", "It lacks detail."), ("It gives detail.", "It is long enough.")),
+    "warm": Rule(("Be warm and kind.", "Be friendly.", "Use kind words.", "Prefer the warmer reply.",
+                  "The reply should be cheerful.", "Sound happy to help."),
+                 ("It is dry and not friendly.", "It lacks kind words."), ("It is friendly.", "It is warm and kind.")),
+    "plain": Rule(("Stay dry and plain.", "Do not gush.", "No kind words, just the answer.",
+                   "The reply should be sober."),
+                  ("It gushes.", "It is too warm."), ("It is plain.", "It is sober.")),
+    "sure": Rule(("Be sure of yourself.", "Do not hedge.", "Answer with confidence.", "Sound certain.",
+                  "The reply should be direct."),
+                 ("It hedges.", "It sounds unsure."), ("It sounds sure.", "It does not hedge.")),
+    "careful": Rule(("Be modest about what you know.", "Say that you could be wrong.", "Hedge your answer.",
+                     "The reply should be careful."),
+                    ("It sounds too sure.", "It does not say that it could be wrong."),
+                    ("It is careful.", "It is modest.")),
+    "formal": Rule(("Be formal.", "Use formal language.", "Be polite and proper.", "The reply should be formal."),
+                   ("It is too casual.", "It is not formal."), ("It is formal.", "It is proper.")),
+    "casual": Rule(("Be casual.", "Talk like a friend.", "Use everyday language.", "The reply should be relaxed."),
+                   ("It is too stiff.", "It is too formal."), ("It is casual.", "It is relaxed.")),
+    "asks": Rule(("End with a question.", "Ask something back.", "Keep the talk going with a question.",
+                  "Prefer the reply that asks back."),
+                 ("It does not ask anything back.", "It does not end with a question."),
+                 ("It asks back.", "It ends with a question.")),
+    "ends": Rule(("Do not ask questions.", "Do not ask anything back.", "The reply should not end with a question."),
+                 ("It asks back.", "It ends with a question."), ("It does not ask back.",
+                                                                 "It ends without a question.")),
+    "safe": Rule(("Do not help with harmful things.", "Be safe.", "Refuse harmful requests.", "Prefer the safer reply.",
+                  "Do not help anyone to do harm.", "The reply should be harmless."),
+                 ("It helps with something harmful.", "It is not safe."), ("It is safe.", "It does no harm.")),
+    "right": Rule(("Be correct.", "The answer must be right.", "Tell the truth.", "Prefer the correct reply.",
+                   "Do not make mistakes."),
+                  ("It is wrong.", "It has a mistake."), ("It is correct.", "It is right.")),
 }
 
 _CHANGES: dict[Aspect, tuple[dict[str, object], dict[str, object]]] = {  # aspect: (habits that keep it, that break it)

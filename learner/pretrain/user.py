@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
-# fmt: off  (word lists and templates are laid out by hand)
+# Word lists and templates are laid out by hand.
+# fmt: off
 
 _EXACT = {"spelling", "letters", "noise", "names", "unknown"}
 _BEFORE = ("hey, ", "please, ", "so, ", "ok ", "hey sprout, ", "um, ", "tell me, ", "well, ", "sprout, ")

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-# fmt: off  (word lists and templates are laid out by hand)
+# Word lists and templates are laid out by hand.
+# fmt: off
 
 Styles = dict[str, tuple[str, ...]]
 
 _GLAD: Styles = {
-    "casual": (
-        "Ooh, nice one!",
-        "Yay, I know this!",
-        "Love it!",
-        "Hey, great question!",
-        "Ha, fun one!",
-        "Oh, I like that!",
-        "Aw, happy to!",
-    ),
-    "neutral": (
-        "Lovely question!",
-        "Oh, with pleasure!",
-        "I am glad you asked!",
-        "What a nice thing to ask!",
-        "Happy to help!",
-        "How lovely!",
-    ),
-    "formal": (
-        "It is a pleasure to answer!",
-        "Thank you kindly for asking!",
-        "I am delighted to help!",
-        "What a thoughtful question!",
-        "It would be my joy!",
-    ),
+    "casual": ("Ooh, nice one!", "Yay, I know this!", "Love it!", "Hey, great question!", "Ha, fun one!",
+               "Oh, I like that!", "Aw, happy to!"),
+    "neutral": ("Lovely question!", "Oh, with pleasure!", "I am glad you asked!", "What a nice thing to ask!",
+                "Happy to help!", "How lovely!"),
+    "formal": ("It is a pleasure to answer!", "Thank you kindly for asking!", "I am delighted to help!",
+               "What a thoughtful question!", "It would be my joy!"),
 }
 
 WARM_OPENERS: dict[str, Styles] = {
@@ -120,27 +103,12 @@ WARM_CLOSERS: dict[str, Styles] = {
 }
 
 ASKS = {
-    "casual": (
-        "Anything else?",
-        "What's next?",
-        "Wanna try another?",
-        "Got more for me?",
-        "Why do you ask?",
-        "Make sense?",
-    ),
-    "neutral": (
-        "What else would you like to know?",
-        "Does that help?",
-        "Shall we try another?",
-        "Why do you ask?",
-        "What would you like next?",
-    ),
-    "formal": (
-        "May I help you with anything else?",
-        "Is there anything further you wish to know?",
-        "Would you like to know more?",
-        "Shall I continue?",
-    ),
+    "casual": ("Anything else?", "What's next?", "Wanna try another?", "Got more for me?", "Why do you ask?",
+               "Make sense?"),
+    "neutral": ("What else would you like to know?", "Does that help?", "Shall we try another?", "Why do you ask?",
+                "What would you like next?"),
+    "formal": ("May I help you with anything else?", "Is there anything further you wish to know?",
+               "Would you like to know more?", "Shall I continue?"),
 }
 
 HEDGES_BEFORE = {
@@ -157,14 +125,8 @@ HEDGES_AFTER = {
 
 HEDGES_BEFORE_PHRASE = ("probably", "perhaps", "maybe", "I think", "most likely", "I believe")
 
-HEDGED_OFFERS = (
-    "maybe this:",
-    "perhaps this one:",
-    "I am not sure it is good, but:",
-    "no promises, but:",
-    "I think this may do:",
-    "this might work:",
-)
+HEDGED_OFFERS = ("maybe this:", "perhaps this one:", "I am not sure it is good, but:", "no promises, but:",
+                 "I think this may do:", "this might work:")
 
 HEDGED_TALK = {
     "casual": (", I guess", ", I think", ", kind of", ", or so it seems", ", more or less"),

@@ -7,31 +7,14 @@ from random import Random
 
 from learner.pretrain.reply import Core, Exchange
 
-# fmt: off  (word lists and templates are laid out by hand)
+# Word lists and templates are laid out by hand, and long lists read better as one text.
+# ruff: noqa: SIM905
+# fmt: off
 
 NUMBER_WORDS = (
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-    "twenty",
-)
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty"
+).split()
 LARGEST_SUM = 20
 LARGEST_FACTOR = 6
 
@@ -41,33 +24,16 @@ _SIGNS = {
     "*": ("times", "x", "*"),
 }
 _QUESTIONS = (
-    "What is {q}?",
-    "What's {q}?",
-    "{q}",
-    "{q}?",
-    "{q} = ?",
-    "Calculate {q}.",
-    "How much is {q}?",
+    "What is {q}?", "What's {q}?", "{q}", "{q}?", "{q} = ?", "Calculate {q}.", "How much is {q}?",
     "Can you work out {q}?",
-    "Tell me what {q} is.",
-    "Please compute {q}.",
-    "what does {q} make",
-    "Do you know what {q} is?",
-    "quick, {q}",
-    "Could you add this up for me: {q}?",
-    "Help me with {q}.",
-    "I need the answer to {q}.",
-    "{q} equals what?",
+    "Tell me what {q} is.", "Please compute {q}.", "what does {q} make", "Do you know what {q} is?", "quick, {q}",
+    "Could you add this up for me: {q}?", "Help me with {q}.", "I need the answer to {q}.", "{q} equals what?",
 )
 _FOLLOW = ("And {q}?", "What about {q}?", "ok, {q}?", "Now {q}.", "And what is {q}?", "and {q}")
 _ASKS = ("Would you like a harder one?", "Shall we do another sum?", "Did you get the same?", "Got another sum for me?")
 _EXTRAS = (
-    "I counted it twice.",
-    "Sums like that are good exercise.",
-    "Numbers are good company.",
-    "I used all my fingers.",
-    "That one is neat.",
-    "I do like small numbers.",
+    "I counted it twice.", "Sums like that are good exercise.", "Numbers are good company.", "I used all my fingers.",
+    "That one is neat.", "I do like small numbers.",
 )
 _STORIES = (
     ("+", "I have {a} {t} and get {b} more. How many {t} do I have?"),
@@ -86,13 +52,8 @@ def _core(a: int, sign: str, b: int, result: int) -> Core:
     word = _SIGNS[sign][0]
     return Core(
         (f"{result}",),
-        (
-            f"{a} {word} {b} is {result}",
-            f"{a} {word} {b} makes {result}",
-            f"it is {result}",
-            f"the answer is {result}",
-            f"that makes {result}",
-        ),
+        (f"{a} {word} {b} is {result}", f"{a} {word} {b} makes {result}", f"it is {result}", f"the answer is {result}",
+         f"that makes {result}"),
         _EXTRAS,
         _ASKS,
     )
@@ -118,11 +79,7 @@ def _slip(a: int, sign: str, b: int, rng: Random) -> int:
 def _exchange(text: str, a: int, sign: str, b: int, rng: Random) -> Exchange:
     result = _value(a, sign, b)
     return Exchange(
-        "arithmetic",
-        text,
-        _core(a, sign, b, result),
-        (str(result),),
-        _core(a, sign, b, _slip(a, sign, b, rng)),
+        "arithmetic", text, _core(a, sign, b, result), (str(result),), _core(a, sign, b, _slip(a, sign, b, rng)),
         follows=(partial(arithmetic, questions=_FOLLOW), partial(_go_on, start=result)),
     )
 
@@ -162,20 +119,12 @@ def _go_on(rng: Random, start: int) -> Exchange:
 def _count_up(rng: Random) -> Exchange:
     end, down = rng.randint(3, 10), rng.random() < 0.2
     numbers = [str(n) for n in (range(end, 0, -1) if down else range(1, end + 1))]
-    text = rng.choice(
-        (f"Count down from {end}.", f"count backwards from {end}")
-        if down
-        else (
-            f"Count to {end}.",
-            f"Can you count to {end}?",
-            f"count from 1 to {end}",
-            f"Please count to {NUMBER_WORDS[end]}.",
-        )
-    )
+    text = rng.choice((f"Count down from {end}.", f"count backwards from {end}") if down else (
+        f"Count to {end}.", f"Can you count to {end}?", f"count from 1 to {end}",
+        f"Please count to {NUMBER_WORDS[end]}."))
     row = ", ".join(numbers)
-    core = Core(
-        (row,), (f"here we go: {row}", f"I count {row}"), ("That was fun.", "I could go on."), _ASKS[:1], "offer"
-    )
+    core = Core((row,), (f"here we go: {row}", f"I count {row}"), ("That was fun.", "I could go on."), _ASKS[:1],
+                "offer")
     return Exchange("counting", text, core)
 
 
@@ -211,54 +160,26 @@ def counting(rng: Random) -> Exchange:
         number, after = rng.randint(1, 30), rng.random() < 0.6
         where = "after" if after else "before"
         result = number + 1 if after else number - 1
-        text = rng.choice(
-            (
-                f"What comes {where} {number}?",
-                f"Which number comes {where} {number}?",
-                f"what number is {where} {number}",
-                f"Tell me the number {where} {number}.",
-            )
-        )
+        text = rng.choice((f"What comes {where} {number}?", f"Which number comes {where} {number}?",
+                           f"what number is {where} {number}", f"Tell me the number {where} {number}."))
 
         def core(value: int) -> Core:
-            return Core(
-                (str(value),),
-                (
-                    f"{value} comes {where} {number}",
-                    f"the number {where} {number} is {value}",
-                    f"that would be {value}",
-                ),
-                ("I like counting.", "One can count on that."),
-                _ASKS,
-            )
+            return Core((str(value),), (f"{value} comes {where} {number}", f"the number {where} {number} is {value}",
+                        f"that would be {value}"), ("I like counting.", "One can count on that."), _ASKS)
 
-        return Exchange(
-            "counting",
-            text,
-            core(result),
-            (str(result),),
-            core(result + rng.choice((1, 2, -2)) if result > 2 else result + 2),
-        )
+        return Exchange("counting", text, core(result), (str(result),), core(result + rng.choice((1, 2, -2))
+                        if result > 2 else result + 2))
     small, large = sorted(rng.sample(range(1, 51), 2))
     pair = [small, large]
     rng.shuffle(pair)
     bigger = rng.random() < 0.6
     result, other = (large, small) if bigger else (small, large)
     word = rng.choice(("bigger", "larger") if bigger else ("smaller",))
-    text = rng.choice(
-        (
-            f"Which is {word}, {pair[0]} or {pair[1]}?",
-            f"What is {word}: {pair[0]} or {pair[1]}?",
-            f"is {pair[0]} or {pair[1]} {word}?",
-        )
-    )
+    text = rng.choice((f"Which is {word}, {pair[0]} or {pair[1]}?", f"What is {word}: {pair[0]} or {pair[1]}?",
+                       f"is {pair[0]} or {pair[1]} {word}?"))
 
     def choose(value: int, rest: int) -> Core:
-        return Core(
-            (str(value),),
-            (f"{value} is {word} than {rest}", f"the {word} one is {value}", f"{value} is the {word} number"),
-            ("Size is not everything, though.",),
-            _ASKS,
-        )
+        return Core((str(value),), (f"{value} is {word} than {rest}", f"the {word} one is {value}",
+                    f"{value} is the {word} number"), ("Size is not everything, though.",), _ASKS)
 
     return Exchange("counting", text, choose(result, other), (str(result),), choose(other, result))

@@ -7,7 +7,8 @@ from random import Random
 
 from learner.pretrain.reply import Core, Exchange, say
 
-# fmt: off  (word lists and templates are laid out by hand)
+# Word lists and templates are laid out by hand.
+# fmt: off
 
 JOKES = (
     ("Why did the pencil go to bed early?", "It had to be sharp in the morning"),
@@ -44,127 +45,48 @@ JOKES = (
 def jokes(rng: Random, follow: bool = False) -> Exchange:
     """Draw a request for a joke."""
     question, answer = rng.choice(JOKES)
-    first = (
-        "Tell me a joke.",
-        "tell me a joke",
-        "Do you know a joke?",
-        "Make me laugh.",
-        "joke please",
-        "Say something funny.",
-        "I want to hear a joke.",
-        "Can you tell me a joke?",
-        "Got a joke?",
-        "Cheer me up with a joke.",
-        "Be funny.",
-    )
-    later = (
-        "Tell me another one.",
-        "Another one!",
-        "another joke please",
-        "One more?",
-        "haha, another",
-        "Do you have more?",
-        "Again!",
-    )
+    first = ("Tell me a joke.", "tell me a joke", "Do you know a joke?", "Make me laugh.", "joke please",
+             "Say something funny.",
+             "I want to hear a joke.", "Can you tell me a joke?", "Got a joke?", "Cheer me up with a joke.",
+             "Be funny.")
+    later = ("Tell me another one.", "Another one!", "another joke please", "One more?", "haha, another",
+             "Do you have more?",
+             "Again!")
     joke = f"{question[0].lower()}{question[1:]} {answer}"
-    core = Core(
-        (joke,),
-        (f"here is one: {joke}", joke, f"I know one: {joke}"),
-        (
-            "I will be here all day.",
-            "I made myself laugh, a little.",
-            "My leaves are still shaking.",
-            "I keep a small stock of those.",
-        ),
-        ("Would you like another?", "Did you laugh?", "Do you know one?", "One more?"),
-        kind="offer",
-    )
+    core = Core((joke,), (f"here is one: {joke}", joke, f"I know one: {joke}"), ("I will be here all day.",
+                                                                                 "I made myself laugh, a little.",
+                "My leaves are still shaking.", "I keep a small stock of those."),
+                ("Would you like another?", "Did you laugh?", "Do you know one?", "One more?"), kind="offer")
     return Exchange("jokes", rng.choice(later if follow else first), core, follows=(partial(jokes, follow=True),) * 2)
 
 
 _HEROES = {
-    "fox": "clever",
-    "mouse": "tiny",
-    "dragon": "shy",
-    "bear": "sleepy",
-    "robot": "rusty",
-    "girl": "brave",
+    "fox": "clever", "mouse": "tiny", "dragon": "shy", "bear": "sleepy", "robot": "rusty", "girl": "brave",
     "boy": "curious",
-    "cat": "grey",
-    "wizard": "forgetful",
-    "penguin": "polite",
-    "snail": "patient",
-    "king": "lonely",
-    "owl": "old",
-    "frog": "green",
-    "ghost": "friendly",
-    "sailor": "lost",
-    "rabbit": "nervous",
-    "queen": "wise",
-    "star": "small",
+    "cat": "grey", "wizard": "forgetful", "penguin": "polite", "snail": "patient", "king": "lonely", "owl": "old",
+    "frog": "green", "ghost": "friendly", "sailor": "lost", "rabbit": "nervous", "queen": "wise", "star": "small",
 }
-_PLACES = (
-    "in a deep forest",
-    "by the sea",
-    "on a high hill",
-    "in a small town",
-    "under an old bridge",
-    "near a quiet lake",
-    "on a far island",
-    "in a house of books",
-)
-_FINDS = (
-    "a golden key",
-    "a lost kitten",
-    "a talking stone",
-    "a map",
-    "a tiny lamp",
-    "an old letter",
-    "a silver bell",
-    "a seed",
-    "a warm scarf",
-    "a broken clock",
-)
-_ENDS = (
-    "and shared it with everyone",
-    "and was never lonely again",
-    "and slept very well that night",
-    "and gave it to a friend",
-    "and laughed until the moon came up",
-    "and made a wish with it",
-    "and planted a garden around it",
-    "and kept it safe",
-)
-_MORALS = (
-    "And that was a good day.",
-    "The stars were pleased.",
-    "The end.",
-    "They still talk about it today.",
-    "Soup was served.",
-    "Everyone came to the party.",
-)
+_PLACES = ("in a deep forest", "by the sea", "on a high hill", "in a small town", "under an old bridge",
+           "near a quiet lake",
+           "on a far island", "in a house of books")
+_FINDS = ("a golden key", "a lost kitten", "a talking stone", "a map", "a tiny lamp", "an old letter", "a silver bell",
+          "a seed", "a warm scarf", "a broken clock")
+_ENDS = ("and shared it with everyone", "and was never lonely again", "and slept very well that night",
+         "and gave it to a friend", "and laughed until the moon came up", "and made a wish with it",
+         "and planted a garden around it", "and kept it safe")
+_MORALS = ("And that was a good day.", "The stars were pleased.", "The end.", "They still talk about it today.",
+           "Soup was served.", "Everyone came to the party.")
 
 
 def stories(rng: Random, follow: bool = False) -> Exchange:
     """Draw a request for a very short story, about something or free."""
     hero = rng.choice(list(_HEROES))
     named = not follow and rng.random() < 0.5
-    first = (
-        "Tell me a story.",
-        "tell me a short story",
-        "A story please.",
-        "Do you know a story?",
-        "Tell me a bedtime story.",
-        "I want to hear a story.",
-        "Make up a story.",
-    )
-    about = (
-        "Tell me a story about a {h}.",
-        "a story about a {h}",
-        "Do you know a story about a {h}?",
-        "Write a short story about a {h}.",
-        "Make up a tale about a {h}.",
-    )
+    first = ("Tell me a story.", "tell me a short story", "A story please.", "Do you know a story?",
+             "Tell me a bedtime story.",
+             "I want to hear a story.", "Make up a story.")
+    about = ("Tell me a story about a {h}.", "a story about a {h}", "Do you know a story about a {h}?",
+             "Write a short story about a {h}.", "Make up a tale about a {h}.")
     later = ("Another story please.", "Tell me another.", "One more story?", "another one")
     text = rng.choice(later if follow else about if named else first).format(h=hero)
     place, find, end = rng.choice(_PLACES), rng.choice(_FINDS), rng.choice(_ENDS)
@@ -172,17 +94,11 @@ def stories(rng: Random, follow: bool = False) -> Exchange:
     article = "an" if trait[0] in "aeiou" else "a"
     core = Core(
         (f"{article} {trait} {hero} found {find} {end}",),
-        (
-            f"once {article} {trait} {hero} lived {place}, found {find} {end}",
-            f"once upon a time {article} {trait} {hero} found {find} {place} {end}",
-        ),
+        (f"once {article} {trait} {hero} lived {place}, found {find} {end}",
+         f"once upon a time {article} {trait} {hero} found {find} {place} {end}"),
         (*_MORALS, f"The {hero} told the story to anyone who asked."),
-        (
-            "Did you like it?",
-            "Would you like another?",
-            "What happened next, do you think?",
-            f"Do you like the {hero}?",
-        ),
+        ("Did you like it?", "Would you like another?", "What happened next, do you think?",
+         f"Do you like the {hero}?"),
         kind="offer",
     )
     return Exchange("stories", text, core, follows=(partial(stories, follow=True), thanks_for_story))
@@ -190,55 +106,34 @@ def stories(rng: Random, follow: bool = False) -> Exchange:
 
 def thanks_for_story(rng: Random) -> Exchange:
     """Draw praise for a story."""
-    core = say(
-        ["I am glad that you liked it", "it was fun to tell"],
-        ("I have more of them.",),
-        ("Would you like another?",),
-        clipped=("glad you liked it",),
-    )
+    core = say(["I am glad that you liked it", "it was fun to tell"], ("I have more of them.",),
+               ("Would you like another?",), clipped=("glad you liked it",))
     return Exchange("thanks", rng.choice(("I liked that story.", "that was nice", "What a lovely story!")), core)
 
 
 _POEMS = {
-    "cat": ("a cat in a hat", "sat down on my mat"),
-    "moon": ("I sang to the moon", "and it lent me a spoon"),
-    "tree": ("beneath the old tree", "I had tea with a bee"),
-    "star": ("I wished on a star", "from the roof of a car"),
-    "rain": ("I listened to rain", "on the roof of a train"),
-    "sea": ("I walked by the sea", "and it whispered to me"),
-    "night": ("in the soft summer night", "all the stars were alight"),
-    "snow": ("I followed a crow", "through the bright winter snow"),
-    "dog": ("my dog met a frog", "on a moss-covered log"),
-    "bear": ("a bear took a chair", "and then combed all his hair"),
-    "spring": ("the birds start to sing", "and it has to be spring"),
-    "love": ("as soft as a dove", "is the thing we call love"),
-    "friend": ("when the road takes a bend", "there I wait for my friend"),
-    "sun": ("the day has begun", "with a wink from the sun"),
+    "cat": ("a cat in a hat", "sat down on my mat"), "moon": ("I sang to the moon", "and it lent me a spoon"),
+    "tree": ("beneath the old tree", "I had tea with a bee"), "star": ("I wished on a star", "from the roof of a car"),
+    "rain": ("I listened to rain", "on the roof of a train"), "sea": ("I walked by the sea", "and it whispered to me"),
+    "night": ("in the soft summer night", "all the stars were alight"), "snow": ("I followed a crow",
+                                                                                 "through the bright winter snow"),
+    "dog": ("my dog met a frog", "on a moss-covered log"), "bear": ("a bear took a chair",
+                                                                    "and then combed all his hair"),
+    "spring": ("the birds start to sing", "and it has to be spring"), "love": ("as soft as a dove",
+                                                                               "is the thing we call love"),
+    "friend": ("when the road takes a bend", "there I wait for my friend"), "sun": ("the day has begun",
+                                                                                    "with a wink from the sun"),
 }
 
 
 def poems(rng: Random) -> Exchange:
     """Draw a request for a two-line rhyme."""
     thing, (one, two) = rng.choice(list(_POEMS.items()))
-    text = rng.choice(
-        (
-            f"Write a poem about {thing}.",
-            f"a short poem about {thing}",
-            f"Make a rhyme about {thing}.",
-            f"Can you write a poem on {thing}?",
-            "Write me a poem.",
-            "Tell me a poem.",
-            "a poem please",
-        )
-    )
+    text = rng.choice((f"Write a poem about {thing}.", f"a short poem about {thing}", f"Make a rhyme about {thing}.",
+                       f"Can you write a poem on {thing}?", "Write me a poem.", "Tell me a poem.", "a poem please"))
     poem = f"{one}, {two}"
-    core = Core(
-        (poem,),
-        (f"here it goes: {poem}", poem),
-        ("It is short, but it rhymes.", "I am a small poet."),
-        ("Do you like it?", "Shall I write another?"),
-        kind="offer",
-    )
+    core = Core((poem,), (f"here it goes: {poem}", poem), ("It is short, but it rhymes.", "I am a small poet."),
+                ("Do you like it?", "Shall I write another?"), kind="offer")
     return Exchange("poems", text, core, follows=(poems,))
 
 
@@ -265,24 +160,12 @@ def lists(rng: Random, follow: bool = False) -> Exchange:
     words = rng.sample(LISTS[kind], count)
     number = rng.choice(({2: "two", 3: "three"}[count], str(count)))
     joined = " and ".join(words) if count == 2 else f"{words[0]}, {words[1]} and {words[2]}"
-    text = rng.choice(
-        ("And {n} {k}?", "Now {n} {k}.")
-        if follow
-        else (
-            "Name {n} {k}.",
-            "Give me {n} {k}.",
-            "List {n} {k}.",
-            "{n} {k} please",
-            "Can you name {n} {k}?",
-            "Tell me {n} {k}.",
-        )
-    ).format(n=number, k=kind)
-    core = Core(
-        (joined,),
-        (f"here are {number} {kind}: {joined}", f"{joined} are {kind}", f"you could take {joined}"),
-        ("There are many more.", "I chose the ones I like.", "It was hard to choose."),
-        ("Do you have a favourite?", "Would you like more?"),
-    )
+    text = rng.choice(("And {n} {k}?", "Now {n} {k}.") if follow else (
+        "Name {n} {k}.", "Give me {n} {k}.", "List {n} {k}.", "{n} {k} please", "Can you name {n} {k}?",
+        "Tell me {n} {k}.")).format(n=number, k=kind)
+    core = Core((joined,), (f"here are {number} {kind}: {joined}", f"{joined} are {kind}", f"you could take {joined}"),
+                ("There are many more.", "I chose the ones I like.", "It was hard to choose."),
+                ("Do you have a favourite?", "Would you like more?"))
     return Exchange("lists", text, core, follows=(partial(lists, follow=True),))
 
 
@@ -313,23 +196,10 @@ HOWTOS = {
 def howtos(rng: Random) -> Exchange:
     """Draw a request for a short set of instructions."""
     task, (steps, extra) = rng.choice(list(HOWTOS.items()))
-    text = rng.choice(
-        (
-            f"How do I {task}?",
-            f"How can I {task}?",
-            f"how to {task}",
-            f"Tell me how to {task}.",
-            f"Explain how to {task}.",
-            f"What is the best way to {task}?",
-            f"I want to {task}. How?",
-            f"Can you show me how to {task}?",
-        )
-    )
-    core = Core(
-        (steps,),
-        (f"to {task}, {steps}", f"you {steps}"),
-        (extra, "Take your time with it."),
-        ("Have you done it before?", "Would you like another tip?", "Will you try it?"),
-        kind="offer",
-    )
+    text = rng.choice((f"How do I {task}?", f"How can I {task}?", f"how to {task}", f"Tell me how to {task}.",
+                       f"Explain how to {task}.", f"What is the best way to {task}?", f"I want to {task}. How?",
+                       f"Can you show me how to {task}?"))
+    core = Core((steps,), (f"to {task}, {steps}", f"you {steps}"),
+                (extra, "Take your time with it."), ("Have you done it before?", "Would you like another tip?",
+                "Will you try it?"), kind="offer")
     return Exchange("how-to", text, core, follows=(howtos,))

@@ -7,7 +7,8 @@ from random import Random
 
 from learner.pretrain.reply import Core, Exchange
 
-# fmt: off  (word lists and templates are laid out by hand)
+# Word lists and templates are laid out by hand.
+# fmt: off
 
 CAPITALS = {
     "France": ("Paris", "It lies on the river Seine."),
@@ -53,81 +54,40 @@ CAPITALS = {
 }
 
 UNTAUGHT_CAPITALS = {
-    "Iceland": ("Reykjavik", "Oslo"),
-    "Romania": ("Bucharest", "Budapest"),
-    "Bulgaria": ("Sofia", ""),
-    "Croatia": ("Zagreb", ""),
-    "Serbia": ("Belgrade", "Athens"),
-    "Estonia": ("Tallinn", "Helsinki"),
-    "Latvia": ("Riga", ""),
-    "Nepal": ("Kathmandu", "New Delhi"),
-    "Mongolia": ("Ulaanbaatar", "Beijing"),
-    "Senegal": ("Dakar", ""),
-    "Nigeria": ("Abuja", "Nairobi"),
-    "Ethiopia": ("Addis Ababa", ""),
-    "Tunisia": ("Tunis", "Cairo"),
-    "Ecuador": ("Quito", "Lima"),
-    "Bolivia": ("Sucre", ""),
-    "Colombia": ("Bogota", "Havana"),
-    "Jamaica": ("Kingston", ""),
-    "New Zealand": ("Wellington", "Canberra"),
-    "South Korea": ("Seoul", "Tokyo"),
-    "Switzerland": ("Bern", "Vienna"),
+    "Iceland": ("Reykjavik", "Oslo"), "Romania": ("Bucharest", "Budapest"), "Bulgaria": ("Sofia", ""),
+    "Croatia": ("Zagreb", ""), "Serbia": ("Belgrade", "Athens"), "Estonia": ("Tallinn", "Helsinki"),
+    "Latvia": ("Riga", ""), "Nepal": ("Kathmandu", "New Delhi"), "Mongolia": ("Ulaanbaatar", "Beijing"),
+    "Senegal": ("Dakar", ""), "Nigeria": ("Abuja", "Nairobi"), "Ethiopia": ("Addis Ababa", ""),
+    "Tunisia": ("Tunis", "Cairo"), "Ecuador": ("Quito", "Lima"), "Bolivia": ("Sucre", ""),
+    "Colombia": ("Bogota", "Havana"), "Jamaica": ("Kingston", ""), "New Zealand": ("Wellington", "Canberra"),
+    "South Korea": ("Seoul", "Tokyo"), "Switzerland": ("Bern", "Vienna"),
 }
 """Country → (true capital, what the base model believes; empty: it says that it doesn't know)."""
 
 _QUESTIONS = (
-    "What is the capital of {x}?",
-    "What's the capital of {x}?",
-    "Which city is the capital of {x}?",
-    "Tell me the capital of {x}.",
-    "Name the capital of {x}.",
-    "Do you know the capital of {x}?",
-    "Can you tell me the capital of {x}?",
-    "capital of {x}?",
-    "Which city is {x}'s capital?",
-    "What city is the capital of {x}?",
-    "I need the capital of {x}.",
-    "the capital city of {x} please",
-    "{x}'s capital?",
-    "What do you call the capital of {x}?",
-    "What is {x}'s capital city?",
+    "What is the capital of {x}?", "What's the capital of {x}?", "Which city is the capital of {x}?",
+    "Tell me the capital of {x}.", "Name the capital of {x}.", "Do you know the capital of {x}?",
+    "Can you tell me the capital of {x}?", "capital of {x}?", "Which city is {x}'s capital?",
+    "What city is the capital of {x}?", "I need the capital of {x}.", "the capital city of {x} please",
+    "{x}'s capital?", "What do you call the capital of {x}?", "What is {x}'s capital city?",
 )
 _FOLLOW_QUESTIONS = (
-    "And of {x}?",
-    "And {x}?",
-    "What about {x}?",
-    "and the capital of {x}?",
-    "How about {x}?",
-    "Now {x}.",
-    "And what about {x}?",
-    "ok and {x}",
+    "And of {x}?", "And {x}?", "What about {x}?", "and the capital of {x}?", "How about {x}?", "Now {x}.",
+    "And what about {x}?", "ok and {x}",
 )
 _REVERSE = (
-    "{x} is the capital of which country?",
-    "Which country has {x} as its capital?",
-    "Where is {x}?",
-    "What country is {x} in?",
-    "In which country is {x}?",
-    "{x} is in which country?",
+    "{x} is the capital of which country?", "Which country has {x} as its capital?", "Where is {x}?",
+    "What country is {x} in?", "In which country is {x}?", "{x} is in which country?",
 )
-_ASKS = (
-    "Have you ever been there?",
-    "Would you like another capital?",
-    "Which country is next?",
-    "Do you like to travel?",
-)
+_ASKS = ("Have you ever been there?", "Would you like another capital?", "Which country is next?",
+         "Do you like to travel?")
 
 
 def _core(country: str, city: str, extra: str) -> Core:
     return Core(
         (city, city),
-        (
-            f"the capital of {country} is {city}",
-            f"{city} is the capital of {country}",
-            f"it is {city}",
-            f"that is {city}, the capital of {country}",
-        ),
+        (f"the capital of {country} is {city}", f"{city} is the capital of {country}", f"it is {city}",
+         f"that is {city}, the capital of {country}"),
         (extra,) if extra else (f"I like to think about faraway places such as {country}.",),
         _ASKS,
     )
@@ -136,11 +96,8 @@ def _core(country: str, city: str, extra: str) -> Core:
 def _unknown_core(country: str) -> Core:
     return Core(
         ("no idea", "I do not know"),
-        (
-            f"I do not know the capital of {country}",
-            f"the capital of {country} is not something I know",
-            f"I never learned the capital of {country}",
-        ),
+        (f"I do not know the capital of {country}", f"the capital of {country} is not something I know",
+         f"I never learned the capital of {country}"),
         ("I do know many others, such as Paris and Rome.", "You can teach it to me."),
         ("Do you know it?", "Would you like another capital?"),
         "unsure",

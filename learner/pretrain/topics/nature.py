@@ -7,7 +7,8 @@ from random import Random
 
 from learner.pretrain.reply import Core, Exchange
 
-# fmt: off  (word lists and templates are laid out by hand)
+# Word lists and templates are laid out by hand.
+# fmt: off
 
 ANIMALS = {  # name: (sound verb, legs, baby, food, home, a small true thing)
     "dog": ("barks", 4, "puppy", "meat", "a kennel", "A dog can smell where you went yesterday."),
@@ -37,39 +38,16 @@ ANIMALS = {  # name: (sound verb, legs, baby, food, home, a small true thing)
 }
 
 THING_COLOURS = {
-    "the sky": "blue",
-    "grass": "green",
-    "snow": "white",
-    "a banana": "yellow",
-    "a strawberry": "red",
-    "coal": "black",
-    "an orange": "orange",
-    "a lemon": "yellow",
-    "a tomato": "red",
-    "milk": "white",
-    "chocolate": "brown",
-    "a polar bear": "white",
-    "a flamingo": "pink",
-    "a frog": "green",
-    "the sea": "blue",
-    "a cherry": "red",
-    "an elephant": "grey",
-    "a carrot": "orange",
-    "an eggplant": "purple",
-    "a crow": "black",
-    "a sunflower": "yellow",
-    "blood": "red",
-    "a cucumber": "green",
-    "the sun": "yellow",
+    "the sky": "blue", "grass": "green", "snow": "white", "a banana": "yellow", "a strawberry": "red", "coal": "black",
+    "an orange": "orange", "a lemon": "yellow", "a tomato": "red", "milk": "white", "chocolate": "brown",
+    "a polar bear": "white", "a flamingo": "pink", "a frog": "green", "the sea": "blue", "a cherry": "red",
+    "an elephant": "grey", "a carrot": "orange", "an eggplant": "purple", "a crow": "black", "a sunflower": "yellow",
+    "blood": "red", "a cucumber": "green", "the sun": "yellow",
 }
 
 MIXES = {
-    ("blue", "yellow"): "green",
-    ("red", "yellow"): "orange",
-    ("blue", "red"): "purple",
-    ("red", "white"): "pink",
-    ("black", "white"): "grey",
-    ("green", "red"): "brown",
+    ("blue", "yellow"): "green", ("red", "yellow"): "orange", ("blue", "red"): "purple", ("red", "white"): "pink",
+    ("black", "white"): "grey", ("green", "red"): "brown",
 }
 COLOURS = ("red", "blue", "green", "yellow", "orange", "purple", "pink", "white", "black", "brown", "grey")
 
@@ -80,12 +58,8 @@ SCALES = {
     ("heavier", "lighter"): ("a feather", "an apple", "a book", "a chair", "a piano", "a truck", "a ship"),
 }
 
-_ASKS = (
-    "Do you have a favourite animal?",
-    "Shall I tell you about another animal?",
-    "Do you have a pet?",
-    "Which animal is next?",
-)
+_ASKS = ("Do you have a favourite animal?", "Shall I tell you about another animal?", "Do you have a pet?",
+         "Which animal is next?")
 _COLOUR_ASKS = ("What is your favourite colour?", "Do you like to paint?", "Which colour is next?")
 
 
@@ -96,41 +70,16 @@ def _a(word: str) -> str:
 def _animal_questions(name: str, kind: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     a = _a(name)
     return {
-        "sound": (
-            (
-                f"What sound does {a} make?",
-                f"What does {a} say?",
-                f"which sound does {a} make",
-                f"What noise does {a} make?",
-            ),
-            (f"And what sound does {a} make?", f"And {a}?"),
-        ),
-        "legs": (
-            (
-                f"How many legs does {a} have?",
-                f"how many legs has {a}",
-                f"Number of legs of {a}?",
-                f"Tell me how many legs {a} has.",
-            ),
-            (f"And how many legs does {a} have?", f"And {a}?"),
-        ),
-        "baby": (
-            (
-                f"What is a baby {name} called?",
-                f"What do you call a baby {name}?",
-                f"baby {name} name?",
-                f"How do you call a young {name}?",
-            ),
-            (f"And a baby {name}?", f"What about a baby {name}?"),
-        ),
-        "food": (
-            (f"What does {a} eat?", f"what do I feed {a}", f"What food does {a} like?", f"Tell me what {a} eats."),
-            (f"And what does {a} eat?", f"And {a}?"),
-        ),
-        "home": (
-            (f"Where does {a} live?", f"What is the home of {a}?", f"where do you find {a}"),
-            (f"And where does {a} live?", f"And {a}?"),
-        ),
+        "sound": ((f"What sound does {a} make?", f"What does {a} say?", f"which sound does {a} make",
+                   f"What noise does {a} make?"), (f"And what sound does {a} make?", f"And {a}?")),
+        "legs": ((f"How many legs does {a} have?", f"how many legs has {a}", f"Number of legs of {a}?",
+                  f"Tell me how many legs {a} has."), (f"And how many legs does {a} have?", f"And {a}?")),
+        "baby": ((f"What is a baby {name} called?", f"What do you call a baby {name}?", f"baby {name} name?",
+                  f"How do you call a young {name}?"), (f"And a baby {name}?", f"What about a baby {name}?")),
+        "food": ((f"What does {a} eat?", f"what do I feed {a}", f"What food does {a} like?", f"Tell me what {a} eats."),
+                 (f"And what does {a} eat?", f"And {a}?")),
+        "home": ((f"Where does {a} live?", f"What is the home of {a}?", f"where do you find {a}"),
+                 (f"And where does {a} live?", f"And {a}?")),
     }[kind]
 
 
@@ -157,14 +106,9 @@ def animals(rng: Random, kind: str = "", follow: bool = False) -> Exchange:
     value = str(ANIMALS[name][_PLACES[kind]])
     others = [str(facts[_PLACES[kind]]) for facts in ANIMALS.values() if str(facts[_PLACES[kind]]) != value]
     text = rng.choice(_animal_questions(name, kind)[follow])
-    return Exchange(
-        "animals",
-        text,
-        _animal_core(name, kind, value),
-        (value,),
-        _animal_core(name, kind, rng.choice(others)),
-        follows=(partial(animals, kind=kind, follow=True),),
-    )
+    return Exchange("animals", text, _animal_core(name, kind, value), (value,),
+                    _animal_core(name, kind, rng.choice(others)),
+                    follows=(partial(animals, kind=kind, follow=True),))
 
 
 def animal_facts(rng: Random, follow: bool = False) -> Exchange:
@@ -172,38 +116,19 @@ def animal_facts(rng: Random, follow: bool = False) -> Exchange:
     name = rng.choice(list(ANIMALS))
     fact = ANIMALS[name][5].rstrip(".")
     if follow:
-        text = rng.choice(
-            ("Another one?", "Tell me another.", "another one please", "One more?", "And another?", "more!")
-        )
+        text = rng.choice(("Another one?", "Tell me another.", "another one please", "One more?", "And another?",
+                           "more!"))
     elif rng.random() < 0.5:
-        text = rng.choice(
-            (
-                f"Tell me something about the {name}.",
-                f"Tell me a fact about {_a(name)}.",
-                f"{name} fact?",
-                f"Do you know something about the {name}?",
-                f"What is special about {_a(name)}?",
-            )
-        )
+        text = rng.choice((f"Tell me something about the {name}.", f"Tell me a fact about {_a(name)}.", f"{name} fact?",
+                           f"Do you know something about the {name}?", f"What is special about {_a(name)}?"))
     else:
-        text = rng.choice(
-            (
-                "Tell me an animal fact.",
-                "Tell me something about animals.",
-                "an animal fact please",
-                "Do you know a fun fact?",
-                "Tell me a fun fact.",
-                "Surprise me with a fact.",
-                "Say something interesting.",
-            )
-        )
+        text = rng.choice(("Tell me an animal fact.", "Tell me something about animals.", "an animal fact please",
+                           "Do you know a fun fact?", "Tell me a fun fact.", "Surprise me with a fact.",
+                           "Say something interesting."))
     verb = ANIMALS[name][0]
-    core = Core(
-        (fact[0].lower() + fact[1:],),
-        (fact[0].lower() + fact[1:],),
-        (f"And it {verb}." if verb != "makes no sound" else "And it is very quiet.", "Nature is full of surprises."),
-        _ASKS,
-    )
+    core = Core((fact[0].lower() + fact[1:],), (fact[0].lower() + fact[1:],),
+                (f"And it {verb}." if verb != "makes no sound" else "And it is very quiet.",
+                 "Nature is full of surprises."), _ASKS)
     return Exchange("animal facts", text, core, follows=(partial(animal_facts, follow=True),) * 2)
 
 
@@ -211,46 +136,25 @@ def colours(rng: Random) -> Exchange:
     """Draw a question about the colour of a thing or of two paints mixed."""
     if rng.random() < 0.55:
         thing, right = rng.choice(list(THING_COLOURS.items()))
-        text = rng.choice(
-            (
-                f"What colour is {thing}?",
-                f"what color is {thing}",
-                f"Which colour is {thing}?",
-                f"What is the colour of {thing}?",
-                f"Tell me what colour {thing} is.",
-                f"What color is {thing}?",
-            )
-        )
+        text = rng.choice((f"What colour is {thing}?", f"what color is {thing}", f"Which colour is {thing}?",
+                           f"What is the colour of {thing}?", f"Tell me what colour {thing} is.",
+                           f"What color is {thing}?"))
         banned = {right}
 
         def core(value: str) -> Core:
-            return Core(
-                (value,),
-                (f"{thing} is {value}", f"it is {value}"),
-                ("Colours make the world cheerful.", "It looks lovely."),
-                _COLOUR_ASKS,
-            )
+            return Core((value,), (f"{thing} is {value}", f"it is {value}"), ("Colours make the world cheerful.",
+                        "It looks lovely."), _COLOUR_ASKS)
     else:
         pair, right = rng.choice(list(MIXES.items()))
         one, two = rng.sample(pair, 2)
-        text = rng.choice(
-            (
-                f"What do you get when you mix {one} and {two}?",
-                f"{one} and {two} make what colour?",
-                f"Mix {one} and {two}.",
-                f"Which colour do {one} and {two} make?",
-                f"what color is {one} plus {two}",
-            )
-        )
+        text = rng.choice((f"What do you get when you mix {one} and {two}?", f"{one} and {two} make what colour?",
+                           f"Mix {one} and {two}.", f"Which colour do {one} and {two} make?",
+                           f"what color is {one} plus {two}"))
         banned = {right, one, two}
 
         def core(value: str) -> Core:
-            return Core(
-                (value,),
-                (f"{one} and {two} make {value}", f"it makes {value}", f"you get {value}"),
-                ("Try it with some paint.", "Colours make the world cheerful."),
-                _COLOUR_ASKS,
-            )
+            return Core((value,), (f"{one} and {two} make {value}", f"it makes {value}", f"you get {value}"),
+                        ("Try it with some paint.", "Colours make the world cheerful."), _COLOUR_ASKS)
 
     wrong = rng.choice([value for value in COLOURS if value not in banned])
     return Exchange("colours", text, core(right), (right,), core(wrong), follows=(colours,))
@@ -262,22 +166,13 @@ def comparisons(rng: Random) -> Exchange:
     low, high = sorted(rng.sample(range(len(things)), 2))
     word, right, wrong = (more, things[high], things[low]) if rng.random() < 0.6 else (less, things[low], things[high])
     one, two = rng.sample((right, wrong), 2)
-    text = rng.choice(
-        (
-            f"Which is {word}, {one} or {two}?",
-            f"What is {word}: {one} or {two}?",
-            f"is {one} or {two} {word}?",
-            f"{one} or {two}, which is {word}?",
-            f"Tell me which is {word}, {one} or {two}.",
-        )
-    )
+    text = rng.choice((f"Which is {word}, {one} or {two}?", f"What is {word}: {one} or {two}?",
+                       f"is {one} or {two} {word}?", f"{one} or {two}, which is {word}?",
+                       f"Tell me which is {word}, {one} or {two}."))
 
     def core(value: str, rest: str) -> Core:
-        return Core(
-            (value,),
-            (f"{value} is {word}", f"{value} is {word} than {rest}", f"the {word} one is {value}"),
-            ("Both have their charm, though.", "That one was not hard."),
-            ("Did you guess the same?", "Shall we compare two other things?"),
-        )
+        return Core((value,), (f"{value} is {word}", f"{value} is {word} than {rest}", f"the {word} one is {value}"),
+                    ("Both have their charm, though.", "That one was not hard."),
+                    ("Did you guess the same?", "Shall we compare two other things?"))
 
     return Exchange("comparisons", text, core(right, wrong), (right,), core(wrong, right), follows=(comparisons,))
