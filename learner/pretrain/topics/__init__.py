@@ -25,9 +25,8 @@ DRAWS: tuple[tuple[Draw, float], ...] = (
     (chat.feelings, 2.5), (chat.advice, 2.5),
     (fun.jokes, 3.0), (fun.stories, 3.5), (fun.poems, 1.5), (fun.lists, 2.5), (fun.howtos, 3.0),
     (talk.likes, 3.5), (talk.opinions, 1.8), (talk.odd, 3.0), (talk.quiz, 0.8), (talk.yes, 0.25), (talk.no, 0.25),
-    (limits.unknown, 5.0), (limits.unknown_facts, 1.5), (limits.hard_sums, 1.2), (limits.unsafe, 5.0), (limits.noise,
-                                                                                                        1.0),
-                                                                                                        (limits.insults, 0.8),
+    (limits.unknown, 5.0), (limits.unknown_facts, 1.5), (limits.hard_sums, 1.2), (limits.unsafe, 5.0),
+    (limits.noise, 1.0), (limits.insults, 0.8),
 )
 """Each way to draw an exchange, with its weight."""
 

@@ -65,8 +65,8 @@ def answer_back(topic: str, rng: Random) -> Exchange:
 
 
 _LIKED = (
-    "pizza pasta chocolate apples tea coffee music books football chess swimming painting cats dogs horses
-    birds rain snow "
+    "pizza pasta chocolate apples tea coffee music books football chess swimming painting cats dogs horses "
+    "birds rain snow "
     "summer winter flowers trees trains cars stars science history math cooking dancing singing reading gardening "
     "pancakes soup cheese honey bread cookies penguins owls foxes rabbits stories jokes puzzles games movies school "
     "mountains rivers forests cake ice bananas strawberries drawing running cycling fishing camping travelling sleeping"
