@@ -32,7 +32,8 @@ class Engine:
         self._sequences: dict[int, Sequence] = {}
         self._seeds = random.Random(seed)
         self._arrivals = 0
-        self._batch: DecodeBatch | None = None
+        self._batch: DecodeBatch | None = None  # good for as long as the same rows decode in the same layout
+        self._newest = torch.empty(0)  # the tokens of the last step, on the model's device
         self._sampler: Sampler | None = None
         self._sampler_rows: list[Sequence] = []
         self._version = -1
@@ -85,8 +86,7 @@ class Engine:
         if not rows:
             return []
         sampled = self._sample(rows, torch.cat(logits) if len(logits) > 1 else logits[0])
-        if self._batch is not None and self._batch.rows == len(rows):
-            self._batch.advance(sampled.tokens)
+        self._newest = sampled.tokens
         return self._account(rows, sampled)
 
     def _decode(self, rows: list[Sequence]) -> Tensor:
@@ -96,6 +96,8 @@ class Engine:
             positions = [len(sequence.tokens) - 1 for sequence in rows]
             batch = DecodeBatch(self.cache, tokens, positions, [sequence.adapter for sequence in rows])
             self._batch, self._version = batch, self._scheduler.version
+        else:
+            batch.advance(self._newest)
         logits = self.model.decode(batch)
         for sequence in rows:
             sequence.computed += 1

@@ -37,7 +37,7 @@ def run(engine: Engine, requests: list[AddSequence], limit: int = 5000) -> dict[
         if engine.idle:
             return updates
         for update in engine.step():
-            updates[update.sequence].append(update)
+            updates.setdefault(update.sequence, []).append(update)
     raise AssertionError(f"not idle after {limit} steps: {engine.load}")
 
 
