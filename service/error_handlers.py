@@ -32,9 +32,15 @@ def bad_input(errors: list[ErrorDetails] | list[Any]) -> BadInput:
     """The first of pydantic's findings, in one sentence, with the path of the field at fault as `param`."""
     # A list that lost an item to an error is also reported as too short: the cause comes first, so the first is told.
     first = errors[0]
-    path = [part for part in first["loc"] if part not in ("body", "query", "path", "header", *FEEDBACK_KINDS)]
+    path = list(first["loc"])
+    if path and path[0] in ("body", "query", "path", "header"):
+        del path[0]
+    if path and path[0] in FEEDBACK_KINDS:  # the union's tag: no field of the body
+        del path[0]
     if first["type"] == "json_invalid":
         return BadInput("The body isn't valid JSON.", str(first.get("ctx", {}).get("error", "")))
+    if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        return BadInput(f"kind: one of {', '.join(FEEDBACK_KINDS)}.", param="kind")
     if "param" in (first.get("ctx") or {}) and not path:
         return BadInput(f"{first['msg']}.", param=str(first["ctx"]["param"]))
     message = str(first["msg"]).removeprefix("Value error, ")

@@ -40,7 +40,11 @@ class Running:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     home: Path = tmp_path_factory.mktemp("home")
-    overrides = {"server": {"pages": False}, "rollout": {"reconcile_seconds": 0.05}}
+    overrides = {
+        "server": {"pages": False},
+        "rollout": {"reconcile_seconds": 0.05},
+        "engine": {"model": "/models/fake"},  # not on this machine, as with an engine elsewhere
+    }
     settings = load_settings(home, overrides, environment={})
     store = Store.open(settings.store_url)
     with store.begin() as tx:

@@ -1,0 +1,133 @@
+"""Feedback over HTTP: every kind, every refusal, and that a repeated send is harmless."""
+
+from typing import Any
+
+import pytest
+
+from tests.service.conftest import Running
+
+
+@pytest.fixture
+def exchange(running: Running) -> str:
+    """An exchange of `ann` with two replies."""
+    body = {"model": "hone", "messages": [{"role": "user", "content": "hi"}], "n": 2, "user": "ann"}
+    return str(running.post("/v1/chat/completions", body).json()["id"])
+
+
+def of_ann(**fields: Any) -> dict[str, Any]:
+    return {"user": "ann", **fields}
+
+
+def pair(exchange: str) -> list[dict[str, Any]]:
+    return [{"exchange_id": exchange, "index": 0}, {"exchange_id": exchange, "index": 1}]
+
+
+def all_kinds(exchange: str) -> list[dict[str, Any]]:
+    a, b = pair(exchange)
+    return [
+        {"kind": "thumb", "exchange_id": exchange, "good": False, "comment": "meh"},
+        {"kind": "score", "exchange_id": exchange, "index": 1, "score": 10},
+        {"kind": "label", "exchange_id": exchange, "labels": ["wrong", "off-topic"]},
+        {"kind": "critique", "exchange_id": exchange, "text": "Too long."},
+        {"kind": "correction", "exchange_id": exchange, "text": "Hello."},
+        {"kind": "comparison", "a": a, "b": b, "verdict": "a", "strength": 3},
+        {"kind": "ranking", "order": [[b], [a]]},
+        {"kind": "ranking", "order": [], "failed": [a, b]},
+    ]
+
+
+@pytest.mark.parametrize("which", range(8))
+def test_every_kind_is_taken_and_told_back(running: Running, exchange: str, which: int) -> None:
+    judgement = all_kinds(exchange)[which]
+    given = running.post("/v1/feedback", of_ann(**judgement))
+    assert given.status_code == 201, given.text
+    stored = running.http.get(f"/v1/feedback/{given.json()['id']}", headers={"x-hone-user": "ann"}).json()
+    assert stored["feedback"].items() >= judgement.items()
+    assert "user" not in stored["feedback"] and stored["withdrawn"] is False and stored["learned_in"] == []
+
+
+@pytest.mark.parametrize(
+    ("judgement", "status", "param"),
+    [
+        ({"kind": "thumb", "good": True, "exchange_id": "chatcmpl-nothing"}, 404, "exchange_id"),
+        ({"kind": "thumb", "good": True, "exchange_id": "EXCHANGE", "index": 2}, 400, "index"),
+        ({"kind": "thumb", "good": True, "exchange_id": "EXCHANGE", "index": -1}, 400, "index"),
+        ({"kind": "thumb", "good": "perhaps", "exchange_id": "EXCHANGE"}, 400, "good"),
+        ({"kind": "thumb", "exchange_id": "EXCHANGE"}, 400, "good"),
+        ({"kind": "thumb", "good": True, "exchange_id": "EXCHANGE", "godo": 1}, 400, "godo"),
+        ({"kind": "applause", "exchange_id": "EXCHANGE"}, 400, "kind"),
+        ({"exchange_id": "EXCHANGE"}, 400, "kind"),
+        ({"kind": "score", "score": 11, "exchange_id": "EXCHANGE"}, 400, "score"),
+        ({"kind": "label", "labels": [], "exchange_id": "EXCHANGE"}, 400, "labels"),
+        ({"kind": "critique", "text": "", "exchange_id": "EXCHANGE"}, 400, "text"),
+        ({"kind": "critique", "text": "a\0", "exchange_id": "EXCHANGE"}, 400, "text"),
+        ({"kind": "correction", "text": " Hello there, friend!", "exchange_id": "EXCHANGE"}, 400, "text"),
+        ({"kind": "ranking", "order": [], "failed": []}, 400, None),
+        ({"kind": "ranking", "order": [[]]}, 400, None),
+    ],
+)
+def test_a_judgement_that_says_nothing_is_refused(
+    running: Running, exchange: str, judgement: dict[str, Any], status: int, param: str | None
+) -> None:
+    if judgement.get("exchange_id") == "EXCHANGE":
+        judgement = judgement | {"exchange_id": exchange}
+    response = running.post("/v1/feedback", of_ann(**judgement))
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (status, param), error
+
+
+def test_a_comparison_of_a_reply_with_itself_or_of_other_messages_is_refused(running: Running, exchange: str) -> None:
+    a, _ = pair(exchange)
+    same = running.post("/v1/feedback", of_ann(kind="comparison", a=a, b=a, verdict="a"))
+    body = {"model": "hone", "messages": [{"role": "user", "content": "other"}], "user": "ann"}
+    other = {"exchange_id": running.post("/v1/chat/completions", body).json()["id"]}
+    unlike = running.post("/v1/feedback", of_ann(kind="comparison", a=a, b=other, verdict="a"))
+    assert (same.status_code, unlike.status_code) == (400, 400)
+    assert "different messages" in unlike.json()["error"]["message"]
+
+
+def test_nobody_judges_or_sees_somebody_elses_exchange_and_cannot_tell_it_exists(
+    running: Running, exchange: str
+) -> None:
+    missing = running.post("/v1/feedback", {"kind": "thumb", "good": True, "exchange_id": "chatcmpl-no", "user": "bob"})
+    theirs = running.post("/v1/feedback", {"kind": "thumb", "good": True, "exchange_id": exchange, "user": "bob"})
+    assert missing.status_code == theirs.status_code == 404
+    assert missing.text.replace("chatcmpl-no", exchange) == theirs.text
+    assert running.http.get(f"/v1/exchanges/{exchange}", headers={"x-hone-user": "bob"}).status_code == 404
+    assert running.operator.get(f"/v1/exchanges/{exchange}").status_code == 200
+
+
+def test_a_repeated_send_is_harmless_and_another_body_under_its_key_is_refused(running: Running, exchange: str) -> None:
+    body = of_ann(kind="thumb", good=True, exchange_id=exchange)
+    first, again = (running.post("/v1/feedback", body, {"Idempotency-Key": f"k-{exchange}"}).json() for _ in range(2))
+    assert first == again
+    other = running.post("/v1/feedback", body | {"good": False}, {"Idempotency-Key": f"k-{exchange}"})
+    assert other.status_code == 409 and other.headers["x-should-retry"] == "false"
+    assert running.post("/v1/feedback", body, {"Idempotency-Key": "k" * 300}).status_code == 400
+
+
+def test_feedback_is_listed_in_pages_changed_and_withdrawn_by_its_giver_alone(running: Running) -> None:
+    me, them = {"x-hone-user": "carl"}, {"x-hone-user": "dora"}
+    body = {"model": "hone", "messages": [{"role": "user", "content": "hi"}], "user": "carl"}
+    exchange = running.post("/v1/chat/completions", body).json()["id"]
+    thumb = {"kind": "thumb", "good": True, "exchange_id": exchange, "user": "carl"}
+    ids = [running.post("/v1/feedback", thumb).json()["id"] for _ in range(3)]
+    page = running.http.get("/v1/feedback?limit=2", headers=me).json()
+    rest = running.http.get(f"/v1/feedback?limit=2&after={page['next']}", headers=me).json()
+    assert [one["id"] for one in page["data"] + rest["data"]] == ids[::-1] and rest["next"] is None
+    assert running.http.get("/v1/feedback", headers=them).json()["data"] == []
+    assert running.http.get("/v1/feedback?limit=0", headers=me).status_code == 400
+
+    path = f"/v1/feedback/{ids[0]}"
+    changed = running.http.put(path, json=thumb | {"good": False}).json()
+    assert changed["feedback"]["good"] is False
+    assert running.http.put(path, json=thumb | {"user": "dora"}).status_code == 404
+    assert running.http.delete(path, headers=them).status_code == 404
+    assert running.http.delete(path, headers=me).json()["withdrawn"] is True
+    assert running.http.delete(path, headers=me).json()["withdrawn"] is True
+    assert running.http.put(path, json=thumb).status_code == 409
+
+
+def test_statistics_are_for_operators(running: Running) -> None:
+    assert running.get("/v1/feedback/stats").status_code == 403
+    assert running.operator.get("/v1/feedback/stats").json()["total"] >= 0

@@ -1,0 +1,178 @@
+"""Operator routes: adapters, runs and serving, over a real registry and the fake engine."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.adapters.registry import Registry
+from service.store.queries import adapters, runs
+from tests.fixtures.adapters import provenance, write_source
+from tests.service.conftest import Running
+from tests.service.serving import until
+
+OPERATIONS = [
+    ("GET", "/v1/adapters"),
+    ("GET", "/v1/adapters/v1"),
+    ("POST", "/v1/adapters/v1/promote"),
+    ("POST", "/v1/adapters/v1/reject"),
+    ("POST", "/v1/adapters/v1/canary"),
+    ("DELETE", "/v1/adapters/canary"),
+    ("POST", "/v1/adapters/rollback"),
+    ("GET", "/v1/runs"),
+    ("POST", "/v1/runs"),
+    ("GET", "/v1/runs/run-1"),
+    ("POST", "/v1/runs/run-1/cancel"),
+    ("GET", "/v1/runs/run-1/metrics"),
+    ("GET", "/v1/runs/run-1/curves.png"),
+    ("GET", "/v1/serving"),
+    ("GET", "/v1/feedback/stats"),
+]
+
+
+def publish(running: Running, folder: Path, gain: float = 0.25) -> str:
+    """A candidate that the fake engine serves as it was trained: half the base's log-probability (see fake_engine)."""
+    probe = provenance().probes[0].model_copy(update={"logprobs": (-gain,) * 3, "base_logprobs": (-0.5,) * 3})
+    made = provenance().model_copy(update={"probes": (probe,)})
+    return Registry(running.store, running.settings.adapters_folder).publish(
+        write_source(folder), made, {"fluency": 0.0}, "It passed."
+    )
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_operator_actions_are_refused_to_users(running: Running, method: str, path: str) -> None:
+    session = running.post("/v1/sessions", {}).json()["token"]
+    for headers in ({}, {"x-hone-user": "olga"}, {"authorization": f"Bearer {session}"}):
+        response = running.http.request(method, path, headers=headers, json={} if method == "POST" else None)
+        assert (response.status_code, response.json()["error"]["code"]) == (403, "forbidden")
+
+
+def ask(running: Running, model: str = "hone", conversation: str | None = None) -> dict[str, Any]:
+    body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": "hi"}]}
+    if conversation:
+        body["hone"] = {"conversation_id": conversation}
+    answer: dict[str, Any] = running.post("/v1/chat/completions", body).json()
+    return answer
+
+
+def live(running: Running) -> str:
+    return str(running.operator.get("/v1/serving").json()["live"])
+
+
+def test_an_adapter_is_promoted_served_under_its_names_and_rolled_back(running: Running, tmp_path: Path) -> None:
+    name = publish(running, tmp_path)
+    assert ask(running, f"hone:{name}")["system_fingerprint"] == name  # any published version, on demand
+    assert ask(running)["system_fingerprint"] == "base"
+    promoted = running.operator.post(f"/v1/adapters/{name}/promote", json={"reason": "It is better."})
+    assert promoted.status_code == 202
+    until(lambda: live(running) == name)
+    answer = ask(running)
+    assert answer["system_fingerprint"] == name and answer["model"] == f"hone:{name}"
+    assert ask(running, "hone:base")["system_fingerprint"] == "base"
+    assert f"hone:{name}" in {model["id"] for model in running.get("/v1/models").json()["data"]}
+    seen = running.operator.get(f"/v1/adapters/{name}").json()
+    assert (seen["state"], seen["loaded"], seen["report"]) == ("live", True, {"fluency": 0.0})
+    assert {"requested", "live"} <= {event["action"] for event in seen["history"]}
+    assert seen["history"][-1]["action"] == "published"
+
+    scored = running.post("/v1/score", {"exchange_id": answer["id"], "model": "hone:base"}).json()
+    assert scored == {"model": "hone:base", "adapter": "base", "token_logprobs": [[-0.5] * 6]}
+
+    assert running.operator.post("/v1/adapters/rollback", json={}).status_code == 202
+    until(lambda: live(running) == "base")
+    assert ask(running)["system_fingerprint"] == "base"
+
+
+def test_an_adapter_that_changes_nothing_is_rejected_with_the_reason(running: Running, tmp_path: Path) -> None:
+    name = publish(running, tmp_path, gain=3.0)
+    running.operator.post(f"/v1/adapters/{name}/promote", json={})
+    until(lambda: running.operator.get(f"/v1/adapters/{name}").json()["state"] == "rejected")
+    assert "isn't served as it was trained" in running.operator.get(f"/v1/adapters/{name}").json()["reason"]
+    assert ask(running)["system_fingerprint"] == "base"
+    refused = running.post(
+        "/v1/chat/completions", {"model": f"hone:{name}", "messages": [{"role": "user", "content": "x"}]}
+    )
+    assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
+
+
+def test_a_canary_answers_its_share_and_changes_no_conversation_mid_way(running: Running, tmp_path: Path) -> None:
+    before = [f"before-{number}" for number in range(8)]
+    for conversation in before:
+        ask(running, conversation=conversation)
+    name = publish(running, tmp_path)
+    assert running.operator.post(f"/v1/adapters/{name}/canary", json={"share": 1.5}).status_code == 400
+    running.operator.post(f"/v1/adapters/{name}/canary", json={"share": 0.5})
+    until(lambda: running.operator.get(f"/v1/adapters/{name}").json()["loaded"])
+    assert {ask(running, conversation=conversation)["system_fingerprint"] for conversation in before} == {"base"}
+    new = {f"new-{n}": ask(running, conversation=f"new-{n}")["system_fingerprint"] for n in range(24)}
+    assert set(new.values()) == {"base", name}
+    running.operator.post(f"/v1/adapters/{name}/canary", json={"share": 0.01})
+    assert {c: ask(running, conversation=c)["system_fingerprint"] for c in new} == new
+
+    assert running.operator.delete("/v1/adapters/canary").json()["canary"] is None
+    assert {ask(running, conversation=conversation)["system_fingerprint"] for conversation in new} == {"base"}
+
+
+def test_a_restarted_engine_gets_its_adapters_back_before_it_answers(running: Running, tmp_path: Path) -> None:
+    name = publish(running, tmp_path)
+    running.operator.post(f"/v1/adapters/{name}/promote", json={})
+    until(lambda: live(running) == name)
+    running.engine.adapters.clear()
+    assert ask(running)["system_fingerprint"] == name
+    running.operator.post("/v1/adapters/rollback", json={"to": "base"})
+    until(lambda: live(running) == "base")
+
+
+def test_unknown_adapters_and_runs_are_404_and_what_cannot_be_done_a_409(running: Running) -> None:
+    for path in ("/v1/adapters/v999", "/v1/adapters/..", "/v1/runs/run-none", "/v1/runs/run-none/metrics"):
+        assert running.operator.get(path).status_code == 404
+    assert running.operator.post("/v1/adapters/v999/promote", json={}).status_code == 404
+    assert running.operator.post("/v1/adapters/base/promote", json={}).status_code == 409  # it is live
+
+
+def test_learn_now_queues_a_run_that_can_be_watched_and_cancelled(running: Running) -> None:
+    queued = running.operator.post("/v1/runs", json={"method": "sft", "promote": False})
+    assert queued.status_code == 202
+    run = queued.json()
+    assert (run["state"], run["trigger"], run["method"]) == ("queued", "command", "sft")
+    with running.store.read() as tx:
+        row = runs.get_run(tx, run["id"])
+        assert row is not None and row.options == {"promote": False}
+
+    assert running.operator.get(f"/v1/runs/{run['id']}/metrics").json() == []
+    folder = running.settings.runs_folder / run["id"]
+    folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "lo')
+    assert running.operator.get(f"/v1/runs/{run['id']}/metrics").json() == [{"step": 1, "loss": 0.5}]
+    assert running.operator.get(f"/v1/runs/{run['id']}/curves.png").status_code == 404
+    (folder / "curves.png").write_bytes(b"png")
+    assert running.operator.get(f"/v1/runs/{run['id']}/curves.png").headers["content-type"] == "image/png"
+
+    assert running.operator.get("/v1/runs").json()["data"][0]["id"] == run["id"]
+    assert running.operator.post(f"/v1/runs/{run['id']}/cancel").json()["state"] == "cancelled"
+    assert running.operator.post(f"/v1/runs/{run['id']}/cancel").status_code == 409
+    assert running.operator.post("/v1/runs", json={"method": "magic"}).status_code == 400
+
+
+def test_health_and_metrics_tell_how_things_are(running: Running) -> None:
+    health = running.get("/health")
+    assert (health.status_code, health.json()["engine"]) == (200, "ok")
+    ask(running)
+    text = running.get("/metrics").text
+    assert 'hone_live_adapter{adapter="base"} 1.0' in text
+    assert 'hone_requests_total{route="/v1/chat/completions",status="200"}' in text
+    assert 'hone_tokens_total{adapter="base",kind="completion"}' in text
+
+
+def test_every_error_has_openais_body(running: Running) -> None:
+    for response in (running.get("/nothing"), running.http.put("/health"), running.http.get("/v1/feedback?limit=x")):
+        assert response.status_code in (400, 404, 405)
+        assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_events_of_the_store_name_the_operator(running: Running, tmp_path: Path) -> None:
+    name = publish(running, tmp_path)
+    running.operator.post(f"/v1/adapters/{name}/reject", json={"reason": "No."})
+    with running.store.read() as tx:
+        newest = adapters.events(tx, name)[0]
+    assert (newest.action, newest.actor, newest.reason) == ("rejected", "olga", "No.")
