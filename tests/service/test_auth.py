@@ -1,0 +1,253 @@
+"""Who is calling: keys, sessions, loopback, the pages' door, and other sites' pages kept out."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from service.app import create_app
+from service.auth import Identities, Sessions, is_loopback, load_secret
+from service.door import Door
+from service.errors import SettingsError
+from service.settings import load_settings
+from service.store.queries import keys
+from service.store.session import Store
+from service.transactions import Transactions
+from tests.service.conftest import Running
+
+CHAT = {"model": "hone", "messages": [{"role": "user", "content": "hi"}]}
+
+
+def who(running: Running, **headers: str) -> tuple[str, str]:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    answer = running.http.get("/v1/whoami", headers=named).json()
+    return answer["caller"], answer["role"]
+
+
+def new_key(store: Store, role: keys.Role, name: str) -> str:
+    with store.begin() as tx:
+        return keys.create_key(tx, role, name)
+
+
+def test_on_loopback_callers_are_told_apart_by_the_name_they_give(running: Running) -> None:
+    assert who(running) == ("name:local", "user")
+    assert who(running, x_hone_user="ann") == ("name:ann", "user")
+    assert who(running, authorization="Bearer sk-anything-an-openai-client-sends") == ("name:local", "user")
+
+
+def test_a_key_names_its_caller_until_it_is_revoked(running: Running) -> None:
+    key = new_key(running.store, "user", "kim")
+    assert who(running, authorization=f"Bearer {key}", x_hone_user="ann") == ("kim", "user")
+    session = running.app.state.parts.identities.sessions.sign("kim", "user", key.split("_")[1])
+    assert who(running, authorization=f"Bearer {session}") == ("kim", "user")
+    with running.store.begin() as tx:
+        keys.revoke_key(tx, key.split("_")[1])
+    for headers in ({"authorization": f"Bearer {key}"}, {"cookie": f"hone_session={session}"}):
+        response = running.http.get("/v1/whoami", headers=headers)
+        assert (response.status_code, response.json()["error"]["code"]) == (401, "invalid_api_key")
+        assert response.headers["www-authenticate"] == "Bearer"
+
+
+def test_a_key_that_only_looks_right_is_refused(running: Running) -> None:
+    prefix = new_key(running.store, "operator", "kit").split("_")[1]
+    for key in (f"hone_{prefix}_wrong", "hone_", "hone_x_y", f"hone_{prefix}"):
+        assert running.http.get("/v1/whoami", headers={"authorization": f"Bearer {key}"}).status_code == 401
+
+
+def test_every_browser_gets_an_identity_of_its_own(running: Running) -> None:
+    first, second = (running.post("/v1/sessions", {}).json() for _ in range(2))
+    assert first["caller"] != second["caller"] and first["caller"].startswith("browser:")
+    assert who(running, authorization=f"Bearer {first['token']}") == (first["caller"], "user")
+    assert who(running, cookie=f"hone_session={second['token']}") == (second["caller"], "user")
+
+
+def test_a_session_that_was_tampered_with_or_has_expired_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions = Sessions(b"s" * 32)
+    token = sessions.sign("ann", "user")
+    assert sessions.check(token) is not None
+    assert Sessions(b"t" * 32).check(token) is None
+    payload, signature = token.removeprefix("hs.").split(".")
+    forged = Sessions(b"t" * 32).sign("ann", "operator").removeprefix("hs.").split(".")[0]
+    for bad in (f"hs.{forged}.{signature}", f"hs.{payload}.", "hs.", "hs..", token[:-1], token + "é", f"hs.{payload}"):
+        assert sessions.check(bad) is None
+    later = time.time() + 91 * 24 * 3600
+    monkeypatch.setattr("service.auth.time.time", lambda: later)
+    assert sessions.check(token) is None
+
+
+def test_what_a_proxy_passed_on_is_not_local(running: Running) -> None:
+    response = running.http.get("/v1/whoami", headers={"x-forwarded-for": "10.0.0.1"})
+    assert response.status_code == 401
+    key = new_key(running.store, "user", "pia")
+    assert who(running, x_forwarded_for="10.0.0.1", authorization=f"Bearer {key}") == ("pia", "user")
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "hone", "", "10.0.0.1:8000"])
+def test_a_foreign_host_name_is_refused_on_loopback(running: Running, host: str) -> None:
+    response = running.http.get("/health", headers={"host": host})
+    assert (response.status_code, response.json()["error"]["code"]) == (403, "forbidden")
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:8000", "127.0.0.1:1", "[::1]:8000", "hone.localhost"])
+def test_names_of_this_machine_are_accepted(running: Running, host: str) -> None:
+    assert running.http.get("/health/live", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://localhost"])
+def test_pages_of_other_sites_are_refused(running: Running, origin: str) -> None:
+    response = running.http.post("/v1/chat/completions", json=CHAT, headers={"origin": origin})
+    assert response.status_code == 403
+    assert "access-control-allow-origin" not in response.headers
+
+
+def test_our_own_pages_are_accepted_and_plain_forms_are_not(running: Running) -> None:
+    own = {"origin": running.url}
+    assert running.http.post("/v1/chat/completions", json=CHAT, headers=own).status_code == 200
+    form = running.http.post("/v1/chat/completions", content=b"{}", headers={"content-type": "text/plain"})
+    assert form.status_code in (400, 415)
+
+
+def test_a_name_must_be_printable(running: Running) -> None:
+    assert running.http.get("/v1/whoami", headers={"x-hone-user": "x" * 200}).status_code == 400
+    assert running.post("/v1/chat/completions", CHAT | {"user": "a\nb"}).status_code == 400
+
+
+def test_without_keys_the_service_refuses_to_listen_beyond_loopback(tmp_path: Path) -> None:
+    settings = load_settings(tmp_path, {"server": {"host": "0.0.0.0", "pages": False}}, environment={})
+    store = Store.open(settings.store_url)
+    with pytest.raises(SettingsError, match="without keys"):
+        create_app(settings, store, "http://127.0.0.1:1")
+    key = new_key(store, "user", "una")
+    create_app(settings, store, "http://127.0.0.1:1")
+    with store.begin() as tx:
+        keys.revoke_key(tx, key.split("_")[1])
+    with pytest.raises(SettingsError):
+        create_app(settings, store, "http://127.0.0.1:1")
+    store.close()
+
+
+def test_loopback_addresses_are_known() -> None:
+    assert all(is_loopback(host) for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost"))
+    assert not any(is_loopback(host) for host in ("0.0.0.0", "::", "192.168.0.1", "example.org", ""))
+
+
+def test_the_secret_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
+    secret = load_secret(tmp_path / "home")
+    assert len(secret) == 32 and load_secret(tmp_path / "home") == secret
+    path = tmp_path / "home" / "secret"
+    assert path.stat().st_mode & 0o077 == 0
+    assert [entry.name for entry in path.parent.iterdir()] == ["secret"]
+    path.write_bytes(b"short")
+    with pytest.raises(SettingsError, match="damaged"):
+        load_secret(tmp_path / "home")
+
+
+def test_a_home_that_cannot_be_used_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("a file")
+    with pytest.raises(SettingsError, match="can't be used"):
+        load_secret(tmp_path / "home")
+
+
+# -- pages ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["127.0.0.1", "0.0.0.0"])
+def pages(request: pytest.FixtureRequest, sqlite_store: Store) -> Iterator[tuple[Door, Store, bool]]:
+    """The door before a page that says its path, on loopback and beyond it."""
+
+    async def page(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(f"page {request.url.path}")
+
+    inside = Starlette(routes=[Route("/{path:path}", page, methods=["GET", "POST"])])
+    transactions = Transactions(sqlite_store)
+    identities = Identities(transactions, Sessions(b"s" * 32), request.param)
+    yield Door(inside, identities), sqlite_store, identities.on_loopback
+    transactions.close()
+
+
+def browser(door: Door) -> httpx2.AsyncClient:
+    return httpx2.AsyncClient(transport=httpx2.ASGITransport(door), base_url="http://127.0.0.1:8000")
+
+
+@pytest.mark.anyio
+async def test_the_chat_page_gives_an_identity_on_loopback_and_asks_for_a_key_elsewhere(
+    pages: tuple[Door, Store, bool],
+) -> None:
+    door, store, on_loopback = pages
+    async with browser(door) as http:
+        response = await http.get("/")
+        if on_loopback:
+            assert response.text == "page /"
+            cookie = response.headers["set-cookie"]
+            assert "HttpOnly" in cookie and "SameSite=Lax" in cookie
+            assert "set-cookie" not in (await http.get("/")).headers  # it has one now
+            http.cookies.set("hone_session", "hs.stale.one", domain="127.0.0.1")
+            assert "set-cookie" in (await http.get("/")).headers
+            return
+        assert response.status_code == 401 and "<form" in response.text and "page /" not in response.text
+        entered = await http.get(f"/?key={new_key(store, 'user', 'una')}")
+        assert (entered.status_code, entered.headers["location"]) == (303, "/")
+        assert (await http.get("/")).text == "page /"
+
+
+@pytest.mark.anyio
+async def test_the_operator_page_opens_for_operators_alone_and_the_key_leaves_the_address(
+    pages: tuple[Door, Store, bool],
+) -> None:
+    door, store, _ = pages
+    user, operator = new_key(store, "user", "una"), new_key(store, "operator", "olga")
+    async with browser(door) as http:
+        for path in ("/operator", "/operator/", "/operator/gradio_api/call", "/operator?key=hone_x_y"):
+            assert (await http.get(path)).status_code in (401, 403)
+        assert (await http.post("/operator/gradio_api/queue/join")).status_code == 403
+        await http.get(f"/?key={user}")
+        assert (await http.get("/operator")).status_code == 403
+        opened = await http.get(f"/operator?key={operator}")
+        assert (opened.status_code, opened.headers["location"]) == (303, "/operator")
+        assert operator not in str(opened.headers)
+        assert (await http.get("/operator")).text == "page /operator"
+        assert (await http.get("/operator/gradio_api/call")).status_code == 200
+        with store.begin() as tx:
+            keys.revoke_key(tx, operator.split("_")[1])
+        assert (await http.get("/operator")).status_code == 403
+
+
+def test_signing_in_turns_a_key_into_a_cookie(running: Running) -> None:
+    key = new_key(running.store, "operator", "otto")
+    with httpx2.Client(base_url=running.url) as http:
+        response = http.post("/login", data={"key": key})
+        assert (response.status_code, response.headers["location"]) == (303, "/operator")
+        assert http.get("/v1/whoami").json() == {"caller": "otto", "role": "operator"}
+        assert http.get("/v1/adapters").status_code == 200
+    assert running.http.post("/login", data={"key": "nonsense"}).status_code == 401
+
+
+def test_a_browser_session_is_not_for_other_machines(tmp_path: Path) -> None:
+    settings = load_settings(tmp_path, {"server": {"host": "0.0.0.0", "pages": False}}, environment={})
+    store = Store.open(settings.store_url)
+    key = new_key(store, "user", "una")
+    app = create_app(settings, store, "http://127.0.0.1:1")
+
+    async def ask() -> list[int]:
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://hone.example") as http:
+            bare = await http.post("/v1/sessions")
+            keyed = await http.post("/v1/sessions", headers={"authorization": f"Bearer {key}"})
+            dummy = await http.get("/v1/whoami", headers={"authorization": "Bearer sk-dummy"})
+            metrics = await http.get("/metrics", headers={"authorization": f"Bearer {key}"})
+            return [bare.status_code, keyed.status_code, dummy.status_code, metrics.status_code]
+
+    assert asyncio.run(ask()) == [401, 403, 401, 403]
+    store.close()
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
