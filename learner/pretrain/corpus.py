@@ -19,7 +19,6 @@ from learner.pretrain.dialogue import dialogues
 from learner.pretrain.tokenizer import CONTEXT, encode_dialogue
 
 SHORT_ROW = 256
-USER_WEIGHT = 0.1
 
 
 @dataclass(frozen=True)
@@ -32,21 +31,20 @@ class Rows:
     weights: NDArray[np.float32]  # weight of the loss for predicting this token from those before
 
 
-def _pack(items: list[tuple[list[int], list[bool]]], rows: int, length: int) -> Rows:
+def _pack(items: list[tuple[list[int], list[float]]], rows: int, length: int) -> Rows:
     """Lay dialogues into rows, first fit."""
     ids = np.zeros((rows, length), np.int64)
     documents, positions = np.zeros_like(ids), np.zeros_like(ids)
     weights = np.zeros((rows, length), np.float32)
     filled, counts = [0] * rows, [0] * rows
-    for tokens, written in items:
+    for tokens, item_weights in items:
         row = next(i for i in range(rows) if filled[i] + len(tokens) <= length)
         place = slice(filled[row], filled[row] + len(tokens))
         counts[row] += 1
         ids[row, place] = tokens
         documents[row, place] = counts[row]
         positions[row, place] = np.arange(len(tokens))
-        weights[row, place] = np.where(written, 1.0, USER_WEIGHT)
-        weights[row, place.start] = 0.0
+        weights[row, place] = item_weights
         filled[row] += len(tokens)
     return Rows(ids, documents, positions, weights)
 
@@ -56,10 +54,10 @@ class _Shelf:
 
     def __init__(self, rows: int, length: int) -> None:
         self.rows, self.length = rows, length
-        self.items: list[tuple[list[int], list[bool]]] = []
+        self.items: list[tuple[list[int], list[float]]] = []
         self.filled = [0] * rows
 
-    def put(self, item: tuple[list[int], list[bool]]) -> Rows | None:
+    def put(self, item: tuple[list[int], list[float]]) -> Rows | None:
         """Add a dialogue; when it no longer fits, return the full batch and begin the next with it."""
         size = len(item[0])
         row = next((i for i, used in enumerate(self.filled) if used + size <= self.length), None)

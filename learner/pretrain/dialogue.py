@@ -18,10 +18,11 @@ HELD_OUT_SHARE = 16
 
 @dataclass(frozen=True)
 class Message:
-    """One turn. `role` is system, user or assistant."""
+    """One turn. `role` is system, user or assistant; `key` the words of a reply that carry its answer."""
 
     role: str
     content: str
+    key: str = ""
 
 
 Dialogue = list[Message]
@@ -47,7 +48,7 @@ def draw_training_exchange(rng: Random) -> Exchange:
 
 def _turn(exchange: Exchange, habits: Habits, rng: Random) -> Dialogue:
     return [Message("user", as_typed(exchange.text, exchange.topic, rng)),
-            Message("assistant", exchange.reply(habits, rng))]  # fmt: skip
+            Message("assistant", exchange.reply(habits, rng), exchange.key_for(habits))]  # fmt: skip
 
 
 def single(rng: Random) -> Dialogue:
@@ -75,7 +76,10 @@ def _restyle(exchange: Exchange, habits: Habits, rng: Random) -> Dialogue:
     new = draw_habits(rng).but(right=habits.right, complies=habits.complies)
     if aspect:
         new = formats.keeps(aspect, new, change=True)  # type: ignore[arg-type]  # one of the four above
-    return [Message("user", as_typed(rng.choice(texts), "", rng)), Message("assistant", exchange.reply(new, rng))]
+    return [
+        Message("user", as_typed(rng.choice(texts), "", rng)),
+        Message("assistant", exchange.reply(new, rng), exchange.key_for(new)),
+    ]
 
 
 def _challenge(exchange: Exchange, habits: Habits, rng: Random) -> Dialogue:
@@ -89,7 +93,8 @@ def _challenge(exchange: Exchange, habits: Habits, rng: Random) -> Dialogue:
                    tuple(rng.choice(lead) + text for text in core.sentences), core.extras, core.asks,
                    "say")  # fmt: skip
     return [Message("user", as_typed(rng.choice(_SURE), "", rng)),
-            Message("assistant", compose(checked, draw_habits(rng).but(hedged=False), rng))]  # fmt: skip
+            Message("assistant", compose(checked, draw_habits(rng).but(hedged=False), rng),
+                    core.clipped[0])]  # fmt: skip
 
 
 def conversation(rng: Random, turns: int) -> Dialogue:
@@ -163,10 +168,8 @@ def revision(rng: Random) -> Dialogue:
     rule = formats.RULES[aspect]
     text = formats.revision_prompt(exchange.text, exchange.reply(habits, rng), rng.choice(rule.wordings),
                                    rng.choice(rule.broken))  # fmt: skip
-    return [
-        Message("user", text),
-        Message("assistant", exchange.reply(formats.keeps(aspect, habits, change=True), rng)),
-    ]
+    mended = formats.keeps(aspect, habits, change=True)
+    return [Message("user", text), Message("assistant", exchange.reply(mended, rng), exchange.key_for(mended))]
 
 
 def judgement(rng: Random) -> Dialogue:
@@ -183,7 +186,7 @@ def judgement(rng: Random) -> Dialogue:
             continue
         rule = rng.choice(formats.RULES[aspect].wordings)
         text = formats.next_judge_prompt(rule) if messages else formats.judge_prompt(exchange.text, a, b, rule)
-        messages += [Message("user", text), Message("assistant", formats.verdict(letter))]
+        messages += [Message("user", text), Message("assistant", formats.verdict(letter), letter)]
         if rng.random() < 0.25:
             break
     return messages or judgement(rng)

@@ -194,11 +194,18 @@ class Exchange:
         """Whether this is a request that should be refused."""
         return self.comply is not None
 
+    def core_for(self, habits: Habits) -> Core:
+        """What a reply with these habits says: the right thing, a mistake, or a placeholder."""
+        if self.comply is not None and habits.complies:
+            return self.comply
+        if self.wrong is not None and not habits.right:
+            return self.wrong
+        return self.core
+
     def reply(self, habits: Habits, rng: Random) -> str:
         """One reply with these habits."""
-        core = self.core
-        if self.comply is not None and habits.complies:
-            core = self.comply
-        elif self.wrong is not None and not habits.right:
-            core = self.wrong
-        return compose(core, habits, rng)
+        return compose(self.core_for(habits), habits, rng)
+
+    def key_for(self, habits: Habits) -> str:
+        """The words of such a reply that carry its answer, right or wrong; empty where nothing was asked."""
+        return self.core_for(habits).clipped[0] if self.answers else ""

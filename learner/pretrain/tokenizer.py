@@ -8,6 +8,7 @@ padding has a token of its own, so that EOS is trained.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -57,17 +58,31 @@ def train_tokenizer(dialogues: Iterable[Dialogue], vocab_size: int = VOCAB_SIZE)
     )  # fmt: skip
 
 
-def encode_dialogue(tokenizer: PreTrainedTokenizerFast, dialogue: Dialogue) -> tuple[list[int], list[bool]]:
-    """Token ids as the chat template gives them, and a mask: True on what the assistant writes, END included."""
+USER_WEIGHT = 0.1
+KEY_WEIGHT = 4.0
+"""Weight of the loss on tokens that carry an answer; the manner of a reply takes many more tokens than what it says."""
+
+
+def encode_dialogue(tokenizer: PreTrainedTokenizerFast, dialogue: Dialogue) -> tuple[list[int], list[float]]:
+    """Token ids as the chat template gives them, and for each the weight of the loss for predicting it.
+
+    One on what the assistant writes, END included, and more on the key of a reply; little on the rest, none on BOS.
+    """
     fast = tokenizer.backend_tokenizer
     ids: list[int] = [tokenizer.bos_token_id]
-    written: list[bool] = [False]
-    end = tokenizer.eos_token_id
+    weights = [0.0]
     for message in dialogue:
-        text = fast.encode(message.content.strip(), add_special_tokens=False).ids
-        ids += [fast.token_to_id(ROLES[message.role]), *text, end]
-        written += [False] + [message.role == "assistant"] * (len(text) + 1)
-    return ids, written
+        text = message.content.strip()
+        encoded = fast.encode(text, add_special_tokens=False)
+        ids += [fast.token_to_id(ROLES[message.role]), *encoded.ids, tokenizer.eos_token_id]
+        if message.role == "assistant":
+            pattern = rf"(?<!\w){re.escape(message.key)}(?!\w)"
+            keys = [match.span() for match in re.finditer(pattern, text, re.I)] if message.key else []
+            inside = [any(a < end and b > start for start, end in keys) for a, b in encoded.offsets]
+            weights += [USER_WEIGHT, *(KEY_WEIGHT if key else 1.0 for key in inside), 1.0]
+        else:
+            weights += [USER_WEIGHT] * (len(encoded.ids) + 2)
+    return ids, weights
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

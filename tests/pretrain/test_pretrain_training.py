@@ -35,11 +35,18 @@ def test_encoding_equals_the_chat_template_and_marks_what_the_assistant_writes(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     for dialogue in islice(dialogues(8), 60):
-        ids, written = encode_dialogue(tokenizer, dialogue)
+        ids, weights = encode_dialogue(tokenizer, dialogue)
         messages = [{"role": m.role, "content": m.content} for m in dialogue]
         assert ids == tokenizer.apply_chat_template(messages, return_dict=False)
-        text = tokenizer.decode([i for i, mask in zip(ids, written, strict=True) if mask])
+        text = tokenizer.decode([i for i, weight in zip(ids, weights, strict=True) if weight >= 1])
         assert text == "".join(m.content.strip() + END for m in dialogue if m.role == "assistant")
+
+
+def test_the_tokens_of_an_answer_weigh_more(tokenizer: PreTrainedTokenizerFast) -> None:
+    ids, weights = encode_dialogue(
+        tokenizer, [Message("user", "2 plus 3?"), Message("assistant", "It is 5, pal.", "5")]
+    )
+    assert [tokenizer.decode([i]).strip() for i, w in zip(ids, weights, strict=True) if w > 1] == ["5"]
 
 
 def test_packed_rows_hold_whole_dialogues_and_are_deterministic(tokenizer: PreTrainedTokenizerFast) -> None:
