@@ -1,0 +1,268 @@
+"""The engine client, and the one seam: the same checks against the fake engine and the embedded one."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import httpx2
+import orjson
+import pytest
+
+from service.chat.recording import Recording
+from service.engine import DONE, Engine
+from service.errors import EngineRefused, EngineUnavailable
+from tests.service.fake_engine import FakeEngine
+from tests.service.serving import serve, until
+
+T = TypeVar("T")
+BODY: dict[str, Any] = {
+    "messages": [{"role": "user", "content": "Hello"}],
+    "logprobs": True,
+    "top_logprobs": 0,
+    "max_tokens": 6,
+    "n": 2,
+}
+
+
+@pytest.fixture(scope="module", params=["fake", "embedded"])
+def engine_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    if request.param == "fake":
+        with serve(FakeEngine().app) as url:
+            yield url
+        return
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "service.embedded", "--port", str(port), "--threads", "1"]
+    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        until(lambda: run(url, Engine.is_healthy) or process.poll() is not None, 120)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def run(url: str, work: Callable[[Engine], Awaitable[T]], timeout: float = 60.0) -> T:
+    async def with_engine() -> T:
+        engine = Engine(url, timeout)
+        try:
+            return await work(engine)
+        finally:
+            await engine.close()
+
+    return asyncio.run(with_engine())
+
+
+async def ask(engine: Engine) -> dict[str, Any]:
+    return BODY | {"model": (await engine.base()).name}
+
+
+def recording() -> Recording:
+    return Recording("chatcmpl-1", "hone:base", "base", show_logprobs=False, show_token_ids=False)
+
+
+def check_recorded(kept: Recording) -> None:
+    assert kept.prompt_token_ids and sorted(kept.replies) == [0, 1] and kept.complete
+    for reply in kept.replies.values():
+        assert len(reply.token_ids) == len(reply.logprobs) > 0
+        assert all(logprob <= 0 for logprob in reply.logprobs)
+        assert reply.finish_reason in ("stop", "length")
+
+
+def test_it_says_that_it_is_healthy_and_what_it_holds(engine_url: str) -> None:
+    assert run(engine_url, Engine.is_healthy)
+    base, *adapters = run(engine_url, Engine.models)
+    assert base.parent is None and base.max_model_len and adapters == []
+
+
+def test_a_whole_answer_is_recorded_token_by_token(engine_url: str) -> None:
+    async def work(engine: Engine) -> dict[str, Any]:
+        return await engine.chat(await ask(engine))
+
+    kept = recording()
+    shown = kept.take(run(engine_url, work))
+    check_recorded(kept)
+    assert [choice["message"]["content"] for choice in shown["choices"]] == [kept.replies[i].text for i in (0, 1)]
+    assert shown["choices"][0]["logprobs"] is None and "token_ids" not in shown["choices"][0]
+
+
+def test_a_stream_is_recorded_token_by_token_and_ends_with_done(engine_url: str) -> None:
+    async def work(engine: Engine) -> list[bytes]:
+        async with await engine.chat_stream(await ask(engine)) as stream:
+            return [payload async for payload in stream]
+
+    *events, done = run(engine_url, work)
+    kept = recording()
+    for event in events:
+        kept.take(orjson.loads(event))
+    assert done == DONE
+    check_recorded(kept)
+
+
+def test_scores_are_those_of_the_sampled_tokens(engine_url: str) -> None:
+    async def work(engine: Engine) -> None:
+        kept = recording()
+        kept.take(await engine.chat(await ask(engine)))
+        reply = kept.replies[0]
+        scored = await engine.score((await engine.base()).name, kept.prompt_token_ids, reply.token_ids)
+        assert len(scored) == len(reply.token_ids)
+        for sampled, again in zip(reply.logprobs, scored, strict=True):
+            assert abs(sampled - again) < 0.02  # nats: batches of other shapes add up in another order
+        assert await engine.score("whatever", [1, 2], []) == ()
+
+    run(engine_url, work)
+
+
+def test_an_unknown_model_or_adapter_is_refused_with_404(engine_url: str) -> None:
+    async def work(engine: Engine) -> None:
+        body = BODY | {"model": "no-such-model"}
+        refused: list[Callable[[], Awaitable[Any]]] = [
+            lambda: engine.chat(body),
+            lambda: engine.chat_stream(body),
+            lambda: engine.unload_adapter("v77"),
+            lambda: engine.score("no-such-model", [1], [2]),
+        ]
+        for call in refused:
+            with pytest.raises(EngineRefused) as caught:
+                await call()
+            assert caught.value.status == 404
+
+    run(engine_url, work)
+
+
+def test_closing_a_stream_leaves_the_engine_free_for_others(engine_url: str) -> None:
+    async def work(engine: Engine) -> None:
+        body = await ask(engine) | {"max_tokens": 500, "n": 1}
+        for _ in range(3):
+            async with await engine.chat_stream(body) as stream:
+                async for _payload in stream:
+                    break
+        await engine.chat(await ask(engine))
+
+    run(engine_url, work)
+
+
+# -- what goes wrong --------------------------------------------------------------------------------------------------
+
+
+def test_an_engine_that_is_away_is_unavailable_and_says_when_to_try_again() -> None:
+    async def work(engine: Engine) -> None:
+        assert not await engine.is_healthy()
+        with pytest.raises(EngineUnavailable) as caught:
+            await engine.chat(BODY)
+        assert caught.value.retry_after == 1 and caught.value.status == 503
+
+    run("http://127.0.0.1:9", work)
+
+
+@asynccontextmanager
+async def raw_server(answers: Callable[[asyncio.StreamWriter, int], Awaitable[None]]) -> AsyncIterator[str]:
+    """A server that writes to its n-th connection what the test wants it to, after a request came."""
+    count = 0
+
+    async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal count
+        number, count = count, count + 1
+        await reader.read(65536)
+        await answers(writer, number)
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(serve_one, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def chunk(content: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(content), content)
+
+
+def test_events_are_whole_however_the_bytes_are_cut() -> None:
+    async def work() -> None:
+        async def answer(writer: asyncio.StreamWriter, number: int) -> None:
+            writer.write(HEAD + chunk(b'data: {"a"') + chunk(b': 1}\n') + chunk(b"\ndata: 2\n\n: ping\n\nda"))
+            await writer.drain()
+            writer.write(chunk(b"ta: [DONE]\n\n") + b"0\r\n\r\n")
+
+        async with raw_server(answer) as url:
+            engine = Engine(url)
+            async with await engine.chat_stream(BODY) as stream:
+                assert [payload async for payload in stream] == [b'{"a": 1}', b"2", DONE]
+            await engine.close()
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_a_stream_that_breaks_or_falls_silent_raises(silent: bool) -> None:
+    async def work() -> None:
+        seen_all, ended = asyncio.Event(), asyncio.Event()
+
+        async def answer(writer: asyncio.StreamWriter, number: int) -> None:
+            writer.write(HEAD + chunk(b"data: 1\n\n"))
+            await writer.drain()
+            if silent:
+                await seen_all.wait()
+            ended.set()
+
+        async with raw_server(answer) as url:
+            engine = Engine(url, timeout_seconds=0.2)
+            seen = []
+            with pytest.raises(EngineUnavailable):
+                async with await engine.chat_stream(BODY) as stream:
+                    async for payload in stream:
+                        seen.append(payload)
+            assert seen == [b"1"]
+            seen_all.set()
+            await ended.wait()
+            await engine.close()
+
+    asyncio.run(work())
+
+
+def test_a_connection_that_the_engine_closed_is_tried_again_once() -> None:
+    async def work() -> None:
+        async def answer(writer: asyncio.StreamWriter, number: int) -> None:
+            if number > 0:
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n" + b'{"choices": []}')
+
+        async with raw_server(answer) as url:
+            engine = Engine(url)
+            assert await engine.chat(BODY) == {"choices": []}
+            await engine.close()
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "error", "words"),
+    [
+        (400, b'{"error": {"message": "too long", "param": "prompt"}}', EngineRefused, "too long"),
+        (400, b'{"object": "error", "message": "bad", "code": 400}', EngineRefused, "bad"),
+        (404, b"no such thing", EngineRefused, "no such thing"),
+        (401, b'"Unauthorized"', EngineUnavailable, "401"),
+        (500, b'{"error": "boom"}', EngineUnavailable, "500"),
+        (503, b"", EngineUnavailable, "503"),
+    ],
+)
+def test_refusals_keep_their_words(status: int, content: bytes, error: type[Exception], words: str) -> None:
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(status, content=content)
+
+    async def work() -> None:
+        engine = Engine("http://engine", transport=httpx2.MockTransport(answer))
+        with pytest.raises(error, match=words):
+            await engine.chat(BODY)
+        await engine.close()
+
+    asyncio.run(work())
