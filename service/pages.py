@@ -72,4 +72,4 @@ class Pages:
 def _build(api_url: str) -> FastAPI:
     from ui.app import create_app
 
-    return create_app(api_url)
+    return create_app(api_url, sessions=False)  # the door gives every browser its own
