@@ -99,6 +99,22 @@ class EngineRefused(HoneError):
         self.kind = "invalid_request_error" if status < 500 else "server_error"  # type: ignore[misc]  # likewise
 
 
+class PagesUnavailable(HoneError):
+    """The pages could not be built; the API answers all the same."""
+
+    status, code = 503, "pages_unavailable"
+
+
+class ProgramEnded(HoneError):
+    """A program of `hone up` that could not start; `exit_code` is its own."""
+
+    code = "program_ended"
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code if 0 < exit_code < 256 else 1  # type: ignore[misc]  # here it is somebody else's
+
+
 class PortInUse(HoneError):
     """The address to listen on is taken, or isn't ours."""
 

@@ -14,14 +14,10 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.error_handlers import answer
-from service.errors import HoneError, NotFound
+from service.errors import NotFound, PagesUnavailable
 
 _API = ("/v1/", "/health", "/metrics")
 log = structlog.get_logger(__name__)
-
-
-class PagesUnavailable(HoneError):
-    status, code = 503, "pages_unavailable"
 
 
 class Pages:

@@ -216,8 +216,8 @@ _SECTIONS = tuple(name for name in Settings.model_fields if name != "home")
 def _from_file(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}  # a home that can't be made is reported by whoever has to write there
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise SettingsError(f"Can't read {path}: {error}.") from error
 

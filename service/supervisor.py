@@ -16,20 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from service.errors import HoneError
+from service.errors import ProgramEnded
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before a crashed program is started again; doubles each time
 STEADY_SECONDS = 60.0  # a program that ran for so long starts again at the first pause
-
-
-class ProgramEnded(HoneError):
-    """A program that could not start; `exit_code` is its own."""
-
-    code = "program_ended"
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code if 0 < exit_code < 256 else 1  # type: ignore[misc]  # here it is somebody else's
 
 
 @dataclass(frozen=True)

@@ -36,12 +36,12 @@ def serve(
     logs.configure("service", settings.home)
     if listener is not None:
         return _run_service(settings, stack.socket_of(listener), lambda: None)
-    bound = listening.listen(settings.server.host, settings.server.port)
-    server = settings.server.model_copy(update={"port": listening.port_of(bound)})
-    settings = settings.model_copy(update={"server": server})
-    link, url = first_link(settings), server.local_url
-    ready = {"url": url, "operator_link": link}
-    return _run_service(settings, bound, lambda: show(ready, as_json, lambda: greet(url, link)))
+    with listening.listen(settings.server.host, settings.server.port) as bound:
+        server = settings.server.model_copy(update={"port": listening.port_of(bound)})
+        settings = settings.model_copy(update={"server": server})
+        link, url = first_link(settings), server.local_url
+        ready = {"url": url, "operator_link": link}
+        return _run_service(settings, bound, lambda: show(ready, as_json, lambda: greet(url, link)))
 
 
 def learn(
