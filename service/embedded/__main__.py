@@ -1,8 +1,11 @@
 """`python -m service.embedded`: bind the port, start the worker, serve until told to stop."""
 
 import asyncio
+import signal
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
@@ -17,6 +20,20 @@ from service.errors import HoneError
 GRACE = 10  # seconds that running replies have to end after SIGTERM
 
 
+class Server(uvicorn.Server):
+    """uvicorn, except that being told to stop is a success: it would raise the signal again and die of it."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+    def stop(self) -> None:
+        self.should_exit = True
+
+
 async def serve(arguments: EngineArguments, listening: socket.socket) -> None:
     """Serve until SIGTERM or SIGINT; raises EngineError when the worker fails."""
     link = EngineLink(arguments)
@@ -25,12 +42,8 @@ async def serve(arguments: EngineArguments, listening: socket.socket) -> None:
         tokenizer = load_tokenizer(Path(ready.model_path))
         app = EngineServer(arguments, link, ready, tokenizer).app()
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE)
-        server = uvicorn.Server(config)
-
-        def stop() -> None:
-            server.should_exit = True
-
-        link.on_failure = stop
+        server = Server(config)
+        link.on_failure = server.stop
         host, port = listening.getsockname()[:2]
         for line in [*ready.lines, f"Serving on http://{host}:{port}."]:
             _say(line)

@@ -55,7 +55,12 @@ def parse_arguments(argv: list[str] | None = None) -> EngineArguments:
     )
     add("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default=usual.dtype, help="precision")
     add("--device", default=usual.device, help="auto, cpu, cuda, cuda:1, …")
-    add("--threads", type=int, default=usual.threads, help="CPU threads for the model; 0: chosen for it")
+    add(
+        "--threads",
+        type=int,
+        default=usual.threads,
+        help="CPU threads for the model; 0: as the model and the cores suggest",
+    )
     add("--seed", type=int, default=usual.seed, help="seed of requests that bring none")
     options = vars(parser.parse_args(argv))
     gib = options.pop("kv_cache_gib")

@@ -15,6 +15,7 @@ from service.embedded.messages import Ready
 from service.embedded.model import Model
 
 USUAL_CACHE = GIB  # KV cache on a CPU that nobody sized
+WORTH_A_THREAD = 8 * 2**20  # bytes of weights
 GPU_SHARE = 0.6  # of the free GPU memory, likewise
 
 
@@ -27,7 +28,7 @@ def assemble(arguments: EngineArguments) -> tuple[Engine, Ready]:
     if checkpoint.max_positions is not None and longest > checkpoint.max_positions:
         raise EngineError(f"--max-model-len {longest} is above the model's {checkpoint.max_positions} positions")
     model = _load_model(checkpoint, arguments, longest, dtype, device)
-    torch.set_num_threads(arguments.threads or default_threads(model))
+    torch.set_num_threads(arguments.threads or default_threads(model.weight_bytes))
     size = token_bytes(model.planes, dtype)
     tokens = _cache_tokens(arguments, size, longest, device)
     longest = _fitting_length(arguments, tokens, longest, size)
@@ -55,9 +56,10 @@ def token_bytes(planes: list[Plane], dtype: torch.dtype) -> int:
     return sum(plane.heads * plane.dim for plane in planes) * dtype.itemsize
 
 
-def default_threads(model: Model) -> int:
-    """All cores. On two, a small model is faster with one: the other is needed for HTTP."""
-    return os.cpu_count() or 1
+def default_threads(weight_bytes: int) -> int:
+    """One core is left to HTTP, and a small model gains nothing from many: threads that wait for each other cost more."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores - 1, weight_bytes // WORTH_A_THREAD))
 
 
 def _load_model(

@@ -35,6 +35,7 @@ class GeneralModel:
         self.config: Any = module.config.get_text_config()  # type: ignore[operator]
         self.dtype = next(module.parameters()).dtype
         self.device = next(module.parameters()).device
+        self.weight_bytes = sum(parameter.nbytes for parameter in module.parameters())
         self._takes_positions = "position_ids" in inspect.signature(module.forward).parameters
         self._linears = {
             name: part

@@ -73,6 +73,7 @@ class Llama:
         self.vocab_size = self.shape.vocab_size
         self.dtype = weights.dtype
         self.device = weights.device
+        self.weight_bytes = weights.merged_bytes + weights.head.nbytes  # what a step reads
         self.merge_bytes = merge_bytes  # what is left for merged copies of the weights
         self._eps_norm = torch.tensor((self.shape.hidden_size * self.shape.norm_eps) ** 0.5, device=self.device)
 

@@ -76,6 +76,7 @@ class Model(Protocol):
     vocab_size: int
     dtype: torch.dtype
     device: torch.device
+    weight_bytes: int
 
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
         """(in, out) of every linear layer that a LoRA adapter may change, by PEFT's module name."""

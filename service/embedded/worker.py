@@ -31,6 +31,7 @@ from service.embedded.messages import (
     Stop,
     UnloadAdapter,
 )
+from service.errors import HoneError
 
 if TYPE_CHECKING:  # torch loads in the worker alone, once it runs
     from service.embedded.engine import Engine
@@ -60,6 +61,8 @@ def run_worker(pipe: Connection, arguments: EngineArguments) -> None:
         Worker(engine, arguments.max_lora_rank, pipe.send).run(pipe)
     except (BrokenPipeError, ConnectionResetError):
         return
+    except HoneError as error:
+        pipe.send(Failed(str(error)))
     except Exception as error:
         traceback.print_exc()
         pipe.send(Failed(str(error) or type(error).__name__))

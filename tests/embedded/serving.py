@@ -1,0 +1,99 @@
+"""Start the engine as users do, as a process of its own, and talk to it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+
+
+@dataclass
+class Served:
+    """A running engine."""
+
+    process: subprocess.Popen[str]
+    client: httpx2.Client
+    port: int
+    said: list[str]
+
+    def post(self, path: str, body: Any) -> httpx2.Response:
+        return self.client.post(path, json=body)
+
+    def metric(self, name: str) -> float:
+        lines = self.client.get("/metrics").text.splitlines()
+        return float(next(line for line in lines if line.startswith(name + "{")).rsplit(" ", 1)[1])
+
+    def events(self, path: str, body: Any) -> list[Any]:
+        """A whole stream's events; the last is the string "[DONE]"."""
+        with self.client.stream("POST", path, json={**body, "stream": True}) as response:
+            assert response.status_code == 200, response.read()
+            return [parse_event(line) for line in response.iter_lines() if line.startswith("data: ")]
+
+
+def parse_event(line: str) -> Any:
+    content = line.removeprefix("data: ")
+    return content if content == "[DONE]" else json.loads(content)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def start(*options: str, port: int | None = None) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "service.embedded", "--threads", "1", "--port", str(port or free_port()), *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@contextmanager
+def serving(*options: str) -> Iterator[Served]:
+    """An engine that answers, and is gone after the block."""
+    port = free_port()
+    process = start(*options, port=port)
+    assert process.stdout is not None
+    said = []
+    for line in process.stdout:
+        said.append(line.rstrip())
+        if "Serving on" in line:
+            break
+    if process.poll() is not None or not said:
+        raise AssertionError(f"the engine did not start: {process.communicate()}")
+    with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+        eventually(lambda: client.get("/health").status_code == 200)
+        try:
+            yield Served(process, client, port, said)
+        finally:
+            process.kill() if process.poll() is None and _will_not_end(process) else None
+            process.communicate()
+
+
+def _will_not_end(process: subprocess.Popen[str]) -> bool:
+    process.terminate()
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Poll until `condition` holds; connection errors count as not yet."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if condition():
+                return
+        except httpx2.TransportError:
+            pass
+        time.sleep(0.02)
+    raise AssertionError("it did not come true in time")

@@ -1,0 +1,103 @@
+"""Sampling follows each row's own distribution and settings."""
+
+import math
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.embedded.messages import SamplingParams
+from service.embedded.sampling import Sampler, invert
+
+PLAIN = SamplingParams(max_tokens=1, logprobs=0)
+CPU = torch.device("cpu")
+
+
+def sample(logits: list[float], params: SamplingParams, times: int, seed: int = 0) -> list[int]:
+    sampler = Sampler([params], [random.Random(seed)], CPU)
+    row = torch.tensor([logits])
+    return [int(sampler(row).tokens) for _ in range(times)]
+
+
+def shares(tokens: list[int], size: int) -> list[float]:
+    return [tokens.count(token) / len(tokens) for token in range(size)]
+
+
+def test_temperature_zero_takes_the_likeliest() -> None:
+    assert set(sample([0.1, 2.0, 1.9, -5.0], replace(PLAIN, temperature=0.0), 20)) == {1}
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_shares_follow_the_softmax(temperature: float) -> None:
+    logits = [0.0, 1.0, 2.0, -1.0]
+    weights = [math.exp(value / temperature) for value in logits]
+    seen = shares(sample(logits, replace(PLAIN, temperature=temperature), 4000), 4)
+    assert seen == pytest.approx([weight / sum(weights) for weight in weights], abs=0.03)
+
+
+# probabilities 0.5, 0.25, 0.15, 0.1 in shuffled places 2, 0, 3, 1
+SHUFFLED = [math.log(0.25), math.log(0.1), math.log(0.5), math.log(0.15)]
+
+
+@pytest.mark.parametrize(
+    ("restriction", "expected"),
+    [
+        ({"top_p": 0.5}, {2: 1.0}),
+        ({"top_p": 0.7}, {2: 2 / 3, 0: 1 / 3}),
+        ({"top_p": 0.01}, {2: 1.0}),
+        ({"top_k": 3}, {2: 0.5 / 0.9, 0: 0.25 / 0.9, 3: 0.15 / 0.9}),
+        ({"min_p": 0.25}, {2: 0.5 / 0.9, 0: 0.25 / 0.9, 3: 0.15 / 0.9}),
+        ({"top_k": 2, "top_p": 0.6}, {2: 1.0}),  # of the two kept, the first alone has 2/3
+        ({"top_k": 3, "min_p": 0.4}, {2: 2 / 3, 0: 1 / 3}),
+    ],
+)
+def test_restrictions_keep_what_they_should(restriction: dict[str, float], expected: dict[int, float]) -> None:
+    seen = shares(sample(SHUFFLED, replace(PLAIN, **restriction), 3000), 4)
+    assert seen == pytest.approx([expected.get(token, 0.0) for token in range(4)], abs=0.035)
+
+
+def test_restrictions_reach_beyond_the_likeliest_few() -> None:
+    flat = [0.0] * 500
+    assert len(set(sample(flat, replace(PLAIN, top_p=0.9), 2000))) > 300
+    assert len(set(sample(flat, replace(PLAIN, top_k=100), 2000))) == 100
+    assert len(set(sample(flat, replace(PLAIN, min_p=0.5), 4000))) > 450
+
+
+def test_each_row_has_its_own_settings() -> None:
+    params = [
+        replace(PLAIN, temperature=0.0),
+        replace(PLAIN, top_k=1),
+        PLAIN,
+        replace(PLAIN, temperature=5.0, top_p=0.95),
+    ]
+    sampler = Sampler(params, [random.Random(n) for n in range(4)], CPU)
+    rows = torch.tensor([SHUFFLED] * 4)
+    columns = list(zip(*(sampler(rows).tokens.tolist() for _ in range(400)), strict=True))
+    assert set(columns[0]) == set(columns[1]) == {2}
+    assert set(columns[2]) == set(columns[3]) == {0, 1, 2, 3}
+    assert columns[3].count(2) < columns[2].count(2)
+
+
+def test_logprobs_are_raw_and_of_the_sampled_token() -> None:
+    params = replace(PLAIN, temperature=0.3, top_p=0.5, logprobs=2)
+    sampler = Sampler([params, PLAIN], [random.Random(0), random.Random(1)], CPU)
+    sampled = sampler(torch.tensor([SHUFFLED] * 2))
+    assert sampled.logprobs is not None and sampled.top is not None
+    chances = [0.25, 0.1, 0.5, 0.15]
+    expected = [math.log(chances[token]) for token in sampled.tokens.tolist()]
+    assert sampled.logprobs == pytest.approx(expected, abs=1e-5)
+    assert sampled.top[0] is not None and sampled.top[1] is None
+    assert [(entry.token, entry.rank) for entry in sampled.top[0]] == [(2, 1), (0, 2)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.sampled_from([0.0, 0.0, 1e-30, 0.1, 0.5, 1.0]), min_size=1, max_size=40).filter(any),
+    st.sampled_from([0.0, 1e-9, 0.5, 1 - 2**-22]) | st.floats(0, 1 - 2**-22),
+)
+def test_what_weighs_nothing_is_never_chosen(weights: list[float], uniform: float) -> None:
+    chosen = int(invert(torch.tensor([weights]), torch.tensor([[uniform]])))
+    assert weights[chosen] > 0
