@@ -119,16 +119,22 @@ def _server_engines(url: URL) -> tuple[Engine, Engine]:
 def _sqlite_engines(url: URL, checkpoints: bool) -> tuple[Engine, Engine]:
     if not url.database or url.database == ":memory:":
         raise StoreError("A database in memory forgets everything.", "Write sqlite:///PATH.")
-    folder = Path(url.database).parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"Can't make the folder {folder}: {error.strerror}.", "Choose another --home.") from error
+    _make_private(Path(url.database))
     pragmas = {"synchronous": "FULL", "foreign_keys": "ON", "mmap_size": "0"}
     writing = pragmas | ({} if checkpoints else {"wal_autocheckpoint": "0"})
     writer = _sqlite_engine(url, "BEGIN IMMEDIATE", writing, pool_size=1, max_overflow=0)
     reader = _sqlite_engine(url, "BEGIN", pragmas | {"query_only": "ON"}, pool_size=8, max_overflow=32)
     return writer, reader
+
+
+def _make_private(path: Path) -> None:
+    """Make a new database's file, and its folder if need be, readable by nobody else: it holds people's chats."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            path.touch(mode=0o600)
+    except OSError as error:
+        raise StoreError(f"Can't make {path}: {error.strerror}.", "Choose another --home.") from error
 
 
 def _sqlite_engine(url: URL, begin: str, pragmas: dict[str, str], pool_size: int, max_overflow: int) -> Engine:

@@ -242,6 +242,16 @@ def test_a_read_only_home_says_so(tmp_path: Path) -> None:
     assert "read" in done.stdout
 
 
+def test_a_new_database_is_private(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    store = Store.open(f"sqlite:///{home / 'hone.db'}")
+    with store.begin() as tx:
+        keys.create_key(tx, "user", "ada")
+    files = {path.name: path.stat().st_mode & 0o077 for path in [home, *home.iterdir()]}
+    store.close()
+    assert files == {"home": 0, "hone.db": 0, "hone.db-wal": 0, "hone.db-shm": 0}
+
+
 def test_a_write_waits_for_a_short_one_of_another_process(tmp_path: Path) -> None:
     store = Store.open(f"sqlite:///{tmp_path / 'hone.db'}")
     other = sqlite3.connect(tmp_path / "hone.db", isolation_level=None, check_same_thread=False)
