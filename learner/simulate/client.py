@@ -54,7 +54,8 @@ class Client:
         self._local = httpx2.URL(url).host in ("127.0.0.1", "localhost", "::1")
         self._room = asyncio.Semaphore(MOST_AT_ONCE)
         limits = httpx2.Limits(max_connections=64)
-        self._http = httpx2.AsyncClient(base_url=url, timeout=httpx2.Timeout(120.0), limits=limits)
+        timeout, proxies = httpx2.Timeout(120.0), not self._local
+        self._http = httpx2.AsyncClient(base_url=url, timeout=timeout, limits=limits, trust_env=proxies)
 
     async def __aenter__(self) -> Client:
         return self

@@ -74,7 +74,7 @@ def _wait_until_healthy(house: House) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and house.process.poll() is None:
         try:
-            if httpx2.get(f"{house.url}/health", timeout=2.0).status_code == 200:
+            if httpx2.get(f"{house.url}/health", timeout=2.0, trust_env=False).status_code == 200:
                 return
         except httpx2.HTTPError:
             pass

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -69,13 +70,20 @@ def simulate(options: Options) -> int:
             "Make one with `hone keys create --role operator` and hand it over with --key or HONE_KEY.",
         )
     taste = load_taste(options.taste)
+    signal.signal(signal.SIGTERM, _end)
     started = time.monotonic()
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}")
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("starting", total=1)
+        last = ""
 
         def tell(what: str, done: int, of: int) -> None:
+            nonlocal last
             bar.update(task, description=what, completed=done, total=max(of, 1))
+            if what != last and not bar.console.is_terminal:  # a log has no bar: it gets a line for each new thing
+                bar.console.print(f"{time.monotonic() - started:6.1f} s  {what}")
+            last = what
 
         house = own_house(options.settings) if options.url is None else nullcontext()
         with house as own:
@@ -89,6 +97,11 @@ def simulate(options: Options) -> int:
     else:
         show_table(taste.name, rows, [*notes, f"Picture: {picture}"], seconds)
     return 0
+
+
+def _end(*_: object) -> NoReturn:
+    """SIGTERM unwinds, so that one's own service is stopped and its home swept away."""
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 async def _simulate(
