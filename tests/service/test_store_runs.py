@@ -223,8 +223,8 @@ def test_whatever_learners_do_runs_keep_to_their_state_machine(store: Store) -> 
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=20 if "postgresql" in str(store.url) else 80,
-            stateful_step_count=30,
+            max_examples=15 if "postgresql" in str(store.url) else 30,
+            stateful_step_count=25,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
