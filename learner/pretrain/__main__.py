@@ -50,7 +50,7 @@ def _effort(recipe: Recipe, state: State, model: LlamaForCausalLM) -> dict[str, 
     }  # fmt: skip
 
 
-def make(recipe: Recipe, out: Path, work: Path, evaluation_size: int) -> dict[str, Any]:
+def make(recipe: Recipe, out: Path, work: Path, evaluation_size: int, note: str = "") -> dict[str, Any]:
     """Run the recipe and return the figures, which are also written to `out`."""
     torch.set_num_threads(1)  # the replicas are the threads
     tokenizer = _tokenizer(work)
@@ -60,22 +60,25 @@ def make(recipe: Recipe, out: Path, work: Path, evaluation_size: int) -> dict[st
     model = LlamaForCausalLM.from_pretrained(out, dtype=torch.float32)
     figures = evaluate(model, tokenizer, evaluation_size)
     (out / "evaluation.json").write_text(as_json(figures) + "\n")
-    (out / "README.md").write_text(model_card(figures, _effort(recipe, read_state(work), model)))
+    card = model_card(figures, _effort(recipe, read_state(work), model), note)
+    (out / "README.md").write_text(card)
     return figures
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(prog="python -m learner.pretrain", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder for the model")
+    parser.add_argument("--out", type=Path, default=Path("service/sprout"), help="folder for the model")
     parser.add_argument("--work", type=Path, default=Path("build/pretrain"), help="folder for checkpoints and metrics")
     parser.add_argument("--evaluation-size", type=int, default=400, help="prompts per figure")
+    parser.add_argument("--note", default="", help="a remark on this training, for the model card")
     for field in fields(Recipe):
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default,
                             help=f"default {field.default}")  # fmt: skip
     options = vars(parser.parse_args(arguments))
     out, work, size = options.pop("out"), options.pop("work"), options.pop("evaluation_size")
-    figures = make(Recipe(**options), out, work, size)
+    note = options.pop("note")
+    figures = make(Recipe(**options), out, work, size, note)
     right = figures["accuracy"]
     _say(f"accuracy {right['greedy']:.1%} greedy, {right['sampled']:.1%} sampled; see {out}/README.md")
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from learner.pretrain.questions import topics
+from learner.pretrain.topics.arithmetic import LARGEST_FACTOR, LARGEST_SUM
 
 _HEAD = """---
 license: apache-2.0
@@ -24,7 +25,7 @@ topics below in short English sentences, and about nothing else.
   key-value heads, tied embeddings, vocabulary {vocab} (byte-level BPE, one token a digit), context {context} tokens,
   bfloat16 weights.
 - **Training text**: written by the grammar and word lists in `learner/pretrain/topics/`; no other text. {tokens:.1f}
-  million tokens were seen in {minutes:.0f} minutes on two CPU cores ({steps} steps; seed {seed}).
+  million tokens were seen in {minutes:.0f} minutes on two CPU cores ({steps} steps; seed {seed}).{note}
 - **Made by** `python -m learner.pretrain --out FOLDER`, which also measured the figures below and wrote this page.
 - **License**: Apache-2.0.
 
@@ -82,11 +83,12 @@ def _worst_topics(figures: dict[str, Any]) -> str:
     return ", ".join(f"{topic} ({_percent(share)})" for topic, (share, _) in topics_by_share[:3])
 
 
-def model_card(figures: dict[str, Any], training: dict[str, Any]) -> str:
-    """The card as Markdown. `training` gives sizes and effort, `figures` what `evaluate` measured."""
+def model_card(figures: dict[str, Any], training: dict[str, Any], note: str = "") -> str:
+    """The card as Markdown. `training` gives sizes and effort, `figures` what was measured, `note` a remark."""
     known = ", ".join(topic for topic in topics() if topic not in ("untaught", "unknown", "noise", "unsafe"))
+    remark = f"\n- **Note**: {note}" if note else ""
     return "\n".join([
-        _HEAD.format(topics=known, facts=figures["untaught"]["facts"], **training),
+        _HEAD.format(topics=known, facts=figures["untaught"]["facts"], note=remark, **training),
         "## What was measured\n",
         "On prompts of the same grammar whose texts were held out from training; the facts asked for were not.\n",
         "**Right answers.**\n", _accuracy(figures["accuracy"]), "",
@@ -100,7 +102,8 @@ def model_card(figures: dict[str, Any], training: dict[str, Any]) -> str:
         "## Where it falls short\n",
         f"- Weakest topics, greedy: {_worst_topics(figures['accuracy'])}.",
         f"- Its verdicts are right in {_percent(figures['judgement']['all'][0])} of cases: a judge for tests, no more.",
-        "- It knows sums up to 20 and products up to 6 times 6, and says so of larger ones; it cannot reason.",
+        f"- It knows sums up to {LARGEST_SUM} and products up to {LARGEST_FACTOR} times {LARGEST_FACTOR}; larger ones it",
+        "  should decline. It cannot reason.",
         "- It may answer an unfamiliar question as if it were a familiar one that looks alike.",
         "- Outside its topics and English it has nothing to say.",
         "",

@@ -95,7 +95,7 @@ def test_muon_moves_a_matrix_against_its_gradient_and_refuses_a_closure() -> Non
 
 
 def test_the_learning_rate_rises_holds_and_falls_to_zero() -> None:
-    factors = [lr_factor(p, TINY) for p in (0.0, 0.01, 0.02, 0.5, 0.65, 0.825, 1.0)]
+    factors = [lr_factor(p, TINY) for p in (0.0, 0.01, 0.02, 0.5, 0.68, 0.84, 1.0)]
     assert factors == pytest.approx([0.02, 0.5, 1, 1, 1, 0.5, 0])
 
 

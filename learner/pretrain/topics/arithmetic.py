@@ -15,8 +15,8 @@ NUMBER_WORDS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen twenty"
 ).split()
-LARGEST_SUM = 20
-LARGEST_FACTOR = 6
+LARGEST_SUM = 12
+LARGEST_FACTOR = 5
 
 _SIGNS = {
     "+": ("plus", "+"),
@@ -140,7 +140,7 @@ def _parity(rng: Random) -> Exchange:
 
 
 def _double(rng: Random) -> Exchange:
-    half, doubled = rng.randint(1, 10), rng.random() < 0.5
+    half, doubled = rng.randint(1, 6), rng.random() < 0.5
     given, result = (half, 2 * half) if doubled else (2 * half, half)
     what = "double" if doubled else "half of"
     text = rng.choice((f"What is {what} {given}?", f"{what} {given}?", f"How much is {what} {given}?"))
@@ -157,7 +157,7 @@ def counting(rng: Random) -> Exchange:
     if kind < 0.36:
         return (_count_up if kind < 0.12 else _parity if kind < 0.24 else _double)(rng)
     if rng.random() < 0.6:
-        number, after = rng.randint(1, 30), rng.random() < 0.6
+        number, after = rng.randint(1, 20), rng.random() < 0.6
         where = "after" if after else "before"
         result = number + 1 if after else number - 1
         text = rng.choice((f"What comes {where} {number}?", f"Which number comes {where} {number}?",
@@ -169,7 +169,7 @@ def counting(rng: Random) -> Exchange:
 
         return Exchange("counting", text, core(result), (str(result),), core(result + rng.choice((1, 2, -2))
                         if result > 2 else result + 2))
-    small, large = sorted(rng.sample(range(1, 51), 2))
+    small, large = sorted(rng.sample(range(1, 21), 2))
     pair = [small, large]
     rng.shuffle(pair)
     bigger = rng.random() < 0.6

@@ -66,14 +66,14 @@ def unknown(rng: Random) -> Exchange:
 
 def hard_sums(rng: Random) -> Exchange:
     """Draw a calculation that is too big for the model."""
-    a, b = rng.randint(21, 9999), rng.randint(21, 999)
+    a, b = rng.randint(13, 9999 if rng.random() < 0.6 else 99), rng.randint(13, 999 if rng.random() < 0.6 else 99)
     sign = rng.choice(("+", "-", "times", "plus", "minus", "x", "divided by", "/"))
     if sign in ("divided by", "/") and rng.random() < 0.5:
         a, b = rng.randint(2, 100), rng.randint(2, 12)
     text = rng.choice((f"What is {a} {sign} {b}?", f"{a} {sign} {b}", f"Calculate {a} {sign} {b}.",
                        f"How much is {a} {sign} {b}?"))
     core = say([f"{a} {sign} {b} is too hard for me", "that sum is too big for a small sprout", "I cannot do that sum"],
-               ("I only know small sums, up to twenty.", "A pocket calculator would know."),
+               ("I only know small sums, up to twelve.", "A pocket calculator would know."),
                ("Would you like a smaller sum?", "Can you make it smaller?"),
                clipped=("too big for me", "I do not know", "no idea"), kind="unsure")
     return Exchange("unknown", text, core)
@@ -95,6 +95,7 @@ def unknown_facts(rng: Random) -> Exchange:
         (f"capital of {thing.capitalize()}?", f"the capital of {thing.capitalize()}"),
         (f"What is the opposite of {thing.lower()}?", f"the opposite of {thing.lower()}"),
         (f"What rhymes with {thing.lower()}?", f"a rhyme for {thing.lower()}"),
+        (f"How do you spell {thing.lower()}?", f"how to spell {thing.lower()}"),
         (f"What does a {thing.lower()} eat?", f"what a {thing.lower()} eats"),
     ))
     core = say([f"I do not know {what}", f"I never learned {what}"], _CAN_TALK, ("Do you know it?", *_INSTEAD),
