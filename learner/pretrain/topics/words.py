@@ -14,8 +14,8 @@ from learner.pretrain.reply import Core, Exchange
 
 SPELLING = (
     "apple bread cat cheese cloud dog dragon elephant fish flower friend garden green happy honey horse house lemon "
-    "lion magic moon mouse music night paper penguin piano queen rabbit river robot snow star sugar summer tiger train tree "
-    "water zebra"
+    "lion magic moon mouse music night paper penguin piano queen rabbit river robot snow star sugar summer tiger "
+    "train tree water zebra"
 ).split()
 
 OPPOSITES = {
