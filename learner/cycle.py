@@ -26,7 +26,8 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from learner.curate import Curated, curate
-from learner.run_folder import Metrics, RunFolder
+from learner.curves import draw
+from learner.run_folder import Metrics, RunFolder, read_metrics
 from learner.snapshot import FrozenFeedback, Tokenize, collect, read_snapshot, reply_tokenizer, write_snapshot
 from learner.trainer import MakeTrainer, Trainer, stages_of
 from service.adapters.fingerprint import base_fingerprint
@@ -115,6 +116,7 @@ class Cycle:
             return
         self._say("train", 0, 1)
         trainer.train(stages, lessons, self.folder.checkpoint, self._progress("train"))
+        draw(read_metrics(self.folder.metrics), self.folder.curves)
         unfinished = self.folder.path / "adapter.partial"
         shutil.rmtree(unfinished, ignore_errors=True)
         trainer.save(unfinished)

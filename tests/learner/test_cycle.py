@@ -130,7 +130,7 @@ def test_a_run_leaves_an_adapter_and_everything_about_it(home: Home) -> None:
     manifest = check_folder(home.settings.adapters_folder / "v1")
     assert (manifest.run_id, manifest.snapshot_hash) == (run_id, run.snapshot_hash)
     folder = home.settings.runs_folder / run_id
-    for name in ("settings.json", "snapshot.jsonl", "metrics.jsonl", "samples.jsonl", "report.json"):
+    for name in ("settings.json", "snapshot.jsonl", "metrics.jsonl", "samples.jsonl", "report.json", "curves.png"):
         assert (folder / name).stat().st_size > 0, name
     assert json.loads((folder / "report.json").read_text())["odd"] is None
     assert [(line["phase"], line["step"]) for line in read_metrics(folder / "metrics.jsonl")] == [

@@ -32,13 +32,15 @@ def test_one_correction_changes_the_answer_while_nobody_is_interrupted(place: To
     given = place.correct(fact.text, right_reply(fact))
 
     async def learn_while_people_chat() -> Client:
-        async with Client(place.house.url, None) as people:
-            async with background_chat(people, draw_prompts(40, seed=1), seed=1):
-                run_id = place.learn_now()
-                run = await asyncio.to_thread(place.until_over, run_id)
-                assert run["state"] == "succeeded", run["message"]
-                await asyncio.to_thread(place.until_live, run["adapter"])
-                await asyncio.sleep(1.0)  # some chats begin on the new adapter
+        prompts = draw_prompts(40, seed=1)
+        async with Client(place.house.url, None) as people, background_chat(people, prompts, seed=1):
+            run_id = place.learn_now()
+            run = await asyncio.to_thread(place.until_over, run_id)
+            assert run["state"] == "succeeded", run["message"]
+            await asyncio.to_thread(place.until_live, run["adapter"])
+            there, after = people.counts.requests, 3
+            while people.counts.requests < there + after:  # some chats begin on the new adapter
+                await asyncio.sleep(0.05)
         return people
 
     people = asyncio.run(learn_while_people_chat())
