@@ -1,0 +1,247 @@
+"""`hone up` as people run it: processes that are killed at any moment, and what must survive that."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psutil
+import pytest
+
+from service.errors import ProgramEnded
+from service.supervisor import Program, Supervisor
+from tests.service.serving import until
+
+START_SECONDS = 200.0  # on a busy machine; a few seconds on an idle one
+QUIET = {"HONE_SERVER__PAGES": "false", "HONE_ENGINE__THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+
+@dataclass
+class House:
+    home: Path
+    process: subprocess.Popen[str]
+    url: str
+    key: str | None
+
+    def process_of(self, name: str) -> psutil.Process | None:
+        module = {"engine": "service.embedded", "service": "serve", "learner": "learn"}[name]
+        for child in psutil.Process(self.process.pid).children():
+            with contextlib.suppress(psutil.Error):  # one that was just killed has no command line
+                if module in child.cmdline():
+                    return child
+        return None
+
+    def kill(self, name: str) -> None:
+        """Kill -9, then wait until another one runs and chats are answered."""
+        before = self.process_of(name)
+        assert before is not None
+        before.kill()
+        until(lambda: (now := self.process_of(name)) is not None and now.pid != before.pid, START_SECONDS)
+        until(self.is_ready, START_SECONDS)
+
+    def is_ready(self) -> bool:
+        try:
+            return httpx2.get(f"{self.url}/health", timeout=30).status_code == 200
+        except httpx2.HTTPError:
+            return False
+
+    def chat(self) -> dict[str, Any]:
+        body = {"model": "hone", "max_tokens": 8, "messages": [{"role": "user", "content": "Hello!"}]}
+        answer = httpx2.post(f"{self.url}/v1/chat/completions", json=body, timeout=60)
+        assert answer.status_code == 200, answer.text
+        result: dict[str, Any] = answer.json()
+        return result
+
+
+@contextmanager
+def up(home: Path) -> Iterator[House]:
+    command = [sys.executable, "-m", "service.cli", "up", "--home", str(home), "--port", "0", "--json"]
+    with (home.parent / "up.err").open("ab") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=os.environ | QUIET)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, (home.parent / "up.err").read_text()
+        ready = json.loads(line)
+        link = ready["operator_link"]
+        yield House(home, process, ready["url"], link and link.split("key=")[1])
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(60)
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    with up(tmp_path_factory.mktemp("house") / "home") as running:
+        yield running
+
+
+def test_everything_starts_and_the_operator_link_is_told_once(house: House) -> None:
+    assert house.chat()["choices"][0]["message"]["content"] is not None
+    assert house.key is not None
+    serving = httpx2.get(f"{house.url}/v1/serving", headers={"authorization": f"Bearer {house.key}"})
+    assert serving.json()["live"] == "base"
+    assert all(house.process_of(name) is not None for name in ("engine", "service", "learner"))
+
+
+def test_a_second_start_over_the_same_home_or_port_is_refused(house: House, tmp_path: Path) -> None:
+    port = house.url.rpartition(":")[2]
+    for arguments, code in ((("--home", str(house.home), "--port", "0"), 5), (("--port", port), 10)):
+        command = [sys.executable, "-m", "service.cli", "up", *arguments]
+        home = {"HONE_HOME": str(tmp_path / "other")}
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | home, timeout=120)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1), done.stderr
+
+
+def test_a_killed_service_loses_no_acknowledged_feedback(house: House) -> None:
+    """Feedback is sent without a pause while the service is killed; what was answered with 201 is there afterwards."""
+    exchange = house.chat()["id"]
+    acknowledged: list[str] = []
+    enough, stop = threading.Event(), threading.Event()
+
+    def send() -> None:
+        while not stop.is_set():
+            try:
+                answer = httpx2.post(
+                    f"{house.url}/v1/feedback",
+                    json={"kind": "thumb", "good": True, "exchange_id": exchange},
+                    timeout=START_SECONDS,
+                )
+            except httpx2.HTTPError:
+                continue
+            if answer.status_code == 201:
+                acknowledged.append(answer.json()["id"])
+                if len(acknowledged) >= 20:
+                    enough.set()
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        assert enough.wait(60)
+        house.kill("service")
+        count = len(acknowledged)
+        until(lambda: len(acknowledged) > count)
+    finally:
+        stop.set()
+        sender.join()
+    found: set[str] = set()
+    page: dict[str, Any] = {"next": ""}
+    while page["next"] is not None:
+        after = f"&after={page['next']}" if page["next"] else ""
+        page = httpx2.get(f"{house.url}/v1/feedback?limit=200{after}", timeout=30).json()
+        found |= {one["id"] for one in page["data"]}
+    assert set(acknowledged) <= found
+
+
+def test_callers_wait_while_a_killed_service_starts_again(house: House) -> None:
+    killed = house.process_of("service")
+    assert killed is not None
+    killed.kill()
+    killed.wait(30)
+    answer = httpx2.get(f"{house.url}/health/live", timeout=START_SECONDS)
+    assert answer.status_code == 200
+    until(house.is_ready, START_SECONDS)
+
+
+@pytest.mark.parametrize("name", ["engine", "learner"])
+def test_a_killed_engine_or_learner_comes_back_by_itself(house: House, name: str) -> None:
+    house.kill(name)
+    house.chat()
+
+
+def test_a_restart_ends_in_the_same_state_and_prints_no_second_link(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with up(home) as first:
+        exchange = first.chat()["id"]
+        thumb = {"kind": "thumb", "good": False, "exchange_id": exchange}
+        feedback = httpx2.post(f"{first.url}/v1/feedback", json=thumb, timeout=30).json()["id"]
+        children = psutil.Process(first.process.pid).children(recursive=True)
+        first.process.send_signal(signal.SIGKILL)  # nothing is stopped in order
+        first.process.wait(30)
+        psutil.wait_procs(children, timeout=30)
+        assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+    with up(home) as second:
+        assert second.key is None
+        stored = httpx2.get(f"{second.url}/v1/feedback/{feedback}", timeout=30).json()
+        assert stored["feedback"]["good"] is False
+        children = psutil.Process(second.process.pid).children(recursive=True)
+        second.process.terminate()
+        assert second.process.wait(60) == 0
+        assert not any(child.is_running() for child in children)
+
+
+def test_an_engine_that_cannot_start_ends_everything_with_its_last_words(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "service.cli", "up", "--home", str(tmp_path / "home"), "--port", "0"]
+    done = subprocess.run(
+        [*command, "--model", str(tmp_path / "no-model")],
+        capture_output=True,
+        text=True,
+        env=os.environ | QUIET,
+        timeout=START_SECONDS,
+    )
+    assert done.returncode != 0 and done.stdout == ""
+    assert "engine could not start" in done.stderr and done.stderr.count("\n") == 1
+
+
+# -- the supervisor ---------------------------------------------------------------------------------------------------
+
+
+def test_a_crashed_program_starts_again_and_all_are_stopped_in_order(tmp_path: Path) -> None:
+    said: list[str] = []
+    supervisor = Supervisor(tmp_path, os.environ, said.append)
+    ports = []
+    for name in ("first", "second"):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            ports.append(str(probe.getsockname()[1]))
+        supervisor.start(Program(name, "http.server", (ports[-1], "--bind", "127.0.0.1"), stop_seconds=10))
+
+    def answers(port: str) -> bool:
+        try:
+            return httpx2.get(f"http://127.0.0.1:{port}", timeout=5).status_code == 200
+        except httpx2.HTTPError:
+            return False
+
+    until(lambda: all(answers(port) for port in ports), 60)
+    supervisor.check_started()
+    before = supervisor.process_id("first")
+    os.kill(before, signal.SIGKILL)
+
+    def is_back() -> bool:
+        supervisor.look()
+        return supervisor.process_id("first") != before and answers(ports[0])
+
+    until(is_back, 60)
+    assert said == ["The first ended (SIGKILL). It starts again in 0.5 s."]
+    processes = [psutil.Process(supervisor.process_id(name)) for name in ("first", "second")]
+    supervisor.stop()
+    assert not any(process.is_running() for process in processes)
+
+
+def test_a_program_that_cannot_start_says_why(tmp_path: Path) -> None:
+    supervisor = Supervisor(tmp_path, os.environ, lambda _line: None)
+    supervisor.start(Program("thing", "no_such_module_anywhere", (), stop_seconds=1))
+
+    def ended() -> bool:
+        try:
+            supervisor.check_started()
+        except ProgramEnded as error:
+            assert "No module named no_such_module_anywhere" in str(error) and error.exit_code == 1
+            return True
+        return False
+
+    until(ended, 60)
+    supervisor.stop()
