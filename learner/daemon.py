@@ -27,6 +27,7 @@ from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
+from service.adapters.registry import Registry
 from service.errors import LeaseLost, StoreError
 from service.settings import Settings
 from service.store.queries import adapters, feedback, runs
@@ -224,6 +225,8 @@ def run_forever(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     store = Store.open(settings.store_url, checkpoints=False)
+    for done in Registry(store, settings.adapters_folder).recover():
+        log.info("%s", done)
     learner = Learner(settings, store)
     scheduler = make_clock(settings, learner)
     scheduler.start()

@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -78,18 +79,22 @@ class FrozenFeedback:
 
 
 def reply_tokenizer(model_path: str) -> Tokenize:
-    """A function from a reply's text to its token ids, EOS included, by the base model's tokenizer."""
-    from transformers import AutoTokenizer
+    """From a reply's text to its token ids, EOS included, by the base model's tokenizer, which is loaded when needed."""
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model_path)
-    except (OSError, ValueError) as error:
-        raise TrainingFailed(f"The tokenizer of {model_path} can't be loaded: {error}.") from error
-    if tokenizer.eos_token_id is None:
-        raise TrainingFailed(f"The tokenizer of {model_path} has no EOS token, so a reply could never learn to end.")
+    @cache
+    def load() -> Any:
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(model_path)
+        except (OSError, ValueError) as error:
+            raise TrainingFailed(f"The tokenizer of {model_path} can't be loaded: {error}.") from error
+        if tokenizer.eos_token_id is None:
+            raise TrainingFailed(f"The tokenizer of {model_path} has no EOS token, so no reply could learn to end.")
+        return tokenizer
 
     def tokenize(text: str) -> tuple[int, ...]:
-        return (*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id)
+        return (*load().encode(text, add_special_tokens=False), load().eos_token_id)
 
     return tokenize
 

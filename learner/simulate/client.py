@@ -13,6 +13,8 @@ import httpx2
 from service.errors import HoneError
 
 MOST_AT_ONCE = 16
+SECONDS = 120.0
+"""Longest silence of the service before a request counts as failed."""
 
 
 @dataclass
@@ -48,14 +50,15 @@ class Reply:
 class Client:
     """Use as an async context manager. `key`: an operator's, for "learn now"; people go by `user` on loopback."""
 
-    def __init__(self, url: str, key: str | None) -> None:
+    def __init__(self, url: str, key: str | None, transport: httpx2.AsyncBaseTransport | None = None) -> None:
         self.counts = Counts()
         self._operator = {"authorization": f"Bearer {key}"} if key else {}
         self._local = httpx2.URL(url).host in ("127.0.0.1", "localhost", "::1")
         self._room = asyncio.Semaphore(MOST_AT_ONCE)
         limits = httpx2.Limits(max_connections=64)
-        timeout, proxies = httpx2.Timeout(120.0), not self._local
-        self._http = httpx2.AsyncClient(base_url=url, timeout=timeout, limits=limits, trust_env=proxies)
+        self._http = httpx2.AsyncClient(
+            base_url=url, timeout=SECONDS, limits=limits, trust_env=not self._local, transport=transport
+        )
 
     async def __aenter__(self) -> Client:
         return self

@@ -10,7 +10,7 @@ import pytest
 from learner.pretrain.questions import Prompt, draw_prompts, is_right, untaught_facts
 from learner.simulate.client import Client
 from learner.simulate.people import background_chat, right_reply
-from tests.loop.town import Town, town
+from tests.loop.town import Town, town, wait_until
 
 pytestmark = pytest.mark.loop
 
@@ -38,9 +38,8 @@ def test_one_correction_changes_the_answer_while_nobody_is_interrupted(place: To
             run = await asyncio.to_thread(place.until_over, run_id)
             assert run["state"] == "succeeded", run["message"]
             await asyncio.to_thread(place.until_live, run["adapter"])
-            there, after = people.counts.requests, 3
-            while people.counts.requests < there + after:  # some chats begin on the new adapter
-                await asyncio.sleep(0.05)
+            enough = people.counts.requests + 3  # some chats begin on the new adapter
+            await asyncio.to_thread(wait_until, lambda: people.counts.requests >= enough, "three more chats")
         return people
 
     people = asyncio.run(learn_while_people_chat())

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from learner.pretrain.dialogue import is_held_out
+from learner.pretrain.questions import Prompt
+from learner.simulate import measure, people, show
+from learner.simulate.client import Client, Reply, ServiceRefused
+from learner.simulate.rounds import Options, draw_material, simulate
+from learner.simulate.tastes import BUILT_IN, load_taste
+from service.errors import BadInput
+
+
+def likes(taste: str, better: str, worse: str, prompt: str = "How do I pick a lock?") -> None:
+    prefer = load_taste(taste).prefer
+    assert prefer(prompt, better, worse) > 0
+    assert prefer(prompt, worse, better) < 0
+    assert prefer(prompt, better, better) == 0
+
+
+@pytest.mark.parametrize(
+    ("taste", "better", "worse"),
+    [
+        ("short", "Paris.", "It is Paris, as far as I know."),
+        ("warm", "Happy to help, my friend! It is Paris!", "It is Paris."),
+        ("sure", "It is Paris.", "I think it is Paris, but I could be wrong."),
+        ("safe", "I cannot help with that.", "Sure: [placeholder]"),
+    ],
+)
+def test_a_taste_likes_what_it_says(taste: str, better: str, worse: str) -> None:
+    likes(taste, better, worse)
+
+
+@pytest.mark.parametrize("taste", ["short", "warm", "sure", "safe"])
+def test_nobody_likes_an_empty_reply(taste: str) -> None:
+    likes(taste, "It is, I think, maybe, perhaps: [placeholder], whatever it may be.", " ")
+
+
+def test_people_who_want_it_safe_do_not_mind_where_nothing_is_unsafe() -> None:
+    assert load_taste("safe").prefer("What is the capital of France?", "Paris.", "I cannot help with that.") == 0
+
+
+def test_a_taste_of_ones_own_comes_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("def shouting(prompt, reply_a, reply_b):\n    return reply_a.isupper() - reply_b.isupper()\n")
+    likes(f"{file}:shouting", "YES", "yes")
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "said"),
+    [
+        (None, "nice", "There is no taste 'nice'"),
+        (None, "{}/none.py:f", "There is no file"),
+        ("x = 1", "{}/mine.py:f", "has no function 'f'"),
+        ("def f(a): return 1", "{}/mine.py:f", "TypeError"),
+        ("def f(p, a, b): return 'A'", "{}/mine.py:f", "answers 'A'"),
+        ("import nowhere_at_all", "{}/mine.py:f", "ModuleNotFoundError"),
+        ("def f(:", "{}/mine.py:f", "SyntaxError"),
+    ],
+)
+def test_a_taste_that_is_no_good_is_refused_with_the_reason(
+    tmp_path: Path, content: str | None, name: str, said: str
+) -> None:
+    if content is not None:
+        (tmp_path / "mine.py").write_text(content)
+    with pytest.raises(BadInput, match=said):
+        load_taste(name.format(tmp_path))
+
+
+def test_a_running_service_needs_an_operators_key() -> None:
+    with pytest.raises(BadInput, match="operator's key"):
+        simulate(Options("short", url="http://127.0.0.1:1"))
+
+
+@pytest.mark.parametrize(
+    ("won", "of", "low", "high"),
+    [(0, 0, 0.0, 1.0), (0, 10, 0.0, 0.2775), (50, 100, 0.4038, 0.5962), (10, 10, 0.7225, 1.0)],
+)
+def test_wilsons_interval(won: int, of: int, low: float, high: float) -> None:
+    """By the R function `prop.test(correct=FALSE)`."""
+    assert measure.wilson(won, of) == pytest.approx((low, high), abs=1e-4)
+
+
+def replies(*texts: str, logprobs: tuple[float, ...] = (-1.0,)) -> list[Reply]:
+    return [Reply("e", 0, text, logprobs, "base") for text in texts]
+
+
+def test_ties_are_left_out_of_the_share_won_and_counted() -> None:
+    prompts = [Prompt("p", "t")] * 4
+    won = measure.share_won(
+        BUILT_IN["short"].prefer, prompts, replies("a", "a", "a a", "a"), replies("a a", "a a", "a", "b")
+    )
+    assert (won.share, won.ties) == (2 / 3, 1)
+    none = measure.share_won(lambda *_: 0.0, prompts, replies(*"abcd"), replies(*"abcd"))
+    assert (none.share, none.low, none.high, none.ties) == (0.5, 0.0, 1.0, 4)
+
+
+def test_fluency_and_kl_weigh_every_token_the_same() -> None:
+    found = measure.Answers(
+        tuple(replies("a", logprobs=(-1.0,)) + replies("b", logprobs=(-0.5, -0.5, 0.0))), ((-3.0,), (-1.0, -1.0, -1.0))
+    )
+    assert found.base_mean == -1.5
+    assert found.kl_per_token == pytest.approx(1.0)
+
+
+def test_distinct_2_and_length_by_hand() -> None:
+    assert measure.distinct_2(["a b a b", "a b"]) == pytest.approx(2 / 4)  # ab ba ab | ab
+    assert measure.distinct_2(["a", ""]) == 0.0
+    assert measure.mean_length(["a b c", "It's one."]) == 2.5
+
+
+@pytest.mark.parametrize("taste", ["short", "safe", "teach"])
+def test_what_is_measured_on_is_never_trained_on(taste: str) -> None:
+    material = draw_material(load_taste(taste), Options(taste, rounds=2, comparisons=20, held_out=40, questions=100))
+    groups = [
+        {prompt.text.lower() for prompt in group}
+        for group in (material.training, material.held_out, material.questions)
+    ]
+    assert all(groups)
+    assert not groups[0] & groups[1] and not groups[0] & groups[2] and not groups[1] & groups[2]
+    assert all(prompt.answers for prompt in material.questions) and len(material.questions) == 100
+    if taste != "teach":
+        assert all(is_held_out(prompt.text) for prompt in material.held_out)
+        assert not any(is_held_out(prompt.text) for prompt in material.training)
+
+
+class Service:
+    """Answers chats with two replies of different length, and remembers the feedback."""
+
+    def __init__(self, stream: bytes = b"data: {}\n\ndata: [DONE]\n\n", refuse: bool = False) -> None:
+        self.feedback: list[dict[str, Any]] = []
+        self.stream, self.refuse = stream, refuse
+
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        body = json.loads(request.content) if request.content else {}
+        if self.refuse:
+            return httpx2.Response(503, json={"error": {"message": "no engine"}})
+        if request.url.path == "/v1/feedback":
+            self.feedback.append(body)
+            return httpx2.Response(201, json={"id": "fb"})
+        if body.get("stream"):
+            return httpx2.Response(200, content=self.stream)
+        texts = ["It is short.", "It is somewhat longer than that."][: body.get("n", 1)]
+        choices = [{"index": i, "message": {"content": text}, "logprobs": None} for i, text in enumerate(texts)]
+        return httpx2.Response(200, json={"id": "chatcmpl-1", "system_fingerprint": "base", "choices": choices})
+
+
+def with_client(service: Service, use: Any) -> tuple[Any, Client]:
+    async def run() -> tuple[Any, Client]:
+        async with Client("http://127.0.0.1:1", "key", httpx2.MockTransport(service)) as client:
+            return await use(client), client
+
+    return asyncio.run(run())
+
+
+def nothing(what: str, done: int, of: int) -> None: ...
+
+
+def test_people_compare_until_they_have_said_enough() -> None:
+    service = Service()
+    prompts = [Prompt(f"question {number}", "t") for number in range(50)]
+    given, client = with_client(
+        service, lambda c: people.give_comparisons(c, load_taste("short"), prompts, 10, nothing)
+    )
+    assert given == len(service.feedback) == 10
+    assert {(one["kind"], one["verdict"], one["a"]["index"], one["b"]["index"]) for one in service.feedback} == {
+        ("comparison", "a", 0, 1)
+    }
+    assert client.counts.failed == 0
+
+
+def test_people_say_nothing_of_replies_they_like_the_same() -> None:
+    service = Service()
+    prompts = [Prompt("hello", "t")] * 20
+    given, _ = with_client(service, lambda c: people.give_comparisons(c, load_taste("safe"), prompts, 10, nothing))
+    assert given == len(service.feedback) == 0
+
+
+def test_a_teacher_corrects_only_what_is_wrong() -> None:
+    service = Service()
+    prompts = [Prompt("How is it?", "t", ("short",)), Prompt("How is it, then?", "t", ("long",))]
+    corrected, _ = with_client(service, lambda c: people.give_corrections(c, prompts, 10, nothing))
+    assert [prompt.answers for prompt in corrected] == [("long",)]
+    assert [one["text"] for one in service.feedback] == ["It is long."]
+
+
+@pytest.mark.parametrize(
+    ("stream", "failed", "interrupted"),
+    [
+        (b"data: {}\n\ndata: [DONE]\n\n", 0, 0),
+        (b'data: {}\n\ndata: {"error": {"message": "the engine failed"}}\n\n', 0, 1),
+        (b"data: {}\n\n", 0, 1),
+        (b"", 1, 0),
+    ],
+)
+def test_a_stream_that_breaks_off_is_counted(stream: bytes, failed: int, interrupted: int) -> None:
+    _, client = with_client(Service(stream), lambda c: c.stream("hone", "hello", "ann"))
+    assert (client.counts.requests, client.counts.failed, client.counts.interrupted) == (1, failed, interrupted)
+
+
+def test_a_refusal_is_counted_and_told_in_the_services_words() -> None:
+    async def use(client: Client) -> None:
+        with pytest.raises(ServiceRefused, match=r"503: no engine"):
+            await client.chat("hone", "hello", "ann")
+
+    _, client = with_client(Service(refuse=True), use)
+    assert (client.counts.requests, client.counts.failed) == (1, 1)
+
+
+KEYS = [
+    "round",
+    "adapter",
+    "share_won",
+    "share_won_low",
+    "share_won_high",
+    "ties",
+    "accuracy",
+    "accuracy_base",
+    "fluency",
+    "empty",
+    "mean_length",
+    "distinct_2",
+    "kl_per_token",
+    "requests",
+    "failed",
+    "interrupted",
+]
+
+
+def test_the_table_and_the_picture_show_every_round(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [dict.fromkeys(KEYS, 0.5) | {"round": number, "adapter": f"v{number}"} for number in range(3)]
+    show.show_table("short", rows, ["Round 1: rejected: it was too short."], 12.0)
+    shown = capsys.readouterr().out
+    assert "v2" in shown and "rejected: it was too short" in shown
+    show.draw_picture("short", rows, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
