@@ -71,6 +71,7 @@ def fake_adapter(name: str, state: str, **fields: Any) -> dict[str, Any]:
 @dataclass
 class FakeService:
     pace: float = 0.0  # seconds between two tokens
+    hold_at: int | None = None  # a stream waits before its so-manieth token for as long as this is set
     replies: tuple[str, ...] = REPLIES
     broken: str = ""  # "engine": no reply begins; "midway": each breaks after three tokens; "truncated": no [DONE]
     keys_only: bool = False
@@ -179,6 +180,8 @@ async def _stream(fake: FakeService, caller: str, exchange_id: str, body: dict[s
                 return
             if fake.broken == "truncated" and at == 3:
                 return
+            while fake.hold_at == at:
+                await asyncio.sleep(0.01)  # noqa: ASYNC110  # the test that lets go lives in another thread
             for index, text in enumerate(texts):
                 if at < len(text):
                     yield event(index, {"content": text[at]})

@@ -1,0 +1,61 @@
+"""Headless Chromium: one per file, a fresh context (its own cookies) per test, and no error on any page unnoticed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+PATIENCE = 60_000  # milliseconds; a page on a busy machine takes its time
+
+OpenPage = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """The system's Chromium, or the one that `playwright install chromium` put where Playwright looks for it."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=list(ARGUMENTS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium: Browser) -> Iterator[OpenPage]:
+    """Opens a URL as a new browser would; `context` options as Playwright's. Script errors fail the test."""
+    contexts: list[BrowserContext] = []
+    errors: list[str] = []
+    elsewhere: list[str] = []
+
+    def open_page(url: str, **context: object) -> Page:
+        contexts.append(chromium.new_context(**context))  # type: ignore[arg-type]  # Playwright's own keywords
+        page = contexts[-1].new_page()
+        page.set_default_timeout(PATIENCE)
+        origin = "/".join(url.split("/")[:3])
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on(
+            "request",
+            lambda request: (
+                None if request.url.startswith((origin, "data:", "blob:")) else elsewhere.append(request.url)
+            ),
+        )
+        page.goto(url)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not errors
+    assert not elsewhere, "the pages asked other hosts for something"

@@ -1,0 +1,272 @@
+"""The chat page in a browser, over a fake service: everything a person can press."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import PATIENCE, OpenPage
+from tests.ui.fake_service import FakeService
+from tests.ui.server import serving
+from ui.app import create_app
+
+pytestmark = pytest.mark.browser
+expect.set_options(timeout=PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[tuple[str, FakeService]]:
+    fake = FakeService()
+    with serving(fake.app()) as api_url, serving(create_app(api_url)) as url:
+        yield url, fake
+
+
+@pytest.fixture
+def fake(running: tuple[str, FakeService]) -> FakeService:
+    """The one service of this file, as if it had just started."""
+    vars(running[1]).update(vars(FakeService(pace=0.005)))
+    return running[1]
+
+
+@pytest.fixture
+def chat(running: tuple[str, FakeService], fake: FakeService, open_page: OpenPage) -> Page:
+    return open_page(running[0])
+
+
+def say(page: Page, text: str) -> None:
+    page.get_by_label("Your message").fill(text)
+    page.get_by_label("Your message").press("Enter")
+
+
+def answered(page: Page, turns: int = 1) -> None:
+    """Wait until the last of so many turns has a finished reply."""
+    expect(page.locator(".hone-turn")).to_have_count(turns)
+    expect(page.locator(".hone-turn").last.get_by_role("button", name="Good reply").first).to_be_visible()
+
+
+def eventually(told: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE / 1000
+    while not told() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert told()
+
+
+def test_a_reply_streams_and_says_which_adapter_answered(fake: FakeService, chat: Page) -> None:
+    fake.hold_at = 20
+    fake.serving["live"] = "v3"
+    say(chat, "Hello")
+    expect(chat.locator(".hone-text.streaming strong")).to_have_text("fine")  # drawn before the reply has ended
+    fake.hold_at = None
+    answered(chat)
+    expect(chat.locator(".hone-text")).to_have_text("It is a fine day, and 2 + 2 makes 4.")
+    expect(chat.locator(".hone-badge")).to_have_text("v3")
+
+
+def test_an_example_starts_a_conversation_and_it_keeps_its_id(fake: FakeService, chat: Page) -> None:
+    chat.locator(".hone-examples button").first.click()
+    answered(chat)
+    say(chat, "And then?")
+    answered(chat, turns=2)
+    assert fake.asked[1]["hone"] == {"conversation_id": "conv-1"}
+    assert len(fake.asked[1]["messages"]) == 3
+    chat.get_by_role("button", name="New chat").click()
+    expect(chat.locator(".hone-welcome")).to_be_visible()
+    say(chat, "Again")
+    answered(chat)
+    assert "hone" not in fake.asked[2]
+
+
+def test_thumbs_belong_to_their_reply_and_can_be_changed_and_taken_back(fake: FakeService, chat: Page) -> None:
+    for turn, text in enumerate(("One", "Two"), start=1):
+        say(chat, text)
+        answered(chat, turn)
+    first = chat.locator(".hone-turn").first
+    up, down = first.get_by_role("button", name="Good reply"), first.get_by_role("button", name="Bad reply")
+    up.click()
+    expect(up).to_have_attribute("aria-pressed", "true")
+    assert fake.feedback["fb-1"]["feedback"] == {
+        "kind": "thumb",
+        "exchange_id": "chatcmpl-1",
+        "index": 0,
+        "good": True,
+    }
+    down.click()
+    expect(down).to_have_attribute("aria-pressed", "true")
+    expect(up).to_have_attribute("aria-pressed", "false")
+    down.click()
+    expect(down).to_have_attribute("aria-pressed", "false")
+    assert len(fake.feedback) == 1 and fake.feedback["fb-1"]["withdrawn"]
+    expect(chat.locator(".hone-turn").last.get_by_role("button", name="Good reply")).to_have_attribute(
+        "aria-pressed", "false"
+    )
+
+
+def test_what_was_wrong_and_a_score_are_told(fake: FakeService, chat: Page) -> None:
+    say(chat, "Hello")
+    answered(chat)
+    chat.get_by_role("button", name="Bad reply").click()  # opens the editor
+    chat.get_by_role("group", name="Score").get_by_text("3", exact=True).click()
+    expect(chat.get_by_role("group", name="Score").get_by_text("3", exact=True)).to_have_attribute(
+        "aria-pressed", "true"
+    )
+    chat.get_by_role("textbox", name="What was wrong?").fill("Far too cheerful.")
+    chat.get_by_role("button", name="Save", exact=True).click()
+    expect(chat.locator(".hone-toast")).to_contain_text("Thank you")
+    told = [stored["feedback"] for stored in fake.feedback.values()]
+    assert [feedback["kind"] for feedback in told] == ["thumb", "score", "critique"]
+    assert (told[1]["score"], told[2]["text"]) == (3, "Far too cheerful.")
+
+
+def test_a_correction_goes_on_as_the_reply(fake: FakeService, chat: Page) -> None:
+    say(chat, "Hello")
+    answered(chat)
+    chat.get_by_role("button", name="How it should have been").click()
+    editor = chat.get_by_role("textbox", name="How it should have been")
+    expect(editor).to_have_value(fake.replies[0])
+    chat.get_by_role("button", name="Save correction").click()  # nothing was changed: said at once, not sent
+    expect(chat.locator(".hone-toast.error")).to_contain_text("as it stands")
+    editor.fill("Lisbon, of course.")
+    chat.get_by_role("button", name="Save correction").click()
+    expect(chat.locator(".hone-text")).to_have_text("Lisbon, of course.")
+    expect(chat.locator(".hone-tag")).to_have_text("your version")
+    say(chat, "Sure?")
+    answered(chat, turns=2)
+    assert fake.asked[1]["messages"][1]["content"] == "Lisbon, of course."
+    assert fake.feedback["fb-1"]["feedback"]["text"] == "Lisbon, of course."
+
+
+def test_of_two_answers_the_picked_one_goes_on(fake: FakeService, chat: Page) -> None:
+    chat.locator(".hone-switch").click()
+    say(chat, "Hello")
+    expect(chat.locator(".hone-pair .hone-reply")).to_have_count(2)
+    choices = chat.get_by_role("group", name="Which answer is better?")
+    choices.get_by_role("button", name="B", exact=True).click()
+    expect(chat.locator(".hone-verdict")).to_contain_text("You preferred B.")
+    expect(chat.locator(".hone-turn > .hone-reply .hone-text")).to_contain_text("A rather different answer")
+    chat.locator(".hone-switch").click()
+    say(chat, "Go on")
+    answered(chat, turns=2)
+    assert fake.asked[0]["n"] == 2 and fake.asked[1]["messages"][1]["content"] == fake.replies[1]
+    told = fake.feedback["fb-1"]["feedback"]
+    assert (told["a"]["index"], told["b"]["index"], told["verdict"]) == (0, 1, "b")
+
+
+def test_a_pick_can_be_changed_while_it_is_the_last(fake: FakeService, chat: Page) -> None:
+    chat.locator(".hone-switch").click()
+    say(chat, "Hello")
+    chat.get_by_role("button", name="A tie").click()
+    expect(chat.locator(".hone-verdict")).to_contain_text("a tie")
+    chat.get_by_role("button", name="Change").click()
+    chat.get_by_role("button", name="Both bad").click()
+    expect(chat.locator(".hone-verdict")).to_contain_text("both bad")
+    expect(chat.get_by_role("textbox", name="How it should have been")).to_be_visible()  # the natural next word
+    kept = [stored["feedback"]["verdict"] for stored in fake.feedback.values() if not stored["withdrawn"]]
+    assert kept == ["both_bad"]
+
+
+def test_trying_again_asks_which_was_better(fake: FakeService, chat: Page) -> None:
+    say(chat, "Hello")
+    answered(chat)
+    chat.get_by_role("button", name="Try again").click()
+    expect(chat.locator(".hone-text")).to_contain_text("A rather different answer")
+    chat.get_by_role("button", name="Worse").click()
+    expect(chat.locator(".hone-text")).to_contain_text("fine")
+    told = fake.feedback["fb-1"]["feedback"]
+    assert (told["a"]["exchange_id"], told["b"]["exchange_id"], told["verdict"]) == ("chatcmpl-2", "chatcmpl-1", "b")
+
+
+def test_stop_ends_the_reply_and_frees_the_engine(fake: FakeService, chat: Page) -> None:
+    fake.hold_at = 5
+    say(chat, "Hello")
+    expect(chat.locator(".hone-text.streaming")).to_contain_text("It")
+    chat.get_by_role("button", name="Stop").click()
+    expect(chat.locator(".hone-tag")).to_have_text("stopped")
+    eventually(lambda: fake.closed_streams == 1)
+    expect(chat.get_by_role("button", name="Good reply")).to_have_count(0)  # it isn't stored: nothing to judge
+    expect(chat.get_by_role("button", name="Try again")).to_be_visible()
+
+
+def test_an_error_is_said_in_plain_words_and_trying_again_helps(fake: FakeService, chat: Page) -> None:
+    fake.broken = "engine"
+    say(chat, "Hello")
+    expect(chat.get_by_role("alert")).to_contain_text("The engine is away. It is being restarted.")
+    fake.broken = ""
+    chat.get_by_role("button", name="Try again").click()
+    answered(chat)
+    expect(chat.get_by_role("alert")).to_have_count(0)
+
+
+def test_ones_own_feedback_is_listed_with_where_it_shipped_and_can_be_withdrawn(fake: FakeService, chat: Page) -> None:
+    say(chat, "Hello")
+    answered(chat)
+    chat.get_by_role("button", name="Good reply").click()
+    expect(chat.get_by_role("button", name="Good reply")).to_have_attribute("aria-pressed", "true")
+    fake.feedback["fb-1"]["learned_in"] = ["v12"]
+    chat.get_by_role("button", name="Your feedback").click()
+    drawer = chat.get_by_role("dialog", name="Your feedback")
+    expect(drawer).to_contain_text("learned in v12")
+    drawer.get_by_role("button", name="Withdraw").click()
+    expect(drawer).to_contain_text("withdrawn")
+    drawer.get_by_role("button", name="Close").click()
+    expect(drawer).to_be_hidden()
+    expect(chat.get_by_role("button", name="Good reply")).to_have_attribute("aria-pressed", "false")
+    assert fake.feedback["fb-1"]["withdrawn"]
+
+
+def test_two_browsers_are_two_people(fake: FakeService, chat: Page, open_page: OpenPage) -> None:
+    other = open_page(chat.url)
+    for page in (chat, other):
+        say(page, "Hello")
+        answered(page)
+    assert fake.asked[0]["caller"] != fake.asked[1]["caller"]
+    assert all(told["caller"].startswith("browser-") for told in fake.asked)
+    assert not chat.evaluate("document.cookie")  # out of scripts' reach
+    assert chat.evaluate("Object.keys(localStorage).concat(Object.keys(sessionStorage))") == []
+
+
+def test_what_a_model_writes_can_not_become_part_of_the_page(fake: FakeService, chat: Page) -> None:
+    evil = "<img src=x onerror=alert(1)> [x](javascript:alert(1)) <script>alert(1)</script>"
+    fake.replies = (evil,)
+    say(chat, "<b>Hello</b>")
+    answered(chat)
+    expect(chat.locator(".hone-text")).to_have_text(evil)
+    expect(chat.locator(".hone-prompt")).to_have_text("<b>Hello</b>")
+    assert chat.locator(".hone-text img, .hone-text a, .hone-text script, .hone-prompt b").count() == 0
+
+
+def test_markdown_is_drawn(fake: FakeService, chat: Page) -> None:
+    fake.replies = (
+        "# Tea\n\nUse **hot** water:\n\n1. boil\n2. pour\n\n> patience\n\n```\nx = 1 < 2\n```\n\n[more](https://example.org/a)\na_b_c",
+    )
+    say(chat, "Hello")
+    answered(chat)
+    text = chat.locator(".hone-text")
+    for selector, content in (
+        ("h3", "Tea"),
+        ("strong", "hot"),
+        ("ol li:nth-child(2)", "pour"),
+        ("blockquote", "patience"),
+        ("pre code", "x = 1 < 2"),
+        ("a[href='https://example.org/a']", "more"),
+    ):
+        expect(text.locator(selector)).to_have_text(content)
+    expect(text.locator("em")).to_have_count(0)
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_everything_fits_on_a_phone(
+    fake: FakeService, running: tuple[str, FakeService], open_page: OpenPage, width: int
+) -> None:
+    fake.replies = ("A " + "very" * 60 + " long word, and `" + "code " * 30 + "`", "Short.")
+    page = open_page(running[0], viewport={"width": width, "height": 720}, has_touch=True, is_mobile=True)
+    page.locator(".hone-switch").click()
+    page.get_by_label("Your message").fill("Hello")
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_role("group", name="Which answer is better?")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for name in ("A", "B", "A tie", "Both bad"):
+        box = page.get_by_role("button", name=name, exact=True).bounding_box()
+        assert box is not None and box["height"] >= 32 and box["x"] + box["width"] <= width

@@ -1,0 +1,153 @@
+"""The operator's page in a browser, over a fake service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import PATIENCE, OpenPage
+from tests.ui.fake_service import FakeService, fake_adapter, fake_run, now
+from tests.ui.server import serving
+from ui.app import create_app
+
+pytestmark = pytest.mark.browser
+expect.set_options(timeout=PATIENCE)
+
+REPORT = {
+    "share_won": {"value": 0.714, "low": 0.62, "high": 0.79, "decided": 98, "ties": 3},
+    "fluency": -0.08,
+    "mean_length": 8.0,
+    "mean_length_base": 14.0,
+    "gates": [
+        {"name": "fluent", "passed": True, "reason": "Fluency is -0.080 nats a token."},
+        {"name": "no empty replies", "passed": False, "reason": "12 % of the replies are empty."},
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[tuple[str, FakeService]]:
+    fake = FakeService()
+    with serving(fake.app()) as api_url, serving(create_app(api_url)) as url:
+        yield url, fake
+
+
+@pytest.fixture
+def fake(running: tuple[str, FakeService]) -> FakeService:
+    fake = running[1]
+    vars(fake).update(vars(FakeService()))
+    fake.adapters["v1"] = fake_adapter("v1", "live", created_at="2026-11-01T00:00:00Z", reason="Won 71 %.")
+    fake.adapters["v2"] = fake_adapter("v2", "candidate", created_at="2026-11-02T00:00:00Z", parent="v1", report=REPORT)
+    fake.serving.update(live="v1", previous="base")
+    return fake
+
+
+@pytest.fixture
+def board(running: tuple[str, FakeService], fake: FakeService, open_page: OpenPage) -> Page:
+    """Opened with the operator link."""
+    return open_page(f"{running[0]}/operator?key=right")
+
+
+def live(page: Page, name: str) -> None:
+    expect(page.locator(".hone-live .hone-name")).to_have_text(name)
+
+
+def test_the_link_opens_the_page_and_leaves_no_key_behind(board: Page) -> None:
+    live(board, "v1")
+    expect(board.locator(".hone-why")).to_have_text("Won 71 %.")
+    assert "key" not in board.url
+
+
+def test_a_user_is_told_that_it_is_for_operators(
+    fake: FakeService, running: tuple[str, FakeService], open_page: OpenPage
+) -> None:
+    page = open_page(f"{running[0]}/operator")
+    expect(page.get_by_role("heading", name="Operators only")).to_be_visible()
+    expect(page.locator("[data-lever], .hone-adapter, .hone-run")).to_have_count(0)
+
+
+def test_learn_now_shows_a_run_that_moves_by_itself(fake: FakeService, board: Page) -> None:
+    board.get_by_role("button", name="Learn now").click()
+    run = board.locator("[data-run=run-1]")
+    expect(run).to_have_attribute("data-state", "running")
+    fake.runs["run-1"].update(step=5)
+    fake.metrics["run-1"] += [{"step": step, "phase": "dpo", "loss": 1 / step} for step in range(1, 6)]
+    expect(run.locator(".hone-steps")).to_have_text("5 / 20")
+    expect(run.locator("li.now")).to_have_text("train")
+    expect(board.locator("#curves .js-plotly-plot")).to_contain_text("loss")
+    fake.runs["run-1"].update(state="succeeded", finished_at=now(), message="v3 passed every gate.")
+    expect(run).to_have_attribute("data-state", "succeeded")
+    expect(run).to_contain_text("v3 passed every gate.")
+
+
+def test_curves_of_an_earlier_run_can_be_looked_at(fake: FakeService, board: Page) -> None:
+    fake.runs = {"run-1": fake_run("run-1", "succeeded"), "run-2": fake_run("run-2", "rejected")}
+    fake.metrics = {
+        name: [{"step": 1, "phase": "dpo", metric: 1.0}] for name, metric in (("run-1", "kl"), ("run-2", "loss"))
+    }
+    expect(board.locator("#curves")).to_contain_text("loss")
+    board.get_by_role("button", name="run-1").click()
+    expect(board.locator("#curves")).to_contain_text("kl")
+
+
+def test_an_adapter_shows_its_figures_its_gates_and_its_history(fake: FakeService, board: Page) -> None:
+    adapter = board.locator("[data-adapter=v2]")
+    adapter.locator(".hone-open").click()
+    expect(adapter.locator(".hone-figures")).to_contain_text("71.4 %")
+    expect(adapter.locator(".hone-gates .stopped")).to_contain_text("12 % of the replies are empty.")
+    expect(adapter.locator(".hone-gates .passed")).to_have_count(1)
+    expect(adapter.locator(".hone-history")).to_contain_text("by rollout")
+    expect(adapter.locator(".hone-lineage")).to_contain_text("v1")
+
+
+def pull(page: Page, within: str, lever: str, reason: str) -> None:
+    page.locator(f"{within} [data-lever={lever}]").click()
+    page.get_by_label("Reason").fill(reason)
+    page.locator(".hone-dialog button[type=submit]").click()
+    expect(page.locator(".hone-dialog")).to_have_count(0)
+
+
+def test_promote_and_roll_back_with_a_reason(fake: FakeService, board: Page) -> None:
+    pull(board, "[data-adapter=v2]", "promote", "It reads better.")
+    live(board, "v2")
+    expect(board.locator(".hone-why")).to_have_text("It reads better.")
+    pull(board, ".hone-live", "rollback", "It does not.")
+    live(board, "v1")
+    assert fake.acted == [
+        ("promote", {"name": "v2", "reason": "It reads better."}),
+        ("rollback", {"to": None, "reason": "It does not."}),
+    ]
+
+
+def test_a_canary_gets_its_share_and_ends(fake: FakeService, board: Page) -> None:
+    board.locator("[data-adapter=v2] [data-lever=canary]").click()
+    board.get_by_label("Share of conversations, in percent").fill("25")
+    board.locator(".hone-dialog button[type=submit]").click()
+    expect(board.locator(".hone-canary")).to_contain_text("answers 25 % of conversations")
+    board.get_by_role("button", name="End it").click()
+    expect(board.locator(".hone-canary")).to_have_count(0)
+    assert [action for action, _ in fake.acted] == ["canary", "end_canary"]
+
+
+def test_a_rejected_adapter_has_no_levers_left(fake: FakeService, board: Page) -> None:
+    pull(board, "[data-adapter=v2]", "reject", "Empty replies.")
+    expect(board.locator("[data-adapter=v2]")).to_have_attribute("data-state", "rejected")
+    expect(board.locator("[data-adapter=v2]")).to_contain_text("Empty replies.")
+    expect(board.locator("[data-adapter=v2] [data-lever]")).to_have_count(0)
+
+
+def test_what_the_service_refuses_is_said(fake: FakeService, board: Page) -> None:
+    live(board, "v1")
+    del fake.adapters["v2"]
+    pull(board, "[data-adapter=v2]", "promote", "Now.")
+    expect(board.locator(".hone-toast.error")).to_contain_text("There is no adapter v2.")
+
+
+def test_the_board_fits_on_a_phone(fake: FakeService, board: Page) -> None:
+    live(board, "v1")
+    board.locator("[data-adapter=v2] .hone-open").click()
+    expect(board.locator(".hone-figures")).to_be_visible()
+    board.set_viewport_size({"width": 375, "height": 800})
+    assert board.evaluate("document.documentElement.scrollWidth") <= 375
