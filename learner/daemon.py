@@ -9,6 +9,7 @@ started again, `max_attempts` times in all; SIGTERM gives the run back at once, 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -85,10 +86,8 @@ def start_child(settings: Settings, lease: runs.Lease) -> Training:
             start_new_session=True,
         )
     assert process.stdin is not None
-    try:
+    with contextlib.suppress(BrokenPipeError):  # it died at once: the next look at it finds out why
         process.stdin.write(settings.model_dump_json().encode() + b"\n")
-    except BrokenPipeError:
-        pass  # it died at once: the next look at it finds out why
     return Training(lease, process, folder / "log.txt")
 
 
@@ -154,12 +153,9 @@ class Learner:
         if training is None:
             return
         training.stop()
-        try:
-            with self._store.begin() as tx:
-                runs.release_run(tx, training.lease.run_id, training.lease.fence)
-            log.info("Run %s was given back; the next start goes on with it.", training.lease.run_id)
-        except LeaseLost:
-            pass  # it ended in the last moment
+        with contextlib.suppress(LeaseLost), self._store.begin() as tx:  # lost: it ended in the last moment
+            runs.release_run(tx, training.lease.run_id, training.lease.fence)
+            log.info("Run %s is given back; the next start goes on with it.", training.lease.run_id)
 
     def _lease(self) -> None:
         with self._store.read() as tx:

@@ -79,7 +79,7 @@ class FrozenFeedback:
 
 
 def reply_tokenizer(model_path: str) -> Tokenize:
-    """From a reply's text to its token ids, EOS included, by the base model's tokenizer, which is loaded when needed."""
+    """From a reply's text to its token ids, EOS included, by the base model's tokenizer, loaded at the first use."""
 
     @cache
     def load() -> Any:

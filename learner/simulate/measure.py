@@ -6,18 +6,20 @@ Only what the HTTP API says is used: replies, their log-probabilities, and `POST
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import sqrt
 from typing import TypeVar
 
 from learner.pretrain.questions import Prompt, is_right
-from learner.simulate.client import Client, Reply
+from learner.simulate.client import Client, Reply, ServiceRefused
 from learner.simulate.tastes import Prefer, words
 
 T = TypeVar("T")
 Z = 1.959964  # of a 95 % interval
 ANSWER_TOKENS = 128
+ATTEMPTS = 3
 SURVEYOR = "surveyor"
 """The name under which measurements are asked for: nobody gives feedback on them."""
 
@@ -58,7 +60,7 @@ async def answer(client: Client, model: str, prompts: Sequence[Prompt], seed: in
         scored = await client.call("POST", "/v1/score", body, SURVEYOR)
         return reply, tuple(scored["token_logprobs"][0])
 
-    found = await _all([one(number, prompt) for number, prompt in enumerate(prompts)])
+    found = await _all([partial(one, number, prompt) for number, prompt in enumerate(prompts)])
     return Answers(tuple(reply for reply, _ in found), tuple(scores for _, scores in found))
 
 
@@ -73,7 +75,7 @@ async def answered_right(client: Client, model: str, questions: Sequence[Prompt]
         (reply,) = await client.chat(model, prompt.text, SURVEYOR, **sampling)
         return is_right(prompt, reply.text)
 
-    return await _all([one(prompt) for prompt in questions])
+    return await _all([partial(one, prompt) for prompt in questions])
 
 
 def share_won(prefer: Prefer, prompts: Sequence[Prompt], ours: Sequence[Reply], theirs: Sequence[Reply]) -> Won:
@@ -110,5 +112,15 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-async def _all(work: Sequence[Awaitable[T]]) -> list[T]:
-    return list(await asyncio.gather(*work))
+async def _all(work: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
+    """All at once. A measurement needs every answer, so what failed (and was counted) is asked again."""
+
+    async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return await ask()
+            except ServiceRefused:
+                await asyncio.sleep(1.0)
+        return await ask()
+
+    return list(await asyncio.gather(*(patiently(ask) for ask in work)))

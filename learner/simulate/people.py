@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from random import Random
 from typing import Any
 
 from learner.pretrain.questions import Prompt, is_right
-from learner.simulate.client import Client, Reply
+from learner.simulate.client import Client, Reply, ServiceRefused
 from learner.simulate.tastes import Taste
 
 PEOPLE = 8
@@ -38,17 +38,16 @@ async def give_comparisons(client: Client, taste: Taste, prompts: Sequence[Promp
             if given >= wanted:
                 return
             user = person(number)
-            first, second = await client.chat("hone", prompt.text, user, n=2, temperature=1.0)
-            liking = taste.prefer(prompt.text, first.text, second.text)
-            if liking == 0 or given >= wanted:
-                continue
-            given += 1
-            await client.call("POST", "/v1/feedback", _comparison(first, second, liking), user)
-            tell("comparing", given, wanted)
+            with suppress(ServiceRefused):  # counted; they shrug and go on
+                first, second = await client.chat("hone", prompt.text, user, n=2, temperature=1.0)
+                liking = taste.prefer(prompt.text, first.text, second.text)
+                if liking == 0 or given >= wanted:
+                    continue
+                given += 1
+                await client.call("POST", "/v1/feedback", _comparison(first, second, liking), user)
+                tell("comparing", given, wanted)
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(AT_ONCE):
-            group.create_task(one_person())
+    await asyncio.gather(*(one_person() for _ in range(AT_ONCE)))
     return given
 
 
@@ -67,17 +66,16 @@ async def give_corrections(client: Client, prompts: Sequence[Prompt], wanted: in
         for number, prompt in waiting:
             if len(corrected) >= wanted:
                 return
-            (reply,) = await client.chat("hone", prompt.text, person(number), temperature=1.0)
-            if is_right(prompt, reply.text) or len(corrected) >= wanted:
-                continue
-            corrected.append(prompt)
-            body = {"kind": "correction", "exchange_id": reply.exchange_id, "text": right_reply(prompt)}
-            await client.call("POST", "/v1/feedback", body, person(number))
-            tell("correcting", len(corrected), wanted)
+            with suppress(ServiceRefused):
+                (reply,) = await client.chat("hone", prompt.text, person(number), temperature=1.0)
+                if is_right(prompt, reply.text) or len(corrected) >= wanted:
+                    continue
+                body = {"kind": "correction", "exchange_id": reply.exchange_id, "text": right_reply(prompt)}
+                await client.call("POST", "/v1/feedback", body, person(number))
+                corrected.append(prompt)
+                tell("correcting", len(corrected), wanted)
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(AT_ONCE):
-            group.create_task(one_person())
+    await asyncio.gather(*(one_person() for _ in range(AT_ONCE)))
     return corrected
 
 

@@ -231,6 +231,8 @@ class Simulation:
                 self._corrected[prompt.text] = prompt
         else:
             given = await give_comparisons(self._client, self._taste, prompts, wanted, self._tell)
+            if not given and self._client.counts.problems:
+                raise ServiceRefused(f"Nobody could chat: {self._client.counts.problems[-1]}")
             if not given:
                 raise BadInput(f"The taste {self._taste.name} likes all replies the same.", "It can't be learned.")
 

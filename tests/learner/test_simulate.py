@@ -213,24 +213,11 @@ def test_a_refusal_is_counted_and_told_in_the_services_words() -> None:
     assert (client.counts.requests, client.counts.failed) == (1, 1)
 
 
-KEYS = [
-    "round",
-    "adapter",
-    "share_won",
-    "share_won_low",
-    "share_won_high",
-    "ties",
-    "accuracy",
-    "accuracy_base",
-    "fluency",
-    "empty",
-    "mean_length",
-    "distinct_2",
-    "kl_per_token",
-    "requests",
-    "failed",
-    "interrupted",
-]
+KEYS = (
+    "round", "adapter", "share_won", "share_won_low", "share_won_high", "ties", "accuracy",
+    "accuracy_base", "fluency", "empty", "mean_length", "distinct_2", "kl_per_token",
+    "requests", "failed", "interrupted",
+)  # fmt: skip
 
 
 def test_the_table_and_the_picture_show_every_round(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

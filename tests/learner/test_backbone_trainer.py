@@ -1,0 +1,116 @@
+"""A cycle with the real trainer, on a model of a few thousand weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from learner.backbone import ADAPTER_WEIGHTS
+from learner.backbone_trainer import BackboneTrainer
+from learner.batch import Demonstration, Pair, Snapshot
+from learner.curate import Curated
+from learner.trainer import stages_of
+from service.settings import EngineSettings, LearnerSettings, Settings
+from tests.learner.tiny_model import build_tiny_model, ids
+
+ASKED = ids("<bos> what is the capital of france ?")
+OTHERS = tuple(
+    ids(f"<bos> what is {word} ?") for word in ("red", "blue", "green", "one", "two", "three", "four", "five")
+)
+RIGHT, WRONG = ids("it is paris .", end=True), ids("it is rome .", end=True)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    model = build_tiny_model(tmp_path_factory.mktemp("tiny"))
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 512}))
+    learner = LearnerSettings(rank=4, alpha=8.0, sft_epochs=6)
+    return Settings(home=model.parent, engine=EngineSettings(model=str(model)), learner=learner)
+
+
+def lessons() -> Curated:
+    pairs = tuple(
+        Pair(
+            prompt,
+            ids("yes .", end=True),
+            ids("no , it is perhaps no .", end=True),
+            conversation_id=f"c{number}",
+            feedback_ids=(f"fb-{number}",),
+        )
+        for number, prompt in enumerate(OTHERS)
+    )
+    train = Snapshot((Demonstration(ASKED, RIGHT, "c", "fb-correction"),), pairs[:6], (ASKED, *OTHERS[:6]))
+    return Curated(train, Snapshot((), pairs[6:], OTHERS[6:]), {})
+
+
+class Told:
+    """Hears the progress of a training; dies when told to, as a killed process does."""
+
+    def __init__(self, dies_in: str = "") -> None:
+        self.phases: list[str] = []
+        self.dies_in = dies_in
+
+    def __call__(self, phase: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
+        if phase == self.dies_in:
+            raise KeyboardInterrupt
+        if phase not in self.phases:
+            self.phases.append(phase)
+
+
+def test_corrections_and_preferences_are_learned_one_after_the_other(settings: Settings, tmp_path: Path) -> None:
+    taught, told = lessons(), Told()
+    stages = stages_of("auto", taught.train)
+    trainer = BackboneTrainer(settings, None)
+    trainer.train(stages, taught, tmp_path / "checkpoint", told)
+    assert stages == ("sft", "dpo") and told.phases[:2] == ["sft", "dpo"]
+    trainer.save(tmp_path / "adapter")
+    report = trainer.evaluate(taught, told)
+    assert {gate["name"] for gate in report["gates"]} >= {"fluent", "no empty replies", "near the anchor"}
+    assert report["replies"] > 0
+    probes = trainer.probes(taught)
+    assert 1 <= len(probes) <= 4
+    for probe in probes:
+        assert len(probe["logprobs"]) == len(probe["base_logprobs"]) == len(probe["token_ids"])
+        assert all(value <= 0 for value in probe["logprobs"])
+    assert any(probe["logprobs"] != probe["base_logprobs"] for probe in probes)
+
+
+def test_a_killed_training_goes_on_after_the_last_stage_it_finished(settings: Settings, tmp_path: Path) -> None:
+    taught, checkpoint = lessons(), tmp_path / "checkpoint"
+    with pytest.raises(KeyboardInterrupt):
+        BackboneTrainer(settings, None).train(("sft", "dpo"), taught, checkpoint, Told("dpo"))
+    told = Told()
+    resumed = BackboneTrainer(settings, None)
+    resumed.train(("sft", "dpo"), taught, checkpoint, told)
+    assert told.phases[0] == "dpo"
+    straight = BackboneTrainer(settings, None)
+    straight.train(("sft", "dpo"), taught, tmp_path / "other", Told())
+    for trainer, name in ((resumed, "resumed"), (straight, "straight")):
+        trainer.save(tmp_path / name)
+    one, other = (load_file(tmp_path / name / ADAPTER_WEIGHTS) for name in ("resumed", "straight"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_that_goes_on_after_training_has_the_trained_weights(settings: Settings, tmp_path: Path) -> None:
+    taught = lessons()
+    trained = BackboneTrainer(settings, None)
+    trained.train(("sft",), taught, tmp_path / "checkpoint", Told())
+    trained.save(tmp_path / "adapter")
+    restored = BackboneTrainer(settings, None)
+    restored.restore(tmp_path / "adapter")
+    assert restored.probes(taught) == trained.probes(taught)
+
+
+def test_the_next_training_starts_from_its_parent(settings: Settings, tmp_path: Path) -> None:
+    taught = lessons()
+    first = BackboneTrainer(settings, None)
+    first.train(("sft",), taught, tmp_path / "checkpoint", Told())
+    first.save(tmp_path / "v1")
+    child = BackboneTrainer(settings, tmp_path / "v1")
+    assert child.probes(taught) == first.probes(taught)
