@@ -123,7 +123,11 @@ def _middleware(settings: Settings, parts: Parts) -> list[Middleware]:
     return [
         Middleware(RequestTimer, metrics=parts.metrics),
         Middleware(
-            CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], allow_credentials=False
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["x-hone-conversation"],
         ),
         Middleware(Gate, on_loopback=parts.identities.on_loopback, allowed_origins=origins),
         Middleware(BodyLimit, max_bytes=settings.server.max_body_bytes),

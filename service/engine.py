@@ -2,22 +2,21 @@
 
 It always asks for token ids and log-probabilities, because every exchange is kept with both; who may see them is
 decided further out (`service.chat.recording`). A stream comes as the payloads of its events, untouched: whoever needs
-them parsed parses them once. Closing a stream closes its connection, which is how an engine learns that its work is
-no longer wanted.
+them parsed parses them once. Closing a stream closes its connection, which is how an engine learns that its work is no
+longer wanted.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import httpx2
 import orjson
 
 from service.errors import EngineRefused, EngineUnavailable
+from service.event_stream import EventStream
 
 CONNECT_SECONDS = 5.0
 KEEPALIVE_SECONDS = (
@@ -42,14 +41,15 @@ class Engine:
     def __init__(
         self, url: str, timeout_seconds: float = 120.0, transport: httpx2.AsyncBaseTransport | None = None
     ) -> None:
-        self.url = url.rstrip("/")
+        self.url = url.rstrip("/").removesuffix("/v1")  # people know it by either
+        self._timeout = timeout_seconds
         self._base: EngineModel | None = None
         self._http = httpx2.AsyncClient(
             base_url=self.url,
             transport=transport,
             timeout=httpx2.Timeout(timeout_seconds, connect=CONNECT_SECONDS, pool=None),
             limits=httpx2.Limits(keepalive_expiry=KEEPALIVE_SECONDS),
-            headers={"accept-encoding": "identity"},
+            verify=self.url.startswith("https"),  # loading certificates takes its time
             trust_env=False,
         )
 
@@ -92,14 +92,18 @@ class Engine:
 
     async def chat_stream(self, body: Mapping[str, Any]) -> EventStream:
         """The same, event by event. Errors that come before the first token are raised here."""
-        request = self._http.build_request(
-            "POST",
-            "/v1/chat/completions",
-            content=orjson.dumps({**body, "stream": True, "return_token_ids": True}),
-            headers={"content-type": "application/json"},
-        )
-        response = await self._send(request, stream=True)
-        return EventStream(response)
+        content = orjson.dumps({**body, "stream": True, "return_token_ids": True})
+        try:
+            stream = await self._open_stream(content)
+        except (OSError, TimeoutError) as error:
+            raise self._unreachable(error) from error
+        if stream.status != 200:
+            async with stream:
+                raise _refusal(stream.status, await stream.content())
+        return stream
+
+    async def _open_stream(self, content: bytes) -> EventStream:
+        return await EventStream.post(f"{self.url}/v1/chat/completions", content, self._timeout, CONNECT_SECONDS)
 
     async def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """A text completion: `prompt` may be text or token ids."""
@@ -126,25 +130,23 @@ class Engine:
         headers = {} if body is None else {"content-type": "application/json"}
         return (await self._send(self._http.build_request(method, path, content=content, headers=headers))).content
 
-    async def _send(self, request: httpx2.Request, stream: bool = False) -> httpx2.Response:
+    async def _send(self, request: httpx2.Request) -> httpx2.Response:
         try:
-            response = await self._send_again_if_cut_off(request, stream)
+            response = await self._send_again_if_cut_off(request)
         except httpx2.TimeoutException as error:
             raise EngineUnavailable(f"The engine at {self.url} did not answer in time.", retry_after=1) from error
         except httpx2.HTTPError as error:
             raise self._unreachable(error) from error
         if response.status_code != 200:
-            content = await response.aread()
-            await response.aclose()
-            raise _refusal(response.status_code, content)
+            raise _refusal(response.status_code, response.content)
         return response
 
-    async def _send_again_if_cut_off(self, request: httpx2.Request, stream: bool) -> httpx2.Response:
+    async def _send_again_if_cut_off(self, request: httpx2.Request) -> httpx2.Response:
         """An idle connection may be closed by the engine just as we use it: then nothing has happened yet."""
         try:
-            return await self._http.send(request, stream=stream)
+            return await self._http.send(request)
         except httpx2.RemoteProtocolError:
-            return await self._http.send(request, stream=stream)
+            return await self._http.send(request)
 
     def _unreachable(self, error: Exception) -> EngineUnavailable:
         return EngineUnavailable(
@@ -152,35 +154,6 @@ class Engine:
             "It may still be starting; try again in a moment.",
             retry_after=1,
         )
-
-
-class EventStream:
-    """The payloads of a stream's events, without `data: `; the last is `[DONE]` if the engine came to the end."""
-
-    def __init__(self, response: httpx2.Response) -> None:
-        self._response = response
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await asyncio.shield(self._response.aclose())
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Raises EngineUnavailable when the engine falls silent or the connection breaks."""
-        rest = b""
-        try:
-            async for chunk in self._response.aiter_raw():
-                *events, rest = (rest + chunk).split(b"\n\n")
-                for event in events:
-                    if event.startswith(b"data: "):
-                        yield event[6:]
-        except httpx2.TimeoutException as error:
-            raise EngineUnavailable("The engine fell silent in the middle of the reply.") from error
-        except httpx2.HTTPError as error:
-            raise EngineUnavailable("The connection to the engine broke in the middle of the reply.") from error
 
 
 def _object(content: bytes) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class Stack:
         Raises ProgramEnded, with its last words, when something can't start, and EngineUnavailable after very long.
         """
         deadline = time.monotonic() + START_SECONDS
-        with httpx2.Client(base_url=self.url, timeout=5.0, trust_env=False) as http:
+        with httpx2.Client(base_url=self.url, timeout=5.0, trust_env=False, verify=False) as http:
             while not stopping.wait(LOOK_SECONDS):
                 self.supervisor.check_started()
                 if time.monotonic() > deadline:

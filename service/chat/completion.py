@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -22,9 +23,9 @@ from service.auth import Caller
 from service.chat.recording import RecordedReply, Recording
 from service.chat.request import ChatRequest
 from service.engine import DONE, Engine
-from service.errors import BadInput, EngineRefused, EngineUnavailable, HoneError
+from service.errors import AdapterBroken, BadInput, EngineRefused, EngineUnavailable, HoneError
 from service.metrics import Metrics
-from service.routing import BASE, Route, route
+from service.routing import ALIAS, BASE, Route, route
 from service.settings import ChatSettings
 from service.store.identifiers import new_id
 from service.store.queries import conversations, exchanges
@@ -81,7 +82,7 @@ class Chat:
     async def whole(self, turn: Turn) -> dict[str, Any]:
         """The whole answer, stored."""
         with self._metrics.chats_under_way.track_inprogress():
-            async with self._rollout.using(turn.route.adapter):
+            async with self._holding(turn.route):
                 answer = await self._ask(turn, self._engine.chat)
         shown = turn.recording.take(answer)
         await self._store(turn)
@@ -115,7 +116,7 @@ class Chat:
         yield await self._ending(turn)
 
     async def _tokens(self, turn: Turn) -> AsyncGenerator[bytes, None]:
-        async with self._rollout.using(turn.route.adapter), await self._ask(turn, self._engine.chat_stream) as stream:
+        async with self._holding(turn.route), await self._ask(turn, self._engine.chat_stream) as stream:
             async for payload in stream:
                 if payload == DONE:
                     return
@@ -124,6 +125,21 @@ class Chat:
                     raise EngineUnavailable(f"The engine failed: {(event.get('error') or {}).get('message', event)}")
                 yield b"data: " + orjson.dumps(turn.recording.take(event)) + b"\n\n"
         raise EngineUnavailable("The engine broke off in the middle of the reply.")
+
+    @asynccontextmanager
+    async def _holding(self, chosen: Route) -> AsyncIterator[None]:
+        """Keeps the adapter loaded. If what is live turns out to be broken, the rollout puts another in its place."""
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(self._rollout.using(chosen.adapter))
+            except AdapterBroken as error:
+                if chosen.alias != ALIAS:
+                    raise
+                self._rollout.wake()
+                raise EngineUnavailable(
+                    str(error), "Another adapter takes over now; try again.", retry_after=1
+                ) from error
+            yield
 
     async def _ask(self, turn: Turn, ask: Callable[[dict[str, Any]], Awaitable[T]]) -> T:
         """Ask the engine; once more where its refusal can be helped."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections.abc import Callable
 
@@ -27,6 +28,9 @@ def run(
     settings: Settings, store: Store, listener: socket.socket, when_ready: Callable[[], None], grace_seconds: int
 ) -> None:
     """Serve until SIGTERM or SIGINT; replies under way then have `grace_seconds` to end."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn raises the signal again when it has stopped: then there is still the store to close.
+        signal.signal(number, lambda *_: None)
     app = create_app(settings, store, settings.engine.url or "")
     config = uvicorn.Config(
         app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=grace_seconds

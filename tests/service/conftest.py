@@ -40,7 +40,7 @@ class Running:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     home: Path = tmp_path_factory.mktemp("home")
-    overrides = {
+    overrides: dict[str, dict[str, Any]] = {
         "server": {"pages": False},
         "rollout": {"reconcile_seconds": 0.05},
         "engine": {"model": "/models/fake"},  # not on this machine, as with an engine elsewhere
