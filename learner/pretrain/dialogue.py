@@ -195,7 +195,7 @@ def judgement(rng: Random) -> Dialogue:
 def draw_dialogue(rng: Random) -> Dialogue:
     """Draw one dialogue of any form."""
     form = rng.choices(("single", "few", "many", "system", "critique", "revision", "judgement"),
-                       (0.66, 0.16, 0.011, 0.045, 0.025, 0.04, 0.059))[0]  # fmt: skip
+                       (0.70, 0.14, 0.009, 0.04, 0.02, 0.036, 0.055))[0]  # fmt: skip
     if form == "few":
         return conversation(rng, rng.randint(2, 5))
     if form == "many":
