@@ -1,0 +1,73 @@
+"""Settings: where they come from, which wins, and that no mistake passes in silence."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from service.errors import SettingsError
+from service.settings import SPROUT, Settings, load_settings
+from service.stack import as_environment
+
+
+def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
+    (tmp_path / "hone.toml").write_text("[server]\nport = 1\nhost = '::1'\n[learner]\nrank = 4\n")
+    environment = {"HONE_SERVER__PORT": "2", "HONE_LEARNER__SEED": "7", "HONE_HOME": "/elsewhere", "PATH": "/bin"}
+    settings = load_settings(tmp_path, {"server": {"port": 3}}, environment)
+    assert (settings.server.port, settings.server.host) == (3, "::1")
+    assert (settings.learner.rank, settings.learner.seed) == (4, 7)
+    assert load_settings(tmp_path, None, environment).server.port == 2
+    assert load_settings(tmp_path, None, {}).server.port == 1
+    assert load_settings(None, None, {"HONE_HOME": str(tmp_path)}).home == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[server]\nprot = 1", "server.prot"),
+        ("[sever]\nport = 1", "sever"),
+        ("[server]\nport = 'many'", "server.port"),
+        ("[server]\nport = 70000", "server.port"),
+        ("port = 1", "outside a table"),
+        ("[server", "hone.toml"),
+    ],
+)
+def test_a_mistake_in_the_file_is_named(tmp_path: Path, content: str, words: str) -> None:
+    (tmp_path / "hone.toml").write_text(content)
+    with pytest.raises(SettingsError, match=words):
+        load_settings(tmp_path, None, {})
+
+
+def test_a_mistake_in_the_environment_is_named(tmp_path: Path) -> None:
+    for name in ("HONE_SERVER__PROT", "HONE_SEVER__PORT"):
+        with pytest.raises(SettingsError):
+            load_settings(tmp_path, None, {name: "1"})
+
+
+def test_settings_are_frozen_and_explained(tmp_path: Path) -> None:
+    settings = load_settings(tmp_path, None, {})
+    with pytest.raises(ValidationError):
+        settings.server.port = 1  # type: ignore[misc]
+    for name in Settings.model_fields:
+        section = getattr(settings, name)
+        for key, field in getattr(type(section), "model_fields", {}).items():
+            assert field.description, f"{name}.{key} has no description"
+
+
+def test_the_processes_of_one_start_agree_on_every_setting(tmp_path: Path) -> None:
+    (tmp_path / "hone.toml").write_text("[server]\nport = 1\n")
+    changes = {
+        "server": {"port": 8000, "pages": False, "allowed_origins": ("http://a", "http://b")},
+        "engine": {"kv_cache_gib": 0.25},
+    }
+    settings = load_settings(tmp_path, changes, {})
+    assert load_settings(tmp_path, None, as_environment(settings)) == settings
+
+
+def test_addresses_and_paths_follow_from_the_settings(tmp_path: Path) -> None:
+    settings = load_settings(tmp_path, {"server": {"host": "0.0.0.0", "port": 9}}, {})
+    assert settings.server.local_url == "http://127.0.0.1:9"
+    assert load_settings(tmp_path, {"server": {"host": "::1"}}, {}).server.local_url == "http://[::1]:8000"
+    assert settings.store_url == f"sqlite:///{tmp_path}/hone.db"
+    assert settings.model_path == str(SPROUT)
+    assert load_settings(tmp_path, {"engine": {"model": "some/model"}}, {}).model_path == "some/model"
