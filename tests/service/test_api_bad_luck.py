@@ -14,8 +14,8 @@ from service.app import create_app
 from service.settings import load_settings
 from service.store.session import Store
 from tests.service.conftest import Running
-from tests.service.serving import serve
-from tests.service.test_api_operator import live, publish, until
+from tests.service.serving import serve, until
+from tests.service.test_api_operator import live, publish
 
 
 def ask(said: str = "hi", **fields: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Settings: where they come from, which wins, and that no mistake passes in silence."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -56,7 +57,7 @@ def test_settings_are_frozen_and_explained(tmp_path: Path) -> None:
 
 def test_the_processes_of_one_start_agree_on_every_setting(tmp_path: Path) -> None:
     (tmp_path / "hone.toml").write_text("[server]\nport = 1\n")
-    changes = {
+    changes: dict[str, dict[str, Any]] = {
         "server": {"port": 8000, "pages": False, "allowed_origins": ("http://a", "http://b")},
         "engine": {"kv_cache_gib": 0.25},
     }
