@@ -57,7 +57,7 @@ def token_bytes(planes: list[Plane], dtype: torch.dtype) -> int:
 
 
 def default_threads(weight_bytes: int) -> int:
-    """One core is left to HTTP, and a small model gains nothing from many: threads that wait for each other cost more."""
+    """One core is left to HTTP; a small model gains nothing from many, since threads that wait for each other cost."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores - 1, weight_bytes // WORTH_A_THREAD))
 

@@ -1,9 +1,9 @@
-"""The general path: any causal language model of transformers, run by its own modules over our rows of keys and values.
+"""The general path: any causal language model of transformers, run by its own modules over our rows of the cache.
 
-transformers computes every layer; we give it a cache that writes into the `KvCache` and hands back views of it. A decode
-step runs all rows at once with a mask per row where the architecture takes one. Whether it does is found out by trying,
-when the model is loaded: if a batch of unequal rows does not reproduce each row alone, rows are decoded one by one, which
-is slower and right for every architecture.
+transformers computes every layer; we give it a cache that writes into the `KvCache` and hands back views of it. A
+decode step runs all rows at once with a mask per row where the architecture takes one. Whether it does is found out by
+trying, when the model is loaded: if a batch of unequal rows does not reproduce each row alone, rows are decoded one by
+one, which is slower and right for every architecture.
 """
 
 import inspect
@@ -32,7 +32,7 @@ class GeneralModel:
 
     def __init__(self, module: torch.nn.Module, max_model_len: int) -> None:
         self.module = module
-        self.config: Any = module.config.get_text_config()  # type: ignore[operator]
+        self.config = cast(Any, module.config).get_text_config()
         self.dtype = next(module.parameters()).dtype
         self.device = next(module.parameters()).device
         self.weight_bytes = sum(parameter.nbytes for parameter in module.parameters())

@@ -44,7 +44,7 @@ class KvCache:
         self.tokens = tokens
         self.max_rows = max_rows
         self.max_length = max_length
-        # Zeros, because what is masked is still multiplied, by 0, and garbage may be NaN. The system maps them when used.
+        # Zeros, because what is masked is multiplied by 0, and garbage may be NaN.
         self._arenas = [torch.zeros(tokens * p.heads * p.dim, dtype=dtype, device=device) for p in planes]
         self.capacity = 0
         self.views: list[torch.Tensor] = []

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import multiprocessing
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from service.embedded.arguments import EngineArguments
@@ -107,10 +108,8 @@ class EngineLink:
 
     def close(self) -> None:
         """End the worker."""
-        try:
+        with suppress(OSError):  # it may be gone already
             self._pipe.send(Stop())
-        except OSError:
-            pass
         self._process.join(5)
         if self._process.is_alive():
             self._process.kill()

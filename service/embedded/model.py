@@ -89,7 +89,7 @@ class Model(Protocol):
     def prefill(
         self, cache: KvCache, row: int, start: int, tokens: torch.Tensor, adapter: Adapter | None, every: bool
     ) -> torch.Tensor:
-        """Compute `tokens` `(t,)` of one row from position `start` on; logits `(t, vocab)` if `every`, else `(1, vocab)`."""
+        """Compute `tokens` `(t,)` of one row from `start` on; logits `(t, vocab)` if `every`, else `(1, vocab)`."""
         ...
 
     def decode(self, batch: DecodeBatch) -> torch.Tensor:

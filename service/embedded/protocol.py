@@ -5,7 +5,7 @@ as vLLM ignores them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -139,8 +139,6 @@ class Job:
 
     def params_of(self, choice: int, prompt: list[int], limits: Limits) -> SamplingParams:
         """The settings of one choice: seeds count up, the length is what is left unless the request says."""
-        from dataclasses import replace
-
         seed = None if self.params.seed is None else self.params.seed + choice
         left = limits.max_model_len - len(prompt)
         return replace(self.params, seed=seed, max_tokens=self.params.max_tokens or left)
@@ -164,7 +162,7 @@ def completion_job(request: CompletionRequest, tokenizer: Tokenizer, limits: Lim
     given = request.prompt
     many = [given] if isinstance(given, str) or isinstance(given[0], int) else given
     special = request.add_special_tokens is not False
-    prompts = [tokenizer.encode(one, special) if isinstance(one, str) else list(one) for one in many]  # type: ignore[arg-type]
+    prompts = [tokenizer.encode(one, special) if isinstance(one, str) else list(one) for one in many]
     return _job(request, prompts, request.max_tokens, request.logprobs, limits, request.echo)
 
 

@@ -113,7 +113,7 @@ class ReplyWriter:
     def whole(self, choices: list[Choice], pieces: list[Piece]) -> dict[str, Any]:
         """The complete answer to a request that does not stream."""
         entries = [self._whole_choice(choice, piece) for choice, piece in zip(choices, pieces, strict=True)]
-        body = {**self._head, "choices": entries, "usage": self._usage(choices)}
+        body: dict[str, Any] = {**self._head, "choices": entries, "usage": self._usage(choices)}
         if self._kind == "chat" and self._job.return_token_ids:
             body["prompt_token_ids"] = choices[0].prompt
         if self._kind == "chat" and self._job.params.prompt_logprobs is not None:

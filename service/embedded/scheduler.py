@@ -1,10 +1,10 @@
 """Who runs in the coming step: first come, first served, within the cache's bound, and nobody is ever lost.
 
-A sequence waits in line until the cache has room for its prompt and one more token. Rows 0..d-1 of the cache belong to
-the sequences that are decoding, the next ones to those whose prompts are being computed, chunk by chunk. When decoding
-sequences outgrow the cache, the youngest gives up its row and goes back to the head of the line; its tokens are kept and
-computed again when it is its turn (vLLM's preemption by recomputation). The eldest is never put back, and the cache
-holds any one sequence of the greatest length, so the line always moves.
+A sequence waits in line until the cache has room for its prompt and one more token. Rows 0..d-1 of the cache belong
+to the sequences that are decoding, the next ones to those whose prompts are being computed, chunk by chunk. When
+decoding sequences outgrow the cache, the youngest gives up its row and goes back to the head of the line; its tokens
+are kept and computed again when it is its turn (vLLM's preemption by recomputation). The eldest is never put back, and
+the cache holds any one sequence of the greatest length, so the line always moves.
 """
 
 import random
@@ -121,7 +121,7 @@ class Scheduler:
             rows[index] = last
 
     def _rotate_prefilling(self) -> None:
-        """Every prompt's row moves down by one, in order, so that the first to be ready is next to the decoding rows."""
+        """Every prompt's row moves down by one, so that the first to be ready is next to the decoding rows."""
         for offset, sequence in enumerate(self.prefilling):
             target = len(self.decoding) + offset
             if sequence.computed:

@@ -96,7 +96,7 @@ class EngineServer:
 
     async def load_adapter(self, request: Request) -> Response:
         body = await _read(request, LoadRequest)
-        name, path = body.lora_name, Path(body.lora_path).expanduser()
+        name, path = body.lora_name, _folder(body.lora_path)
         if not name or name == self._arguments.name:
             raise BadInput(f"An adapter cannot be named {name!r}.", param="lora_name")
         if name in self._adapters or name in self._loading:
@@ -105,8 +105,8 @@ class EngineServer:
             )
         if len(self._adapters) + len(self._loading) >= self._arguments.max_loras:
             raise BadInput(f"{self._arguments.max_loras} adapters are loaded (--max-loras); unload one first.")
-        if not path.is_dir():
-            raise NotFound(f"There is no adapter folder {path}.", param="lora_path")
+        if path is None:
+            raise NotFound(f"There is no adapter folder {body.lora_path}.", param="lora_path")
         self._loading.add(name)
         try:
             error = await self._link.load_adapter(name, str(path))
@@ -199,9 +199,9 @@ class EngineServer:
             while running:
                 updates = await box.collect()
                 for sequence in dict.fromkeys(update.sequence for update in updates):
-                    choice = running.get(sequence)
-                    if choice is None:
+                    if sequence not in running:
                         continue  # what was under way when a stop string ended it
+                    choice = running[sequence]
                     piece = choice.take([update for update in updates if update.sequence == sequence])
                     if piece.finish is not None:
                         del running[sequence]
@@ -225,6 +225,11 @@ async def _read(request: Request, shape: type[M]) -> M:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(str(part) for part in first["loc"])
         raise BadInput(f"{field + ': ' if field else ''}{first['msg']}", param=field or None) from error
+
+
+def _folder(name: str) -> Path | None:
+    path = Path(name).expanduser()
+    return path if path.is_dir() else None
 
 
 def _event(content: Any) -> bytes:

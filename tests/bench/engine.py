@@ -1,8 +1,8 @@
 """Tokens per second of the embedded engine over HTTP, beside transformers' `generate` with a batch of the same size.
 
-Both serve `sprout`, sample at temperature 1 and write exactly `REPLY` tokens for each of n prompts. Ours are n streaming
-clients at once, on connections of their own, through HTTP, JSON and detokenisation; the peer is handed token ids and
-asked for a batch, which is the kinder task.
+Both serve `sprout`, sample at temperature 1 and write exactly `REPLY` tokens for each of n prompts. Ours are n
+streaming clients at once, on connections of their own, through HTTP, JSON and detokenisation; the peer is handed
+token ids and asked for a batch, which is the kinder task.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def beside_generate(streams: int) -> Comparison:
                 max_new_tokens=REPLY,
                 min_new_tokens=REPLY,
             )
-        return streams * (written.shape[1] - PROMPT) / (time.perf_counter() - begin)
+        return float(streams * (written.shape[1] - PROMPT)) / (time.perf_counter() - begin)
 
     with engine("--model", "sprout") as port:
 

@@ -56,7 +56,8 @@ class Reference:
     @torch.inference_mode()
     def logprobs(self, tokens: list[int]) -> torch.Tensor:
         """`(t, vocab)`: what follows each position."""
-        return self.model(input_ids=torch.tensor([tokens])).logits[0].float().log_softmax(-1)
+        logits: torch.Tensor = self.model(input_ids=torch.tensor([tokens])).logits[0]
+        return logits.float().log_softmax(-1)
 
     def greedy(self, prompt: list[int], count: int) -> tuple[list[int], list[float]]:
         """`count` likeliest tokens in a row, and their log-probabilities."""

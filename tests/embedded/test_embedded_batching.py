@@ -1,13 +1,16 @@
-"""Sequences join and leave at every step, wait when the cache is full, and none is lost or changed by its neighbours."""
+"""Sequences join and leave at every step, wait when the cache is full, and none is lost or changed by others."""
 
 import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from service.embedded.engine import Engine
+from service.embedded.kv_cache import KvCache
 from service.embedded.messages import AddSequence, SamplingParams
 from tests.embedded.driving import GREEDY, Reference, attach, build, run, tokens_of
 from tests.embedded.models import POSITIONS, save_adapter
@@ -126,7 +129,7 @@ def test_an_aborted_sequence_frees_its_row_for_the_next_step(model_of: Callable[
 def test_neighbours_are_untouched_when_one_leaves_at_any_point(model_of: Callable[[str], Path], victim: int) -> None:
     folder = model_of("llama")
     engine, reference = build(folder), Reference(folder)
-    given = prompts(6, seed=3) + [list(range(5, 100))]  # the last is still being computed when the victim leaves
+    given = [*prompts(6, seed=3), list(range(5, 100))]  # the last is still being computed when the victim leaves
     for number, prompt in enumerate(given[:6]):
         engine.add(AddSequence(number, prompt, replace(GREEDY, max_tokens=16)))
     replies: dict[int, list[int]] = {number: [] for number in range(len(given))}
@@ -150,9 +153,14 @@ def test_neighbours_are_untouched_when_one_leaves_at_any_point(model_of: Callabl
 def test_a_shared_beginning_is_computed_once(model_of: Callable[[str], Path]) -> None:
     folder = model_of("llama")
     engine, beginning = build(folder), list(range(5, 95))
-    computed = []
+    computed: list[int] = []
     prefill = engine.model.prefill
-    engine.model.prefill = lambda *a: (computed.append(len(a[3])), prefill(*a))[1]  # type: ignore[method-assign]
+
+    def counted(cache: KvCache, row: int, start: int, tokens: torch.Tensor, *rest: Any) -> torch.Tensor:
+        computed.append(len(tokens))
+        return prefill(cache, row, start, tokens, *rest)
+
+    engine.model.prefill = counted  # type: ignore[method-assign]
     engine.add(AddSequence(0, [*beginning, 200], replace(GREEDY, max_tokens=20)))
     while not engine.step():
         pass

@@ -3,6 +3,7 @@
 import math
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -54,7 +55,7 @@ SHUFFLED = [math.log(0.25), math.log(0.1), math.log(0.5), math.log(0.15)]
         ({"top_k": 3, "min_p": 0.4}, {2: 2 / 3, 0: 1 / 3}),
     ],
 )
-def test_restrictions_keep_what_they_should(restriction: dict[str, float], expected: dict[int, float]) -> None:
+def test_restrictions_keep_what_they_should(restriction: dict[str, Any], expected: dict[int, float]) -> None:
     seen = shares(sample(SHUFFLED, replace(PLAIN, **restriction), 3000), 4)
     assert seen == pytest.approx([expected.get(token, 0.0) for token in range(4)], abs=0.035)
 
