@@ -198,6 +198,13 @@ class Backbone:
         """Set the policy's weights to such a copy."""
         set_peft_model_state_dict(self.model, state, adapter_name="policy")
 
+    @torch.no_grad()
+    def scale_policy(self, factor: float) -> None:
+        """Make the policy's whole update of the base's weights so many times as large."""
+        for name, parameter in self.model.named_parameters():
+            if ".policy." in name and "lora_B" in name:
+                parameter.mul_(factor)
+
     def save_adapter(self, folder: Path) -> None:
         """Write adapter_config.json and adapter_model.safetensors, as PEFT and vLLM load them."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -238,7 +245,9 @@ def _load_adapter(model: PeftModel, role: Role, folder: Path) -> None:
         raise AdapterBroken(f"{folder / ADAPTER_WEIGHTS} can't be loaded: {error}.") from error
     missing = [name for name in result.missing_keys if f".{role}." in name]
     if missing or result.unexpected_keys:
-        raise AdapterBroken(f"{folder / ADAPTER_WEIGHTS} does not fit this base: {(missing or result.unexpected_keys)[0]}.")
+        raise AdapterBroken(
+            f"{folder / ADAPTER_WEIGHTS} does not fit this base: {(missing or result.unexpected_keys)[0]}."
+        )
 
 
 def _plain(value: Any) -> Any:

@@ -64,9 +64,7 @@ def dpo_loss(
     }
 
 
-def listwise_loss(
-    log_probs: Tensor, log_probs_anchor: Tensor, targets: Tensor, mask: Tensor
-) -> tuple[Tensor, Metrics]:
+def listwise_loss(log_probs: Tensor, log_probs_anchor: Tensor, targets: Tensor, mask: Tensor) -> tuple[Tensor, Metrics]:
     """Cross-entropy between a target distribution over k replies of one prompt and the policy's implied one.
 
     The policy that maximises reward less β KL to the anchor is π ∝ anchor · exp(r / β) (arXiv 2305.18290, eq. 4), so

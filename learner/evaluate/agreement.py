@@ -22,17 +22,16 @@ def words(text: str) -> frozenset[str]:
     return frozenset(_WORD.findall(text.lower()))
 
 
-def consensus(replies: Sequence[str], background: Sequence[str] | Counter[str], others: int | None = None) -> frozenset[str]:
-    """The words that the replies to one prompt agree on; `background`: replies to other prompts (or, with `others`
-    their number, how many of them hold each word). Empty where they agree on nothing."""
-    if not replies:
+def consensus(replies: Sequence[str], background: Counter[str], others: int) -> frozenset[str]:
+    """The words that the replies to one prompt agree on; empty where they agree on nothing, or there is one reply.
+
+    background: how many of the `others` replies, to other prompts, hold each word.
+    """
+    if len(replies) < 2:
         return frozenset()
     held = Counter(word for reply in replies for word in words(reply))
     agreed = [word for word, count in held.items() if count >= MOST * len(replies)]
-    if isinstance(background, Counter):
-        return frozenset(word for word in agreed if background[word] <= RARE * (others or 0))
-    texts = [words(text) for text in background]
-    return frozenset(word for word in agreed if sum(word in text for text in texts) <= RARE * len(texts))
+    return frozenset(word for word in agreed if background[word] <= RARE * others)
 
 
 def agreement(replies: Sequence[str], agreed: frozenset[str]) -> list[float]:

@@ -14,7 +14,7 @@ from service.settings import LearnerSettings
 
 MOST_UNFINISHED = 0.05  # share of replies cut at the length limit, above the base's
 LEAST_DISTINCT = 0.5  # distinct-2, as a share of the base's at equal length
-MOST_AGREEMENT_LOST = 0.08
+MOST_AGREEMENT_LOST = 0.05  # of what the base's replies agree on, beyond chance
 MOST_NATS_LOST_ON_CORRECTIONS = 2.0
 LEAST_REPLIES = 16
 
@@ -52,17 +52,26 @@ def verdict(report: Report, settings: LearnerSettings) -> Verdict:
 
 
 def finite(report: Report, settings: LearnerSettings) -> Gate:
-    return Gate("finite", report.not_finite == 0, f"{report.not_finite} replies had a log-probability of NaN or infinity.")
+    return Gate(
+        "finite", report.not_finite == 0, f"{report.not_finite} replies had a log-probability of NaN or infinity."
+    )
 
 
 def measured(report: Report, settings: LearnerSettings) -> Gate:
-    enough = report.replies >= LEAST_REPLIES or report.prompts > 0
-    return Gate("measured", enough, f"{report.replies} replies to {report.prompts} held-out prompts were measured.")
+    return Gate(
+        "measured",
+        report.replies >= LEAST_REPLIES,
+        f"{report.replies} replies to {report.prompts} held-out prompts were measured (at least {LEAST_REPLIES}).",
+    )
 
 
 def no_empty_replies(report: Report, settings: LearnerSettings) -> Gate:
     passed = report.empty_share <= settings.max_empty_share
-    return Gate("no empty replies", passed, f"{report.empty_share:.1%} of the replies are empty (limit {settings.max_empty_share:.1%}).")
+    return Gate(
+        "no empty replies",
+        passed,
+        f"{report.empty_share:.1%} of the replies are empty (limit {settings.max_empty_share:.1%}).",
+    )
 
 
 def fluent(report: Report, settings: LearnerSettings) -> Gate:
@@ -72,24 +81,39 @@ def fluent(report: Report, settings: LearnerSettings) -> Gate:
 
 def near_the_anchor(report: Report, settings: LearnerSettings) -> Gate:
     passed = report.kl_per_token <= settings.max_kl_per_token
-    return Gate("near the anchor", passed, f"KL to the anchor is {report.kl_per_token:.3f} nats a token (limit {settings.max_kl_per_token:.3f}).")
+    return Gate(
+        "near the anchor",
+        passed,
+        f"KL to the anchor is {report.kl_per_token:.3f} nats a token (limit {settings.max_kl_per_token:.3f}).",
+    )
 
 
 def ends(report: Report, settings: LearnerSettings) -> Gate:
     passed = report.unfinished_share <= report.unfinished_share_base + MOST_UNFINISHED
-    return Gate("replies end", passed, f"{report.unfinished_share:.1%} of the replies do not end (base {report.unfinished_share_base:.1%}).")
+    return Gate(
+        "replies end",
+        passed,
+        f"{report.unfinished_share:.1%} of the replies do not end (base {report.unfinished_share_base:.1%}).",
+    )
 
 
 def varied(report: Report, settings: LearnerSettings) -> Gate:
     limit = LEAST_DISTINCT * report.distinct_2_base
-    return Gate("varied", report.distinct_2 >= limit, f"Distinct-2 is {report.distinct_2:.3f} (limit {limit:.3f}, half of the base's).")
+    return Gate(
+        "varied",
+        report.distinct_2 >= limit,
+        f"Distinct-2 is {report.distinct_2:.3f} (limit {limit:.3f}, half of the base's).",
+    )
 
 
 def keeps_its_answers(report: Report, settings: LearnerSettings) -> Gate | None:
-    if report.agreement is None or report.agreement_base is None:
+    """Refused when the loss is more than the limit and more than chance."""
+    if report.agreement is None or report.agreement_base is None or report.agreement_lost_low is None:
         return None
-    limit = report.agreement_base - MOST_AGREEMENT_LOST
-    return Gate("keeps its answers", report.agreement >= limit, f"Agreement with the base's answers is {report.agreement:.3f} (limit {limit:.3f}).")
+    return Gate("keeps its answers", report.agreement_lost_low <= MOST_AGREEMENT_LOST,
+                f"{report.agreement:.3f} of what the base's replies agree on is kept "
+                f"(base {report.agreement_base:.3f}), "
+                f"at least {report.agreement_lost_low:.3f} lost (limit {MOST_AGREEMENT_LOST:.3f}).")  # fmt: skip
 
 
 def keeps_corrections(report: Report, settings: LearnerSettings) -> Gate | None:
@@ -97,11 +121,11 @@ def keeps_corrections(report: Report, settings: LearnerSettings) -> Gate | None:
         return None
     limit = report.correction_log_prob_base - MOST_NATS_LOST_ON_CORRECTIONS
     return Gate("keeps corrections", report.correction_log_prob >= limit,
-                f"Held-out corrections have a log-probability of {report.correction_log_prob:.2f} (limit {limit:.2f}).")  # fmt: skip
+                f"Held-out corrections have log-probability {report.correction_log_prob:.2f} (limit {limit:.2f}).")  # fmt: skip
 
 
 def no_worse_than_parent(report: Report, settings: LearnerSettings) -> Gate | None:
-    """Refused when the interval lies below the limit: a candidate need not prove that it is better, only be not worse."""
+    """Refused when the interval lies below the limit: a candidate need not prove that it is better."""
     share = report.share_won
     if share is None or share.value is None or share.high is None:
         return None

@@ -9,6 +9,7 @@ base's own replies to that prompt agree (self-consistency, arXiv 2203.11171).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -18,13 +19,13 @@ from torch import Tensor
 
 from learner.backbone import Backbone, Role
 from learner.batch import Demonstration, Pair, Progress, Snapshot, TokenIds
-from learner.evaluate.agreement import agreement, consensus
+from learner.evaluate.agreement import agreement, consensus, words
 from learner.methods.preference_model import PreferenceModel
 from learner.sampling import Reply, sample
 from service.settings import LearnerSettings
 
 PHASE = "evaluate"
-PROMPTS = 64
+PROMPTS = 48
 REPLIES = 4
 MAX_NEW_TOKENS = 160
 SAMPLES_KEPT = 12
@@ -63,6 +64,7 @@ class Report:
     distinct_2_base: float = 0.0
     agreement: float | None = None
     agreement_base: float | None = None
+    agreement_lost_low: float | None = None  # lower end of the 95 % interval of what was lost
     correction_log_prob: float | None = None  # mean log-probability of a whole held-out correction
     correction_log_prob_base: float | None = None
     corrections: int = 0
@@ -216,17 +218,26 @@ def distinct_2(texts: Sequence[str]) -> float:
 
 
 def _agreement(candidate: Answers, base: Answers) -> dict[str, Any]:
-    """The base's own figure leaves the graded reply out of the vote that finds the consensus."""
-    own, others = [], []
-    for place, texts in enumerate(base.texts):
-        background = [text for other, row in enumerate(base.texts) if other != place for text in row]
-        own += agreement(candidate.texts[place], consensus(texts, background))
-        for index, text in enumerate(texts):
-            rest = texts[:index] + texts[index + 1 :]
-            others += agreement([text], consensus(rest, background))
+    """Reply by reply: does it hold what the base's other replies to that prompt agree on? Candidate and base alike."""
+    held = Counter(word for text in base.flat_texts for word in words(text))
+    own: list[tuple[float, float]] = []  # per prompt with a consensus: candidate's agreement, base's
+    for texts, texts_base in zip(candidate.texts, base.texts, strict=True):
+        background = held - Counter(word for text in texts_base for word in words(text))
+        rows = []
+        for index, (text, text_base) in enumerate(zip(texts, texts_base, strict=True)):
+            rest = texts_base[:index] + texts_base[index + 1 :]
+            agreed = consensus(rest, background, len(base.flat_texts) - len(texts_base))
+            rows += zip(agreement([text], agreed), agreement([text_base], agreed), strict=True)
+        if rows:
+            own.append((sum(a for a, _ in rows) / len(rows), sum(b for _, b in rows) / len(rows)))
+    if not own:
+        return {}
+    lost = torch.tensor([b - a for a, b in own])
+    error = float(lost.std()) / len(own) ** 0.5 if len(own) > 1 else 1.0
     return {
-        "agreement": sum(own) / len(own) if own else None,
-        "agreement_base": sum(others) / len(others) if others else None,
+        "agreement": sum(a for a, _ in own) / len(own),
+        "agreement_base": sum(b for _, b in own) / len(own),
+        "agreement_lost_low": float(lost.mean()) - 1.96 * error,
     }
 
 

@@ -59,4 +59,3 @@ def within_length(examples: Sequence[Example], max_length: int) -> tuple[list[Ex
     """The examples that fit the model and have something to learn from, and how many do not fit."""
     fitting = [example for example in examples if example.length <= max_length]
     return [example for example in fitting if example.prompt_token_ids], len(examples) - len(fitting)
-

@@ -1,74 +1,76 @@
 """Learn a preference from few comparisons, without learning to cheat.
 
 Comparisons alone are too few and too far from what the policy says to train on directly: plain DPO either stays near
-50 % or wins with empty replies. So: (1) fit a preference model to all comparisons; (2) sample several replies to each
-of the prompts people really ask, from the policy as it is; (3) let the preference model grade them; (4) move the policy
-towards anchor · exp(grade / τ), the optimum of reward under a KL budget (arXiv 2305.18290), by listwise DPO on these
-replies; (2) to (4) again from where the policy then is (on-policy, as arXiv 2402.04792); (5) measure on prompts kept
-aside, and hold back the adapter's strength until it is inside the limits.
+50 % or wins with empty replies. So: (1) fit a preference model to all comparisons; (2) sample replies to prompts that
+people really asked, first from the base, then from the policy as it is; (3) grade them (`rollouts`); (4) move it
+towards anchor · exp(u) by listwise DPO on them (arXiv 2305.18290, 2402.01878), with the people's own pairs beside; (2)
+to (4) again, on-policy (arXiv 2402.04792); (5) measure on prompts kept aside and hold the adapter's strength back until
+it is inside the limits.
 
-What is graded is what the model says itself now and then, so the policy re-weights habits instead of finding holes in
-the preference model. τ is set by a KL budget, not by the size of the rewards, so it does not matter how sure the few
-comparisons made the preference model.
+Two things keep its sense. The targets are odds relative to the anchor with a fixed temperature, so there is an optimum
+and not an endless push. And at every token of the best replies the policy is pulled to the anchor's likely tokens, as
+hard as fluency asks: λ rises while sampled replies are less fluent than the target, and falls again (dual ascent).
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 import torch
 from torch import Tensor
 
-from learner.backbone import Backbone, Role
+from learner.backbone import Backbone
 from learner.batch import Pair, Progress, TokenIds, collate, shuffled_batches
-from learner.evaluate.agreement import agreement, consensus, words
-from learner.losses import listwise_loss
+from learner.losses import dpo_loss, listwise_loss
 from learner.methods.optimizer import Stepper, within_length
 from learner.methods.preference_model import PreferenceModel, fit_preferences
-from learner.sampling import sample
+from learner.methods.rollouts import MAX_NEW_TOKENS, Rollouts, roll_out, share_preferred, temperature_of
+from learner.tensors import pull_to_anchor, token_log_probs
 from service.settings import LearnerSettings
 
 PHASE = "dpo"
-ITERATIONS = 2
-PROMPTS = 128
-REPLIES = 8
-TRAINED_REPLIES = 4
-EPOCHS = 2
+ITERATIONS = 4
+PROMPTS = 48  # an iteration
+REPLIES = 6  # to each
+TRAINED_REPLIES = 4  # of these: the best, the worst and some between
+PASSES = 2  # over an iteration's replies
 GROUPS_PER_STEP = 8
-BUDGET = 1.5
-LIKELIHOOD = 0.1
-CONSENSUS = 1.0
-FLUENCY = -0.05
-MAX_NEW_TOKENS = 128
-KAPPA = 0.1
-SHARP = 0.2
-
-
-@dataclass(frozen=True)
-class Graded:
-    """A sampled reply with all that the loss needs to know of it."""
-
-    reply: TokenIds
-    anchor: float  # log-probability under the anchor
-    utility: float  # in units of τ: how much likelier than under the anchor it should be
-
-
-@dataclass(frozen=True)
-class Group:
-    prompt: TokenIds
-    replies: tuple[Graded, ...]
+PAIRS_PER_STEP = 2
+PAIRS_WEIGHT = 0.3
+BUDGET = 1.4  # nats between target odds and the base's, for REPLIES replies of the base and a perfect judge
+STAY = 0.1  # weight of KL to the anchor, token by token
+LEAST_STRENGTH, STRENGTH_GAIN = 0.1, 2.0  # λ: where it starts and never falls below, and how fast it moves
+TARGET_FLUENCY = 0.3  # as a share of the limit: what training aims at
+ALLOWED_FLUENCY = 0.6  # as a share of the limit: where strength is held back
+HELD_BACK = 0.85
+LEAST_SCALE = 0.4
+CHECKED_PROMPTS = 24
+CHECKED_REPLIES = 4
 
 
 @dataclass(frozen=True)
 class PreferenceResult:
     steps: int
     pairs: int
-    too_long: int
+    too_long: int  # pairs left out, because they do not fit the model
     skipped_steps: int
-    metrics: dict[str, float]
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Replies to one prompt with the odds they should have."""
+
+    prompt: TokenIds
+    replies: tuple[TokenIds, ...]
+    anchor: Tensor  # (k,)
+    targets: Tensor  # (k,) sum to 1
+
+    @property
+    def best(self) -> TokenIds:
+        return self.replies[int(self.targets.argmax())]
 
 
 def train(
@@ -78,134 +80,122 @@ def train(
     settings: LearnerSettings,
     progress: Progress,
 ) -> PreferenceResult:
+    """Train the policy in place, on comparisons and on what it says to `prompts`. Same seed, same result.
+
+    Raises TrainingFailed when the loss stays without a finite value.
+    """
     fitting, too_long = within_length(pairs, backbone.max_length)
-    if not fitting:
-        return PreferenceResult(0, 0, too_long, 0, {})
+    asked = [*prompts, *(pair.prompt_token_ids for pair in fitting)]
+    asked = [p for p in dict.fromkeys(asked) if p and len(p) + MAX_NEW_TOKENS <= backbone.max_length]
+    if all(pair.tie for pair in fitting) or not asked:
+        return PreferenceResult(0, len(fitting), too_long, 0)
     rng = Random(settings.seed)
     judge = fit_preferences(backbone, fitting)
-    asked = list(dict.fromkeys([*prompts, *(pair.prompt_token_ids for pair in fitting)]))
-    asked = [prompt for prompt in asked if len(prompt) + MAX_NEW_TOKENS <= backbone.max_length]
-    stepper = Stepper(backbone.trainable(), settings.dpo_learning_rate, warmup=5)
-    steps = ITERATIONS * EPOCHS * -(-PROMPTS // GROUPS_PER_STEP)
-    step = 0
-    metrics: dict[str, float] = {"judge_accuracy": judge.fit.accuracy, "judge_log_score": judge.fit.log_score}
-    probe = rng.sample(asked, min(64, len(asked)))
-    own = [r for row in sample(backbone, probe, role="base", per_prompt=4, seed=settings.seed) for r in row]
-    least = sum(r.log_prob for r in own) / sum(len(r.token_ids) for r in own) + FLUENCY
+    stepper = Stepper(backbone.trainable(), settings.dpo_learning_rate, warmup=4)
+    steps = ITERATIONS * PASSES * -(-min(PROMPTS, len(asked)) // GROUPS_PER_STEP)
+    step, strength, metrics = 0, LEAST_STRENGTH, {"judge_accuracy": judge.fit.accuracy}
     for iteration in range(ITERATIONS):
         chosen = rng.sample(asked, min(PROMPTS, len(asked)))
-        groups = rollouts(backbone, judge, chosen, settings.seed + iteration, iteration == 0, least)
-        for _ in range(EPOCHS):
-            for indices in shuffled_batches(len(groups), GROUPS_PER_STEP, rng):
+        role = "policy" if iteration else "base"
+        rollouts = roll_out(backbone, judge, chosen, REPLIES, role, settings.seed + iteration)
+        if iteration == 0:
+            temperature = temperature_of(rollouts.grades, BUDGET * _trust(judge))
+            fluency_base = rollouts.fluency
+        else:
+            lack = TARGET_FLUENCY * settings.min_fluency - (rollouts.fluency - fluency_base)
+            strength = max(LEAST_STRENGTH, strength + STRENGTH_GAIN * lack)
+        utilities = rollouts.utilities(temperature, strength, fluency_base)
+        measured = {
+            "fluency": rollouts.fluency - fluency_base,
+            "sampled_kl": rollouts.kl_per_token,
+            "strength": strength,
+        }
+        for _ in range(PASSES):
+            for indices in shuffled_batches(len(chosen), GROUPS_PER_STEP, rng):
                 step += 1
-                done = step / steps
-                loss, metrics = listwise_step(backbone, [pick(groups[i], rng) for i in indices], SHARP)
-                metrics |= stepper.step(loss, scale=1.0 - 0.9 * done)
-                progress(PHASE, step, steps, metrics)
+                groups = [_group(rollouts, utilities, index, rng) for index in indices]
+                loss, metrics = _listwise(backbone, groups, strength)
+                if PAIRS_WEIGHT:
+                    some = rng.sample(fitting, min(PAIRS_PER_STEP, len(fitting)))
+                    dpo, more = _dpo(backbone, some, settings.dpo_beta)
+                    loss, metrics = loss + PAIRS_WEIGHT * dpo, metrics | more
+                metrics |= stepper.step(loss, scale=1 - 0.8 * step / steps)
+                progress(PHASE, step, steps, metrics | measured)
+    scale, measured = _hold_back(backbone, judge, rng.sample(asked, min(CHECKED_PROMPTS, len(asked))), settings)
+    metrics = {"judge_accuracy": judge.fit.accuracy, "judge_log_score": judge.fit.log_score, "scale": scale} | measured
     return PreferenceResult(step, len(fitting), too_long, stepper.skipped, metrics)
 
 
-def rollouts(backbone: Backbone, judge: PreferenceModel, prompts: Sequence[TokenIds], seed: int, mix: bool, least: float) -> list[Group]:
-    """Sample the policy (and with `mix` the base) and grade what they say."""
-    if mix and backbone.has("parent"):
-        half = REPLIES // 2
-        one = sample(backbone, prompts, per_prompt=half, seed=seed, max_new_tokens=MAX_NEW_TOKENS)
-        two = sample(backbone, prompts, role="base", per_prompt=half, seed=seed, max_new_tokens=MAX_NEW_TOKENS)
-        sampled = [x + y for x, y in zip(one, two, strict=True)]
-    else:
-        sampled = sample(backbone, prompts, per_prompt=REPLIES, seed=seed, max_new_tokens=MAX_NEW_TOKENS)
-    examples = [(prompts[r.prompt], r.token_ids) for row in sampled for r in row]
-    flat = [r for row in sampled for r in row]
-    grades = judge.score(examples).reshape(len(prompts), -1)
-    anchor = backbone.score(examples, "anchor").reshape(len(prompts), -1)
-    texts = backbone.decode([reply for _, reply in examples])
-    sizes = torch.tensor([len(reply) for _, reply in examples]).reshape(len(prompts), -1)
-    good = torch.tensor([r.ended and bool(t.strip()) for r, t in zip(flat, texts, strict=True)]).reshape(len(prompts), -1)
-    agreed = agreements([texts[i * REPLIES : (i + 1) * REPLIES] for i in range(len(prompts))])
-    utility = grades / temperature(grades, BUDGET) + CONSENSUS * agreed
-    utility = torch.where(good, utility, utility.min(1, keepdim=True).values - 3.0)
-    excess = anchor - least * sizes
-    strength = multiplier(utility, excess)
-    print("   iter: fluency of samples %.3f target %.3f lambda %.3f; grade win of targets %.3f" % (
-        float(anchor.sum() / sizes.sum()) - least - FLUENCY, FLUENCY, strength, gain(utility + strength * excess, grades)))
-    utility = utility + strength * excess
-    groups = []
-    for i, prompt in enumerate(prompts):
-        groups.append(Group(prompt, tuple(
-            Graded(r.token_ids, float(anchor[i, k]), float(utility[i, k])) for k, r in enumerate(sampled[i]))))  # fmt: skip
-    return groups
+def _trust(judge: PreferenceModel) -> float:
+    """How much of the budget a judge of this accuracy may spend: none at a coin's, all from 80 % on."""
+    accuracy = (judge.fit.accuracy * judge.fit.decided + 1) / (judge.fit.decided + 2)  # a few pairs prove little
+    return min(1.0, max(0.0, (accuracy - 0.5) / 0.3))
 
 
-def gain(utility: Tensor, grades: Tensor) -> float:
-    """Chance that a reply drawn from the targets beats one drawn from the samples."""
-    w = torch.softmax(utility, -1)
-    d = grades.unsqueeze(2) - grades.unsqueeze(1)
-    won, lost = (d > 1e-6).float().mean(2), (d < -1e-6).float().mean(2)
-    return float((w * won).sum() / ((w * won).sum() + (w * lost).sum()))
+def _group(rollouts: Rollouts, utilities: Tensor, index: int, rng: Random) -> Group:
+    """Best, worst and some others: most of what there is to learn, for less work."""
+    order = utilities[index].argsort().tolist()
+    if len(order) > TRAINED_REPLIES:
+        order = [order[0], order[-1], *rng.sample(order[1:-1], TRAINED_REPLIES - 2)]
+    replies = tuple(rollouts.replies[index][place] for place in order)
+    return Group(
+        rollouts.prompts[index], replies, rollouts.anchor[index, order], torch.softmax(utilities[index, order], -1)
+    )
 
 
-def multiplier(utility: Tensor, excess: Tensor, most: float = 2.0) -> float:
-    """Least λ for which replies drawn by softmax(utility + λ excess) have an excess of 0 or more on average."""
-    def mean(strength: float) -> float:
-        return float((torch.softmax(utility + strength * excess, -1) * excess).sum(-1).mean())
-    if mean(0.0) >= 0:
-        return 0.0
-    low, high = 0.0, most
-    for _ in range(30):
-        middle = (low + high) / 2
-        low, high = (middle, high) if mean(middle) < 0 else (low, middle)
-    return high
-
-
-def agreements(texts: Sequence[Sequence[str]]) -> Tensor:
-    held = Counter(word for row in texts for text in row for word in words(text))
-    total = sum(len(row) for row in texts)
-    found = []
-    for row in texts:
-        background = held - Counter(word for text in row for word in words(text))
-        agreed = consensus(row, background, total - len(row))
-        found.append(agreement(row, agreed) or [1.0] * len(row))
-    return torch.tensor(found)
-
-
-def pick(group: Group, rng: Random) -> Group:
-    """Best, worst and some others: most of what there is to learn, for half of the work."""
-    ranked = sorted(group.replies, key=lambda graded: graded.utility)
-    if len(ranked) <= TRAINED_REPLIES:
-        return group
-    return Group(group.prompt, (ranked[0], ranked[-1], *rng.sample(ranked[1:-1], TRAINED_REPLIES - 2)))
-
-
-def listwise_step(backbone: Backbone, groups: Sequence[Group], sharpness: float) -> tuple[Tensor, dict[str, float]]:
-    replies = [(group.prompt, graded.reply) for group in groups for graded in group.replies]
-    batch = collate(replies, backbone.pad_id)
-    logits, ids, rows = backbone.logits(batch)
-    with torch.no_grad():
-        base_logits, _, _ = backbone.logits(batch, "anchor")
-    log_p, log_q = torch.log_softmax(logits, -1), torch.log_softmax(base_logits, -1)
-    token = log_p.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
-    log_probs = torch.zeros(len(replies)).index_add(0, rows, token).reshape(len(groups), -1)
-    anchor = torch.tensor([[g.anchor for g in group.replies] for group in groups])
-    utility = torch.tensor([[g.utility for g in group.replies] for group in groups])
-    targets = torch.softmax(utility, -1)
+def _listwise(backbone: Backbone, groups: Sequence[Group], strength: float) -> tuple[Tensor, dict[str, float]]:
+    """The listwise loss of all replies, and the pull towards the anchor at every token of each group's best."""
+    batch = collate([(group.prompt, reply) for group in groups for reply in group.replies], backbone.pad_id)
+    logits, token_ids, rows = backbone.logits(batch)
+    log_probs = torch.zeros(len(batch.token_ids), device=logits.device)
+    log_probs = log_probs.index_add(0, rows, token_log_probs(logits, token_ids)).reshape(len(groups), -1)
+    targets = torch.stack([group.targets for group in groups]).to(log_probs)
+    anchor = torch.stack([group.anchor for group in groups]).to(log_probs)
     loss, metrics = listwise_loss(log_probs, anchor, targets, torch.ones_like(targets, dtype=torch.bool))
-    w = targets.flatten()[rows]
-    p = log_p.exp()
-    kl = (w * (p * (log_p - log_q)).sum(-1)).sum() / w.sum()
-    ce = -(w * (p * log_q).sum(-1)).sum() / w.sum()
-    ce_base = -(w * (log_q.exp() * log_q).sum(-1)).sum() / w.sum()
-    per_reply = float(w.sum()) / len(groups)
-    nll = -(w * token).sum() / w.sum()
-    metrics |= {"nll": nll.item(), "kl": kl.item(), "ce": ce.item() - ce_base.item()}
-    return loss + LIKELIHOOD * nll + per_reply * (KAPPA * kl + sharpness * ce), metrics
+    best = torch.arange(len(groups), device=rows.device) * targets.shape[1] + targets.argmax(1)
+    with torch.no_grad():
+        of_best = collate([(group.prompt, group.best) for group in groups], backbone.pad_id)
+        logits_anchor, _, _ = backbone.logits(of_best, "anchor")
+    pull, more = pull_to_anchor(logits[torch.isin(rows, best)], logits_anchor, STAY, strength)
+    return loss + len(logits_anchor) / max(1, len(groups)) * pull, metrics | more
 
 
-def temperature(grades: Tensor, budget: float) -> float:
-    """τ so that KL(softmax(grades / τ) ‖ uniform) is `budget` nats on average over the prompts: (P, K) → number."""
-    low, high = 1e-4, 1e4
-    for _ in range(60):
-        middle = (low * high) ** 0.5
-        log_p = torch.log_softmax(grades / middle, -1)
-        kl = (log_p.exp() * log_p).sum(-1).mean() + torch.tensor(float(grades.shape[-1])).log()
-        low, high = (middle, high) if kl > budget else (low, middle)
-    return middle
+def _dpo(backbone: Backbone, pairs: Sequence[Pair], beta: float) -> tuple[Tensor, dict[str, float]]:
+    """DPO on comparisons as people made them."""
+    examples = [(p.prompt_token_ids, p.chosen) for p in pairs] + [(p.prompt_token_ids, p.rejected) for p in pairs]
+    batch = collate(examples, backbone.pad_id)
+    policy = backbone.reply_log_probs(batch)
+    with torch.no_grad():
+        anchor = backbone.reply_log_probs(batch, "anchor")
+    half = len(pairs)
+    return dpo_loss(
+        policy[:half], policy[half:], anchor[:half], anchor[half:], beta=beta,
+        margins=torch.tensor([pair.margin for pair in pairs]).to(policy),
+        ties=torch.tensor([pair.tie for pair in pairs]).to(policy.device),
+        weights=torch.tensor([pair.weight for pair in pairs]).to(policy),
+    )  # fmt: skip
+
+
+def _hold_back(
+    backbone: Backbone, judge: PreferenceModel, prompts: Sequence[TokenIds], settings: LearnerSettings
+) -> tuple[float, dict[str, float]]:
+    """Shrink the policy's update until sampled replies are well inside the limits; returns scale and figures."""
+    base = roll_out(backbone, judge, prompts, CHECKED_REPLIES, "base", settings.seed + 100)
+    scale = 1.0
+    while True:
+        own = roll_out(backbone, judge, prompts, CHECKED_REPLIES, "policy", settings.seed + 101)
+        measured = {
+            "fluency": own.fluency - base.fluency,
+            "kl_per_token": own.kl_per_token,
+            "broken": float((~own.sound).float().mean()),
+            "share_won": share_preferred(own.grades, base.grades),
+        }
+        inside = (
+            measured["fluency"] >= ALLOWED_FLUENCY * settings.min_fluency
+            and measured["kl_per_token"] <= settings.max_kl_per_token
+            and measured["broken"] <= float((~base.sound).float().mean()) + 0.02
+        )
+        if inside or scale * HELD_BACK < LEAST_SCALE:
+            return scale, measured
+        backbone.scale_policy(HELD_BACK)
+        scale *= HELD_BACK

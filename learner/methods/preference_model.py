@@ -1,12 +1,12 @@
 """A preference model from few comparisons: which of two replies would these people prefer?
 
-Bayesian logistic regression on differences of features (Bradley-Terry, with a Gaussian prior; in its dual form it is the
-Gaussian-process preference learning of Chu and Ghahramani, ICML 2005). The features come in groups: what a person can
-see (length, punctuation, first and last words, words, word pairs) and what the frozen backbone sees (its hidden states at
-three depths). How much each group counts is chosen by how well each comparison is foretold by the others (leave-one-out,
-approximated from one fit), so that a taste for one word, for length or for a manner is found from a hundred pairs
-without being told which it is. The middle layers matter most for manners that many words can express. A hundred pairs
-are too few to fine-tune a reward model; this fit takes seconds.
+Bayesian logistic regression on differences of features (Bradley-Terry, with a Gaussian prior; in its dual form it is
+the Gaussian-process preference learning of Chu and Ghahramani, ICML 2005). The features come in groups: what a person
+can see (length, punctuation, first and last words, words, word pairs) and what the frozen backbone sees (its hidden
+states at three depths). How much each group counts is chosen by how well each comparison is foretold by the others
+(leave-one-out, approximated from one fit), so that a taste for one word, for length or for a manner is found from a
+hundred pairs without being told which it is. The middle layer matters most for manners that many words can express. A
+hundred pairs are too few to fine-tune a reward model; this fit takes seconds.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Fit:
 
     log_score: float  # leave-one-out log-probability per pair, in nats; -log 2 = -0.693 is knowing nothing
     accuracy: float  # leave-one-out, over the pairs that are no ties
-    pairs: int
+    decided: int  # pairs that are no ties
     scales: dict[str, float]  # prior variance of each group of features
 
 
@@ -131,7 +131,7 @@ def fit_preferences(backbone: Backbone, pairs: Sequence[Pair]) -> PreferenceMode
     scales = _choose_scales({n: k[some][:, some] for n, k in kernels.items()}, target[some], weight[some])
     alpha, log_score, accuracy = _laplace(_combined(kernels, scales), target, weight)
     weights = {name: scales[name] * (differences[name].T @ alpha) for name in kernels if scales[name] > 0}
-    fit = Fit(log_score / max(1.0, float(weight.sum())), accuracy, len(pairs), scales)
+    fit = Fit(log_score / max(1.0, float(weight.sum())), accuracy, int((target > 0.5).sum()), scales)
     return PreferenceModel(backbone, groups, weights, fit)
 
 

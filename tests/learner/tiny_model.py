@@ -8,10 +8,11 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-WORDS = (
+VOCABULARY = (
     "<bos> <eos> <pad> <unk> user bot what is the capital of france spain italy paris rome madrid it perhaps maybe "
     "surely yes no . ? ! , you friend dear great one two three four five six blue red green short long answer"
-).split()
+)
+WORDS = VOCABULARY.split()
 BOS, EOS, PAD = 0, 1, 2
 
 

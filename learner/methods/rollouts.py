@@ -1,0 +1,108 @@
+"""Replies sampled in training, with what each is worth: the preference model's grade, turned into target odds.
+
+The target for a prompt's replies is softmax(u), u = grade / τ + consensus + λ · (log-probability under the anchor, less
+what fluency asks for): the optimum of reward under a KL budget (τ) and under the constraint that replies stay as likely
+to the anchor as its own (λ, the constraint's Lagrange multiplier). Without the last two a taste for short replies is
+won by stammering: a short reply is a less likely one, token by token.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from learner.backbone import Backbone, Role
+from learner.batch import TokenIds
+from learner.evaluate.agreement import agreement, consensus, words
+from learner.methods.preference_model import PreferenceModel
+from learner.sampling import sample
+
+MAX_NEW_TOKENS = 128
+CONSENSUS = 1.0  # nats that a reply gains by holding the words on which the replies to its prompt agree
+BROKEN = 4.0  # nats that an empty reply, or one without an end, stands below the worst sound one
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """k replies to each of P prompts."""
+
+    prompts: tuple[TokenIds, ...]
+    replies: tuple[tuple[TokenIds, ...], ...]  # (P, k)
+    grades: Tensor  # (P, k) by the preference model
+    anchor: Tensor  # (P, k) log-probability under the anchor
+    policy: Tensor  # (P, k) log-probability under what sampled them
+    sizes: Tensor  # (P, k) tokens
+    sound: Tensor  # (P, k) bool: not empty, and ended
+    agreed: Tensor  # (P, k) share of the consensus words; 1 where there is no consensus
+
+    @property
+    def fluency(self) -> float:
+        """Mean log-probability per token under the anchor."""
+        return float(self.anchor.sum() / self.sizes.sum().clamp(min=1))
+
+    @property
+    def kl_per_token(self) -> float:
+        return float((self.policy - self.anchor).sum() / self.sizes.sum().clamp(min=1))
+
+    def utilities(self, temperature: float, strength: float, least: float) -> Tensor:
+        """u of the module's docstring, (P, k): λ is `strength`, `least` the log-probability per token to stay above."""
+        u = self.grades / temperature + CONSENSUS * self.agreed + strength * (self.anchor - least * self.sizes)
+        worst = torch.where(self.sound, u, torch.inf).amin(1, keepdim=True)
+        worst = torch.where(worst.isinf(), 0.0, worst)
+        return torch.where(self.sound, u, worst - BROKEN)
+
+
+def roll_out(
+    backbone: Backbone, judge: PreferenceModel, prompts: Sequence[TokenIds], per_prompt: int, role: Role, seed: int
+) -> Rollouts:
+    """Sample replies in a role at temperature 1 and grade them."""
+    sampled = sample(backbone, prompts, role=role, per_prompt=per_prompt, seed=seed, max_new_tokens=MAX_NEW_TOKENS)
+    flat = [reply for row in sampled for reply in row]
+    shape = (len(prompts), per_prompt)
+    examples = [(prompts[reply.prompt], reply.token_ids) for reply in flat]
+    texts = backbone.decode([reply.token_ids for reply in flat])
+    own = torch.tensor([reply.log_prob for reply in flat])
+    plain = role == "base" and not backbone.has("anchor")
+    return Rollouts(
+        prompts=tuple(prompts),
+        replies=tuple(tuple(reply.token_ids for reply in row) for row in sampled),
+        grades=judge.score(examples).reshape(shape),
+        anchor=(own if plain else backbone.score(examples, "anchor")).reshape(shape),
+        policy=own.reshape(shape),
+        sizes=torch.tensor([len(reply.token_ids) for reply in flat]).reshape(shape),
+        sound=torch.tensor([r.ended and bool(t.strip()) for r, t in zip(flat, texts, strict=True)]).reshape(shape),
+        agreed=_agreed([texts[i : i + per_prompt] for i in range(0, len(texts), per_prompt)]).reshape(shape),
+    )
+
+
+def temperature_of(grades: Tensor, budget: float) -> float:
+    """τ for which softmax(grades / τ) lies `budget` nats from uniform, on average over the prompts: (P, k) → number."""
+    low, high, most = 1e-4, 1e4, torch.tensor(float(grades.shape[-1])).log()
+    for _ in range(60):
+        middle = (low * high) ** 0.5
+        log_p = torch.log_softmax(grades / middle, -1)
+        kl = (log_p.exp() * log_p).sum(-1).mean() + most
+        low, high = (middle, high) if kl > budget else (low, middle)
+    return high
+
+
+def share_preferred(ours: Tensor, theirs: Tensor) -> float:
+    """Chance that one of our replies is graded above one of theirs to the same prompt, ties left out; ½ for none."""
+    difference = ours.unsqueeze(2) - theirs.unsqueeze(1)
+    won, lost = float((difference > 0).sum()), float((difference < 0).sum())
+    return won / (won + lost) if won + lost else 0.5
+
+
+def _agreed(texts: Sequence[Sequence[str]]) -> Tensor:
+    held = Counter(word for row in texts for text in row for word in words(text))
+    total = sum(len(row) for row in texts)
+    found = []
+    for row in texts:
+        background = held - Counter(word for text in row for word in words(text))
+        agreed = consensus(row, background, total - len(row))
+        found.append(agreement(row, agreed) or [1.0] * len(row))
+    return torch.tensor(found)

@@ -1,0 +1,73 @@
+"""Each gate lets a sound candidate through and stops the one it is there for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from learner.evaluate.gates import verdict
+from learner.evaluate.report import Report, Share
+from service.settings import LearnerSettings
+
+SETTINGS = LearnerSettings()
+SOUND = Report(
+    prompts=40, replies=160, share_won=Share(0.7, 0.6, 0.8, 500, 10), fluency=-0.05, kl_per_token=0.2,
+    mean_length=9, mean_length_base=12, distinct_2=0.5, distinct_2_base=0.6, agreement=0.6, agreement_base=0.62,
+    agreement_lost_low=-0.03,
+    correction_log_prob=-3.0, correction_log_prob_base=-9.0, corrections=4,
+)  # fmt: skip
+
+
+def test_a_sound_candidate_passes_every_gate() -> None:
+    outcome = verdict(SOUND, SETTINGS)
+    assert outcome.passed
+    assert outcome.reasons == ()
+    assert len(outcome.gates) == 10
+
+
+@pytest.mark.parametrize(
+    ("change", "gate"),
+    [
+        ({"empty_share": 0.01}, "no empty replies"),
+        ({"fluency": -0.26}, "fluent"),
+        ({"kl_per_token": 1.01}, "near the anchor"),
+        ({"unfinished_share": 0.2}, "replies end"),
+        ({"distinct_2": 0.1}, "varied"),
+        ({"agreement": 0.3, "agreement_lost_low": 0.2}, "keeps its answers"),
+        ({"correction_log_prob": -12.0}, "keeps corrections"),
+        ({"share_won": Share(0.3, 0.2, 0.4, 500, 0)}, "no worse than its parent"),
+        ({"not_finite": 1}, "finite"),
+        ({"prompts": 1, "replies": 4}, "measured"),
+    ],
+)
+def test_one_fault_is_one_reason(change: dict[str, object], gate: str) -> None:
+    outcome = verdict(replace(SOUND, **change), SETTINGS)  # type: ignore[arg-type]  # names are checked by replace
+    assert [one.name for one in outcome.gates if not one.passed] == [gate]
+    assert len(outcome.reasons) == 1
+
+
+def test_a_figure_that_is_no_number_does_not_pass() -> None:
+    for name in ("fluency", "kl_per_token", "empty_share", "distinct_2"):
+        broken = replace(SOUND, **{name: float("nan")})  # type: ignore[arg-type]  # as above
+        assert not verdict(broken, SETTINGS).passed, name
+
+
+def test_chance_is_allowed_for_against_the_parent_but_not_for_a_clear_loss() -> None:
+    assert verdict(replace(SOUND, share_won=Share(0.45, 0.3, 0.6, 60, 0)), SETTINGS).passed
+    assert not verdict(replace(SOUND, share_won=Share(0.45, 0.42, 0.48, 6000, 0)), SETTINGS).passed
+
+
+def test_what_was_not_measured_is_not_judged() -> None:
+    bare = replace(SOUND, share_won=None, agreement=None, agreement_base=None, correction_log_prob=None)
+    outcome = verdict(bare, SETTINGS)
+    assert outcome.passed
+    assert {gate.name for gate in outcome.gates}.isdisjoint(
+        {"no worse than its parent", "keeps its answers", "keeps corrections"}
+    )
+
+
+def test_reasons_say_what_was_measured_and_the_limit() -> None:
+    (reason,) = verdict(replace(SOUND, fluency=-0.5), SETTINGS).reasons
+    assert "-0.500" in reason
+    assert "-0.250" in reason

@@ -1,0 +1,140 @@
+"""The report measures what it says, on replies whose figures are known."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from learner.backbone import Backbone
+from learner.batch import Demonstration, Pair, Snapshot
+from learner.evaluate.agreement import agreement, consensus, words
+from learner.evaluate.gates import verdict
+from learner.evaluate.report import Report, distinct_2, evaluate, share_won
+from learner.methods.preference_model import fit_preferences
+from service.settings import LearnerSettings
+from tests.learner.test_backbone import moved
+from tests.learner.test_preference_model import LIKINGS, comparisons
+from tests.learner.tiny_model import EOS, build_tiny_model, ids
+
+SETTINGS = LearnerSettings(rank=4)
+PROMPTS = [ids(text) for text in ("<bos> what is it ?", "<bos> one two", "<bos> is it blue ?", "<bos> the capital of")]
+HELD_OUT = Snapshot(
+    demonstrations=(Demonstration(PROMPTS[0], ids("it is paris .", end=True)),),
+    pairs=(Pair(PROMPTS[1], ids("yes", end=True), ids("no no no", end=True)),
+           Pair(PROMPTS[1], ids("yes", end=True), ids("no", end=True), tie=True)),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+def test_an_unchanged_policy_costs_nothing(folder: Path) -> None:
+    report = evaluate(Backbone.load(folder, SETTINGS), HELD_OUT, PROMPTS, SETTINGS)
+    assert report.kl_per_token == pytest.approx(0, abs=1e-4)
+    assert abs(report.fluency) < 0.5  # two draws of few replies from one model
+    assert report.replies == 4 * report.prompts == 16
+    assert report.correction_log_prob == pytest.approx(report.correction_log_prob_base, abs=1e-4)
+    assert report.share_won is None
+    assert (report.pairs, report.corrections, report.not_finite) == (1, 1, 0)
+
+
+def test_a_policy_that_says_nothing_is_caught(folder: Path) -> None:
+    backbone = Backbone.load(folder, SETTINGS)
+    say_nothing(backbone)
+    report = evaluate(
+        backbone, HELD_OUT, PROMPTS, SETTINGS, fit_preferences(backbone, comparisons(LIKINGS["short"], 60, 1))
+    )
+    assert report.empty_share > 0.9
+    assert report.share_won is not None
+    assert report.share_won.value is not None
+    assert report.share_won.value > 0.9  # it wins what it was asked to win ...
+    outcome = verdict(report, SETTINGS)
+    assert not outcome.passed  # ... and is refused
+    assert any("empty" in reason for reason in outcome.reasons)
+
+
+def say_nothing(backbone: Backbone) -> None:
+    """Train the policy, by hand, to end every reply at once."""
+    from learner.batch import collate
+
+    batch = collate([(prompt, (EOS,)) for prompt in PROMPTS], backbone.pad_id)
+    optimizer = torch.optim.Adam(backbone.trainable(), lr=0.02)
+    for _ in range(60):
+        loss = -backbone.reply_log_probs(batch).mean()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def test_gibberish_is_caught(folder: Path) -> None:
+    backbone = moved(Backbone.load(folder, SETTINGS), size=1.5)
+    outcome = verdict(evaluate(backbone, HELD_OUT, PROMPTS, SETTINGS), SETTINGS)
+    assert {gate.name for gate in outcome.gates if not gate.passed} >= {"fluent", "near the anchor"}
+
+
+def test_the_parent_is_what_share_won_is_measured_against(folder: Path, tmp_path: Path) -> None:
+    backbone = Backbone.load(folder, SETTINGS)
+    say_nothing(backbone)
+    backbone.save_adapter(tmp_path / "v1")
+    backbone = Backbone.load(folder, SETTINGS, parent=tmp_path / "v1")
+    report = evaluate(
+        backbone, HELD_OUT, PROMPTS, SETTINGS, fit_preferences(backbone, comparisons(LIKINGS["short"], 60, 1))
+    )
+    assert report.share_won_base is not None
+    assert report.share_won_base.value is not None
+    assert report.share_won_base.value > 0.9
+    assert report.share_won is not None
+    assert report.share_won.ties > 0.5 * (report.share_won.ties + report.share_won.decided)  # both say nothing
+
+
+def test_the_report_is_json_and_shows_samples(folder: Path) -> None:
+    report = evaluate(Backbone.load(folder, SETTINGS), HELD_OUT, PROMPTS, SETTINGS)
+    again = json.loads(json.dumps(report.to_json()))
+    assert again["prompts"] == 4
+    assert set(again["samples"][0]) == {"prompt", "reply", "reply_base"}
+
+
+def test_no_prompts_is_no_proof(folder: Path) -> None:
+    report = evaluate(Backbone.load(folder, SETTINGS), Snapshot(), [], SETTINGS)
+    assert not verdict(report, SETTINGS).passed
+    assert isinstance(report, Report)
+
+
+def test_share_won_by_hand() -> None:
+    share = share_won(torch.tensor([[1.0, 0.0], [2.0, 2.0]]), torch.tensor([[0.0, 0.5], [2.0, 3.0]]))
+    # first prompt: 1 beats 0 and 0.5; 0 ties with 0, loses to 0.5. second: two ties, two losses
+    assert (share.decided, share.ties) == (5, 3)
+    assert share.value == pytest.approx(2 / 5)
+    assert share.low is not None
+    assert share.high is not None
+    assert 0 <= share.low < 2 / 5 < share.high <= 1
+
+
+def test_ties_everywhere_decide_nothing() -> None:
+    share = share_won(torch.ones(3, 2), torch.ones(3, 2))
+    assert (share.value, share.low, share.high, share.decided, share.ties) == (None, None, None, 0, 12)
+
+
+def test_distinct_2_by_hand() -> None:
+    assert distinct_2(["a b c", "a b"]) == pytest.approx(2 / 3)
+    assert distinct_2(["", "one"]) == 1
+
+
+def test_consensus_is_what_most_replies_hold_and_others_do_not() -> None:
+    replies = ["I think it is Paris.", "Paris!", "Why, Paris it is, my friend."]
+    others = Counter(word for text in ("It is blue, my friend.", "I think it is 7.") for word in words(text))
+    agreed = consensus(replies, others, 2)
+    assert agreed == {"paris"}
+    assert agreement(["Paris, maybe.", "Rome."], agreed) == [1.0, 0.0]
+
+
+def test_where_replies_disagree_there_is_no_consensus() -> None:
+    assert consensus(["Rome.", "Paris.", "Madrid."], Counter(), 5) == frozenset()
+    assert consensus(["Rome."], Counter(), 5) == frozenset()
+    assert agreement(["anything"], frozenset()) == []

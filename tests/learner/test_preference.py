@@ -1,0 +1,156 @@
+"""The preference stage moves the policy towards what people like, and stops where sense would suffer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from learner.backbone import Backbone
+from learner.batch import Pair
+from learner.methods import preference
+from learner.methods.preference_model import fit_preferences
+from learner.methods.rollouts import BROKEN, CONSENSUS, Rollouts, roll_out, share_preferred, temperature_of
+from learner.tensors import pull_to_anchor
+from service.settings import LearnerSettings
+from tests.learner.test_backbone import moved
+from tests.learner.test_preference_model import LIKINGS, comparisons
+from tests.learner.test_sft import Heard
+from tests.learner.tiny_model import EOS, build_tiny_model, ids
+
+SETTINGS = LearnerSettings(rank=8, alpha=16.0, dpo_learning_rate=1e-2, min_fluency=-2.0)
+PROMPTS = [ids(f"<bos> {a} {b} ?") for a in ("one", "two", "three", "four") for b in ("blue", "red", "green", "paris")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"ITERATIONS": 3, "PROMPTS": 16, "CHECKED_PROMPTS": 8}.items():
+        monkeypatch.setattr(preference, name, value)
+    monkeypatch.setattr("learner.methods.rollouts.MAX_NEW_TOKENS", 16)
+    monkeypatch.setattr(preference, "MAX_NEW_TOKENS", 16)
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_policy_learns_to_say_what_is_liked(folder: Path) -> None:
+    backbone, heard = Backbone.load(folder, SETTINGS), Heard()
+    pairs = comparisons(lambda text: float("friend" in text.split()), 120, seed=1)
+    result = preference.train(backbone, pairs, PROMPTS, SETTINGS, heard)
+    assert result.metrics["share_won"] > 0.6
+    assert [step for _, step, _, _ in heard.steps] == list(range(1, result.steps + 1))
+    assert {"loss", "listwise", "dpo", "fluency", "strength", "skipped"} <= set(heard.steps[-1][3])
+    judge = fit_preferences(backbone, pairs)
+    own, base = (roll_out(backbone, judge, PROMPTS, 8, role, 77) for role in ("policy", "base"))
+    assert share_preferred(own.grades, base.grades) > 0.6
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_same_seed_gives_the_same_adapter(folder: Path) -> None:
+    states = []
+    for _ in range(2):
+        backbone = Backbone.load(folder, SETTINGS)
+        preference.train(backbone, comparisons(LIKINGS["asks"], 30, seed=2), PROMPTS[:6], SETTINGS, Heard())
+        states.append(backbone.adapter_state())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+@pytest.mark.usefixtures("quick")
+def test_ties_alone_change_nothing_and_long_pairs_are_counted(folder: Path) -> None:
+    backbone = Backbone.load(folder, SETTINGS)
+    ties = [replace(pair, tie=True) for pair in comparisons(LIKINGS["short"], 5, seed=3)]
+    long = Pair(PROMPTS[0], ids("one " * 80), ids("two", end=True))
+    result = preference.train(backbone, [*ties, long], PROMPTS, SETTINGS, Heard())
+    assert (result.steps, result.pairs, result.too_long) == (0, 5, 1)
+    assert preference.train(backbone, [], [], SETTINGS, Heard()).steps == 0
+    torch.testing.assert_close(
+        backbone.score([(PROMPTS[0], (5, EOS))], "policy"), backbone.score([(PROMPTS[0], (5, EOS))], "base")
+    )
+
+
+def test_an_adapter_that_went_too_far_is_held_back(folder: Path) -> None:
+    strict = LearnerSettings(rank=8, alpha=16.0, min_fluency=-0.3)
+    backbone = moved(Backbone.load(folder, strict), size=0.5)
+    judge = fit_preferences(backbone, comparisons(LIKINGS["short"], 30, seed=4))
+    before = backbone.adapter_state()
+    scale, _ = preference._hold_back(backbone, judge, PROMPTS, strict)
+    assert scale < 1
+    name = next(name for name in before if "lora_B" in name)
+    torch.testing.assert_close(backbone.adapter_state()[name], before[name] * scale)
+
+
+def test_a_sound_adapter_keeps_its_strength(folder: Path) -> None:
+    backbone = Backbone.load(folder, SETTINGS)
+    judge = fit_preferences(backbone, comparisons(LIKINGS["short"], 30, seed=4))
+    scale, measured = preference._hold_back(backbone, judge, PROMPTS, SETTINGS)
+    assert scale == 1
+    assert measured["kl_per_token"] == pytest.approx(0, abs=1e-4)
+
+
+def some_rollouts(**changes: torch.Tensor) -> Rollouts:
+    whole = Rollouts(
+        prompts=((3,),), replies=(((5, EOS), (6, 7, EOS), (EOS,)),), grades=torch.tensor([[2.0, 0.0, 9.0]]),
+        anchor=torch.tensor([[-2.0, -9.0, -1.0]]), policy=torch.tensor([[-1.0, -9.0, -1.0]]),
+        sizes=torch.tensor([[2, 3, 1]]), sound=torch.tensor([[True, True, False]]),
+        agreed=torch.tensor([[1.0, 0.0, 1.0]]),
+    )  # fmt: skip
+    return replace(whole, **changes)
+
+
+def test_utilities_by_hand() -> None:
+    utilities = some_rollouts().utilities(temperature=0.5, strength=0.1, least=-2.0)
+    first = 2.0 / 0.5 + CONSENSUS + 0.1 * (-2.0 + 2 * 2)
+    second = 0.0 + 0.0 + 0.1 * (-9.0 + 2 * 3)
+    torch.testing.assert_close(utilities, torch.tensor([[first, second, second - BROKEN]]))
+
+
+def test_rollouts_figures_by_hand() -> None:
+    assert some_rollouts().fluency == pytest.approx(-12 / 6)
+    assert some_rollouts().kl_per_token == pytest.approx(1 / 6)
+
+
+def test_replies_that_are_all_broken_have_even_odds() -> None:
+    utilities = some_rollouts(sound=torch.zeros(1, 3, dtype=torch.bool)).utilities(1.0, 0.1, -2.0)
+    assert utilities.tolist() == [[-BROKEN] * 3]
+
+
+def test_temperature_spends_the_budget() -> None:
+    grades = torch.randn(50, 8, generator=torch.Generator().manual_seed(1)) * 3
+    log_p = torch.log_softmax(grades / temperature_of(grades, 1.0), -1)
+    kl = (log_p.exp() * (log_p + torch.tensor(8.0).log())).sum(-1).mean()
+    assert kl.item() == pytest.approx(1.0, abs=1e-3)
+    assert temperature_of(grades, 0.0) > 1e3
+
+
+def test_share_preferred_leaves_ties_out() -> None:
+    assert share_preferred(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.5]])) == pytest.approx(2 / 3)
+    assert share_preferred(torch.ones(2, 2), torch.ones(2, 2)) == 0.5
+
+
+def test_the_pull_to_the_anchor_is_least_at_the_anchor_and_sharper_with_sharpening() -> None:
+    generator = torch.Generator().manual_seed(2)
+    anchor = torch.randn(6, 9, generator=generator)
+    here, _ = pull_to_anchor(anchor, anchor, stay=1.0, sharpen=0.0)
+    away, _ = pull_to_anchor(anchor + torch.randn(6, 9, generator=generator), anchor, stay=1.0, sharpen=0.0)
+    assert here.item() == pytest.approx(0, abs=1e-6)
+    assert away > 0.01
+    plain, _ = pull_to_anchor(anchor, anchor, stay=0.0, sharpen=1.0)
+    sharper, _ = pull_to_anchor(anchor * 3, anchor, stay=0.0, sharpen=1.0)
+    assert sharper < plain
+    assert pull_to_anchor(anchor[:0], anchor[:0], 1.0, 1.0)[0].item() == 0
+
+
+def test_a_stop_comes_through(folder: Path) -> None:
+    def stop(phase: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        preference.train(
+            Backbone.load(folder, SETTINGS), comparisons(LIKINGS["short"], 10, 5), PROMPTS[:4], SETTINGS, stop
+        )

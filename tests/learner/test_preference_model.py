@@ -1,0 +1,105 @@
+"""A taste is found from few comparisons, whichever of the things a person can see it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+
+from learner.backbone import Backbone
+from learner.batch import Pair
+from learner.methods.preference_model import PreferenceModel, fit_preferences
+from service.settings import LearnerSettings
+from tests.learner.tiny_model import WORDS, build_tiny_model, ids
+
+PROMPT = ids("<bos> what is it ?")
+Liking = Callable[[str], float]
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    return Backbone.load(build_tiny_model(tmp_path_factory.mktemp("tiny")), LearnerSettings(rank=4))
+
+
+def replies(count: int, seed: int) -> list[str]:
+    rng = Random(seed)
+    return [" ".join(rng.choices(WORDS[6:], k=rng.randint(2, 9))) for _ in range(count)]
+
+
+def comparisons(liking: Liking, count: int, seed: int) -> list[Pair]:
+    texts = replies(2 * count, seed)
+    pairs = []
+    for a, b in zip(texts[::2], texts[1::2], strict=True):
+        better, worse = (a, b) if liking(a) >= liking(b) else (b, a)
+        pairs.append(Pair(PROMPT, ids(better, end=True), ids(worse, end=True), tie=liking(a) == liking(b)))
+    return pairs
+
+
+LIKINGS: dict[str, Liking] = {
+    "short": lambda text: -len(text.split()),
+    "asks": lambda text: float(text.endswith("?")),
+    "one word": lambda text: float("friend" in text.split()),
+    "some words": lambda text: -float(sum(word in text.split() for word in ("perhaps", "maybe"))),
+    "no exclamation marks": lambda text: -text.count("!"),
+}
+
+
+@pytest.mark.parametrize("name", LIKINGS)
+def test_a_taste_carries_over_to_new_replies(backbone: Backbone, name: str) -> None:
+    judge = fit_preferences(backbone, comparisons(LIKINGS[name], 150, seed=1))
+    accuracy = judge.accuracy(comparisons(LIKINGS[name], 300, seed=2))
+    assert accuracy is not None
+    assert accuracy > 0.85
+    assert judge.fit.log_score > -0.69
+
+
+def test_leave_one_out_foretells_the_accuracy_on_new_pairs(backbone: Backbone) -> None:
+    judge = fit_preferences(backbone, comparisons(LIKINGS["short"], 100, seed=3))
+    held_out = judge.accuracy(comparisons(LIKINGS["short"], 300, seed=4))
+    assert held_out is not None
+    assert judge.fit.accuracy == pytest.approx(held_out, abs=0.1)
+
+
+def test_coin_flips_teach_next_to_nothing(backbone: Backbone) -> None:
+    rng = Random(5)
+    pairs = comparisons(lambda text: rng.random(), 120, seed=5)
+    judge = fit_preferences(backbone, pairs)
+    assert judge.fit.accuracy < 0.65
+    spread = judge.score([(PROMPT, ids(text, end=True)) for text in replies(100, 6)]).std()
+    assert spread < 1.0
+
+
+def test_ties_alone_teach_nothing(backbone: Backbone) -> None:
+    pairs = [Pair(p.prompt_token_ids, p.chosen, p.rejected, tie=True) for p in comparisons(LIKINGS["short"], 40, 7)]
+    judge = fit_preferences(backbone, pairs)
+    scores = judge.score([(PROMPT, ids(text, end=True)) for text in replies(50, 8)])
+    assert scores.abs().max() < 1e-6
+    assert judge.fit.decided == 0
+
+
+def test_the_order_of_a_tie_does_not_matter(backbone: Backbone) -> None:
+    pairs = comparisons(LIKINGS["asks"], 60, seed=9)
+    turned = [
+        Pair(p.prompt_token_ids, p.rejected, p.chosen, tie=True) if p.tie else p for p in pairs
+    ]  # fmt: skip
+    examples = [(PROMPT, ids(text, end=True)) for text in replies(20, 10)]
+    first, second = fit_preferences(backbone, pairs), fit_preferences(backbone, turned)
+    torch.testing.assert_close(first.score(examples), second.score(examples), atol=1e-2, rtol=1e-2)
+
+
+def test_one_comparison_is_enough_to_fit_and_none_to_score(backbone: Backbone) -> None:
+    judge: PreferenceModel = fit_preferences(backbone, comparisons(LIKINGS["short"], 1, seed=11))
+    assert judge.score([]).shape == (0,)
+    assert judge.accuracy([]) is None
+    assert torch.isfinite(judge.score([(PROMPT, ids("yes", end=True)), (PROMPT, ids("", end=True))])).all()
+
+
+def test_the_fit_is_the_same_each_time(backbone: Backbone, tmp_path: Path) -> None:
+    pairs = comparisons(LIKINGS["short"], 40, seed=12)
+    examples = [(PROMPT, ids(text, end=True)) for text in replies(20, 13)]
+    assert torch.equal(
+        fit_preferences(backbone, pairs).score(examples), fit_preferences(backbone, pairs).score(examples)
+    )

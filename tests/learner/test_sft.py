@@ -1,0 +1,115 @@
+"""Corrections are learned, and little else moves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+from learner.backbone import Backbone
+from learner.batch import Demonstration
+from learner.methods import sft
+from learner.methods.optimizer import MOST_BAD_STEPS, Stepper, within_length
+from learner.sampling import sample
+from service.errors import TrainingFailed
+from service.settings import LearnerSettings
+from tests.learner.tiny_model import build_tiny_model, ids
+
+SETTINGS = LearnerSettings(rank=8, alpha=16.0, sft_learning_rate=1e-2, sft_epochs=60)
+QUESTION = ids("<bos> what is the capital of france ?")
+CORRECTION = Demonstration(QUESTION, ids("it is paris .", end=True))
+OTHERS = [ids(f"<bos> {word} ?") for word in ("one", "two", "three", "four", "blue", "red", "green", "yes", "no")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+class Heard:
+    """What a training said of its progress."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[str, int, int, dict[str, float]]] = []
+
+    def __call__(self, phase: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
+        self.steps.append((phase, step, steps, dict(metrics)))
+
+
+def test_a_correction_is_said_afterwards_and_training_stops_there(folder: Path) -> None:
+    backbone, heard = Backbone.load(folder, SETTINGS), Heard()
+    result = sft.train(backbone, [CORRECTION], OTHERS, SETTINGS, heard)
+    assert result.learned == result.demonstrations == 1
+    ((reply,),) = sample(backbone, [QUESTION], temperature=0, max_new_tokens=8)
+    assert reply.token_ids == CORRECTION.reply_token_ids  # its end included
+    assert 0 < result.steps < heard.steps[0][2]
+    assert [step for _, step, _, _ in heard.steps] == list(range(1, result.steps + 1))
+    assert {"loss", "nll", "retention_kl", "learning_rate"} <= set(heard.steps[0][3])
+
+
+def test_retention_keeps_other_replies(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def moved_others(weight: float) -> float:
+        monkeypatch.setattr(sft, "RETENTION_WEIGHT", weight)
+        backbone = Backbone.load(folder, SETTINGS)
+        examples = [(p, r.token_ids) for p, (r,) in zip(OTHERS, sample(backbone, OTHERS, seed=9), strict=True)]
+        before = backbone.score(examples, "policy")
+        sft.train(backbone, [CORRECTION], OTHERS, SETTINGS, Heard())
+        return float((backbone.score(examples, "policy") - before).abs().mean())
+
+    assert moved_others(3.0) < moved_others(0.0)
+
+
+def test_what_is_known_already_needs_no_step(folder: Path) -> None:
+    backbone = Backbone.load(folder, SETTINGS)
+    sft.train(backbone, [CORRECTION], OTHERS, SETTINGS, Heard())
+    assert sft.train(backbone, [CORRECTION], OTHERS, SETTINGS, Heard()).steps == 0
+
+
+def test_the_same_seed_gives_the_same_adapter(folder: Path) -> None:
+    states = []
+    for _ in range(2):
+        backbone = Backbone.load(folder, SETTINGS)
+        sft.train(backbone, [CORRECTION], OTHERS, SETTINGS, Heard())
+        states.append(backbone.adapter_state())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_no_corrections_and_too_long_ones_are_counted_not_trained(folder: Path) -> None:
+    backbone = Backbone.load(folder, SETTINGS)
+    assert sft.train(backbone, [], OTHERS, SETTINGS, Heard()).steps == 0
+    long = Demonstration(QUESTION, ids("one " * 100, end=True))
+    result = sft.train(backbone, [long], OTHERS, SETTINGS, Heard())
+    assert (result.steps, result.too_long, result.demonstrations) == (0, 1, 0)
+    assert within_length([long, CORRECTION], 64) == ([CORRECTION], 1)
+
+
+def test_a_stop_comes_through(folder: Path) -> None:
+    def stop(phase: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sft.train(Backbone.load(folder, SETTINGS), [CORRECTION], OTHERS, SETTINGS, stop)
+
+
+def test_a_step_without_a_finite_loss_changes_nothing_and_several_end_the_run() -> None:
+    weight = torch.nn.Parameter(torch.ones(2))
+    stepper = Stepper([weight], 0.1)
+    stepper.step((weight * torch.tensor([float("nan"), 1.0])).sum())
+    stepper.step((weight * torch.tensor([float("inf"), 1.0])).sum())
+    assert weight.tolist() == [1.0, 1.0]
+    assert stepper.skipped == 2
+    stepper.step(weight.sum())
+    assert (weight < 1).all()
+    with pytest.raises(TrainingFailed, match="no finite value"):
+        for _ in range(MOST_BAD_STEPS):
+            stepper.step(weight.sum() * float("nan"))
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_too() -> None:
+    weight = torch.nn.Parameter(torch.zeros(1))
+    stepper = Stepper([weight], 0.1)
+    metrics = stepper.step(weight.sqrt().sum())  # value 0, slope infinite
+    assert weight.tolist() == [0.0]
+    assert metrics["skipped"] == 1
