@@ -21,19 +21,18 @@ from service import error_handlers
 from service.adapters.fingerprint import base_fingerprint, model_folder
 from service.adapters.registry import Registry
 from service.adapters.rollout import Rollout
-from service.auth import Identities, Sessions, is_loopback, load_secret
+from service.auth import Identities, Sessions, load_secret, refuse_strangers
 from service.body_limit import BodyLimit
 from service.chat.completion import Chat
 from service.door import Door
 from service.engine import Engine
-from service.errors import BadInput, SettingsError
+from service.errors import BadInput
 from service.gate import Gate
 from service.metrics import Metrics, RequestTimer
 from service.pages import Pages
 from service.parts import Parts
 from service.routes import adapters, chat, exchanges, feedback, models, runs, sessions, status
 from service.settings import Settings
-from service.store.queries import keys
 from service.store.session import Store
 from service.transactions import Transactions
 
@@ -48,7 +47,7 @@ def create_app(
 
     Raises SettingsError when it would listen beyond loopback without a single key.
     """
-    refuse_to_serve_strangers(settings, store)
+    refuse_strangers(settings.server.host, store)
     parts = _wire(settings, store, engine_url, engine_transport)
     app = FastAPI(title="Hone", lifespan=_lifespan, middleware=_middleware(settings, parts))
     app.state.parts = parts
@@ -69,17 +68,6 @@ def api_description() -> FastAPI:
 def _add_routes(app: FastAPI) -> None:
     for module in ROUTERS:
         app.include_router(module.router)
-
-
-def refuse_to_serve_strangers(settings: Settings, store: Store) -> None:
-    if is_loopback(settings.server.host):
-        return
-    with store.read() as tx:
-        if all(key.revoked_at is not None for key in keys.list_keys(tx)):
-            raise SettingsError(
-                f"Hone doesn't listen on {settings.server.host} without keys.",
-                "Make one with `hone keys create --role operator --name YOU`, or listen on 127.0.0.1.",
-            )
 
 
 def _wire(settings: Settings, store: Store, engine_url: str, transport: httpx2.AsyncBaseTransport | None) -> Parts:

@@ -29,6 +29,7 @@ from starlette.requests import cookie_parser
 
 from service.errors import BadInput, Forbidden, SettingsError, Unauthorized
 from service.store.queries import keys
+from service.store.session import Store
 from service.transactions import Transactions
 
 Role = Literal["user", "operator"]
@@ -165,6 +166,18 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def refuse_strangers(host: str, store: Store) -> None:
+    """Raises SettingsError when a service on `host` could be reached from other machines and has no key in force."""
+    if is_loopback(host):
+        return
+    with store.read() as tx:
+        if all(key.revoked_at is not None for key in keys.list_keys(tx)):
+            raise SettingsError(
+                f"Hone doesn't listen on {host} without keys.",
+                "Make one with `hone keys create --role operator --name YOU`, or listen on 127.0.0.1.",
+            )
 
 
 def load_secret(home: Path) -> bytes:

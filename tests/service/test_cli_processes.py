@@ -183,6 +183,15 @@ def test_a_restart_ends_in_the_same_state_and_prints_no_second_link(tmp_path: Pa
         assert not any(child.is_running() for child in children)
 
 
+def test_it_refuses_to_listen_beyond_this_machine_without_keys(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "service.cli", "up", "--home", str(tmp_path / "home"), "--port", "0"]
+    done = subprocess.run(
+        [*command, "--host", "0.0.0.0"], capture_output=True, text=True, env=os.environ | QUIET, timeout=START_SECONDS
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "without keys" in done.stderr and "hone keys create" in done.stderr
+
+
 def test_an_engine_that_cannot_start_ends_everything_with_its_last_words(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "service.cli", "up", "--home", str(tmp_path / "home"), "--port", "0"]
     done = subprocess.run(
