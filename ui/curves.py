@@ -16,7 +16,7 @@ OTHER_LINE = "#8a7fb5"
 INK = "#8b877e"  # reads on light and on dark
 GRID = "rgba(139, 135, 126, 0.22)"
 NO_METRIC = {"step", "steps", "phase", "epoch", "time", "at", "seconds", "elapsed", "tokens", "examples", "batch"}
-FIRST = ("loss", "share_won", "accuracy", "reward_accuracy", "margin", "reward_margin", "kl", "kl_per_token", "fluency")
+FIRST = ("loss", "reward_accuracy", "reward_margin", "kl", "fluency", "worst_correction", "retention_kl", "accuracy")
 
 
 def curves(metrics: Sequence[dict[str, Any]], title: str) -> go.Figure | None:

@@ -139,9 +139,9 @@ def test_a_rejected_adapter_has_no_levers_left(fake: FakeService, board: Page) -
 
 
 def test_what_the_service_refuses_is_said(fake: FakeService, board: Page) -> None:
-    live(board, "v1")
-    del fake.adapters["v2"]
-    pull(board, "[data-adapter=v2]", "promote", "Now.")
+    board.locator("[data-adapter=v2] [data-lever=promote]").click()
+    del fake.adapters["v2"]  # while the person thinks
+    board.locator(".hone-dialog button[type=submit]").click()
     expect(board.locator(".hone-toast.error")).to_contain_text("There is no adapter v2.")
 
 

@@ -206,7 +206,7 @@ function redraw(forced) {
     return node;
   });
   if (!nodes.length) { drawn.clear(); nodes.push(drawn.welcome ||= welcome()); }
-  place(nodes);
+  place(thread, nodes);
   root.classList.toggle("empty", !talk.turns.length);
   composer.classList.toggle("busy", talk.busy);
   sendButton.disabled = !input.value.trim();
@@ -217,12 +217,6 @@ function redraw(forced) {
     notices = talk.notice.serial;
     if (talk.notice.text) toast(talk.notice.text, talk.notice.tone);
   }
-}
-
-/** Make `nodes` the thread's children, touching only those that changed. */
-function place(nodes) {
-  nodes.forEach((node, i) => { if (thread.children[i] !== node) thread.insertBefore(node, thread.children[i] || null); });
-  while (thread.children.length > nodes.length) thread.lastChild.remove();
 }
 
 function focused() {

@@ -66,6 +66,12 @@ function ago(iso) {
       return new Intl.RelativeTimeFormat("en", { numeric: "always" }).format(-Math.max(1, Math.round(seconds / size)), unit);
 }
 
+/** Make `nodes` the children of `parent`, touching only those that changed: a click or a focus under way survives. */
+function place(parent, nodes) {
+  nodes.forEach((node, i) => { if (parent.children[i] !== node) parent.insertBefore(node, parent.children[i] || null); });
+  while (parent.children.length > nodes.length) parent.lastChild.remove();
+}
+
 /** Show a sentence for a moment, at the foot of the page; screen readers hear it. */
 function toast(text, tone) {
   let stack = document.querySelector(".hone-toasts");

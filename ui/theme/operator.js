@@ -13,9 +13,22 @@ const TRIGGERS = { command: "learn now", time: "by schedule", count: "enough fee
 function tag(state) { return h(`span.hone-tag.${TONE[state] || "quiet"}`, {}, WORDS[state] || state); }
 function version(name) { return h(`span.hone-badge.${name === "base" ? "base" : "tuned"}`, {}, name); }
 function when(iso) { return iso ? h("time", { datetime: iso, title: new Date(iso).toLocaleString() }, ago(iso)) : null; }
+function shortly(id) { return id.length > 12 ? `run …${id.slice(-6)}` : id; }
 function seconds(from, to) {
   const total = Math.max(0, Math.round(((to ? new Date(to) : new Date()) - new Date(from)) / 1000));
   return total < 60 ? `${total} s` : `${Math.floor(total / 60)} min ${total % 60} s`;
+}
+
+const kept = new Map(); // piece of the page → {shape, node}
+
+/** The node that `draw` made for the same `data` before, or a new one: what did not change is not touched. */
+function keep(key, data, draw) {
+  const shape = JSON.stringify(data);
+  const known = kept.get(key);
+  if (known && known.shape === shape) return known.node;
+  const node = draw();
+  kept.set(key, { shape, node });
+  return node;
 }
 
 // ---- asking before a lever is pulled --------------------------------------------------------------------------------
@@ -54,7 +67,7 @@ function servingCard(board) {
     h("p.hone-why", {}, board.why),
     canary ? h("div.hone-canary", {}, h("div.hone-row", {}, tag("canary"), version(canary), h("span", {}, `answers ${Math.round(canary_share * 100)} % of conversations`), h("span.hone-fill"),
       h("button.hone-link", { type: "button", onclick: () => tell("end_canary") }, "End it")), meter(canary_share, "warm")) : null,
-    h("div.hone-row.hone-foot-row", {}, previous ? h("span.hone-quiet", {}, "Before: ", version(previous)) : null, h("span.hone-fill"),
+    h("div.hone-row.hone-foot-row", {}, previous && previous !== live ? h("span.hone-quiet", {}, "Before: ", version(previous)) : null, h("span.hone-fill"),
       live !== "base" ? h("button.hone-plain", { type: "button", onclick: back, "data-lever": "rollback" }, "Roll back…") : null));
 }
 
@@ -72,12 +85,15 @@ const method = h("select", { "aria-label": "Method" }, [["auto", "SFT and DPO, a
 const promotion = h("select", { "aria-label": "Afterwards" }, [["", "Promote as the settings say"], ["yes", "Promote if every gate passes"], ["no", "Keep as a candidate"]].map(([value, text]) => h("option", { value }, text)));
 const options = h("details.hone-options", {}, h("summary", {}, "Options"), h("div.hone-row", {}, method, promotion));
 
-function learnBar(board) {
-  const learn = () => tell("learn", { method: method.value, promote: promotion.value === "" ? null : promotion.value === "yes" });
-  const waiting = board.waiting;
-  return h("div.hone-row.hone-learn", {}, h("h2", {}, "Runs"), h("span.hone-quiet", {}, waiting ? `${waiting} new since the last one` : "no new feedback"), h("span.hone-fill"), options,
-    h("button.hone-main", { type: "button", onclick: learn, "data-lever": "learn" }, "Learn now"));
-}
+const learn = () => tell("learn", { method: method.value, promote: promotion.value === "" ? null : promotion.value === "yes" });
+const waiting = h("span.hone-quiet");
+const learnBar = h("div.hone-row.hone-learn", {}, h("h2", {}, "Runs"), waiting, h("span.hone-fill"), options,
+  h("button.hone-main", { type: "button", onclick: learn, "data-lever": "learn" }, "Learn now"));
+const runList = h("ul.hone-runs");
+const adapterList = h("ul.hone-adapters");
+const header = h("header.hone-header", {}, h("div.hone-row", {}, brand("../"), h("span.hone-tag.quiet", {}, "operator")), h("nav", {}, h("a.hone-navlink", { href: "../" }, "Chat")));
+const grid = h("div.hone-grid");
+const section = h("h2.hone-section", {}, "Adapters");
 
 function meter(share, tone) {
   const bar = h("i", {});
@@ -96,7 +112,7 @@ function runRow(run, shown) {
   const active = run.state === "running" || run.state === "queued";
   const choose = () => tell("choose_run", { run: run.id });
   return h(`li.hone-run${shown ? ".shown" : ""}`, { "data-run": run.id, "data-state": run.state },
-    h("div.hone-row", {}, tag(run.state), h("button.hone-link.hone-runname", { type: "button", onclick: choose, title: "Show its curves" }, run.id),
+    h("div.hone-row", {}, tag(run.state), h("button.hone-link.hone-runname", { type: "button", onclick: choose, title: `Show the curves of ${run.id}` }, shortly(run.id)),
       run.parent || run.adapter ? h("span.hone-quiet.hone-arrow", {}, run.parent ? version(run.parent) : null, run.adapter ? [" → ", version(run.adapter)] : null) : null,
       h("span.hone-fill"), h("span.hone-quiet", {}, [run.method === "auto" ? null : run.method, TRIGGERS[run.trigger] || run.trigger, run.attempt > 1 ? `attempt ${run.attempt}` : null,
         run.started_at ? seconds(run.started_at, run.finished_at) : null].filter(Boolean).join(" · ")), when(run.finished_at || run.created_at)),
@@ -105,18 +121,26 @@ function runRow(run, shown) {
     active ? h("div.hone-row", {}, h("span.hone-fill"), h("button.hone-link", { type: "button", onclick: () => tell("cancel_run", { run: run.id }) }, "Cancel")) : null);
 }
 
-function drawTop(board) {
-  const header = h("header.hone-header", {}, h("div.hone-row", {}, brand("../"), h("span.hone-tag.quiet", {}, "operator")), h("nav", {}, h("a.hone-navlink", { href: "../" }, "Chat")));
+function refusal(board) {
   const again = h("button.hone-plain", { type: "button", onclick: () => tell("look_again") }, "Look again");
-  if (board.refused) return [header, h("div.hone-refused", { role: "alert" }, h("h1", {}, "Operators only"), h("p", {}, board.refused),
-    h("p.hone-quiet", {}, "The operator link is printed in the terminal when Hone starts for the first time. Chatting needs none of this."), h("a.hone-navlink", { href: "../" }, "Go to the chat"))];
-  if (board.away) return [header, h("div.hone-refused", { role: "alert" }, h("h1", {}, "The service is away"), h("p", {}, board.away), h("p.hone-quiet", {}, "This page looks again by itself."), again)];
-  return [header, h("div.hone-grid", {}, servingCard(board), feedbackCard(board))];
+  if (board.refused) return h("div.hone-refused", { role: "alert" }, h("h1", {}, "Operators only"), h("p", {}, board.refused),
+    h("p.hone-quiet", {}, "The operator link is printed in the terminal when Hone starts for the first time. Chatting needs none of this."), h("a.hone-navlink", { href: "../" }, "Go to the chat"));
+  return h("div.hone-refused", { role: "alert" }, h("h1", {}, "The service is away"), h("p", {}, board.away), h("p.hone-quiet", {}, "This page looks again by itself."), again);
+}
+
+function drawTop(board) {
+  if (board.refused || board.away) return [header, keep("refusal", [board.refused, board.away], () => refusal(board))];
+  const { serving, why, since, stats } = board;
+  place(grid, [keep("serving", [serving, why, since], () => servingCard(board)), keep("feedback", stats, () => feedbackCard(board))]);
+  return [header, grid];
 }
 
 function drawRuns(board) {
   if (board.hidden) return [];
-  return [learnBar(board), h("ul.hone-runs", {}, board.runs.length ? board.runs.map((run) => runRow(run, run.id === board.run)) : h("li.hone-empty", {}, "No run yet. Give some feedback in the chat, then press “Learn now”."))];
+  waiting.textContent = board.waiting ? `${board.waiting} new since the last one` : "no new feedback";
+  const none = () => h("li.hone-empty", {}, "No run yet. Give some feedback in the chat, then press “Learn now”.");
+  place(runList, board.runs.length ? board.runs.map((run) => keep(run.id, [run, run.id === board.run], () => runRow(run, run.id === board.run))) : [keep("none", 0, none)]);
+  return [learnBar, runList];
 }
 
 // ---- adapters ----------------------------------------------------------------------------------------------------------
@@ -167,10 +191,16 @@ function chronicle(adapter) {
   return h("ol.hone-history", {}, adapter.history.map((event) => h("li", {}, h("b", {}, event.action), ` by ${event.actor} `, when(event.at), event.reason ? h("p", {}, event.reason) : null)));
 }
 
+function baseRow(live) {
+  return h("li.hone-adapter", { class: `hone-adapter${live ? " live" : ""}` }, h("div.hone-open", {}, h("span.hone-name.small", {}, "base"), live ? tag("live") : null),
+    h("p.hone-lineage", {}, "the frozen model that every adapter starts from"));
+}
+
 function drawAdapters(board) {
   if (board.hidden) return [];
-  return [h("h2.hone-section", {}, "Adapters"), h("ul.hone-adapters", {}, board.adapters.map((adapter) => adapterRow(adapter, board.live)),
-    h("li.hone-adapter.base", {}, h("div.hone-open", {}, h("span.hone-name.small", {}, "base"), board.live === "base" ? tag("live") : null), h("p.hone-lineage", {}, "the frozen model that every adapter starts from")))];
+  const rows = board.adapters.map((adapter) => keep(adapter.name, [adapter, board.live], () => adapterRow(adapter, board.live)));
+  place(adapterList, [...rows, keep("base", board.live === "base", () => baseRow(board.live === "base"))]);
+  return [section, adapterList];
 }
 
 // ---- keeping the page in step -----------------------------------------------------------------------------------------
@@ -180,14 +210,11 @@ let notices = 0;
 function redraw() {
   const board = props.value || {};
   if (!Object.keys(board).length) return;
-  const active = root.contains(document.activeElement) ? document.activeElement.dataset : null;
-  const scrolled = root.querySelector(".hone-runs")?.scrollTop || 0;
-  root.replaceChildren(...{ top: drawTop, runs: drawRuns, adapters: drawAdapters }[props.part](board).flat());
-  root.querySelector(".hone-runs")?.scrollTo({ top: scrolled });
-  if (active?.lever) root.querySelector(`[data-lever="${active.lever}"]`)?.focus({ preventScroll: true });
+  place(root, { top: drawTop, runs: drawRuns, adapters: drawAdapters }[props.part](board));
   if (board.notice && board.notice.serial > notices) toast(board.notice.text, board.notice.tone);
   notices = Math.max(notices, board.notice?.serial || 0);
 }
 
+setInterval(() => root.querySelectorAll("time").forEach((time) => { time.textContent = ago(time.dateTime); }), 15000);
 watch("value", redraw);
 redraw();

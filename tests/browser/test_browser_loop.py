@@ -1,0 +1,99 @@
+"""What a newcomer does, in a browser, against a real `hone up`: chat, teach, learn now, watch, and see the change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from learner.pretrain.questions import Prompt, is_right, untaught_facts
+from learner.simulate.people import right_reply
+from tests.browser.conftest import OpenPage
+from tests.browser.test_browser_chat import answered, say
+from tests.browser.test_browser_operator import live, pull
+from tests.loop.town import Town, town
+
+pytestmark = [pytest.mark.browser, pytest.mark.loop, pytest.mark.timeout(900)]
+A_RUN = 300_000  # milliseconds
+TRIES = 5  # a chat is sampled, so that even a model that knows may once say something else
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Town]:
+    with town(HONE_SERVER__PAGES="true") as running:
+        yield running
+
+
+def wrong_fact(place: Town) -> Prompt:
+    return next(fact for fact in untaught_facts(seed=11) if not is_right(fact, place.says(fact.text, user="probe")))
+
+
+def correct(page: Page, text: str) -> None:
+    turn = page.locator(".hone-turn").last
+    turn.get_by_role("button", name="How it should have been").first.click()
+    turn.get_by_role("textbox", name="How it should have been").fill(text)
+    turn.get_by_role("button", name="Save correction").click()
+    expect(turn.locator(".hone-tag").filter(has_text="your version")).to_be_visible()
+
+
+def knows(page: Page, fact: Prompt, adapter: str) -> bool:
+    """Whether a new conversation answers `fact` rightly; whatever it says, `adapter` says it."""
+    page.get_by_role("button", name="New chat").click()
+    say(page, fact.text)
+    answered(page)
+    expect(page.locator(".hone-badge")).to_have_text(adapter)
+    return is_right(fact, page.locator(".hone-text").inner_text())
+
+
+def test_a_newcomer_teaches_the_model_something(place: Town, open_page: OpenPage) -> None:
+    fact = wrong_fact(place)
+    chat = open_page(place.house.url)
+    say(chat, fact.text)
+    answered(chat)
+    expect(chat.locator(".hone-badge")).to_have_text("base")
+    correct(chat, right_reply(fact))
+    chat.locator(".hone-switch").click()
+    say(chat, "Hello!")
+    chat.get_by_role("group", name="Which answer is better?").get_by_role("button", name="A", exact=True).click()
+    answered(chat, turns=2)
+    chat.locator(".hone-turn").last.get_by_role("button", name="Good reply").first.click()
+    chat.locator(".hone-switch").click()
+
+    board = open_page(f"{place.house.url}/operator?key={place.house.operator_key}")
+    live(board, "base")
+    expect(board.locator(".hone-learn")).to_contain_text("3 new since the last one")
+    board.get_by_role("button", name="Learn now").click()
+    run = board.locator(".hone-run").first
+    expect(run.locator(".hone-progress")).to_be_visible()
+    expect(board.locator("#curves .js-plotly-plot")).to_contain_text("loss", timeout=A_RUN)
+    expect(run).to_have_attribute("data-state", "succeeded", timeout=A_RUN)
+    live(board, "v1")
+    expect(board.locator("[data-adapter=v1]")).to_have_attribute("data-state", "live")
+    board.locator("[data-adapter=v1] .hone-open").click()
+    expect(board.locator(".hone-gates .passed").first).to_be_visible()
+    expect(board.locator(".hone-figures")).to_contain_text("Fluency")
+
+    assert any(knows(chat, fact, "v1") for _ in range(TRIES))
+    chat.get_by_role("button", name="Your feedback").click()
+    corrected = chat.locator(".hone-entry").filter(has_text=right_reply(fact))
+    expect(corrected).to_contain_text("learned in v1")
+    chat.get_by_role("dialog", name="Your feedback").get_by_role("button", name="Close").click()
+
+    pull(board, ".hone-live", "rollback", "To see the difference.")
+    live(board, "base")
+    knows(chat, fact, "base")
+    pull(board, "[data-adapter=v1]", "promote", "It was better.")
+    live(board, "v1")
+    expect(board.locator(".hone-why")).to_contain_text("It was better.")
+    knows(chat, fact, "v1")
+
+
+def test_a_visitor_gets_neither_the_operators_page_nor_its_events(place: Town, open_page: OpenPage) -> None:
+    chat = open_page(place.house.url)
+    for path in ("/operator", "/operator/", "/operator/config"):
+        answer = chat.request.get(place.house.url + path)
+        assert answer.status == 403 and "Learn now" not in answer.text()
+    event = {"data": [None], "fn_index": 0, "session_hash": "made-up"}
+    assert chat.request.post(f"{place.house.url}/operator/gradio_api/queue/join", data=event).status == 403
+    assert chat.request.post(f"{place.house.url}/v1/runs", data={}).status == 403
