@@ -171,7 +171,7 @@ def test_a_home_that_can_not_be_written_is_an_error_of_the_disk(sqlite_store: St
         Registry(sqlite_store, tmp_path / "adapters").recover()
 
 
-_STEPS = ("adapters/registry.py", "adapters/files.py", "queries/adapters.py", "store/session.py")
+_STEPS = ("adapters/registry.py", "adapters/files.py", "queries/adapters.py", "store/session.py", "/shutil.py")
 
 
 class _Steps:

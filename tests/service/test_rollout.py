@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -413,6 +413,34 @@ def test_requests_under_way_finish_on_the_adapter_they_began_with(house: House) 
                 assert first in house.engine.held
         await house.rollout.reconcile()
         assert first not in house.engine.held
+
+    asyncio.run(body())
+
+
+def test_who_takes_hold_while_others_are_being_unloaded_keeps_it(house: House) -> None:
+    house.engine.max_loras = 5
+    house.start_service(keep_loaded=4)
+    made = [house.go_live() for _ in range(5)]
+    house.start_service(keep_loaded=1)
+    whole, held = house.engine.unload_adapter, AsyncExitStack()
+
+    async def unload_adapter(name: str) -> None:
+        """In the moment that the first one goes, somebody begins to use all the others."""
+        nobody_went_yet = len(house.engine.held) == len(made)
+        for other in house.rollout.loaded if nobody_went_yet else ():
+            await held.enter_async_context(house.rollout.using(other))
+        await whole(name)
+
+    async def body() -> None:
+        for name in made:
+            async with house.rollout.using(name):  # loaded and proven, as far as the rollout knows
+                pass
+        house.engine.unload_adapter = unload_adapter  # type: ignore[method-assign]
+        await house.rollout.reconcile()
+        assert len(house.engine.held) == 4
+        await held.aclose()
+        await house.rollout.reconcile()
+        assert house.engine.held.keys() == {made[-1], made[-2]}
 
     asyncio.run(body())
 
