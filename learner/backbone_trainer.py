@@ -27,7 +27,7 @@ from learner.methods.optimizer import within_length
 from learner.methods.preference_model import PreferenceModel, fit_preferences
 from learner.pretrain.dialogue import is_held_out
 from learner.pretrain.questions import draw_prompts
-from learner.trainer import PROBE_TOKENS, PROBES, Stage
+from learner.trainer import PROBE_TOKENS, PROBES, Stage, stages_of
 from service.errors import TrainingFailed
 from service.settings import Settings
 
@@ -123,8 +123,11 @@ class BackboneTrainer:
         return [_asked(tokenizer, text) for text in texts]
 
     def _fitted_judge(self, train: Snapshot) -> PreferenceModel | None:
+        """What people like, as far as their judgements tell; corrections alone say nothing of it."""
+        if "dpo" not in stages_of("auto", train):
+            return None
         pairs, _ = within_length(train.pairs, self._backbone.max_length)
-        return fit_preferences(self._backbone, pairs) if any(not pair.tie for pair in pairs) else None
+        return fit_preferences(self._backbone, pairs)
 
     def _probe(self, prompt: TokenIds, reply: TokenIds) -> dict[str, Any]:
         batch = collate([(prompt, reply)], self._backbone.pad_id)

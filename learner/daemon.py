@@ -144,8 +144,8 @@ class Learner:
             return
         with self._store.begin() as tx:
             held = runs.heartbeat(tx, training.lease.run_id, training.lease.fence, self._settings.lease_seconds)
-        if not held:
-            self._abandon("Its lease is gone.")
+        if not held and not training_is_ours(self._store, training):
+            self._abandon("It was cancelled, or another learner took it over.")
 
     def stop(self) -> None:
         """Stop the training and give its run back, to be gone on with at the next start."""

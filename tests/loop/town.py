@@ -24,7 +24,8 @@ SETTINGS = {
     "HONE_ROLLOUT__RECONCILE_SECONDS": "0.2",
     "OMP_NUM_THREADS": "1",
 }
-SECONDS = 240.0
+SECONDS = float(os.environ.get("HONE_LOOP_SECONDS", "240"))
+"""How long a thing may take, on the slowest machine that runs the tests."""
 OVER = ("succeeded", "rejected", "nothing_to_learn", "failed", "cancelled")
 
 
@@ -118,7 +119,13 @@ class Town:
         return found
 
     def until_live(self, adapter: str) -> None:
-        wait_until(lambda: self.get("/v1/serving")["live"] == adapter, f"{adapter} going live")
+        def live() -> bool:
+            serving = self.get("/v1/serving")
+            if serving["live"] != adapter and serving["requested"] != adapter:
+                raise AssertionError(f"{adapter} was given up: {self.get(f'/v1/adapters/{adapter}')['reason']}")
+            return bool(serving["live"] == adapter)
+
+        wait_until(live, f"{adapter} going live")
 
     def process(self, who: str) -> psutil.Process:
         """The engine, the service, the learner, or the training child."""
