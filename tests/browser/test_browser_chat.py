@@ -227,6 +227,16 @@ def test_two_browsers_are_two_people(fake: FakeService, chat: Page, open_page: O
     assert chat.evaluate("Object.keys(localStorage).concat(Object.keys(sessionStorage))") == []
 
 
+def test_the_composer_and_the_header_stay_in_sight_of_a_long_conversation(fake: FakeService, chat: Page) -> None:
+    fake.replies = ("A line.\n\n" * 80,)
+    say(chat, "Hello")
+    answered(chat)
+    for place in ("0", "document.documentElement.scrollHeight / 2"):
+        chat.evaluate(f"window.scrollTo(0, {place})")
+        for part in (".hone-composer", ".hone-header"):
+            expect(chat.locator(part)).to_be_in_viewport(ratio=0.99)
+
+
 def test_what_a_model_writes_can_not_become_part_of_the_page(fake: FakeService, chat: Page) -> None:
     evil = "<img src=x onerror=alert(1)> [x](javascript:alert(1)) <script>alert(1)</script>"
     fake.replies = (evil,)

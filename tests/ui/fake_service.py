@@ -180,8 +180,8 @@ async def _stream(fake: FakeService, caller: str, exchange_id: str, body: dict[s
                 return
             if fake.broken == "truncated" and at == 3:
                 return
-            while fake.hold_at == at:
-                await asyncio.sleep(0.01)  # noqa: ASYNC110  # the test that lets go lives in another thread
+            while fake.hold_at == at:  # noqa: ASYNC110  # the test that lets go lives in another thread
+                await asyncio.sleep(0.01)
             for index, text in enumerate(texts):
                 if at < len(text):
                     yield event(index, {"content": text[at]})
