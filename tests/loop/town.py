@@ -17,7 +17,7 @@ from learner.simulate.house import House, own_house
 
 SETTINGS = {
     "HONE_SERVER__PAGES": "false",
-    "HONE_LEARNER__LEASE_SECONDS": "3",
+    "HONE_LEARNER__LEASE_SECONDS": "8",
     "HONE_LEARNER__TICK_SECONDS": "0.2",
     "HONE_LEARNER__NICENESS": "0",
     "HONE_ENGINE__THREADS": "1",
@@ -158,7 +158,7 @@ class Town:
 
     def check_nothing_is_half_published(self) -> None:
         """Folders, rows and runs agree: every adapter is complete, and no run made two."""
-        rows = self.get("/v1/adapters")["data"]
+        rows = self.get("/v1/adapters")
         assert "publishing" not in {row["state"] for row in rows}
         folder = self.home / "adapters"
         folders = {path.name for path in folder.iterdir() if path.is_dir()} if folder.exists() else set()
