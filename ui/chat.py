@@ -1,7 +1,8 @@
 """The chat page: talk with what is live, and say what was good, bad, wrong or better.
 
 The page's script (`theme/chat.js`) draws the conversation and sends named events; everything that happens, happens in
-the handlers here, with the credentials of the request that brought the event. Nothing is kept in the browser.
+the handlers here, with the credentials of the request that brought the event. The browser keeps no history: only the
+names of the exchanges it shows, in the page's address, so that a reload goes on where it was.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from ui.client import Credentials, ServiceClient, ServiceError
 from ui.conversation import Conversation, Reply, Turn
 from ui.drafting import draft
 from ui.judging import compare, judge
+from ui.restoring import restore
 from ui.shelf import Shelf
 from ui.theme import script
 
@@ -55,7 +57,7 @@ def build(service: ServiceClient) -> gr.Blocks:
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
         for name in ("send", "retry"):
             getattr(thread, name)(getattr(page, name), talk, thread, trigger_mode="once", **quiet)
-        for name in ("stop_reply", "new_chat", "pick", "thumb", "score", "critique", "correct"):
+        for name in ("stop_reply", "new_chat", "restore", "pick", "thumb", "score", "critique", "correct"):
             getattr(thread, name)(getattr(page, name), talk, thread, trigger_mode="multiple", **quiet)
         drawer.withdraw(page.withdraw, [shelf, talk], [drawer, thread], trigger_mode="multiple", **quiet)
         for name in ("open_shelf", "more", "close_shelf"):
@@ -123,6 +125,15 @@ class ChatPage:
         if talk.stop is not None:
             talk.stop.set()
         talk.id, talk.turns, talk.notice = None, [], ""
+        return talk.view()
+
+    async def restore(self, talk: Conversation, event: gr.EventData, request: gr.Request) -> View:
+        """A page that was reloaded: its address says which conversation it showed."""
+        if not talk.turns and not talk.busy:
+            try:
+                await restore(self._service, credentials(request), talk, _text(event, "trail"))
+            except ServiceError as error:
+                talk.say(error.message, "error")
         return talk.view()
 
     # -- judging ----------------------------------------------------------------------------------------------------

@@ -140,8 +140,14 @@ class Conversation:
             for reply in turn.replies:
                 reply.given = {kind: stored for kind, stored in reply.given.items() if stored["id"] != feedback_id}
 
+    def trail(self) -> str:
+        """The exchanges that the conversation is made of: enough to draw it again (`ui.restoring`)."""
+        replies = [turn.reply for turn in self.turns if turn.reply is not None and turn.reply.kept]
+        return "/".join(f"{reply.exchange_id}.{reply.index}" for reply in replies)
+
     def view(self) -> dict[str, Any]:
         return {
+            "trail": self.trail(),
             "busy": self.busy,
             "turns": [turn.view() for turn in self.turns],
             "notice": {"text": self.notice, "tone": self.tone, "serial": self.serial},

@@ -227,6 +227,25 @@ def test_two_browsers_are_two_people(fake: FakeService, chat: Page, open_page: O
     assert chat.evaluate("Object.keys(localStorage).concat(Object.keys(sessionStorage))") == []
 
 
+def test_a_reload_goes_on_with_the_conversation_and_with_what_was_being_typed(fake: FakeService, chat: Page) -> None:
+    say(chat, "Hello")
+    answered(chat)
+    chat.get_by_role("button", name="Good reply").click()
+    expect(chat.get_by_role("button", name="Good reply")).to_have_attribute("aria-pressed", "true")
+    chat.get_by_label("Your message").fill("Half a thou")
+    chat.reload()
+    answered(chat)
+    expect(chat.get_by_role("button", name="Good reply")).to_have_attribute("aria-pressed", "true")
+    expect(chat.get_by_label("Your message")).to_have_value("Half a thou")
+    say(chat, "And then?")
+    answered(chat, turns=2)
+    assert fake.asked[1]["hone"] == {"conversation_id": "conv-1"} and len(fake.asked[1]["messages"]) == 3
+    chat.get_by_role("button", name="New chat").click()
+    expect(chat.locator(".hone-welcome")).to_be_visible()
+    chat.reload()
+    expect(chat.locator(".hone-welcome")).to_be_visible()
+
+
 def test_the_composer_and_the_header_stay_in_sight_of_a_long_conversation(fake: FakeService, chat: Page) -> None:
     fake.replies = ("A line.\n\n" * 80,)
     say(chat, "Hello")

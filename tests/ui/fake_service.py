@@ -155,7 +155,7 @@ def _chat_routes(app: FastAPI, fake: FakeService) -> None:
             raise Refused(503, "The engine is away. It is being restarted.", "engine_unavailable")
         exchange_id = f"chatcmpl-{len(fake.asked)}"
         conversation = (body.get("hone") or {}).get("conversation_id") or f"conv-{len(fake.asked)}"
-        stream = _stream(fake, caller, exchange_id, body)
+        stream = _stream(fake, caller, exchange_id, conversation, body)
         return StreamingResponse(stream, media_type="text/event-stream", headers={"X-Hone-Conversation": conversation})
 
     @app.get("/v1/exchanges/{exchange_id}")
@@ -163,7 +163,9 @@ def _chat_routes(app: FastAPI, fake: FakeService) -> None:
         return fake.own(request, fake.exchanges, exchange_id)
 
 
-async def _stream(fake: FakeService, caller: str, exchange_id: str, body: dict[str, Any]) -> AsyncIterator[str]:
+async def _stream(
+    fake: FakeService, caller: str, exchange_id: str, conversation: str, body: dict[str, Any]
+) -> AsyncIterator[str]:
     def event(index: int, delta: dict[str, str], finish: str | None = None) -> str:
         choice = {"index": index, "delta": delta, "finish_reason": finish}
         answer = {"id": exchange_id, "system_fingerprint": fake.serving["live"], "choices": [choice]}
@@ -191,6 +193,7 @@ async def _stream(fake: FakeService, caller: str, exchange_id: str, body: dict[s
         fake.owners[exchange_id] = caller
         fake.exchanges[exchange_id] = {
             "id": exchange_id,
+            "conversation_id": conversation,
             "adapter": fake.serving["live"],
             "messages": body["messages"],
             "replies": [{"index": i, "text": text, "finish_reason": "stop"} for i, text in enumerate(texts)],

@@ -150,6 +150,41 @@ def test_a_new_chat_is_another_conversation(fake: FakeService, api_url: str) -> 
     assert "hone" not in fake.asked[1] and len(fake.asked[1]["messages"]) == 1
 
 
+def restored(api_url: str, trail: Any, session: str = "anna") -> Conversation:
+    talk = Conversation()
+    on_chat(api_url, lambda page: page.restore(talk, event(trail=trail), request(session)))
+    return talk
+
+
+def test_a_reloaded_page_goes_on_where_it_was(fake: FakeService, api_url: str) -> None:
+    talk = Conversation()
+    say(api_url, talk, "One", pair=True)
+    pick(api_url, talk, "b")
+    say(api_url, talk, "Two")
+    told = event(reply=talk.turns[1].replies[0].key, good=True)
+    on_chat(api_url, lambda page: page.thumb(talk, told, request()))
+    again = restored(api_url, talk.view()["trail"])
+    assert [(turn.prompt, turn.reply and turn.reply.text) for turn in again.turns] == [
+        ("One", fake.replies[1]),
+        ("Two", fake.replies[1]),
+    ]
+    assert again.id == talk.id and again.trail() == talk.trail()
+    assert again.turns[1].replies[0].view()["thumb"] is True and again.turns[0].replies[0].view()["thumb"] is None
+    say(api_url, again, "Three")
+    assert [message["content"] for message in fake.asked[-1]["messages"]][::2] == ["One", "Two", "Three"]
+
+
+@pytest.mark.parametrize("trail", ["", "nonsense", "chatcmpl-7.0", "chatcmpl-1.x/.1//", None, 5, "../v1/runs.0"])
+def test_a_trail_that_leads_nowhere_is_an_empty_page(fake: FakeService, api_url: str, trail: Any) -> None:
+    assert restored(api_url, trail).turns == []
+
+
+def test_somebody_elses_trail_shows_nothing(fake: FakeService, api_url: str) -> None:
+    talk = Conversation()
+    say(api_url, talk, "One")
+    assert restored(api_url, talk.trail(), session="bert").turns == []
+
+
 # ---- the shelf ----------------------------------------------------------------------------------------------------
 
 

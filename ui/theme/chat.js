@@ -2,7 +2,7 @@
 // What a person is typing (composer, editors) lives here alone and survives every redraw.
 
 const root = element.querySelector(".hone-chat");
-const EVENTS = ["send", "retry", "stop_reply", "new_chat", "pick", "thumb", "score", "critique", "correct", "open_shelf"];
+const EVENTS = ["send", "retry", "stop_reply", "new_chat", "restore", "pick", "thumb", "score", "critique", "correct", "open_shelf"];
 const tell = (name, data) => { if (EVENTS.includes(name)) trigger(name, data || {}); };
 
 const thread = h("main.hone-thread", { "aria-label": "Conversation" });
@@ -34,13 +34,31 @@ function fit(area) {
 function submit(text) {
   if (!text.trim() || props.value.busy) return;
   following = true;
+  sent = { text: text.trim(), after: props.value.turns.length };
   tell("send", { text, pair: pairBox.checked });
-  input.value = "";
-  fit(input);
-  input.dispatchEvent(new Event("input"));
 }
 
-input.addEventListener("input", () => { fit(input); sendButton.disabled = !input.value.trim(); });
+/** The server has the message: only now does it leave the composer. */
+function clearSent() {
+  const turn = sent && props.value.turns[sent.after];
+  if (!turn || turn.prompt !== sent.text) return;
+  if (input.value.trim() === sent.text) write("");
+  sent = null;
+}
+
+function write(text) {
+  input.value = text;
+  fit(input);
+  remember();
+}
+
+/** What is typed, and which exchanges are shown, survive a reload: in this tab's own entry of the history, no more. */
+function remember() {
+  const trail = props.value.busy ? location.hash.slice(1) : props.value.trail || "";
+  history.replaceState({ ...history.state, honeDraft: input.value }, "", trail ? `#${trail}` : location.pathname + location.search);
+}
+
+input.addEventListener("input", () => { fit(input); remember(); sendButton.disabled = !input.value.trim(); });
 input.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing && !matchMedia("(pointer: coarse)").matches) {
     event.preventDefault();
@@ -183,6 +201,7 @@ function welcome() {
 // ---- keeping the page in step --------------------------------------------------------------------------------------
 
 const drawn = new Map(); // turn key → {shape, node}
+let sent = null; // the message on its way: {text, after: turns before it}
 let following = true; // the view stays at the end while a reply is written, unless the reader scrolled up
 let notices = props.value?.notice?.serial || 0;
 
@@ -193,6 +212,7 @@ window.addEventListener("scroll", () => {
 function redraw(forced) {
   const talk = props.value;
   if (!talk || !talk.turns) return;
+  clearSent();
   const typing = focused();
   const opened = new Set([...thread.querySelectorAll("details[open]")].map((node) => node.closest("[data-turn]").dataset.turn));
   const nodes = talk.turns.map((turn, i) => {
@@ -213,6 +233,7 @@ function redraw(forced) {
   newChat.hidden = !talk.turns.length;
   refocus(typing);
   if (following && talk.turns.length) window.scrollTo({ top: document.documentElement.scrollHeight });
+  if (talk.turns.length || !restoring) remember();
   if (talk.notice.serial !== notices) {
     notices = talk.notice.serial;
     if (talk.notice.text) toast(talk.notice.text, talk.notice.tone);
@@ -230,6 +251,9 @@ function refocus(typing) {
   if (area && document.activeElement !== area) { area.focus({ preventScroll: true }); area.setSelectionRange(typing.start, typing.end); }
 }
 
-watch("value", () => redraw(false));
+let restoring = location.hash.slice(1); // what to draw again, until the server has answered
+watch("value", () => { restoring = ""; redraw(false); });
 redraw(true);
+if (history.state?.honeDraft) { input.value = history.state.honeDraft; fit(input); sendButton.disabled = false; }
+if (restoring) tell("restore", { trail: restoring });
 if (!matchMedia("(pointer: coarse)").matches) input.focus();
