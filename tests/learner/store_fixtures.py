@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ class Home:
     """A home folder with an open store, and people who chat and judge."""
 
     def __init__(self, path: Path, **learner: object) -> None:
-        chosen = LearnerSettings(**{"tick_seconds": 0.05, "lease_seconds": 5.0, **learner})  # type: ignore[arg-type]
+        chosen = LearnerSettings(**{"tick_seconds": 0.05, "lease_seconds": 5.0, **learner})
         self.settings = Settings(home=path, learner=chosen)
         self.store = Store.open(self.settings.store_url)
 
@@ -61,12 +62,12 @@ class Home:
     def compare(self, a: str, b: str, verdict: str, caller: str = "name:ann", strength: int = 2, **chat: object) -> str:
         exchange = self.chat(a, b, caller=caller, **chat)  # type: ignore[arg-type]
         refs = [ReplyRef(exchange_id=exchange, index=index) for index in (0, 1)]
-        comparison = Comparison(a=refs[0], b=refs[1], verdict=verdict, strength=strength)  # type: ignore[arg-type]
+        comparison = Comparison(a=refs[0], b=refs[1], verdict=verdict, strength=strength)
         return self.judge(comparison, caller)
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
+def home(tmp_path: Path) -> Iterator[Home]:
     made = Home(tmp_path)
-    yield made  # type: ignore[misc]  # pytest closes it afterwards
+    yield made
     made.store.close()

@@ -86,7 +86,7 @@ def test_only_the_policy_s_adapter_gets_gradients(model_folder: Path, tmp_path: 
     moved(Backbone.load(model_folder, SETTINGS)).save_adapter(tmp_path / "v1")
     backbone = Backbone.load(model_folder, SETTINGS, parent=tmp_path / "v1")
     backbone.score(EXAMPLES, "parent")
-    (backbone.reply_log_probs(batch()) - backbone.reply_log_probs(batch(), "parent").detach()).sum().backward()  # type: ignore[no-untyped-call]
+    (backbone.reply_log_probs(batch()) - backbone.reply_log_probs(batch(), "parent").detach()).sum().backward()
     with_gradient = {name for name, p in backbone.model.named_parameters() if p.grad is not None}
     assert with_gradient
     assert all(".policy." in name for name in with_gradient)

@@ -20,7 +20,7 @@ from tests.learner.store_fixtures import home as home
 def curated(home: Home, **settings: object) -> Curated:
     with home.store.read() as tx:
         frozen = collect(tx, feedback.last_position(tx), tokenize)
-    return curate(frozen, LearnerSettings(**settings))  # type: ignore[arg-type]
+    return curate(frozen, LearnerSettings(**settings))
 
 
 def preferences(found: Curated) -> set[tuple[tuple[int, ...], tuple[int, ...]]]:

@@ -67,7 +67,7 @@ def say_nothing(backbone: Backbone) -> None:
     optimizer = torch.optim.Adam(backbone.trainable(), lr=0.02)
     for _ in range(60):
         loss = -backbone.reply_log_probs(batch).mean()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 

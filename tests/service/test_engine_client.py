@@ -190,7 +190,7 @@ def chunk(content: bytes) -> bytes:
 def test_events_are_whole_however_the_bytes_are_cut() -> None:
     async def work() -> None:
         async def answer(writer: asyncio.StreamWriter, number: int) -> None:
-            writer.write(HEAD + chunk(b'data: {"a"') + chunk(b': 1}\n') + chunk(b"\ndata: 2\n\n: ping\n\nda"))
+            writer.write(HEAD + chunk(b'data: {"a"') + chunk(b": 1}\n") + chunk(b"\ndata: 2\n\n: ping\n\nda"))
             await writer.drain()
             writer.write(chunk(b"ta: [DONE]\n\n") + b"0\r\n\r\n")
 
