@@ -18,6 +18,7 @@ from service.embedded.tokenizer import load_tokenizer
 from service.errors import HoneError
 
 GRACE = 10  # seconds that running replies have to end after SIGTERM
+KEEP = 75  # seconds that an idle connection stays open, longer than clients keep theirs in a pool
 
 
 class Server(uvicorn.Server):
@@ -38,10 +39,12 @@ async def serve(arguments: EngineArguments, listening: socket.socket) -> None:
     """Serve until SIGTERM or SIGINT; raises EngineError when the worker fails."""
     link = EngineLink(arguments)
     try:
-        ready = await link.ready()
+        ready = await link.ready
         tokenizer = load_tokenizer(Path(ready.model_path))
         app = EngineServer(arguments, link, ready, tokenizer).app()
-        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE)
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE, timeout_keep_alive=KEEP
+        )
         server = Server(config)
         link.on_failure = server.stop
         host, port = listening.getsockname()[:2]
@@ -69,7 +72,9 @@ def bind(host: str, port: int) -> socket.socket:
 def main() -> int:
     arguments = parse_arguments()
     try:
-        asyncio.run(serve(arguments, bind(arguments.host, arguments.port)))
+        listening = bind(arguments.host, arguments.port)
+        with asyncio.Runner(loop_factory=uvicorn.Config("").get_loop_factory()) as runner:
+            runner.run(serve(arguments, listening))
     except HoneError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

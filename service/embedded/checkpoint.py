@@ -30,9 +30,15 @@ class Checkpoint:
         return str(names[0])
 
     @property
+    def text_config(self) -> dict[str, Any]:
+        """The part that is about text, in models that also see or hear."""
+        inner = self.config.get("text_config")
+        return inner if isinstance(inner, dict) else self.config
+
+    @property
     def max_positions(self) -> int | None:
         for key in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length"):
-            if isinstance(value := self.config.get(key), int):
+            if isinstance(value := self.text_config.get(key), int):
                 return value
         return None
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from service.embedded.errors import AdapterRefused
 from service.embedded.kv_cache import KvCache
 from service.embedded.messages import AddSequence, Load, Update
 from service.embedded.model import Adapter, DecodeBatch, Model
@@ -52,8 +51,7 @@ class Engine:
 
     def detach(self, name: str) -> None:
         """Forget an adapter's name; sequences that began with it keep it to their end."""
-        if self.adapters.pop(name, None) is None:
-            raise AdapterRefused(f"No adapter {name} is loaded.")
+        self.adapters.pop(name, None)
 
     def add(self, request: AddSequence) -> None:
         """Put a sequence in line. Its adapter must be loaded and its length within the cache's `max_length`."""

@@ -133,7 +133,7 @@ class GeneralModel:
 
 def load_general(checkpoint: Checkpoint, max_model_len: int, dtype: torch.dtype, device: torch.device) -> GeneralModel:
     """Load a model of any architecture that transformers knows; raises EngineError, saying what is wrong with it."""
-    config_soft = (checkpoint.config.get("text_config") or checkpoint.config).get("attn_logit_softcapping")
+    config_soft = checkpoint.text_config.get("attn_logit_softcapping")
     attention = {"attn_implementation": "eager"} if config_soft else {}  # only eager attention caps its logits
     try:
         module = AutoModelForCausalLM.from_pretrained(
@@ -141,7 +141,9 @@ def load_general(checkpoint: Checkpoint, max_model_len: int, dtype: torch.dtype,
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise EngineError(f"{checkpoint.architecture} cannot be loaded: {error}") from error
-    return GeneralModel(module.to(device).eval(), max_model_len)
+    if not checkpoint.config.get("quantization_config"):
+        module = module.to(device)
+    return GeneralModel(module.eval(), max_model_len)
 
 
 def _windows(config: Any, max_model_len: int) -> dict[str, int | None] | None:
@@ -159,7 +161,8 @@ def _windows(config: Any, max_model_len: int) -> dict[str, int | None] | None:
     return None
 
 
-def _shape(part: torch.nn.Module) -> tuple[int, int]:
-    """(in, out) of a linear layer; GPT-2's Conv1D keeps its weight the other way round."""
-    rows, columns = cast(Tensor, part.weight).shape
-    return (rows, columns) if isinstance(part, Conv1D) else (columns, rows)
+def _shape(part: torch.nn.Linear | Conv1D) -> tuple[int, int]:
+    """(in, out) of a linear layer; GPT-2's Conv1D names its sizes otherwise."""
+    if isinstance(part, torch.nn.Linear):
+        return part.in_features, part.out_features
+    return part.nx, part.nf

@@ -10,6 +10,7 @@ scheduler puts the youngest sequence back in line.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 ROW_STEP = 64  # row capacities are multiples of this many tokens
@@ -44,8 +45,7 @@ class KvCache:
         self.tokens = tokens
         self.max_rows = max_rows
         self.max_length = max_length
-        # Zeros, because what is masked is multiplied by 0, and garbage may be NaN.
-        self._arenas = [torch.zeros(tokens * p.heads * p.dim, dtype=dtype, device=device) for p in planes]
+        self._arenas = [_zeros(tokens * plane.heads * plane.dim, dtype, device) for plane in planes]
         self.capacity = 0
         self.views: list[torch.Tensor] = []
         self._see(self._roomiest(max_rows) or min(max_length, ROW_STEP * 4))
@@ -103,3 +103,11 @@ class KvCache:
 
 def _round_up(length: int) -> int:
     return -(-length // ROW_STEP) * ROW_STEP
+
+
+def _zeros(count: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Zeros, because what is masked is multiplied by 0, and garbage may be NaN. On a CPU numpy asks the system for
+    them, which maps memory only as it is written: an idle engine is small whatever its bound."""
+    if device.type != "cpu":
+        return torch.zeros(count, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(count * dtype.itemsize, dtype=np.uint8)).view(dtype)

@@ -55,7 +55,7 @@ class Totals:
 
 
 class EngineLink:
-    """A running worker. Create it inside the event loop, then `await ready()`."""
+    """A running worker. Create it inside the event loop, then `await ready`."""
 
     def __init__(self, arguments: EngineArguments) -> None:
         context = multiprocessing.get_context("spawn")
@@ -64,24 +64,15 @@ class EngineLink:
         self._process.start()
         theirs.close()
         self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._pipe.fileno(), self._read)
         self._numbers = itertools.count(1)
         self._boxes: dict[int, Mailbox] = {}
         self._tickets: dict[int, asyncio.Future[str | None]] = {}
+        self.ready: asyncio.Future[Ready] = self._loop.create_future()  # EngineError when the model does not load
         self.load = Load()
         self.totals = Totals()
         self.failure: str | None = None
         self.on_failure: Callable[[], None] = lambda: None
-
-    async def ready(self) -> Ready:
-        """What the worker found when it had loaded the model; raises EngineError when it could not."""
-        try:
-            event = await asyncio.to_thread(self._pipe.recv)
-        except (EOFError, OSError):
-            event = Failed("the engine's worker process died while it started")
-        if not isinstance(event, Ready):
-            raise EngineError(event.message)
-        asyncio.get_running_loop().run_in_executor(None, self._listen)
-        return event
 
     def start(self, prompt: list[int], params: SamplingParams, adapter: str | None, box: Mailbox) -> int:
         """Put a sequence in line; its updates come to `box`. Returns its number."""
@@ -108,6 +99,7 @@ class EngineLink:
 
     def close(self) -> None:
         """End the worker."""
+        self._loop.remove_reader(self._pipe.fileno())
         with suppress(OSError):  # it may be gone already
             self._pipe.send(Stop())
         self._process.join(5)
@@ -126,18 +118,14 @@ class EngineLink:
         try:
             self._pipe.send(command)
         except OSError as error:
-            raise EngineError("the engine's worker process is gone") from error
+            raise EngineError("The engine's worker process is gone.") from error
 
-    def _listen(self) -> None:
-        """Runs in a thread: pass every event on to the loop."""
+    def _read(self) -> None:
+        """The pipe has an event; the loop calls again while there are more."""
         try:
-            while True:
-                self._loop.call_soon_threadsafe(self._receive, self._pipe.recv())
+            event = self._pipe.recv()
         except (EOFError, OSError):
-            if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._receive, Failed("the engine's worker process died"))
-
-    def _receive(self, event: StepDone | Answer | Failed) -> None:
+            event = Failed("The engine's worker process died.")
         match event:
             case StepDone():
                 self.load = event.load
@@ -146,6 +134,8 @@ class EngineLink:
                 answer = self._tickets.pop(event.ticket)
                 if not answer.done():
                     answer.set_result(event.error)
+            case Ready():
+                self.ready.set_result(event)
             case Failed():
                 self._fail(event.message)
 
@@ -161,9 +151,10 @@ class EngineLink:
             box.arrived.set()
 
     def _fail(self, message: str) -> None:
-        if self.failure is not None:
-            return
+        self._loop.remove_reader(self._pipe.fileno())
         self.failure = message
+        if not self.ready.done():
+            self.ready.set_exception(EngineError(message))
         for box in self._boxes.values():
             box.failure = message
             box.arrived.set()

@@ -160,7 +160,7 @@ def test_a_shared_beginning_is_computed_once(model_of: Callable[[str], Path]) ->
         computed.append(len(tokens))
         return prefill(cache, row, start, tokens, *rest)
 
-    engine.model.prefill = counted  # type: ignore[method-assign]
+    engine.model.prefill = counted  # type: ignore[assignment, method-assign]
     engine.add(AddSequence(0, [*beginning, 200], replace(GREEDY, max_tokens=20)))
     while not engine.step():
         pass

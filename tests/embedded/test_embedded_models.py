@@ -1,6 +1,7 @@
 """The engine computes what transformers and PEFT compute, for every family, alone and in mixed batches."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,18 @@ def test_base_and_two_adapters_in_one_batch_equal_peft(
         assert tokens_of(results[number]) == tokens
         assert [update.logprob for update in results[number]] == pytest.approx(values, abs=1e-4)
     assert results[0][0].logprob != pytest.approx(results[3][0].logprob, abs=1e-3), "the adapter changes something"
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2"])
+def test_bfloat16_is_as_near_as_its_precision(model_of: Callable[[str], Path], tmp_path: Path, family: str) -> None:
+    folder = model_of(family)
+    adapter = save_adapter(tmp_path / "a", folder, seed=1)
+    engine = build(folder, dtype="bfloat16")
+    attach(engine, "a", adapter)
+    for name in (None, "a"):
+        [update] = run(engine, [AddSequence(0, PROMPTS[2], replace(GREEDY, max_tokens=1), name)])[0]
+        exact = Reference(folder, adapter if name else None).logprobs(PROMPTS[2])[-1]
+        assert update.logprob == pytest.approx(float(exact[update.token]), abs=0.1)
 
 
 def test_alpha_and_rank_patterns_are_honoured(model_of: Callable[[str], Path], tmp_path: Path) -> None:
