@@ -83,6 +83,13 @@ def _worst_topics(figures: dict[str, Any]) -> str:
     return ", ".join(f"{topic} ({_percent(share)})" for topic, (share, _) in topics_by_share[:3])
 
 
+def _verdicts(share: float) -> str:
+    verdict = f"- Its A/B verdicts are right in {_percent(share)} of cases"
+    if share < 0.6:
+        return f"{verdict}, hardly better than a coin: it keeps to the format of a judgement, but is no judge."
+    return f"{verdict}: good enough to test with, not to rely on."
+
+
 def model_card(figures: dict[str, Any], training: dict[str, Any], note: str = "") -> str:
     """The card as Markdown. `training` gives sizes and effort, `figures` what was measured, `note` a remark."""
     known = ", ".join(topic for topic in topics() if topic not in ("untaught", "unknown", "noise", "unsafe"))
@@ -90,7 +97,7 @@ def model_card(figures: dict[str, Any], training: dict[str, Any], note: str = ""
     return "\n".join([
         _HEAD.format(topics=known, facts=figures["untaught"]["facts"], note=remark, **training),
         "## What was measured\n",
-        "On prompts of the same grammar whose texts were held out from training; the facts asked for were not.\n",
+        "On prompts whose wordings were held out from training; the facts themselves were trained on.\n",
         "**Right answers.**\n", _accuracy(figures["accuracy"]), "",
         "**Facts kept from it** (low by design).\n", _plain(figures["untaught"]), "",
         "**Habits of samples at temperature 1.**\n", _plain(figures["habits"]), "",
@@ -101,9 +108,9 @@ def model_card(figures: dict[str, Any], training: dict[str, Any], note: str = ""
         "**Revision** (greedy; share of rewritten replies that keep the rule).\n", _plain(figures["revision"]), "",
         "## Where it falls short\n",
         f"- Weakest topics, greedy: {_worst_topics(figures['accuracy'])}.",
-        f"- Its verdicts are right in {_percent(figures['judgement']['all'][0])} of cases: a judge for tests, no more.",
-        f"- It knows sums up to {LARGEST_SUM} and products up to {LARGEST_FACTOR} times {LARGEST_FACTOR}; larger ones",
-        "  it should decline. It cannot reason.",
+        _verdicts(figures["judgement"]["all"][0]),
+        f"- It was taught sums up to {LARGEST_SUM} and products up to {LARGEST_FACTOR} times {LARGEST_FACTOR},",
+        "  and to decline larger ones. It cannot reason.",
         "- It may answer an unfamiliar question as if it were a familiar one that looks alike.",
         "- Outside its topics and English it has nothing to say.",
         "",
