@@ -43,10 +43,11 @@ def sample(
     """`per_prompt` replies to each prompt, in the prompts' order. Temperature 0 is greedy.
 
     `batch_size` bounds the replies decoded at once. The same seed, prompts and weights give the same replies.
-    A prompt too long for the model is cut on the left.
+    At most half of the model's window is given to the reply; a prompt too long for the rest is cut on the left.
     """
     generator = torch.Generator().manual_seed(seed)
-    room = max(1, backbone.max_length - max_new_tokens)
+    max_new_tokens = min(max_new_tokens, backbone.max_length // 2)
+    room = backbone.max_length - max_new_tokens
     replies: list[list[Reply]] = [[] for _ in prompts]
     with backbone.merged(role) as model:
         for indices in by_length([len(prompt) for prompt in prompts], max(1, batch_size // per_prompt)):

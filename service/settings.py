@@ -137,9 +137,11 @@ class LearnerSettings(Section):
     alpha: float = Field(32.0, gt=0, description="LoRA alpha: the update is scaled by alpha / rank.")
     sft_learning_rate: float = Field(1e-3, gt=0, description="Learning rate of supervised fine-tuning on corrections.")
     sft_epochs: int = Field(12, ge=1, description="Passes over the corrections.")
-    dpo_learning_rate: float = Field(3e-4, gt=0, description="Learning rate of DPO.")
-    dpo_epochs: int = Field(4, ge=1, description="Passes over the pairs.")
-    dpo_beta: float = Field(0.2, gt=0, description="DPO's β: how strongly the policy is held to the anchor.")
+    dpo_learning_rate: float = Field(2e-3, gt=0, description="Learning rate of learning from comparisons.")
+    dpo_epochs: int = Field(2, ge=1, description="Passes over the replies that are sampled, graded and learned from.")
+    dpo_beta: float = Field(
+        0.2, gt=0, description="DPO's β on people's own pairs: how strongly the policy is held to the anchor."
+    )
     batch_size: int = Field(16, ge=1, description="Examples per optimizer step.")
     max_kl_per_token: float = Field(
         1.0, gt=0, description="Gate and early stop: largest KL to the anchor per token, in nats."

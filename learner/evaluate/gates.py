@@ -110,18 +110,24 @@ def keeps_its_answers(report: Report, settings: LearnerSettings) -> Gate | None:
     """Refused when the loss is more than the limit and more than chance."""
     if report.agreement is None or report.agreement_base is None or report.agreement_lost_low is None:
         return None
-    return Gate("keeps its answers", report.agreement_lost_low <= MOST_AGREEMENT_LOST,
-                f"{report.agreement:.3f} of what the base's replies agree on is kept "
-                f"(base {report.agreement_base:.3f}), "
-                f"at least {report.agreement_lost_low:.3f} lost (limit {MOST_AGREEMENT_LOST:.3f}).")  # fmt: skip
+    return Gate(
+        "keeps its answers",
+        report.agreement_lost_low <= MOST_AGREEMENT_LOST,
+        f"{report.agreement:.3f} of what the base's replies agree on is kept "
+        f"(base {report.agreement_base:.3f}), "
+        f"at least {report.agreement_lost_low:.3f} lost (limit {MOST_AGREEMENT_LOST:.3f}).",
+    )
 
 
 def keeps_corrections(report: Report, settings: LearnerSettings) -> Gate | None:
     if report.correction_log_prob is None or report.correction_log_prob_base is None:
         return None
     limit = report.correction_log_prob_base - MOST_NATS_LOST_ON_CORRECTIONS
-    return Gate("keeps corrections", report.correction_log_prob >= limit,
-                f"Held-out corrections have log-probability {report.correction_log_prob:.2f} (limit {limit:.2f}).")  # fmt: skip
+    return Gate(
+        "keeps corrections",
+        report.correction_log_prob >= limit,
+        f"Held-out corrections have log-probability {report.correction_log_prob:.2f} (limit {limit:.2f}).",
+    )
 
 
 def no_worse_than_parent(report: Report, settings: LearnerSettings) -> Gate | None:
@@ -129,12 +135,23 @@ def no_worse_than_parent(report: Report, settings: LearnerSettings) -> Gate | No
     share = report.share_won
     if share is None or share.value is None or share.high is None:
         return None
-    return Gate("no worse than its parent", share.high >= settings.min_share_won,
-                f"It wins {share.value:.1%} of held-out comparisons against its parent, at most {share.high:.1%} "
-                f"(limit {settings.min_share_won:.1%}).")  # fmt: skip
+    return Gate(
+        "no worse than its parent",
+        share.high >= settings.min_share_won,
+        f"It wins {share.value:.1%} of held-out comparisons against its parent, at most {share.high:.1%} "
+        f"(limit {settings.min_share_won:.1%}).",
+    )
 
 
 RULES: tuple[Rule, ...] = (
-    finite, measured, no_empty_replies, fluent, near_the_anchor, ends, varied, keeps_its_answers, keeps_corrections,
+    finite,
+    measured,
+    no_empty_replies,
+    fluent,
+    near_the_anchor,
+    ends,
+    varied,
+    keeps_its_answers,
+    keeps_corrections,
     no_worse_than_parent,
-)  # fmt: skip
+)

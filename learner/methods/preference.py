@@ -26,7 +26,7 @@ from learner.batch import Pair, Progress, TokenIds, collate, shuffled_batches
 from learner.losses import dpo_loss, listwise_loss
 from learner.methods.optimizer import Stepper, within_length
 from learner.methods.preference_model import PreferenceModel, fit_preferences
-from learner.methods.rollouts import MAX_NEW_TOKENS, Rollouts, roll_out, share_preferred, temperature_of
+from learner.methods.rollouts import Rollouts, roll_out, share_preferred, temperature_of
 from learner.tensors import pull_to_anchor, token_log_probs
 from service.settings import LearnerSettings
 
@@ -35,18 +35,17 @@ ITERATIONS = 4
 PROMPTS = 48  # an iteration
 REPLIES = 6  # to each
 TRAINED_REPLIES = 4  # of these: the best, the worst and some between
-PASSES = 2  # over an iteration's replies
 GROUPS_PER_STEP = 8
 PAIRS_PER_STEP = 2
 PAIRS_WEIGHT = 0.3
 BUDGET = 1.4  # nats between target odds and the base's, for REPLIES replies of the base and a perfect judge
 STAY = 0.1  # weight of KL to the anchor, token by token
-LEAST_STRENGTH, STRENGTH_GAIN = 0.1, 2.0  # λ: where it starts and never falls below, and how fast it moves
-TARGET_FLUENCY = 0.3  # as a share of the limit: what training aims at
+LEAST_STRENGTH, STRENGTH_GAIN = 0.3, 2.0  # λ: where it starts and never falls below, and how fast it moves
+TARGET_FLUENCY = 0.2  # as a share of the limit: what training aims at
 ALLOWED_FLUENCY = 0.6  # as a share of the limit: where strength is held back
-HELD_BACK = 0.85
-LEAST_SCALE = 0.4
-CHECKED_PROMPTS = 24
+HELD_BACK = 0.9
+LEAST_SCALE = 0.5
+CHECKED_PROMPTS = 48
 CHECKED_REPLIES = 4
 
 
@@ -86,13 +85,13 @@ def train(
     """
     fitting, too_long = within_length(pairs, backbone.max_length)
     asked = [*prompts, *(pair.prompt_token_ids for pair in fitting)]
-    asked = [p for p in dict.fromkeys(asked) if p and len(p) + MAX_NEW_TOKENS <= backbone.max_length]
+    asked = [p for p in dict.fromkeys(asked) if p and len(p) <= backbone.max_length // 2]
     if all(pair.tie for pair in fitting) or not asked:
         return PreferenceResult(0, len(fitting), too_long, 0)
     rng = Random(settings.seed)
     judge = fit_preferences(backbone, fitting)
     stepper = Stepper(backbone.trainable(), settings.dpo_learning_rate, warmup=4)
-    steps = ITERATIONS * PASSES * -(-min(PROMPTS, len(asked)) // GROUPS_PER_STEP)
+    steps = ITERATIONS * settings.dpo_epochs * -(-min(PROMPTS, len(asked)) // GROUPS_PER_STEP)
     step, strength, metrics = 0, LEAST_STRENGTH, {"judge_accuracy": judge.fit.accuracy}
     for iteration in range(ITERATIONS):
         chosen = rng.sample(asked, min(PROMPTS, len(asked)))
@@ -110,7 +109,7 @@ def train(
             "sampled_kl": rollouts.kl_per_token,
             "strength": strength,
         }
-        for _ in range(PASSES):
+        for _ in range(settings.dpo_epochs):
             for indices in shuffled_batches(len(chosen), GROUPS_PER_STEP, rng):
                 step += 1
                 groups = [_group(rollouts, utilities, index, rng) for index in indices]
@@ -181,21 +180,23 @@ def _hold_back(
 ) -> tuple[float, dict[str, float]]:
     """Shrink the policy's update until sampled replies are well inside the limits; returns scale and figures."""
     base = roll_out(backbone, judge, prompts, CHECKED_REPLIES, "base", settings.seed + 100)
-    scale = 1.0
+    scale, full = 1.0, {}
     while True:
         own = roll_out(backbone, judge, prompts, CHECKED_REPLIES, "policy", settings.seed + 101)
         measured = {
             "fluency": own.fluency - base.fluency,
             "kl_per_token": own.kl_per_token,
-            "broken": float((~own.sound).float().mean()),
+            "broken": own.broken,
             "share_won": share_preferred(own.grades, base.grades),
         }
+        full = full or {f"full_{name}": value for name, value in measured.items()}
+        chance = 2 * (base.broken * (1 - base.broken) / own.sound.numel()) ** 0.5
         inside = (
             measured["fluency"] >= ALLOWED_FLUENCY * settings.min_fluency
             and measured["kl_per_token"] <= settings.max_kl_per_token
-            and measured["broken"] <= float((~base.sound).float().mean()) + 0.02
+            and measured["broken"] <= base.broken + 0.01 + chance
         )
         if inside or scale * HELD_BACK < LEAST_SCALE:
-            return scale, measured
+            return scale, full | measured
         backbone.scale_policy(HELD_BACK)
         scale *= HELD_BACK

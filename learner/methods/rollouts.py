@@ -48,6 +48,11 @@ class Rollouts:
     def kl_per_token(self) -> float:
         return float((self.policy - self.anchor).sum() / self.sizes.sum().clamp(min=1))
 
+    @property
+    def broken(self) -> float:
+        """Share of replies that are empty or have no end."""
+        return float((~self.sound).float().mean())
+
     def utilities(self, temperature: float, strength: float, least: float) -> Tensor:
         """u of the module's docstring, (P, k): λ is `strength`, `least` the log-probability per token to stay above."""
         u = self.grades / temperature + CONSENSUS * self.agreed + strength * (self.anchor - least * self.sizes)

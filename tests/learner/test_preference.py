@@ -35,7 +35,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"ITERATIONS": 3, "PROMPTS": 16, "CHECKED_PROMPTS": 8}.items():
         monkeypatch.setattr(preference, name, value)
     monkeypatch.setattr("learner.methods.rollouts.MAX_NEW_TOKENS", 16)
-    monkeypatch.setattr(preference, "MAX_NEW_TOKENS", 16)
 
 
 @pytest.mark.usefixtures("quick")
