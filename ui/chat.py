@@ -28,6 +28,7 @@ EXAMPLES = (
     "I have trouble sleeping. Any advice?",
     "Do you know a joke?",
 )
+LABELS = ("wrong", "harmful", "off-topic", "too long", "too short", "unclear", "rude")
 MAX_PROMPT = 20_000  # characters
 NO_SESSION = "This page has no session yet. Reload it; if that doesn't help, open it with your key (…/?key=YOUR-KEY)."
 
@@ -46,6 +47,7 @@ def build(service: ServiceClient) -> gr.Blocks:
             apply_default_css=False,
             elem_id="chat",
             examples=list(EXAMPLES),
+            labels=list(LABELS),
         )
         drawer = gr.HTML(
             Shelf().view(),
@@ -57,7 +59,7 @@ def build(service: ServiceClient) -> gr.Blocks:
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
         for name in ("send", "retry"):
             getattr(thread, name)(getattr(page, name), talk, thread, trigger_mode="once", **quiet)
-        for name in ("stop_reply", "new_chat", "restore", "pick", "thumb", "score", "critique", "correct"):
+        for name in ("stop_reply", "new_chat", "restore", "pick", "thumb", "score", "mark", "critique", "correct"):
             getattr(thread, name)(getattr(page, name), talk, thread, trigger_mode="multiple", **quiet)
         drawer.withdraw(page.withdraw, [shelf, talk], [drawer, thread], trigger_mode="multiple", **quiet)
         for name in ("open_shelf", "more", "close_shelf"):
@@ -145,6 +147,11 @@ class ChatPage:
     async def score(self, talk: Conversation, event: gr.EventData, request: gr.Request) -> View:
         score = event._data.get("score")
         return await self._judge(talk, event, request, "score", {"score": score} if isinstance(score, int) else None)
+
+    async def mark(self, talk: Conversation, event: gr.EventData, request: gr.Request) -> View:
+        labels = event._data.get("labels")
+        chosen = [label for label in LABELS if label in labels] if isinstance(labels, list) else []
+        return await self._judge(talk, event, request, "label", {"labels": chosen} if chosen else None)
 
     async def critique(self, talk: Conversation, event: gr.EventData, request: gr.Request) -> View:
         text = _text(event, "text")

@@ -56,6 +56,7 @@ class Reply:
             "kept": self.kept,
             "thumb": given["thumb"]["good"] if "thumb" in given else None,
             "score": given["score"]["score"] if "score" in given else None,
+            "labels": list(given["label"]["labels"]) if "label" in given else [],
             "critique": given["critique"]["text"] if "critique" in given else None,
             "corrected": "correction" in given,
         }

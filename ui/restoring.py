@@ -15,7 +15,7 @@ from ui.conversation import Conversation, Reply, Turn
 
 MOST_TURNS = 100
 MOST_FEEDBACK = 200  # the service's largest page
-KINDS = ("thumb", "score", "critique", "correction")
+KINDS = ("thumb", "score", "label", "critique", "correction")
 
 Step = tuple[str, int]  # exchange, index of the reply that the conversation went on with
 

@@ -104,7 +104,7 @@ def test_thumbs_belong_to_their_reply_and_can_be_changed_and_taken_back(fake: Fa
     )
 
 
-def test_what_was_wrong_and_a_score_are_told(fake: FakeService, chat: Page) -> None:
+def test_what_was_wrong_labels_and_a_score_are_told(fake: FakeService, chat: Page) -> None:
     say(chat, "Hello")
     answered(chat)
     chat.get_by_role("button", name="Bad reply").click()  # opens the editor
@@ -112,12 +112,16 @@ def test_what_was_wrong_and_a_score_are_told(fake: FakeService, chat: Page) -> N
     expect(chat.get_by_role("group", name="Score").get_by_text("3", exact=True)).to_have_attribute(
         "aria-pressed", "true"
     )
+    for label in ("wrong", "rude"):
+        chat.get_by_role("group", name="Labels").get_by_text(label).click()
+        expect(chat.get_by_role("group", name="Labels").get_by_text(label)).to_have_attribute("aria-pressed", "true")
     chat.get_by_role("textbox", name="What was wrong?").fill("Far too cheerful.")
     chat.get_by_role("button", name="Save", exact=True).click()
     expect(chat.locator(".hone-toast")).to_contain_text("Thank you")
     told = [stored["feedback"] for stored in fake.feedback.values()]
-    assert [feedback["kind"] for feedback in told] == ["thumb", "score", "critique"]
-    assert (told[1]["score"], told[2]["text"]) == (3, "Far too cheerful.")
+    assert [feedback["kind"] for feedback in told] == ["thumb", "score", "label", "critique"]
+    assert (told[1]["score"], told[2]["labels"]) == (3, ["wrong", "rude"])
+    assert told[3]["text"] == "Far too cheerful."
 
 
 def test_a_correction_goes_on_as_the_reply(fake: FakeService, chat: Page) -> None:

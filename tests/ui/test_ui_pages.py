@@ -142,6 +142,15 @@ def test_judging_through_the_page_reaches_the_service_and_its_errors_reach_the_p
     assert "no longer on this page" in view["notice"]["text"]
 
 
+@pytest.mark.parametrize("labels", [[], None, "wrong", ["made-up"], [{}]])
+def test_only_labels_that_the_page_offers_are_given(fake: FakeService, api_url: str, labels: Any) -> None:
+    talk = Conversation()
+    say(api_url, talk, "One")
+    told = event(reply=talk.turns[0].replies[0].key, labels=labels)
+    on_chat(api_url, lambda page: page.mark(talk, told, request()))
+    assert not fake.feedback
+
+
 def test_a_new_chat_is_another_conversation(fake: FakeService, api_url: str) -> None:
     talk = Conversation()
     say(api_url, talk, "One")

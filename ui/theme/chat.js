@@ -2,7 +2,7 @@
 // What a person is typing (composer, editors) lives here alone and survives every redraw.
 
 const root = element.querySelector(".hone-chat");
-const EVENTS = ["send", "retry", "stop_reply", "new_chat", "restore", "pick", "thumb", "score", "critique", "correct", "open_shelf"];
+const EVENTS = ["send", "retry", "stop_reply", "new_chat", "restore", "pick", "thumb", "score", "mark", "critique", "correct", "open_shelf"];
 const tell = (name, data) => { if (EVENTS.includes(name)) trigger(name, data || {}); };
 
 const thread = h("main.hone-thread", { "aria-label": "Conversation" });
@@ -100,7 +100,7 @@ function actions(reply, last, busy) {
     button("up", "Good reply", reply.thumb === true, () => thumb(true), ".up"),
     button("down", "Bad reply", reply.thumb === false, () => thumb(false), ".down"),
     button("pen", "How it should have been", reply.corrected, () => toggle(reply.key, "correct", reply.text), ".correct"),
-    button("note", "What was wrong?", reply.critique !== null || reply.score !== null, () => toggle(reply.key, "critique", reply.critique || ""), ".critique"));
+    button("note", "What was wrong?", reply.critique !== null || reply.score !== null || reply.labels.length > 0, () => toggle(reply.key, "critique", reply.critique || ""), ".critique"));
   if (reply.text) items.push(button("copy", "Copy", undefined, copy));
   if (last && !busy) items.push(button("again", "Try again", undefined, () => { following = true; tell("retry"); }, ".again"));
   if (reply.corrected) items.push(h("span.hone-tag", {}, "your version"));
@@ -132,8 +132,11 @@ function panel(reply) {
   const scale = correcting ? null : h("div.hone-scale", { role: "group", "aria-label": "Score from 1 to 10" }, h("span", {}, "Score"),
     Array.from({ length: 10 }, (_, i) => h("button", { type: "button", "aria-pressed": String(reply.score === i + 1),
       onclick: () => tell("score", { reply: reply.key, score: reply.score === i + 1 ? null : i + 1 }) }, String(i + 1))));
+  const label = (name) => tell("mark", { reply: reply.key, labels: reply.labels.includes(name) ? reply.labels.filter((other) => other !== name) : [...reply.labels, name] });
+  const labels = correcting ? null : h("div.hone-labels", { role: "group", "aria-label": "Labels" }, (props.labels || []).map((name) =>
+    h("button.hone-chip", { type: "button", "aria-pressed": String(reply.labels.includes(name)), onclick: () => label(name) }, name)));
   queueMicrotask(() => fit(area));
-  return h("div.hone-panel", {}, h("h4", {}, correcting ? "How it should have been" : "What was wrong?"), area, scale,
+  return h("div.hone-panel", {}, h("h4", {}, correcting ? "How it should have been" : "What was wrong?"), labels, area, scale,
     h("div.hone-row", {},
       has ? h("button.hone-link", { type: "button", onclick: () => { tell(open.kind, { reply: reply.key, text: "" }); close(); } }, "Take it back") : null,
       h("span.hone-fill"),
