@@ -190,7 +190,7 @@ def _hold_back(
             "share_won": share_preferred(own.grades, base.grades),
         }
         full = full or {f"full_{name}": value for name, value in measured.items()}
-        chance = 2 * (base.broken * (1 - base.broken) / own.sound.numel()) ** 0.5
+        chance = 2 * (base.broken * (1 - base.broken) / own.sizes.numel()) ** 0.5
         inside = (
             measured["fluency"] >= ALLOWED_FLUENCY * settings.min_fluency
             and measured["kl_per_token"] <= settings.max_kl_per_token

@@ -23,7 +23,7 @@ from learner.sampling import sample
 
 MAX_NEW_TOKENS = 128
 CONSENSUS = 1.0  # nats that a reply gains by holding the words on which the replies to its prompt agree
-BROKEN = 4.0  # nats that an empty reply, or one without an end, stands below the worst sound one
+BROKEN = 4.0  # nats that an empty reply stands below the worst other one, or a cut one loses where few are cut
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Rollouts:
     anchor: Tensor  # (P, k) log-probability under the anchor
     policy: Tensor  # (P, k) log-probability under what sampled them
     sizes: Tensor  # (P, k) tokens
-    sound: Tensor  # (P, k) bool: not empty, and ended
+    empty: Tensor  # (P, k) bool: nothing that a person could see
+    cut: Tensor  # (P, k) bool: no end within MAX_NEW_TOKENS
     agreed: Tensor  # (P, k) share of the consensus words; 1 where there is no consensus
 
     @property
@@ -51,14 +52,14 @@ class Rollouts:
     @property
     def broken(self) -> float:
         """Share of replies that are empty or have no end."""
-        return float((~self.sound).float().mean())
+        return float((self.empty | self.cut).float().mean())
 
     def utilities(self, temperature: float, strength: float, least: float) -> Tensor:
         """u of the module's docstring, (P, k): λ is `strength`, `least` the log-probability per token to stay above."""
         u = self.grades / temperature + CONSENSUS * self.agreed + strength * (self.anchor - least * self.sizes)
-        worst = torch.where(self.sound, u, torch.inf).amin(1, keepdim=True)
-        worst = torch.where(worst.isinf(), 0.0, worst)
-        return torch.where(self.sound, u, worst - BROKEN)
+        u = u - BROKEN * (1 - self.cut.float().mean()) * self.cut
+        worst = torch.where(self.empty, torch.inf, u).amin(1, keepdim=True)
+        return torch.where(self.empty, torch.where(worst.isinf(), 0.0, worst) - BROKEN, u)
 
 
 def roll_out(
@@ -79,7 +80,8 @@ def roll_out(
         anchor=(own if plain else backbone.score(examples, "anchor")).reshape(shape),
         policy=own.reshape(shape),
         sizes=torch.tensor([len(reply.token_ids) for reply in flat]).reshape(shape),
-        sound=torch.tensor([r.ended and bool(t.strip()) for r, t in zip(flat, texts, strict=True)]).reshape(shape),
+        empty=torch.tensor([not text.strip() for text in texts]).reshape(shape),
+        cut=torch.tensor([not reply.ended for reply in flat]).reshape(shape),
         agreed=_agreed([texts[i : i + per_prompt] for i in range(0, len(texts), per_prompt)]).reshape(shape),
     )
 
