@@ -21,12 +21,12 @@ from ui.shelf import Shelf
 from ui.theme import script
 
 EXAMPLES = (
+    "Hello! Who are you?",
     "What is the capital of Portugal?",
-    "How do I make a good cup of tea?",
+    "How do I make tea?",
     "Tell me a short story about a fox.",
-    "What is 12 + 7?",
-    "I have trouble sleeping. Any advice?",
-    "Do you know a joke?",
+    "What is 5 + 7?",
+    "Tell me a joke.",
 )
 LABELS = ("wrong", "harmful", "off-topic", "too long", "too short", "unclear", "rude")
 MAX_PROMPT = 20_000  # characters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -15,7 +16,8 @@ from tests.browser.test_browser_operator import live, pull
 from tests.loop.town import Town, town
 
 pytestmark = [pytest.mark.browser, pytest.mark.loop, pytest.mark.timeout(900)]
-A_RUN = 300_000  # milliseconds
+A_RUN = 600_000  # milliseconds; half a minute on an idle machine
+OVER = re.compile("^(succeeded|rejected|nothing_to_learn|failed|cancelled)$")
 TRIES = 5  # a chat is sampled, so that even a model that knows may once say something else
 
 
@@ -26,7 +28,7 @@ def place() -> Iterator[Town]:
 
 
 def wrong_fact(place: Town) -> Prompt:
-    return next(fact for fact in untaught_facts(seed=11) if not is_right(fact, place.says(fact.text, user="probe")))
+    return next(fact for fact in untaught_facts(seed=3) if not is_right(fact, place.says(fact.text, user="probe")))
 
 
 def correct(page: Page, text: str) -> None:
@@ -53,21 +55,20 @@ def test_a_newcomer_teaches_the_model_something(place: Town, open_page: OpenPage
     answered(chat)
     expect(chat.locator(".hone-badge")).to_have_text("base")
     correct(chat, right_reply(fact))
-    chat.locator(".hone-switch").click()
     say(chat, "Hello!")
-    chat.get_by_role("group", name="Which answer is better?").get_by_role("button", name="A", exact=True).click()
     answered(chat, turns=2)
-    chat.locator(".hone-turn").last.get_by_role("button", name="Good reply").first.click()
-    chat.locator(".hone-switch").click()
+    chat.locator(".hone-turn").last.get_by_role("button", name="Good reply").click()
+    expect(chat.get_by_role("button", name="Good reply", pressed=True)).to_have_count(1)
 
     board = open_page(f"{place.house.url}/operator?key={place.house.operator_key}")
     live(board, "base")
-    expect(board.locator(".hone-learn")).to_contain_text("3 new since the last one")
+    expect(board.locator(".hone-learn")).to_contain_text("2 new since the last one")
     board.get_by_role("button", name="Learn now").click()
     run = board.locator(".hone-run").first
     expect(run.locator(".hone-progress")).to_be_visible()
     expect(board.locator("#curves .js-plotly-plot")).to_contain_text("loss", timeout=A_RUN)
-    expect(run).to_have_attribute("data-state", "succeeded", timeout=A_RUN)
+    expect(run).to_have_attribute("data-state", OVER, timeout=A_RUN)
+    assert run.get_attribute("data-state") == "succeeded", run.inner_text()
     live(board, "v1")
     expect(board.locator("[data-adapter=v1]")).to_have_attribute("data-state", "live")
     board.locator("[data-adapter=v1] .hone-open").click()
