@@ -41,11 +41,13 @@ def test_the_run_ends_well_whoever_is_killed(place: Town, number: int, who: str,
     place.until_phase(run_id, phase)
     place.kill(who)
     run = place.until_over(run_id)
-    assert run["state"] == "succeeded", run["message"]
-    place.until_live(run["adapter"])
+    assert run["state"] in ("succeeded", "rejected"), run["message"]  # whatever the gate thinks of it
+    if run["state"] == "succeeded":
+        place.until_live(run["adapter"])
     assert set(place.feedback_ids()) == before | {given}
     place.check_nothing_is_half_published()
-    wait_until(lambda: place.chat("hello")["system_fingerprint"] == run["adapter"], "a reply of the new adapter")
+    live = place.get("/v1/serving")["live"]
+    wait_until(lambda: place.chat("hello")["system_fingerprint"] == live, "a reply of the live adapter")
 
 
 def test_feedback_that_was_acknowledged_survives_kills_of_the_service(place: Town) -> None:
@@ -95,8 +97,7 @@ def test_everything_killed_at_once_goes_on_after_a_restart(tmp_path: Path) -> No
         first.kill_everything()
     with town(tmp_path / "home") as second:
         run = second.until_over(run_id)
-        assert run["state"] == "succeeded", run["message"]
+        assert run["state"] in ("succeeded", "rejected"), run["message"]
         assert run["attempt"] == 2
         assert second.feedback_ids() == [given]
-        second.until_live(run["adapter"])
         second.check_nothing_is_half_published()
