@@ -223,7 +223,7 @@ def _agreement(candidate: Answers, base: Answers) -> dict[str, Any]:
     own: list[tuple[float, float]] = []  # per prompt with a consensus: candidate's agreement, base's
     for texts, texts_base in zip(candidate.texts, base.texts, strict=True):
         background = held - Counter(word for text in texts_base for word in words(text))
-        rows = []
+        rows: list[tuple[float, float]] = []
         for index, (text, text_base) in enumerate(zip(texts, texts_base, strict=True)):
             rest = texts_base[:index] + texts_base[index + 1 :]
             agreed = consensus(rest, background, len(base.flat_texts) - len(texts_base))

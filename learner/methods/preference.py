@@ -21,12 +21,12 @@ from random import Random
 import torch
 from torch import Tensor
 
-from learner.backbone import Backbone
+from learner.backbone import Backbone, Role
 from learner.batch import Pair, Progress, TokenIds, collate, shuffled_batches
 from learner.losses import dpo_loss, listwise_loss
 from learner.methods.optimizer import Stepper, within_length
 from learner.methods.preference_model import PreferenceModel, fit_preferences
-from learner.methods.rollouts import Rollouts, roll_out, share_preferred, temperature_of
+from learner.methods.rollouts import Rollouts, roll_out, share_preferred
 from learner.tensors import pull_to_anchor, token_log_probs
 from service.settings import LearnerSettings
 
@@ -38,7 +38,7 @@ TRAINED_REPLIES = 4  # of these: the best, the worst and some between
 GROUPS_PER_STEP = 8
 PAIRS_PER_STEP = 2
 PAIRS_WEIGHT = 0.3
-BUDGET = 1.4  # nats between target odds and the base's, for REPLIES replies of the base and a perfect judge
+NATS = 4.0  # by which a reply that people would typically prefer should gain on the other, with a trusted judge
 STAY = 0.1  # weight of KL to the anchor, token by token
 LEAST_STRENGTH, STRENGTH_GAIN = 0.3, 2.0  # λ: where it starts and never falls below, and how fast it moves
 TARGET_FLUENCY = 0.2  # as a share of the limit: what training aims at
@@ -93,12 +93,12 @@ def train(
     stepper = Stepper(backbone.trainable(), settings.dpo_learning_rate, warmup=4)
     steps = ITERATIONS * settings.dpo_epochs * -(-min(PROMPTS, len(asked)) // GROUPS_PER_STEP)
     step, strength, metrics = 0, LEAST_STRENGTH, {"judge_accuracy": judge.fit.accuracy}
+    temperature = judge.fit.spread / (NATS * _trust(judge))
     for iteration in range(ITERATIONS):
         chosen = rng.sample(asked, min(PROMPTS, len(asked)))
-        role = "policy" if iteration else "base"
+        role: Role = "policy" if iteration else "base"
         rollouts = roll_out(backbone, judge, chosen, REPLIES, role, settings.seed + iteration)
         if iteration == 0:
-            temperature = temperature_of(rollouts.grades, BUDGET * _trust(judge))
             fluency_base = rollouts.fluency
         else:
             lack = TARGET_FLUENCY * settings.min_fluency - (rollouts.fluency - fluency_base)
@@ -126,9 +126,9 @@ def train(
 
 
 def _trust(judge: PreferenceModel) -> float:
-    """How much of the budget a judge of this accuracy may spend: none at a coin's, all from 80 % on."""
+    """How far to follow a judge of this accuracy: hardly at a coin's, all the way from 80 % on."""
     accuracy = (judge.fit.accuracy * judge.fit.decided + 1) / (judge.fit.decided + 2)  # a few pairs prove little
-    return min(1.0, max(0.0, (accuracy - 0.5) / 0.3))
+    return min(1.0, max(0.01, (accuracy - 0.5) / 0.3))
 
 
 def _group(rollouts: Rollouts, utilities: Tensor, index: int, rng: Random) -> Group:
@@ -180,7 +180,7 @@ def _hold_back(
 ) -> tuple[float, dict[str, float]]:
     """Shrink the policy's update until sampled replies are well inside the limits; returns scale and figures."""
     base = roll_out(backbone, judge, prompts, CHECKED_REPLIES, "base", settings.seed + 100)
-    scale, full = 1.0, {}
+    scale, full = 1.0, dict[str, float]()
     while True:
         own = roll_out(backbone, judge, prompts, CHECKED_REPLIES, "policy", settings.seed + 101)
         measured = {

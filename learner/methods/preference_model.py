@@ -38,6 +38,7 @@ class Fit:
     log_score: float  # leave-one-out log-probability per pair, in nats; -log 2 = -0.693 is knowing nothing
     accuracy: float  # leave-one-out, over the pairs that are no ties
     decided: int  # pairs that are no ties
+    spread: float  # mean difference of scores within them, in nats; 1 where there is none
     scales: dict[str, float]  # prior variance of each group of features
 
 
@@ -129,9 +130,12 @@ def fit_preferences(backbone: Backbone, pairs: Sequence[Pair]) -> PreferenceMode
     kernels = {name: difference @ difference.T for name, difference in differences.items()}
     some = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0))[:_MOST_PAIRS_FOR_SCALES]
     scales = _choose_scales({n: k[some][:, some] for n, k in kernels.items()}, target[some], weight[some])
-    alpha, log_score, accuracy = _laplace(_combined(kernels, scales), target, weight)
+    kernel = _combined(kernels, scales)
+    alpha, log_score, accuracy = _laplace(kernel, target, weight)
     weights = {name: scales[name] * (differences[name].T @ alpha) for name in kernels if scales[name] > 0}
-    fit = Fit(log_score / max(1.0, float(weight.sum())), accuracy, int((target > 0.5).sum()), scales)
+    decided = target > 0.5
+    spread = float((kernel @ alpha)[decided].abs().mean()) if decided.any() else 0.0
+    fit = Fit(log_score / max(1.0, float(weight.sum())), accuracy, int(decided.sum()), spread or 1.0, scales)
     return PreferenceModel(backbone, groups, weights, fit)
 
 

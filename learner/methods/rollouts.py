@@ -1,7 +1,7 @@
 """Replies sampled in training, with what each is worth: the preference model's grade, turned into target odds.
 
 The target for a prompt's replies is softmax(u), u = grade / τ + consensus + λ · (log-probability under the anchor, less
-what fluency asks for): the optimum of reward under a KL budget (τ) and under the constraint that replies stay as likely
+what fluency asks for): the optimum of reward under a KL penalty (τ) and the constraint that replies stay as likely
 to the anchor as its own (λ, the constraint's Lagrange multiplier). Without the last two a taste for short replies is
 won by stammering: a short reply is a less likely one, token by token.
 """
@@ -84,17 +84,6 @@ def roll_out(
         cut=torch.tensor([not reply.ended for reply in flat]).reshape(shape),
         agreed=_agreed([texts[i : i + per_prompt] for i in range(0, len(texts), per_prompt)]).reshape(shape),
     )
-
-
-def temperature_of(grades: Tensor, budget: float) -> float:
-    """τ for which softmax(grades / τ) lies `budget` nats from uniform, on average over the prompts: (P, k) → number."""
-    low, high, most = 1e-4, 1e4, torch.tensor(float(grades.shape[-1])).log()
-    for _ in range(60):
-        middle = (low * high) ** 0.5
-        log_p = torch.log_softmax(grades / middle, -1)
-        kl = (log_p.exp() * log_p).sum(-1).mean() + most
-        low, high = (middle, high) if kl > budget else (low, middle)
-    return high
 
 
 def share_preferred(ours: Tensor, theirs: Tensor) -> float:

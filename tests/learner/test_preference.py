@@ -13,7 +13,7 @@ from learner.backbone import Backbone
 from learner.batch import Pair
 from learner.methods import preference
 from learner.methods.preference_model import fit_preferences
-from learner.methods.rollouts import BROKEN, CONSENSUS, Rollouts, roll_out, share_preferred, temperature_of
+from learner.methods.rollouts import BROKEN, CONSENSUS, Rollouts, roll_out, share_preferred
 from learner.tensors import pull_to_anchor
 from service.settings import LearnerSettings
 from tests.learner.test_backbone import moved
@@ -105,7 +105,7 @@ def some_rollouts(**changes: torch.Tensor) -> Rollouts:
         cut=torch.tensor([[False, False, False]]),
         agreed=torch.tensor([[1.0, 0.0, 1.0]]),
     )
-    return replace(whole, **changes)
+    return replace(whole, **changes)  # type: ignore[arg-type]  # the tests name tensors alone
 
 
 FIRST = 2.0 / 0.5 + CONSENSUS + 0.1 * (-2.0 + 2 * 2)
@@ -134,14 +134,6 @@ def test_rollouts_figures_by_hand() -> None:
 def test_replies_that_are_all_empty_have_even_odds() -> None:
     utilities = some_rollouts(empty=torch.ones(1, 3, dtype=torch.bool)).utilities(1.0, 0.1, -2.0)
     assert utilities.tolist() == [[-BROKEN] * 3]
-
-
-def test_temperature_spends_the_budget() -> None:
-    grades = torch.randn(50, 8, generator=torch.Generator().manual_seed(1)) * 3
-    log_p = torch.log_softmax(grades / temperature_of(grades, 1.0), -1)
-    kl = (log_p.exp() * (log_p + torch.tensor(8.0).log())).sum(-1).mean()
-    assert kl.item() == pytest.approx(1.0, abs=1e-3)
-    assert temperature_of(grades, 0.0) > 1e3
 
 
 def test_share_preferred_leaves_ties_out() -> None:
