@@ -42,9 +42,10 @@ def correct(page: Page, text: str) -> None:
 def knows(page: Page, fact: Prompt, adapter: str) -> bool:
     """Whether a new conversation answers `fact` rightly; whatever it says, `adapter` says it."""
     page.get_by_role("button", name="New chat").click()
+    expect(page.locator(".hone-welcome")).to_be_visible()
     say(page, fact.text)
     answered(page)
-    expect(page.locator(".hone-badge")).to_have_text(adapter)
+    expect(page.locator(".hone-turn .hone-badge")).to_have_text(adapter)
     return is_right(fact, page.locator(".hone-text").inner_text())
 
 
@@ -53,7 +54,7 @@ def test_a_newcomer_teaches_the_model_something(place: Town, open_page: OpenPage
     chat = open_page(place.house.url)
     say(chat, fact.text)
     answered(chat)
-    expect(chat.locator(".hone-badge")).to_have_text("base")
+    expect(chat.locator(".hone-turn .hone-badge")).to_have_text("base")
     correct(chat, right_reply(fact))
     say(chat, "Hello!")
     answered(chat, turns=2)
