@@ -17,10 +17,11 @@ PLAIN = SamplingParams(max_tokens=1, logprobs=0)
 CPU = torch.device("cpu")
 
 
-def sample(logits: list[float], params: SamplingParams, times: int, seed: int = 0) -> list[int]:
-    sampler = Sampler([params], [random.Random(seed)], CPU)
-    row = torch.tensor([logits])
-    return [int(sampler(row).tokens) for _ in range(times)]
+def sample(logits: list[float], params: SamplingParams, times: int) -> list[int]:
+    """One token from each of `times` rows with the same logits and settings, and random numbers of their own."""
+    sampler = Sampler([params] * times, [random.Random(seed) for seed in range(times)], CPU)
+    tokens: list[int] = sampler(torch.tensor([logits] * times)).tokens.tolist()
+    return tokens
 
 
 def shares(tokens: list[int], size: int) -> list[float]:
