@@ -140,9 +140,11 @@ def _model(title: str, model: type[BaseModel]) -> Iterator[str]:
 
 
 def _subclasses(root: type[errors.HoneError]) -> Iterator[type[errors.HoneError]]:
+    """The service's own errors; other processes' (the embedded engine's) come and go with what is imported."""
     yield root
     for child in root.__subclasses__():
-        yield from _subclasses(child)
+        if child.__module__ == errors.__name__:
+            yield from _subclasses(child)
 
 
 def _leaves(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
