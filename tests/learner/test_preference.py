@@ -12,7 +12,7 @@ import torch
 from learner.backbone import Backbone
 from learner.batch import Pair
 from learner.methods import preference
-from learner.methods.preference_model import fit_preferences
+from learner.methods.preference_model import Fit, fit_preferences
 from learner.methods.rollouts import BROKEN, CONSENSUS, Rollouts, roll_out, share_preferred
 from learner.tensors import pull_to_anchor
 from service.settings import LearnerSettings
@@ -162,3 +162,19 @@ def test_a_stop_comes_through(folder: Path) -> None:
         preference.train(
             Backbone.load(folder, SETTINGS), comparisons(LIKINGS["short"], 10, 5), PROMPTS[:4], SETTINGS, stop
         )
+
+
+class Judge:
+    """As much of a preference model as `_trust` looks at."""
+
+    def __init__(self, accuracy: float, decided: int) -> None:
+        self.fit = Fit(log_score=0.0, accuracy=accuracy, decided=decided, spread=1.0, scales={})
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "decided", "low", "high"),
+    [(1.0, 100, 1.0, 1.0), (0.5, 100, 0.01, 0.01), (0.65, 1000, 0.4, 0.6), (1.0, 1, 0.3, 0.7), (0.0, 50, 0.01, 0.01)],
+)
+def test_a_judge_is_trusted_as_far_as_it_has_shown(accuracy: float, decided: int, low: float, high: float) -> None:
+    trust = preference._trust(Judge(accuracy, decided))  # type: ignore[arg-type]  # as much of it as is looked at
+    assert low <= trust <= high
