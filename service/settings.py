@@ -65,7 +65,9 @@ class EngineSettings(Section):
         8, ge=3, description="Adapters that the engine holds at once. At least 3: old, new and canary."
     )
     max_lora_rank: int = Field(32, gt=0, description="Largest LoRA rank that the engine accepts.")
-    threads: int = Field(0, ge=0, description="CPU threads of the embedded engine; 0: as many as cores.")
+    threads: int = Field(
+        0, ge=0, description="CPU threads of the embedded engine; 0: by cores and model size, one core left for HTTP."
+    )
     timeout_seconds: float = Field(
         120.0, gt=0, description="Longest silence of the engine, in seconds, before a request fails."
     )
