@@ -25,6 +25,7 @@ from service.settings import LearnerSettings
 
 PHASE = "sft"
 LEARNED_LOG_PROB = -0.2  # of a whole correction: P ≈ 0.82; training stops when all are above
+FEWEST_STEPS = 160  # that few corrections may take, however few the epochs; most stop long before
 RETAINED_PROMPTS = 96
 RETENTION_WEIGHT = 8.0  # at 1, one correction cost other answers a tenth of their accuracy and fluency 0.2 nats a token
 TOP_TOKENS = 256
@@ -68,7 +69,7 @@ def train(
     retained = _retained(backbone, fitting, prompts, rng, settings.seed)
     stepper = Stepper(backbone.trainable(), settings.sft_learning_rate, warmup=4)
     per_epoch = -(-len(fitting) // settings.batch_size)
-    steps = per_epoch * max(settings.sft_epochs, -(-40 // per_epoch))
+    steps = per_epoch * max(settings.sft_epochs, -(-FEWEST_STEPS // per_epoch))
     step = 0
     while step < steps:
         if min(log_probs := _log_probs(backbone, fitting)) >= LEARNED_LOG_PROB:
