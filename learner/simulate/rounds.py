@@ -115,7 +115,11 @@ async def _simulate(
             note = f"Round {number}: {await simulation.learn(number)}"
             notes.append(note)
             say(note)
-            rows.append(await simulation.measure(number, await simulation.live()))
+            rows.append(row := await simulation.measure(number, await simulation.live()))
+            say(
+                f"{row['adapter']} wins {row['share_won']:.1%}; {row['accuracy']:.1%} right (base "
+                f"{row['accuracy_base']:.1%}), fluency {row['fluency']:+.3f}, {row['empty']} empty."
+            )
             if client.counts.problems:
                 notes.append(f"Round {number}, last problems: {'; '.join(client.counts.problems)}")
     return rows, notes
