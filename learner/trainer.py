@@ -40,9 +40,9 @@ def stages_of(method: str, train: Snapshot) -> tuple[Stage, ...]:
     A correction's own pair says nothing about taste that its demonstration doesn't say better, so by itself it starts
     preference learning only where that was asked for by name.
     """
-    corrections = {one.feedback_id for one in train.demonstrations}
+    corrections = {(one.prompt_token_ids, one.reply_token_ids) for one in train.demonstrations}
     decided = [pair for pair in train.pairs if not pair.tie]
-    judged = [pair for pair in decided if not corrections.issuperset(pair.feedback_ids)]
+    judged = [pair for pair in decided if (pair.prompt_token_ids, pair.chosen) not in corrections]
     found: list[Stage] = []
     if train.demonstrations and method in ("auto", "sft"):
         found.append("sft")

@@ -204,6 +204,8 @@ def test_a_method_trains_only_on_what_it_can_use(home: Home) -> None:
     assert stages_of("auto", train) == ("sft",)  # a correction alone is no taste
     assert stages_of("sft", train) == ("sft",)
     assert stages_of("dpo", train) == ("dpo",)
+    home.correct("ccc", "bb")  # the same correction of another reply
+    assert stages_of("auto", curated(home).train) == ("sft",)
     home.compare("a", "bb", "a", prompt=(1, 60, 2))
     assert stages_of("auto", curated(home).train) == ("sft", "dpo")
 
