@@ -26,9 +26,19 @@ class Board:
     tone: str = "info"
     serial: int = 0
     drawn: dict[str, Any] = field(default_factory=dict)  # part → what the page shows now
+    version: int = 0  # counts views, as in `Conversation`
+    asked: int = 0  # pictures begun
+    answered: int = 0  # the newest picture that was shown
 
     def say(self, notice: str, tone: str = "info") -> None:
         self.notice, self.tone, self.serial = notice, tone, self.serial + 1
+
+    def overtaken(self, picture: int) -> bool:
+        """Whether a picture that was begun later is shown already; remembers this one if not."""
+        if picture < self.answered:
+            return True
+        self.answered = picture
+        return False
 
     def changed(self, part: str, view: Any) -> bool:
         """Whether `part` has to be drawn again; remembers that it is."""

@@ -105,7 +105,10 @@ class Turn:
 
 @dataclass
 class Conversation:
-    """`notice` is one plain sentence for the person; `serial` counts notices, so that the same one shows again."""
+    """`notice` is one plain sentence for the person; `serial` counts notices, so that the same one shows again.
+
+    `version` counts views: events run side by side, and a view that was overtaken on its way is not to be drawn.
+    """
 
     id: str | None = None
     turns: list[Turn] = field(default_factory=list)
@@ -113,6 +116,7 @@ class Conversation:
     notice: str = ""
     tone: str = "info"
     serial: int = 0
+    version: int = 0
     stop: asyncio.Event | None = None  # set while a reply is drafted
 
     def say(self, notice: str, tone: str = "info") -> None:
@@ -147,7 +151,9 @@ class Conversation:
         return "/".join(f"{reply.exchange_id}.{reply.index}" for reply in replies)
 
     def view(self) -> dict[str, Any]:
+        self.version += 1
         return {
+            "version": self.version,
             "trail": self.trail(),
             "busy": self.busy,
             "turns": [turn.view() for turn in self.turns],

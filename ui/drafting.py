@@ -26,10 +26,12 @@ async def draft(
     reader = asyncio.create_task(_read(service, who, talk, turn, drafts))
     stopped = asyncio.create_task(talk.stop.wait())
     try:
-        yield None
+        drawn = -1
         while not reader.done() and not stopped.done():
+            if (written := sum(len(reply.text) for reply in drafts)) != drawn:
+                drawn = written
+                yield None
             await asyncio.wait({reader, stopped}, timeout=FRAME, return_when=asyncio.FIRST_COMPLETED)
-            yield None
         if reader.done():
             await reader  # raises what went wrong in it
     except ServiceError as error:

@@ -69,13 +69,21 @@ class OperatorPage:
 
     async def look(self, board: Board, request: gr.Request) -> Drawn:
         who = Credentials.of(request.headers)
+        board.asked += 1
+        number = board.asked
         picture = await take_picture(self._service, who, board) if who else Picture(refused=NOT_HERE)
+        if board.overtaken(number):
+            return gr.skip(), gr.skip(), gr.skip(), gr.skip()
+        board.version += 1
         views = {
             "top": top_view(board, picture),
             "runs": runs_view(picture),
             "adapters": adapters_view(board, picture),
         }
-        drawn = {part: view if board.changed(part, view) else gr.skip() for part, view in views.items()}
+        drawn = {
+            part: {**view, "version": board.version} if board.changed(part, view) else gr.skip()
+            for part, view in views.items()
+        }
         return drawn["top"], drawn["runs"], self._curves(board, picture), drawn["adapters"]
 
     def _curves(self, board: Board, picture: Picture) -> Any:

@@ -86,3 +86,8 @@ def test_the_view_says_what_was_said_about_a_reply() -> None:
     reply.given = {"thumb": stored("1", good=False), "score": stored("2", score=3), "critique": stored("3", text="No.")}
     view = reply.view()
     assert (view["thumb"], view["score"], view["critique"]) == (False, 3, "No.")
+
+
+def test_a_later_view_can_be_told_from_an_earlier_one() -> None:
+    talk = Conversation()
+    assert talk.view()["version"] < talk.view()["version"]

@@ -9,7 +9,7 @@ from tests.ui.fake_service import FakeService
 from tests.ui.test_ui_client import ANNA, using
 from ui.client import ServiceClient
 from ui.conversation import Conversation, Turn
-from ui.drafting import draft
+from ui.drafting import FRAME, draft
 
 
 def talk_about(prompt: str, pair: bool = False) -> tuple[Conversation, Turn]:
@@ -38,6 +38,21 @@ def test_a_draft_grows_on_the_page_and_ends_kept(fake: FakeService, api_url: str
     assert seen[0] == "" and seen[-1] == fake.replies[0]
     assert len(set(seen)) > 3 and seen == sorted(seen, key=len)
     assert turn.replies[0].kept and not talk.busy and talk.id == "conv-1" and not turn.error
+
+
+def test_nothing_is_drawn_while_nothing_is_written(fake: FakeService, api_url: str) -> None:
+    fake.hold_at = 5
+    talk, turn = talk_about("Hello")
+
+    async def wait_and_stop(client: ServiceClient) -> int:
+        drawn = 0
+        async for _ in draft(client, ANNA, talk, turn, 1):
+            drawn += 1
+            if turn.replies[0].text and talk.stop is not None:
+                asyncio.get_running_loop().call_later(10 * FRAME, talk.stop.set)
+        return drawn
+
+    assert using(api_url, wait_and_stop) <= 5 + 2  # a frame for each token at most, the empty one and the end
 
 
 def test_a_pair_is_one_exchange_with_two_replies(fake: FakeService, api_url: str) -> None:

@@ -347,6 +347,11 @@ def test_only_what_changed_is_drawn_again(adapters: FakeService, api_url: str) -
     assert top == runs == curves == skipped and shown["adapters"][0]["state"] == "rejected"
 
 
+def test_a_look_that_was_overtaken_by_a_later_one_is_not_drawn() -> None:
+    board = Board()
+    assert not board.overtaken(2) and board.overtaken(1) and not board.overtaken(3)
+
+
 def test_the_run_under_way_is_shown_until_another_is_chosen(fake: FakeService, api_url: str) -> None:
     fake.runs = {"run-1": fake_run("run-1", "succeeded"), "run-2": fake_run("run-2", "running")}
     fake.metrics = {"run-1": [{"step": 1, "phase": "sft", "loss": 2.0}], "run-2": []}

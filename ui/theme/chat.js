@@ -5,6 +5,8 @@ const root = element.querySelector(".hone-chat");
 const EVENTS = ["send", "retry", "stop_reply", "new_chat", "restore", "pick", "thumb", "score", "mark", "critique", "correct", "open_shelf"];
 const tell = (name, data) => { if (EVENTS.includes(name)) trigger(name, data || {}); };
 
+let talk = props.value; // the newest view that came
+
 const thread = h("main.hone-thread", { "aria-label": "Conversation" });
 const input = h("textarea", { rows: 1, placeholder: "Say something…", "aria-label": "Your message", maxlength: 20000 });
 const pairBox = h("input", { type: "checkbox", role: "switch" });
@@ -32,15 +34,15 @@ function fit(area) {
 }
 
 function submit(text) {
-  if (!text.trim() || props.value.busy) return;
+  if (!text.trim() || talk.busy) return;
   following = true;
-  sent = { text: text.trim(), after: props.value.turns.length };
+  sent = { text: text.trim(), after: talk.turns.length };
   tell("send", { text, pair: pairBox.checked });
 }
 
 /** The server has the message: only now does it leave the composer. */
 function clearSent() {
-  const turn = sent && props.value.turns[sent.after];
+  const turn = sent && talk.turns[sent.after];
   if (!turn || turn.prompt !== sent.text) return;
   if (input.value.trim() === sent.text) write("");
   sent = null;
@@ -54,7 +56,7 @@ function write(text) {
 
 /** What is typed, and which exchanges are shown, survive a reload: in this tab's own entry of the history, no more. */
 function remember() {
-  const trail = props.value.busy ? location.hash.slice(1) : props.value.trail || "";
+  const trail = talk.busy ? location.hash.slice(1) : talk.trail || "";
   history.replaceState({ ...history.state, honeDraft: input.value }, "", trail ? `#${trail}` : location.pathname + location.search);
 }
 
@@ -206,15 +208,13 @@ function welcome() {
 const drawn = new Map(); // turn key → {shape, node}
 let sent = null; // the message on its way: {text, after: turns before it}
 let following = true; // the view stays at the end while a reply is written, unless the reader scrolled up
-let notices = props.value?.notice?.serial || 0;
+let notices = talk.notice.serial;
 
 window.addEventListener("scroll", () => {
   following = window.innerHeight + window.scrollY >= document.documentElement.scrollHeight - 120;
 }, { passive: true });
 
 function redraw(forced) {
-  const talk = props.value;
-  if (!talk || !talk.turns) return;
   clearSent();
   const typing = focused();
   const opened = new Set([...thread.querySelectorAll("details[open]")].map((node) => node.closest("[data-turn]").dataset.turn));
@@ -255,7 +255,12 @@ function refocus(typing) {
 }
 
 let restoring = location.hash.slice(1); // what to draw again, until the server has answered
-watch("value", () => { restoring = ""; redraw(false); });
+watch("value", () => {
+  if (!props.value?.turns || props.value.version < talk.version) return; // overtaken by a later one
+  talk = props.value;
+  restoring = "";
+  redraw(false);
+});
 redraw(true);
 if (history.state?.honeDraft) { input.value = history.state.honeDraft; fit(input); sendButton.disabled = false; }
 if (restoring) tell("restore", { trail: restoring });
