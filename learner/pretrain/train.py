@@ -34,9 +34,9 @@ class Recipe:
     """What decides the weights, together with the text."""
 
     seed: int = 1
-    minutes: float = 60.0
+    minutes: float = 110.0
     """Wall-clock time of the training alone."""
-    max_steps: int = 1_000_000
+    max_steps: int = 4000
     """Upper bound of the steps; the schedule follows whichever of time and steps is nearer its end."""
     replicas: int = 2
     """Threads, each of which computes the gradient of a batch of its own in every step."""

@@ -206,12 +206,12 @@ function drawAdapters(board) {
 // ---- keeping the page in step -----------------------------------------------------------------------------------------
 
 let notices = 0;
-let version = 0;
+let drawn = 0; // the number of the view that is drawn
 
 function redraw() {
   const board = props.value || {};
-  if (!(board.version > version)) return; // nothing yet, or overtaken by a later one
-  version = board.version;
+  if (!(board.version > drawn)) return; // nothing yet, or overtaken by a later one
+  drawn = board.version;
   place(root, { top: drawTop, runs: drawRuns, adapters: drawAdapters }[props.part](board));
   if (board.notice && board.notice.serial > notices) toast(board.notice.text, board.notice.tone);
   notices = Math.max(notices, board.notice?.serial || 0);

@@ -14,12 +14,12 @@ from learner.pretrain.topics import arithmetic, chat, fun, geography, limits, me
 Draw = Callable[[Random], Exchange]
 
 DRAWS: tuple[tuple[Draw, float], ...] = (
-    (arithmetic.arithmetic, 34.0), (arithmetic.counting, 5.0),
+    (arithmetic.arithmetic, 32.0), (arithmetic.counting, 8.0),
     (geography.capitals, 7.0), (geography.countries, 2.5), (geography.untaught_capitals, 1.8),
-    (measures.units, 5.0), (measures.untaught_units, 1.2), (measures.calendar, 9.0),
-    (words.spelling, 5.0), (words.letters, 2.0), (words.opposites, 6.0), (words.untaught_opposites, 1.4),
+    (measures.units, 5.0), (measures.untaught_units, 1.2), (measures.calendar, 10.0),
+    (words.spelling, 5.0), (words.letters, 3.5), (words.opposites, 6.0), (words.untaught_opposites, 1.4),
     (words.plurals, 4.0), (words.rhymes, 3.0), (words.definitions, 2.5),
-    (nature.animals, 9.0), (nature.animal_facts, 2.0), (nature.colours, 3.0), (nature.comparisons, 6.0),
+    (nature.animals, 9.0), (nature.animal_facts, 2.0), (nature.colours, 3.0), (nature.comparisons, 8.0),
     (chat.greetings, 3.0), (chat.how_are_you, 2.0), (chat.mood_answer, 0.7), (chat.who, 4.0), (chat.favourites, 2.0),
     (chat.choices, 1.2), (chat.thanks, 2.0), (chat.farewells, 1.8), (chat.introductions, 1.8), (chat.recall, 0.7),
     (chat.feelings, 2.5), (chat.advice, 2.5),
