@@ -10,6 +10,7 @@ the adapter to go live, and only while this process holds the lease: so a run ma
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -258,8 +259,7 @@ def main() -> int:
     line = sys.stdin.readline()
     settings = Settings.model_validate_json(line) if line.strip() else load_settings(arguments.home)
     threading.Thread(target=_die_with_the_daemon, daemon=True).start()
-    if hasattr(os, "nice"):
-        os.nice(settings.learner.niceness)
+    _give_way(settings.learner.niceness)
     store = Store.open(settings.store_url, checkpoints=False)
     try:
         return _work(settings, store, arguments.run, arguments.fence)
@@ -291,6 +291,13 @@ def _work(settings: Settings, store: Store, run_id: str, fence: int) -> int:
         log.exception("The run died.")
         return CRASHED
     return 0
+
+
+def _give_way(niceness: int) -> None:
+    """Step back for chat. Linux may weigh whole sessions against each other first (autogroup, sched(7)): both yield."""
+    os.nice(niceness)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(niceness))
 
 
 def _die_with_the_daemon() -> None:
