@@ -16,6 +16,7 @@ from service.errors import BadInput
 
 MOST_CHOICES = 128
 MOST_LOGPROBS = 20
+LEAST_TEMPERATURE = 1e-5  # below, a softmax overflows: that is greedy
 
 
 class StreamOptions(BaseModel):
@@ -181,11 +182,13 @@ def _job(
     def setting(given: float | None, name: str, usual: float) -> float:
         return given if given is not None else limits.defaults.get(name, usual)
 
+    temperature = setting(request.temperature, "temperature", 1.0)
+    top_k = int(setting(request.top_k, "top_k", 0))
     params = SamplingParams(
         max_tokens=max_tokens or 0,
-        temperature=setting(request.temperature, "temperature", 1.0),
+        temperature=temperature if temperature >= LEAST_TEMPERATURE else 0.0,
         top_p=setting(request.top_p, "top_p", 1.0),
-        top_k=max(0, int(setting(request.top_k, "top_k", 0))),
+        top_k=top_k if 0 < top_k < limits.vocab_size else 0,
         min_p=setting(request.min_p, "min_p", 0.0),
         seed=request.seed,
         stop_token_ids=ends | frozenset(request.stop_token_ids or ()),

@@ -178,6 +178,18 @@ def test_more_requests_than_rows_all_get_their_replies(served: Served) -> None:
     assert [reply["usage"]["completion_tokens"] for reply in replies] == [20] * 16
 
 
+@pytest.mark.parametrize("extreme", [{"temperature": 1e-40}, {"temperature": 2.0, "top_k": 1}, {"min_p": 1.0}])
+def test_the_narrowest_settings_are_greedy(served: Served, extreme: dict[str, Any]) -> None:
+    asked = [served.post("/v1/completions", complete(ignore_eos=True, **o)) for o in (extreme, {"temperature": 0})]
+    assert len({reply.json()["choices"][0]["text"] for reply in asked}) == 1
+
+
+@pytest.mark.parametrize("extreme", [{"top_k": 2**64 - 1}, {"top_p": 1e-300}, {"temperature": 100}, {"seed": -(2**70)}])
+def test_no_setting_however_large_ends_the_engine(served: Served, extreme: dict[str, Any]) -> None:
+    assert served.post("/v1/completions", complete(**extreme)).status_code == 200
+    assert served.post("/v1/completions", complete()).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status", "says"),
     [
@@ -195,6 +207,7 @@ def test_more_requests_than_rows_all_get_their_replies(served: Served) -> None:
         ("/v1/chat/completions", chat(n=0), 400, "n:"),
         ("/v1/completions", complete(prompt=[5] * POSITIONS), 400, "the context holds"),
         ("/v1/completions", complete(prompt=[5] * 100, max_tokens=100), 400, "the context holds"),
+        ("/v1/completions", complete(max_tokens=10**30), 400, "the context holds"),
         ("/v1/completions", complete(prompt=[100_000]), 400, "vocabulary"),
         ("/v1/completions", complete(prompt=""), 400, "empty"),
         ("/v1/completions", complete(prompt=[]), 400, "prompt"),
@@ -240,13 +253,15 @@ def test_adapters_that_cannot_be_served_say_why(served: Served, adapter: Path, t
     assert missing.status_code == 404
     empty = served.post("/v1/load_lora_adapter", {"lora_name": "x", "lora_path": str(tmp_path)})
     assert empty.status_code == 400 and "adapter_config.json" in empty.json()["error"]["message"]
+    nobody = served.post("/v1/load_lora_adapter", {"lora_name": "x", "lora_path": "~nobody-of-this-name/adapter"})
+    assert nobody.status_code == 404
     base = served.post("/v1/load_lora_adapter", {"lora_name": "tiny", "lora_path": str(adapter)})
     assert base.status_code == 400
     for number in range(3):
         name = {"lora_name": f"full{number}", "lora_path": str(adapter)}
         assert served.post("/v1/load_lora_adapter", name).status_code == 200
     full = served.post("/v1/load_lora_adapter", {"lora_name": "one-more", "lora_path": str(adapter)})
-    assert full.status_code == 400 and "--max-loras" in full.json()["error"]["message"]
+    assert full.status_code == 409 and "--max-loras" in full.json()["error"]["message"]
     for number in range(3):
         assert served.post("/v1/unload_lora_adapter", {"lora_name": f"full{number}"}).status_code == 200
 
