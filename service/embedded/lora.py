@@ -82,6 +82,7 @@ def _refuse_unsupported(path: Path, config: dict[str, Any]) -> None:
         "it trains biases": config.get("bias", "none") != "none" or config.get("lora_bias"),
         "it saves whole modules (modules_to_save)": config.get("modules_to_save"),
         "it trains token embeddings (trainable_token_indices)": config.get("trainable_token_indices"),
+        "it waits for certain tokens (alora_invocation_tokens)": config.get("alora_invocation_tokens"),
     }
     if found := [fault for fault, present in faults.items() if present]:
         raise AdapterRefused(f"{path} cannot be served: {' and '.join(found)}. Plain LoRA is supported.")

@@ -55,6 +55,7 @@ def test_a_sound_adapter_is_read_whole(adapter: Path, shapes: dict[str, tuple[in
         ({"lora_bias": True}, "biases"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"peft_type": "IA3"}, "IA3"),
+        ({"alora_invocation_tokens": [7]}, "alora_invocation_tokens"),
         ({"r": 8}, "rank 8"),
         ({"lora_alpha": None}, "lora_alpha"),
     ],
