@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from typing import Any, TypeVar
 
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -13,6 +14,11 @@ T = TypeVar("T")
 
 class ClientGone(Exception):
     """Nobody is left to answer."""
+
+
+async def answer_nobody(request: Request, error: Exception) -> Response:
+    """Where a client has hung up: what is answered is never read. nginx's number for it."""
+    return Response(status_code=499)
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:

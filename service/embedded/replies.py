@@ -4,6 +4,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Literal
 
 from service.embedded.messages import TokenLogprob, Update
@@ -172,7 +173,7 @@ class ReplyWriter:
         offsets = list(piece.offsets)
         if self._job.echo and choice is not None and choice.prompt_logprobs is not None:
             prompt_texts = [text(token) for token in choice.prompt]
-            starts = [sum(map(len, prompt_texts[:i])) for i in range(len(prompt_texts))]
+            starts = [0, *accumulate(map(len, prompt_texts[:-1]))]
             shift = len(self._echo(choice))
             tokens = prompt_texts + tokens
             values = [entry[0].logprob if entry else None for entry in choice.prompt_logprobs] + values

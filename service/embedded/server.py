@@ -1,7 +1,8 @@
 """The HTTP side: vLLM's routes over an `EngineLink`."""
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,13 +11,13 @@ import orjson
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from service.embedded import metrics
 from service.embedded.arguments import EngineArguments
-from service.embedded.disconnect import EventStream, unless_gone
+from service.embedded.disconnect import ClientGone, EventStream, answer_nobody, unless_gone
 from service.embedded.link import EngineLink, Mailbox
 from service.embedded.messages import Ready
 from service.embedded.protocol import ChatRequest, CompletionRequest, Job, Limits, chat_job, completion_job
@@ -26,6 +27,7 @@ from service.embedded.tokenizer import Tokenizer
 from service.errors import BadInput, Conflict, HoneError, ModelNotFound, NotFound, TooLarge
 
 LARGEST_BODY = 16 * 2**20  # bytes
+LONG_BODY = 16 * 2**10  # bytes; a longer one may take long enough to tokenise that streams would falter
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -63,7 +65,13 @@ class EngineServer:
                 Route("/v1/load_lora_adapter", self.load_adapter, methods=["POST"]),
                 Route("/v1/unload_lora_adapter", self.unload_adapter, methods=["POST"]),
             ],
-            exception_handlers={HoneError: _hone_error, HTTPException: _http_error},
+            exception_handlers={
+                HoneError: _hone_error,
+                HTTPException: _http_error,
+                ClientGone: answer_nobody,
+                ClientDisconnect: answer_nobody,
+                Exception: _bug,
+            },
         )
 
     async def health(self, request: Request) -> Response:
@@ -85,13 +93,13 @@ class EngineServer:
     async def chat(self, request: Request) -> Response:
         body = await _read(request, ChatRequest)
         adapter = self._adapter_named(body.model)
-        job = chat_job(body, self._tokenizer, self._limits)
+        job = await self._prepare(request, chat_job, body)
         return await self._reply("chat", request, body.model, adapter, job)
 
     async def completions(self, request: Request) -> Response:
         body = await _read(request, CompletionRequest)
         adapter = self._adapter_named(body.model)
-        job = completion_job(body, self._tokenizer, self._limits)
+        job = await self._prepare(request, completion_job, body)
         return await self._reply("text", request, body.model, adapter, job)
 
     async def load_adapter(self, request: Request) -> Response:
@@ -104,7 +112,7 @@ class EngineServer:
                 f"An adapter {name} is already loaded; give every version a name of its own.", param="lora_name"
             )
         if len(self._adapters) + len(self._loading) >= self._arguments.max_loras:
-            raise BadInput(f"{self._arguments.max_loras} adapters are loaded (--max-loras); unload one first.")
+            raise Conflict(f"{self._arguments.max_loras} adapters are loaded (--max-loras); unload one first.")
         if path is None:
             raise NotFound(f"There is no adapter folder {body.lora_path}.", param="lora_path")
         self._loading.add(name)
@@ -144,6 +152,12 @@ class EngineServer:
         if model not in self._adapters:
             raise ModelNotFound(f"The model {model} is not loaded here; GET /v1/models lists what is.", param="model")
         return model
+
+    async def _prepare(self, request: Request, prepare: Callable[[M, Tokenizer, Limits], Job], body: M) -> Job:
+        """Tokenise; beside the event loop, which everybody's streams go through, when that may take long."""
+        if int(request.headers.get("content-length", LONG_BODY)) < LONG_BODY:
+            return prepare(body, self._tokenizer, self._limits)
+        return await asyncio.to_thread(prepare, body, self._tokenizer, self._limits)
 
     async def _reply(self, kind: Kind, request: Request, model: str | None, adapter: str | None, job: Job) -> Response:
         writer = ReplyWriter(kind, model or self._arguments.name, job, self._vocabulary)
@@ -187,6 +201,7 @@ class EngineServer:
         self, adapter: str | None, job: Job, choices: list[Choice]
     ) -> AsyncGenerator[tuple[Choice, Piece], None]:
         """Start every sequence of the job, put its choices into `choices`, and yield what each wakeup brings."""
+        self._adapter_named(adapter)  # again: it may have been unloaded since, and the worker takes our word for it
         box = Mailbox()
         running: dict[int, Choice] = {}
         try:
@@ -228,7 +243,10 @@ async def _read(request: Request, shape: type[M]) -> M:
 
 
 def _folder(name: str) -> Path | None:
-    path = Path(name).expanduser()
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError:  # the home of somebody who isn't there
+        return None
     return path if path.is_dir() else None
 
 
@@ -243,6 +261,10 @@ def _json(content: Any, status: int = 200) -> Response:
 async def _hone_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HoneError)
     return _json(error.body(), error.status)
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    return _json(HoneError(f"Something went wrong inside the engine ({type(error).__name__}).").body(), 500)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
