@@ -18,6 +18,8 @@ from service.wire import HoneOptions, storable
 MAX_MESSAGES = 2_000
 MAX_STOPS = 16
 SEED_LIMIT = 2**63
+MOST_TOKENS = 2**31 - 1
+"""More than any context holds, and what every JSON writer between here and the engine can say."""
 
 
 def _plain_text(content: Any) -> Any:
@@ -87,12 +89,12 @@ class ChatRequest(BaseModel):
     n: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=-1)
+    top_k: int | None = Field(None, ge=-1, le=MOST_TOKENS)
     min_p: float | None = Field(None, ge=0, le=1)
     seed: int | None = Field(None, ge=-SEED_LIMIT, lt=SEED_LIMIT)
     stop: Annotated[tuple[Stop, ...], BeforeValidator(_as_list), Field(max_length=MAX_STOPS)] = ()
-    max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=1, le=MOST_TOKENS)
+    max_completion_tokens: int | None = Field(None, ge=1, le=MOST_TOKENS)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
     return_token_ids: bool | None = None
