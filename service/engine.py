@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 import orjson
 
-from service.errors import EngineRefused, EngineUnavailable
+from service.errors import BadInput, EngineRefused, EngineUnavailable
 from service.event_stream import EventStream
 
 CONNECT_SECONDS = 5.0
@@ -64,7 +64,7 @@ class Engine:
 
     async def models(self) -> tuple[EngineModel, ...]:
         """What the engine holds now, base and adapters."""
-        listed = orjson.loads(await self._request("GET", "/v1/models"))["data"]
+        listed = self._list_in(await self._request("GET", "/v1/models"), "data")["data"]
         models = tuple(
             EngineModel(m["id"], m.get("root") or m["id"], m.get("parent"), m.get("max_model_len")) for m in listed
         )
@@ -88,7 +88,8 @@ class Engine:
 
     async def chat(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """A whole chat completion, with token ids and log-probabilities."""
-        return _object(await self._request("POST", "/v1/chat/completions", {**body, "return_token_ids": True}))
+        answer = await self._request("POST", "/v1/chat/completions", {**body, "return_token_ids": True})
+        return self._list_in(answer, "choices")
 
     async def chat_stream(self, body: Mapping[str, Any]) -> EventStream:
         """The same, event by event. Errors that come before the first token are raised here."""
@@ -107,12 +108,17 @@ class Engine:
 
     async def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """A text completion: `prompt` may be text or token ids."""
-        return _object(await self._request("POST", "/v1/completions", dict(body)))
+        return self._list_in(await self._request("POST", "/v1/completions", dict(body)), "choices")
 
     async def score(self, model: str, prompt: Sequence[int], reply: Sequence[int]) -> tuple[float, ...]:
-        """Natural log-probability under `model` of each token of `reply`, given `prompt` and the tokens before it."""
+        """Natural log-probability under `model` of each token of `reply`, given `prompt` and the tokens before it.
+
+        Raises BadInput without a prompt: then nothing stands before the first token.
+        """
         if not reply:
             return ()
+        if not prompt:
+            raise BadInput("The token ids of this prompt were not kept, so its replies can't be scored.")
         tokens = [*prompt, *reply]
         answer = await self.complete(
             {"model": model, "prompt": tokens, "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
@@ -148,19 +154,22 @@ class Engine:
         except httpx2.RemoteProtocolError:
             return await self._http.send(request)
 
+    def _list_in(self, content: bytes, field: str) -> dict[str, Any]:
+        """The answer, in which `field` must hold a list."""
+        try:
+            answer = orjson.loads(content)
+        except orjson.JSONDecodeError:
+            answer = None
+        if not isinstance(answer, dict) or not isinstance(answer.get(field), list):
+            raise EngineUnavailable(f"What answers at {self.url} doesn't speak vLLM's API.", "Check engine.url.")
+        return answer
+
     def _unreachable(self, error: Exception) -> EngineUnavailable:
         return EngineUnavailable(
             f"The engine at {self.url} can't be reached ({error or type(error).__name__}).",
             "It may still be starting; try again in a moment.",
             retry_after=1,
         )
-
-
-def _object(content: bytes) -> dict[str, Any]:
-    answer = orjson.loads(content)
-    if not isinstance(answer, dict):
-        raise EngineUnavailable("The engine answered with something else than an object.")
-    return answer
 
 
 def _refusal(status: int, content: bytes) -> EngineRefused | EngineUnavailable:

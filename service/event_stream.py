@@ -96,9 +96,9 @@ class EventStream:
         except TimeoutError as error:
             raise EngineUnavailable("The engine fell silent.", "Raise engine.timeout_seconds if it is slow.") from error
         except OSError as error:
-            raise EngineUnavailable("The connection to the engine broke.") from error
+            raise EngineUnavailable("The connection to the engine broke.", retry_after=1) from error
         if not data and not self._is_complete:
-            raise EngineUnavailable("The engine broke off the connection.")
+            raise EngineUnavailable("The engine broke off the connection.", retry_after=1)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:

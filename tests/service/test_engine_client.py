@@ -15,7 +15,7 @@ import pytest
 
 from service.chat.recording import Recording
 from service.engine import DONE, Engine
-from service.errors import EngineRefused, EngineUnavailable
+from service.errors import BadInput, EngineRefused, EngineUnavailable
 from tests.service.fake_engine import FakeEngine
 from tests.service.serving import serve, until
 
@@ -242,6 +242,27 @@ def test_a_connection_that_the_engine_closed_is_tried_again_once() -> None:
             await engine.close()
 
     asyncio.run(work())
+
+
+@pytest.mark.parametrize("content", [b"<html>", b"[]", b'{"choices": "none"}', b"{}"])
+def test_what_is_no_engine_is_called_so(content: bytes) -> None:
+    async def work() -> None:
+        stranger = httpx2.MockTransport(lambda _: httpx2.Response(200, content=content))
+        engine = Engine("http://engine", transport=stranger)
+        for ask in (engine.models(), engine.base(), engine.chat(BODY), engine.score("base", [1], [2])):
+            with pytest.raises(EngineUnavailable, match="doesn't speak vLLM's API"):
+                await ask
+        await engine.close()
+
+    asyncio.run(work())
+
+
+def test_replies_to_a_prompt_that_was_not_kept_can_not_be_scored() -> None:
+    async def work(engine: Engine) -> None:
+        with pytest.raises(BadInput, match="not kept"):
+            await engine.score("base", [], [1, 2])
+
+    run("http://127.0.0.1:9", work)
 
 
 @pytest.mark.parametrize(
