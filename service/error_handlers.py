@@ -12,11 +12,12 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 
-from service.errors import BadInput, Conflict, Forbidden, HoneError, NotFound, TooLarge, Unauthorized
+from service.errors import BadInput, Conflict, Forbidden, HoneError, NotFound, TooLarge, Unauthorized, unexpected
 from service.wire import FEEDBACK_KINDS
 
 _OURS: dict[int, type[HoneError]] = {401: Unauthorized, 403: Forbidden, 404: NotFound, 409: Conflict, 413: TooLarge}
 _NO_OBJECT = ("missing", "model_attributes_type", "model_type", "dict_type")
+_NOT_AN_OBJECT = "The body must be a JSON object."
 log = structlog.get_logger(__name__)
 
 
@@ -45,7 +46,7 @@ def bad_input(errors: list[ErrorDetails] | list[Any]) -> BadInput:
         return BadInput(f"{first['msg']}.", param=str(first["ctx"]["param"]))
     message = str(first["msg"]).removeprefix("Value error, ")
     if not path:
-        return BadInput("The body must be a JSON object." if first["type"] in _NO_OBJECT else f"{message}.")
+        return BadInput(_NOT_AN_OBJECT if first["type"] in _NO_OBJECT else f"{message}.")
     param = str(path[0]) + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path[1:])
     return BadInput(f"{param}: {message}.", param=param)
 
@@ -73,7 +74,10 @@ async def _ours(request: Request, error: Exception) -> JSONResponse:
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return answer(bad_input(list(error.errors())))
+    refusal, said = bad_input(list(error.errors())), request.headers.get("content-type", "")
+    if refusal.message == _NOT_AN_OBJECT and said and "json" not in said.lower():
+        refusal.hint = f"Send it with the header content-type: application/json, not {said}."
+    return answer(refusal)
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:
@@ -92,4 +96,4 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
 
 async def _bug(request: Request, error: Exception) -> JSONResponse:
     log.error("bug", path=request.url.path, exc_info=error)
-    return answer(HoneError("Something went wrong inside Hone; its log has the details.", f"({type(error).__name__})"))
+    return answer(unexpected(error))

@@ -1,7 +1,7 @@
 """Every error that a person or a program may see, with its HTTP status, its OpenAI error code and what to do about it.
 
-One handler (`service.app`) turns a `HoneError` into the OpenAI error body; the command line prints it as one line and
-exits with `exit_code`. Anything else that is raised is a bug and answers 500.
+One handler (`service.error_handlers`) turns a `HoneError` into the OpenAI error body; the command line prints it as one
+line and exits with `exit_code`. Anything else that is raised is a bug and answers 500.
 """
 
 from __future__ import annotations
@@ -32,6 +32,11 @@ class HoneError(Exception):
     def body(self) -> dict[str, dict[str, str | None]]:
         """The OpenAI error body."""
         return {"error": {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}}
+
+
+def unexpected(error: Exception) -> HoneError:
+    """What people are told of a bug; the log has the rest."""
+    return HoneError("Something went wrong inside Hone; its log has the details.", f"({type(error).__name__})")
 
 
 class BadInput(HoneError):

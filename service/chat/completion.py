@@ -23,7 +23,7 @@ from service.auth import Caller
 from service.chat.recording import RecordedReply, Recording
 from service.chat.request import ChatRequest
 from service.engine import DONE, Engine
-from service.errors import AdapterBroken, BadInput, EngineRefused, EngineUnavailable, HoneError
+from service.errors import AdapterBroken, BadInput, EngineRefused, EngineUnavailable, HoneError, unexpected
 from service.metrics import Metrics
 from service.routing import ALIAS, BASE, Route, route
 from service.settings import ChatSettings
@@ -85,7 +85,7 @@ class Chat:
             async with self._holding(turn.route):
                 answer = await self._ask(turn, self._engine.chat)
         shown = turn.recording.take(answer)
-        await self._store(turn)
+        await asyncio.shield(self._store(turn))
         return shown
 
     async def events(self, turn: Turn) -> AsyncGenerator[bytes, None]:
@@ -102,28 +102,24 @@ class Chat:
                         self._metrics.first_token_seconds.observe(time.perf_counter() - began)
                         first = False
                     yield event
-        except HoneError as error:
+        except Exception as error:
             if first:
                 raise
-            log.warning("stream failed", exchange=turn.recording.exchange_id, error=str(error))
-            await self._store_part(turn)
-            yield b"data: " + orjson.dumps(error.body()) + b"\n\n"
+            yield await self._breaking(turn, error)
             return
         except (asyncio.CancelledError, GeneratorExit):
             await tokens.aclose()
             await asyncio.shield(self._store_part(turn))
             raise
-        yield await self._ending(turn)
+        # A caller who has read the last token may leave before the end is sent: the exchange is stored all the same.
+        yield await asyncio.shield(self._ending(turn))
 
     async def _tokens(self, turn: Turn) -> AsyncGenerator[bytes, None]:
         async with self._holding(turn.route), await self._ask(turn, self._engine.chat_stream) as stream:
             async for payload in stream:
                 if payload == DONE:
                     return
-                event = orjson.loads(payload)
-                if "choices" not in event:
-                    raise EngineUnavailable(f"The engine failed: {(event.get('error') or {}).get('message', event)}")
-                yield b"data: " + orjson.dumps(turn.recording.take(event)) + b"\n\n"
+                yield _event(turn.recording.take(_chunk(payload)))
         raise EngineUnavailable("The engine broke off in the middle of the reply.")
 
     @asynccontextmanager
@@ -175,8 +171,19 @@ class Chat:
             await self._store(turn)
         except HoneError as error:
             log.error("exchange not stored", exchange=turn.recording.exchange_id, error=str(error))
-            return b"data: " + orjson.dumps(error.body()) + b"\n\n"
+            return _event(error.body())
         return LAST_EVENT
+
+    async def _breaking(self, turn: Turn, error: Exception) -> bytes:
+        """The last event of a stream that fails in the middle: it says why. What came until then is stored."""
+        exchange = turn.recording.exchange_id
+        if isinstance(error, HoneError):
+            log.warning("stream failed", exchange=exchange, error=str(error))
+        else:
+            log.error("bug", exchange=exchange, exc_info=error)
+            error = unexpected(error)
+        await self._store_part(turn)
+        return _event(error.body())
 
     async def _store_part(self, turn: Turn) -> None:
         """Store what an interrupted reply came to, if anything; nobody is left to hear of a failure."""
@@ -196,6 +203,23 @@ class Chat:
         self._metrics.exchanges.labels(adapter, str(complete).lower()).inc()
         self._metrics.tokens.labels(adapter, "prompt").inc(len(recording.prompt_token_ids))
         self._metrics.tokens.labels(adapter, "completion").inc(recording.completion_tokens)
+
+
+def _event(content: dict[str, Any]) -> bytes:
+    return b"data: " + orjson.dumps(content) + b"\n\n"
+
+
+def _chunk(payload: bytes) -> dict[str, Any]:
+    """What an event of the engine says. Raises EngineUnavailable when that is no part of a reply."""
+    try:
+        said = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        said = payload.decode(errors="replace")
+    if isinstance(said, dict) and isinstance(said.get("choices"), list):
+        return said
+    error = said.get("error", said) if isinstance(said, dict) else said
+    words = str(error.get("message", error) if isinstance(error, dict) else error)[:500]
+    raise EngineUnavailable(f"The engine failed: {words}")
 
 
 def conversation_of(request: ChatRequest, caller: str) -> str:

@@ -1,7 +1,8 @@
 """An engine that speaks the contract without a model: it says the words it was given, one token each.
 
 Each reply is `WORDS`, in an order that the seed decides; token id = position in `WORDS`, the last token is EOS. What a
-test wants to go wrong it says with the last message: `!refuse`, `!break`, `!silence`, `!slow`, `!long`.
+test wants to go wrong it says with the last message: `!refuse`, `!long`, `!slow`, and in the middle of a stream
+`!break`, `!error`, `!garbage`, `!shape`.
 """
 
 import asyncio
@@ -100,6 +101,10 @@ class FakeEngine:
                 if token == 1 and said == "!error":
                     yield _event({"error": {"message": "out of luck", "type": "server_error"}})
                     return
+                if token == 1 and said == "!garbage":
+                    yield "data: <html>\n\n"
+                if token == 1 and said == "!shape":
+                    yield _event({"choices": [{}]})
                 if token == 1 and said == "!slow":
                     await self._wait()
             yield _event(_chunk(body, index, {}, [EOS], "stop"))

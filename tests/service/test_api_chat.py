@@ -1,6 +1,7 @@
 """Chat completions, over real sockets, with an engine that speaks the contract."""
 
 import json
+import threading
 from typing import Any
 
 import httpx2
@@ -117,6 +118,10 @@ def test_what_other_clients_send_is_understood(running: Running) -> None:
         ({"temperature": float("nan")}, "temperature"),
         ({"top_p": 0}, "top_p"),
         ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 10**30}, "max_tokens"),
+        ({"max_completion_tokens": 2**31}, "max_completion_tokens"),
+        ({"top_k": 2**64 - 1}, "top_k"),
+        ({"top_k": -2}, "top_k"),
         ({"seed": 2**64}, "seed"),
         ({"stop": ""}, "stop[0]"),
         ({"stop": ["x"] * 17}, "stop"),
@@ -140,11 +145,22 @@ def test_a_bad_field_is_a_400_that_names_it(running: Running, change: dict[str, 
     assert param in error["message"]
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b"null", b"\xff\xfe", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b'"x"', b"null", b"\xff\xfe", b"[" * 100_000, b'{"n": 1' + b"0" * 5000 + b"}"]
+)
 def test_a_body_that_is_no_json_object_is_a_400(running: Running, body: bytes) -> None:
     response = running.http.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
     assert response.status_code == 400
     assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "text/plain"])
+def test_a_wrong_content_type_is_named(running: Running, content_type: str) -> None:
+    """The first is what curl sends unless it is told otherwise."""
+    content = json.dumps(ask()).encode()
+    response = running.http.post("/v1/chat/completions", content=content, headers={"content-type": content_type})
+    assert response.status_code == 400
+    assert "application/json" in response.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("model", ["gpt-4", "hone:v1", "hone:v0", "hone:v999999999999", "hone:", "hone:live", "HONE"])
@@ -181,7 +197,7 @@ def test_a_default_length_that_does_not_fit_is_shortened_and_a_stated_one_refuse
     assert running.post("/v1/chat/completions", ask("!long", max_tokens=100)).status_code == 400
 
 
-@pytest.mark.parametrize("said", ["!break", "!error"])
+@pytest.mark.parametrize("said", ["!break", "!error", "!garbage", "!shape"])
 def test_a_failure_in_mid_stream_is_an_error_event_and_the_part_is_kept(running: Running, said: str) -> None:
     *chunks, error = events(running.post("/v1/chat/completions", ask(said, stream=True)))
     assert error["error"]["type"] == "server_error"
@@ -197,6 +213,23 @@ def test_a_caller_who_leaves_frees_the_engine_and_the_part_is_kept(running: Runn
     until(lambda: running.engine.under_way == 0)
     until(lambda: running.get(f"/v1/exchanges/{exchange}").status_code == 200)
     assert running.get(f"/v1/exchanges/{exchange}").json()["replies"][0]["text"] == "Hello there"
+
+
+def test_a_caller_who_leaves_right_after_the_last_token_leaves_a_whole_exchange(running: Running) -> None:
+    """Many clients hang up when they have seen a finish_reason; the store may be busy just then."""
+    parts, release = running.app.state.parts, threading.Event()
+    answered = parts.metrics.requests.labels("/v1/chat/completions", 200)
+    before = answered._value.get()
+    busy = parts.transactions._writers.submit(release.wait, 30)
+    with running.http.stream("POST", "/v1/chat/completions", json=ask(stream=True)) as response:
+        chunks = (json.loads(line[6:]) for line in response.iter_lines() if line.startswith("data: {"))
+        exchange = next(chunk["id"] for chunk in chunks if chunk["choices"][0]["finish_reason"])
+        until(lambda: not parts.transactions._writers._work_queue.empty())
+    until(lambda: answered._value.get() > before)  # the service has noticed
+    release.set()
+    assert busy.result()
+    until(lambda: running.get(f"/v1/exchanges/{exchange}").status_code == 200)
+    assert running.get(f"/v1/exchanges/{exchange}").json()["replies"][0]["finish_reason"] == "stop"
 
 
 def test_a_caller_who_leaves_a_whole_answer_frees_the_engine(running: Running) -> None:
