@@ -1,9 +1,10 @@
 """Choose from a frozen snapshot what is trained on and what is only measured on, and count everything set aside.
 
-In this order: each person's newest word on a thing counts; a cap on the judgements of one person (a fixed number of
-samples plants a behaviour whatever the size of the set, so the number is capped, not the share); votes and
-demonstrations (`learner.votes`); consensus, where people contradict each other; the held-out split, by conversation;
-and a cap on the whole, which keeps the newest and replays a random part of the older.
+In this order: only what is about the base model that is trained; each person's newest word on a thing counts; a cap on
+the judgements of one person (a fixed number of samples plants a behaviour whatever the size of the set, so the number
+is capped, not the share); votes and demonstrations (`learner.votes`); consensus, where people contradict each other;
+only what fits the model; the held-out split, by conversation; and a cap on the whole, which keeps the newest and
+replays a random part of the older.
 """
 
 from __future__ import annotations
@@ -16,20 +17,19 @@ from random import Random
 from typing import Any, TypeVar
 
 from learner.batch import Demonstration, Pair, Snapshot, TokenIds
-from learner.snapshot import FrozenFeedback, Judgement
-from learner.votes import Vote, count_votes
+from learner.snapshot import AskedPrompt, FrozenFeedback, Judgement
+from learner.votes import DISAGREEMENT, Vote, count_votes
 from service.settings import LearnerSettings
-from service.wire import Correction, replies_named
+from service.wire import replies_named
 
-ALWAYS_TEACH, ALWAYS_TEACH_CORRECTIONS = 10, 200
-"""Judgements at positions up to the first, corrections up to the second, are never held out: a small service has none
-to spare, and a person who wrote the better reply out is owed the lesson. Positions never change, so neither does it."""
-
+OTHER_BASE = "about replies of another base model than the one that is trained"
+NO_PROMPT = "the engine did not say which tokens the prompt had"
+TOO_LONG = "longer than the model's context"
 SAID_AGAIN = "the same person judged the same thing again; the newest counts"
 OVER_CAP = "beyond the number of judgements of one person that a run uses"
-DISAGREEMENT = "people contradict each other"
 OUTVOTED = "a correction that other people's judgements contradict"
 TWICE = "the same correction was given twice"
+ON_BOTH_SIDES = "said by a held-out conversation together with one that is learned from"
 OVER_SIZE = "older examples beyond the size of a run; each run draws others"
 
 Example = TypeVar("Example", Pair, Demonstration)
@@ -49,54 +49,59 @@ class Curated:
         return "; ".join(f"{count} × {reason}" for reason, count in self.counts["set_aside"].items())
 
 
-def curate(frozen: FrozenFeedback, settings: LearnerSettings) -> Curated:
-    """Deterministic: the same snapshot and settings give the same examples."""
+def curate(frozen: FrozenFeedback, settings: LearnerSettings, max_length: int | None = None) -> Curated:
+    """Deterministic: the same snapshot and settings give the same examples.
+
+    `max_length`: the longest example, in tokens, that the model takes; None: any.
+    """
     set_aside: Counter[str] = Counter()
-    judgements = _cap_people(_newest_word(frozen.judgements, set_aside), settings.max_per_person, set_aside)
-    votes = count_votes(judgements)
+    usable = _usable(frozen, set_aside)
+    votes = count_votes(_cap_people(_newest_word(usable, set_aside), settings.max_per_person, set_aside))
     set_aside += votes.set_aside
     agreed = _consensus(votes.pairs, set_aside)
-    demonstrations = _agreed_demonstrations(votes.demonstrations, agreed, set_aside)
+    demonstrations = _fitting(_agreed_demonstrations(votes.demonstrations, agreed, set_aside), max_length, set_aside)
     held = held_out_conversations(frozen, settings.held_out_share)
-    pairs = [(any(conversation in held for conversation in where), pair) for where, pair in agreed.values() if pair]
-    chosen = {
-        is_held: (
-            [pair for pair_held, pair in pairs if pair_held == is_held],
-            [one for one in demonstrations if (one.conversation_id in held) == is_held],
-        )
-        for is_held in (False, True)
-    }
+    pairs, prompts = _split_pairs(agreed, held, set_aside), _split_prompts(usable, frozen.prompts, held)
     rng = Random(f"{settings.seed} {frozen.hash}")
-    train, held_out = (
-        _snapshot(frozen, *_limit(*chosen[is_held], settings.max_examples, rng, set_aside), held, is_held)
-        for is_held in (False, True)
-    )
+    parts = []
+    for is_held in (False, True):
+        taught = [one for one in demonstrations if (one.conversation_id in held) == is_held]
+        fitting = _fitting(pairs[is_held], max_length, set_aside)
+        some, some_pairs = _limit(taught, fitting, settings.max_examples, rng, set_aside)
+        parts.append(Snapshot(tuple(some), tuple(some_pairs), tuple(prompts[is_held]), frozen.hash, frozen.position))
+    train, held_out = parts
     return Curated(train, held_out, _counts(frozen, train, held_out, set_aside))
 
 
 def held_out_conversations(frozen: FrozenFeedback, share: float) -> frozenset[str]:
     """The conversations that only measure: chosen by a hash of their name, so that a later run chooses the same."""
-    first = {asked.conversation_id: ALWAYS_TEACH + 1 for asked in frozen.prompts}  # as if judged later than the first
-    judged = {judgement.conversation_id for judgement in frozen.judgements}
-    first = {name: position for name, position in first.items() if name not in judged}
-    corrected: dict[str, int] = {}
-    for judgement in frozen.judgements:
-        for seen in (first, corrected) if isinstance(judgement.feedback, Correction) else (first,):
-            position = seen.get(judgement.conversation_id, judgement.position)
-            seen[judgement.conversation_id] = min(position, judgement.position)
-    return frozenset(
-        name
-        for name, position in first.items()
-        if position > ALWAYS_TEACH
-        and corrected.get(name, ALWAYS_TEACH_CORRECTIONS + 1) > ALWAYS_TEACH_CORRECTIONS
-        and _fraction(name) < share
-    )
+    known = {one.conversation_id for one in frozen.judgements} | {asked.conversation_id for asked in frozen.prompts}
+    return frozenset(name for name in known.difference(frozen.teaching) if _fraction(name) < share)
 
 
 def _fraction(conversation_id: str) -> float:
     """A number in [0, 1) that depends on the name alone."""
     digest = hashlib.sha256(f"hone held out {conversation_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _usable(frozen: FrozenFeedback, set_aside: Counter[str]) -> list[Judgement]:
+    """Those whose tokens are the trained model's own, prompt included."""
+    usable = []
+    for judgement in frozen.judgements:
+        if any(reply.base != frozen.base for reply in judgement.replies):
+            set_aside[OTHER_BASE] += 1
+        elif not judgement.prompt_token_ids:
+            set_aside[NO_PROMPT] += 1
+        else:
+            usable.append(judgement)
+    return usable
+
+
+def _fitting(examples: Sequence[Example], max_length: int | None, set_aside: Counter[str]) -> list[Example]:
+    fitting = [example for example in examples if max_length is None or example.length <= max_length]
+    set_aside[TOO_LONG] += len(examples) - len(fitting)
+    return fitting
 
 
 def _newest_word(judgements: Sequence[Judgement], set_aside: Counter[str]) -> list[Judgement]:
@@ -169,13 +174,19 @@ def _agree(key: PairKey, votes: Sequence[Vote]) -> Pair | None:
 def _agreed_demonstrations(
     given: Sequence[tuple[Judgement, Demonstration]], agreed: Agreed, set_aside: Counter[str]
 ) -> list[Demonstration]:
-    """Each correction once, and none that the consensus holds to be worse than what it corrects."""
+    """Each correction once; none that its giver corrected later, or that the consensus finds worse than the reply."""
+    corrected_at = {
+        (judgement.caller, one.prompt_token_ids, judgement.replies[0].token_ids): judgement.position
+        for judgement, one in given
+    }
     kept: dict[tuple[TokenIds, TokenIds], Demonstration] = {}
     for judgement, demonstration in given:
         prompt, reply = demonstration.prompt_token_ids, demonstration.reply_token_ids
         _, pair = agreed.get(_key(prompt, reply, judgement.replies[0].token_ids), ((), None))
         contested = judgement.replies[0].complete and judgement.replies[0].token_ids != reply
-        if contested and (pair is None or pair.chosen != reply):
+        if corrected_at.get((judgement.caller, prompt, reply), 0) > judgement.position:
+            set_aside[SAID_AGAIN] += 1
+        elif contested and (pair is None or pair.chosen != reply):
             set_aside[OUTVOTED] += 1
         elif (prompt, reply) in kept:
             set_aside[TWICE] += 1
@@ -185,11 +196,11 @@ def _agreed_demonstrations(
 
 
 def _limit(
-    pairs: list[Pair], demonstrations: list[Demonstration], most: int, rng: Random, set_aside: Counter[str]
-) -> tuple[list[Pair], list[Demonstration]]:
-    kept = _newest_and_some(pairs, most, rng), _newest_and_some(demonstrations, most, rng)
-    set_aside[OVER_SIZE] += len(pairs) + len(demonstrations) - len(kept[0]) - len(kept[1])
-    return kept
+    demonstrations: list[Demonstration], pairs: list[Pair], most: int, rng: Random, set_aside: Counter[str]
+) -> tuple[list[Demonstration], list[Pair]]:
+    kept_pairs, kept = _newest_and_some(pairs, most, rng), _newest_and_some(demonstrations, most, rng)
+    set_aside[OVER_SIZE] += len(pairs) + len(demonstrations) - len(kept_pairs) - len(kept)
+    return kept, kept_pairs
 
 
 def _newest_and_some(examples: list[Example], most: int, rng: Random) -> list[Example]:
@@ -202,18 +213,26 @@ def _newest_and_some(examples: list[Example], most: int, rng: Random) -> list[Ex
     return [older[index] for index in drawn] + examples[len(examples) - newest :]
 
 
-def _snapshot(
-    frozen: FrozenFeedback,
-    pairs: Sequence[Pair],
-    demonstrations: Sequence[Demonstration],
-    held: frozenset[str],
-    is_held: bool,
-) -> Snapshot:
-    asked = [(one.conversation_id, one.prompt_token_ids) for one in frozen.judgements]
-    asked += [(one.conversation_id, one.prompt_token_ids) for one in frozen.prompts]
-    measured = {prompt for conversation, prompt in asked if conversation in held}
-    prompts = dict.fromkeys(prompt for _, prompt in asked if (prompt in measured) == is_held)
-    return Snapshot(tuple(demonstrations), tuple(pairs), tuple(prompts), frozen.hash, frozen.position)
+def _split_pairs(agreed: Agreed, held: frozenset[str], set_aside: Counter[str]) -> dict[bool, list[Pair]]:
+    """To learn from (False) and to measure on (True); what conversations of both sides said together is neither."""
+    found: dict[bool, list[Pair]] = {False: [], True: []}
+    for where, pair in agreed.values():
+        if pair is not None and len(sides := {name in held for name in where}) == 1:
+            found[sides.pop()].append(pair)
+        else:
+            set_aside[ON_BOTH_SIDES] += pair is not None
+    return found
+
+
+def _split_prompts(
+    judgements: Sequence[Judgement], asked: Sequence[AskedPrompt], held: frozenset[str]
+) -> dict[bool, list[TokenIds]]:
+    """What people asked, each prompt once: to learn on (False); to measure on (True) if only held-out ones asked it."""
+    every: list[Judgement | AskedPrompt] = [*judgements, *asked]
+    found = dict.fromkeys((one.prompt_token_ids, one.conversation_id in held) for one in every)
+    taught = {prompt for prompt, is_held in found if not is_held}
+    return {False: [prompt for prompt, is_held in found if not is_held],
+            True: [prompt for prompt, _ in found if prompt not in taught]}  # fmt: skip
 
 
 def _counts(frozen: FrozenFeedback, train: Snapshot, held_out: Snapshot, set_aside: Counter[str]) -> dict[str, Any]:

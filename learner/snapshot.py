@@ -24,9 +24,13 @@ from service.store.queries import exchanges, feedback
 from service.store.tables import Exchange, FeedbackRow
 from service.wire import FEEDBACK, Correction, Feedback, replies_named
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 RECENT_PROMPTS = 256
 """How many of the latest prompts go in beside the judged ones: what people ask is what a candidate is sampled on."""
+ALWAYS_TEACH, ALWAYS_TEACH_CORRECTIONS = 10, 200
+"""The first so many judgements, and corrections among the first so many, are never held out: a small service has none
+to spare, and a person who wrote the better reply out is owed the lesson. Counted in the order in which they were given,
+which no change or withdrawal alters: so nothing that was taught is measured on later."""
 ALIAS = "hone"
 """Only prompts asked of the live adapter count as what people ask: who names a version compares or measures."""
 
@@ -39,6 +43,7 @@ class JudgedReply:
 
     exchange_id: str
     index: int
+    base: str  # the base model whose tokens these are
     adapter: str
     text: str
     token_ids: tuple[int, ...]
@@ -70,11 +75,16 @@ class AskedPrompt:
 
 @dataclass(frozen=True)
 class FrozenFeedback:
-    """The content of a `snapshot.jsonl`. `position`: the last feedback that it may hold."""
+    """The content of a `snapshot.jsonl`. `position`: the last feedback that it may hold; `base`: what is trained.
+
+    `teaching`: the conversations that are never held out.
+    """
 
     judgements: tuple[Judgement, ...]
     prompts: tuple[AskedPrompt, ...]
     position: int
+    base: str = ""
+    teaching: tuple[str, ...] = ()
     hash: str = ""
 
 
@@ -99,20 +109,33 @@ def reply_tokenizer(model_path: str) -> Tokenize:
     return tokenize
 
 
-def collect(tx: Session, position: int, tokenize: Tokenize) -> FrozenFeedback:
-    """Read the active feedback up to `position`, and the latest prompts, in one transaction."""
+def collect(tx: Session, position: int, tokenize: Tokenize, base: str | None = None) -> FrozenFeedback:
+    """Read the active feedback up to `position`, and the latest prompts, in one transaction.
+
+    `base`: the name that the trained base model is served by; None: whatever answered last.
+    """
     given = [(row, FEEDBACK.validate_python(row.body)) for row in feedback.active_feedback(tx, position)]
     named = {ref.exchange_id for _, judged in given for ref in replies_named(judged)}
     known = exchanges.get_exchanges(tx, named)
     judgements = [_judgement(row, judged, known, tokenize) for row, judged in given]
+    recent = exchanges.recent_prompts(tx, RECENT_PROMPTS, ALIAS)
+    if base is None:
+        base = recent[0].base if recent else max(known.values(), key=lambda one: one.id).base if known else ""
     asked = {
         AskedPrompt(exchange.conversation_id, tuple(exchange.prompt_token_ids))
-        for exchange in exchanges.recent_prompts(tx, RECENT_PROMPTS, ALIAS)
-        if exchange.prompt_token_ids
+        for exchange in recent
+        if exchange.prompt_token_ids and exchange.base == base
     }
     prompts = sorted(asked, key=lambda asked: (asked.conversation_id, asked.prompt_token_ids))
     whole = sorted((judgement for judgement in judgements if judgement), key=lambda judgement: judgement.position)
-    return FrozenFeedback(tuple(whole), tuple(prompts), position)
+    return FrozenFeedback(tuple(whole), tuple(prompts), position, base, _teaching(tx))
+
+
+def _teaching(tx: Session) -> tuple[str, ...]:
+    first = feedback.earliest(tx, ALWAYS_TEACH_CORRECTIONS)
+    about = exchanges.get_exchanges(tx, {row.exchange_id for row in first})
+    taught = [row for count, row in enumerate(first) if count < ALWAYS_TEACH or row.kind == "correction"]
+    return tuple(sorted({about[row.exchange_id].conversation_id for row in taught if row.exchange_id in about}))
 
 
 def _judgement(
@@ -126,9 +149,8 @@ def _judgement(
             return None
         reply = exchange.replies[ref.index]
         complete = exchange.complete and bool(reply.token_ids)
-        replies.append(
-            JudgedReply(exchange.id, ref.index, exchange.adapter, reply.text, tuple(reply.token_ids), complete)
-        )
+        about_it = exchange.id, ref.index, exchange.base, exchange.adapter
+        replies.append(JudgedReply(*about_it, reply.text, tuple(reply.token_ids), complete))
         about.append(exchange)
     return Judgement(
         feedback_id=row.id,
@@ -174,13 +196,15 @@ def read_snapshot(path: Path, expected_hash: str | None = None) -> FrozenFeedbac
             for r in records
             if "prompt" in r
         )
+        position, base, teaching = int(head["position"]), str(head["base"]), tuple(head["teaching"])
     except (ValueError, KeyError, TypeError) as error:
         raise TrainingFailed(f"The snapshot {path} is damaged: {error}.") from error
-    return FrozenFeedback(judgements, prompts, int(head["position"]), found)
+    return FrozenFeedback(judgements, prompts, position, base, teaching, found)
 
 
 def _records(frozen: FrozenFeedback) -> Iterable[dict[str, Any]]:
-    yield {"format_version": FORMAT_VERSION, "position": frozen.position}
+    head = {"position": frozen.position, "base": frozen.base, "teaching": frozen.teaching}
+    yield {"format_version": FORMAT_VERSION, **head}
     for judgement in frozen.judgements:
         plain = {name: value for name, value in vars(judgement).items() if name not in ("feedback", "replies")}
         body = judgement.feedback.model_dump(mode="json")

@@ -21,7 +21,8 @@ CUT_OFF = "a reply was cut off before its end"
 OTHER_PROMPT = "the replies answer different prompts"
 BOTH_BAD = "both replies were called bad, which prefers neither"
 ONE_SIDED_THUMB = "a thumb without an opposite one on another reply to the same prompt"
-SINGLE_SCORE = "a score without another one, of the same person, on the same prompt"
+SINGLE_SCORE = "a score without another one, of the same person, on another reply to the same prompt"
+DISAGREEMENT = "people contradict each other"
 NOT_YET_USED: tuple[tuple[type[Label | Critique], str], ...] = (
     (Label, "labels are not used by this method yet"),
     (Critique, "critiques are not used by this method yet"),
@@ -66,9 +67,19 @@ def count_votes(judgements: Sequence[Judgement]) -> Votes:
             _compare(judgement, judgement.feedback, votes)
         elif isinstance(judgement.feedback, Ranking):
             _rank(judgement, judgement.feedback, votes)
-    _pair_scores([judgement for judgement in judgements if isinstance(judgement.feedback, Score)], votes)
-    _pair_thumbs([judgement for judgement in judgements if isinstance(judgement.feedback, Thumb)], votes)
+    _pair_scores(_of_whole_replies(judgements, Score, votes), votes)
+    _pair_thumbs(_of_whole_replies(judgements, Thumb, votes), votes)
     return votes
+
+
+def _of_whole_replies(
+    judgements: Sequence[Judgement], kind: type[Score] | type[Thumb], votes: Votes
+) -> list[Judgement]:
+    """Those of a kind, but for those about a reply that was cut off: nobody saw how it would have ended."""
+    given = [judgement for judgement in judgements if isinstance(judgement.feedback, kind)]
+    whole = [judgement for judgement in given if judgement.replies[0].complete]
+    votes.set_aside[CUT_OFF] += len(given) - len(whole)
+    return whole
 
 
 def _correct(judgement: Judgement, votes: Votes) -> None:
@@ -138,16 +149,18 @@ def _pair_thumbs(judgements: Sequence[Judgement], votes: Votes) -> None:
             first, second = newest[liked], newest[disliked]
             voter = first.caller if first.caller == second.caller else f"{first.caller} and {second.caller}"
             votes.pairs.append(_joint_vote(first, second, 1.0, voter, 1 / max(len(good), len(bad))))
-        paired = set(good) | set(bad) if good and bad else set()
-        votes.set_aside[ONE_SIDED_THUMB] += sum(thumb.replies[0].token_ids not in paired for thumb in thumbs)
+        paired = {*good, *bad} if good and bad else set()
+        for thumb in thumbs:
+            if thumb.replies[0].token_ids not in paired:
+                undecided = sums[thumb.replies[0].token_ids] == 0
+                votes.set_aside[DISAGREEMENT if undecided else ONE_SIDED_THUMB] += 1
 
 
 def _grouped(judgements: Sequence[Judgement], by_caller: bool) -> Iterator[list[Judgement]]:
-    """Judgements about complete replies to the same prompt, in order of position."""
+    """Judgements about replies to the same prompt, in order of position."""
     groups: defaultdict[tuple[TokenIds, str], list[Judgement]] = defaultdict(list)
     for judgement in judgements:
-        if judgement.replies[0].complete:
-            groups[judgement.prompt_token_ids, judgement.caller if by_caller else ""].append(judgement)
+        groups[judgement.prompt_token_ids, judgement.caller if by_caller else ""].append(judgement)
     yield from groups.values()
 
 

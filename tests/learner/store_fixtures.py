@@ -38,13 +38,14 @@ class Home:
         conversation: str | None = None,
         complete: bool = True,
         adapter: str = "base",
+        base: str = "sprout",
     ) -> str:
         """Store an exchange; returns its id."""
         conversation = conversation or new_id("conv")
         found = [exchanges.NewReply(text, "stop", tokenize(text), [-0.5] * len(tokenize(text))) for text in replies]
         exchange = exchanges.NewExchange(
             id=new_id("chatcmpl"), caller=caller, conversation_id=conversation, model="hone", adapter=adapter,
-            base="sprout", messages=[{"role": "user", "content": " ".join(map(str, prompt))}],
+            base=base, messages=[{"role": "user", "content": " ".join(map(str, prompt))}],
             sampling={"temperature": 1.0}, prompt_token_ids=prompt, replies=found, complete=complete,
         )  # fmt: skip
         with self.store.begin() as tx:

@@ -6,10 +6,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learner.batch import Pair
-from learner.curate import DISAGREEMENT, OUTVOTED, OVER_CAP, SAID_AGAIN, Curated, _fraction, curate
+from learner.curate import (
+    NO_PROMPT,
+    ON_BOTH_SIDES,
+    OTHER_BASE,
+    OUTVOTED,
+    OVER_CAP,
+    SAID_AGAIN,
+    TOO_LONG,
+    Curated,
+    _fraction,
+    curate,
+)
 from learner.snapshot import FrozenFeedback, collect
 from learner.trainer import stages_of
-from learner.votes import BOTH_BAD, CUT_OFF, ONE_SIDED_THUMB, SAME_REPLY, SINGLE_SCORE
+from learner.votes import BOTH_BAD, CUT_OFF, DISAGREEMENT, ONE_SIDED_THUMB, SAME_REPLY, SINGLE_SCORE
 from service.settings import LearnerSettings
 from service.store.queries import feedback
 from service.wire import Critique, Label, Ranking, ReplyRef, Score, Thumb
@@ -17,10 +28,10 @@ from tests.learner.store_fixtures import Home, tokenize
 from tests.learner.store_fixtures import home as home
 
 
-def curated(home: Home, **settings: object) -> Curated:
+def curated(home: Home, max_length: int | None = None, base: str | None = None, **settings: object) -> Curated:
     with home.store.read() as tx:
-        frozen = collect(tx, feedback.last_position(tx), tokenize)
-    return curate(frozen, LearnerSettings(**settings))
+        frozen = collect(tx, feedback.last_position(tx), tokenize, base)
+    return curate(frozen, LearnerSettings(**settings), max_length)
 
 
 def preferences(found: Curated) -> set[tuple[tuple[int, ...], tuple[int, ...]]]:
@@ -87,6 +98,49 @@ def test_opposite_thumbs_on_one_prompt_pair_up_and_others_wait(home: Home) -> No
     assert found.counts["set_aside"] == {ONE_SIDED_THUMB: 1}
 
 
+def test_people_who_disagree_on_a_thumb_are_counted_as_such(home: Home) -> None:
+    for caller, good in (("name:ann", True), ("name:bob", False)):
+        home.judge(Thumb(exchange_id=home.chat("a", caller=caller), good=good), caller)
+    assert curated(home).counts["set_aside"] == {DISAGREEMENT: 2}
+
+
+def test_thumbs_and_scores_of_a_reply_that_was_cut_off_are_counted_not_lost(home: Home) -> None:
+    home.judge(Thumb(exchange_id=home.chat("a", complete=False), good=True))
+    home.judge(Score(exchange_id=home.chat("a", complete=False), score=3))
+    found = curated(home)
+    assert not found.train.pairs
+    assert found.counts["set_aside"] == {CUT_OFF: 2}
+
+
+def test_what_does_not_fit_the_model_is_set_aside_and_leaves_nothing_to_learn(home: Home) -> None:
+    home.compare("a", "b b b b b b b b b b", "a")
+    found = curated(home, max_length=8)
+    assert found.counts["set_aside"] == {TOO_LONG: 1}
+    assert stages_of("auto", found.train) == ()
+    home.correct("a", "one two three four")  # 5 prompt tokens, 4 words, EOS
+    assert len(curated(home, max_length=10).train.demonstrations) == 1
+    assert curated(home, max_length=9).train.demonstrations == ()
+
+
+def test_replies_of_another_base_model_are_not_learned_from(home: Home) -> None:
+    home.correct("a", "bb", base="acorn")
+    home.compare("a", "bb", "a", base="acorn", prompt=(1, 8, 2))
+    home.compare("a", "bb", "a", prompt=(1, 9, 2))
+    found = curated(home, base="sprout")
+    assert [pair.prompt_token_ids for pair in found.train.pairs] == [(1, 9, 2)]
+    assert found.train.prompts == ((1, 9, 2),)
+    assert not found.train.demonstrations
+    assert found.counts["set_aside"] == {OTHER_BASE: 2}
+    assert len(curated(home).train.pairs) == 1  # by default, what answered last
+
+
+def test_a_judgement_whose_prompt_tokens_are_unknown_is_counted(home: Home) -> None:
+    home.correct("a", "bb", prompt=())
+    found = curated(home)
+    assert found.counts["set_aside"] == {NO_PROMPT: 1}
+    assert stages_of("auto", found.train) == ()
+
+
 def test_labels_and_critiques_are_kept_and_said_to_be_unused(home: Home) -> None:
     exchange = home.chat("a")
     home.judge(Label(exchange_id=exchange, labels=("harmful",)))
@@ -127,6 +181,16 @@ def test_a_correction_that_others_contradict_is_no_demonstration(home: Home) -> 
     found = curated(home)
     assert not found.train.demonstrations and not found.train.pairs
     assert found.counts["set_aside"] == {DISAGREEMENT: 2, OUTVOTED: 2}
+
+
+def test_a_person_who_corrects_their_own_correction_teaches_the_later_one(home: Home) -> None:
+    home.correct("it is Lyon", "Nice")
+    home.correct("Nice", "it is Paris then")
+    found = curated(home)
+    assert [one.reply_token_ids for one in found.train.demonstrations] == [tokenize("it is Paris then")]
+    assert found.counts["set_aside"] == {SAID_AGAIN: 1}
+    home.correct("it is Paris then", "Nice")  # and back again
+    assert [one.reply_token_ids for one in curated(home).train.demonstrations] == [tokenize("Nice")]
 
 
 def test_a_correction_of_a_cut_off_reply_is_still_a_demonstration(home: Home) -> None:
@@ -179,6 +243,36 @@ def test_the_first_judgements_and_early_corrections_always_teach(home: Home) -> 
     found = curated(home, held_out_share=0.99)
     assert [pair.conversation_id for pair in found.held_out.pairs] == ["conv-held"]
     assert len(found.train.demonstrations) == 1
+
+
+def test_what_was_taught_is_never_measured_on_later_whatever_people_change(home: Home) -> None:
+    first = [home.compare("a", "bb", "a", prompt=(1, 50 + n, 2), conversation=f"conv-{n}") for n in range(10)]
+    for number in range(10, 40):
+        home.compare("a", "bb", "a", prompt=(1, 50 + number, 2), conversation=f"conv-{number}")
+    before = curated(home, held_out_share=0.5)
+    with home.store.begin() as tx:
+        for name in first[:5]:
+            given = feedback.get_feedback(tx, "name:ann", name).feedback
+            feedback.change_feedback(tx, "name:ann", name, given.model_copy(update={"strength": 3}))
+        feedback.withdraw_feedback(tx, "name:ann", first[5])
+    home.compare("a", "bb", "a", prompt=(1, 51, 2), conversation="conv-39")  # a prompt that was taught is asked again
+    after = curated(home, held_out_share=0.5)
+    taught = {pair.conversation_id for pair in before.train.pairs}
+    assert taught and after.held_out.pairs
+    assert not taught & {pair.conversation_id for pair in after.held_out.pairs}
+    assert not set(before.train.prompts) & set(after.held_out.prompts)
+
+
+def test_what_both_sides_of_the_split_said_together_is_neither_learned_nor_measured(home: Home) -> None:
+    for number in range(10):
+        home.compare("a", "bb", "a", prompt=(1, 50 + number, 2))
+    held = next(name for name in (f"conv-{n}" for n in range(100)) if _fraction(name) < 0.2)
+    free = next(name for name in (f"conv-{n}" for n in range(100)) if _fraction(name) >= 0.2)
+    home.compare("a", "bb", "a", prompt=(1, 90, 2), conversation=held)
+    home.compare("a", "bb", "a", prompt=(1, 90, 2), conversation=free, caller="name:bob")
+    found = curated(home)
+    assert len(found.train.pairs) == 10 and not found.held_out.pairs
+    assert found.counts["set_aside"] == {ON_BOTH_SIDES: 1}
 
 
 def test_a_large_store_is_replayed_in_part_newest_first(home: Home) -> None:

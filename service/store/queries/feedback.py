@@ -105,6 +105,11 @@ def active_feedback(tx: Session, up_to_position: int) -> Sequence[FeedbackRow]:
     return tx.scalars(query.order_by(FeedbackRow.position)).all()
 
 
+def earliest(tx: Session, limit: int) -> Sequence[FeedbackRow]:
+    """The first so many that were ever given, in that order, whatever was changed or withdrawn since."""
+    return tx.scalars(select(FeedbackRow).order_by(FeedbackRow.id).limit(limit)).all()
+
+
 def last_position(tx: Session) -> int:
     """The position of the newest feedback; 0 when there is none."""
     return tx.scalar(select(func.max(FeedbackRow.position))) or 0
