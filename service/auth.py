@@ -2,7 +2,8 @@
 
 - A key (`Authorization: Bearer hone_…`) names its caller and role; the store holds its hash.
 - A session is a signed statement of caller, role and expiry: the cookie `hone_session`, or a bearer token. One that was
-  made from a key ends when the key is revoked. Signed with the file `secret` in the home folder.
+  made from a key ends when the key is revoked; any other is for this machine alone. Signed with the file `secret` in
+  the home folder.
 - On loopback nobody needs either: callers are told apart by the name that they give (`user`, `X-Hone-User`). OpenAI
   clients always send some key there; one that isn't ours is ignored. A request that a proxy passed on isn't local.
 
@@ -120,22 +121,28 @@ class Identities:
         if token.startswith(_KEY):
             return await self._of_key(token)
         if token.startswith(_SESSION):
-            return await self.of_session(token) or _refuse("This session has ended.")
+            return await self.of_session(token, headers) or _refuse("This session has ended.")
         if cookie := cookie_parser(headers.get("cookie", "")).get(COOKIE):
-            return await self.of_session(cookie) or _refuse("This session has ended: reload the page.")
-        if not self.on_loopback:
-            _refuse("A key is needed." if not token else "This key is not in force.")
-        if any(name in headers for name in _FROM_A_PROXY):
-            _refuse("A request that a proxy passed on needs a key.")
-        return Caller(given_name(headers.get("x-hone-user") or "local"), "user", named=False)
+            return await self.of_session(cookie, headers) or _refuse("This session has ended: reload the page.")
+        if not self.is_local(headers):
+            needed = "A request that a proxy passed on needs a key." if self.on_loopback else "A key is needed."
+            _refuse("This key is not in force." if token else needed)
+        return Caller(given_name(_as_text(headers.get("x-hone-user") or "local")), "user", named=False)
 
-    async def of_session(self, token: str) -> Caller | None:
+    def is_local(self, headers: Mapping[str, str]) -> bool:
+        """Whether the request with these headers comes from this machine, and so needs no key."""
+        return self.on_loopback and not any(name in headers for name in _FROM_A_PROXY)
+
+    async def of_session(self, token: str, headers: Mapping[str, str]) -> Caller | None:
+        """Whom the session names, if it is in force for a request with these headers."""
         session = self.sessions.check(token)
         if session is None:
             return None
-        if session.key_prefix is not None and not await self._transactions.read(keys.is_in_force, session.key_prefix):
-            return None
-        return Caller(session.caller, session.role)
+        if session.key_prefix is None:
+            in_force = self.is_local(headers)
+        else:
+            in_force = await self._transactions.read(keys.is_in_force, session.key_prefix)
+        return Caller(session.caller, session.role) if in_force else None
 
     async def session_from_key(self, plain: str) -> tuple[str, Caller]:
         """Exchange a key for a session that lives no longer than it. Raises Unauthorized."""
@@ -205,6 +212,14 @@ def load_secret(home: Path) -> bytes:
     if len(secret) < 32:
         raise SettingsError(f"{path} is damaged.", "Delete it; browsers will have to sign in again.")
     return secret
+
+
+def _as_text(header: str) -> str:
+    """A header's text: people's programs send UTF-8, which arrives here as Latin-1."""
+    try:
+        return header.encode("latin-1").decode()
+    except UnicodeError:
+        return header
 
 
 def _refuse(why: str) -> NoReturn:

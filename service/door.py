@@ -1,9 +1,9 @@
 """The door of the pages: who may see which, and how a browser gets its identity.
 
-Pure ASGI middleware before the mounted pages. On loopback every browser gets an identity of its own with its first
-look at the chat page. Elsewhere a key is needed: the sign-in form exchanges it for a session. Everything under
-`/operator` is for operators' sessions; the operator link (`/operator?key=…`) is exchanged for one at once, so that the
-key leaves the address bar.
+Pure ASGI middleware before the mounted pages. On this machine every browser gets an identity of its own with its first
+look at the chat page. Elsewhere all that belongs to the pages needs a session, because they call the API from this
+machine: the sign-in form exchanges a key for one. Everything under `/operator` is for operators' sessions; the operator
+link (`/operator?key=…`) is exchanged for one at once, so that the key leaves the address bar.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.auth import COOKIE, Caller, Identities
 from service.error_handlers import answer
-from service.errors import Forbidden, HoneError
+from service.errors import Forbidden, HoneError, Unauthorized
 from service.routes.sessions import session_cookie
 
 _PAGES = ("/", "/operator", "/operator/")
+_NO_PAGES = frozenset(("/health", "/health/live", "/metrics", "/login", "/docs", "/redoc", "/openapi.json"))
+"""With all under `/v1/` the API's, which asks for itself who is calling."""
 _FORM = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Hone</title>
 <meta name="viewport" content="width=device-width">
 <style>body{{font:16px system-ui;max-width:28rem;margin:18vh auto;padding:0 1rem}}
@@ -37,35 +39,33 @@ class Door:
         self.app, self.identities = app, identities
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not self._is_guarded(scope["path"]):
+        if scope["type"] != "http" or scope["path"].startswith("/v1/") or scope["path"] in _NO_PAGES:
             return await self.app(scope, receive, send)
+        headers = Headers(scope=scope)
         try:
-            response = await self._stop(scope)
+            visitor = await self._visitor(headers)
+            response = await self._stop(scope, visitor, self.identities.is_local(headers))
         except HoneError as error:
             response = answer(error)
         if response is not None:
             return await response(scope, receive, send)
-        if scope["path"] == "/" and self.identities.on_loopback and await self._visitor(scope) is None:
+        if scope["path"] == "/" and visitor is None:
             send = self._with_identity(scope, send)
         return await self.app(scope, receive, send)
 
-    def _is_guarded(self, path: str) -> bool:
-        return path in _PAGES or path.startswith("/operator/")
-
-    async def _stop(self, scope: Scope) -> Response | None:
+    async def _stop(self, scope: Scope, visitor: Caller | None, is_local: bool) -> Response | None:
         """What is answered instead of the page, if anything."""
         path, is_page = scope["path"], scope["path"] in _PAGES and scope["method"] in ("GET", "HEAD")
         if is_page and (key := parse_qs(scope["query_string"].decode("latin-1")).get("key")):
             return await self._exchange(scope, key[0])
-        visitor = await self._visitor(scope)
-        if path == "/":
-            needs_key = not self.identities.on_loopback and visitor is None
-            return _form("Sign in with your key.", 401) if needs_key else None
-        if visitor is not None and visitor.role == "operator":
+        if path == "/operator" or path.startswith("/operator/"):
+            if visitor is not None and visitor.role == "operator":
+                return None
+            why = "This page is for operators."
+            return _form(f"{why} Use the operator link, or sign in.", 403) if is_page else answer(Forbidden(why))
+        if is_local or visitor is not None:
             return None
-        if is_page:
-            return _form("This page is for operators. Sign in with an operator's key, or use the operator link.", 403)
-        return answer(Forbidden("This page is for operators."))
+        return _form("Sign in with your key.", 401) if is_page else answer(Unauthorized("Sign in first.", "Open /."))
 
     async def _exchange(self, scope: Scope, key: str) -> Response:
         try:
@@ -76,9 +76,9 @@ class Door:
         response.headers.append("set-cookie", session_cookie(token, scope["scheme"] == "https"))
         return response
 
-    async def _visitor(self, scope: Scope) -> Caller | None:
-        cookie = cookie_parser(Headers(scope=scope).get("cookie", "")).get(COOKIE)
-        return await self.identities.of_session(cookie) if cookie else None
+    async def _visitor(self, headers: Headers) -> Caller | None:
+        cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE)
+        return await self.identities.of_session(cookie, headers) if cookie else None
 
     def _with_identity(self, scope: Scope, send: Send) -> Send:
         token, _ = self.identities.sessions.sign_browser()

@@ -35,7 +35,7 @@ class Gate:
         if self.on_loopback and not _names_this_machine(host):
             return Forbidden(f"This service answers on this machine only, not as {host!r}.", "Use http://127.0.0.1.")
         origin = headers.get("origin")
-        if origin is None or origin in self.allowed_origins or urlsplit(origin).netloc == host:
+        if origin is None or origin in self.allowed_origins or origin.partition("://")[1:] == ("://", host):
             return None
         return Forbidden(
             f"Pages of {origin} may not use this service.", "Name it in the setting server.allowed_origins."
@@ -43,5 +43,8 @@ class Gate:
 
 
 def _names_this_machine(host: str) -> bool:
-    name = urlsplit(f"//{host}").hostname or ""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:  # half an IPv6 address, and the like
+        return False
     return is_loopback(name) or name.endswith(".localhost")

@@ -19,7 +19,7 @@ router = APIRouter(tags=["sessions"])
 async def new_session(request: Request, parts: Wired) -> SessionToken:
     """An identity for a browser that nobody knows yet. On loopback only; elsewhere a key says who one is."""
     await parts.identities.identify({name: value for name, value in request.headers.items() if name != "cookie"})
-    if not parts.identities.on_loopback:
+    if not parts.identities.is_local(request.headers):
         raise Forbidden("Beyond this machine a key says who you are.", "Ask the operator for one.")
     token, caller = parts.identities.sessions.sign_browser()
     return SessionToken(token=token, caller=caller)

@@ -41,7 +41,7 @@ async def alive() -> dict[str, str]:
 @router.get("/metrics")
 async def metrics(request: Request, parts: Wired) -> Response:
     """Prometheus text. Beyond loopback an operator's key is needed."""
-    if not parts.identities.on_loopback:
+    if not parts.identities.is_local(request.headers):
         (await parts.identities.identify(request.headers)).must_be_operator()
     live = (await parts.transactions.read(adapters.serving)).live
     return Response(parts.metrics.render(live), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from service.app import create_app
-from service.auth import Identities, Sessions, is_loopback, load_secret
+from service.auth import COOKIE, Identities, Sessions, is_loopback, load_secret
 from service.door import Door
 from service.errors import SettingsError
 from service.settings import load_settings
@@ -39,6 +39,9 @@ def new_key(store: Store, role: keys.Role, name: str) -> str:
 def test_on_loopback_callers_are_told_apart_by_the_name_they_give(running: Running) -> None:
     assert who(running) == ("name:local", "user")
     assert who(running, x_hone_user="ann") == ("name:ann", "user")
+    in_a_body = running.post("/v1/chat/completions", CHAT | {"user": "Zoë"}).json()["id"]
+    in_a_header = running.http.get(f"/v1/exchanges/{in_a_body}", headers={"x-hone-user": "Zoë".encode()})
+    assert in_a_header.status_code == 200
     assert who(running, authorization="Bearer sk-anything-an-openai-client-sends") == ("name:local", "user")
 
 
@@ -85,11 +88,16 @@ def test_a_session_that_was_tampered_with_or_has_expired_is_refused(monkeypatch:
 def test_what_a_proxy_passed_on_is_not_local(running: Running) -> None:
     response = running.http.get("/v1/whoami", headers={"x-forwarded-for": "10.0.0.1"})
     assert response.status_code == 401
+    assert running.http.get("/metrics", headers={"forwarded": "for=10.0.0.1"}).status_code == 401
+    browser = running.post("/v1/sessions", {}).json()["token"]
+    assert (
+        running.http.get("/v1/whoami", headers={"x-real-ip": "::2", "cookie": f"{COOKIE}={browser}"}).status_code == 401
+    )
     key = new_key(running.store, "user", "pia")
     assert who(running, x_forwarded_for="10.0.0.1", authorization=f"Bearer {key}") == ("pia", "user")
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "hone", "", "10.0.0.1:8000"])
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "hone", "", "10.0.0.1:8000", "["])
 def test_a_foreign_host_name_is_refused_on_loopback(running: Running, host: str) -> None:
     response = running.http.get("/health", headers={"host": host})
     assert (response.status_code, response.json()["error"]["code"]) == (403, "forbidden")
@@ -100,7 +108,9 @@ def test_names_of_this_machine_are_accepted(running: Running, host: str) -> None
     assert running.http.get("/health/live", headers={"host": host}).status_code == 200
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://localhost"])
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "", "http://[", "http://127.0.0.1:1", "http://localhost"]
+)
 def test_pages_of_other_sites_are_refused(running: Running, origin: str) -> None:
     response = running.http.post("/v1/chat/completions", json=CHAT, headers={"origin": origin})
     assert response.status_code == 403
@@ -192,8 +202,24 @@ async def test_the_chat_page_gives_an_identity_on_loopback_and_asks_for_a_key_el
             assert "set-cookie" in (await http.get("/")).headers
             return
         assert response.status_code == 401 and "<form" in response.text and "page /" not in response.text
+        assert (await http.get("/gradio_api/info")).status_code == 401
+        assert (await http.post("/gradio_api/queue/join")).status_code == 401
+        assert (await http.get("/v1/models")).text == "page /v1/models"  # the API asks for itself
         entered = await http.get(f"/?key={new_key(store, 'user', 'una')}")
         assert (entered.status_code, entered.headers["location"]) == (303, "/")
+        assert (await http.get("/")).text == "page /"
+        assert (await http.get("/gradio_api/info")).status_code == 200
+
+
+@pytest.mark.anyio
+async def test_a_page_that_a_proxy_passed_on_needs_a_key(pages: tuple[Door, Store, bool]) -> None:
+    door, store, _ = pages
+    async with browser(door) as http:
+        http.headers["x-forwarded-for"] = "10.0.0.1"
+        for path in ("/", "/gradio_api/info"):
+            response = await http.get(path)
+            assert response.status_code == 401 and "set-cookie" not in response.headers
+        await http.get(f"/?key={new_key(store, 'user', 'una')}")
         assert (await http.get("/")).text == "page /"
 
 
