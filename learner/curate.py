@@ -20,7 +20,7 @@ from learner.batch import Demonstration, Pair, Snapshot, TokenIds
 from learner.snapshot import AskedPrompt, FrozenFeedback, Judgement
 from learner.votes import DISAGREEMENT, Vote, count_votes
 from service.settings import LearnerSettings
-from service.wire import replies_named
+from service.wire import Correction, replies_named
 
 OTHER_BASE = "about replies of another base model than the one that is trained"
 NO_PROMPT = "the engine did not say which tokens the prompt had"
@@ -105,13 +105,21 @@ def _fitting(examples: Sequence[Example], max_length: int | None, set_aside: Cou
 
 
 def _newest_word(judgements: Sequence[Judgement], set_aside: Counter[str]) -> list[Judgement]:
-    """One judgement of each kind by one person about the same replies."""
+    """One judgement of each kind by one person about the same replies, and no correction that they corrected later."""
     newest: dict[Hashable, Judgement] = {}
+    corrected: dict[Hashable, int] = {}
     for judgement in judgements:
         named = frozenset((reply.exchange_id, reply.index) for reply in replies_named(judgement.feedback))
         newest[judgement.caller, judgement.feedback.kind, named] = judgement
-    set_aside[SAID_AGAIN] += len(judgements) - len(newest)
-    return sorted(newest.values(), key=lambda judgement: judgement.position)
+        if isinstance(judgement.feedback, Correction):
+            corrected[judgement.caller, judgement.prompt_token_ids, judgement.replies[0].token_ids] = judgement.position
+    kept = [
+        one
+        for one in newest.values()
+        if corrected.get((one.caller, one.prompt_token_ids, one.correction_token_ids), 0) <= one.position
+    ]
+    set_aside[SAID_AGAIN] += len(judgements) - len(kept)
+    return sorted(kept, key=lambda judgement: judgement.position)
 
 
 def _cap_people(judgements: Sequence[Judgement], most: int, set_aside: Counter[str]) -> list[Judgement]:
@@ -174,19 +182,13 @@ def _agree(key: PairKey, votes: Sequence[Vote]) -> Pair | None:
 def _agreed_demonstrations(
     given: Sequence[tuple[Judgement, Demonstration]], agreed: Agreed, set_aside: Counter[str]
 ) -> list[Demonstration]:
-    """Each correction once; none that its giver corrected later, or that the consensus finds worse than the reply."""
-    corrected_at = {
-        (judgement.caller, one.prompt_token_ids, judgement.replies[0].token_ids): judgement.position
-        for judgement, one in given
-    }
+    """Each correction once, and none that the consensus holds to be worse than what it corrects."""
     kept: dict[tuple[TokenIds, TokenIds], Demonstration] = {}
     for judgement, demonstration in given:
         prompt, reply = demonstration.prompt_token_ids, demonstration.reply_token_ids
         _, pair = agreed.get(_key(prompt, reply, judgement.replies[0].token_ids), ((), None))
         contested = judgement.replies[0].complete and judgement.replies[0].token_ids != reply
-        if corrected_at.get((judgement.caller, prompt, reply), 0) > judgement.position:
-            set_aside[SAID_AGAIN] += 1
-        elif contested and (pair is None or pair.chosen != reply):
+        if contested and (pair is None or pair.chosen != reply):
             set_aside[OUTVOTED] += 1
         elif (prompt, reply) in kept:
             set_aside[TWICE] += 1

@@ -188,7 +188,9 @@ def test_a_person_who_corrects_their_own_correction_teaches_the_later_one(home: 
     home.correct("Nice", "it is Paris then")
     found = curated(home)
     assert [one.reply_token_ids for one in found.train.demonstrations] == [tokenize("it is Paris then")]
+    assert preferences(found) == {(tokenize("it is Paris then"), tokenize("Nice"))}
     assert found.counts["set_aside"] == {SAID_AGAIN: 1}
+    assert stages_of("auto", found.train) == ("sft",)
     home.correct("it is Paris then", "Nice")  # and back again
     assert [one.reply_token_ids for one in curated(home).train.demonstrations] == [tokenize("Nice")]
 
