@@ -24,7 +24,7 @@ ENVIRONMENT_PREFIX = "HONE_"
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ServerSettings(Section):
@@ -202,10 +202,9 @@ def load_settings(
     tables: dict[str, dict[str, Any]] = {}
     for source in (_from_file(home / "hone.toml"), _from_environment(environment), overrides or {}):
         for section, values in source.items():
-            if not isinstance(values, Mapping):
-                raise SettingsError(
-                    f"Setting {section!r} stands outside a table.", f"Write it under one of: {', '.join(_SECTIONS)}."
-                )
+            what = f"There is no section {section!r}" if isinstance(values, Mapping) else f"{section!r} is no section"
+            if section not in _SECTIONS or not isinstance(values, Mapping):
+                raise SettingsError(f"Bad settings: {what}.", f"The sections are {', '.join(_SECTIONS)}.")
             tables.setdefault(section, {}).update(values)
     try:
         return Settings(home=home, **tables)

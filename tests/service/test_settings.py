@@ -29,7 +29,10 @@ def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -
         ("[sever]\nport = 1", "sever"),
         ("[server]\nport = 'many'", "server.port"),
         ("[server]\nport = 70000", "server.port"),
-        ("port = 1", "outside a table"),
+        ("[rollout]\nreconcile_seconds = inf", "rollout.reconcile_seconds"),
+        ("[home]\npath = '/x'", "no section 'home'"),
+        ("port = 1", "'port' is no section"),
+        ("server = 1", "'server' is no section"),
         ("[server", "hone.toml"),
     ],
 )
@@ -40,7 +43,7 @@ def test_a_mistake_in_the_file_is_named(tmp_path: Path, content: str, words: str
 
 
 def test_a_mistake_in_the_environment_is_named(tmp_path: Path) -> None:
-    for name in ("HONE_SERVER__PROT", "HONE_SEVER__PORT"):
+    for name in ("HONE_SERVER__PROT", "HONE_SEVER__PORT", "HONE_HOME__PATH"):
         with pytest.raises(SettingsError):
             load_settings(tmp_path, None, {name: "1"})
 
