@@ -1,7 +1,8 @@
 """The one place that wires the service together.
 
-`create_app` builds everything that needs no running loop; the lifespan opens the engine client's loop-bound parts,
-starts the rollout, and closes all in order. Middleware from the outside in: timer, CORS, gate, body limit, door.
+`create_app` builds everything that needs no running loop, and clears away what dead publishers left; the lifespan
+starts the rollout and the pages, and closes all in order. Middleware from the outside in: timer, CORS, gate, body
+limit, door.
 """
 
 from __future__ import annotations
@@ -45,10 +46,13 @@ def create_app(
 ) -> FastAPI:
     """The service for one engine. It closes neither store nor anything else that was handed in.
 
-    Raises SettingsError when it would listen beyond loopback without a single key.
+    Raises SettingsError when it would listen beyond loopback without a single key, StoreError when the home can't be
+    written.
     """
     refuse_strangers(settings.server.host, store)
     parts = _wire(settings, store, engine_url, engine_transport)
+    for line in parts.registry.recover():
+        log.warning(line)
     app = FastAPI(title="Hone", lifespan=_lifespan, middleware=_middleware(settings, parts))
     app.state.parts = parts
     error_handlers.install(app)
@@ -126,8 +130,6 @@ def _middleware(settings: Settings, parts: Parts) -> list[Middleware]:
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: Parts = app.state.parts
-    for line in await asyncio.to_thread(parts.registry.recover):
-        log.warning(line)
     rollout = asyncio.create_task(parts.rollout.run())
     try:
         async with parts.pages.running() if parts.pages is not None else contextlib.nullcontext():

@@ -148,9 +148,13 @@ def _check_file(path: Path, entry: FileEntry) -> None:
         raise broken(path, "is missing")
     if (size := path.stat().st_size) != entry.bytes:
         raise broken(path, f"is {'truncated' if size < entry.bytes else 'too long'}: {size} of {entry.bytes} bytes")
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
-            raise broken(path, "was changed after it was published: its SHA-256 is another")
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise broken(path, f"can't be read: {error.strerror}") from error
+    if digest != entry.sha256:
+        raise broken(path, "was changed after it was published: its SHA-256 is another")
 
 
 def _check_config(path: Path, manifest: Manifest) -> None:

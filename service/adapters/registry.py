@@ -72,10 +72,14 @@ class Registry:
     def recover(self) -> list[str]:
         """Clear away what dead publishers left; returns what was done, in words. Call it when a process starts.
 
-        While somebody is publishing there is nothing to do: whoever is waited for cleans up after itself.
+        While somebody is publishing there is nothing to do: whoever is waited for cleans up after itself. Raises
+        StoreError.
         """
         with self._publishing(wait=False) as alone:
-            return self._clear_up() if alone else []
+            try:
+                return self._clear_up() if alone else []
+            except OSError as error:
+                raise _unwritable(self.folder, error) from error
 
     def check(self, name: str) -> tuple[Path, Manifest]:
         """The folder of a published adapter, checked against the store. Raises NotFound, AdapterBroken."""
@@ -151,9 +155,7 @@ class Registry:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = (self.folder / _LOCK).open("ab")
         except OSError as error:
-            raise StoreError(
-                f"Can't write to {self.folder}: {error.strerror}.", "Give Hone's user the right to write there."
-            ) from error
+            raise _unwritable(self.folder, error) from error
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -161,3 +163,7 @@ class Registry:
                 yield False
                 return
             yield True
+
+
+def _unwritable(folder: Path, error: OSError) -> StoreError:
+    return StoreError(f"Can't write to {folder}: {error.strerror}.", "Give Hone's user the right to write there.")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import uvicorn
 
 from service.app import create_app
+from service.errors import HoneError
 from service.settings import Settings
 from service.store.session import Store
 
@@ -35,4 +36,7 @@ def run(
     config = uvicorn.Config(
         app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=grace_seconds
     )
-    _Server(config, when_ready).run(sockets=[listener])
+    server = _Server(config, when_ready)
+    server.run(sockets=[listener])
+    if not server.started:
+        raise HoneError("The service could not start.", f"See {settings.home / 'logs'}.")

@@ -165,6 +165,20 @@ def test_recovery_waits_for_nobody_and_disturbs_nobody(registry: Registry) -> No
     assert registry.recover() == ["v1 was never completely published: rejected."]
 
 
+def test_what_can_not_be_cleared_away_is_an_error_of_the_disk(
+    registry: Registry, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.publish(source, provenance(), {}, "")
+    (registry.folder / "v99").mkdir()
+
+    def refused(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("service.adapters.registry.remove_folder", refused)
+    with pytest.raises(StoreError, match="Permission denied"):
+        registry.recover()
+
+
 def test_a_home_that_can_not_be_written_is_an_error_of_the_disk(sqlite_store: Store, tmp_path: Path) -> None:
     (tmp_path / "adapters").write_text("a file")
     with pytest.raises(StoreError, match="Can't write to"):
