@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import httpx2
 
-from service.auth import CONSOLE, is_loopback, load_secret, refuse_strangers
+from service.auth import CONSOLE, is_loopback, load_secret
 from service.errors import Conflict, EngineUnavailable, SettingsError
 from service.listening import free_port, listen, port_of
 from service.settings import ENVIRONMENT_PREFIX, Settings
@@ -146,11 +146,10 @@ def only_one(home: Path) -> Iterator[None]:
 
 
 def operator_link(settings: Settings, store: Store) -> str | None:
-    """The link that makes a browser an operator's; only at the first start, when the key in it is made.
+    """The link that makes a browser an operator's; None after the first start, which makes the key in it.
 
-    Raises SettingsError when the service would listen beyond loopback without a key.
+    Make it when it can be shown: nobody can read it again.
     """
-    refuse_strangers(settings.server.host, store)
     if not is_loopback(settings.server.host):
         return None
     with store.begin() as tx:

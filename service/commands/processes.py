@@ -6,10 +6,11 @@ import socket
 import sys
 from collections.abc import Callable
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
-from service.commands.options import EngineUrl, Home, Host, Json, Port, say, settings_from, show
+from service.commands.options import EngineUrl, Home, Host, Json, Port, open_store, say, settings_from, show
 from service.errors import BadInput, SettingsError
 from service.settings import Settings
 
@@ -39,9 +40,7 @@ def serve(
     with listening.listen(settings.server.host, settings.server.port) as bound:
         server = settings.server.model_copy(update={"port": listening.port_of(bound)})
         settings = settings.model_copy(update={"server": server})
-        link, url = first_link(settings), server.local_url
-        ready = {"url": url, "operator_link": link}
-        return _run_service(settings, bound, lambda: show(ready, as_json, lambda: greet(url, link)))
+        return _run_service(settings, bound, lambda: _say_ready(settings, as_json))
 
 
 def learn(
@@ -76,8 +75,14 @@ def ui(
     as_json: Json = False,
 ) -> None:
     """The pages alone, for a service that runs elsewhere."""
+    from service.auth import is_loopback
     from service.listening import listen
 
+    if not is_loopback(host) and is_loopback(urlsplit(api).hostname or ""):
+        raise SettingsError(
+            f"On {host} these pages would let everybody in through {api}, which trusts this machine.",
+            "Listen on 127.0.0.1, or name the address under which other machines reach the service.",
+        )
     listen(host, port).close()
     from ui.app import serve as serve_pages
 
@@ -98,12 +103,28 @@ def _run_service(settings: Settings, listener: socket.socket, when_ready: Callab
         store.close()
 
 
-def first_link(settings: Settings) -> str | None:
-    """The operator link, if this is the first start; brings the database up to date on the way."""
-    from service.stack import operator_link
-    from service.store.session import Store
+def _say_ready(settings: Settings, as_json: bool) -> None:
+    link, url = first_link(settings), settings.server.local_url
+    show({"url": url, "operator_link": link}, as_json, lambda: greet(url, link))
+    sys.stdout.flush()
 
-    store = Store.open(settings.store_url, checkpoints=False)
+
+def check_address(settings: Settings) -> None:
+    """Raises SettingsError when it is not this machine's alone and there is no key; StoreError for a bad database."""
+    from service.auth import refuse_strangers
+
+    store = open_store(settings)
+    try:
+        refuse_strangers(settings.server.host, store)
+    finally:
+        store.close()
+
+
+def first_link(settings: Settings) -> str | None:
+    """The operator link, if none was shown before; show it."""
+    from service.stack import operator_link
+
+    store = open_store(settings)
     try:
         return operator_link(settings, store)
     finally:

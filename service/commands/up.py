@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from service.commands.options import EngineUrl, Home, Host, Json, Model, Port, settings_from, show
-from service.commands.processes import first_link, greet
+from service.commands.processes import check_address, first_link, greet
 
 
 def up(
@@ -33,8 +33,9 @@ def up(
         everything = stack.Stack(settings, _to_stderr, learner)
         try:
             everything.start()
-            link = first_link(everything.settings)
+            check_address(everything.settings)  # beside the start, which takes longer
             if everything.wait_until_ready(stopping):
+                link = first_link(everything.settings)
                 ready = {"url": everything.url, "operator_link": link, "engine_url": everything.engine_url}
                 show(ready, as_json, lambda: greet(everything.url, link))
                 sys.stdout.flush()

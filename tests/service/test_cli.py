@@ -106,6 +106,7 @@ def test_keys_are_made_listed_and_revoked(hone: Hone) -> None:
         (("adapters", "canary", "v7", "--share", "1.5"), 2, "between 0 and 1"),
         (("learn", "--once", "--method", "magic"), 2, "no method 'magic'"),
         (("serve",), 2, "needs an engine"),
+        (("ui", "--host", "0.0.0.0"), 2, "let everybody in"),
     ],
 )
 def test_an_error_is_one_line_and_an_exit_code(hone: Hone, arguments: tuple[str, ...], code: int, words: str) -> None:
@@ -194,6 +195,14 @@ def test_a_home_that_cannot_be_written_is_one_clear_line(hone: Hone, tmp_path: P
     (tmp_path / "file").write_text("")
     done = hone(*command, "--home", str(tmp_path / "file" / "home"))
     assert done.code in (2, 7) and done.err.count("\n") == 1 and "--home" in done.err
+
+
+def test_adapters_that_cannot_be_cleared_up_are_one_clear_line(hone: Hone, tmp_path: Path) -> None:
+    store_of(tmp_path).close()
+    (tmp_path / "home" / "adapters").write_text("")
+    done = hone("serve", "--engine-url", "http://127.0.0.1:9", "--port", "0")
+    assert (done.code, done.out, done.err.count("\n")) == (7, "", 1)
+    assert str(tmp_path / "home" / "adapters") in done.err
 
 
 def test_a_database_of_a_newer_version_is_refused(hone: Hone, tmp_path: Path) -> None:
