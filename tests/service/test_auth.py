@@ -40,7 +40,7 @@ def test_on_loopback_callers_are_told_apart_by_the_name_they_give(running: Runni
     assert who(running) == ("name:local", "user")
     assert who(running, x_hone_user="ann") == ("name:ann", "user")
     in_a_body = running.post("/v1/chat/completions", CHAT | {"user": "Zoë"}).json()["id"]
-    in_a_header = running.http.get(f"/v1/exchanges/{in_a_body}", headers={"x-hone-user": "Zoë".encode()})
+    in_a_header = running.http.get(f"/v1/exchanges/{in_a_body}", headers={b"x-hone-user": "Zoë".encode()})
     assert in_a_header.status_code == 200
     assert who(running, authorization="Bearer sk-anything-an-openai-client-sends") == ("name:local", "user")
 
