@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import shutil
@@ -14,6 +15,7 @@ import httpx2
 
 from service.adapters.fingerprint import base_fingerprint
 from service.auth import is_loopback
+from service.engine import Engine
 from service.errors import HoneError, PortInUse
 from service.listening import listen
 from service.settings import Settings
@@ -21,18 +23,24 @@ from service.store.queries import adapters, keys
 from service.store.session import Store
 
 LEAST_FREE_BYTES = 500_000_000
+ANSWER_SECONDS = 5.0
+ABSENT = "not installed"
 NEEDED = ("torch", "transformers", "peft", "safetensors", "fastapi", "gradio", "sqlalchemy", "apscheduler")
 OPTIONAL = {"bitsandbytes": "4-bit training on a GPU: pip install 'hone[gpu]'", "vllm": "a faster engine on a GPU"}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """`ok` None: neither good nor bad, only worth knowing. `advice`: what to do about it."""
+    """`ok` None: neither good nor bad, only worth knowing. `advice`: what to do about what is not good."""
 
     check: str
     ok: bool | None
     found: str
     advice: str = ""
+
+
+def _verdict(check: str, ok: bool, found: str, advice: str) -> Finding:
+    return Finding(check, ok, found, "" if ok else advice)
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
@@ -55,31 +63,38 @@ def examine(settings: Settings) -> Iterator[Finding]:
 
 def _python(settings: Settings) -> Iterator[Finding]:
     version = ".".join(map(str, sys.version_info[:3]))
-    yield Finding("python", sys.version_info >= (3, 11), version, "Install Python 3.11 or newer.")
+    yield _verdict("python", sys.version_info >= (3, 11), version, "Install Python 3.11 or newer.")
     yield Finding("cores", None, str(os.cpu_count()))
 
 
 def _packages(settings: Settings) -> Iterator[Finding]:
     for name in NEEDED:
-        found = importlib.util.find_spec(name) is not None
-        version = metadata.version(name) if found else "not installed"
-        yield Finding(name, found, version, "" if found else "Run `make setup`, or `pip install hone`.")
-    if importlib.util.find_spec("torchvision") is not None:
-        yield Finding("torchvision", None, "installed", "If models don't load, remove it: Hone doesn't need it.")
+        version = _version(name)
+        yield _verdict(name, version is not None, version or ABSENT, "Run `make setup`, or `pip install hone`.")
+    if version := _version("torchvision"):
+        yield Finding("torchvision", None, version, "If models don't load, remove it: Hone doesn't need it.")
     for name, use in OPTIONAL.items():
-        installed = importlib.util.find_spec(name) is not None
-        yield Finding(name, None, metadata.version(name) if installed else "not installed", "" if installed else use)
+        version = _version(name)
+        yield Finding(name, None, version or ABSENT, "" if version else use)
+
+
+def _version(package: str) -> str | None:
+    """None when it is not installed."""
+    if importlib.util.find_spec(package) is None:
+        return None
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # it came with a distribution of another name, as vLLM's CPU build does
+        return "installed"
 
 
 def _home(settings: Settings) -> Iterator[Finding]:
     folder = settings.home
     while not folder.exists():
         folder = folder.parent
-    writable = os.access(folder, os.W_OK)
-    yield Finding("home", writable, str(settings.home), "" if writable else "Choose another one with --home.")
+    yield _verdict("home", os.access(folder, os.W_OK), str(settings.home), "Choose another one with --home.")
     free = shutil.disk_usage(folder).free
-    enough = free >= LEAST_FREE_BYTES
-    yield Finding("free disk", enough, f"{free / 1e9:.1f} GB", "" if enough else "Free some space.")
+    yield _verdict("free disk", free >= LEAST_FREE_BYTES, f"{free / 1e9:.1f} GB", "Free some space.")
 
 
 def _store(settings: Settings) -> Iterator[Finding]:
@@ -93,9 +108,8 @@ def _store(settings: Settings) -> Iterator[Finding]:
     finally:
         store.close()
     yield Finding("store", True, f"{store.url.render_as_string()}; live: {live}")
-    needs_keys = not is_loopback(settings.server.host) and not active
-    advice = "Make one: `hone keys create --role operator --name YOU`." if needs_keys else ""
-    yield Finding("keys", not needs_keys, f"{active} in force", advice)
+    advice = "Make one: `hone keys create --role operator --name YOU`."
+    yield _verdict("keys", is_loopback(settings.server.host) or active > 0, f"{active} in force", advice)
 
 
 def _model(settings: Settings) -> Iterator[Finding]:
@@ -111,7 +125,8 @@ def _address(settings: Settings) -> Iterator[Finding]:
     except PortInUse as error:
         health = _get(f"{url}/health")
         if health is not None and '"rollout"' in health:
-            yield Finding("service", '"status":"ok"' in health, f"{url} answers {health}")
+            advice = f"See {settings.home / 'logs'}."
+            yield _verdict("service", '"status":"ok"' in health, f"{url} answers {health}", advice)
         else:
             yield Finding("address", False, error.message, error.hint)
 
@@ -120,15 +135,19 @@ def _engine(settings: Settings) -> Iterator[Finding]:
     if settings.engine.url is None:
         yield Finding("engine", None, "embedded; `hone up` starts it")
         return
-    answered = _get(f"{settings.engine.url}/v1/models")
-    if answered is None:
-        yield Finding("engine", False, f"{settings.engine.url} does not answer", "Start it, or correct engine.url.")
-    else:
-        yield Finding("engine", True, f"{settings.engine.url} answers")
+    base = asyncio.run(_base_of(Engine(settings.engine.url, ANSWER_SECONDS)))
+    yield Finding("engine", True, f"{settings.engine.url} serves {base}")
+
+
+async def _base_of(engine: Engine) -> str:
+    try:
+        return (await engine.base()).name
+    finally:
+        await engine.close()
 
 
 def _get(url: str) -> str | None:
     try:
-        return httpx2.get(url, timeout=5.0, trust_env=False).text
+        return httpx2.get(url, timeout=ANSWER_SECONDS, trust_env=False).text
     except (httpx2.HTTPError, httpx2.InvalidURL):
         return None

@@ -20,7 +20,7 @@ def doctor(home: Home = None, as_json: Json = False) -> None:
 
     def plain() -> None:
         for finding in findings:
-            advice = f"  → {finding.advice}" if finding.advice and finding.ok is not True else ""
+            advice = f"  → {finding.advice}" if finding.advice else ""
             say(f"{_MARKS[finding.ok]}  {finding.check:<14}{finding.found}{advice}")
 
     show([asdict(finding) for finding in findings], as_json, plain)
