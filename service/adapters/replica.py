@@ -154,6 +154,8 @@ class Replica:
             await self.look()
             if self._held.get(name) == str(path):
                 return  # another service at the same engine was faster
+            if error.status == 409:
+                raise EngineUnavailable(f"The engine can't take {name} now: {error.message}", retry_after=1) from error
             if error.status == 404:
                 raise EngineUnavailable(
                     f"The engine can't load {name} from {path}: {error.message}",

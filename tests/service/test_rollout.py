@@ -206,7 +206,7 @@ def test_an_adapter_trained_on_another_base_is_rejected(house: House) -> None:
     assert "another base model (Qwen/Qwen3-0.6B)" in house.row(name).reason
 
 
-@pytest.mark.parametrize("how", ["away", "not set up for adapters", "of another base"])
+@pytest.mark.parametrize("how", ["away", "not set up for adapters", "full", "of another base"])
 def test_an_engine_at_fault_is_no_judgement_on_the_adapter(house: House, how: str) -> None:
     name = house.publish()
     house.promote(name)
@@ -215,7 +215,7 @@ def test_an_engine_at_fault_is_no_judgement_on_the_adapter(house: House, how: st
     elif how == "of another base":
         house.engine.drift = 1.0
     else:
-        house.engine.refuses[name] = (404, "Not Found")
+        house.engine.refuses[name] = (404, "Not Found") if "not set up" in how else (409, "8 adapters are loaded")
     for _ in range(3):
         with pytest.raises(EngineUnavailable):
             house.reconcile()
