@@ -34,6 +34,7 @@ from service.pages import Pages
 from service.parts import Parts
 from service.routes import adapters, chat, exchanges, feedback, models, runs, sessions, status
 from service.settings import Settings
+from service.store.clock import now
 from service.store.session import Store
 from service.transactions import Transactions
 
@@ -98,6 +99,7 @@ def _wire(settings: Settings, store: Store, engine_url: str, transport: httpx2.A
         chat=Chat(settings.chat, engine, rollout, transactions, metrics),
         metrics=metrics,
         pages=Pages(settings.server.local_url) if settings.server.pages else None,
+        started_at=now(),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -29,6 +30,7 @@ class Parts:
     chat: Chat
     metrics: Metrics
     pages: Pages | None
+    started_at: datetime
 
 
 def _parts(request: Request) -> Parts:

@@ -6,9 +6,11 @@ from datetime import datetime
 from typing import Any
 
 from fastapi import APIRouter
+from sqlalchemy.orm import Session
 
+from service.errors import ModelNotFound
 from service.parts import AnyCaller, Parts, Wired
-from service.routing import ALIAS, BASE, SERVABLE, resolve
+from service.routing import ALIAS, BASE, SERVABLE
 from service.store.queries import adapters
 
 router = APIRouter(tags=["models"])
@@ -23,21 +25,22 @@ async def list_models(parts: Wired, caller: AnyCaller) -> dict[str, Any]:
 @router.get("/v1/models/{model}")
 async def get_model(model: str, parts: Wired, caller: AnyCaller) -> dict[str, Any]:
     """One of them; 404 when there is no such model."""
-    route = await parts.transactions.read(resolve, model)
     known = {entry["id"]: entry for entry in await _models(parts)}
-    return known.get(route.alias) or _model(route.alias, None)
+    if model not in known:
+        raise ModelNotFound(f"There is no model {model!r}.", "GET /v1/models lists them.", param="model")
+    return known[model]
 
 
 async def _models(parts: Parts) -> list[dict[str, Any]]:
-    rows = await parts.transactions.read(adapters.list_adapters)
-    versions = [_model(f"{ALIAS}:{row.name}", row.created_at) for row in rows if row.state in SERVABLE]
-    return [_model(ALIAS, None), _model(f"{ALIAS}:{BASE}", None), *versions]
+    def read(tx: Session) -> tuple[str, dict[str, datetime]]:
+        servable = [row for row in adapters.list_adapters(tx) if row.state in SERVABLE]
+        return adapters.serving(tx).live, {row.name: row.created_at for row in servable}
+
+    live, versions = await parts.transactions.read(read)
+    created = {BASE: parts.started_at, **versions}  # of the base no more is known than since when it serves here
+    names = {ALIAS: live} | {f"{ALIAS}:{name}": name for name in created}
+    return [_model(alias, created.get(name, parts.started_at)) for alias, name in names.items()]
 
 
-def _model(name: str, created: datetime | None) -> dict[str, Any]:
-    return {
-        "id": name,
-        "object": "model",
-        "created": int(created.timestamp()) if created else 0,
-        "owned_by": "hone",
-    }
+def _model(name: str, created: datetime) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": int(created.timestamp()), "owned_by": "hone"}

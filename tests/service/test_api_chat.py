@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from typing import Any
 
 import httpx2
@@ -81,8 +82,10 @@ def test_the_openai_client_works(running: Running) -> None:
     assert [choice.message.content for choice in reply.choices] == [TEXT, TEXT]
     stream = client.chat.completions.create(model="hone", messages=[{"role": "user", "content": "hi"}], stream=True)
     assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == TEXT
-    assert {"hone", "hone:base"} <= {model.id for model in client.models.list()}
-    assert client.models.retrieve("hone:base").id == "hone:base"
+    models = {model.id: model for model in client.models.list()}
+    assert {"hone", "hone:base"} <= set(models)
+    assert all(0 <= time.time() - model.created < 3600 for model in models.values())
+    assert client.models.retrieve("hone:base") == models["hone:base"]
     with pytest.raises(openai.NotFoundError) as caught:
         client.chat.completions.create(model="gpt", messages=[{"role": "user", "content": "hi"}])
     assert caught.value.code == "model_not_found"
