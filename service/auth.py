@@ -32,6 +32,7 @@ from service.errors import BadInput, Forbidden, SettingsError, Unauthorized
 from service.store.queries import keys
 from service.store.session import Store
 from service.transactions import Transactions
+from service.wire import MAX_NAME
 
 Role = Literal["user", "operator"]
 COOKIE = "hone_session"
@@ -40,7 +41,6 @@ CONSOLE = "console"
 """The name of the operator key that the first start makes."""
 _KEY, _SESSION = "hone_", "hs."
 _FROM_A_PROXY = ("forwarded", "x-forwarded-for", "x-real-ip")
-_MAX_NAME = 128
 
 
 @dataclass(frozen=True)
@@ -161,8 +161,8 @@ class Identities:
 
 def given_name(name: str) -> str:
     """The caller that somebody on this machine says to be."""
-    if len(name) > _MAX_NAME or not name.isprintable():
-        raise BadInput(f"A user's name has at most {_MAX_NAME} characters, all printable.", param="user")
+    if len(name) > MAX_NAME or not name.isprintable():
+        raise BadInput(f"A user's name has at most {MAX_NAME} characters, all printable.", param="user")
     return f"name:{name}"
 
 

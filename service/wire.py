@@ -24,9 +24,23 @@ def storable(text: str) -> str:
     return text
 
 
+def not_blank(text: str) -> str:
+    """Refuse what says nothing: as a correction it would teach the model to say nothing."""
+    if not text.strip():
+        raise PydanticCustomError("blank", "is blank, so it says nothing")
+    return text
+
+
+MAX_NAME = 128
+"""Characters in the name of a caller: it is part of indexes, whose entries databases bound."""
+MAX_RANKED = 64
+"""Replies in one ranking: the learner compares each with each."""
+MAX_LABELS = 32
+
 Storable = AfterValidator(storable)
 Id = Annotated[str, Field(min_length=1, max_length=128), Storable]
-Text = Annotated[str, Field(min_length=1, max_length=100_000), Storable]
+Text = Annotated[str, Field(min_length=1, max_length=100_000), Storable, AfterValidator(not_blank)]
+LabelName = Annotated[str, Field(min_length=1, max_length=64), Storable, AfterValidator(not_blank)]
 Comment = Annotated[str, Field(max_length=10_000), Storable]
 Reason = Annotated[str, Field(max_length=2_000), Storable]
 
@@ -45,7 +59,7 @@ class ReplyRef(Wire):
 class Judgement(Wire):
     """`user` tells callers on one machine apart (see service.auth); it is no part of what is stored."""
 
-    user: Annotated[str, Field(max_length=128), Storable] | None = Field(None, exclude=True)
+    user: Annotated[str, Field(max_length=MAX_NAME), Storable] | None = Field(None, exclude=True)
 
 
 class _AboutOneReply(Judgement):
@@ -66,7 +80,7 @@ class Score(_AboutOneReply):
 
 class Label(_AboutOneReply):
     kind: Literal["label"] = "label"
-    labels: tuple[Annotated[str, Field(min_length=1, max_length=64), Storable], ...] = Field(min_length=1)
+    labels: tuple[LabelName, ...] = Field(min_length=1, max_length=MAX_LABELS)
 
 
 class Critique(_AboutOneReply):
@@ -75,7 +89,7 @@ class Critique(_AboutOneReply):
 
 
 class Correction(_AboutOneReply):
-    """The reply as it should have been. One that equals the reply is refused by the route."""
+    """The reply as it should have been. One that equals the reply is refused."""
 
     kind: Literal["correction"] = "correction"
     text: Text
@@ -111,8 +125,8 @@ class Ranking(Judgement):
         refs = [ref for group in self.order for ref in group] + list(self.failed)
         if any(not group for group in self.order):
             raise ValueError("order holds an empty group")
-        if len(refs) < 2:
-            raise ValueError("a ranking needs at least two replies")
+        if not 2 <= len(refs) <= MAX_RANKED:
+            raise ValueError(f"a ranking is of 2 to {MAX_RANKED} replies")
         if len(set(refs)) != len(refs):
             raise ValueError("a reply stands in the ranking twice")
         return self

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from service.settings import ChatSettings
-from service.wire import HoneOptions, storable
+from service.wire import MAX_NAME, HoneOptions, storable
 
 MAX_MESSAGES = 2_000
 MAX_STOPS = 16
@@ -98,7 +98,7 @@ class ChatRequest(BaseModel):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
     return_token_ids: bool | None = None
-    user: Annotated[str, AfterValidator(storable)] | None = Field(None, max_length=128)
+    user: Annotated[str, AfterValidator(storable)] | None = Field(None, max_length=MAX_NAME)
     hone: HoneOptions | None = None
 
     tools: Annotated[Any, _refuse("tool calling", (None, []))] = None

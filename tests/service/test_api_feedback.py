@@ -59,11 +59,16 @@ def test_every_kind_is_taken_and_told_back(running: Running, exchange: str, whic
         ({"exchange_id": "EXCHANGE"}, 400, "kind"),
         ({"kind": "score", "score": 11, "exchange_id": "EXCHANGE"}, 400, "score"),
         ({"kind": "label", "labels": [], "exchange_id": "EXCHANGE"}, 400, "labels"),
+        ({"kind": "label", "labels": [" "], "exchange_id": "EXCHANGE"}, 400, "labels[0]"),
+        ({"kind": "label", "labels": ["wrong"] * 33, "exchange_id": "EXCHANGE"}, 400, "labels"),
+        ({"kind": "correction", "text": " \n", "exchange_id": "EXCHANGE"}, 400, "text"),
         ({"kind": "critique", "text": "", "exchange_id": "EXCHANGE"}, 400, "text"),
+        ({"kind": "critique", "text": "\u2003", "exchange_id": "EXCHANGE"}, 400, "text"),
         ({"kind": "critique", "text": "a\0", "exchange_id": "EXCHANGE"}, 400, "text"),
         ({"kind": "correction", "text": " Hello there, friend!", "exchange_id": "EXCHANGE"}, 400, "text"),
         ({"kind": "ranking", "order": [], "failed": []}, 400, None),
         ({"kind": "ranking", "order": [[]]}, 400, None),
+        ({"kind": "ranking", "failed": [{"exchange_id": "x", "index": n} for n in range(65)]}, 400, None),
     ],
 )
 def test_a_judgement_that_says_nothing_is_refused(

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import typer
+from fastapi import FastAPI
 
 from service import cli, reference
 from service.adapters.registry import Registry
@@ -20,6 +21,8 @@ from service.settings import load_settings
 from service.store.queries import adapters
 from service.store.session import Store
 from tests.fixtures.adapters import provenance, write_source
+from tests.service.fake_engine import FakeEngine
+from tests.service.serving import serve
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -96,6 +99,8 @@ def test_keys_are_made_listed_and_revoked(hone: Hone) -> None:
         (("keys", "create", "--name", "ann", "--role", "king"), 2, "no role 'king'"),
         (("keys", "create", "--name", "name:ann"), 2, "no colon"),
         (("keys", "create", "--name", " "), 2, "needs a name"),
+        (("keys", "create", "--name", "x" * 129), 2, "at most 128 characters"),
+        (("keys", "create", "--name", "a\nb"), 2, "printable"),
         (("keys", "revoke", "nothing"), 4, "no key 'nothing'"),
         (("adapters", "show", "v7"), 4, "no adapter 'v7'"),
         (("adapters", "promote", "v7"), 4, "no adapter 'v7'"),
@@ -234,7 +239,28 @@ def test_doctor_says_what_to_do(hone: Hone, tmp_path: Path) -> None:
     assert found["python"]["ok"] and found["torch"]["ok"] and found["home"]["ok"]
     assert found["model"]["ok"] is False and found["model"]["advice"]  # the fixture names a model that isn't there
     assert done.code == 1
+    assert all(not finding["advice"] for finding in done.json if finding["ok"])
     assert "BAD  model" in hone("doctor").out
+
+
+def test_doctor_knows_an_engine_and_a_package_when_it_sees_one(
+    hone: Hone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "vllm.py").write_text("")  # a module that no distribution of its name brought
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("HONE_SERVER__PORT", "0")
+
+    def found() -> Any:
+        return {finding["check"]: finding for finding in hone("doctor", "--json").json}
+
+    with serve(FakeEngine().app) as url:
+        monkeypatch.setenv("HONE_ENGINE__URL", f"{url}/v1")
+        assert (found()["engine"]["ok"], found()["vllm"]["found"]) == (True, "installed")
+    nobody = found()["engine"]
+    assert nobody["ok"] is False and nobody["advice"]
+    with serve(FastAPI()) as url:
+        monkeypatch.setenv("HONE_ENGINE__URL", url)
+        assert found()["engine"]["ok"] is False
 
 
 # -- the commands and their documentation -----------------------------------------------------------------------------

@@ -225,7 +225,7 @@ def test_positions_follow_the_order_in_which_feedback_becomes_visible(store: Sto
     assert behind == []
 
 
-_TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=40)
+_TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=40).filter(str.strip)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))

@@ -17,17 +17,21 @@ from sqlalchemy.orm import Session
 from service.errors import BadInput, NotFound
 from service.store.clock import now
 from service.store.tables import Key
+from service.wire import MAX_NAME
 
 Role = Literal["user", "operator"]
 
 
 def create_key(tx: Session, role: Role, name: str) -> str:
     """A new key in plain text, which can't be read again. `name` is the caller that it stands for."""
-    if not name.strip():
+    name = name.strip()
+    if not name:
         raise BadInput("A key needs a name.", "Name the person or program that will use it.")
+    if len(name) > MAX_NAME or not name.isprintable():
+        raise BadInput(f"A key's name has at most {MAX_NAME} characters, all printable.")
     prefix, secret = secrets.token_hex(4), secrets.token_urlsafe(32)
     plain = f"hone_{prefix}_{secret}"
-    tx.add(Key(prefix=prefix, secret_hash=_hash(plain), role=role, name=name.strip(), created_at=now()))
+    tx.add(Key(prefix=prefix, secret_hash=_hash(plain), role=role, name=name, created_at=now()))
     tx.flush()
     return plain
 
