@@ -21,12 +21,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
+from sqlalchemy.orm import Session
 
 from service.adapters.registry import Registry
 from service.errors import LeaseLost, StoreError
@@ -43,12 +43,11 @@ STOP_SECONDS = 5.0
 
 @dataclass
 class Training:
-    """A child process at work on a leased run. `lost`: the lease is gone, so nothing more is written about it."""
+    """A child process at work on a leased run."""
 
     lease: runs.Lease
     process: subprocess.Popen[bytes]
     log_path: Path
-    lost: bool = False
 
     def stop(self) -> None:
         """Ask it to end, then make it."""
@@ -103,27 +102,28 @@ class Learner:
         self._name = f"{socket.gethostname()}:{os.getpid()}"
 
     def queue_by_time(self, moment: datetime | None = None) -> None:
-        """Queue the run of the present time slot, if there is new feedback."""
+        """Queue the run of the present time slot, if there is new feedback and no run is waiting or under way."""
         slot = timedelta(minutes=self._settings.every_minutes)
         begins = EPOCH + ((moment or datetime.now(UTC)) - EPOCH) // slot * slot
         with self._store.begin() as tx:
-            if feedback.count_since(tx, runs.last_learned_position(tx)):
+            if self._has_new(tx, 1):
                 runs.queue_run(tx, f"time:{begins:%Y-%m-%dT%H:%M:%SZ}", "time", "auto", {})
 
     def queue_by_count(self) -> None:
         """Queue a run when enough feedback came since the last one. A run that failed waits for as much again."""
         enough = self._settings.after_feedback
         with self._store.read() as tx:
-            if not self._is_enough(tx):
+            if not self._has_new(tx, enough):
                 return
         with self._store.begin() as tx:
-            if self._is_enough(tx):
+            if self._has_new(tx, enough):
                 runs.queue_run(tx, f"count:{feedback.last_position(tx) // enough * enough}", "count", "auto", {})
 
-    def _is_enough(self, tx: Any) -> bool:
-        if any(run.state in ("queued", "running") for run in runs.list_runs(tx, limit=20)):
+    def _has_new(self, tx: Session, enough: int) -> bool:
+        """Whether so much feedback has come since the last run, and no run will see to it anyway."""
+        if any(run.state in ("queued", "running") for run in runs.list_runs(tx)):
             return False
-        return feedback.count_since(tx, runs.last_learned_position(tx)) >= self._settings.after_feedback
+        return feedback.count_since(tx, runs.last_learned_position(tx)) >= enough
 
     def work(self) -> None:
         """Start a training if one waits; see how the one under way does."""
@@ -132,8 +132,7 @@ class Learner:
         elif self._training.process.poll() is not None:
             training, self._training = self._training, None
             training.stop()
-            if not training.lost:
-                self._settle(training)
+            self._settle(training.lease, cause_of_death(training.process.returncode, training.log_path))
         elif not training_is_ours(self._store, self._training):
             self._abandon("It was cancelled, or another learner took it over.")
 
@@ -165,13 +164,15 @@ class Learner:
             lease = runs.lease_run(tx, self._name, self._settings.lease_seconds, self._settings.max_attempts)
         if lease is not None:
             log.info("Run %s begins, attempt %d.", lease.run_id, lease.run.attempt)
-            self._training = self._start(self._all_settings, lease)
+            try:
+                self._training = self._start(self._all_settings, lease)
+            except OSError as error:  # a full disk, too many processes
+                self._settle(lease, f"it could not be started: {error}")
 
     def _abandon(self, why: str) -> None:
         training, self._training = self._training, None
         if training is None:
             return
-        training.lost = True
         training.stop()
         with self._store.begin() as tx:
             run = runs.get_run(tx, training.lease.run_id)
@@ -179,14 +180,13 @@ class Learner:
                 adapters.abandon_publishing(tx, run.id, "Its run was cancelled.")
         log.info("Run %s was given up: %s", training.lease.run_id, why)
 
-    def _settle(self, training: Training) -> None:
-        """The child has ended: unless it ended its run, give the run back, or fail it for good."""
-        lease, attempts = training.lease, self._settings.max_attempts
+    def _settle(self, lease: runs.Lease, why: str) -> None:
+        """The child is no more: unless it ended its run, give the run back, or fail it for good."""
+        attempts = self._settings.max_attempts
         with self._store.begin() as tx:
             run = runs.get_run(tx, lease.run_id)
             if run is None or run.state != "running" or run.fence != lease.fence:
                 return
-            why = cause_of_death(training.process.returncode, training.log_path)
             if run.attempt >= attempts:
                 message = f"Its process died {run.attempt} times, last in phase {run.phase or 'start'!r}: {why}"
                 runs.finish_run(tx, lease.run_id, lease.fence, "failed", message)
@@ -252,7 +252,8 @@ def make_clock(settings: Settings, learner: Learner) -> BackgroundScheduler:
         clock.add_job(_goes_on(learner.queue_by_count), IntervalTrigger(seconds=tick))
     if chosen.every_minutes:
         slots = IntervalTrigger(seconds=60 * chosen.every_minutes, start_date=EPOCH)
-        clock.add_job(_goes_on(learner.queue_by_time), slots)
+        now = datetime.now(UTC)  # a slot may have begun while no learner ran
+        clock.add_job(_goes_on(learner.queue_by_time), slots, next_run_time=now)
     return clock
 
 

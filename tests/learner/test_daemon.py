@@ -159,8 +159,34 @@ def test_any_number_of_learners_start_one_run_a_time_slot(tmp_path: Path) -> Non
         learner.queue_by_time(noon)
     assert [run.tick for run in all_runs(home)] == ["time:2026-11-21T12:00:00Z"]
     learners[0].queue_by_time(noon + timedelta(minutes=10))
+    assert len(all_runs(home)) == 1  # the run that waits will see to it: slower runs than slots make no queue
+    with home.store.begin() as tx:
+        runs.cancel_run(tx, all_runs(home)[0].id)
+    learners[0].queue_by_time(noon + timedelta(minutes=10))
     assert all_runs(home)[0].tick == "time:2026-11-21T12:10:00Z"
     home.store.close()
+
+
+def test_a_time_slot_that_began_while_no_learner_ran_is_made_up_for(tmp_path: Path) -> None:
+    home = Home(tmp_path, every_minutes=1e6)
+    home.correct("a", "bb")
+    ends = "with store.begin() as tx: runs.finish_run(tx, run_id, fence, 'nothing_to_learn', 'done')"
+    learner = Learner(home.settings, home.store, pretends(ends))
+    clock = make_clock(home.settings, learner)
+    clock.start()
+    wait_until(lambda: [run.state for run in all_runs(home)] == ["nothing_to_learn"])
+    clock.shutdown(wait=True)
+    learner.stop()
+    home.store.close()
+
+
+def test_a_child_that_can_not_be_started_fails_the_run_with_the_reason(home: Home) -> None:
+    def start(settings: Settings, lease: runs.Lease) -> Training:
+        raise OSError(28, "No space left on device", "log.txt")
+
+    run = drive(Learner(home.settings, home.store, start), home, queue(home), "failed")
+    assert run.attempt == home.settings.learner.max_attempts
+    assert "could not be started" in run.message and "No space left on device" in run.message
 
 
 def test_enough_feedback_starts_one_run_and_enough_more_the_next(tmp_path: Path) -> None:
