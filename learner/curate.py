@@ -111,7 +111,7 @@ def _newest_word(judgements: Sequence[Judgement], set_aside: Counter[str]) -> li
     for judgement in judgements:
         named = frozenset((reply.exchange_id, reply.index) for reply in replies_named(judgement.feedback))
         newest[judgement.caller, judgement.feedback.kind, named] = judgement
-        if isinstance(judgement.feedback, Correction):
+        if isinstance(judgement.feedback, Correction) and judgement.replies[0].complete:
             corrected[judgement.caller, judgement.prompt_token_ids, judgement.replies[0].token_ids] = judgement.position
     kept = [
         one

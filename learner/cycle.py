@@ -5,6 +5,7 @@
 Every phase leaves its result in the run's folder, whole or not at all, and looks there first, so that a run killed at
 any point goes on, or starts that phase again. The transaction that registers the adapter also ends the run and asks for
 the adapter to go live, and only while this process holds the lease: so a run makes one adapter, however often it died.
+If a judgement that it learned from was withdrawn meanwhile, the run begins afresh without it.
 """
 
 from __future__ import annotations
@@ -28,13 +29,23 @@ from sqlalchemy.orm import Session
 
 from learner.curate import Curated, curate
 from learner.curves import draw
-from learner.run_folder import Metrics, RunFolder, read_metrics
-from learner.snapshot import FrozenFeedback, Tokenize, collect, read_snapshot, reply_tokenizer, write_snapshot
+from learner.run_folder import Metrics, RunFolder, finite, read_metrics
+from learner.run_lock import alone_in
+from learner.snapshot import (
+    FrozenFeedback,
+    Tokenize,
+    collect,
+    context_length,
+    read_snapshot,
+    reply_tokenizer,
+    write_snapshot,
+)
+from learner.summary import describe, learned_from, why_nothing
 from learner.trainer import MakeTrainer, Trainer, stages_of
 from service.adapters.fingerprint import base_fingerprint
 from service.adapters.manifest import BaseModelIdentity, Provenance
 from service.adapters.registry import Registry
-from service.errors import HoneError, LeaseLost, NotFound
+from service.errors import HoneError, LeaseLost, NotFound, StoreError, TrainingFailed
 from service.settings import Settings, load_settings
 from service.store.queries import adapters, feedback, runs
 from service.store.queries.adapters import BASE
@@ -43,17 +54,31 @@ from service.store.tables import Run
 
 log = logging.getLogger("hone.learner")
 
+LEARNER = "learner"
+"""The name under which a run asks for its adapter to go live."""
+
 SECONDS_BETWEEN_SAYING = 0.5
 """How often a training tells the store how far it is; the metrics file has every step."""
+
+
+MOST_BEGINNINGS = 3
+"""How often an attempt begins afresh because feedback was withdrawn while it trained."""
 
 
 class Stopped(Exception):
     """The daemon asked this process to stop; the run goes on later."""
 
 
+class TakenBack(Exception):
+    """A judgement that the run learned from was withdrawn before its adapter was published."""
+
+
 @dataclass
 class Cycle:
-    """One attempt at one run. `stop_asked` may be set at any time; the next step then raises Stopped."""
+    """One attempt at one run. `stop_asked` may be set at any time; the next step then raises Stopped.
+
+    `max_length`: the longest example, in tokens, that the base model takes; None: any.
+    """
 
     settings: Settings
     store: Store
@@ -61,6 +86,7 @@ class Cycle:
     fence: int
     tokenize: Tokenize
     make_trainer: MakeTrainer
+    max_length: int | None = None
     stop_asked: bool = False
     _said: tuple[str, float] = field(default=("", 0.0))
 
@@ -70,11 +96,21 @@ class Cycle:
 
     def run(self) -> None:
         """Go through all phases. Raises LeaseLost when another process has taken over, HoneError when it can't be."""
+        with alone_in(self.folder.path, self.run_id, waiting=lambda: self._say("snapshot", 0, 1)):
+            self.folder.write_settings(self.settings)
+            for _ in range(MOST_BEGINNINGS):
+                try:
+                    return self._go_through()
+                except TakenBack:
+                    log.info("Feedback that it learned from was withdrawn: it begins afresh without that.")
+        raise TrainingFailed("Feedback was withdrawn again and again while it was learned from.", "Learn again.")
+
+    def _go_through(self) -> None:
         started = time.monotonic()
-        self.folder.write_settings(self.settings)
         frozen, lessons, run = self._learn_what()
         stages = stages_of(run.method, lessons.train)
-        log.info("%s", _describe(lessons))
+        said = describe(lessons, stages)
+        log.info("%s", said)
         if not stages:
             self._finish_without(lessons, run.method)
             return
@@ -82,27 +118,39 @@ class Cycle:
         self._train(trainer, stages, lessons)
         report = self._evaluate(trainer, lessons)
         report |= {"feedback": lessons.counts, "seconds": round(time.monotonic() - started, 2), "attempt": run.attempt}
-        self._publish(trainer, run, frozen, lessons, report)
+        self._say("publish", 0, 1)
+        self._publish(run, self._provenance(run, frozen, trainer.probes(lessons)), report, said)
 
     def _learn_what(self) -> tuple[FrozenFeedback, Curated, Run]:
         """Freeze the feedback, or take what this run froze in an earlier attempt, and choose from it."""
         run = self._say("snapshot", 0, 1)
-        if run.snapshot_hash is None or not self.folder.snapshot.exists():
-            with self.store.read() as tx:
-                frozen = collect(tx, feedback.last_position(tx), self.tokenize)
-                live = adapters.serving(tx).live
-            write_snapshot(frozen, self.folder.snapshot)
-            run.snapshot_hash, run.parent = None, None if live == BASE else live
+        if run.snapshot_hash is None or not self.folder.snapshot.exists() or self._was_taken_back():
+            self.folder.start_over()
+            run.snapshot_hash, run.parent = None, self._freeze()
         frozen = read_snapshot(self.folder.snapshot, run.snapshot_hash)
         self._say("curate", 0, 1)
-        lessons = curate(frozen, self.settings.learner)
-        names = {one.feedback_id for one in lessons.train.demonstrations}
-        names |= {name for pair in lessons.train.pairs for name in pair.feedback_ids}
+        lessons = curate(frozen, self.settings.learner, self.max_length)
+        names = learned_from(lessons, stages_of(run.method, lessons.train))
         with self.store.begin() as tx:
-            runs.set_snapshot(
-                tx, self.run_id, self.fence, frozen.hash, frozen.position, sorted(names), parent=run.parent
-            )
+            runs.set_snapshot(tx, self.run_id, self.fence, frozen.hash, frozen.position, names, parent=run.parent)
         return frozen, lessons, run
+
+    def _freeze(self) -> str | None:
+        """Write the snapshot; returns the parent: what is live, unless that was made for another base model."""
+        engine = self.settings.engine
+        served_as = engine.model if engine.url is None else None  # an engine elsewhere may name its model otherwise
+        with self.store.read() as tx:
+            frozen = collect(tx, feedback.last_position(tx), self.tokenize, served_as)
+            live = adapters.serving(tx).live
+        write_snapshot(frozen, self.folder.snapshot)
+        if live == BASE:
+            return None
+        _, manifest = Registry(self.store, self.settings.adapters_folder).check(live)
+        return live if manifest.base.sha256 == base_fingerprint(self.settings.model_path) else None
+
+    def _was_taken_back(self) -> bool:
+        with self.store.read() as tx:
+            return feedback.withdrawn_of_run(tx, self.run_id) > 0
 
     def _parent_folder(self, parent: str | None) -> Path | None:
         if parent is None:
@@ -122,46 +170,51 @@ class Cycle:
         shutil.rmtree(unfinished, ignore_errors=True)
         trainer.save(unfinished)
         unfinished.rename(self.folder.adapter)
+        shutil.rmtree(self.folder.checkpoint, ignore_errors=True)
 
     def _evaluate(self, trainer: Trainer, lessons: Curated) -> dict[str, Any]:
         self._say("evaluate", 0, 1)
         report = self.folder.read_report()
         if report is None:
-            report = trainer.evaluate(lessons, self._progress("evaluate"))
+            report = dict(finite(trainer.evaluate(lessons, self._progress("evaluate"))))
             self.folder.write_report(report)
         return report
 
-    def _publish(
-        self, trainer: Trainer, run: Run, frozen: FrozenFeedback, lessons: Curated, report: dict[str, Any]
-    ) -> None:
+    def _publish(self, run: Run, provenance: Provenance, report: dict[str, Any], said: str) -> None:
         """Everything that makes the adapter exist, the run end and the wish to go live, or nothing of it."""
-        self._say("publish", 0, 1)
         registry = Registry(self.store, self.settings.adapters_folder)
         registry.recover()  # what an attempt before this one may have left half-done
-        provenance = self._provenance(run, frozen, trainer.probes(lessons))
         kept = {name: value for name, value in report.items() if name != "samples"}
-        said = _describe(lessons)
+        reasons = " ".join(gate["reason"] for gate in report["gates"] if not gate["passed"])
 
         def end_run(tx: Session, name: str) -> None:
-            reasons = [gate["reason"] for gate in report["gates"] if not gate["passed"]]
+            if feedback.withdrawn_of_run(tx, self.run_id):
+                raise TakenBack("Feedback that it learned from was withdrawn.")
             if reasons:
-                message = f"The gate rejected {name}: {' '.join(reasons)} {said}"
-                adapters.set_state(tx, name, "rejected", "gate", " ".join(reasons))
+                adapters.set_state(tx, name, "rejected", "gate", reasons)
+                message = f"The gate rejected {name}: {reasons} {said}"
                 runs.finish_run(tx, self.run_id, self.fence, "rejected", message, adapter=name)
                 return
             message = f"{name} passed every gate. {said}"
-            if self._promotes(run):
-                adapters.request_live(tx, name, "learner", "It passed every gate.")
+            if wait := self._why_wait(tx, run):
+                message += f" {wait}"
             else:
-                message += " It waits for an operator to promote it."
+                adapters.request_live(tx, name, LEARNER, "It passed every gate.")
             runs.finish_run(tx, self.run_id, self.fence, "succeeded", message, adapter=name)
 
         name = registry.publish(self.folder.adapter, provenance, kept, said, end_run)
         log.info("%s is published.", name)
 
-    def _promotes(self, run: Run) -> bool:
-        wish = run.options.get("promote")
-        return self.settings.learner.auto_promote if wish is None else bool(wish)
+    def _why_wait(self, tx: Session, run: Run) -> str:
+        """Why a candidate that passed is not to go live by itself; empty when it is."""
+        wish, desired = run.options.get("promote"), adapters.serving(tx)
+        if not (self.settings.learner.auto_promote if wish is None else wish):
+            return "It waits for an operator to promote it."
+        if desired.requested is not None and desired.requested_by != LEARNER:
+            return f"{desired.requested_by} asked for {desired.requested} meanwhile, so it waits for an operator."
+        if (adapters.number_of(desired.live) or 0) < (adapters.number_of(run.parent or BASE) or 0):
+            return f"{run.parent}, which it started from, was rolled back meanwhile, so it waits for an operator."
+        return ""
 
     def _provenance(self, run: Run, frozen: FrozenFeedback, probes: list[dict[str, Any]]) -> Provenance:
         config = json.loads((self.folder.adapter / "adapter_config.json").read_text(encoding="utf-8"))
@@ -181,7 +234,7 @@ class Cycle:
         )
 
     def _finish_without(self, lessons: Curated, method: str) -> None:
-        message = _why_nothing(lessons, method)
+        message = why_nothing(lessons, method)
         self.folder.write_report({"feedback": lessons.counts, "message": message})
         with self.store.begin() as tx:
             runs.finish_run(tx, self.run_id, self.fence, "nothing_to_learn", message)
@@ -214,36 +267,6 @@ class Cycle:
         return progress
 
 
-def _describe(lessons: Curated) -> str:
-    """What it learned from, in one or two sentences."""
-    train, held_out = lessons.counts["train"], lessons.counts["held_out"]
-    people = lessons.counts["people"]
-    text = (
-        f"It learned from {_many(train['demonstrations'], 'correction')} and {_many(train['pairs'], 'pair')} "
-        f"of {_many(people, 'person', 'people')}; {_many(held_out['pairs'], 'pair')} held out."
-    )
-    return text + (f" Not used: {lessons.set_aside}." if lessons.set_aside else "")
-
-
-def _many(count: int, one: str, more: str = "") -> str:
-    return f"{count} {one if count == 1 else more or one + 's'}"
-
-
-def _why_nothing(lessons: Curated, method: str) -> str:
-    counts = lessons.counts
-    if not counts["judgements"]:
-        return "Nobody has given any feedback yet."
-    wanted = {"sft": "corrections", "dpo": "pairs of a better and a worse reply"}.get(
-        method, "corrections or pairs of a better and a worse reply"
-    )
-    held = counts["held_out"]["pairs"] + counts["held_out"]["demonstrations"]
-    said = ", ".join(_many(count, kind) for kind, count in counts["judgements"].items())
-    text = f"There is feedback ({said}), but it holds no {wanted} to learn from."
-    if lessons.set_aside:
-        text += f" Not used: {lessons.set_aside}."
-    return text + (f" Held out for evaluation: {_many(held, 'example')}." if held else "")
-
-
 STOPPED, LOST, CRASHED = 75, 76, 70
 """Exit codes: asked to stop (the run goes on later), the lease is gone, died of an error nobody foresaw."""
 
@@ -273,7 +296,8 @@ def _work(settings: Settings, store: Store, run_id: str, fence: int) -> int:
 
         return BackboneTrainer(settings, parent)
 
-    cycle = Cycle(settings, store, run_id, fence, reply_tokenizer(settings.model_path), make_trainer)
+    model = settings.model_path
+    cycle = Cycle(settings, store, run_id, fence, reply_tokenizer(model), make_trainer, context_length(model))
     signal.signal(signal.SIGTERM, lambda *_: setattr(cycle, "stop_asked", True))
     try:
         cycle.run()
@@ -283,14 +307,33 @@ def _work(settings: Settings, store: Store, run_id: str, fence: int) -> int:
     except LeaseLost as error:
         log.warning("%s", error)
         return LOST
+    except (StoreError, OSError) as error:  # a full disk, a busy database: that may pass
+        log.exception("The run was interrupted.")
+        return _fail(store, run_id, fence, _in_plain_words(error), settings.learner.max_attempts)
     except HoneError as error:
         log.exception("The run failed.")
-        with store.begin() as tx:
-            runs.finish_run(tx, run_id, fence, "failed", str(error))
+        return _fail(store, run_id, fence, str(error))
     except Exception:
         log.exception("The run died.")
         return CRASHED
     return 0
+
+
+def _fail(store: Store, run_id: str, fence: int, why: str, attempts: int = 0) -> int:
+    """End the run as failed; if it has fewer than so many attempts behind it, leave it to be tried again."""
+    with store.begin() as tx:
+        run = runs.get_run(tx, run_id)
+        if run is not None and run.attempt < attempts:
+            return CRASHED
+        runs.finish_run(tx, run_id, fence, "failed", why)
+    return 0
+
+
+def _in_plain_words(error: StoreError | OSError) -> str:
+    if isinstance(error, StoreError):
+        return str(error)
+    where = f" {error.filename}" if error.filename else ""
+    return f"The run can't read or write{where}: {error.strerror or error}. Free some space, check rights; learn again."
 
 
 def _give_way(niceness: int) -> None:

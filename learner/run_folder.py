@@ -1,7 +1,8 @@
 """The folder that a run leaves behind: settings, snapshot, metrics by step, curves, samples, report, log.
 
 Every file but the log and the metrics, which grow, is written under another name, flushed and renamed, so that it is
-there whole or not at all; that is what lets a killed run see how far it came.
+there whole or not at all; that is what lets a killed run see how far it came. While a run trains there are also
+`checkpoint/` and, from the end of training on, `adapter/`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +62,13 @@ class RunFolder:
         """The trained adapter; there only when training is over."""
         return self.path / "adapter"
 
+    def start_over(self) -> None:
+        """Remove what was made of a snapshot that no longer holds, the snapshot itself first."""
+        for path in (self.snapshot, self.metrics, self.curves, self.report, self.path / "samples.jsonl"):
+            path.unlink(missing_ok=True)
+        for folder in (self.checkpoint, self.adapter):
+            shutil.rmtree(folder, ignore_errors=True)
+
     def write_settings(self, settings: Settings) -> None:
         """The resolved settings, without the database's password."""
         plain = settings.model_dump(mode="json")
@@ -70,10 +79,10 @@ class RunFolder:
     def write_report(self, report: Mapping[str, Any]) -> None:
         """report.json, and the samples that it holds as samples.jsonl."""
         samples: Sequence[Any] = report.get("samples", ())
-        lines = "".join(json.dumps(_finite(sample), ensure_ascii=False) + "\n" for sample in samples)
+        lines = "".join(json.dumps(finite(sample), ensure_ascii=False) + "\n" for sample in samples)
         write_whole(self.path / "samples.jsonl", lines)
         plain = {name: value for name, value in report.items() if name != "samples"}
-        write_whole(self.report, json.dumps(_finite(plain), indent=2, ensure_ascii=False) + "\n")
+        write_whole(self.report, json.dumps(finite(plain), indent=2, ensure_ascii=False) + "\n")
 
     def read_report(self) -> dict[str, Any] | None:
         """None when the run was not evaluated yet."""
@@ -95,7 +104,7 @@ class Metrics:
         if phase not in self._begun:
             self._begun.add(phase)
             self._forget(phase, step)
-        line = {"step": step, "steps": steps, "phase": phase, **_finite(dict(values))}
+        line = {"step": step, "steps": steps, "phase": phase, **finite(dict(values))}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
@@ -128,12 +137,12 @@ def write_whole(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON has no NaN and no infinity: they become null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {name: _finite(inner) for name, inner in value.items()}
+        return {name: finite(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
+        return [finite(inner) for inner in value]
     return value

@@ -19,7 +19,8 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from service.errors import TrainingFailed
+from service.adapters.fingerprint import model_folder
+from service.errors import BadInput, TrainingFailed
 from service.store.queries import exchanges, feedback
 from service.store.tables import Exchange, FeedbackRow
 from service.wire import FEEDBACK, Correction, Feedback, replies_named
@@ -107,6 +108,16 @@ def reply_tokenizer(model_path: str) -> Tokenize:
         return (*load().encode(text, add_special_tokens=False), load().eos_token_id)
 
     return tokenize
+
+
+def context_length(model_path: str) -> int | None:
+    """How many tokens the base model was made for; None when its files are not here or don't say."""
+    try:
+        config = json.loads((model_folder(model_path) / "config.json").read_text(encoding="utf-8"))
+    except (BadInput, OSError, ValueError):
+        return None
+    length = config.get("max_position_embeddings")
+    return length if isinstance(length, int) else None
 
 
 def collect(tx: Session, position: int, tokenize: Tokenize, base: str | None = None) -> FrozenFeedback:

@@ -11,12 +11,12 @@ from safetensors.numpy import save_file
 
 from learner.batch import Progress
 from learner.curate import Curated
-from learner.cycle import Cycle, Stopped
+from learner.cycle import Cycle, Stopped, _work
 from learner.run_folder import Metrics, read_metrics
 from learner.trainer import Stage
 from service.adapters.files import check_folder
-from service.errors import LeaseLost, TrainingFailed
-from service.store.queries import adapters, runs
+from service.errors import LeaseLost, StoreError, TrainingFailed
+from service.store.queries import adapters, feedback, runs
 from service.store.tables import Run
 from tests.learner.store_fixtures import Home, tokenize
 from tests.learner.store_fixtures import home as home
@@ -136,8 +136,6 @@ def test_a_run_leaves_an_adapter_and_everything_about_it(home: Home) -> None:
     assert [(line["phase"], line["step"]) for line in read_metrics(folder / "metrics.jsonl")] == [
         (phase, step) for phase in ("sft", "dpo") for step in (1, 2, 3)
     ]
-    from service.store.queries import feedback
-
     with home.store.read() as tx:
         assert feedback.get_feedback(tx, "name:ann", kept).learned_in == ("v1",)
 
@@ -256,6 +254,155 @@ def test_a_training_that_is_asked_to_stop_stops_at_the_next_step(home: Home) -> 
     running = cycle(home, lease(home), Pretender(stop))
     with pytest.raises(Stopped):
         running.run()
+
+
+def withdraw(home: Home, name: str) -> None:
+    with home.store.begin() as tx:
+        feedback.withdraw_feedback(tx, "name:ann", name)
+
+
+@pytest.mark.parametrize("place", ["sft 2", "evaluate", "publish"])
+def test_feedback_that_is_withdrawn_while_it_is_learned_from_is_not_published(home: Home, place: str) -> None:
+    kept, secret = home.correct("a", "bb"), home.correct("a", "ccc", prompt=(1, 9))
+    run_id = queue(home)
+
+    def take_back(here: str) -> None:
+        if here == place:
+            withdraw(home, secret)
+
+    trainer = Pretender(take_back)
+    cycle(home, lease(home), trainer).run()
+    assert trainer.done.count("train") == 2
+    run = the_run(home, run_id)
+    assert run.state == "succeeded" and "1 correction of" in run.message
+    text = (home.settings.runs_folder / run_id / "snapshot.jsonl").read_text()
+    assert kept in text and secret not in text
+    assert [name for name, state in adapters_of(home).items() if state == "candidate"] == [run.adapter]
+    with home.store.read() as tx:
+        assert feedback.get_feedback(tx, "name:ann", secret).learned_in == ()
+
+
+def test_an_attempt_begins_afresh_when_feedback_was_withdrawn_since_the_one_before(home: Home) -> None:
+    home.correct("a", "bb")
+    secret = home.correct("a", "ccc", prompt=(1, 9))
+    run_id = queue(home)
+    first = lease(home)
+
+    def die(here: str) -> None:
+        if here == "evaluate":
+            raise Killed
+
+    with pytest.raises(Killed):
+        cycle(home, first, Pretender(die)).run()
+    withdraw(home, secret)
+    give_back(home, first)
+    second = Pretender()
+    cycle(home, lease(home), second).run()
+    assert second.done == ["train", "evaluate"]
+    assert secret not in (home.settings.runs_folder / run_id / "snapshot.jsonl").read_text()
+
+
+def test_who_withdraws_again_and_again_can_not_keep_a_run_busy_for_ever(home: Home) -> None:
+    given = [home.correct("a", "b" * number, prompt=(1, number)) for number in range(2, 8)]
+    queue(home)
+
+    def take_back(here: str) -> None:
+        if here == "publish":
+            withdraw(home, given.pop())
+
+    with pytest.raises(TrainingFailed, match="withdrawn again and again"):
+        cycle(home, lease(home), Pretender(take_back)).run()
+    assert "candidate" not in adapters_of(home).values()
+
+
+def test_a_candidate_does_not_undo_a_roll_back_by_itself(home: Home) -> None:
+    home.correct("a", "bb")
+    queue(home)
+    cycle(home, lease(home), Pretender()).run()
+    with home.store.begin() as tx:
+        adapters.flip_live(tx, "v1", "test", "proven")
+    run_id = queue(home, again=True)
+
+    def roll_back(here: str) -> None:
+        if here == "evaluate":
+            with home.store.begin() as tx:
+                adapters.flip_live(tx, "base", "operator", "v1 is rude")
+
+    cycle(home, lease(home), Pretender(roll_back)).run()
+    assert "v1, which it started from, was rolled back" in the_run(home, run_id).message
+    assert adapters_of(home)["v2"] == "candidate" and requested(home) is None
+
+
+def test_a_candidate_does_not_drop_what_an_operator_asked_for(home: Home) -> None:
+    home.correct("a", "bb")
+    queue(home)
+    cycle(home, lease(home), Pretender()).run()
+    with home.store.begin() as tx:
+        adapters.request_live(tx, "v1", "operator", "I like it")
+    run_id = queue(home, again=True)
+    cycle(home, lease(home), Pretender()).run()
+    assert "asked for v1 meanwhile" in the_run(home, run_id).message
+    assert requested(home) == "v1"
+
+
+def test_an_adapter_of_another_base_model_is_no_parent(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.correct("a", "bb")
+    queue(home)
+    cycle(home, lease(home), Pretender()).run()
+    with home.store.begin() as tx:
+        adapters.flip_live(tx, "v1", "test", "proven")
+    monkeypatch.setattr("learner.cycle.base_fingerprint", lambda model: "1" * 64)
+    run_id = queue(home, again=True)
+    trainer = Pretender()
+    cycle(home, lease(home), trainer).run()
+    assert trainer.parents == [None] and the_run(home, run_id).parent is None
+
+
+def test_a_figure_that_is_no_number_is_stored_as_null(home: Home) -> None:
+    home.correct("a", "bb")
+    queue(home)
+    cycle(home, lease(home), Pretender()).run()
+    with home.store.read() as tx:
+        adapter = adapters.get_adapter(tx, "v1")
+    assert adapter is not None and adapter.report["odd"] is None
+
+
+def test_only_what_a_stage_trained_on_counts_as_learned(home: Home) -> None:
+    corrected, compared = home.correct("a", "bb"), home.compare("yes", "certainly so", "b", prompt=(1, 9))
+    with home.store.begin() as tx:
+        run = runs.queue_run(tx, "corrections only", "command", "sft", {})
+    cycle(home, lease(home), Pretender()).run()
+    assert run is not None and "It learned from 1 correction of 1 person;" in the_run(home, run.id).message
+    with home.store.read() as tx:
+        assert feedback.get_feedback(tx, "name:ann", corrected).learned_in == ("v1",)
+        assert feedback.get_feedback(tx, "name:ann", compared).learned_in == ()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device", "metrics.jsonl"), "can't read or write metrics.jsonl: No space left"),
+        (StoreError("The database is full.", "Free some space."), "The database is full. Free some space."),
+    ],
+)
+def test_a_full_disk_is_tried_again_and_then_fails_the_run_in_plain_words(
+    home: Home, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    def full(self: Cycle) -> None:
+        raise error
+
+    monkeypatch.setattr(Cycle, "run", full)
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # the tests' own process keeps its SIGTERM
+    home.correct("a", "bb")
+    run_id = queue(home)
+    for attempt in range(home.settings.learner.max_attempts):
+        assert the_run(home, run_id).state in ("queued", "running")
+        leased = lease(home)
+        code = _work(home.settings, home.store, run_id, leased.fence)
+        assert (code == 0) == (attempt == home.settings.learner.max_attempts - 1)
+        if code:
+            give_back(home, leased)
+    assert the_run(home, run_id).state == "failed" and said in the_run(home, run_id).message
 
 
 def test_the_next_run_starts_from_the_live_adapter(home: Home) -> None:

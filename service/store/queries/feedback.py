@@ -105,6 +105,13 @@ def active_feedback(tx: Session, up_to_position: int) -> Sequence[FeedbackRow]:
     return tx.scalars(query.order_by(FeedbackRow.position)).all()
 
 
+def withdrawn_of_run(tx: Session, run_id: str) -> int:
+    """How many of the judgements that a run learns from were withdrawn since it froze them."""
+    learned = select(RunFeedback.feedback_id).where(RunFeedback.run_id == run_id)
+    query = select(func.count()).where(FeedbackRow.id.in_(learned), FeedbackRow.withdrawn_at.is_not(None))
+    return tx.scalar(query) or 0
+
+
 def earliest(tx: Session, limit: int) -> Sequence[FeedbackRow]:
     """The first so many that were ever given, in that order, whatever was changed or withdrawn since."""
     return tx.scalars(select(FeedbackRow).order_by(FeedbackRow.id).limit(limit)).all()
