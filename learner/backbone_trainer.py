@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,12 +45,11 @@ class BackboneTrainer:
         torch.set_num_threads(settings.learner.threads)
         self._settings = settings.learner
         self._backbone = Backbone.load(settings.model_path, settings.learner, parent)
-        self._judge: PreferenceModel | None = None
 
     def train(self, stages: tuple[Stage, ...], lessons: Curated, checkpoint: Path, progress: Progress) -> None:
         """Train the policy in place. Raises TrainingFailed; what `progress` raises comes through."""
         checkpoint.mkdir(exist_ok=True)
-        prompts = self._training_prompts(lessons.train)
+        prompts = self._training_prompts(lessons)
         plan: list[tuple[str, Stage]] = [(stage, stage) for stage in stages]
         if stages == ("sft", "dpo"):
             plan.append(("sft again", "sft"))
@@ -63,15 +61,14 @@ class BackboneTrainer:
             self._stage(stage, lessons.train, prompts, _renamed(name, progress))
             unfinished = kept.with_suffix(".partial")
             save_file(self._backbone.adapter_state(), unfinished)
+            _flush(unfinished)
             unfinished.rename(kept)
 
     def save(self, folder: Path) -> None:
         """Write the trained adapter and flush it to the disk."""
         self._backbone.save_adapter(folder)
         for file in folder.iterdir():
-            with file.open("rb") as written:
-                os.fsync(written.fileno())
-        shutil.rmtree(folder.parent / "checkpoint", ignore_errors=True)
+            _flush(file)
 
     def restore(self, folder: Path) -> None:
         """Go on with an adapter that an earlier attempt trained."""
@@ -107,10 +104,12 @@ class BackboneTrainer:
             result = preference.train(self._backbone, train.pairs, prompts, self._settings, progress)
         log.info("%s: %s", stage, result)
 
-    def _training_prompts(self, train: Snapshot) -> list[TokenIds]:
-        prompts = list(train.prompts)
+    def _training_prompts(self, lessons: Curated) -> list[TokenIds]:
+        prompts = list(lessons.train.prompts)
         if len(prompts) < FEWEST_PROMPTS:
-            prompts += self._standing_prompts(FEWEST_PROMPTS, held_out=False)[: FEWEST_PROMPTS - len(prompts)]
+            measured = set(lessons.held_out.prompts)
+            standing = self._standing_prompts(FEWEST_PROMPTS, held_out=False)
+            prompts += [prompt for prompt in standing if prompt not in measured][: FEWEST_PROMPTS - len(prompts)]
         return list(dict.fromkeys(prompts))
 
     def _standing_prompts(self, count: int, held_out: bool) -> list[TokenIds]:
@@ -135,6 +134,12 @@ class BackboneTrainer:
         with torch.no_grad():
             own, base = (self._backbone.log_probs(batch, role)[0, start:].tolist() for role in ("policy", "base"))
         return {"prompt_token_ids": prompt, "token_ids": reply, "logprobs": own, "base_logprobs": base}
+
+
+def _flush(path: Path) -> None:
+    """To the disk, so that a power cut after the renaming leaves no empty file under the final name."""
+    with path.open("rb") as written:
+        os.fsync(written.fileno())
 
 
 def _asked(tokenizer: Any, text: str) -> TokenIds:

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # a run that finds nothing to learn needs no torch
+    import torch
+    from torch import Tensor
 
 TokenIds = tuple[int, ...]
 
@@ -80,6 +82,8 @@ class Sequences:
 
 def collate(examples: Sequence[tuple[Sequence[int], Sequence[int]]], pad_id: int) -> Sequences:
     """(prompt, reply) pairs → tensors. An empty list gives tensors of shape (0, 0)."""
+    import torch
+
     width = max((len(prompt) + len(reply) for prompt, reply in examples), default=0)
     token_ids = torch.full((len(examples), width), pad_id, dtype=torch.long)
     attention_mask = torch.zeros((len(examples), width), dtype=torch.long)
