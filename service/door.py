@@ -8,30 +8,21 @@ link (`/operator?key=…`) is exchanged for one at once, so that the key leaves 
 
 from __future__ import annotations
 
-import html
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.auth import COOKIE, Caller, Identities
 from service.error_handlers import answer
 from service.errors import Forbidden, HoneError, Unauthorized
-from service.routes.sessions import session_cookie
+from service.routes.sessions import session_cookie, sign_in_page
 
 _PAGES = ("/", "/operator", "/operator/")
 _NO_PAGES = frozenset(("/health", "/health/live", "/metrics", "/login", "/docs", "/redoc", "/openapi.json"))
 """With all under `/v1/` the API's, which asks for itself who is calling."""
-_FORM = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Hone</title>
-<meta name="viewport" content="width=device-width">
-<style>body{{font:16px system-ui;max-width:28rem;margin:18vh auto;padding:0 1rem}}
-input,button{{font:inherit;padding:.5rem;width:100%;box-sizing:border-box;margin:.3rem 0}}</style>
-<h1>Hone</h1><p>{message}</p>
-<form method="post" action="/login"><label for="key">Key</label>
-<input id="key" name="key" type="password" autocomplete="current-password" required autofocus>
-<button>Sign in</button></form></html>"""
 
 
 class Door:
@@ -62,16 +53,20 @@ class Door:
             if visitor is not None and visitor.role == "operator":
                 return None
             why = "This page is for operators."
-            return _form(f"{why} Use the operator link, or sign in.", 403) if is_page else answer(Forbidden(why))
+            return sign_in_page(f"{why} Use the operator link, or sign in.", 403) if is_page else answer(Forbidden(why))
         if is_local or visitor is not None:
             return None
-        return _form("Sign in with your key.", 401) if is_page else answer(Unauthorized("Sign in first.", "Open /."))
+        return (
+            sign_in_page("Sign in with your key.", 401)
+            if is_page
+            else answer(Unauthorized("Sign in first.", "Open /."))
+        )
 
     async def _exchange(self, scope: Scope, key: str) -> Response:
         try:
             token, _ = await self.identities.session_from_key(key)
         except HoneError:
-            return _form("This key is not in force.", 401)
+            return sign_in_page("This key is not in force.", 401)
         response = RedirectResponse(scope["path"], 303, {"referrer-policy": "no-referrer", "cache-control": "no-store"})
         response.headers.append("set-cookie", session_cookie(token, scope["scheme"] == "https"))
         return response
@@ -92,7 +87,3 @@ class Door:
             await send(message)
 
         return setting
-
-
-def _form(message: str, status: int) -> HTMLResponse:
-    return HTMLResponse(_FORM.format(message=html.escape(message)), status, {"cache-control": "no-store"})

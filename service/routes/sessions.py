@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import html
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from service.auth import COOKIE, SESSION_SECONDS
-from service.errors import Forbidden
+from service.errors import Forbidden, Unauthorized
 from service.parts import Wired
 from service.wire import SessionToken
 
 router = APIRouter(tags=["sessions"])
+_FORM = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Hone</title>
+<meta name="viewport" content="width=device-width">
+<style>body{{font:16px system-ui;max-width:28rem;margin:18vh auto;padding:0 1rem}}
+input,button{{font:inherit;padding:.5rem;width:100%;box-sizing:border-box;margin:.3rem 0}}</style>
+<h1>Hone</h1><p>{message}</p>
+<form method="post" action="/login"><label for="key">Key</label>
+<input id="key" name="key" type="password" autocomplete="current-password" required autofocus>
+<button>Sign in</button></form></html>"""
 
 
 @router.post("/v1/sessions", status_code=201)
@@ -29,7 +38,10 @@ async def new_session(request: Request, parts: Wired) -> SessionToken:
 async def log_in(request: Request, parts: Wired) -> Response:
     """The sign-in form of the pages: a key becomes a session cookie."""
     form = parse_qs((await request.body()).decode(errors="replace"))
-    token, caller = await parts.identities.session_from_key(form.get("key", [""])[0].strip())
+    try:
+        token, caller = await parts.identities.session_from_key(form.get("key", [""])[0].strip())
+    except Unauthorized as error:
+        return sign_in_page(error.message, 401)
     response = RedirectResponse("/operator" if caller.role == "operator" else "/", 303)
     response.headers.append("set-cookie", session_cookie(token, request.url.scheme == "https"))
     return response
@@ -39,3 +51,8 @@ def session_cookie(token: str, secure: bool) -> str:
     """The `Set-Cookie` value: unreadable for scripts, not sent by other sites' forms and scripts."""
     flags = "; Secure" if secure else ""
     return f"{COOKIE}={token}; Path=/; Max-Age={SESSION_SECONDS}; HttpOnly; SameSite=Lax{flags}"
+
+
+def sign_in_page(message: str, status: int) -> HTMLResponse:
+    """A form that takes a key, under a sentence that says why it is shown."""
+    return HTMLResponse(_FORM.format(message=html.escape(message)), status, {"cache-control": "no-store"})

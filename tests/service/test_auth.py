@@ -252,7 +252,8 @@ def test_signing_in_turns_a_key_into_a_cookie(running: Running) -> None:
         assert (response.status_code, response.headers["location"]) == (303, "/operator")
         assert http.get("/v1/whoami").json() == {"caller": "otto", "role": "operator"}
         assert http.get("/v1/adapters").status_code == 200
-    assert running.http.post("/login", data={"key": "nonsense"}).status_code == 401
+    refused = running.http.post("/login", data={"key": "nonsense"})
+    assert refused.status_code == 401 and "<form" in refused.text and "not in force" in refused.text
 
 
 def test_a_browser_session_is_not_for_other_machines(tmp_path: Path) -> None:
