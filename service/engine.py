@@ -128,9 +128,6 @@ class Engine:
             raise EngineUnavailable(f"The engine at {self.url} scored {len(scored)} tokens of {len(tokens)}.")
         return tuple(float(scored[at][str(tokens[at])]["logprob"]) for at in range(len(prompt), len(tokens)))
 
-    async def metrics(self) -> str:
-        return (await self._request("GET", "/metrics")).decode()
-
     async def _request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> bytes:
         content = None if body is None else orjson.dumps(body)
         headers = {} if body is None else {"content-type": "application/json"}

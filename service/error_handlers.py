@@ -8,7 +8,6 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 
@@ -49,10 +48,6 @@ def bad_input(errors: list[ErrorDetails] | list[Any]) -> BadInput:
         return BadInput(_NOT_AN_OBJECT if first["type"] in _NO_OBJECT else f"{message}.")
     param = str(path[0]) + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path[1:])
     return BadInput(f"{param}: {message}.", param=param)
-
-
-def of_validation(error: ValidationError) -> BadInput:
-    return bad_input(error.errors(include_url=False, include_input=False))
 
 
 def answer(error: HoneError) -> JSONResponse:

@@ -249,7 +249,6 @@ class LearnRequest(Wire):
     promote: bool | None = Field(None, description="Overrides the setting learner.auto_promote for this run.")
 
 
-RUN_STATES = ("queued", "running", "succeeded", "rejected", "nothing_to_learn", "failed", "cancelled")
 RunState = Literal["queued", "running", "succeeded", "rejected", "nothing_to_learn", "failed", "cancelled"]
 
 

@@ -26,7 +26,6 @@ from service.errors import AdapterBroken, NotFound, StoreError
 from service.store.clock import now
 from service.store.queries import adapters
 from service.store.session import Store
-from service.store.tables import Adapter
 
 _LOCK = ".lock"
 
@@ -92,16 +91,6 @@ class Registry:
         if manifest.name != name:
             raise AdapterBroken(f"Adapter {name}: {MANIFEST} is that of {manifest.name}.")
         return path, manifest
-
-    def lineage(self, name: str) -> list[str]:
-        """The adapter, its parent, and so on back to the first one."""
-        line: list[str] = []
-        with self.store.read() as tx:
-            adapter: Adapter | None = adapters.get_adapter(tx, name)
-            while adapter is not None and adapter.name not in line:
-                line.append(adapter.name)
-                adapter = adapters.get_adapter(tx, adapter.parent) if adapter.parent else None
-        return line
 
     def export(self, name: str, archive: Path) -> None:
         """Write an adapter to a tar file. Raises NotFound, AdapterBroken, Conflict, StoreError."""

@@ -26,10 +26,6 @@ class Tokenizer:
         self._special = {key: _text_of(value) for key, value in config.items() if key.endswith("_token")}
         self._template = None if template is None else _environment().from_string(template)
 
-    @property
-    def has_chat_template(self) -> bool:
-        return self._template is not None
-
     def encode(self, text: str, special: bool = True) -> list[int]:
         """Token ids of `text`; `special` adds what the model puts around a text, such as a BOS token."""
         # The method for batches leaves out offsets, which saves nine tenths of the time, and frees Python's lock.

@@ -117,14 +117,6 @@ def test_a_folder_in_anothers_place_is_noticed(registry: Registry, source: Path)
         registry.check(first)
 
 
-def test_the_lineage_goes_back_to_the_first(registry: Registry, source: Path) -> None:
-    first = registry.publish(source, provenance(), {}, "")
-    second = registry.publish(source, provenance(parent=first), {}, "")
-    third = registry.publish(source, provenance(parent=second), {}, "")
-    assert registry.lineage(third) == [third, second, first]
-    assert registry.lineage("v9") == []
-
-
 def test_an_exported_adapter_is_imported_elsewhere_under_a_new_name(
     registry: Registry, source: Path, sqlite_store: Store, tmp_path: Path
 ) -> None:

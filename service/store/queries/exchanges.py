@@ -82,18 +82,6 @@ def get_exchanges(tx: Session, exchange_ids: Collection[str]) -> dict[str, Excha
     return found
 
 
-def list_exchanges(
-    tx: Session, caller: str | None = None, after: str | None = None, limit: int = 50
-) -> Sequence[Exchange]:
-    """Newest first; of one caller or of all; `after`: the id that the page before ended with."""
-    query = select(Exchange).order_by(Exchange.id.desc()).limit(limit)
-    if caller is not None:
-        query = query.where(Exchange.caller == caller)
-    if after is not None:
-        query = query.where(Exchange.id < after)
-    return tx.scalars(query).all()
-
-
 def recent_prompts(tx: Session, limit: int, model: str | None = None) -> list[Exchange]:
     """The newest complete exchanges, newest first: what people ask about now. `model`: only of those who asked it."""
     query = select(Exchange).where(Exchange.complete).order_by(Exchange.id.desc()).limit(limit)
