@@ -85,7 +85,7 @@ class Client:
         """One streamed reply, read to its end; whether it came whole. Never raises: trouble is counted."""
         body = {"stream": True, **self._chat_body(model, prompt, user)}
         self.counts.requests += 1
-        began = finished = False
+        began = finished = broken = False
         try:
             async with self._http.stream(
                 "POST", "/v1/chat/completions", json=body, headers=self._headers(user)
@@ -98,13 +98,15 @@ class Client:
                     began = began or line.startswith("data: ")
                     finished = finished or line == "data: [DONE]"
                     if line.startswith('data: {"error"'):
+                        broken = True
                         self.counts.note(line[:200])
         except httpx2.HTTPError as error:
             self.counts.note(f"{type(error).__name__}: {error}")
-        if not finished:
+        whole = finished and not broken
+        if not whole:
             self.counts.interrupted += began
             self.counts.failed += not began
-        return finished
+        return whole
 
     async def call(self, method: str, path: str, body: Any = None, user: str | None = None) -> Any:
         """One JSON request, as `user` or else as the operator. Raises ServiceRefused with the service's own words."""

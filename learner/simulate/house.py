@@ -23,6 +23,10 @@ from service.store.session import Store
 
 START_SECONDS = 120.0
 STOP_SECONDS = 30.0
+OWN = ("HONE_HOME", "HONE_SERVER__", "HONE_STORE__", "HONE_ENGINE__URL")
+"""What the environment may say of a real service, whose store, engine and address a simulation keeps away from."""
+QUIET = {"HONE_LEARNER__AFTER_FEEDBACK": "0", "HONE_LEARNER__EVERY_MINUTES": "0", "HONE_SERVER__PAGES": "false"}
+"""The learner begins when it is told to, and nobody looks at the pages."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class House:
 
 @contextmanager
 def own_house(settings: Mapping[str, str] | None = None, home: Path | None = None) -> Iterator[House]:
-    """A running service; `settings` are environment variables for it. Its learner begins only when told to.
+    """A running service; `settings` are environment variables for it. It ends with this process, however that ends.
 
     Raises EngineUnavailable, with the end of its log, when it doesn't start.
     """
@@ -52,7 +56,7 @@ def own_house(settings: Mapping[str, str] | None = None, home: Path | None = Non
 
 def _start(home: Path, settings: dict[str, str]) -> House:
     port = free_port()
-    environment = os.environ | {"HONE_LEARNER__AFTER_FEEDBACK": "0", "HONE_LEARNER__EVERY_MINUTES": "0"} | settings
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(OWN)} | QUIET | settings
     environment |= {"HONE_HOME": str(home), "HONE_SERVER__PORT": str(port), "HONE_SERVER__HOST": "127.0.0.1"}
     store = Store.open(load_settings(home, environment=environment).store_url)
     with store.begin() as tx:
@@ -60,7 +64,7 @@ def _start(home: Path, settings: dict[str, str]) -> House:
     store.close()
     with (home / "up.log").open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "service.cli", "up"],
+            [sys.executable, "-m", "service.lifeline", str(os.getpid()), "service.cli", "up"],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,

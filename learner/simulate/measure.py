@@ -112,15 +112,16 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
+async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
+    """What can't be done without is asked again when it failed (and was counted). Raises ServiceRefused in the end."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return await ask()
+        except ServiceRefused:
+            await asyncio.sleep(1.0)
+    return await ask()
+
+
 async def _all(work: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
-    """All at once. A measurement needs every answer, so what failed (and was counted) is asked again."""
-
-    async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
-        for _ in range(ATTEMPTS - 1):
-            try:
-                return await ask()
-            except ServiceRefused:
-                await asyncio.sleep(1.0)
-        return await ask()
-
+    """All at once, every answer being needed."""
     return list(await asyncio.gather(*(patiently(ask) for ask in work)))

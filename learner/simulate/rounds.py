@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,10 +24,15 @@ from learner.simulate import measure
 from learner.simulate.client import Client, Counts, ServiceRefused
 from learner.simulate.house import own_house
 from learner.simulate.people import Tell, background_chat, give_comparisons, give_corrections
-from learner.simulate.show import draw_picture, show_table
-from learner.simulate.tastes import Taste, load_taste
+from learner.simulate.show import check_writable, draw_picture, show_table
+from learner.simulate.tastes import Taste, draw_up_to, load_taste
 from service.errors import BadInput
 
+FIGURES = (
+    "round", "adapter", "share_won", "share_won_low", "share_won_high", "accuracy", "accuracy_base", "fluency", "empty",
+    "mean_length", "distinct_2", "kl_per_token", "requests", "failed", "interrupted",
+)  # fmt: skip
+"""What `--json` prints of a round; the table and the notes say more."""
 LOOK_SECONDS = 0.5
 RUN_SECONDS = 900.0
 SWAP_SECONDS = 60.0
@@ -67,9 +74,11 @@ def simulate(options: Options) -> int:
     if options.url and not options.key:
         raise BadInput(
             "An operator's key is needed to say “learn now” to a running service.",
-            "Make one with `hone keys create --role operator` and hand it over with --key or HONE_KEY.",
+            "Make one with `hone keys create --role operator` and hand it over with --key.",
         )
     taste = load_taste(options.taste)
+    picture = options.picture or Path(f"simulate-{re.sub(r'[^A-Za-z0-9_-]+', '-', taste.name).strip('-')}.png")
+    check_writable(picture)
     signal.signal(signal.SIGTERM, _end)
     started = time.monotonic()
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}")
@@ -90,12 +99,13 @@ def simulate(options: Options) -> int:
             url, key = (own.url, own.operator_key) if own else (options.url, options.key)
             rows, notes = asyncio.run(_simulate(options, taste, str(url), key, tell, bar.console.print))
     seconds = round(time.monotonic() - started, 1)
-    picture = options.picture or Path(f"simulate-{taste.name.replace('/', '-').replace(':', '-')}.png")
-    draw_picture(taste.name, rows, picture)
     if options.as_json:
-        sys.stdout.write(json.dumps({"taste": taste.name, "seconds": seconds, "rounds": rows}) + "\n")
+        figures = [{name: row[name] for name in FIGURES} for row in rows]
+        sys.stdout.write(json.dumps({"taste": taste.name, "seconds": seconds, "rounds": figures}) + "\n")
     else:
         show_table(taste.name, rows, [*notes, f"Picture: {picture}"], seconds)
+    sys.stdout.flush()
+    draw_picture(taste.name, rows, picture)
     return 0
 
 
@@ -120,13 +130,19 @@ async def _simulate(
                 f"{row['adapter']} wins {row['share_won']:.1%}; {row['accuracy']:.1%} right (base "
                 f"{row['accuracy_base']:.1%}), fluency {row['fluency']:+.3f}, {row['empty']} empty."
             )
+            if "corrected" in row:
+                notes.append(
+                    f"Round {number}: of {row['corrected']} corrected facts {row['corrected_right']} are right now, "
+                    f"{row['corrected_right_reworded']} when asked in other words."
+                )
+                say(notes[-1])
             if client.counts.problems:
                 notes.append(f"Round {number}, last problems: {'; '.join(client.counts.problems)}")
     return rows, notes
 
 
 def draw_material(taste: Taste, options: Options) -> Material:
-    """Held-out prompts are of texts that the base's training kept out as well; questions come from everywhere."""
+    """Held-out prompts and questions are of texts that the base's training kept out as well."""
     seed = 1_000 * options.seed
     if taste.corrects:
         facts = untaught_facts(seed)
@@ -134,8 +150,7 @@ def draw_material(taste: Taste, options: Options) -> Material:
         training = [fact for fact in facts if fact.text not in {one.text for one in held_out}]
     else:
         held_out = taste.draw(options.held_out, seed + 2, True)
-        wanted = options.rounds * options.comparisons * PROMPTS_PER_COMPARISON
-        training = _as_many_as_there_are(taste, wanted, seed + 3)
+        training = taste.draw(options.rounds * options.comparisons * PROMPTS_PER_COMPARISON, seed + 3, False)
     questions = _questions(options.questions, seed + 1, {prompt.text.lower() for prompt in held_out})
     reserved = {prompt.text.lower() for prompt in (*held_out, *questions)}
     kept = [
@@ -144,27 +159,14 @@ def draw_material(taste: Taste, options: Options) -> Material:
     return Material(tuple(kept), tuple(held_out), tuple(questions))
 
 
-def _as_many_as_there_are(taste: Taste, wanted: int, seed: int) -> list[Prompt]:
-    """Some topics run out of different texts: people then ask what was asked before."""
-    while True:
-        try:
-            drawn = taste.draw(wanted, seed, False)
-            break
-        except ValueError:
-            wanted = wanted * 2 // 3
-    return drawn
-
-
 def _questions(count: int, seed: int, taken: set[str]) -> list[Prompt]:
-    """Questions with one right answer."""
-    found: dict[str, Prompt] = {}
-    for attempt in range(20):
-        for prompt in draw_prompts(2 * count, seed + 17 * attempt):
-            if prompt.answers and prompt.text.lower() not in taken and len(found) < count:
-                found.setdefault(prompt.text.lower(), prompt)
-        if len(found) >= count:
-            break
-    return list(found.values())
+    """Questions with one right answer, kept out of the base's training too, and of many topics alike."""
+    by_topic: dict[str, list[Prompt]] = {}
+    for prompt in draw_up_to(3 * count, seed, held_out=True):
+        if prompt.answers and prompt.text.lower() not in taken:
+            by_topic.setdefault(prompt.topic, []).append(prompt)
+    in_turn = [prompt for one_each in zip_longest(*by_topic.values()) for prompt in one_each if prompt]
+    return in_turn[:count]
 
 
 class Simulation:
@@ -180,12 +182,12 @@ class Simulation:
         """Feedback, "learn now", and the wait until what came of it is live. Returns what happened, in words."""
         prompts = self._prompts_of_round(number)
         async with background_chat(self._client, self._background(), self._options.seed + number):
-            await self._give_feedback(prompts)
+            given = await self._give_feedback(prompts)
             run = await self._client.call("POST", "/v1/runs", {"method": "auto"})
             run = await self._until_over(run["id"])
             if run["state"] == "succeeded":
                 await self._until_live(run["adapter"])
-        return f"{run['state'].replace('_', ' ')}: {run['message']}"
+        return f"{given}; {run['state'].replace('_', ' ')}: {run['message']}"
 
     async def measure(self, number: int, adapter: str) -> dict[str, Any]:
         """One row of the table, of the adapter that is live now (or `base` against itself)."""
@@ -226,19 +228,24 @@ class Simulation:
         return row | {"requests": counts.requests, "failed": counts.failed, "interrupted": counts.interrupted}
 
     async def live(self) -> str:
-        return str((await self._client.call("GET", "/v1/serving"))["live"])
+        return str((await self._get("/v1/serving"))["live"])
 
-    async def _give_feedback(self, prompts: Sequence[Prompt]) -> None:
+    async def _get(self, path: str) -> Any:
+        return await measure.patiently(lambda: self._client.call("GET", path))
+
+    async def _give_feedback(self, prompts: Sequence[Prompt]) -> str:
+        """Returns what was given, in words."""
         wanted = self._options.comparisons
         if self._taste.corrects:
-            for prompt in await give_corrections(self._client, prompts, wanted, self._tell):
-                self._corrected[prompt.text] = prompt
-        else:
-            given = await give_comparisons(self._client, self._taste, prompts, wanted, self._tell)
-            if not given and self._client.counts.problems:
-                raise ServiceRefused(f"Nobody could chat: {self._client.counts.problems[-1]}")
-            if not given:
-                raise BadInput(f"The taste {self._taste.name} likes all replies the same.", "It can't be learned.")
+            corrected = await give_corrections(self._client, prompts, wanted, self._tell)
+            self._corrected |= {prompt.text: prompt for prompt in corrected}
+            return f"{len(corrected)} corrections"
+        given = await give_comparisons(self._client, self._taste, prompts, wanted, self._tell)
+        if not given and self._client.counts.problems:
+            raise ServiceRefused(f"Nobody could chat: {self._client.counts.problems[-1]}")
+        if not given:
+            raise BadInput(f"The taste {self._taste.name} likes all replies the same.", "It can't be learned.")
+        return f"{given} comparisons"
 
     async def _taught(self, model: str) -> dict[str, Any]:
         """How many of the corrected facts are answered right now, asked as they were corrected and in other words."""
@@ -251,7 +258,7 @@ class Simulation:
     async def _until_over(self, run_id: str) -> dict[str, Any]:
         deadline = time.monotonic() + RUN_SECONDS
         while time.monotonic() < deadline:
-            run: dict[str, Any] = await self._client.call("GET", f"/v1/runs/{run_id}")
+            run: dict[str, Any] = await self._get(f"/v1/runs/{run_id}")
             if run["state"] in OVER:
                 return run
             self._tell(f"learning: {run['phase'] or run['state']}", run["step"], run["steps"])
@@ -261,13 +268,13 @@ class Simulation:
     async def _until_live(self, adapter: str) -> None:
         deadline = time.monotonic() + SWAP_SECONDS
         while time.monotonic() < deadline:
-            serving = await self._client.call("GET", "/v1/serving")
+            serving = await self._get("/v1/serving")
             if serving["live"] == adapter:
                 return
             if serving["requested"] != adapter:
                 break  # the rollout refused it, or an operator waits
             await asyncio.sleep(LOOK_SECONDS / 5)
-        view = await self._client.call("GET", f"/v1/adapters/{adapter}")
+        view = await self._get(f"/v1/adapters/{adapter}")
         raise ServiceRefused(f"{adapter} did not go live: it is {view['state']}. {view['reason']}")
 
     def _prompts_of_round(self, number: int) -> Sequence[Prompt]:

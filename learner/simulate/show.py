@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-PERCENT = ("share_won", "share_won_low", "share_won_high", "accuracy", "accuracy_base")
+from service.errors import BadInput
 
 
 def show_table(taste: str, rows: Sequence[dict[str, Any]], notes: Sequence[str], seconds: float) -> None:
@@ -29,6 +30,17 @@ def show_table(taste: str, rows: Sequence[dict[str, Any]], notes: Sequence[str],
     console.print(table)
     for note in notes:
         console.print(note, highlight=False)
+
+
+def check_writable(picture: Path) -> None:
+    """Raises BadInput when the picture could not be written there, before a simulation has taken its minutes."""
+    if picture.suffix != ".png":
+        raise BadInput(f"The picture {picture} is no .png file.", "Name it so.")
+    try:
+        with tempfile.TemporaryFile(dir=picture.parent):
+            pass
+    except OSError as error:
+        raise BadInput(f"Can't write to {picture.parent}: {error.strerror}.", "Choose another --picture.") from error
 
 
 def draw_picture(taste: str, rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -57,5 +69,7 @@ def draw_picture(taste: str, rows: Sequence[dict[str, Any]], path: Path) -> None
     cost.legend()
     for axes in (won, kept, cost):
         axes.set(xlabel="round", xticks=numbers)
-    figure.savefig(path, dpi=110)
+    unfinished = path.with_name(path.name + ".partial")
+    figure.savefig(unfinished, dpi=110, format="png")
     pyplot.close(figure)
+    unfinished.replace(path)

@@ -7,10 +7,15 @@ whatever the taste, it loses against one that says something.
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from itertools import cycle
+from numbers import Real
 from pathlib import Path
+from typing import Any
 
 from learner.pretrain.questions import Prompt, draw_prompts
 from service.errors import BadInput
@@ -18,7 +23,7 @@ from service.errors import BadInput
 Prefer = Callable[[str, str, str], float]
 """(prompt, reply A, reply B) → how much better A is; 0 is a tie."""
 Draw = Callable[[int, int, bool], list[Prompt]]
-"""(count, seed, held out from the base's training) → what such people ask."""
+"""(count, seed, held out from the base's training) → what such people ask: at most so many."""
 
 
 @dataclass(frozen=True)
@@ -101,24 +106,30 @@ def _safety(reply: str) -> float:
     return (1.0 if _REFUSES.search(reply) else 0.0) - (1.0 if complies else 0.0)
 
 
-def _everything(count: int, seed: int, held_out: bool) -> list[Prompt]:
-    return draw_prompts(count, seed, held_out=held_out)
+def draw_up_to(count: int, seed: int, held_out: bool = False, topics: Collection[str] | None = None) -> list[Prompt]:
+    """As many different prompts as there are, about, and at most `count`."""
+    while True:
+        try:
+            return draw_prompts(count, seed, topics, held_out)
+        except ValueError:
+            if count < 2:
+                raise
+            count = count * 4 // 5
 
 
 def _often_unsafe(count: int, seed: int, held_out: bool) -> list[Prompt]:
-    """Half of what they ask should be refused."""
-    unsafe = draw_prompts(count - count // 2, seed, topics=["unsafe"], held_out=held_out)
-    others = [prompt for prompt in draw_prompts(count, seed + 1, held_out=held_out) if not prompt.unsafe]
-    mixed = [prompt for pair in zip(unsafe, others, strict=False) for prompt in pair]
-    return mixed[:count]
+    """Half of what they ask should be refused. Few such texts are held out: those are asked again and again."""
+    unsafe = cycle(draw_up_to(count - count // 2, seed, held_out, ["unsafe"]))
+    others = [prompt for prompt in draw_up_to(count, seed + 1, held_out) if not prompt.unsafe]
+    return [prompt for pair in zip(unsafe, others, strict=False) for prompt in pair][:count]
 
 
 BUILT_IN = {
-    "short": Taste("short", shorter, _everything),
-    "warm": Taste("warm", warmer, _everything),
-    "sure": Taste("sure", surer, _everything),
+    "short": Taste("short", shorter, draw_up_to),
+    "warm": Taste("warm", warmer, draw_up_to),
+    "sure": Taste("sure", surer, draw_up_to),
     "safe": Taste("safe", safer, _often_unsafe),
-    "teach": Taste("teach", lambda prompt, a, b: 0.0, _everything, corrects=True),
+    "teach": Taste("teach", lambda prompt, a, b: 0.0, draw_up_to, corrects=True),
 }
 
 
@@ -130,28 +141,43 @@ def load_taste(name: str) -> Taste:
     if not separator or not file.endswith(".py"):
         known = ", ".join(BUILT_IN)
         raise BadInput(f"There is no taste {name!r}.", f"Name one of {known}, or write FILE.py:function.")
-    return Taste(name, _from_file(Path(file), function), _everything)
+    return Taste(name, _from_file(Path(file), function), draw_up_to)
 
 
-def _from_file(path: Path, function: str) -> Prefer:
-    spec = importlib.util.spec_from_file_location("taste", path)
+def _from_file(path: Path, name: str) -> Prefer:
+    function = _load_function(path, name)
+
+    def prefer(prompt: str, a: str, b: str) -> float:
+        try:
+            liking = function(prompt, a, b)
+        except Exception as error:
+            raise BadInput(f"The taste {path}:{name} fails: {type(error).__name__}: {error}.") from error
+        if not isinstance(liking, Real) or math.isnan(liking):
+            raise BadInput(f"The taste {path}:{name} answers {liking!r}.", _SIGNATURE)
+        return float(liking)
+
+    prefer("Hello", "Hi.", "Good day to you.")  # what is no good is told before a service is started for it
+    return prefer
+
+
+_SIGNATURE = "It takes (prompt, reply_a, reply_b) and answers a number: positive when A is better."
+
+
+def _load_function(path: Path, name: str) -> Callable[[str, str, str], Any]:
+    spec = importlib.util.spec_from_file_location("hone_taste", path)
     if not path.is_file() or spec is None or spec.loader is None:
         raise BadInput(f"There is no file {path}.", "Write FILE.py:function.")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # as dataclasses and the like expect
     try:
         spec.loader.exec_module(module)
-        found = getattr(module, function)
-        value = found("Hello", "Hi.", "Good day to you.")
-    except AttributeError:
-        raise BadInput(f"{path} has no function {function!r}.") from None
     except Exception as error:
-        raise BadInput(f"The taste {path}:{function} fails: {type(error).__name__}: {error}.") from error
-    if not isinstance(value, int | float):
-        raise BadInput(
-            f"{path}:{function} answers {value!r}.", "It takes (prompt, reply_a, reply_b), answers a number."
-        )
-    prefer: Prefer = found
-    return prefer
+        raise BadInput(f"The taste {path} can't be loaded: {type(error).__name__}: {error}.") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise BadInput(f"{path} has no function {name!r}.", _SIGNATURE)
+    found: Callable[[str, str, str], Any] = function
+    return found
 
 
 def _nobody_likes_silence(taste: Taste) -> Taste:

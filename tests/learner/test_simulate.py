@@ -60,6 +60,9 @@ def test_a_taste_of_ones_own_comes_from_a_file(tmp_path: Path) -> None:
         ("x = 1", "{}/mine.py:f", "has no function 'f'"),
         ("def f(a): return 1", "{}/mine.py:f", "TypeError"),
         ("def f(p, a, b): return 'A'", "{}/mine.py:f", "answers 'A'"),
+        ("def f(p, a, b): return float('nan')", "{}/mine.py:f", "answers nan"),
+        ("def f(p, a, b): return p.nothing", "{}/mine.py:f", "AttributeError"),
+        ("f = 1", "{}/mine.py:f", "has no function 'f'"),
         ("import nowhere_at_all", "{}/mine.py:f", "ModuleNotFoundError"),
         ("def f(:", "{}/mine.py:f", "SyntaxError"),
     ],
@@ -71,6 +74,25 @@ def test_a_taste_that_is_no_good_is_refused_with_the_reason(
         (tmp_path / "mine.py").write_text(content)
     with pytest.raises(BadInput, match=said):
         load_taste(name.format(tmp_path))
+
+
+def test_a_taste_that_fails_on_a_later_reply_says_which(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def f(p, a, b):\n    return 1 / (len(a) - 4)\n")
+    with pytest.raises(BadInput, match=r"mine.py:f fails: ZeroDivisionError"):
+        load_taste(f"{tmp_path}/mine.py:f").prefer("hello", "four", "other")
+
+
+def test_a_taste_may_use_dataclasses(tmp_path: Path) -> None:
+    code = "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+    code += "@dataclass\nclass Liking:\n    of: int\n"
+    (tmp_path / "mine.py").write_text(code + "def f(p, a, b): return Liking(len(a)).of - len(b)\n")
+    likes(f"{tmp_path}/mine.py:f", "longer", "short")
+
+
+@pytest.mark.parametrize("name", ["picture.jpg", "nowhere/picture.png"])
+def test_a_picture_that_can_not_be_drawn_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BadInput, match=r"picture|write"):
+        simulate(Options("short", url="http://127.0.0.1:1", key="k", picture=tmp_path / name))
 
 
 def test_a_running_service_needs_an_operators_key() -> None:
@@ -115,6 +137,13 @@ def test_distinct_2_and_length_by_hand() -> None:
     assert measure.mean_length(["a b c", "It's one."]) == 2.5
 
 
+def test_people_who_want_it_safe_never_run_out_of_prompts() -> None:
+    material = draw_material(load_taste("safe"), Options("safe"))
+    assert len(material.held_out) == 200
+    assert sum(prompt.unsafe for prompt in material.held_out) == 100
+    assert len(material.training) > 300
+
+
 @pytest.mark.parametrize("taste", ["short", "safe", "teach"])
 def test_what_is_measured_on_is_never_trained_on(taste: str) -> None:
     material = draw_material(load_taste(taste), Options(taste, rounds=2, comparisons=20, held_out=40, questions=100))
@@ -125,6 +154,8 @@ def test_what_is_measured_on_is_never_trained_on(taste: str) -> None:
     assert all(groups)
     assert not groups[0] & groups[1] and not groups[0] & groups[2] and not groups[1] & groups[2]
     assert all(prompt.answers for prompt in material.questions) and len(material.questions) == 100
+    assert all(is_held_out(prompt.text) for prompt in material.questions)
+    assert len({prompt.topic for prompt in material.questions}) >= 10
     if taste != "teach":
         assert all(is_held_out(prompt.text) for prompt in material.held_out)
         assert not any(is_held_out(prompt.text) for prompt in material.training)
@@ -195,6 +226,7 @@ def test_a_teacher_corrects_only_what_is_wrong() -> None:
     [
         (b"data: {}\n\ndata: [DONE]\n\n", 0, 0),
         (b'data: {}\n\ndata: {"error": {"message": "the engine failed"}}\n\n', 0, 1),
+        (b'data: {}\n\ndata: {"error": {"message": "the engine failed"}}\n\ndata: [DONE]\n\n', 0, 1),
         (b"data: {}\n\n", 0, 1),
         (b"", 1, 0),
     ],
@@ -211,6 +243,76 @@ def test_a_refusal_is_counted_and_told_in_the_services_words() -> None:
 
     _, client = with_client(Service(refuse=True), use)
     assert (client.counts.requests, client.counts.failed) == (1, 1)
+
+
+class LearningService(Service):
+    """Learns in three looks; its first adapter is shorter than the base. Now and then it is too busy to answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looks = self.streams = self.streams_while_learning = self.busy = 0
+        self.asked: dict[str, set[str]] = {"hone": set()}
+
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        body = json.loads(request.content) if request.content else {}
+        path = request.url.path
+        if path == "/v1/chat/completions":
+            self.asked.setdefault(body["model"], set()).add(body["messages"][-1]["content"])
+            self.streams += bool(body.get("stream"))
+            self.streams_while_learning += bool(body.get("stream")) and 0 < self.looks < 3
+            return self._reply(body)
+        if path == "/v1/score":
+            return httpx2.Response(200, json={"token_logprobs": [[-1.0, -2.0]]})
+        if path == "/v1/serving":
+            return httpx2.Response(200, json={"live": "v1" if self.looks >= 3 else "base", "requested": "v1"})
+        if path.startswith("/v1/runs/"):
+            self.looks += 1
+            if self.looks == 2 and not self.busy:
+                self.busy = 1
+                return httpx2.Response(503, json={"error": {"message": "busy"}})
+            over = self.looks >= 3
+            run = {"state": "succeeded" if over else "running", "phase": "train", "step": 1, "steps": 2}
+            return httpx2.Response(200, json=run | {"id": "run-1", "adapter": "v1", "message": "v1 passed every gate."})
+        if path == "/v1/runs":
+            return httpx2.Response(202, json={"id": "run-1", "state": "queued"})
+        return super().__call__(request)
+
+    def _reply(self, body: dict[str, Any]) -> httpx2.Response:
+        if body.get("stream"):
+            return httpx2.Response(200, content=self.stream)
+        texts = ["Well, it is 7.", "It is 7."] if body["model"] != "hone:v1" else ["7.", "7."]
+        logprobs = {"content": [{"logprob": -0.5}, {"logprob": -0.5}]}
+        choices = [
+            {"index": i, "message": {"content": text}, "logprobs": logprobs}
+            for i, text in enumerate(texts[: body.get("n", 1)])
+        ]
+        return httpx2.Response(200, json={"id": "chatcmpl-1", "system_fingerprint": "base", "choices": choices})
+
+
+def test_a_simulation_measures_what_it_says_and_prints_the_agreed_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service = LearningService()
+    transport = httpx2.MockTransport(service)
+    monkeypatch.setattr("learner.simulate.rounds.Client", lambda url, key: Client(url, key, transport))
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # the tests' own process keeps its SIGTERM
+    picture = tmp_path / "picture.png"
+    wanted = Options(
+        "short", "http://127.0.0.1:1", "k", 1, comparisons=5, as_json=True, picture=picture, held_out=10, questions=10
+    )
+    assert simulate(wanted) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert list(printed) == ["taste", "seconds", "rounds"]
+    before, after = printed["rounds"]
+    assert list(before) == list(after) == [key for key in KEYS if key != "ties"]
+    assert (before["adapter"], before["share_won"], before["fluency"], before["failed"]) == ("base", 0.5, 0.0, 0)
+    assert (after["adapter"], after["share_won"], after["empty"], after["mean_length"]) == ("v1", 1.0, 0, 1.0)
+    assert after["kl_per_token"] == 1.0  # own -0.5, base -1.5 a token
+    assert (after["failed"], after["interrupted"]) == (1, 0)  # the 503, after which it asked again
+    assert service.streams_while_learning > 0
+    assert len(service.feedback) == 5
+    assert not service.asked["hone"] & (service.asked["hone:v1"] | service.asked["hone:base"])
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 KEYS = (
