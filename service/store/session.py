@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import orjson
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -111,7 +112,14 @@ def _is_sqlite(url: URL) -> bool:
 
 
 def _server_engines(url: URL) -> tuple[Engine, Engine]:
-    writer = create_engine(url, pool_size=8, max_overflow=8, pool_pre_ping=True, isolation_level="READ COMMITTED")
+    writer = create_engine(
+        url,
+        pool_size=8,
+        max_overflow=8,
+        pool_pre_ping=True,
+        isolation_level="READ COMMITTED",
+        json_serializer=_as_json,
+    )
     reader = writer.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     return writer, reader
 
@@ -144,6 +152,7 @@ def _sqlite_engine(url: URL, begin: str, pragmas: dict[str, str], pool_size: int
         pool_size=pool_size,
         max_overflow=max_overflow,
         pool_timeout=3 * BUSY_SECONDS,
+        json_serializer=_as_json,
         connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False, "isolation_level": None},
     )
 
@@ -158,6 +167,11 @@ def _sqlite_engine(url: URL, begin: str, pragmas: dict[str, str], pool_size: int
         connection.exec_driver_sql(begin)
 
     return engine
+
+
+def _as_json(value: Any) -> str:
+    """What JSON can't say and PostgreSQL refuses, NaN and infinities, becomes null."""
+    return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
