@@ -1,15 +1,38 @@
-"""Draw the metrics of a run, step by step: one row of pictures for each phase, one picture for each metric."""
+"""Draw the metrics of a run, step by step: a row of pictures or more for each phase, one picture for each metric."""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
+
+Curve = list[tuple[int, float]]
 
 _PLACE = {"step", "steps", "phase"}
 COLUMNS = 4
 DOTS_PER_INCH = 90
+UNITS = {
+    "loss": "nats",
+    "nll": "nats / token",
+    "listwise": "nats",
+    "dpo": "nats",
+    "kl": "nats / token",
+    "sampled_kl": "nats / token",
+    "retention_kl": "nats / token",
+    "surprise": "nats / token",
+    "fluency": "nats / token",
+    "worst_correction": "log-probability, nats",
+    "reward_margin": "nats",
+    "chosen_reward": "nats",
+    "rejected_reward": "nats",
+    "reward_accuracy": "share of pairs",
+    "judge_accuracy": "share of pairs",
+    "skipped": "steps",
+}
+"""Of the metrics that have one; the others are plain numbers."""
 
 
 def draw(metrics: Sequence[dict[str, Any]], path: Path) -> None:
@@ -22,26 +45,42 @@ def draw(metrics: Sequence[dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    rows = math.ceil(len(curves) / COLUMNS)
+    rows = sum(math.ceil(len(metrics) / COLUMNS) for metrics in curves.values())
     figure, axes = pyplot.subplots(rows, COLUMNS, figsize=(16, 2.8 * rows), constrained_layout=True, squeeze=False)
-    for place, ((phase, name), points) in zip(axes.flat, curves.items(), strict=False):
-        place.plot(*zip(*points, strict=True), linewidth=1.2, marker="." if len(points) < 20 else None)
-        place.set_title(f"{phase}: {name.replace('_', ' ')}", fontsize=9)
-        place.tick_params(labelsize=7)
-        place.grid(alpha=0.25)
-    for place in axes.flat[len(curves) :]:
-        place.axis("off")
+    row = 0
+    for phase, of_phase in curves.items():
+        places = axes[row : row + math.ceil(len(of_phase) / COLUMNS)].flat
+        row += len(places) // COLUMNS
+        place: Any
+        metric: tuple[str, Curve]
+        for place, metric in zip_longest(places, of_phase.items(), fillvalue=("", [])):
+            _draw_one(place, phase, *metric)
     unfinished = path.with_name(path.name + ".partial")
-    figure.savefig(unfinished, dpi=DOTS_PER_INCH, format="png")
+    with unfinished.open("wb") as file:
+        figure.savefig(file, dpi=DOTS_PER_INCH, format="png")
+        file.flush()
+        os.fsync(file.fileno())
     pyplot.close(figure)
     unfinished.replace(path)
 
 
-def _curves(metrics: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[tuple[int, float]]]:
-    """(phase, metric) → its finite values by step, in order of appearance."""
-    curves: dict[tuple[str, str], list[tuple[int, float]]] = {}
+def _draw_one(place: Any, phase: str, name: str, points: Curve) -> None:
+    if not points:
+        place.axis("off")
+        return
+    place.plot(*zip(*points, strict=True), linewidth=1.2, marker="." if len(points) < 20 else None)
+    place.set_title(f"{phase}: {name.replace('_', ' ')}", fontsize=9)
+    place.set_xlabel("step", fontsize=7)
+    place.set_ylabel(UNITS.get(name, ""), fontsize=7)
+    place.tick_params(labelsize=7)
+    place.grid(alpha=0.25)
+
+
+def _curves(metrics: Sequence[dict[str, Any]]) -> dict[str, dict[str, Curve]]:
+    """Phase → metric → its finite values by step, in order of appearance."""
+    curves: dict[str, dict[str, Curve]] = {}
     for line in metrics:
         for name, value in line.items():
             if name not in _PLACE and isinstance(value, int | float) and math.isfinite(value):
-                curves.setdefault((line["phase"], name), []).append((line["step"], float(value)))
+                curves.setdefault(line["phase"], {}).setdefault(name, []).append((line["step"], float(value)))
     return curves

@@ -120,6 +120,7 @@ class Cycle:
         report |= {"feedback": lessons.counts, "seconds": round(time.monotonic() - started, 2), "attempt": run.attempt}
         self._say("publish", 0, 1)
         self._publish(run, self._provenance(run, frozen, trainer.probes(lessons)), report, said)
+        shutil.rmtree(self.folder.adapter, ignore_errors=True)  # the registry has it
 
     def _learn_what(self) -> tuple[FrozenFeedback, Curated, Run]:
         """Freeze the feedback, or take what this run froze in an earlier attempt, and choose from it."""
