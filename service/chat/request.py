@@ -121,16 +121,20 @@ class ChatRequest(BaseModel):
         return self
 
     def sampling(self, defaults: ChatSettings) -> dict[str, Any]:
-        """Every setting that this reply is sampled with; stored with the exchange."""
+        """Every setting that this reply is sampled with; stored with the exchange.
+
+        None that changes probabilities is left out: an engine would fill in what the model's makers suggest.
+        """
         chosen: dict[str, Any] = {
             "n": self.n or 1,
             "temperature": defaults.temperature if self.temperature is None else self.temperature,
             "top_p": defaults.top_p if self.top_p is None else self.top_p,
+            "top_k": self.top_k or 0,  # 0: all
+            "min_p": self.min_p or 0.0,
             "max_tokens": self.max_completion_tokens or self.max_tokens or defaults.max_tokens,
         }
-        for name in ("top_k", "min_p", "seed"):
-            if (value := getattr(self, name)) is not None:
-                chosen[name] = value
+        if self.seed is not None:
+            chosen["seed"] = self.seed
         if self.stop:
             chosen["stop"] = list(self.stop)
         return chosen
