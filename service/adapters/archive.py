@@ -39,7 +39,7 @@ def unpack(archive: Path, folder: Path) -> None:
     """Unpack an exported adapter into an existing, empty folder.
 
     Only the files of an adapter are taken, under their own names and as plain files: an archive with anything else in
-    it (a path, a link, a device, a pickle, something huge) is refused as a whole. Raises BadInput.
+    it (a path, a link, a device, a pickle, something huge) is refused as a whole. Raises BadInput, StoreError.
     """
     try:
         with tarfile.open(archive, mode="r:") as tar:
@@ -56,6 +56,8 @@ def unpack(archive: Path, folder: Path) -> None:
         raise BadInput(
             f"{archive} is no exported adapter: {error}.", "Take one from `hone adapters export`."
         ) from error
+    except OSError as error:
+        raise StoreError(f"Can't unpack {archive} to {folder}: {error.strerror or error}.") from error
 
 
 def _check_member(archive: Path, member: tarfile.TarInfo) -> None:

@@ -70,7 +70,7 @@ def learn(
 def ui(
     api: Annotated[str, typer.Option("--api", help="URL of the service.")] = "http://127.0.0.1:8000",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 7860,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 7860,
     home: Home = None,
     as_json: Json = False,
 ) -> None:

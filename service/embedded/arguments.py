@@ -1,6 +1,7 @@
 """Command-line arguments of the embedded engine; names are vLLM's where vLLM has them."""
 
 import argparse
+import math
 from dataclasses import dataclass
 
 GIB = 2**30
@@ -39,17 +40,17 @@ def parse_arguments(argv: list[str] | None = None) -> EngineArguments:
     add("--model", default=usual.model, help="`sprout` (built in), a model folder, or a hub name")
     add("--served-model-name", help="the base model's name in the API (default: as given to --model)")
     add("--host", default=usual.host, help="address to listen on; there is no authentication, so keep it private")
-    add("--port", type=int, default=usual.port, help="port to listen on (default %(default)s)")
+    add("--port", type=_port, default=usual.port, help="port to listen on (default %(default)s)")
     add("--max-num-seqs", type=_positive, default=usual.max_num_seqs, help="most sequences at once (%(default)s)")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--kv-cache-bytes", type=_positive, help="memory bound of the KV cache, in bytes")
-    size.add_argument("--kv-cache-gib", type=float, help="the same in GiB (default: what is of use, at most 1 GiB)")
+    size.add_argument("--kv-cache-gib", type=_gib, help="the same in GiB (default: what is of use, at most 1 GiB)")
     add("--max-model-len", type=_positive, help="longest prompt and reply, in tokens (default: what the model has)")
     add("--max-lora-rank", type=_positive, default=usual.max_lora_rank, help="largest LoRA rank (%(default)s)")
     add("--max-loras", type=_positive, default=usual.max_loras, help="most adapters loaded at once (%(default)s)")
     add(
         "--merged-lora-gib",
-        type=float,
+        type=_gib,
         default=usual.merged_lora_bytes / GIB,
         help="memory for adapters merged into copies of the weights, which makes them free to run (%(default)s)",
     )
@@ -57,7 +58,7 @@ def parse_arguments(argv: list[str] | None = None) -> EngineArguments:
     add("--device", default=usual.device, help="auto, cpu, cuda, cuda:1, …")
     add(
         "--threads",
-        type=int,
+        type=_threads,
         default=usual.threads,
         help="CPU threads for the model; 0: as the model and the cores suggest",
     )
@@ -71,7 +72,22 @@ def parse_arguments(argv: list[str] | None = None) -> EngineArguments:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value <= 0:
-        raise argparse.ArgumentTypeError(f"{text} is not above zero")
+    return int(_between(int(text), 1, math.inf))
+
+
+def _threads(text: str) -> int:
+    return int(_between(int(text), 0, 1024))
+
+
+def _port(text: str) -> int:
+    return int(_between(int(text), 0, 65535))
+
+
+def _gib(text: str) -> float:
+    return _between(float(text), 0, 2**20)
+
+
+def _between(value: float, least: float, most: float) -> float:
+    if not least <= value <= most:
+        raise argparse.ArgumentTypeError(f"{value} is not between {least} and {most}")
     return value

@@ -106,6 +106,7 @@ def test_keys_are_made_listed_and_revoked(hone: Hone) -> None:
         (("adapters", "promote", "v7"), 4, "no adapter 'v7'"),
         (("adapters", "export", "v7"), 4, "no adapter 'v7'"),
         (("adapters", "import", "nothing.tar"), 2, "nothing.tar"),
+        (("adapters", "import", "/"), 7, "Is a directory"),
         (("adapters", "rollback"), 5, "nothing to roll back"),
         (("adapters", "rollback", "v7"), 4, "no adapter 'v7'"),
         (("adapters", "canary", "v7", "--share", "1.5"), 2, "between 0 and 1"),
