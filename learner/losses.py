@@ -79,21 +79,3 @@ def listwise_loss(log_probs: Tensor, log_probs_anchor: Tensor, targets: Tensor, 
     usable = mask.sum(-1) > 1
     loss = masked_mean(cross_entropy - entropy, usable)  # the KL from target to implied: 0 is perfect
     return loss, {"listwise": loss.item()}
-
-
-def bradley_terry_loss(
-    chosen: Tensor, rejected: Tensor, ties: Tensor | None = None, weights: Tensor | None = None
-) -> tuple[Tensor, Metrics]:
-    """Negative log-likelihood of pairs under Bradley-Terry: P(chosen preferred) = σ(score chosen - score rejected).
-
-    All (B,). A tie is half a win for either side.
-    """
-    logits = chosen - rejected
-    target = torch.ones_like(logits)
-    if ties is not None:
-        target = torch.where(ties, torch.full_like(target, 0.5), target)
-    each = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    weights = torch.ones_like(each) if weights is None else weights.to(each)
-    loss = (each * weights).sum() / weights.sum().clamp(min=torch.finfo(each.dtype).tiny)
-    decided = torch.ones_like(logits, dtype=torch.bool) if ties is None else ~ties
-    return loss, {"bradley_terry": loss.item(), "accuracy": masked_mean((logits > 0).float(), decided).item()}

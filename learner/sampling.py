@@ -1,7 +1,7 @@
 """Sample replies in the learner's own process: batched, with a KV cache, seeded, with log-probabilities.
 
 For rollouts and evaluation during a run, where the weights change under the sampler; users are served by the engine.
-Prompts of similar length go together, padded on the left; each is computed once however many replies it gets, and a
+Prompts of similar length go together, padded on the left; each is computed once however many replies it gets, and
 rows leave the batch as their replies end.
 """
 
@@ -29,6 +29,11 @@ class Reply:
     ended: bool  # False: cut at max_new_tokens
 
 
+def longest_prompt(backbone: Backbone, max_new_tokens: int) -> int:
+    """How many tokens of a prompt `sample` takes in whole, beside a reply of so many."""
+    return backbone.max_length - min(max_new_tokens, backbone.max_length // 2)
+
+
 def sample(
     backbone: Backbone,
     prompts: Sequence[TokenIds],
@@ -46,8 +51,8 @@ def sample(
     At most half of the model's window is given to the reply; a prompt too long for the rest is cut on the left.
     """
     generator = torch.Generator().manual_seed(seed)
-    max_new_tokens = min(max_new_tokens, backbone.max_length // 2)
-    room = backbone.max_length - max_new_tokens
+    room = longest_prompt(backbone, max_new_tokens)
+    max_new_tokens = backbone.max_length - room
     replies: list[list[Reply]] = [[] for _ in prompts]
     with backbone.merged(role) as model:
         for indices in by_length([len(prompt) for prompt in prompts], max(1, batch_size // per_prompt)):

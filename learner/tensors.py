@@ -1,4 +1,4 @@
-"""Arithmetic on tensors of tokens that every method shares: log-probabilities, masked reductions, KL estimates.
+"""Arithmetic on tensors of tokens that every method shares: log-probabilities, masked reductions, KL.
 
 A mask says which tokens count (True). Every reduction of an empty mask is 0, not NaN: a batch without one scored token
 must not poison a run.
@@ -28,30 +28,6 @@ def masked_mean(values: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
     """Mean of the values where mask is True; 0 where nothing is."""
     count = mask.sum() if dim is None else mask.sum(dim)
     return masked_sum(values, mask, dim) / count.clamp(min=1)
-
-
-def kl_k1(log_probs: Tensor, log_probs_anchor: Tensor) -> Tensor:
-    """Schulman's k1, log(p/q) on samples of p: unbiased for KL(p ‖ q), of high variance, may be negative.
-
-    Source: http://joschu.net/blog/kl-approx.html; shapes are equal, the result has that shape, in nats.
-    """
-    return log_probs - log_probs_anchor
-
-
-def kl_k3(log_probs: Tensor, log_probs_anchor: Tensor) -> Tensor:
-    """Schulman's k3, q/p - 1 - log(q/p) on samples of p: unbiased for KL(p ‖ q), never negative, of low variance."""
-    log_ratio = log_probs_anchor - log_probs
-    return torch.expm1(log_ratio) - log_ratio
-
-
-def kl_full(logits: Tensor, logits_anchor: Tensor) -> Tensor:
-    """Exact KL(anchor ‖ policy) per position over the whole vocabulary: (..., V) and (..., V) → (...), in nats.
-
-    This direction (forward: the anchor's samples) keeps all that the anchor does, which is what retention means.
-    """
-    log_q = torch.log_softmax(logits_anchor.float(), dim=-1)
-    log_p = torch.log_softmax(logits.float(), dim=-1)
-    return (log_q.exp() * (log_q - log_p)).sum(-1)
 
 
 def top_log_probs(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:

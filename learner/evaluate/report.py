@@ -21,7 +21,7 @@ from learner.backbone import Backbone, Role
 from learner.batch import Demonstration, Pair, Progress, Snapshot, TokenIds
 from learner.evaluate.agreement import agreement, consensus, words
 from learner.methods.preference_model import PreferenceModel
-from learner.sampling import Reply, sample
+from learner.sampling import Reply, longest_prompt, sample
 from service.settings import LearnerSettings
 
 PHASE = "evaluate"
@@ -108,7 +108,10 @@ def evaluate(
     Without any prompt the sampled figures are those of no replies: a gate treats that as not proven.
     """
     tell = progress or (lambda *_: None)
-    chosen = _spread([p for p in dict.fromkeys(prompts) if len(p) < backbone.max_length], PROMPTS)
+    longest = longest_prompt(
+        backbone, MAX_NEW_TOKENS
+    )  # one that is cut would be scored on other tokens than sampled on
+    chosen = _spread([p for p in dict.fromkeys(prompts) if len(p) <= longest], PROMPTS)
     tell(PHASE, 0, 4, {})
     candidate = _answer(backbone, chosen, "policy", settings.seed)
     tell(PHASE, 1, 4, {})

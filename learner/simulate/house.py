@@ -43,7 +43,7 @@ def own_house(settings: Mapping[str, str] | None = None, home: Path | None = Non
 
     Raises EngineUnavailable, with the end of its log, when it doesn't start.
     """
-    with tempfile.TemporaryDirectory(prefix="hone-simulate-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="hone-simulate-", ignore_cleanup_errors=True) as temporary:
         place = home or Path(temporary)
         place.mkdir(parents=True, exist_ok=True)
         house = _start(place, dict(settings or {}))

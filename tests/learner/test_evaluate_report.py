@@ -100,6 +100,14 @@ def test_the_report_is_json_and_shows_samples(folder: Path) -> None:
     assert set(again["samples"][0]) == {"prompt", "reply", "reply_base"}
 
 
+def test_prompts_that_leave_no_room_for_a_reply_are_not_measured_on(folder: Path) -> None:
+    backbone = moved(Backbone.load(folder, SETTINGS))
+    long = ids("<bos> " + "one " * (backbone.max_length // 2))
+    report = evaluate(backbone, Snapshot(), [*PROMPTS, long], SETTINGS)
+    assert report.prompts == len(PROMPTS)
+    assert report.kl_per_token >= 0
+
+
 def test_no_prompts_is_no_proof(folder: Path) -> None:
     report = evaluate(Backbone.load(folder, SETTINGS), Snapshot(), [], SETTINGS)
     assert not verdict(report, SETTINGS).passed

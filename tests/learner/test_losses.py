@@ -116,12 +116,3 @@ def test_listwise_ignores_missing_replies_and_lone_ones() -> None:
     loss, _ = losses.listwise_loss(log_probs, torch.zeros(2, 3), targets, mask)
     assert loss.item() == pytest.approx(0.5 * softplus(-1) + 0.5 * softplus(1) - math.log(2))
     assert losses.listwise_loss(log_probs[1:], torch.zeros(1, 3), targets[1:], mask[1:])[0].item() == 0
-
-
-def test_bradley_terry_by_hand() -> None:
-    chosen, rejected = torch.tensor([1.0, 0.5, 3.0]), torch.tensor([0.0, 1.5, 3.0])
-    loss, metrics = losses.bradley_terry_loss(chosen, rejected, torch.tensor([False, False, True]))
-    assert loss.item() == pytest.approx((softplus(-1) + softplus(1) + math.log(2)) / 3)
-    assert metrics["accuracy"] == 0.5
-    weighted, _ = losses.bradley_terry_loss(chosen, rejected, weights=torch.tensor([1.0, 0.0, 0.0]))
-    assert weighted.item() == pytest.approx(softplus(-1))

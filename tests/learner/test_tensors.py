@@ -37,40 +37,12 @@ def test_what_is_masked_out_is_ignored_even_if_it_is_no_number() -> None:
     assert values.grad.tolist() == [0.5, 0.0, 0.0, 0.5]
 
 
-def test_kl_estimates_by_hand() -> None:
-    log_probs, log_probs_anchor = torch.tensor([math.log(0.5)]), torch.tensor([math.log(0.25)])
-    assert tensors.kl_k1(log_probs, log_probs_anchor).item() == pytest.approx(math.log(2))
-    assert tensors.kl_k3(log_probs, log_probs_anchor).item() == pytest.approx(0.5 - 1 + math.log(2))
-
-
-def test_both_estimates_average_to_the_exact_divergence() -> None:
-    policy = torch.distributions.Categorical(probs=torch.tensor([0.7, 0.2, 0.1]))
-    anchor = torch.distributions.Categorical(probs=torch.tensor([0.3, 0.3, 0.4]))
-    exact = torch.distributions.kl_divergence(policy, anchor).item()
-    outcomes = torch.arange(3)
-    for estimate in (tensors.kl_k1, tensors.kl_k3):
-        mean = (policy.probs * estimate(policy.log_prob(outcomes), anchor.log_prob(outcomes))).sum()
-        assert mean.item() == pytest.approx(exact, abs=1e-6)
-
-
-def test_k3_is_never_negative() -> None:
-    log_probs = torch.randn(100, generator=torch.Generator().manual_seed(2))
-    assert tensors.kl_k3(log_probs, log_probs.flip(0)).min().item() >= 0
-
-
-def test_full_divergence_is_torch_s() -> None:
-    generator = torch.Generator().manual_seed(3)
-    logits, logits_anchor = torch.randn(5, 9, generator=generator), torch.randn(5, 9, generator=generator)
-    expected = torch.distributions.kl_divergence(
-        torch.distributions.Categorical(logits=logits_anchor), torch.distributions.Categorical(logits=logits)
-    )
-    torch.testing.assert_close(tensors.kl_full(logits, logits_anchor), expected)
-
-
 def test_divergence_from_the_top_tokens_is_exact_when_all_are_top_and_smaller_when_not() -> None:
     generator = torch.Generator().manual_seed(4)
     logits, logits_anchor = torch.randn(6, 9, generator=generator), torch.randn(6, 9, generator=generator)
-    exact = tensors.kl_full(logits, logits_anchor)
+    exact = torch.distributions.kl_divergence(
+        torch.distributions.Categorical(logits=logits_anchor), torch.distributions.Categorical(logits=logits)
+    )
     torch.testing.assert_close(tensors.kl_top(logits, *tensors.top_log_probs(logits_anchor, 50)), exact)
     part = tensors.kl_top(logits, *tensors.top_log_probs(logits_anchor, 3))
     assert (part <= exact + 1e-6).all()
