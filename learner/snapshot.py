@@ -31,7 +31,8 @@ RECENT_PROMPTS = 256
 ALWAYS_TEACH, ALWAYS_TEACH_CORRECTIONS = 10, 200
 """The first so many judgements, and corrections among the first so many, are never held out: a small service has none
 to spare, and a person who wrote the better reply out is owed the lesson. Counted in the order in which they were given,
-which no change or withdrawal alters: so nothing that was taught is measured on later."""
+which no change or withdrawal alters: so nothing that was taught is measured on later. (A held-out conversation in which
+somebody then gives an early correction does begin to teach; from then on no run measures on it.)"""
 ALIAS = "hone"
 """Only prompts asked of the live adapter count as what people ask: who names a version compares or measures."""
 
