@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 from service.errors import BadInput
@@ -14,12 +15,17 @@ _BLOCKS, _BLOCK = 256, 256 << 10  # of larger ones so many blocks of so many byt
 def base_fingerprint(model: str | Path) -> str:
     """SHA-256 over a base model's `config.json` and weights; of large files, over the size and 64 MiB spread evenly.
 
-    `model`: a folder, or the hub name of a model that is in the local hub cache. Raises BadInput when it is neither.
+    `model`: a folder, or the hub name of a model that is in the local hub cache. Raises BadInput when it is neither,
+    or isn't complete.
     """
     folder = model_folder(model)
     files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
     if not files[0].is_file() or len(files) == 1:
         raise BadInput(f"{folder} holds no model: config.json and *.safetensors are needed.", "Check engine.model.")
+    if missing := _named_in_index(folder) - {path.name for path in files}:
+        raise BadInput(
+            f"{folder} lacks {min(missing)}: the model isn't completely downloaded.", "Wait, or fetch it again."
+        )
     digest = hashlib.sha256()
     for path in files:
         digest.update(f"{path.name} {path.stat().st_size}\n".encode())
@@ -40,6 +46,19 @@ def model_folder(model: str | Path) -> Path:
         raise BadInput(
             f"The model {str(model)!r} is neither a folder nor in the local hub cache.",
             "Start the engine with it once.",
+        ) from error
+
+
+def _named_in_index(folder: Path) -> set[str]:
+    """The files that a model in several parts consists of."""
+    try:
+        index = json.loads((folder / "model.safetensors.index.json").read_text(encoding="utf-8"))
+        return set(index["weight_map"].values())
+    except FileNotFoundError:
+        return set()
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise BadInput(
+            f"{folder}: model.safetensors.index.json is damaged ({error}).", "Fetch the model again."
         ) from error
 
 

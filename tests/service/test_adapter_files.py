@@ -392,6 +392,21 @@ def test_a_fingerprint_tells_bases_apart(tmp_path: Path) -> None:
         base_fingerprint("nobody/nothing")
 
 
+def test_a_model_that_is_still_being_downloaded_has_no_fingerprint_yet(tmp_path: Path) -> None:
+    parts = ["model-1-of-2.safetensors", "model-2-of-2.safetensors"]
+    (tmp_path / "config.json").write_text("{}")
+    index = {"weight_map": dict(zip("ab", parts, strict=True))}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    (tmp_path / parts[0]).write_bytes(b"one")
+    with pytest.raises(BadInput, match="lacks model-2-of-2.safetensors"):
+        base_fingerprint(tmp_path)
+    (tmp_path / parts[1]).write_bytes(b"two")
+    assert base_fingerprint(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text("{")
+    with pytest.raises(BadInput, match="is damaged"):
+        base_fingerprint(tmp_path)
+
+
 def test_large_weights_are_fingerprinted_from_blocks_all_over_them(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     path = tmp_path / "model.safetensors"
