@@ -18,11 +18,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.auth import COOKIE, Caller, Identities
 from service.error_handlers import answer
 from service.errors import Forbidden, HoneError, Unauthorized
+from service.pages import NO_PAGES
 from service.routes.sessions import session_cookie, sign_in_page
 
 _PAGES = ("/", "/operator", "/operator/")
-_NO_PAGES = frozenset(("/health", "/health/live", "/metrics", "/login", "/docs", "/redoc", "/openapi.json"))
-"""With all under `/v1/` the API's, which asks for itself who is calling."""
+_NO_KEY = ("/login", "/docs", "/redoc", "/openapi.json")
 
 
 class Door:
@@ -30,8 +30,8 @@ class Door:
         self.app, self.identities = app, identities
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith("/v1/") or scope["path"] in _NO_PAGES:
-            return await self.app(scope, receive, send)
+        if scope["type"] != "http" or scope["path"].startswith(NO_PAGES) or scope["path"] in _NO_KEY:
+            return await self.app(scope, receive, send)  # the API asks for itself who is calling
         headers = Headers(scope=scope)
         try:
             visitor = await self._visitor(headers)

@@ -16,7 +16,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.error_handlers import answer
 from service.errors import NotFound, PagesUnavailable
 
-_API = ("/v1/", "/health", "/metrics")
+NO_PAGES = ("/v1/", "/health", "/metrics", "/chat/completions", "/models")
+"""No pages begin so. The last two are what a client asks for whose base URL lacks `/v1`."""
 log = structlog.get_logger(__name__)
 
 
@@ -34,8 +35,9 @@ class Pages:
             await (await self._for(scope))(scope, receive, send)
 
     async def _for(self, scope: Scope) -> ASGIApp:
-        if scope["path"].startswith(_API):
-            return answer(NotFound(f"There is nothing at {scope['method']} {scope['path']}.", "See /docs."))
+        if scope["path"].startswith(NO_PAGES):
+            hint = "See /docs. A client's base URL ends in /v1."
+            return answer(NotFound(f"There is nothing at {scope['method']} {scope['path']}.", hint))
         await self._settled.wait()
         return self._app or answer(PagesUnavailable(self.state))
 
