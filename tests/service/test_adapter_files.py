@@ -398,7 +398,7 @@ def test_a_model_that_is_still_being_downloaded_has_no_fingerprint_yet(tmp_path:
     index = {"weight_map": dict(zip("ab", parts, strict=True))}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     (tmp_path / parts[0]).write_bytes(b"one")
-    with pytest.raises(BadInput, match="lacks model-2-of-2.safetensors"):
+    with pytest.raises(BadInput, match="lacks model-2-of-2"):
         base_fingerprint(tmp_path)
     (tmp_path / parts[1]).write_bytes(b"two")
     assert base_fingerprint(tmp_path)
