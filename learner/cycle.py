@@ -346,7 +346,7 @@ def _give_way(niceness: int) -> None:
 
 def _die_with_the_daemon() -> None:
     """A training that nobody supervises could only waste the machine: its lease will be given to another."""
-    while sys.stdin.readline():
+    while os.read(sys.stdin.fileno(), 1):  # past the buffer, whose lock would be in the way at exit
         pass
     os._exit(LOST)
 
