@@ -248,3 +248,46 @@ def test_prompt_logprobs_are_those_of_transformers(model_of: Callable[[str], Pat
         assert entries[0].logprob == pytest.approx(float(row[prompt[place + 1]]), abs=1e-4)
         assert entries[0].rank == int((row > row[prompt[place + 1]]).sum()) + 1
         assert entries[1].token == int(row.argmax())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whoever_comes_and_goes_whenever_gets_the_same_reply_as_alone(
+    model_of: Callable[[str], Path], tmp_path: Path, seed: int
+) -> None:
+    """Base and two adapters, arrivals and aborts in every state, in a cache that is too small for them."""
+    folder, draws = model_of("llama"), random.Random(seed)
+    adapters = {name: save_adapter(tmp_path / name, folder, seed=n) for n, name in enumerate(("a", "b"), 1)}
+    engine, alone = small_cache(folder, 2 * POSITIONS, max_num_seqs=6), build(folder)
+    for name, path in adapters.items():
+        attach(engine, name, path)
+        attach(alone, name, path)
+    beginning = list(range(5, 35))  # shared by half of them, so that rows are copied, too
+    to_come = [
+        AddSequence(
+            number,
+            (beginning if number % 2 else []) + prompt,
+            SamplingParams(max_tokens=draws.randrange(1, 70), temperature=1.0, seed=number),
+            draws.choice((None, "a", "b")),
+        )
+        for number, prompt in enumerate(prompts(24, seed=seed, longest=40))
+    ]
+    replies: dict[int, list[int]] = {request.sequence: [] for request in to_come}
+    everybody, finished, aborted = list(to_come), set[int](), set[int]()
+    while to_come or not engine.idle:
+        while to_come and draws.random() < 0.7:
+            engine.add(to_come.pop(0))
+        if draws.random() < 0.06:
+            victim = draws.choice(everybody).sequence
+            engine.abort(victim)
+            aborted |= {victim} - finished
+            to_come = [request for request in to_come if request.sequence != victim]
+        for update in engine.step():
+            assert update.sequence not in aborted
+            replies[update.sequence].append(update.token)
+            finished |= {update.sequence} if update.finish else set()
+        assert engine.load.kv_tokens <= 2 * POSITIONS
+    assert engine.load.preemptions > 0 and aborted and len(finished | aborted) == len(everybody)
+    for request in everybody:
+        expected = tokens_of(run(alone, [request])[request.sequence])
+        assert replies[request.sequence] == expected[: len(replies[request.sequence])], request.sequence
+        assert request.sequence in aborted or len(replies[request.sequence]) == len(expected)
