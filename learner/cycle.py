@@ -109,11 +109,11 @@ class Cycle:
         started = time.monotonic()
         frozen, lessons, run = self._learn_what()
         stages = stages_of(run.method, lessons.train)
-        said = describe(lessons, stages)
-        log.info("%s", said)
         if not stages:
             self._finish_without(lessons, run.method)
             return
+        said = describe(lessons, stages)
+        log.info("%s", said)
         trainer = self.make_trainer(self._parent_folder(run.parent))
         self._train(trainer, stages, lessons)
         report = self._evaluate(trainer, lessons)

@@ -17,12 +17,12 @@ def learned_from(lessons: Curated, stages: tuple[Stage, ...]) -> list[str]:
 
 
 def describe(lessons: Curated, stages: tuple[Stage, ...]) -> str:
-    """What it learned from, in one or two sentences."""
+    """What it learned from in these stages, of which there is one at least, in one or two sentences."""
     train, held_out = lessons.counts["train"], lessons.counts["held_out"]
     learned = [_many(train["demonstrations"], "correction")] if "sft" in stages else []
     learned += [_many(train["pairs"], "pair")] if "dpo" in stages else []
     people = _many(lessons.counts["people"], "person", "people")
-    text = f"It learned from {' and '.join(learned) or 'nothing'} of {people}; "
+    text = f"It learned from {' and '.join(learned)} of {people}; "
     text += f"{_many(held_out['pairs'], 'pair')} held out."
     return text + (f" Not used: {lessons.set_aside}." if lessons.set_aside else "")
 

@@ -118,7 +118,8 @@ class Client:
         except httpx2.HTTPError as error:
             self.counts.failed += 1
             self.counts.note(f"{type(error).__name__}: {error}")
-            raise ServiceRefused(f"{method} {path} failed: {type(error).__name__} {error}.") from error
+            hint = f"Is a service running at {self._http.base_url}?" if isinstance(error, httpx2.ConnectError) else ""
+            raise ServiceRefused(f"{method} {path} failed: {type(error).__name__} {error}.", hint) from error
         if answer.status_code >= 400:
             self.counts.failed += 1
             self.counts.note(f"{answer.status_code} {answer.text[:200]}")
