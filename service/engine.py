@@ -8,9 +8,10 @@ longer wanted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 import orjson
@@ -18,6 +19,7 @@ import orjson
 from service.errors import BadInput, EngineRefused, EngineUnavailable
 from service.event_stream import EventStream
 
+T = TypeVar("T")
 CONNECT_SECONDS = 5.0
 KEEPALIVE_SECONDS = (
     3.0  # below the 5 s after which uvicorn closes an idle connection, so that we never meet it half shut
@@ -47,7 +49,7 @@ class Engine:
         self._http = httpx2.AsyncClient(
             base_url=self.url,
             transport=transport,
-            timeout=httpx2.Timeout(timeout_seconds, connect=CONNECT_SECONDS, pool=None),
+            timeout=_timeout(timeout_seconds),
             limits=httpx2.Limits(keepalive_expiry=KEEPALIVE_SECONDS),
             verify=self.url.startswith("https"),  # loading certificates takes its time
             trust_env=False,
@@ -87,9 +89,9 @@ class Engine:
         await self._request("POST", "/v1/unload_lora_adapter", {"lora_name": name})
 
     async def chat(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """A whole chat completion, with token ids and log-probabilities."""
-        answer = await self._request("POST", "/v1/chat/completions", {**body, "return_token_ids": True})
-        return self._list_in(answer, "choices")
+        """A whole chat completion, with token ids and log-probabilities; it may take long while the engine is well."""
+        work = self._request("POST", "/v1/chat/completions", {**body, "return_token_ids": True}, is_patient=True)
+        return self._list_in(await self._while_healthy(work), "choices")
 
     async def chat_stream(self, body: Mapping[str, Any]) -> EventStream:
         """The same, event by event. Errors that come before the first token are raised here."""
@@ -128,10 +130,26 @@ class Engine:
             raise EngineUnavailable(f"The engine at {self.url} scored {len(scored)} tokens of {len(tokens)}.")
         return tuple(float(scored[at][str(tokens[at])]["logprob"]) for at in range(len(prompt), len(tokens)))
 
-    async def _request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> bytes:
+    async def _request(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, is_patient: bool = False
+    ) -> bytes:
         content = None if body is None else orjson.dumps(body)
         headers = {} if body is None else {"content-type": "application/json"}
-        return (await self._send(self._http.build_request(method, path, content=content, headers=headers))).content
+        timeout = _timeout(None if is_patient else self._timeout)
+        request = self._http.build_request(method, path, content=content, headers=headers, timeout=timeout)
+        return (await self._send(request)).content
+
+    async def _while_healthy(self, work: Coroutine[Any, Any, T]) -> T:
+        """What `work` brings. Nothing comes until all is there, so whether the engine is at it says its health."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not (await asyncio.wait((task,), timeout=self._timeout))[0]:
+                if not await self.is_healthy():
+                    raise EngineUnavailable(f"The engine at {self.url} fell silent.", retry_after=1)
+            return task.result()
+        finally:
+            task.cancel()
+            await asyncio.wait((task,))
 
     async def _send(self, request: httpx2.Request) -> httpx2.Response:
         try:
@@ -167,6 +185,10 @@ class Engine:
             "It may still be starting; try again in a moment.",
             retry_after=1,
         )
+
+
+def _timeout(seconds: float | None) -> httpx2.Timeout:
+    return httpx2.Timeout(seconds, connect=CONNECT_SECONDS, pool=None)
 
 
 def _refusal(status: int, content: bytes) -> EngineRefused | EngineUnavailable:

@@ -230,6 +230,33 @@ def test_a_stream_that_breaks_or_falls_silent_raises(silent: bool) -> None:
     asyncio.run(work())
 
 
+@pytest.mark.parametrize("is_well", [True, False])
+def test_a_whole_answer_may_take_longer_than_any_silence_while_the_engine_is_well(is_well: bool) -> None:
+    async def work() -> None:
+        asked_twice, gone = asyncio.Event(), asyncio.Event()
+
+        async def answer(writer: asyncio.StreamWriter, number: int) -> None:
+            if number > 0:
+                writer.write(b"HTTP/1.1 %d X\r\ncontent-length: 0\r\n\r\n" % (200 if is_well else 503))
+                if number > 1:
+                    asked_twice.set()
+                return
+            await (asked_twice if is_well else gone).wait()
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n" + b'{"choices": []}')
+
+        async with raw_server(answer) as url:
+            engine = Engine(url, timeout_seconds=0.05)
+            if is_well:
+                assert await engine.chat(BODY) == {"choices": []}
+            else:
+                with pytest.raises(EngineUnavailable, match="fell silent"):
+                    await engine.chat(BODY)
+            gone.set()
+            await engine.close()
+
+    asyncio.run(work())
+
+
 def test_a_connection_that_the_engine_closed_is_tried_again_once() -> None:
     async def work() -> None:
         async def answer(writer: asyncio.StreamWriter, number: int) -> None:
