@@ -1,0 +1,74 @@
+"""`hone learn --once`, and the child process that it and the learner start."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import psutil
+import pytest
+
+from learner.daemon import Learner, start_child
+from learner.once import learn_once
+from service.errors import TrainingFailed
+from service.store.queries import runs
+from service.store.tables import Run
+from tests.learner.store_fixtures import Home
+from tests.learner.store_fixtures import home as home
+from tests.learner.test_daemon import queue, wait_until
+
+
+def newest(home: Home) -> Run:
+    with home.store.read() as tx:
+        return runs.list_runs(tx)[0]
+
+
+def test_one_run_is_worked_on_and_told(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert learn_once(home.settings, as_json=True) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["state"], told["message"]) == ("nothing_to_learn", "Nobody has given any feedback yet.")
+    assert (told["id"], told["trigger"], told["attempt"]) == (newest(home).id, "command", 1)
+
+
+def test_a_run_that_fails_gives_an_exit_code(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def another_learner_takes_it(self: Learner) -> None:
+        with home.store.begin() as tx:
+            if lease := runs.lease_run(tx, "another", 60.0, 3):
+                runs.finish_run(tx, lease.run_id, lease.fence, "failed", "It broke.")
+
+    monkeypatch.setattr(Learner, "work", another_learner_takes_it)
+    assert learn_once(home.settings) == TrainingFailed.exit_code
+    assert "It broke." in capsys.readouterr().out
+
+
+def test_interrupted_it_gives_the_run_back(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def begin_and_be_interrupted(self: Learner) -> None:
+        work(self)
+        assert newest(home).state == "running"
+        raise KeyboardInterrupt
+
+    work = Learner.work
+    monkeypatch.setattr(Learner, "work", begin_and_be_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        learn_once(home.settings, as_json=True)
+    assert (newest(home).state, newest(home).attempt) == ("queued", 0)
+    mine = psutil.Process().children(recursive=True)
+    assert not [one for one in mine if newest(home).id in one.cmdline()]
+
+
+def test_a_training_steps_back_and_is_bounded_in_threads(tmp_path: Path) -> None:
+    home = Home(tmp_path, niceness=13, threads=1)
+    run_id = queue(home)
+    with home.store.begin() as tx:
+        lease = runs.lease_run(tx, "test", 60.0, 3)
+    assert lease is not None and lease.run_id == run_id
+    training = start_child(home.settings, lease)
+    seen = psutil.Process(training.process.pid)
+    wait_until(lambda: seen.status() == psutil.STATUS_ZOMBIE or seen.nice() == 13)
+    assert seen.nice() == 13
+    if seen.status() != psutil.STATUS_ZOMBIE:
+        assert {seen.environ().get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")} <= {"1"}
+    training.stop()
+    home.store.close()
