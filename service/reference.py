@@ -87,8 +87,9 @@ conversation is known by how it begins. The answer's header `X-Hone-Conversation
 ## Who is calling
 
 `Authorization: Bearer KEY`, with a key of `hone keys create`, or a session (cookie `hone_session`). On loopback neither
-is needed: callers are then told apart by `user` in the body, or the header `X-Hone-User`. What is marked *operator*
-needs an operator's key or session everywhere.
+is needed: callers are then told apart by `user` in the body, or the header `X-Hone-User`. What a proxy passed on
+(`Forwarded`, `X-Forwarded-For`, `X-Real-IP`) doesn't count as loopback. What is marked *operator* needs an operator's
+key or session everywhere.
 """
 
 

@@ -31,6 +31,13 @@ def not_blank(text: str) -> str:
     return text
 
 
+def fit_for_a_header(text: str) -> str:
+    """Refuse what an HTTP header can't carry."""
+    if not (text.isascii() and text.isprintable()):
+        raise PydanticCustomError("no_header", "is told back in a header, so it must be of printable ASCII characters")
+    return text
+
+
 MAX_NAME = 128
 """Characters in the name of a caller: it is part of indexes, whose entries databases bound."""
 MAX_RANKED = 64
@@ -39,6 +46,7 @@ MAX_LABELS = 32
 
 Storable = AfterValidator(storable)
 Id = Annotated[str, Field(min_length=1, max_length=128), Storable]
+ConversationId = Annotated[Id, AfterValidator(fit_for_a_header)]
 Text = Annotated[str, Field(min_length=1, max_length=100_000), Storable, AfterValidator(not_blank)]
 LabelName = Annotated[str, Field(min_length=1, max_length=64), Storable, AfterValidator(not_blank)]
 Comment = Annotated[str, Field(max_length=10_000), Storable]
@@ -181,7 +189,7 @@ class StoredExchange(Wire):
 class HoneOptions(Wire):
     """Hone's own part of a chat request: the body's `hone` object."""
 
-    conversation_id: Id | None = Field(None, description="Keeps a conversation on one adapter.")
+    conversation_id: ConversationId | None = Field(None, description="Keeps a conversation on one adapter.")
 
 
 class ScoreRequest(Judgement):

@@ -138,6 +138,8 @@ def test_what_other_clients_send_is_understood(running: Running) -> None:
         ({"logit_bias": {"1": 5}}, "logit_bias"),
         ({"hone": {"conversation": "x"}}, "hone.conversation"),
         ({"hone": {"conversation_id": ""}}, "hone.conversation_id"),
+        ({"hone": {"conversation_id": "☃"}}, "hone.conversation_id"),
+        ({"hone": {"conversation_id": "a\r\nset-cookie: b"}}, "hone.conversation_id"),
         ({"user": "x" * 200}, "user"),
     ],
 )

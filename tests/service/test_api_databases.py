@@ -50,7 +50,7 @@ def ask(conversation: str, **fields: Any) -> dict[str, Any]:
 
 def test_the_longest_names_and_the_largest_numbers_are_kept(http: httpx2.Client) -> None:
     http.headers["authorization"] = "Bearer none"
-    answer = http.post("/v1/chat/completions", json=ask(LONGEST, user=LONGEST, seed=2**63 - 1, n=2))
+    answer = http.post("/v1/chat/completions", json=ask("c" * 128, user=LONGEST, seed=2**63 - 1, n=2))
     assert answer.status_code == 200, answer.text
     thumb = {"kind": "thumb", "good": True, "exchange_id": answer.json()["id"], "user": LONGEST}
     headers = {b"idempotency-key": ("é" * 127).encode()}
