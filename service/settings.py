@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -169,7 +170,7 @@ class Settings(Section):
 
     @property
     def store_url(self) -> str:
-        return self.store.url or f"sqlite:///{self.home / 'hone.db'}"
+        return self.store.url or f"sqlite:///{quote(str(self.home / 'hone.db'))}"
 
     @property
     def adapters_folder(self) -> Path:

@@ -17,6 +17,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, select, text
 
 from service.errors import StoreError
+from service.settings import load_settings
 from service.store.clock import now
 from service.store.identifiers import new_id
 from service.store.queries import keys, runs
@@ -250,6 +251,13 @@ def test_a_new_database_is_private(tmp_path: Path) -> None:
     files = {path.name: path.stat().st_mode & 0o077 for path in [home, *home.iterdir()]}
     store.close()
     assert files == {"home": 0, "hone.db": 0, "hone.db-wal": 0, "hone.db-shm": 0}
+
+
+@pytest.mark.parametrize("name", ["a b", "a%20b", "what?", "a#b", "ä", "a@b:c"])
+def test_the_database_is_in_the_home_whatever_that_is_called(tmp_path: Path, name: str) -> None:
+    Store.open(load_settings(tmp_path / name, None, {}).store_url).close()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name / "hone.db").is_file()
 
 
 def test_a_write_waits_for_a_short_one_of_another_process(tmp_path: Path) -> None:
