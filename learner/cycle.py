@@ -57,9 +57,12 @@ log = logging.getLogger("hone.learner")
 LEARNER = "learner"
 """The name under which a run asks for its adapter to go live."""
 
+ROLLOUT_SECONDS = 10.0
+"""How long a run waits for the adapter of the one before to go live, so as to start from it; a service may be away."""
+
+LOOK_SECONDS = 0.1
 SECONDS_BETWEEN_SAYING = 0.5
 """How often a training tells the store how far it is; the metrics file has every step."""
-
 
 MOST_BEGINNINGS = 3
 """How often an attempt begins afresh because feedback was withdrawn while it trained."""
@@ -127,6 +130,7 @@ class Cycle:
         run = self._say("snapshot", 0, 1)
         if run.snapshot_hash is None or not self.folder.snapshot.exists() or self._was_taken_back():
             self.folder.start_over()
+            self._wait_for_the_run_before()
             run.snapshot_hash, run.parent = None, self._freeze()
         frozen = read_snapshot(self.folder.snapshot, run.snapshot_hash)
         self._say("curate", 0, 1)
@@ -135,6 +139,15 @@ class Cycle:
         with self.store.begin() as tx:
             runs.set_snapshot(tx, self.run_id, self.fence, frozen.hash, frozen.position, names, parent=run.parent)
         return frozen, lessons, run
+
+    def _wait_for_the_run_before(self) -> None:
+        deadline = time.monotonic() + ROLLOUT_SECONDS
+        while time.monotonic() < deadline:
+            with self.store.read() as tx:
+                if adapters.serving(tx).requested_by != LEARNER:
+                    return
+            self._say("snapshot", 0, 1)
+            time.sleep(LOOK_SECONDS)
 
     def _freeze(self) -> str | None:
         """Write the snapshot; returns the parent: what is live, unless that was made for another base model."""

@@ -419,6 +419,37 @@ def test_the_next_run_starts_from_the_live_adapter(home: Home) -> None:
     assert the_run(home, run_id).parent == "v1"
 
 
+def test_a_run_starts_from_the_adapter_of_the_one_before_although_that_is_still_on_its_way(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.correct("a", "bb")
+    queue(home)
+    cycle(home, lease(home), Pretender()).run()
+    assert requested(home) == "v1"
+    looks: list[float] = []
+
+    def the_rollout_goes_on(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 3:
+            with home.store.begin() as tx:
+                adapters.fulfil_request(tx, "v1", "proven")
+
+    monkeypatch.setattr("learner.cycle.time.sleep", the_rollout_goes_on)
+    run_id = queue(home, again=True)
+    cycle(home, lease(home), Pretender()).run()
+    assert the_run(home, run_id).parent == "v1" and len(looks) == 3
+
+
+def test_a_run_does_not_wait_for_ever_for_a_service_that_is_away(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("learner.cycle.ROLLOUT_SECONDS", 0.2)
+    home.correct("a", "bb")
+    for again in (False, True):
+        run_id = queue(home, again=again)
+        cycle(home, lease(home), Pretender()).run()
+    assert the_run(home, run_id).parent is None
+    assert requested(home) == "v2"
+
+
 def test_a_snapshot_that_was_tampered_with_stops_the_run(home: Home) -> None:
     home.correct("a", "bb")
     run_id = queue(home)
