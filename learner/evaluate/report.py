@@ -152,11 +152,11 @@ def _judged(
 ) -> dict[str, Any]:
     if judge is None:
         return {}
-    grades = {id(answers): _grades(judge, prompts, answers) for answers in (candidate, parent, base)}
-    own = grades[id(candidate)]
+    of_candidate, of_base = (_grades(judge, prompts, answers) for answers in (candidate, base))
+    of_parent = of_base if parent is base else _grades(judge, prompts, parent)
     return {
-        "share_won": share_won(own, grades[id(parent)]),
-        "share_won_base": share_won(own, grades[id(base)]),
+        "share_won": share_won(of_candidate, of_parent),
+        "share_won_base": share_won(of_candidate, of_base),
         "judge_accuracy": judge.accuracy(pairs),
     }
 
@@ -223,7 +223,7 @@ def distinct_2(texts: Sequence[str]) -> float:
 def _agreement(candidate: Answers, base: Answers) -> dict[str, Any]:
     """Reply by reply: does it hold what the base's other replies to that prompt agree on? Candidate and base alike."""
     held = Counter(word for text in base.flat_texts for word in words(text))
-    own: list[tuple[float, float]] = []  # per prompt with a consensus: candidate's agreement, base's
+    by_prompt: list[tuple[float, float]] = []  # where there is a consensus: candidate's agreement, base's
     for texts, texts_base in zip(candidate.texts, base.texts, strict=True):
         background = held - Counter(word for text in texts_base for word in words(text))
         rows: list[tuple[float, float]] = []
@@ -232,14 +232,14 @@ def _agreement(candidate: Answers, base: Answers) -> dict[str, Any]:
             agreed = consensus(rest, background, len(base.flat_texts) - len(texts_base))
             rows += zip(agreement([text], agreed), agreement([text_base], agreed), strict=True)
         if rows:
-            own.append((sum(a for a, _ in rows) / len(rows), sum(b for _, b in rows) / len(rows)))
-    if not own:
+            by_prompt.append((sum(a for a, _ in rows) / len(rows), sum(b for _, b in rows) / len(rows)))
+    if not by_prompt:
         return {}
-    lost = torch.tensor([b - a for a, b in own])
-    error = float(lost.std()) / len(own) ** 0.5 if len(own) > 1 else 1.0
+    lost = torch.tensor([b - a for a, b in by_prompt])
+    error = float(lost.std()) / len(by_prompt) ** 0.5 if len(by_prompt) > 1 else 1.0
     return {
-        "agreement": sum(a for a, _ in own) / len(own),
-        "agreement_base": sum(b for _, b in own) / len(own),
+        "agreement": sum(a for a, _ in by_prompt) / len(by_prompt),
+        "agreement_base": sum(b for _, b in by_prompt) / len(by_prompt),
         "agreement_lost_low": float(lost.mean()) - 1.96 * error,
     }
 
