@@ -27,6 +27,17 @@ def wrong_fact(place: Town, but: int = 0) -> Prompt:
     return wrong[but]
 
 
+def test_feedback_that_teaches_nothing_ends_the_run_with_the_reason(place: Town) -> None:
+    exchange = place.chat("hello", user="eve")["id"]
+    place.feedback({"kind": "label", "exchange_id": exchange, "labels": ["odd"]}, "eve")
+    run = place.until_over(place.learn_now())
+    assert (run["state"], run["adapter"]) == ("nothing_to_learn", None)
+    assert "1 label" in run["message"] and "not used by this method yet" in run["message"]
+    stats = place.get("/v1/feedback/stats")
+    assert (stats["by_kind"]["label"], stats["since_last_run"]) == (1, 0)
+    assert place.get("/v1/serving")["live"] == "base"
+
+
 def test_one_correction_changes_the_answer_while_nobody_is_interrupted(place: Town) -> None:
     fact = wrong_fact(place)
     given = place.correct(fact.text, right_reply(fact))
@@ -65,15 +76,6 @@ def test_a_run_leaves_metrics_curves_and_a_report(place: Town) -> None:
         assert (folder / name).stat().st_size > 0, name
     adapter = place.get(f"/v1/adapters/{run['adapter']}")
     assert all(gate["passed"] for gate in adapter["report"]["gates"])
-
-
-def test_nothing_new_to_learn_is_said_in_plain_words(place: Town) -> None:
-    run = place.until_over(place.learn_now(method="dpo"))
-    assert run["state"] in ("nothing_to_learn", "rejected", "succeeded")
-    exchange = place.chat("hello", user="eve")["id"]
-    place.feedback({"kind": "label", "exchange_id": exchange, "labels": ["odd"]}, "eve")
-    stats = place.get("/v1/feedback/stats")
-    assert stats["by_kind"]["label"] == 1
 
 
 def test_rolling_back_is_instant_and_needs_no_training(place: Town) -> None:
