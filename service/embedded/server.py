@@ -245,9 +245,9 @@ async def _read(request: Request, shape: type[M]) -> M:
 def _folder(name: str) -> Path | None:
     try:
         path = Path(name).expanduser()
-    except RuntimeError:  # the home of somebody who isn't there
+        return path if path.is_dir() else None
+    except (RuntimeError, OSError):  # the home of somebody who isn't there; longer than any path is
         return None
-    return path if path.is_dir() else None
 
 
 def _event(content: Any) -> bytes:
