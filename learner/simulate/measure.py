@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import sqrt
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from learner.pretrain.questions import Prompt, is_right
 from learner.simulate.client import Client, Reply, ServiceRefused
@@ -30,6 +30,12 @@ class Answers:
 
     replies: tuple[Reply, ...]
     base_logprobs: tuple[tuple[float, ...], ...]
+
+    def at(self, places: Sequence[int]) -> Answers:
+        """Those to some of the prompts."""
+        return Answers(
+            tuple(self.replies[place] for place in places), tuple(self.base_logprobs[place] for place in places)
+        )
 
     @property
     def base_mean(self) -> float:
@@ -85,6 +91,22 @@ def share_won(prefer: Prefer, prompts: Sequence[Prompt], ours: Sequence[Reply], 
     ]
     won, decided = sum(liking > 0 for liking in likings), sum(liking != 0 for liking in likings)
     return Won(won / decided if decided else 0.5, *wilson(won, decided), ties=len(likings) - decided)
+
+
+def figures(won: Won, ours: Answers, base: Answers) -> dict[str, Any]:
+    """What is told of a model's replies, by the names of `--json`."""
+    texts = [reply.text for reply in ours.replies]
+    return {
+        "share_won": round(won.share, 4),
+        "share_won_low": round(won.low, 4),
+        "share_won_high": round(won.high, 4),
+        "ties": won.ties,
+        "fluency": round(ours.base_mean - base.base_mean, 4),
+        "empty": sum(not text.strip() for text in texts),
+        "mean_length": round(mean_length(texts), 2),
+        "distinct_2": round(distinct_2(texts), 4),
+        "kl_per_token": round(ours.kl_per_token, 4),
+    }
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:

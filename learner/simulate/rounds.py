@@ -176,6 +176,7 @@ class Simulation:
         self._client, self._options, self._taste, self._tell = client, options, taste, tell
         self._material = material
         self._corrected: dict[str, Prompt] = {}
+        self._base: measure.Answers | None = None
         self._accuracy_base: float | None = None
 
     async def learn(self, number: int) -> str:
@@ -192,10 +193,12 @@ class Simulation:
     async def measure(self, number: int, adapter: str) -> dict[str, Any]:
         """One row of the table, of the adapter that is live now (or `base` against itself)."""
         client, material, seed = self._client, self._material, 10_000 * (number + 1)
-        model = f"hone:{adapter}"
-        held_out = self._measured_prompts(number)
-        self._tell("asking the base", 0, 4)
-        base = await measure.answer(client, "hone:base", held_out, seed)
+        model, places = f"hone:{adapter}", self._measured_places()
+        held_out = [material.held_out[place] for place in places]
+        if self._base is None:
+            self._tell("asking the base", 0, 4)
+            self._base = await measure.answer(client, "hone:base", material.held_out, seed)
+        base = self._base.at(places)
         self._tell(f"asking {adapter}", 1, 4)
         ours = await measure.answer(client, model, held_out, seed + 5_000)
         self._tell("asking questions", 2, 4)
@@ -207,22 +210,8 @@ class Simulation:
         self._tell("measured", 4, 4)
         prefer = self._by_rightness if self._taste.corrects else self._taste.prefer
         won = measure.share_won(prefer, held_out, ours.replies, base.replies)
-        texts = [reply.text for reply in ours.replies]
-        row = {
-            "round": number,
-            "adapter": adapter,
-            "share_won": round(won.share, 4),
-            "share_won_low": round(won.low, 4),
-            "share_won_high": round(won.high, 4),
-            "ties": won.ties,
-            "accuracy": round(right, 4),
-            "accuracy_base": round(self._accuracy_base, 4),
-            "fluency": round(ours.base_mean - base.base_mean, 4),
-            "empty": sum(not text.strip() for text in texts),
-            "mean_length": round(measure.mean_length(texts), 2),
-            "distinct_2": round(measure.distinct_2(texts), 4),
-            "kl_per_token": round(ours.kl_per_token, 4),
-        }
+        row = {"round": number, "adapter": adapter} | measure.figures(won, ours, base)
+        row |= {"accuracy": round(right, 4), "accuracy_base": round(self._accuracy_base, 4)}
         row |= await self._taught(model) if self._taste.corrects else {}
         counts = client.counts
         return row | {"requests": counts.requests, "failed": counts.failed, "interrupted": counts.interrupted}
@@ -292,12 +281,11 @@ class Simulation:
         reserved = {one.text.lower() for one in (*self._material.held_out, *self._material.questions)}
         return not is_held_out(prompt.text) and prompt.text.lower() not in reserved
 
-    def _measured_prompts(self, number: int) -> Sequence[Prompt]:
-        """Of taught facts those that were corrected, in other words; before the first correction all of them."""
-        if not self._taste.corrects or not self._corrected:
-            return self._material.held_out
+    def _measured_places(self) -> list[int]:
+        """Which held-out prompts: of taught facts those that were corrected; before the first correction all."""
+        held_out = self._material.held_out
         answers = {prompt.answers for prompt in self._corrected.values()}
-        return [prompt for prompt in self._material.held_out if prompt.answers in answers]
+        return [place for place, prompt in enumerate(held_out) if not answers or prompt.answers in answers]
 
     def _by_rightness(self, text: str, a: str, b: str) -> float:
         prompt = next(prompt for prompt in self._material.held_out if prompt.text == text)
