@@ -143,12 +143,15 @@ def _key(prompt: TokenIds, first: TokenIds, second: TokenIds) -> PairKey:
 
 
 def _consensus(votes: Sequence[Vote], set_aside: Counter[str]) -> Agreed:
-    """One pair for each two replies that were held against each other: what most voters say, or nothing."""
+    """One pair for each two replies that were held against each other: what most voters say, or nothing.
+
+    In order of the newest vote on each.
+    """
     by_pair: defaultdict[PairKey, list[Vote]] = defaultdict(list)
     for vote in votes:
         by_pair[_key(vote.prompt, vote.first, vote.second)].append(vote)
     agreed: Agreed = {}
-    for key, cast in by_pair.items():
+    for key, cast in sorted(by_pair.items(), key=lambda item: item[1][-1].position):
         by_voter = {vote.voter: vote for vote in cast}  # in order of position: a voter's newest stays
         set_aside[SAID_AGAIN] += len(cast) - len(by_voter)
         counted = list(by_voter.values())

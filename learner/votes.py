@@ -47,7 +47,7 @@ class Vote:
 
 @dataclass
 class Votes:
-    """All that a list of judgements says; `set_aside` counts judgements that say nothing, by reason."""
+    """All that a list of judgements says, oldest first; `set_aside` counts judgements that say nothing, by reason."""
 
     pairs: list[Vote] = field(default_factory=list)
     demonstrations: list[tuple[Judgement, Demonstration]] = field(default_factory=list)
@@ -69,6 +69,7 @@ def count_votes(judgements: Sequence[Judgement]) -> Votes:
             _rank(judgement, judgement.feedback, votes)
     _pair_scores(_of_whole_replies(judgements, Score, votes), votes)
     _pair_thumbs(_of_whole_replies(judgements, Thumb, votes), votes)
+    votes.pairs.sort(key=lambda vote: vote.position)
     return votes
 
 

@@ -23,7 +23,7 @@ from learner.trainer import stages_of
 from learner.votes import BOTH_BAD, CUT_OFF, DISAGREEMENT, ONE_SIDED_THUMB, SAME_REPLY, SINGLE_SCORE
 from service.settings import LearnerSettings
 from service.store.queries import feedback
-from service.wire import Critique, Label, Ranking, ReplyRef, Score, Thumb
+from service.wire import Comparison, Critique, Label, Ranking, ReplyRef, Score, Thumb
 from tests.learner.store_fixtures import Home, tokenize
 from tests.learner.store_fixtures import home as home
 
@@ -153,13 +153,21 @@ def test_labels_and_critiques_are_kept_and_said_to_be_unused(home: Home) -> None
 def test_the_newest_word_of_a_person_counts(home: Home) -> None:
     exchange = home.chat("a", "bb")
     refs = [ReplyRef(exchange_id=exchange, index=index) for index in (0, 1)]
-    from service.wire import Comparison
-
     home.judge(Comparison(a=refs[0], b=refs[1], verdict="a"))
     home.judge(Comparison(a=refs[1], b=refs[0], verdict="a"))
     found = curated(home)
     assert preferences(found) == {(tokenize("bb"), tokenize("a"))}
     assert found.counts["set_aside"] == {SAID_AGAIN: 1}
+
+
+def test_the_newest_word_counts_whatever_its_kind(home: Home) -> None:
+    exchange = home.chat("a", "bb")
+    first, second = (ReplyRef(exchange_id=exchange, index=index) for index in (0, 1))
+    home.judge(Thumb(exchange_id=exchange, index=0, good=True))
+    home.judge(Thumb(exchange_id=exchange, index=1, good=False))
+    assert preferences(curated(home)) == {(tokenize("a"), tokenize("bb"))}
+    home.judge(Comparison(a=first, b=second, verdict="b"))
+    assert preferences(curated(home)) == {(tokenize("bb"), tokenize("a"))}
 
 
 def test_people_who_contradict_each_other_teach_nothing_and_a_majority_does(home: Home) -> None:
