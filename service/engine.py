@@ -38,7 +38,7 @@ class EngineModel:
 
 
 class Engine:
-    """One engine, by URL. `timeout_seconds` is the longest silence in the middle of a request."""
+    """One engine, by URL. After `timeout_seconds` of silence in a request it is asked whether it is well."""
 
     def __init__(
         self, url: str, timeout_seconds: float = 120.0, transport: httpx2.AsyncBaseTransport | None = None
@@ -106,7 +106,8 @@ class Engine:
         return stream
 
     async def _open_stream(self, content: bytes) -> EventStream:
-        return await EventStream.post(f"{self.url}/v1/chat/completions", content, self._timeout, CONNECT_SECONDS)
+        url = f"{self.url}/v1/chat/completions"
+        return await EventStream.post(url, content, self._timeout, CONNECT_SECONDS, self.is_healthy)
 
     async def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """A text completion: `prompt` may be text or token ids."""

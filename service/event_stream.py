@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Self
 from urllib.parse import SplitResult, urlsplit
@@ -25,17 +25,31 @@ class EventStream:
     """The payloads of a stream's events, without `data: `; the last is `[DONE]` if the engine came to the end.
 
     Open it with `EventStream.post`, and close it. `status` is the answer's; unless it is 200, `content` reads the rest.
+    An engine that says nothing for `timeout_seconds` is asked `is_well`: while it is, the request waits in its line.
     """
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        timeout_seconds: float,
+        is_well: Callable[[], Awaitable[bool]],
+    ) -> None:
         self.status = 0
-        self._reader, self._writer, self._timeout = reader, writer, timeout_seconds
+        self._reader, self._writer, self._timeout, self._is_well = reader, writer, timeout_seconds, is_well
         self._parser = httptools.HttpResponseParser(self)
         self._body: list[bytes] = []
         self._has_head = self._is_complete = False
 
     @classmethod
-    async def post(cls, url: str, body: bytes, timeout_seconds: float, connect_seconds: float) -> EventStream:
+    async def post(
+        cls,
+        url: str,
+        body: bytes,
+        timeout_seconds: float,
+        connect_seconds: float,
+        is_well: Callable[[], Awaitable[bool]],
+    ) -> EventStream:
         """Send `body` (JSON) and read the answer's head.
 
         Raises OSError or TimeoutError when the engine can't be reached, EngineUnavailable when it breaks off.
@@ -45,7 +59,7 @@ class EventStream:
         port = parts.port or (443 if is_safe else 80)
         async with asyncio.timeout(connect_seconds):
             reader, writer = await asyncio.open_connection(parts.hostname, port, ssl=is_safe or None, limit=READ_BYTES)
-        stream = cls(reader, writer, timeout_seconds)
+        stream = cls(reader, writer, timeout_seconds, is_well)
         try:
             writer.write(_head(parts, len(body)) + body)
             while not stream._has_head:
@@ -90,19 +104,24 @@ class EventStream:
         return b"".join(self._body)
 
     async def _feed(self) -> None:
-        try:
-            async with asyncio.timeout(self._timeout):
-                data = await self._reader.read(READ_BYTES)
-        except TimeoutError as error:
-            raise EngineUnavailable("The engine fell silent.", "Raise engine.timeout_seconds if it is slow.") from error
-        except OSError as error:
-            raise EngineUnavailable("The connection to the engine broke.", retry_after=1) from error
+        data = await self._read()
         if not data and not self._is_complete:
             raise EngineUnavailable("The engine broke off the connection.", retry_after=1)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
             raise EngineUnavailable(f"The engine doesn't speak HTTP ({error}).") from error
+
+    async def _read(self) -> bytes:
+        while True:
+            try:
+                async with asyncio.timeout(self._timeout):
+                    return await self._reader.read(READ_BYTES)
+            except TimeoutError as error:
+                if not await self._is_well():
+                    raise EngineUnavailable("The engine fell silent.", retry_after=1) from error
+            except OSError as error:
+                raise EngineUnavailable("The connection to the engine broke.", retry_after=1) from error
 
     # -- called by the parser -------------------------------------------------------------------------------------
 

@@ -70,7 +70,9 @@ class EngineSettings(Section):
         0, ge=0, description="CPU threads of the embedded engine; 0: by cores and model size, one core left for HTTP."
     )
     timeout_seconds: float = Field(
-        120.0, gt=0, description="Longest silence of the engine, in seconds, before a request fails."
+        120.0,
+        gt=0,
+        description="Seconds of silence after which the engine is asked whether it is well; if not, the request fails.",
     )
 
 

@@ -209,6 +209,9 @@ def test_a_stream_that_breaks_or_falls_silent_raises(silent: bool) -> None:
         seen_all, ended = asyncio.Event(), asyncio.Event()
 
         async def answer(writer: asyncio.StreamWriter, number: int) -> None:
+            if number > 0:
+                writer.write(b"HTTP/1.1 503 X\r\ncontent-length: 0\r\n\r\n")
+                return
             writer.write(HEAD + chunk(b"data: 1\n\n"))
             await writer.drain()
             if silent:
@@ -252,6 +255,29 @@ def test_a_whole_answer_may_take_longer_than_any_silence_while_the_engine_is_wel
                 with pytest.raises(EngineUnavailable, match="fell silent"):
                     await engine.chat(BODY)
             gone.set()
+            await engine.close()
+
+    asyncio.run(work())
+
+
+def test_a_stream_waits_in_line_for_as_long_as_the_engine_is_well() -> None:
+    async def work() -> None:
+        asked_twice = asyncio.Event()
+
+        async def answer(writer: asyncio.StreamWriter, number: int) -> None:
+            if number > 0:
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                if number > 1:
+                    asked_twice.set()
+                return
+            writer.write(HEAD)
+            await asked_twice.wait()
+            writer.write(chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
+
+        async with raw_server(answer) as url:
+            engine = Engine(url, timeout_seconds=0.05)
+            async with await engine.chat_stream(BODY) as stream:
+                assert [payload async for payload in stream] == [DONE]
             await engine.close()
 
     asyncio.run(work())
