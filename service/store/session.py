@@ -13,6 +13,8 @@ A transaction is short: it is never open while a model computes or a network ans
 
 from __future__ import annotations
 
+import json
+import math
 import sqlite3
 import time
 import zlib
@@ -21,7 +23,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import orjson
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -171,7 +172,18 @@ def _sqlite_engine(url: URL, begin: str, pragmas: dict[str, str], pool_size: int
 
 def _as_json(value: Any) -> str:
     """What JSON can't say and PostgreSQL refuses, NaN and infinities, becomes null."""
-    return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+    try:
+        return json.dumps(value, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
