@@ -1,7 +1,5 @@
 """One run: snapshot → curate → train → evaluate → gate → publish → ask for it to go live, and nothing else.
 
-    python -m learner.cycle --home HOME --run RUN --fence FENCE        (started by learner.daemon)
-
 Every phase leaves its result in the run's folder, whole or not at all, and looks there first, so that a run killed at
 any point goes on, or starts that phase again. The transaction that registers the adapter also ends the run and asks for
 the adapter to go live, and only while this process holds the lease: so a run makes one adapter, however often it died.
@@ -10,15 +8,9 @@ If a judgement that it learned from was withdrawn meanwhile, the run begins afre
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import json
 import logging
-import os
 import shutil
-import signal
-import sys
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,22 +23,14 @@ from learner.curate import Curated, curate
 from learner.curves import draw
 from learner.run_folder import Metrics, RunFolder, finite, read_metrics
 from learner.run_lock import alone_in
-from learner.snapshot import (
-    FrozenFeedback,
-    Tokenize,
-    collect,
-    context_length,
-    read_snapshot,
-    reply_tokenizer,
-    write_snapshot,
-)
+from learner.snapshot import FrozenFeedback, Tokenize, collect, read_snapshot, write_snapshot
 from learner.summary import describe, learned_from, why_nothing
 from learner.trainer import MakeTrainer, Trainer, stages_of
 from service.adapters.fingerprint import base_fingerprint
 from service.adapters.manifest import BaseModelIdentity, Provenance
 from service.adapters.registry import Registry
-from service.errors import HoneError, LeaseLost, NotFound, StoreError, TrainingFailed
-from service.settings import Settings, load_settings
+from service.errors import NotFound, TrainingFailed
+from service.settings import Settings
 from service.store.queries import adapters, feedback, runs
 from service.store.queries.adapters import BASE
 from service.store.session import Store
@@ -279,90 +263,3 @@ class Cycle:
                 self._say(phase, step, steps)
 
         return progress
-
-
-STOPPED, LOST, CRASHED = 75, 76, 70
-"""Exit codes: asked to stop (the run goes on later), the lease is gone, died of an error nobody foresaw."""
-
-
-def main() -> int:
-    """The child process: settings come as one line on stdin, and the end of stdin means that the daemon has died."""
-    parser = argparse.ArgumentParser(prog="python -m learner.cycle", description=__doc__)
-    parser.add_argument("--home", type=Path, required=True)
-    parser.add_argument("--run", required=True)
-    parser.add_argument("--fence", type=int, required=True)
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    line = sys.stdin.readline()
-    settings = Settings.model_validate_json(line) if line.strip() else load_settings(arguments.home)
-    threading.Thread(target=_die_with_the_daemon, daemon=True).start()
-    _give_way(settings.learner.niceness)
-    store = Store.open(settings.store_url, checkpoints=False)
-    try:
-        return _work(settings, store, arguments.run, arguments.fence)
-    finally:
-        store.close()
-
-
-def _work(settings: Settings, store: Store, run_id: str, fence: int) -> int:
-    def make_trainer(parent: Path | None) -> Trainer:
-        from learner.backbone_trainer import BackboneTrainer  # loads torch and the model: only when there is a lesson
-
-        return BackboneTrainer(settings, parent)
-
-    model = settings.model_path
-    cycle = Cycle(settings, store, run_id, fence, reply_tokenizer(model), make_trainer, context_length(model))
-    signal.signal(signal.SIGTERM, lambda *_: setattr(cycle, "stop_asked", True))
-    try:
-        cycle.run()
-    except Stopped:
-        log.info("Stopped; the run goes on later.")
-        return STOPPED
-    except LeaseLost as error:
-        log.warning("%s", error)
-        return LOST
-    except (StoreError, OSError) as error:  # a full disk, a busy database: that may pass
-        log.exception("The run was interrupted.")
-        return _fail(store, run_id, fence, _in_plain_words(error), settings.learner.max_attempts)
-    except HoneError as error:
-        log.exception("The run failed.")
-        return _fail(store, run_id, fence, str(error))
-    except Exception:
-        log.exception("The run died.")
-        return CRASHED
-    return 0
-
-
-def _fail(store: Store, run_id: str, fence: int, why: str, attempts: int = 0) -> int:
-    """End the run as failed; if it has fewer than so many attempts behind it, leave it to be tried again."""
-    with store.begin() as tx:
-        run = runs.get_run(tx, run_id)
-        if run is not None and run.attempt < attempts:
-            return CRASHED
-        runs.finish_run(tx, run_id, fence, "failed", why)
-    return 0
-
-
-def _in_plain_words(error: StoreError | OSError) -> str:
-    if isinstance(error, StoreError):
-        return str(error)
-    where = f" {error.filename}" if error.filename else ""
-    return f"The run can't read or write{where}: {error.strerror or error}. Free some space, check rights; learn again."
-
-
-def _give_way(niceness: int) -> None:
-    """Step back for chat. Linux may weigh whole sessions against each other first (autogroup, sched(7)): both yield."""
-    os.nice(niceness)
-    with contextlib.suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(niceness))
-
-
-def _die_with_the_daemon() -> None:
-    """A training that nobody supervises could only waste the machine: its lease will be given to another."""
-    while os.read(sys.stdin.fileno(), 1):  # past the buffer, whose lock would be in the way at exit
-        pass
-    os._exit(LOST)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -28,6 +28,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 from sqlalchemy.orm import Session
 
+from learner.run_lock import CHILD
 from service.adapters.registry import Registry
 from service.errors import LeaseLost, StoreError
 from service.settings import Settings
@@ -66,13 +67,13 @@ Start = Callable[[Settings, runs.Lease], Training]
 
 
 def start_child(settings: Settings, lease: runs.Lease) -> Training:
-    """Start `python -m learner.cycle` in a session of its own, bounded in threads, its output in the run's log."""
+    """Start `python -m learner.child` in a session of its own, bounded in threads, its output in the run's log."""
     folder = settings.runs_folder / lease.run_id
     folder.mkdir(parents=True, exist_ok=True)
     threads = str(settings.learner.threads)
     environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), threads)
     environment |= {"TOKENIZERS_PARALLELISM": "false"}
-    command = [sys.executable, "-m", "learner.cycle", "--home", str(settings.home)]
+    command = [sys.executable, "-m", CHILD, "--home", str(settings.home)]
     command += ["--run", lease.run_id, "--fence", str(lease.fence)]
     with (folder / "log.txt").open("ab") as output:
         process = subprocess.Popen(

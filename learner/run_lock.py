@@ -19,6 +19,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 LOCK = ".lock"
+CHILD = "learner.child"
+"""The module that a training process runs: by this and the run's id one is told from all others."""
 LOOK_SECONDS = 0.2
 
 log = logging.getLogger("hone.learner")
@@ -53,6 +55,6 @@ def _end_holder(path: Path, run_id: str) -> None:
         return
     with suppress(OSError):  # gone by itself meanwhile, or not ours to end
         command = Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0")
-        if b"learner.cycle" in command and run_id.encode() in command:
+        if CHILD.encode() in command and run_id.encode() in command:
             os.kill(int(number), signal.SIGKILL)
             log.warning("Ended process %s, which worked on run %s without holding its lease.", number, run_id)

@@ -10,8 +10,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from learner.batch import Progress
+from learner.child import work
 from learner.curate import Curated
-from learner.cycle import Cycle, Stopped, _work
+from learner.cycle import Cycle, Stopped
 from learner.run_folder import Metrics, read_metrics
 from learner.trainer import Stage
 from service.adapters.files import check_folder
@@ -398,7 +399,7 @@ def test_a_full_disk_is_tried_again_and_then_fails_the_run_in_plain_words(
     for attempt in range(home.settings.learner.max_attempts):
         assert the_run(home, run_id).state in ("queued", "running")
         leased = lease(home)
-        code = _work(home.settings, home.store, run_id, leased.fence)
+        code = work(home.settings, home.store, run_id, leased.fence)
         assert (code == 0) == (attempt == home.settings.learner.max_attempts - 1)
         if code:
             give_back(home, leased)

@@ -22,7 +22,7 @@ with alone_in(Path(sys.argv[2]), sys.argv[3], lambda: None):
 """
 
 
-def holder(folder: Path, module: str = "learner.cycle", run_id: str = "run-1") -> subprocess.Popen[str]:
+def holder(folder: Path, module: str = "learner.child", run_id: str = "run-1") -> subprocess.Popen[str]:
     """Another process that holds the lock; its command line looks like that of a training."""
     command = [sys.executable, "-c", HOLDS, module, str(folder), run_id]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -42,7 +42,7 @@ def test_a_paused_attempt_that_lost_its_lease_is_ended(tmp_path: Path) -> None:
             assert (tmp_path / LOCK).read_text().endswith(f" {os.getpid()}\n")
 
 
-@pytest.mark.parametrize(("module", "run_id"), [("something.else", "run-1"), ("learner.cycle", "run-2")])
+@pytest.mark.parametrize(("module", "run_id"), [("something.else", "run-1"), ("learner.child", "run-2")])
 def test_nobody_but_an_attempt_at_this_run_is_ended(tmp_path: Path, module: str, run_id: str) -> None:
     looks = []
 

@@ -133,7 +133,7 @@ class Town:
             "engine": "service.embedded",
             "service": "serve",
             "learner": "learn",
-            "training": "learner.cycle",
+            "training": "learner.child",
         }
         family = psutil.Process(self.house.process.pid).children(recursive=True)
         found = [one for one in family if marks[who] in one.cmdline()]

@@ -1,0 +1,116 @@
+"""The process that works on one run, started by `learner.daemon`, which supervises it.
+
+    python -m learner.child --home HOME --run RUN --fence FENCE
+
+It steps back for chat, ends with its daemon, and ends the run as failed where trying again would not help; whatever
+else it dies of is left to the daemon, which has it tried again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from learner.cycle import Cycle, Stopped
+from learner.snapshot import context_length, reply_tokenizer
+from learner.trainer import Trainer
+from service.errors import HoneError, LeaseLost, StoreError
+from service.settings import Settings, load_settings
+from service.store.queries import runs
+from service.store.session import Store
+
+log = logging.getLogger("hone.learner")
+
+STOPPED, LOST, CRASHED = 75, 76, 70
+"""Exit codes: asked to stop (the run goes on later), the lease is gone, died of an error nobody foresaw."""
+
+
+def main() -> int:
+    """The child process: settings come as one line on stdin, and the end of stdin means that the daemon has died."""
+    parser = argparse.ArgumentParser(prog="python -m learner.child", description=__doc__)
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--fence", type=int, required=True)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    line = sys.stdin.readline()
+    settings = Settings.model_validate_json(line) if line.strip() else load_settings(arguments.home)
+    threading.Thread(target=_die_with_the_daemon, daemon=True).start()
+    _give_way(settings.learner.niceness)
+    store = Store.open(settings.store_url, checkpoints=False)
+    try:
+        return work(settings, store, arguments.run, arguments.fence)
+    finally:
+        store.close()
+
+
+def work(settings: Settings, store: Store, run_id: str, fence: int) -> int:
+    """Work on a leased run; returns the exit code."""
+
+    def make_trainer(parent: Path | None) -> Trainer:
+        from learner.backbone_trainer import BackboneTrainer  # loads torch and the model: only when there is a lesson
+
+        return BackboneTrainer(settings, parent)
+
+    model = settings.model_path
+    cycle = Cycle(settings, store, run_id, fence, reply_tokenizer(model), make_trainer, context_length(model))
+    signal.signal(signal.SIGTERM, lambda *_: setattr(cycle, "stop_asked", True))
+    try:
+        cycle.run()
+    except Stopped:
+        log.info("Stopped; the run goes on later.")
+        return STOPPED
+    except LeaseLost as error:
+        log.warning("%s", error)
+        return LOST
+    except (StoreError, OSError) as error:  # a full disk, a busy database: that may pass
+        log.exception("The run was interrupted.")
+        return _fail(store, run_id, fence, _in_plain_words(error), settings.learner.max_attempts)
+    except HoneError as error:
+        log.exception("The run failed.")
+        return _fail(store, run_id, fence, str(error))
+    except Exception:
+        log.exception("The run died.")
+        return CRASHED
+    return 0
+
+
+def _fail(store: Store, run_id: str, fence: int, why: str, attempts: int = 0) -> int:
+    """End the run as failed; if it has fewer than so many attempts behind it, leave it to be tried again."""
+    with store.begin() as tx:
+        run = runs.get_run(tx, run_id)
+        if run is not None and run.attempt < attempts:
+            return CRASHED
+        runs.finish_run(tx, run_id, fence, "failed", why)
+    return 0
+
+
+def _in_plain_words(error: StoreError | OSError) -> str:
+    if isinstance(error, StoreError):
+        return str(error)
+    where = f" {error.filename}" if error.filename else ""
+    return f"The run can't read or write{where}: {error.strerror or error}. Free some space, check rights; learn again."
+
+
+def _give_way(niceness: int) -> None:
+    """Step back for chat. Linux may weigh whole sessions against each other first (autogroup, sched(7)): both yield."""
+    os.nice(niceness)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(niceness))
+
+
+def _die_with_the_daemon() -> None:
+    """A training that nobody supervises could only waste the machine: its lease will be given to another."""
+    while os.read(sys.stdin.fileno(), 1):  # past the buffer, whose lock would be in the way at exit
+        pass
+    os._exit(LOST)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
