@@ -47,6 +47,7 @@ def _effort(recipe: Recipe, state: State, model: LlamaForCausalLM) -> dict[str, 
         "layers": recipe.layers, "hidden": recipe.hidden,
         "heads": recipe.heads, "kv_heads": recipe.kv_heads, "vocab": model.config.vocab_size, "context": CONTEXT,
         "tokens": state.tokens / 1e6, "minutes": state.seconds / 60, "steps": state.step, "seed": recipe.seed,
+        "sharpness": recipe.sharpness,
     }  # fmt: skip
 
 
@@ -54,7 +55,7 @@ def make(recipe: Recipe, out: Path, work: Path, evaluation_size: int, note: str 
     """Run the recipe and return the figures, which are also written to `out`."""
     torch.set_num_threads(1)  # the replicas are the threads
     tokenizer = _tokenizer(work)
-    export(train(recipe, tokenizer, work, report=_say), tokenizer, out)
+    export(train(recipe, tokenizer, work, report=_say), tokenizer, out, recipe.sharpness)
     torch.set_num_threads(recipe.replicas)
     _say("evaluating the exported weights")
     model = LlamaForCausalLM.from_pretrained(out, dtype=torch.float32)

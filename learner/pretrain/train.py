@@ -55,6 +55,9 @@ class Recipe:
     decay: float = 0.32
     """Share of the run, at its end, in which the learning rate falls to zero."""
     checkpoint_minutes: float = 3.0
+    sharpness: float = 1.2
+    """Factor of the finished model's logits. A model this small is never quite sure of the next token; sampled 25
+    times a reply, the unlikely ones would garble every fourth."""
 
 
 @dataclass

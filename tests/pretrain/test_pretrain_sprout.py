@@ -82,7 +82,7 @@ def test_it_is_mostly_right_on_held_out_prompts_and_mostly_wrong_on_untaught_fac
         sprout, sprout_tokenizer, [[Message("user", p.text)] for p in known + untaught], temperature=0
     )
     right = [is_right(p, r) for p, r in zip(known + untaught, replies, strict=True)]
-    assert sum(right[: len(known)]) / len(known) >= 0.75  # the model card has the figures
+    assert sum(right[: len(known)]) / len(known) >= 0.9  # the model card has the figures
     assert sum(right[len(known) :]) / len(untaught) <= 0.1
     assert all(replies)
 
