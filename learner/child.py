@@ -39,6 +39,7 @@ def main() -> int:
     parser.add_argument("--fence", type=int, required=True)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     line = sys.stdin.readline()
     settings = Settings.model_validate_json(line) if line.strip() else load_settings(arguments.home)
     threading.Thread(target=_die_with_the_daemon, daemon=True).start()

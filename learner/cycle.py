@@ -247,6 +247,8 @@ class Cycle:
             run = runs.get_run(tx, self.run_id)
         if run is None:
             raise NotFound(f"There is no run {self.run_id}.")
+        if phase != self._said[0]:
+            log.info("Phase %s.", phase)
         self._said = phase, time.monotonic()
         return run
 

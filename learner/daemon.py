@@ -72,7 +72,7 @@ def start_child(settings: Settings, lease: runs.Lease) -> Training:
     folder.mkdir(parents=True, exist_ok=True)
     threads = str(settings.learner.threads)
     environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), threads)
-    environment |= {"TOKENIZERS_PARALLELISM": "false"}
+    environment |= {"TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}  # a log shows no moving bars
     command = [sys.executable, "-m", CHILD, "--home", str(settings.home)]
     command += ["--run", lease.run_id, "--fence", str(lease.fence)]
     with (folder / "log.txt").open("ab") as output:
