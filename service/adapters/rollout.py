@@ -91,7 +91,8 @@ class Rollout:
                 _log.exception("The rollout met a bug; it goes on.")
                 self.problem, pause = "The rollout met a bug; see the log.", LONGEST_PAUSE_SECONDS
             try:
-                await asyncio.wait_for(self._woken.wait(), pause)
+                async with asyncio.timeout(pause):  # `wait_for` loses a cancellation that comes just after a wake
+                    await self._woken.wait()
                 pause = self._reconcile_seconds
             except TimeoutError:
                 pass

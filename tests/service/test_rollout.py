@@ -272,6 +272,30 @@ def test_waking_makes_a_promotion_wait_for_no_tick(house: House) -> None:
     house.run(body)
 
 
+@pytest.mark.parametrize("turns", range(5))
+def test_the_loop_ends_when_it_is_cancelled_just_after_it_was_woken(
+    house: House, monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    """`turns` of the event loop lie between the two."""
+    rollout, rounds = house.start_service(reconcile_seconds=3600.0), []
+
+    async def reconcile() -> None:
+        rounds.append(1)
+
+    monkeypatch.setattr(rollout, "reconcile", reconcile)
+
+    async def body() -> None:
+        loop = asyncio.create_task(rollout.run())
+        await house.until(lambda: bool(rounds))
+        rollout.wake()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        loop.cancel()
+        assert loop in (await asyncio.wait((loop,), timeout=5))[0]
+
+    asyncio.run(body())
+
+
 def test_a_bug_in_one_round_does_not_end_the_loop(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, rounds = house.rollout.reconcile, []
 
