@@ -14,14 +14,13 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import create_engine, select, text
+from sqlalchemy import create_engine, text
 
 from service.errors import StoreError
 from service.settings import load_settings
 from service.store.clock import now
 from service.store.identifiers import new_id
-from service.store.queries import keys, runs
-from service.store.queries.adapters import serving
+from service.store.queries import adapters, keys, runs
 from service.store.session import Store
 from service.store.tables import Key, Table
 from tests.fixtures.stores import PostgresServer
@@ -29,7 +28,7 @@ from tests.fixtures.stores import PostgresServer
 
 def test_a_new_store_serves_the_base(store: Store) -> None:
     with store.read() as tx:
-        desired = serving(tx)
+        desired = adapters.serving(tx)
     assert (desired.live, desired.previous, desired.requested, desired.canary) == ("base", "base", None, None)
     assert desired.changed_at.tzinfo is not None
 
@@ -197,14 +196,14 @@ def test_a_disk_that_takes_no_more_bytes_loses_nothing_that_was_acknowledged(tmp
     script = """
         import resource, sys
         from service.errors import StoreError
-        from service.store.queries import keys
+        from service.store.queries import adapters
         from service.store.session import Store
         store = Store.open(sys.argv[1])
         resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
         try:
             while True:
                 with store.begin() as tx:
-                    keys.create_key(tx, "user", "x" * 3000)
+                    adapters.note(tx, "base", "noted", "x" * 3000)
                 print("acknowledged", flush=True)
         except StoreError as error:
             print(error)
@@ -215,7 +214,7 @@ def test_a_disk_that_takes_no_more_bytes_loses_nothing_that_was_acknowledged(tmp
     assert "The database" in last and "disk" in last.lower(), done.stderr
     store = Store.open(url)
     with store.read() as tx:
-        assert len(keys.list_keys(tx)) == len(acknowledged) > 0
+        assert len(adapters.events(tx, "base")) == len(acknowledged) > 0
     with store.begin() as tx:
         keys.create_key(tx, "user", "ada")
     store.close()
@@ -324,10 +323,10 @@ def _write_pairs_for_ever(url: str, acknowledge: int) -> None:
 
 def test_text_that_no_database_takes_is_made_harmless(store: Store) -> None:
     with store.begin() as tx:
-        keys.create_key(tx, "user", "nul \x00 half \ud800 end")
+        adapters.note(tx, "base", "noted", "nul \x00 half \ud800 end")
     with store.read() as tx:
-        name = tx.scalars(select(Key.name)).one()
-    assert name.startswith("nul \ufffd half \ufffd") and name.endswith("end")
+        reason = adapters.events(tx, "base")[0].reason
+    assert reason.startswith("nul \ufffd half \ufffd") and reason.endswith("end")
 
 
 def test_identifiers_sort_by_time_and_differ() -> None:
