@@ -68,7 +68,7 @@ class House:
 def is_alive(process: psutil.Process) -> bool:
     """Not ended, and not a zombie, which nobody has collected yet."""
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
