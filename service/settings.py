@@ -142,7 +142,7 @@ class LearnerSettings(Section):
     alpha: float = Field(32.0, gt=0, description="LoRA alpha: the update is scaled by alpha / rank.")
     sft_learning_rate: float = Field(1e-3, gt=0, description="Learning rate of supervised fine-tuning on corrections.")
     sft_epochs: int = Field(12, ge=1, description="Passes over the corrections.")
-    dpo_learning_rate: float = Field(2e-3, gt=0, description="Learning rate of learning from comparisons.")
+    dpo_learning_rate: float = Field(3e-3, gt=0, description="Learning rate of learning from comparisons.")
     dpo_epochs: int = Field(2, ge=1, description="Passes over the replies that are sampled, graded and learned from.")
     dpo_beta: float = Field(
         0.2, gt=0, description="DPO's β on people's own pairs: how strongly the policy is held to the anchor."

@@ -38,11 +38,12 @@ TRAINED_REPLIES = 4  # of these: the best, the worst and some between
 GROUPS_PER_STEP = 8
 PAIRS_PER_STEP = 2
 PAIRS_WEIGHT = 0.3
-NATS = 6.0  # by which a reply that people would typically prefer should gain on the other, with a trusted judge
-STAY = 0.1  # weight of KL to the anchor, token by token
-LEAST_STRENGTH, STRENGTH_GAIN = 0.3, 2.0  # λ: where it starts and never falls below, and how fast it moves
+NATS = 9.0  # by which a reply that people would typically prefer should gain on the other, with a trusted judge
+STAY = 0.02  # weight of KL to the anchor, token by token
+STRENGTH, LEAST_STRENGTH, STRENGTH_GAIN = 0.03, 0.02, 2.0  # λ: where it starts, its least, how fast it moves
 TARGET_FLUENCY = 0.2  # as a share of the limit: what training aims at
 ALLOWED_FLUENCY = 0.6  # as a share of the limit: where strength is held back
+ENOUGH_WON = 0.93  # share of comparisons with the base, as the judge sees it, from which more would only cost
 HELD_BACK = 0.9
 LEAST_SCALE = 0.5
 CHECKED_PROMPTS = 48
@@ -92,7 +93,7 @@ def train(
     judge = fit_preferences(backbone, fitting)
     stepper = Stepper(backbone.trainable(), settings.dpo_learning_rate, warmup=4)
     steps = ITERATIONS * settings.dpo_epochs * -(-min(PROMPTS, len(asked)) // GROUPS_PER_STEP)
-    step, strength, metrics = 0, LEAST_STRENGTH, {"judge_accuracy": judge.fit.accuracy}
+    step, strength, metrics = 0, STRENGTH, {"judge_accuracy": judge.fit.accuracy}
     temperature = judge.fit.spread / (NATS * _trust(judge))
     for iteration in range(ITERATIONS):
         chosen = rng.sample(asked, min(PROMPTS, len(asked)))
@@ -178,7 +179,10 @@ def _dpo(backbone: Backbone, pairs: Sequence[Pair], beta: float) -> tuple[Tensor
 def _hold_back(
     backbone: Backbone, judge: PreferenceModel, prompts: Sequence[TokenIds], settings: LearnerSettings
 ) -> tuple[float, dict[str, float]]:
-    """Shrink the policy's update until sampled replies are well inside the limits; returns scale and figures."""
+    """Shrink the policy's update until sampled replies are well inside the limits and it wins no more than enough.
+
+    Every bit of the update costs some of what the base knows, won or not. Returns the scale and the figures.
+    """
     base = roll_out(backbone, judge, prompts, CHECKED_REPLIES, "base", settings.seed + 100)
     scale, full = 1.0, dict[str, float]()
     while True:
@@ -195,6 +199,7 @@ def _hold_back(
             measured["fluency"] >= ALLOWED_FLUENCY * settings.min_fluency
             and measured["kl_per_token"] <= settings.max_kl_per_token
             and measured["broken"] <= base.broken + 0.01 + chance
+            and measured["share_won"] <= ENOUGH_WON
         )
         if inside or scale * HELD_BACK < LEAST_SCALE:
             return scale, full | measured

@@ -22,7 +22,7 @@ from learner.methods.preference_model import PreferenceModel
 from learner.sampling import sample
 
 MAX_NEW_TOKENS = 128
-CONSENSUS = 1.0  # nats that a reply gains by holding the words on which the replies to its prompt agree
+CONSENSUS = 9.0  # nats that a reply gains by holding the words on which the replies to its prompt agree
 BROKEN = 4.0  # nats that an empty reply stands below the worst other one, or a cut one loses where few are cut
 
 

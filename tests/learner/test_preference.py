@@ -38,7 +38,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_policy_learns_to_say_what_is_liked(folder: Path) -> None:
+def test_the_policy_learns_to_say_what_is_liked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preference, "ITERATIONS", 4)
     backbone, heard = Backbone.load(folder, SETTINGS), Heard()
     liked = set(WORDS[6:25])
     pairs = comparisons(lambda text: sum(word in liked for word in text.split()) / len(text.split()), 120, seed=1)
