@@ -94,6 +94,14 @@ def test_a_sound_adapter_keeps_its_strength(folder: Path) -> None:
     assert measured["kl_per_token"] == pytest.approx(0, abs=1e-4)
 
 
+def test_an_adapter_that_wins_more_than_enough_is_held_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preference, "ENOUGH_WON", 0.0)
+    backbone = Backbone.load(folder, SETTINGS)
+    judge = fit_preferences(backbone, comparisons(LIKINGS["short"], 30, seed=4))
+    scale, _ = preference._hold_back(backbone, judge, PROMPTS[:6], SETTINGS)
+    assert preference.LEAST_SCALE <= scale < preference.LEAST_SCALE / preference.HELD_BACK
+
+
 def some_rollouts(**changes: torch.Tensor) -> Rollouts:
     whole = Rollouts(
         prompts=((3,),),

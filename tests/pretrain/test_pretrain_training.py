@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from learner.pretrain.corpus import batches
 from learner.pretrain.dialogue import Message, dialogues
+from learner.pretrain.export import export
 from learner.pretrain.muon import Muon, orthogonalise
 from learner.pretrain.tokenizer import END, encode_dialogue, train_tokenizer
 from learner.pretrain.train import Recipe, batch_loss, build_model, lr_factor, read_state, train
@@ -121,3 +122,15 @@ def test_a_dialogue_that_begins_another_renders_to_its_beginning(tokenizer: PreT
     )
     short, _ = encode_dialogue(tokenizer, [Message("user", "Hi"), Message("assistant", "Hello.")])
     assert long[: len(short)] == short
+
+
+def test_sharper_weights_sample_at_temperature_1_what_the_trained_ones_sample_colder(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    trained = build_model(TINY, tokenizer).eval()
+    ids = torch.tensor([[1, 5, 9, 4]])
+    with torch.no_grad():
+        before = trained(input_ids=ids).logits
+        export(trained, tokenizer, tmp_path, sharpness=1.25)
+        written = LlamaForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+        torch.testing.assert_close(written(input_ids=ids).logits, 1.25 * before, rtol=0.05, atol=0.02)
