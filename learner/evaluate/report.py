@@ -108,9 +108,7 @@ def evaluate(
     Without any prompt the sampled figures are those of no replies: a gate treats that as not proven.
     """
     tell = progress or (lambda *_: None)
-    longest = longest_prompt(
-        backbone, MAX_NEW_TOKENS
-    )  # one that is cut would be scored on other tokens than sampled on
+    longest = longest_prompt(backbone, MAX_NEW_TOKENS)  # a cut one would be scored on other tokens than sampled on
     chosen = _spread([p for p in dict.fromkeys(prompts) if len(p) <= longest], PROMPTS)
     tell(PHASE, 0, 4, {})
     candidate = _answer(backbone, chosen, "policy", settings.seed)
