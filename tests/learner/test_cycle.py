@@ -113,6 +113,13 @@ def adapters_of(home: Home) -> dict[str, str]:
         return {adapter.name: adapter.state for adapter in adapters.list_adapters(tx)}
 
 
+def learn_v1(home: Home) -> None:
+    """A first run, which makes a candidate of one correction."""
+    home.correct("a", "bb")
+    queue(home)
+    cycle(home, lease(home), Pretender()).run()
+
+
 def requested(home: Home) -> str | None:
     with home.store.read() as tx:
         return adapters.serving(tx).requested
@@ -317,9 +324,7 @@ def test_who_withdraws_again_and_again_can_not_keep_a_run_busy_for_ever(home: Ho
 
 
 def test_a_candidate_does_not_undo_a_roll_back_by_itself(home: Home) -> None:
-    home.correct("a", "bb")
-    queue(home)
-    cycle(home, lease(home), Pretender()).run()
+    learn_v1(home)
     with home.store.begin() as tx:
         adapters.flip_live(tx, "v1", "test", "proven")
     run_id = queue(home, again=True)
@@ -335,9 +340,7 @@ def test_a_candidate_does_not_undo_a_roll_back_by_itself(home: Home) -> None:
 
 
 def test_a_candidate_does_not_drop_what_an_operator_asked_for(home: Home) -> None:
-    home.correct("a", "bb")
-    queue(home)
-    cycle(home, lease(home), Pretender()).run()
+    learn_v1(home)
     with home.store.begin() as tx:
         adapters.request_live(tx, "v1", "operator", "I like it")
     run_id = queue(home, again=True)
@@ -347,9 +350,7 @@ def test_a_candidate_does_not_drop_what_an_operator_asked_for(home: Home) -> Non
 
 
 def test_an_adapter_of_another_base_model_is_no_parent(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    home.correct("a", "bb")
-    queue(home)
-    cycle(home, lease(home), Pretender()).run()
+    learn_v1(home)
     with home.store.begin() as tx:
         adapters.flip_live(tx, "v1", "test", "proven")
     monkeypatch.setattr("learner.cycle.base_fingerprint", lambda model: "1" * 64)
@@ -407,9 +408,7 @@ def test_a_full_disk_is_tried_again_and_then_fails_the_run_in_plain_words(
 
 
 def test_the_next_run_starts_from_the_live_adapter(home: Home) -> None:
-    home.correct("a", "bb")
-    queue(home)
-    cycle(home, lease(home), Pretender()).run()
+    learn_v1(home)
     with home.store.begin() as tx:
         adapters.flip_live(tx, "v1", "test", "proven")
     home.correct("a", "ccc", prompt=(1, 9))
