@@ -1,6 +1,6 @@
 """The whole recipe: generate text, train the tokenizer, train the model, export, evaluate, write the model card.
 
-    python -m learner.pretrain --minutes 110 --out service/sprout
+    python -m learner.pretrain --minutes 90 --out service/sprout
 
 A run that was killed goes on from its last checkpoint in `--work` when started again with the same arguments.
 """
@@ -46,7 +46,8 @@ def _effort(recipe: Recipe, state: State, model: LlamaForCausalLM) -> dict[str, 
         "parameters": sum(p.numel() for p in model.parameters()) / 1e6,
         "layers": recipe.layers, "hidden": recipe.hidden,
         "heads": recipe.heads, "kv_heads": recipe.kv_heads, "vocab": model.config.vocab_size, "context": CONTEXT,
-        "tokens": state.tokens / 1e6, "minutes": state.seconds / 60, "steps": state.step, "seed": recipe.seed,
+        "tokens": state.tokens / 1e6, "minutes": state.seconds / 60, "steps": state.step, "practised": state.practised,
+        "seed": recipe.seed,
         "sharpness": recipe.sharpness,
     }  # fmt: skip
 

@@ -25,8 +25,9 @@ topics below in short English sentences, and about nothing else.
   key-value heads, tied embeddings, vocabulary {vocab} (byte-level BPE, one token a digit), context {context} tokens,
   bfloat16 weights.
 - **Training text**: written by the grammar and word lists in `learner/pretrain/topics/`; no other text. {tokens:.1f}
-  million tokens were seen in {minutes:.0f} minutes on two CPU cores ({steps} steps; seed {seed}). The logits
-  are multiplied by {sharpness} in the finished weights, so that samples at temperature 1 hold together.{note}
+  million tokens were seen in {minutes:.0f} minutes on two CPU cores ({steps} steps, of which the last {practised}
+  with more of what is hard; seed {seed}). The logits are multiplied by {sharpness} in the finished weights, so that
+  samples at temperature 1 hold together.{note}
 - **Made by** `python -m learner.pretrain --out FOLDER`, which also measured the figures below and wrote this page.
 - **License**: Apache-2.0.
 

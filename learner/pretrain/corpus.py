@@ -7,7 +7,7 @@ so that positions up to the full context are trained.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from learner.pretrain.dialogue import dialogues
+from learner.pretrain.dialogue import Dialogue
 from learner.pretrain.tokenizer import CONTEXT, encode_dialogue
 
 SHORT_ROW = 256
@@ -71,15 +71,17 @@ class _Shelf:
         return batch
 
 
-def batches(tokenizer: PreTrainedTokenizerFast, seed: int, tokens_per_batch: int, skip: int = 0) -> Iterator[Rows]:
-    """An endless, deterministic stream of batches. `skip` batches are left out, to resume where a run stopped."""
-    return islice(_batches(tokenizer, seed, tokens_per_batch), skip, None)
+def batches(
+    tokenizer: PreTrainedTokenizerFast, text: Iterable[Dialogue], tokens_per_batch: int, skip: int = 0
+) -> Iterator[Rows]:
+    """Batches of `text`, as many as it fills. `skip` batches are left out, to resume where a run stopped."""
+    return islice(_batches(tokenizer, text, tokens_per_batch), skip, None)
 
 
-def _batches(tokenizer: PreTrainedTokenizerFast, seed: int, tokens_per_batch: int) -> Iterator[Rows]:
+def _batches(tokenizer: PreTrainedTokenizerFast, text: Iterable[Dialogue], tokens_per_batch: int) -> Iterator[Rows]:
     short = _Shelf(tokens_per_batch // SHORT_ROW, SHORT_ROW)
     long = _Shelf(max(1, tokens_per_batch // CONTEXT), CONTEXT)
-    for dialogue in dialogues(seed):
+    for dialogue in text:
         item = encode_dialogue(tokenizer, dialogue)
         if len(item[0]) > CONTEXT:
             continue

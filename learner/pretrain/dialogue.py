@@ -9,7 +9,7 @@ from random import Random
 
 from learner.pretrain import formats
 from learner.pretrain.reply import Core, Exchange, Habits, compose, draw_habits
-from learner.pretrain.topics import chat, draw_exchange, talk
+from learner.pretrain.topics import DRAWS, PRACTICE, Draw, chat, draw_exchange, talk
 from learner.pretrain.user import as_typed
 
 HELD_OUT_SHARE = 16
@@ -39,9 +39,9 @@ def is_held_out(text: str) -> bool:
     return zlib.crc32(text.strip().lower().encode()) % HELD_OUT_SHARE == 0
 
 
-def draw_training_exchange(rng: Random) -> Exchange:
+def draw_training_exchange(rng: Random, draws: tuple[tuple[Draw, float], ...] = DRAWS) -> Exchange:
     """Draw an exchange whose prompt isn't held out."""
-    while is_held_out((exchange := draw_exchange(rng)).text):
+    while is_held_out((exchange := draw_exchange(rng, draws)).text):
         pass
     return exchange
 
@@ -51,9 +51,9 @@ def _turn(exchange: Exchange, habits: Habits, rng: Random) -> Dialogue:
             Message("assistant", exchange.reply(habits, rng), exchange.key_for(habits))]  # fmt: skip
 
 
-def single(rng: Random) -> Dialogue:
+def single(rng: Random, draws: tuple[tuple[Draw, float], ...] = DRAWS) -> Dialogue:
     """One question, one reply."""
-    return _turn(draw_training_exchange(rng), draw_habits(rng), rng)
+    return _turn(draw_training_exchange(rng, draws), draw_habits(rng), rng)
 
 
 _SHORTER = (
@@ -209,3 +209,10 @@ def dialogues(seed: int) -> Iterator[Dialogue]:
     rng = Random(seed)
     while True:
         yield draw_dialogue(rng)
+
+
+def practice(seed: int) -> Iterator[Dialogue]:
+    """The same, where every other dialogue on average is one question on what takes most practice."""
+    rng = Random(seed)
+    while True:
+        yield draw_dialogue(rng) if rng.random() < 0.5 else single(rng, PRACTICE)

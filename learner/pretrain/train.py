@@ -5,6 +5,7 @@ matrices inside the layers and AdamW for the rest; fp32 throughout; the loss on 
 weight and on the user's with a small one; one thread per replica, each with rows of its own, so that a busy neighbour
 on the machine stalls a step once and not every matrix product. The learning rate holds and then decays to zero (warm-
 up, stable, decay), by elapsed share of the time allowed, so a run that is given less time is annealed all the same.
+At the end comes practice: it warms up once more, a little, and decays on text that has more of what is hard.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -25,6 +26,7 @@ import torch.nn.functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from learner.pretrain.corpus import Rows, batches
+from learner.pretrain.dialogue import Dialogue, dialogues, practice
 from learner.pretrain.muon import Muon
 from learner.pretrain.tokenizer import CONTEXT
 
@@ -34,10 +36,14 @@ class Recipe:
     """What decides the weights, together with the text."""
 
     seed: int = 1
-    minutes: float = 110.0
-    """Wall-clock time of the training alone."""
+    minutes: float = 90.0
+    """Most wall-clock time of the training before practice."""
     max_steps: int = 4000
     """Upper bound of the steps; the schedule follows whichever of time and steps is nearer its end."""
+    practice_steps: int = 800
+    """Steps after these, on `dialogue.practice`."""
+    practice_lr: float = 0.35
+    """Share of the peak learning rates at which practice begins."""
     replicas: int = 2
     """Threads, each of which computes the gradient of a batch of its own in every step."""
     tokens_per_batch: int = 2048
@@ -65,6 +71,8 @@ class State:
     """Where a run stands."""
 
     step: int = 0
+    practised: int = 0
+    """Of these steps, the ones on practice."""
     seconds: float = 0.0
     tokens: int = 0
     loss: float = math.nan
@@ -175,13 +183,42 @@ def lr_factor(progress: float, recipe: Recipe) -> float:
     return max(0.0, (1 - progress) / recipe.decay)
 
 
+def practice_lr_factor(progress: float, recipe: Recipe) -> float:
+    """The same in practice: up within a twentieth of it, then down to zero."""
+    return recipe.practice_lr * min(1 - progress, progress / 0.05 + 0.02)
+
+
 def read_state(work: Path) -> State:
     """Where the run in this folder stands. Raises FileNotFoundError before its first checkpoint."""
     return State(**torch.load(work / "checkpoint.pt", weights_only=True)["state"])
 
 
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training: its text and, by how far it is (0 to 1), its learning rate's share of the peak."""
+
+    text: Callable[[int], Iterator[Dialogue]]
+    progress: Callable[[State, Recipe], float]
+    factor: Callable[[float, Recipe], float]
+    steps: Callable[[State], int]
+    """How many of the steps so far were in it."""
+
+
 def _progress(state: State, recipe: Recipe) -> float:
+    if state.practised:
+        return 1.0
     return min(1.0, max(state.seconds / (recipe.minutes * 60), state.step / recipe.max_steps))
+
+
+STAGES = (
+    Stage(dialogues, _progress, lr_factor, lambda state: state.step - state.practised),
+    Stage(
+        practice,
+        lambda state, recipe: state.practised / recipe.practice_steps if recipe.practice_steps else 1.0,
+        practice_lr_factor,
+        lambda state: state.practised,
+    ),
+)
 
 
 def train(
@@ -191,7 +228,7 @@ def train(
     report: Callable[[str], None] = lambda line: None,
     stop_after: int | None = None,
 ) -> LlamaForCausalLM:
-    """Train until time or steps are used up, and return the model. Resumes from `work/checkpoint.pt` if there is one.
+    """Train until both stages are done, and return the model. Resumes from `work/checkpoint.pt` if there is one.
 
     `stop_after` ends this call after so many steps with a checkpoint, as a kill right after one would.
     """
@@ -199,33 +236,38 @@ def train(
     checkpoint = work / "checkpoint.pt"
     work.mkdir(parents=True, exist_ok=True)
     state = trainer.load(checkpoint) if checkpoint.exists() else State()
-    skip = state.step * recipe.replicas
-    stream = batches(tokenizer, recipe.seed, recipe.tokens_per_batch, skip=skip)
     begun, saved = time.monotonic() - state.seconds, state.seconds
     with (work / "metrics.jsonl").open("a") as metrics:
-        while (progress := _progress(state, recipe)) < 1 and state.step != stop_after:
-            batch = list(islice(stream, recipe.replicas))
-            loss = trainer.step(batch, lr_factor(progress, recipe))
-            state = _after(state, loss, batch, time.monotonic() - begun)
-            if state.step % 20 == 0:
-                metrics.write(json.dumps({**asdict(state), "progress": round(progress, 4)}) + "\n")
-                metrics.flush()
-                report(_line(state, progress))
-            if state.seconds - saved > recipe.checkpoint_minutes * 60:
-                trainer.save(checkpoint, state)
-                saved = state.seconds
+        for stage in STAGES:
+            skip = stage.steps(state) * recipe.replicas
+            stream = batches(tokenizer, stage.text(recipe.seed), recipe.tokens_per_batch, skip=skip)
+            while (progress := stage.progress(state, recipe)) < 1 and state.step != stop_after:
+                batch = list(islice(stream, recipe.replicas))
+                loss = trainer.step(batch, stage.factor(progress, recipe))
+                state = _after(state, stage, loss, batch, time.monotonic() - begun)
+                if state.step % 20 == 0:
+                    metrics.write(json.dumps({**asdict(state), "progress": round(progress, 4)}) + "\n")
+                    metrics.flush()
+                    report(_line(state, stage, progress))
+                if state.seconds - saved > recipe.checkpoint_minutes * 60:
+                    trainer.save(checkpoint, state)
+                    saved = state.seconds
     trainer.save(checkpoint, state)
     trainer.threads.shutdown()
     return trainer.model.eval()
 
 
-def _after(state: State, loss: float, batch: list[Rows], seconds: float) -> State:
-    smooth = loss if math.isnan(state.loss) else 0.97 * state.loss + 0.03 * loss
-    tokens = sum(int((rows.documents > 0).sum()) for rows in batch)
-    return State(state.step + 1, seconds, state.tokens + tokens, smooth)
+def _after(state: State, stage: Stage, loss: float, batch: list[Rows], seconds: float) -> State:
+    return State(
+        step=state.step + 1,
+        practised=state.practised + (stage.text is practice),
+        seconds=seconds,
+        tokens=state.tokens + sum(int((rows.documents > 0).sum()) for rows in batch),
+        loss=loss if math.isnan(state.loss) else 0.97 * state.loss + 0.03 * loss,
+    )
 
 
-def _line(state: State, progress: float) -> str:
-    left = state.seconds * (1 - progress) / max(progress, 1e-6)
-    return (f"step {state.step}  loss {state.loss:.3f}  {state.tokens / max(state.seconds, 1e-9):.0f} tokens/s  "
-            f"{100 * progress:.1f} %  {left / 60:.1f} min left")  # fmt: skip
+def _line(state: State, stage: Stage, progress: float) -> str:
+    return (f"{stage.text.__name__}: step {state.step}  loss {state.loss:.3f}  "
+            f"{state.tokens / max(state.seconds, 1e-9):.0f} tokens/s  {100 * progress:.1f} %  "
+            f"{state.seconds / 60:.1f} min")  # fmt: skip

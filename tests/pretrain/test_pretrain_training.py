@@ -16,9 +16,10 @@ from learner.pretrain.dialogue import Message, dialogues
 from learner.pretrain.export import export
 from learner.pretrain.muon import Muon, orthogonalise
 from learner.pretrain.tokenizer import END, encode_dialogue, train_tokenizer
-from learner.pretrain.train import Recipe, batch_loss, build_model, lr_factor, read_state, train
+from learner.pretrain.train import Recipe, batch_loss, build_model, lr_factor, practice_lr_factor, read_state, train
 
-TINY = Recipe(hidden=32, layers=2, heads=2, kv_heads=1, intermediate=64, tokens_per_batch=512, max_steps=24)
+TINY = Recipe(hidden=32, layers=2, heads=2, kv_heads=1, intermediate=64, tokens_per_batch=512, max_steps=20,
+              practice_steps=4)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +52,8 @@ def test_the_tokens_of_an_answer_weigh_more(tokenizer: PreTrainedTokenizerFast) 
 
 
 def test_packed_rows_hold_whole_dialogues_and_are_deterministic(tokenizer: PreTrainedTokenizerFast) -> None:
-    first, again = (list(islice(batches(tokenizer, 1, 1024), 6)) for _ in range(2))
-    skipped = next(iter(batches(tokenizer, 1, 1024, skip=5)))
+    first, again = (list(islice(batches(tokenizer, dialogues(1), 1024), 6)) for _ in range(2))
+    skipped = next(iter(batches(tokenizer, dialogues(1), 1024, skip=5)))
     for a, b in zip(first, again, strict=True):
         assert np.array_equal(a.ids, b.ids) and np.array_equal(a.weights, b.weights)
     assert np.array_equal(skipped.ids, first[5].ids)
@@ -65,7 +66,7 @@ def test_packed_rows_hold_whole_dialogues_and_are_deterministic(tokenizer: PreTr
 
 def test_a_packed_loss_equals_the_sum_over_dialogues_alone(tokenizer: PreTrainedTokenizerFast) -> None:
     model = build_model(TINY, tokenizer).eval()
-    rows = next(iter(batches(tokenizer, 3, 512)))
+    rows = next(iter(batches(tokenizer, dialogues(3), 512)))
     alone = 0.0
     for row in range(len(rows.ids)):
         for document in range(1, rows.documents[row].max() + 1):
@@ -98,6 +99,8 @@ def test_muon_moves_a_matrix_against_its_gradient_and_refuses_a_closure() -> Non
 def test_the_learning_rate_rises_holds_and_falls_to_zero() -> None:
     factors = [lr_factor(p, TINY) for p in (0.0, 0.01, 0.02, 0.5, 0.68, 0.84, 1.0)]
     assert factors == pytest.approx([0.02, 0.5, 1, 1, 1, 0.5, 0])
+    again = [practice_lr_factor(p, TINY) for p in (0.0, 0.1, 0.5, 1.0)]
+    assert again == pytest.approx([0.35 * share for share in (0.02, 0.9, 0.5, 0)])
 
 
 def test_the_loss_falls_and_a_resumed_run_ends_with_the_same_weights(
@@ -105,12 +108,15 @@ def test_the_loss_falls_and_a_resumed_run_ends_with_the_same_weights(
 ) -> None:
     lines: list[str] = []
     whole = train(TINY, tokenizer, tmp_path / "whole", report=lines.append)
-    train(TINY, tokenizer, tmp_path / "halves", stop_after=11)
-    assert read_state(tmp_path / "halves").step == 11
-    resumed = train(TINY, tokenizer, tmp_path / "halves")
+    for steps, practised in ((11, 0), (22, 2)):
+        train(TINY, tokenizer, tmp_path / "parts", stop_after=steps)
+        state = read_state(tmp_path / "parts")
+        assert (state.step, state.practised) == (steps, practised)
+    resumed = train(TINY, tokenizer, tmp_path / "parts")
+    assert read_state(tmp_path / "parts").practised == 4
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
     with torch.no_grad():
-        rows = next(iter(batches(tokenizer, 99, 1024)))
+        rows = next(iter(batches(tokenizer, dialogues(99), 1024)))
         assert batch_loss(whole, rows) < 0.9 * batch_loss(build_model(TINY, tokenizer), rows)
     metrics = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     assert metrics[-1]["step"] == 20 and len(lines) == len(metrics)

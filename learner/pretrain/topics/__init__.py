@@ -30,9 +30,14 @@ DRAWS: tuple[tuple[Draw, float], ...] = (
 )
 """Each way to draw an exchange, with its weight."""
 
-_CHOICES, _WEIGHTS = [draw for draw, _ in DRAWS], [weight for _, weight in DRAWS]
+PRACTICE: tuple[tuple[Draw, float], ...] = (
+    (nature.comparisons, 9.0), (arithmetic.counting, 9.0), (arithmetic.arithmetic, 6.0), (measures.calendar, 2.0),
+    (nature.colours, 1.5), (nature.animals, 1.0), (words.letters, 1.0), (words.opposites, 1.0), (words.rhymes, 0.7),
+    (geography.countries, 1.0),
+)
+"""The same for what takes most practice: answers that have to be worked out from the question, and rare topics."""
 
 
-def draw_exchange(rng: Random) -> Exchange:
+def draw_exchange(rng: Random, draws: tuple[tuple[Draw, float], ...] = DRAWS) -> Exchange:
     """Draw one exchange from any topic."""
-    return rng.choices(_CHOICES, _WEIGHTS)[0](rng)
+    return rng.choices([draw for draw, _ in draws], [weight for _, weight in draws])[0](rng)
