@@ -44,8 +44,7 @@ STRENGTH, LEAST_STRENGTH, STRENGTH_GAIN = 0.03, 0.02, 2.0  # λ: where it starts
 TARGET_FLUENCY = 0.2  # as a share of the limit: what training aims at
 ALLOWED_FLUENCY = 0.6  # as a share of the limit: where strength is held back
 ENOUGH_WON = 0.9  # share of comparisons with the base, as the judge sees it, from which more would only cost
-HELD_BACK = 0.9
-LEAST_SCALE = 0.5
+LEAST_SCALE, TRIALS = 0.5, 3  # how far an update is held back at most, and in how many halvings
 CHECKED_PROMPTS = 48
 CHECKED_REPLIES = 4
 
@@ -181,27 +180,46 @@ def _hold_back(
 ) -> tuple[float, dict[str, float]]:
     """Shrink the policy's update until sampled replies are well inside the limits and it wins no more than enough.
 
-    Every bit of the update costs some of what the base knows, won or not. Returns the scale and the figures.
+    Every bit of the update costs some of what the base knows, won or not. The strength is searched by bisection, down
+    to LEAST_SCALE. Returns it and the figures there.
     """
     base = roll_out(backbone, judge, prompts, CHECKED_REPLIES, "base", settings.seed + 100)
-    scale, full = 1.0, dict[str, float]()
-    while True:
+    chance = 2 * (base.broken * (1 - base.broken) / base.sizes.numel()) ** 0.5
+    most_broken = base.broken + 0.01 + chance
+    scale = 1.0
+
+    def measure(trial: float) -> dict[str, float]:
+        nonlocal scale
+        backbone.scale_policy(trial / scale)
+        scale = trial
         own = roll_out(backbone, judge, prompts, CHECKED_REPLIES, "policy", settings.seed + 101)
-        measured = {
+        return {
             "fluency": own.fluency - base.fluency,
             "kl_per_token": own.kl_per_token,
             "broken": own.broken,
             "share_won": share_preferred(own.grades, base.grades),
         }
-        full = full or {f"full_{name}": value for name, value in measured.items()}
-        chance = 2 * (base.broken * (1 - base.broken) / own.sizes.numel()) ** 0.5
-        inside = (
-            measured["fluency"] >= ALLOWED_FLUENCY * settings.min_fluency
-            and measured["kl_per_token"] <= settings.max_kl_per_token
-            and measured["broken"] <= base.broken + 0.01 + chance
-            and measured["share_won"] <= ENOUGH_WON
-        )
-        if inside or scale * HELD_BACK < LEAST_SCALE:
-            return scale, full | measured
-        backbone.scale_policy(HELD_BACK)
-        scale *= HELD_BACK
+
+    measured = measure(1.0)
+    full = {f"full_{name}": value for name, value in measured.items()}
+    if _is_inside(measured, most_broken, settings):
+        return scale, full | measured
+    inside, outside = LEAST_SCALE, 1.0
+    for _ in range(TRIALS):
+        measured = measure((inside + outside) / 2)
+        if _is_inside(measured, most_broken, settings):
+            inside = scale
+        else:
+            outside = scale
+    if scale != inside:
+        measured = measure(inside)
+    return scale, full | measured
+
+
+def _is_inside(measured: dict[str, float], most_broken: float, settings: LearnerSettings) -> bool:
+    return (
+        measured["fluency"] >= ALLOWED_FLUENCY * settings.min_fluency
+        and measured["kl_per_token"] <= settings.max_kl_per_token
+        and measured["broken"] <= most_broken
+        and measured["share_won"] <= ENOUGH_WON
+    )

@@ -99,7 +99,7 @@ def test_an_adapter_that_wins_more_than_enough_is_held_back(folder: Path, monkey
     backbone = Backbone.load(folder, SETTINGS)
     judge = fit_preferences(backbone, comparisons(LIKINGS["short"], 30, seed=4))
     scale, _ = preference._hold_back(backbone, judge, PROMPTS[:6], SETTINGS)
-    assert preference.LEAST_SCALE <= scale < preference.LEAST_SCALE / preference.HELD_BACK
+    assert scale == preference.LEAST_SCALE
 
 
 def some_rollouts(**changes: torch.Tensor) -> Rollouts:
