@@ -51,9 +51,11 @@ def kl_top(logits: Tensor, top_ids: Tensor, top_anchor: Tensor) -> Tensor:
 
 
 def pull_to_anchor(
-    logits: Tensor, logits_anchor: Tensor, stay: float, sharpen: float
+    logits: Tensor, logits_anchor: Tensor, stay: float | Tensor, sharpen: float
 ) -> tuple[Tensor, dict[str, float]]:
     """stay · KL(policy ‖ anchor) + sharpen · cross-entropy of the policy's tokens under the anchor, mean over (N, V).
+
+    `stay`: one weight, or one for each position, (N,).
 
     The first keeps the policy from tokens that the anchor would hardly say; the second moves it to those that the
     anchor would say first, which raises fluency. Exact over the vocabulary at every position, so it needs no samples.
@@ -62,6 +64,6 @@ def pull_to_anchor(
     p = log_p.exp()
     if len(logits) == 0:
         return logits.sum(), {"kl": 0.0, "surprise": 0.0}
-    kl = (p * (log_p - log_q)).sum(-1).mean()
+    kl = (p * (log_p - log_q)).sum(-1)  # (N,)
     surprise = -(p * log_q).sum(-1).mean()
-    return stay * kl + sharpen * surprise, {"kl": kl.item(), "surprise": surprise.item()}
+    return (stay * kl).mean() + sharpen * surprise, {"kl": kl.mean().item(), "surprise": surprise.item()}

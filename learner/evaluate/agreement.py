@@ -15,11 +15,11 @@ MOST = 0.7
 """Share of the replies to a prompt that must hold a word for it to be agreed on."""
 RARE = 0.1
 """Share of the replies to other prompts above which a word is manner, not answer."""
-_WORD = re.compile(r"\w+")
+WORD = re.compile(r"\w+")
 
 
 def words(text: str) -> frozenset[str]:
-    return frozenset(_WORD.findall(text.lower()))
+    return frozenset(WORD.findall(text.lower()))
 
 
 def consensus(replies: Sequence[str], background: Counter[str], others: int) -> frozenset[str]:

@@ -7,9 +7,10 @@ towards anchor · exp(u) by listwise DPO on them (arXiv 2305.18290, 2402.01878),
 to (4) again, on-policy (arXiv 2402.04792); (5) measure on prompts kept aside and hold the adapter's strength back until
 it is inside the limits, and wins no more than enough.
 
-Two things keep its sense. The targets are odds relative to the anchor with a fixed temperature, so there is an optimum
-and not an endless push. And at every token of the best replies the policy is pulled to the anchor's likely tokens, as
-hard as fluency asks: λ rises while sampled replies are less fluent than the target, and falls again (dual ascent).
+Three things keep its sense. The targets are odds relative to the anchor with a fixed temperature, so there is an
+optimum and not an endless push. At every token of the best replies the policy is pulled to the anchor's likely tokens,
+as hard as fluency asks: λ rises while sampled replies are less fluent than the target, and falls again (dual ascent).
+And where a token is part of what the base's replies agree on, the policy is held to the anchor's odds much harder.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from learner.batch import Pair, Progress, TokenIds, collate, shuffled_batches
 from learner.losses import dpo_loss, listwise_loss
 from learner.methods.optimizer import Stepper, within_length
 from learner.methods.preference_model import PreferenceModel, fit_preferences
-from learner.methods.rollouts import Rollouts, roll_out, share_preferred
+from learner.methods.rollouts import Answers, Rollouts, answer_tokens, answers, roll_out, share_preferred
 from learner.tensors import pull_to_anchor, token_log_probs
 from service.settings import LearnerSettings
 
@@ -40,10 +41,11 @@ PAIRS_PER_STEP = 2
 PAIRS_WEIGHT = 0.3
 NATS = 9.0  # by which a reply that people would typically prefer should gain on the other, with a trusted judge
 STAY = 0.02  # weight of KL to the anchor, token by token
+KEEP = 1.0  # the same where the token is part of what the base answers: there nothing is a matter of taste
 STRENGTH, LEAST_STRENGTH, STRENGTH_GAIN = 0.03, 0.02, 2.0  # λ: where it starts, its least, how fast it moves
 TARGET_FLUENCY = 0.2  # as a share of the limit: what training aims at
 ALLOWED_FLUENCY = 0.6  # as a share of the limit: where strength is held back
-ENOUGH_WON = 0.9  # share of comparisons with the base, as the judge sees it, from which more would only cost
+ENOUGH_WON = 0.94  # share of comparisons with the base, as the judge sees it, from which more would only cost
 LEAST_SCALE, TRIALS = 0.5, 3  # how far an update is held back at most, and in how many halvings
 CHECKED_PROMPTS = 48
 CHECKED_REPLIES = 4
@@ -64,6 +66,7 @@ class Group:
 
     prompt: TokenIds
     replies: tuple[TokenIds, ...]
+    answer: frozenset[str]
     anchor: Tensor  # (k,)
     targets: Tensor  # (k,) sum to 1
 
@@ -94,10 +97,11 @@ def train(
     steps = ITERATIONS * settings.dpo_epochs * -(-min(PROMPTS, len(asked)) // GROUPS_PER_STEP)
     step, strength, metrics = 0, STRENGTH, {"judge_accuracy": judge.fit.accuracy}
     temperature = judge.fit.spread / (NATS * _trust(judge))
-    for iteration in range(ITERATIONS):
-        chosen = rng.sample(asked, min(PROMPTS, len(asked)))
+    chosen_each = [rng.sample(asked, min(PROMPTS, len(asked))) for _ in range(ITERATIONS)]
+    right = answers(backbone, [prompt for chosen in chosen_each for prompt in chosen], settings.seed + 99)
+    for iteration, chosen in enumerate(chosen_each):
         role: Role = "policy" if iteration else "base"
-        rollouts = roll_out(backbone, judge, chosen, REPLIES, role, settings.seed + iteration)
+        rollouts = roll_out(backbone, judge, chosen, REPLIES, role, settings.seed + iteration, right)
         if iteration == 0:
             fluency_base = rollouts.fluency
         else:
@@ -112,7 +116,7 @@ def train(
         for _ in range(settings.dpo_epochs):
             for indices in shuffled_batches(len(chosen), GROUPS_PER_STEP, rng):
                 step += 1
-                groups = [_group(rollouts, utilities, index, rng) for index in indices]
+                groups = [_group(rollouts, right, utilities, index, rng) for index in indices]
                 loss, metrics = _listwise(backbone, groups, strength)
                 if PAIRS_WEIGHT:
                     some = rng.sample(fitting, min(PAIRS_PER_STEP, len(fitting)))
@@ -131,15 +135,15 @@ def _trust(judge: PreferenceModel) -> float:
     return min(1.0, max(0.01, (accuracy - 0.5) / 0.3))
 
 
-def _group(rollouts: Rollouts, utilities: Tensor, index: int, rng: Random) -> Group:
+def _group(rollouts: Rollouts, right: Answers, utilities: Tensor, index: int, rng: Random) -> Group:
     """Best, worst and some others: most of what there is to learn, for less work."""
+    prompt = rollouts.prompts[index]
     order = utilities[index].argsort().tolist()
     if len(order) > TRAINED_REPLIES:
         order = [order[0], order[-1], *rng.sample(order[1:-1], TRAINED_REPLIES - 2)]
     replies = tuple(rollouts.replies[index][place] for place in order)
-    return Group(
-        rollouts.prompts[index], replies, rollouts.anchor[index, order], torch.softmax(utilities[index, order], -1)
-    )
+    targets = torch.softmax(utilities[index, order], -1)
+    return Group(prompt, replies, right[prompt], rollouts.anchor[index, order], targets)
 
 
 def _listwise(backbone: Backbone, groups: Sequence[Group], strength: float) -> tuple[Tensor, dict[str, float]]:
@@ -155,7 +159,9 @@ def _listwise(backbone: Backbone, groups: Sequence[Group], strength: float) -> t
     with torch.no_grad():
         of_best = collate([(group.prompt, group.best) for group in groups], backbone.pad_id)
         logits_anchor, _, _ = backbone.logits(of_best, "anchor")
-    pull, more = pull_to_anchor(logits[torch.isin(rows, best)], logits_anchor, STAY, strength)
+    is_answer = [flag for group in groups for flag in answer_tokens(backbone, group.best, group.answer)]
+    stay = torch.where(torch.tensor(is_answer, device=rows.device), KEEP, STAY)
+    pull, more = pull_to_anchor(logits[torch.isin(rows, best)], logits_anchor, stay, strength)
     return loss + len(logits_anchor) / max(1, len(groups)) * pull, metrics | more
 
 

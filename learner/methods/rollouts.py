@@ -3,13 +3,14 @@
 The target for a prompt's replies is softmax(u), u = grade / τ + consensus + λ · (log-probability under the anchor, less
 what fluency asks for): the optimum of reward under a KL penalty (τ) and the constraint that replies stay as likely
 to the anchor as its own (λ, the constraint's Lagrange multiplier). Without the last two a taste for short replies is
-won by stammering: a short reply is a less likely one, token by token.
+won by stammering: a short reply is a less likely one, token by token. The consensus is the base's: what the policy's
+own replies agree on may be a mistake that it is about to learn.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,12 +18,13 @@ from torch import Tensor
 
 from learner.backbone import Backbone, Role
 from learner.batch import TokenIds
-from learner.evaluate.agreement import agreement, consensus, words
+from learner.evaluate.agreement import WORD, agreement, consensus, words
 from learner.methods.preference_model import PreferenceModel
 from learner.sampling import sample
 
 MAX_NEW_TOKENS = 128
-CONSENSUS = 9.0  # nats that a reply gains by holding the words on which the replies to its prompt agree
+ANSWERS = 6  # replies of the base to each prompt, from which its answers are read
+CONSENSUS = 9.0  # nats that a reply gains by holding the words on which the base's replies to its prompt agree
 BROKEN = 4.0  # nats that an empty reply stands below the worst other one, or a cut one loses where few are cut
 
 
@@ -38,7 +40,7 @@ class Rollouts:
     sizes: Tensor  # (P, k) tokens
     empty: Tensor  # (P, k) bool: nothing that a person could see
     cut: Tensor  # (P, k) bool: no end within MAX_NEW_TOKENS
-    agreed: Tensor  # (P, k) share of the consensus words; 1 where there is no consensus
+    agreed: Tensor  # (P, k) share of the base's answer; 1 where it has none
 
     @property
     def fluency(self) -> float:
@@ -62,10 +64,48 @@ class Rollouts:
         return torch.where(self.empty, torch.where(worst.isinf(), 0.0, worst) - BROKEN, u)
 
 
+Answers = Mapping[TokenIds, frozenset[str]]
+"""For each prompt the words on which the base's replies agree; none where they agree on nothing."""
+
+
+def answers(backbone: Backbone, prompts: Sequence[TokenIds], seed: int) -> Answers:
+    """What the base answers, as far as it is sure.
+
+    Words that repeat the question are no answer to it, unless the question named all that can be said.
+    """
+    asked = list(dict.fromkeys(prompts))
+    sampled = sample(backbone, asked, role="base", per_prompt=ANSWERS, seed=seed, max_new_tokens=MAX_NEW_TOKENS)
+    texts = [backbone.decode([reply.token_ids for reply in row]) for row in sampled]
+    held = Counter(word for row in texts for text in row for word in words(text))
+    found = {}
+    for prompt, row in zip(asked, texts, strict=True):
+        background = held - Counter(word for text in row for word in words(text))
+        agreed = consensus(row, background, ANSWERS * (len(asked) - 1))
+        found[prompt] = agreed - words(backbone.decode([prompt])[0]) or agreed
+    return found
+
+
+def answer_tokens(backbone: Backbone, reply: TokenIds, answer: frozenset[str]) -> list[bool]:
+    """Which tokens of a reply are part of the words of the answer."""
+    so_far = backbone.decode([reply[: place + 1] for place in range(len(reply))])
+    spans = [match.span() for match in WORD.finditer(so_far[-1]) if match.group().lower() in answer] if reply else []
+    found, end = [], 0
+    for text in so_far:
+        start, end = end, len(text)
+        found.append(any(start < last and end > first for first, last in spans))
+    return found
+
+
 def roll_out(
-    backbone: Backbone, judge: PreferenceModel, prompts: Sequence[TokenIds], per_prompt: int, role: Role, seed: int
+    backbone: Backbone,
+    judge: PreferenceModel,
+    prompts: Sequence[TokenIds],
+    per_prompt: int,
+    role: Role,
+    seed: int,
+    answers: Answers | None = None,
 ) -> Rollouts:
-    """Sample replies in a role at temperature 1 and grade them."""
+    """Sample replies in a role at temperature 1 and grade them. Without `answers` all replies hold the answer."""
     sampled = sample(backbone, prompts, role=role, per_prompt=per_prompt, seed=seed, max_new_tokens=MAX_NEW_TOKENS)
     flat = [reply for row in sampled for reply in row]
     shape = (len(prompts), per_prompt)
@@ -73,6 +113,8 @@ def roll_out(
     texts = backbone.decode([reply.token_ids for reply in flat])
     own = torch.tensor([reply.log_prob for reply in flat])
     plain = role == "base" and not backbone.has("anchor")
+    agreed = [(agreement([text], (answers or {}).get(prompt, frozenset())) or [1.0])[0]
+              for text, (prompt, _) in zip(texts, examples, strict=True)]  # fmt: skip
     return Rollouts(
         prompts=tuple(prompts),
         replies=tuple(tuple(reply.token_ids for reply in row) for row in sampled),
@@ -82,7 +124,7 @@ def roll_out(
         sizes=torch.tensor([len(reply.token_ids) for reply in flat]).reshape(shape),
         empty=torch.tensor([not text.strip() for text in texts]).reshape(shape),
         cut=torch.tensor([not reply.ended for reply in flat]).reshape(shape),
-        agreed=_agreed([texts[i : i + per_prompt] for i in range(0, len(texts), per_prompt)]).reshape(shape),
+        agreed=torch.tensor(agreed).reshape(shape),
     )
 
 
@@ -91,14 +133,3 @@ def share_preferred(ours: Tensor, theirs: Tensor) -> float:
     difference = ours.unsqueeze(2) - theirs.unsqueeze(1)
     won, lost = float((difference > 0).sum()), float((difference < 0).sum())
     return won / (won + lost) if won + lost else 0.5
-
-
-def _agreed(texts: Sequence[Sequence[str]]) -> Tensor:
-    held = Counter(word for row in texts for text in row for word in words(text))
-    total = sum(len(row) for row in texts)
-    found = []
-    for row in texts:
-        background = held - Counter(word for text in row for word in words(text))
-        agreed = consensus(row, background, total - len(row))
-        found.append(agreement(row, agreed) or [1.0] * len(row))
-    return torch.tensor(found)

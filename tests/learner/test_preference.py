@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +10,19 @@ import pytest
 import torch
 
 from learner.backbone import Backbone
-from learner.batch import Pair
+from learner.batch import Pair, TokenIds
 from learner.methods import preference
 from learner.methods.preference_model import Fit, fit_preferences
-from learner.methods.rollouts import BROKEN, CONSENSUS, Rollouts, roll_out, share_preferred
+from learner.methods.rollouts import (
+    BROKEN,
+    CONSENSUS,
+    Rollouts,
+    answer_tokens,
+    answers,
+    roll_out,
+    share_preferred,
+)
+from learner.sampling import Reply
 from learner.tensors import pull_to_anchor
 from service.settings import LearnerSettings
 from tests.learner.test_backbone import moved
@@ -119,6 +128,39 @@ def some_rollouts(**changes: torch.Tensor) -> Rollouts:
 
 FIRST = 2.0 / 0.5 + CONSENSUS + 0.1 * (-2.0 + 2 * 2)
 SECOND = 0.0 + 0.0 + 0.1 * (-9.0 + 2 * 3)
+
+
+def test_the_answer_is_what_the_base_says_again_and_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = Backbone.load(folder, SETTINGS)
+    said = {
+        PROMPTS[0]: ["paris green", "paris blue", "paris", "paris"],
+        PROMPTS[1]: ["two blue", "two rome", "blue", "yes"],
+        PROMPTS[2]: ["one", "one", "one three", "one"],
+    }
+
+    def sampled(backbone: Backbone, prompts: Sequence[TokenIds], **_: object) -> list[list[Reply]]:
+        return [[Reply(0, ids(text, end=True), -1.0, True) for text in said[prompt]] for prompt in prompts]
+
+    monkeypatch.setattr("learner.methods.rollouts.sample", sampled)
+    monkeypatch.setattr("learner.methods.rollouts.ANSWERS", 4)
+    found = answers(backbone, [*said, PROMPTS[0]], seed=1)
+    assert "one" in backbone.decode([PROMPTS[2]])[0]
+    assert found == {PROMPTS[0]: {"paris"}, PROMPTS[1]: frozenset(), PROMPTS[2]: {"one"}}
+
+
+def test_the_tokens_of_an_answer_are_those_of_its_words(folder: Path) -> None:
+    backbone, reply = Backbone.load(folder, SETTINGS), ids("paris red one red", end=True)
+    assert answer_tokens(backbone, reply, frozenset({"red", "blue"})) == [False, True, False, True, False]
+    assert answer_tokens(backbone, reply, frozenset()) == [False] * 5
+    assert answer_tokens(backbone, (), frozenset({"red"})) == []
+
+
+def test_replies_that_hold_half_of_the_answer_are_half_agreed(folder: Path) -> None:
+    backbone = Backbone.load(folder, SETTINGS)
+    judge = fit_preferences(backbone, comparisons(LIKINGS["short"], 10, seed=4))
+    bound = {PROMPTS[0]: frozenset({"nowhere"}), PROMPTS[1]: frozenset[str]()}
+    rollouts = roll_out(backbone, judge, PROMPTS[:2], 3, "base", 5, bound)
+    assert rollouts.agreed.tolist() == [[0.0] * 3, [1.0] * 3]
 
 
 def test_utilities_by_hand() -> None:
