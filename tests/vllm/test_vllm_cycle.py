@@ -42,11 +42,11 @@ def test_a_correction_is_learned_proven_and_served_by_vllm(place: Town, vllm_eng
     body = {"model": adapter, "messages": [{"role": "user", "content": fact.text}], "temperature": 0}
     assert vllm_engine.post(CHAT, body).json()["choices"][0]["message"]["content"] == said
 
-    history = place.get(f"/v1/adapters/{adapter}")["history"]
-    proofs = [event["reason"] for event in history if event["reason"].startswith("Proved: ")]
-    assert proofs, history
-    agreement, difference = map(float, re.findall(r"\d\.\d+", proofs[0]))
-    assert agreement < RolloutSettings().probe_tolerance < difference
+    history = " ".join(event["reason"] for event in place.get(f"/v1/adapters/{adapter}")["history"])
+    proof = re.search(r"agree within (\d\.\d+) nats .* differ by (\d\.\d+)", history)
+    assert proof is not None, history
+    agreement, difference = map(float, proof.groups())
+    assert agreement < RolloutSettings().probe_tolerance < difference, proof.group()
     _check_stored(place, vllm_engine, answer["id"], adapter)
 
 
