@@ -13,6 +13,7 @@ from learner.simulate.people import right_reply
 from service.settings import RolloutSettings
 from service.store.queries.exchanges import get_exchange
 from service.store.session import Store
+from tests.embedded.serving import parse_event
 from tests.engine_contract.asking import CHAT, gap, scores
 from tests.fixtures.engines import ServedEngine
 from tests.loop.town import Town, town
@@ -24,6 +25,9 @@ pytestmark = [pytest.mark.vllm, pytest.mark.loop, pytest.mark.xdist_group("vllm"
 def place(vllm_engine: ServedEngine) -> Iterator[Town]:
     with town(HONE_ENGINE__URL=vllm_engine.url) as running:
         yield running
+    for model in vllm_engine.models():
+        if model["parent"] is not None:
+            vllm_engine.unload(model["id"])
 
 
 def test_a_correction_is_learned_proven_and_served_by_vllm(place: Town, vllm_engine: ServedEngine) -> None:
@@ -54,9 +58,9 @@ def _check_stored(place: Town, engine: ServedEngine, exchange_id: str, adapter: 
     """Token by token, with the log-probabilities that vLLM gives under the adapter, streamed or not."""
     body = {"model": "hone", "messages": [{"role": "user", "content": "hello"}], "stream": True}
     with place.http.stream("POST", CHAT, json=body) as response:
-        first = next(line for line in response.iter_lines() if line.startswith("data: {"))
-        streamed = first.split('"id":"', 1)[1].split('"', 1)[0]
-        list(response.iter_lines())
+        events = [parse_event(line) for line in response.iter_lines() if line.startswith("data: ")]
+    assert events[-1] == "[DONE]"
+    streamed = events[0]["id"]
     with closing(Store.open(f"sqlite:///{place.home / 'hone.db'}", checkpoints=False)) as store, store.read() as tx:
         for kept in (get_exchange(tx, exchange_id), get_exchange(tx, streamed)):
             assert kept is not None and kept.adapter == adapter

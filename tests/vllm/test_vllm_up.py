@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -106,13 +107,17 @@ def test_killing_hone_up_leaves_nothing_of_vllm_behind(tmp_path: Path) -> None:
             [*command, "--home", str(tmp_path / "home")], stdout=output, stderr=output, env=os.environ | SETTINGS
         )
     top = psutil.Process(process.pid)
+    family: list[psutil.Process] = []
 
     def has_started_children() -> bool:
-        family = top.children(recursive=True)
-        return any("VLLM::" in one.name() or "multiprocessing" in " ".join(one.cmdline()) for one in family)
+        with contextlib.suppress(psutil.Error):  # one that has just ended
+            family[:] = top.children(recursive=True)
+            return any("multiprocessing" in " ".join(one.cmdline()) or "VLLM::" in one.name() for one in family)
+        return False
 
-    eventually(has_started_children, START_SECONDS)
-    family = top.children(recursive=True)
-    process.kill()
-    process.wait(30)
+    try:
+        eventually(has_started_children, START_SECONDS)
+    finally:
+        process.kill()
+        process.wait(30)
     eventually(lambda: all(map(is_gone, family)), 30)
