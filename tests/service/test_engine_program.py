@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from service.doctor import Finding, examine
 from service.engine_program import engine_program, find_vllm_python
 from service.errors import SettingsError
 from service.settings import SPROUT, EngineSettings, load_settings
@@ -68,3 +69,12 @@ def test_vllm_is_found_beside_the_project_or_named_or_the_error_says_how_to_get_
         find_vllm_python(EngineSettings(vllm_python=str(tmp_path / "none")), beside)
     with pytest.raises(SettingsError, match="Linux alone"):
         find_vllm_python(EngineSettings(), beside, platform="darwin")
+
+
+def test_the_doctor_says_which_vllm_is_started_or_how_to_get_it(tmp_path: Path) -> None:
+    def engine(python: str) -> Finding:
+        settings = load_settings(tmp_path, {"engine": {"kind": "vllm", "vllm_python": python}}, environment={})
+        return next(finding for finding in examine(settings) if finding.check == "engine")
+
+    assert engine(sys.executable).found.startswith(f"vLLM by {sys.executable}")
+    assert engine(str(tmp_path / "none")).ok is False
