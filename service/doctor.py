@@ -16,6 +16,7 @@ import httpx2
 from service.adapters.fingerprint import base_fingerprint
 from service.auth import is_loopback
 from service.engine import Engine
+from service.engine_program import find_vllm_python
 from service.errors import HoneError, PortInUse
 from service.listening import listen
 from service.settings import Settings
@@ -133,7 +134,10 @@ def _address(settings: Settings) -> Iterator[Finding]:
 
 def _engine(settings: Settings) -> Iterator[Finding]:
     if settings.engine.url is None:
-        yield Finding("engine", None, "embedded; `hone up` starts it")
+        if settings.engine.kind == "vllm":
+            yield Finding("engine", True, f"vLLM by {find_vllm_python(settings.engine)}; `hone up` starts it")
+        else:
+            yield Finding("engine", None, "embedded; `hone up` starts it")
         return
     base = asyncio.run(_base_of(Engine(settings.engine.url, ANSWER_SECONDS)))
     yield Finding("engine", True, f"{settings.engine.url} serves {base}")

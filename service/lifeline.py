@@ -3,6 +3,10 @@
 `hone up` starts its processes through this, so that killing it leaves none behind. On Linux the kernel does it
 (PR_SET_PDEATHSIG holds across the exec); elsewhere a thread watches the parent. It is a hard end: whatever these
 processes hold must survive a kill anyway.
+
+With `--python INTERPRETER` before the module, the module runs under another interpreter, and what it starts in turn
+ends with it, too: vLLM's workers would outlive a killed server and keep the GPU's memory. Then this process stays,
+as the head of a process group of them all; SIGTERM is passed on to the module.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import ctypes
 import os
 import runpy
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -20,16 +25,35 @@ WATCH_SECONDS = 0.5
 
 
 def main() -> None:
-    parent, module, arguments = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
+    parent, arguments = int(sys.argv[1]), sys.argv[2:]
+    if arguments[0] == "--python":
+        sys.exit(_head_a_family(parent, [arguments[1], "-m", *arguments[2:]]))
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        _ask_for_signal_on_death(parent, signal.SIGKILL)
+        os.execv(sys.executable, [sys.executable, "-m", *arguments])
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    sys.argv = arguments
+    runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+
+
+def _head_a_family(parent: int, command: list[str]) -> int:
+    """Run the command; its exit code. We lead the process group that it and its children are in."""
+    if os.getpgrp() != os.getpid():
+        os.setpgid(0, 0)
+    signal.signal(signal.SIGHUP, lambda *_: os.killpg(0, signal.SIGKILL))
+    _ask_for_signal_on_death(parent, signal.SIGHUP)
+    process = subprocess.Popen(command)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: process.terminate())
+    code = process.wait()
+    return code if code >= 0 else 128 - code  # as a shell says it
+
+
+def _ask_for_signal_on_death(parent: int, number: signal.Signals) -> None:
+    """Linux alone."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:  # it died before this could be arranged
         sys.exit(1)
-    if sys.platform == "linux":
-        os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-    sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def _watch(parent: int) -> None:

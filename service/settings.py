@@ -52,22 +52,47 @@ class EngineSettings(Section):
     """The engine that computes replies, and the base model it serves."""
 
     url: str | None = Field(
-        None, description="URL of an engine that runs elsewhere. None: `hone up` starts the embedded one."
+        None, description="URL of an engine that runs elsewhere. None: `hone up` starts one of its own."
+    )
+    kind: Literal["embedded", "vllm"] = Field(
+        "embedded", description="The engine that `hone up` starts: the embedded one, or vLLM."
     )
     model: str = Field("sprout", description="Base model: `sprout` (built in), a folder, or a hub name.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Precision of the embedded engine's weights."
+        "auto", description="Precision of the weights in the engine that `hone up` starts."
+    )
+    max_model_len: int | None = Field(
+        None, gt=0, description="Longest prompt and reply together, in tokens. None: as much as the model was made for."
     )
     kv_cache_gib: float = Field(
-        0.5, gt=0, description="Memory for the embedded engine's KV cache, in GiB; when full, requests wait."
+        0.5,
+        gt=0,
+        description="Memory for the KV cache, in GiB, of an engine on the CPU; when full, requests wait.",
     )
-    max_num_seqs: int = Field(64, gt=0, description="Most sequences that the embedded engine decodes at once.")
+    gpu_memory_share: float = Field(
+        0.6,
+        gt=0,
+        le=1,
+        description="Share of the GPU's memory that vLLM takes for weights, adapters and KV cache. A learner on the "
+        "same GPU has the rest; without one, 0.9 is usual.",
+    )
+    max_num_seqs: int = Field(64, gt=0, description="Most sequences that the engine decodes at once.")
     max_loras: int = Field(
         8, ge=3, description="Adapters that the engine holds at once. At least 3: old, new and canary."
     )
     max_lora_rank: int = Field(32, gt=0, description="Largest LoRA rank that the engine accepts.")
     threads: int = Field(
         0, ge=0, description="CPU threads of the embedded engine; 0: by cores and model size, one core left for HTTP."
+    )
+    vllm_python: str | None = Field(
+        None,
+        description="Python interpreter that has vLLM. None: that of `hone` if vLLM is installed there, else "
+        "`.venv-vllm/bin/python` beside the project.",
+    )
+    vllm_options: str = Field(
+        "",
+        description="Further options of vLLM's server, as on a command line: `--tensor-parallel-size 2`, "
+        "`--enforce-eager`.",
     )
     timeout_seconds: float = Field(
         120.0,

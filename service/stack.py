@@ -19,6 +19,7 @@ from typing import IO, Any
 import httpx2
 
 from service.auth import CONSOLE, is_loopback, load_secret
+from service.engine_program import engine_program
 from service.errors import Conflict, EngineUnavailable, SettingsError
 from service.listening import free_port, listen, port_of
 from service.settings import ENVIRONMENT_PREFIX, Settings
@@ -34,19 +35,21 @@ class Stack:
     """Everything under one supervisor. `engine_url` and `url` are known once it is made."""
 
     def __init__(self, settings: Settings, say: Callable[[str], None], learner: bool = True) -> None:
+        self._engine: Program | None = None
+        self.engine_url = settings.engine.url or f"http://127.0.0.1:{free_port()}"
+        if settings.engine.url is None:
+            self._engine = engine_program(settings, int(self.engine_url.rpartition(":")[2]))
         self._listener = listen(settings.server.host, settings.server.port)
         port = port_of(self._listener)
         self.settings = settings.model_copy(update={"server": settings.server.model_copy(update={"port": port})})
         self.url = self.settings.server.local_url
-        self._own_engine = settings.engine.url is None
-        self.engine_url = settings.engine.url or f"http://127.0.0.1:{free_port()}"
         self._learner = learner
         self.supervisor = Supervisor(settings.home / "logs", self._environment(), say)
 
     def start(self) -> None:
         """Start everything; returns at once."""
-        if self._own_engine:
-            self.supervisor.start(self._engine_program())
+        if self._engine is not None:
+            self.supervisor.start(self._engine)
         self.supervisor.start(self._service_program())
         if self._learner:
             self.supervisor.start(Program("learner", "service.cli", ("learn", *self._home_flag()), 10.0))
@@ -79,23 +82,6 @@ class Stack:
         """Learner, service, engine, in this order."""
         self._listener.close()
         self.supervisor.stop()
-
-    def _engine_program(self) -> Program:
-        engine = self.settings.engine
-        arguments = {
-            "--model": engine.model,
-            "--served-model-name": engine.model,
-            "--host": "127.0.0.1",
-            "--port": self.engine_url.rpartition(":")[2],
-            "--dtype": engine.dtype,
-            "--kv-cache-gib": engine.kv_cache_gib,
-            "--max-num-seqs": engine.max_num_seqs,
-            "--max-loras": engine.max_loras,
-            "--max-lora-rank": engine.max_lora_rank,
-            "--threads": engine.threads,
-        }
-        flags = [str(part) for pair in arguments.items() for part in pair]
-        return Program("engine", "service.embedded", flags, 15.0)
 
     def _service_program(self) -> Program:
         descriptor = self._listener.fileno()

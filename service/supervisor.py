@@ -7,6 +7,7 @@ that ends before all were ready is a mistake that starting again won't mend: it 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -24,13 +25,18 @@ STEADY_SECONDS = 60.0  # a program that ran for so long starts again at the firs
 
 @dataclass(frozen=True)
 class Program:
-    """`python -m module arguments…`. `stop_seconds`: how long it may take to end after SIGTERM."""
+    """`python -m module arguments…`. `stop_seconds`: how long it may take to end after SIGTERM.
+
+    `python`: an interpreter other than ours. Such a program may start processes of its own, which end with it.
+    """
 
     name: str
     module: str
     arguments: Sequence[str]
     stop_seconds: float
     files: tuple[int, ...] = ()  # file descriptors that it inherits
+    python: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)  # beside what all programs have
 
 
 @dataclass
@@ -82,21 +88,24 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 one.process.kill()
                 one.process.wait()
+            _end_family(one)
 
     def _spawn(self, program: Program) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "service.lifeline", str(os.getpid()), program.module, *program.arguments]
+        other = () if program.python is None else ("--python", program.python)
+        command = [sys.executable, "-m", "service.lifeline", str(os.getpid()), *other, program.module]
         with self._output(program).open("ab") as output:
             return subprocess.Popen(
-                command,
+                [*command, *program.arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=self._environment,
+                env=self._environment | dict(program.environment),
                 pass_fds=program.files,
                 start_new_session=True,
             )
 
     def _note_crash(self, one: _Running, code: int) -> None:
+        _end_family(one)
         now = time.monotonic()
         one.pause = FIRST_PAUSE if now - one.began > STEADY_SECONDS else one.pause
         one.again_at, pause = now + one.pause, one.pause
@@ -110,4 +119,12 @@ class Supervisor:
 
     def _last_words(self, program: Program) -> str:
         lines = self._output(program).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return lines[-1].strip()[:500] if lines else f"it said nothing; see {self._logs}"
+        words = lines[-1].strip()[:500] if lines else f"it said nothing; see {self._logs}"
+        return words if program.python is None else f"{words} (the reason may stand above, in {self._output(program)})"
+
+
+def _end_family(one: _Running) -> None:
+    """Kill what a program under another interpreter has left behind: it headed a process group."""
+    if one.program.python is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(one.process.pid, signal.SIGKILL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -18,12 +18,17 @@ def up(
     host: Host = None,
     port: Port = None,
     model: Model = None,
+    engine: Annotated[
+        Literal["embedded", "vllm"] | None, typer.Option(help="The engine to start (setting engine.kind).")
+    ] = None,
     engine_url: EngineUrl = None,
     learner: Annotated[bool, typer.Option(help="Start the learner, too.")] = True,
     as_json: Json = False,
 ) -> None:
     """Everything on this machine: engine, service with its pages, learner. Ctrl-C stops it in order."""
-    settings = settings_from(home, server__host=host, server__port=port, engine__model=model, engine__url=engine_url)
+    settings = settings_from(
+        home, server__host=host, server__port=port, engine__model=model, engine__kind=engine, engine__url=engine_url
+    )
     from service import logs, stack
 
     stack.prepare_home(settings)

@@ -16,6 +16,7 @@ from service.errors import BadInput
 
 MOST_CHOICES = 128
 MOST_LOGPROBS = 20
+USUAL_COMPLETION = 16  # tokens of a completion that names no length, as OpenAI and vLLM have it
 LEAST_TEMPERATURE = 1e-5  # below, a softmax overflows: that is greedy
 
 
@@ -33,7 +34,7 @@ class _Request(BaseModel):
     seed: int | None = None
     stop: str | list[str] | None = None
     stop_token_ids: list[int] | None = None
-    temperature: float | None = Field(None, ge=0, le=100)
+    temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=-1)
     min_p: float | None = Field(None, ge=0, le=1)
@@ -103,6 +104,7 @@ class CompletionRequest(_Request):
         | Annotated[list[str], Field(min_length=1)]
         | Annotated[list[Annotated[list[int], Field(min_length=1)]], Field(min_length=1)]
     )
+    max_tokens: int | None = Field(USUAL_COMPLETION, ge=1)
     logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)
     echo: bool = False
     suffix: str | None = None
@@ -139,10 +141,10 @@ class Job:
     echo: bool = False
 
     def params_of(self, choice: int, prompt: list[int], limits: Limits) -> SamplingParams:
-        """The settings of one choice: seeds count up, the length is what is left unless the request says."""
+        """The settings of one choice: seeds count up, the length is what is left or the less that was asked for."""
         seed = None if self.params.seed is None else self.params.seed + choice
         left = limits.max_model_len - len(prompt)
-        return replace(self.params, seed=seed, max_tokens=self.params.max_tokens or left)
+        return replace(self.params, seed=seed, max_tokens=min(self.params.max_tokens or left, left))
 
 
 def chat_job(request: ChatRequest, tokenizer: Tokenizer, limits: Limits) -> Job:
@@ -212,10 +214,15 @@ def _check_prompt(prompt: list[int], max_tokens: int | None, limits: Limits) -> 
         raise BadInput("The prompt is empty.", param="prompt")
     if bad := [token for token in prompt if not 0 <= token < limits.vocab_size]:
         raise BadInput(f"Token id {bad[0]} is not in the vocabulary of {limits.vocab_size}.", param="prompt")
-    if len(prompt) + (max_tokens or 1) > limits.max_model_len:
+    if len(prompt) >= limits.max_model_len:
         raise BadInput(
-            f"The prompt has {len(prompt)} tokens and the reply may have {max_tokens or 1}; "
-            f"the context holds {limits.max_model_len}.",
-            "Shorten the prompt or lower max_tokens.",
+            f"The prompt has {len(prompt)} tokens; the context holds {limits.max_model_len} with the reply.",
+            "Shorten the prompt.",
+            param="prompt",
+        )
+    if (max_tokens or 0) > limits.max_model_len:
+        raise BadInput(
+            f"max_tokens is {max_tokens}; the context holds {limits.max_model_len} tokens.",
+            "Lower max_tokens.",
             param="max_tokens",
         )

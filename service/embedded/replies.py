@@ -81,16 +81,14 @@ class ReplyWriter:
         self._stream_head = self._head | ({"object": "chat.completion.chunk"} if kind == "chat" else {})
 
     def opening_chunks(self, choices: list[Choice]) -> Iterator[dict[str, Any]]:
-        """What a stream begins with: the role in a chat, the prompt where it is asked for."""
+        """What a stream begins with: the role in a chat, the prompt where it is to be echoed."""
         for choice in choices:
             if self._kind == "chat":
                 entry = self._chunk_choice(choice.index, {"role": "assistant", "content": ""})
                 ids = {"prompt_token_ids": choice.prompt} if self._job.return_token_ids else {}
                 yield {**self._stream_head, "choices": [entry], **ids}
-            elif self._job.echo or self._job.return_token_ids:
+            elif self._job.echo:
                 entry = {"index": choice.index, "text": self._echo(choice), "logprobs": None, "finish_reason": None}
-                if self._job.return_token_ids:
-                    entry |= {"prompt_token_ids": choice.prompt, "token_ids": []}
                 yield {**self._stream_head, "choices": [entry]}
 
     def chunk(self, choice: Choice, piece: Piece) -> dict[str, Any] | None:
@@ -106,6 +104,9 @@ class ReplyWriter:
         entry["finish_reason"] = piece.finish
         if self._job.return_token_ids:
             entry["token_ids"] = [update.token for update in piece.updates]
+            if self._kind == "text":
+                is_first = choice.tokens == len(piece.updates)
+                entry["prompt_token_ids"] = choice.prompt if is_first else None
         return {**self._stream_head, "choices": [entry]}
 
     def usage_chunk(self, choices: list[Choice]) -> dict[str, Any]:

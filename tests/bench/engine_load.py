@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -41,7 +42,8 @@ def engine(*options: str) -> Iterator[int]:
 
 def post(port: int, path: str, body: dict[str, object]) -> bytes:
     """POST JSON; raises `urllib.error.HTTPError` for anything but success."""
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", json.dumps(body).encode())
+    head = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", json.dumps(body).encode(), head)
     with urllib.request.urlopen(request, timeout=120) as response:
         content: bytes = response.read()
     return content
@@ -57,7 +59,8 @@ async def stream_one(port: int, body: dict[str, object], watched: Stream | None 
     stream = watched or Stream()
     content = json.dumps({**body, "stream": True, "stream_options": {"include_usage": True}}).encode()
     head = (
-        f"POST /v1/completions HTTP/1.1\r\nHost: engine\r\nContent-Length: {len(content)}\r\nConnection: close\r\n\r\n"
+        "POST /v1/completions HTTP/1.1\r\nHost: engine\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(content)}\r\nConnection: close\r\n\r\n"
     )
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(head.encode() + content)
@@ -66,9 +69,9 @@ async def stream_one(port: int, body: dict[str, object], watched: Stream | None 
         stream.arrivals.append(time.perf_counter())
         tail = (tail + part)[-4096:]
     writer.close()
-    place = tail.rfind(b'"completion_tokens":')
-    stream.failed = place < 0 or b"data: [DONE]" not in tail
-    stream.tokens = 0 if place < 0 else int(tail[place + 20 :].split(b",", 1)[0])
+    counts = re.findall(rb'"completion_tokens":\s*(\d+)', tail)
+    stream.failed = not counts or b"data: [DONE]" not in tail
+    stream.tokens = int(counts[-1]) if counts else 0
     return stream
 
 

@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from statistics import median
 
 
+class CannotMeasure(Exception):
+    """What a benchmark needs is missing here; the message says what, and how to get it."""
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Repeats of both sides, in the benchmark's unit."""

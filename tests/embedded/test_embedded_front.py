@@ -71,7 +71,7 @@ def talk(model_of: Callable[[str], Path]) -> Callable[[Talk], None]:
 
 def test_while_a_long_prompt_is_tokenised_others_are_answered(talk: Callable[[Talk], None]) -> None:
     async def work(http: httpx2.AsyncClient, tokenizer: HeldTokenizer) -> None:
-        long = asyncio.create_task(http.post("/v1/completions", json=LONG | {"max_tokens": 64}))
+        long = asyncio.create_task(http.post("/v1/completions", json=LONG | {"max_tokens": 65}))
         assert await asyncio.to_thread(tokenizer.begun.wait, 30)
         assert (await http.get("/health")).status_code == 200
         assert not long.done()

@@ -1,18 +1,16 @@
-"""The HTTP contract, over a real engine process."""
+"""What is the embedded engine's own over HTTP; what it shares with vLLM is in tests/engine_contract."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx2
-import openai
 import pytest
 
 from service.embedded.tokenizer import load_tokenizer
 from tests.embedded.driving import Reference
 from tests.embedded.models import POSITIONS, save_adapter
-from tests.embedded.serving import Served, eventually, parse_event, serving
+from tests.embedded.serving import Served, eventually, serving
 
 HELLO = [{"role": "user", "content": "the cat"}]
 
@@ -53,43 +51,6 @@ def test_it_says_in_plain_words_what_it_serves(served: Served) -> None:
     assert f"Serving on http://127.0.0.1:{served.port}." in said
 
 
-def test_models_names_the_base_and_its_limits(served: Served, model_of: Callable[[str], Path]) -> None:
-    card = served.client.get("/v1/models").json()["data"][0]
-    assert (card["id"], card["parent"], card["max_model_len"]) == ("tiny", None, POSITIONS)
-    assert card["root"] == str(model_of("llama"))
-
-
-def test_a_chat_is_rendered_by_the_template_and_answered(served: Served, model_of: Callable[[str], Path]) -> None:
-    body = served.post("/v1/chat/completions", chat(temperature=0, return_token_ids=True)).json()
-    tokenizer = load_tokenizer(model_of("llama"))
-    prompt = tokenizer.encode("<user>the cat</s><assistant>", special=False)
-    choice = body["choices"][0]
-    assert body["object"] == "chat.completion" and body["model"] == "tiny" and body["id"].startswith("chatcmpl-")
-    assert body["prompt_token_ids"] == prompt
-    expected = Reference(model_of("llama")).greedy(prompt, 8)[0]
-    assert choice["token_ids"] == expected[: len(choice["token_ids"])]
-    assert choice["message"] == {"role": "assistant", "content": tokenizer.decode(choice["token_ids"])}
-    assert body["usage"]["prompt_tokens"] == len(prompt)
-    assert body["usage"]["completion_tokens"] == len(choice["token_ids"])
-
-
-def test_a_stream_has_role_content_one_finish_usage_and_done(served: Served) -> None:
-    options = chat(seed=3, return_token_ids=True, logprobs=True, ignore_eos=True)
-    whole = served.post("/v1/chat/completions", options).json()
-    events = served.events("/v1/chat/completions", {**options, "stream_options": {"include_usage": True}})
-    assert events[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
-    assert events[0]["prompt_token_ids"] == whole["prompt_token_ids"]
-    assert events[-1] == "[DONE]" and events[-2]["choices"] == [] and events[-2]["usage"] == whole["usage"]
-    middle = [event["choices"][0] for event in events[1:-2]]
-    assert [choice["finish_reason"] for choice in middle] == [None] * (len(middle) - 1) + ["length"]
-    text = "".join(choice["delta"].get("content", "") for choice in middle)
-    assert text == whole["choices"][0]["message"]["content"]
-    assert [token for choice in middle for token in choice["token_ids"]] == whole["choices"][0]["token_ids"]
-    entries = [entry for choice in middle for entry in choice["logprobs"]["content"]]
-    assert [e["token"] for e in entries] == [e["token"] for e in whole["choices"][0]["logprobs"]["content"]]
-    assert {event["id"] for event in events[:-1]} == {events[0]["id"]}
-
-
 def test_the_eos_token_is_reported_but_not_shown(served: Served, model_of: Callable[[str], Path]) -> None:
     greedy = Reference(model_of("llama")).greedy([5, 6, 7], 6)[0]
     ends = {"temperature": 0, "stop_token_ids": [greedy[2]], "return_token_ids": True, "logprobs": 0}
@@ -110,18 +71,6 @@ def test_n_choices_differ_and_seeds_repeat_them(served: Served) -> None:
     for event in served.events("/v1/completions", options)[:-1]:
         streamed[event["choices"][0]["index"]] += event["choices"][0]["text"]
     assert streamed == [choice["text"] for choice in first]
-
-
-def test_prompts_may_be_texts_or_token_ids_one_or_many(served: Served, model_of: Callable[[str], Path]) -> None:
-    ids = load_tokenizer(model_of("llama")).encode("the cat")
-    forms = ["the cat", ids, ["the cat", "the dog"], [ids, [9, 9]]]
-    replies = [
-        served.post("/v1/completions", complete(prompt=form, temperature=0, return_token_ids=True)).json()
-        for form in forms
-    ]
-    assert [len(reply["choices"]) for reply in replies] == [1, 1, 2, 2]
-    assert all(reply["choices"][0]["prompt_token_ids"] == ids for reply in replies)
-    assert len({reply["choices"][0]["text"] for reply in replies}) == 1
 
 
 def test_completion_logprobs_and_prompt_logprobs(served: Served, model_of: Callable[[str], Path]) -> None:
@@ -150,41 +99,13 @@ def test_echo_puts_the_prompt_first(served: Served) -> None:
     assert echoed["logprobs"]["tokens"][-1] == plain["logprobs"]["tokens"][-1]
 
 
-def test_stop_strings_end_the_reply_before_them(served: Served) -> None:
-    options = complete(temperature=0, max_tokens=30, ignore_eos=True)
-    whole = served.post("/v1/completions", options).json()["choices"][0]["text"]
-    stop = whole[9:12]
-    expected = whole[: whole.index(stop)]
-    reply = served.post("/v1/completions", {**options, "stop": [stop, "never"]}).json()
-    assert (reply["choices"][0]["text"], reply["choices"][0]["finish_reason"]) == (expected, "stop")
-    assert reply["usage"]["completion_tokens"] < 30
-    events = served.events("/v1/completions", {**options, "stop": stop})[:-1]
-    assert "".join(event["choices"][0]["text"] for event in events) == expected
-    eventually(lambda: served.metric("vllm:num_requests_running") == 0)
-
-
-def test_max_tokens_defaults_to_what_is_left_of_the_context(served: Served) -> None:
-    options = complete(prompt=[9] * (POSITIONS - 5), ignore_eos=True)
-    del options["max_tokens"]
-    reply = served.post("/v1/completions", options).json()
-    assert reply["usage"]["completion_tokens"] == 5
-    assert reply["choices"][0]["finish_reason"] == "length"
-
-
-def test_more_requests_than_rows_all_get_their_replies(served: Served) -> None:
-    with ThreadPoolExecutor(16) as pool:
-        bodies = [complete(prompt=[5 + n], max_tokens=20, ignore_eos=True, temperature=0) for n in range(16)]
-        replies = list(pool.map(lambda body: served.post("/v1/completions", body).json(), bodies))
-    assert [reply["usage"]["completion_tokens"] for reply in replies] == [20] * 16
-
-
 @pytest.mark.parametrize("extreme", [{"temperature": 1e-40}, {"temperature": 2.0, "top_k": 1}, {"min_p": 1.0}])
 def test_the_narrowest_settings_are_greedy(served: Served, extreme: dict[str, Any]) -> None:
     asked = [served.post("/v1/completions", complete(ignore_eos=True, **o)) for o in (extreme, {"temperature": 0})]
     assert len({reply.json()["choices"][0]["text"] for reply in asked}) == 1
 
 
-@pytest.mark.parametrize("extreme", [{"top_k": 2**64 - 1}, {"top_p": 1e-300}, {"temperature": 100}, {"seed": -(2**70)}])
+@pytest.mark.parametrize("extreme", [{"top_k": 2**64 - 1}, {"top_p": 1e-300}, {"temperature": 2}, {"seed": -(2**70)}])
 def test_no_setting_however_large_ends_the_engine(served: Served, extreme: dict[str, Any]) -> None:
     assert served.post("/v1/completions", complete(**extreme)).status_code == 200
     assert served.post("/v1/completions", complete()).status_code == 200
@@ -206,7 +127,6 @@ def test_no_setting_however_large_ends_the_engine(served: Served, extreme: dict[
         ("/v1/chat/completions", chat(tools=[{"type": "function"}]), 400, "tools"),
         ("/v1/chat/completions", chat(n=0), 400, "n:"),
         ("/v1/completions", complete(prompt=[5] * POSITIONS), 400, "the context holds"),
-        ("/v1/completions", complete(prompt=[5] * 100, max_tokens=100), 400, "the context holds"),
         ("/v1/completions", complete(max_tokens=10**30), 400, "the context holds"),
         ("/v1/completions", complete(prompt=[100_000]), 400, "vocabulary"),
         ("/v1/completions", complete(prompt=""), 400, "empty"),
@@ -229,25 +149,6 @@ def test_malformed_and_oversized_bodies_are_refused(served: Served) -> None:
     assert served.client.post("/v1/completions", content=b" " * (17 * 2**20)).status_code == 413
 
 
-def test_adapters_are_loaded_named_and_unloaded(
-    served: Served, adapter: Path, model_of: Callable[[str], Path], tmp_path: Path
-) -> None:
-    load = {"lora_name": "v1", "lora_path": str(adapter)}
-    assert served.post("/v1/load_lora_adapter", load).status_code == 200
-    again = served.post("/v1/load_lora_adapter", load)
-    assert again.status_code == 400 and "already loaded" in again.json()["error"]["message"]
-    card = served.client.get("/v1/models").json()["data"][1]
-    assert (card["id"], card["root"], card["parent"]) == ("v1", str(adapter), "tiny")
-    reply = served.post("/v1/completions", complete(model="v1", temperature=0, return_token_ids=True, ignore_eos=True))
-    expected = Reference(model_of("llama"), adapter).greedy([5, 6, 7], 8)[0]
-    assert reply.json()["choices"][0]["token_ids"] == expected
-    assert reply.json()["model"] == "v1"
-    assert served.post("/v1/unload_lora_adapter", {"lora_name": "v1"}).status_code == 200
-    assert served.post("/v1/completions", complete(model="v1")).status_code == 404
-    assert served.post("/v1/unload_lora_adapter", {"lora_name": "v1"}).status_code == 404
-    assert len(served.client.get("/v1/models").json()["data"]) == 1
-
-
 def test_adapters_that_cannot_be_served_say_why(served: Served, adapter: Path, tmp_path: Path) -> None:
     missing = served.post("/v1/load_lora_adapter", {"lora_name": "x", "lora_path": str(tmp_path / "nothing")})
     assert missing.status_code == 404
@@ -264,22 +165,6 @@ def test_adapters_that_cannot_be_served_say_why(served: Served, adapter: Path, t
     assert full.status_code == 409 and "--max-loras" in full.json()["error"]["message"]
     for number in range(3):
         assert served.post("/v1/unload_lora_adapter", {"lora_name": f"full{number}"}).status_code == 200
-
-
-def test_a_stream_that_began_on_an_adapter_ends_on_it(
-    served: Served, adapter: Path, model_of: Callable[[str], Path]
-) -> None:
-    served.post("/v1/load_lora_adapter", {"lora_name": "old", "lora_path": str(adapter)})
-    body = complete(model="old", temperature=0, max_tokens=60, ignore_eos=True, return_token_ids=True, stream=True)
-    tokens: list[int] = []
-    with served.client.stream("POST", "/v1/completions", json=body) as response:
-        for line in response.iter_lines():
-            if not line.startswith("data: {"):
-                continue
-            if not tokens:
-                assert served.post("/v1/unload_lora_adapter", {"lora_name": "old"}).status_code in (200, 404)
-            tokens += parse_event(line)["choices"][0].get("token_ids") or []
-    assert tokens == Reference(model_of("llama"), adapter).greedy([5, 6, 7], 60)[0]
 
 
 def test_a_client_that_hangs_up_frees_its_row(served: Served) -> None:
@@ -304,15 +189,3 @@ def test_metrics_are_prometheus_text(served: Served) -> None:
     assert served.metric("hone:kv_cache_bound_bytes") > 0
     for name in ("vllm:num_requests_waiting", "vllm:prompt_tokens_total", "vllm:num_preemptions_total"):
         served.metric(name)
-
-
-def test_the_openai_client_works(served: Served) -> None:
-    with openai.OpenAI(base_url=f"http://127.0.0.1:{served.port}/v1", api_key="none") as client:
-        assert client.models.list().data[0].id == "tiny"
-        stream = client.chat.completions.create(
-            model="tiny", messages=[{"role": "user", "content": "the cat"}], max_completion_tokens=6, stream=True
-        )
-        chunks = list(stream)
-        assert chunks[-1].choices[0].finish_reason in ("length", "stop")
-        with pytest.raises(openai.NotFoundError):
-            client.chat.completions.create(model="v9", messages=[{"role": "user", "content": "hi"}])

@@ -1,0 +1,119 @@
+"""The engine that `hone up` starts: which program it is, and the options that the settings come to.
+
+Both engines speak the same HTTP API. vLLM lives in an interpreter of its own where it can't share ours: it pins many
+packages.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from service.errors import SettingsError
+from service.settings import EngineSettings, Settings
+from service.supervisor import Program
+
+VLLM_MODULE = "vllm.entrypoints.openai.api_server"
+"""Not the `vllm` command, which fails in the CPU build: it looks for a distribution of another name."""
+
+VLLM_PYTHON = Path(__file__).resolve().parent.parent / ".venv-vllm" / "bin" / "python"
+"""Where `make vllm` puts vLLM's CPU build."""
+
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The values that vLLM's --max-lora-rank takes."""
+
+
+def engine_program(settings: Settings, port: int) -> Program:
+    """The engine that the settings ask for, listening on loopback. Raises SettingsError when it can't be started."""
+    return _vllm(settings, port) if settings.engine.kind == "vllm" else _embedded(settings.engine, port)
+
+
+def _embedded(engine: EngineSettings, port: int) -> Program:
+    options = {
+        "--model": engine.model,
+        "--served-model-name": engine.model,
+        "--host": "127.0.0.1",
+        "--port": port,
+        "--dtype": engine.dtype,
+        "--max-model-len": engine.max_model_len,
+        "--kv-cache-gib": engine.kv_cache_gib,
+        "--max-num-seqs": engine.max_num_seqs,
+        "--max-loras": engine.max_loras,
+        "--max-lora-rank": engine.max_lora_rank,
+        "--threads": engine.threads,
+    }
+    return Program("engine", "service.embedded", _flags(options), 15.0)
+
+
+def _vllm(settings: Settings, port: int) -> Program:
+    engine = settings.engine
+    options = {
+        "--model": settings.model_path,
+        "--served-model-name": engine.model,
+        "--host": "127.0.0.1",
+        "--port": port,
+        "--dtype": engine.dtype,
+        "--max-model-len": engine.max_model_len,
+        "--gpu-memory-utilization": engine.gpu_memory_share,
+        "--max-num-seqs": engine.max_num_seqs,
+        "--max-loras": engine.max_loras,
+        "--max-lora-rank": _vllm_rank(engine.max_lora_rank),
+        # Else vLLM cuts every reply to the length in the model's generation_config.json, whatever was asked for.
+        "--override-generation-config": '{"max_new_tokens": null}',
+        "--logprobs-mode": "raw_logprobs",  # the model's own, whatever temperature and top_p are: what is trained on
+    }
+    environment = {
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+        "VLLM_CPU_KVCACHE_SPACE": str(math.ceil(engine.kv_cache_gib)),  # only the CPU build reads it
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+    return Program(
+        "engine",
+        VLLM_MODULE,
+        [*_flags(options), "--enable-lora", *shlex.split(engine.vllm_options)],
+        stop_seconds=30.0,
+        python=str(find_vllm_python(engine)),
+        environment=environment,
+    )
+
+
+def find_vllm_python(engine: EngineSettings, beside_project: Path = VLLM_PYTHON, platform: str = sys.platform) -> Path:
+    """The interpreter that has vLLM. Raises SettingsError, which says how to get one."""
+    if platform != "linux":
+        raise SettingsError(
+            "`hone up` can start vLLM on Linux alone.", "Run it elsewhere and name it with --engine-url."
+        )
+    if engine.vllm_python is not None:
+        chosen = Path(engine.vllm_python).expanduser()
+        if not os.access(chosen, os.X_OK) or chosen.is_dir():
+            raise SettingsError(
+                f"engine.vllm_python names no program: {chosen}.", "Name the Python interpreter that has vLLM."
+            )
+        return chosen
+    if importlib.util.find_spec("vllm") is not None:
+        return Path(sys.executable)
+    if beside_project.exists():
+        return beside_project
+    raise SettingsError(
+        "vLLM is not installed.",
+        "With a GPU: pip install 'hone[vllm]', or name another interpreter that has it with engine.vllm_python. "
+        "Without one: `make vllm` in the project's folder.",
+    )
+
+
+def _vllm_rank(rank: int) -> int:
+    """The smallest of vLLM's values that such an adapter fits into."""
+    for allowed in VLLM_RANKS:
+        if rank <= allowed:
+            return allowed
+    raise SettingsError(f"vLLM serves LoRA ranks up to {VLLM_RANKS[-1]}, not {rank}.", "Lower engine.max_lora_rank.")
+
+
+def _flags(options: Mapping[str, object]) -> list[str]:
+    """As on a command line; what is None is left to the program."""
+    return [str(part) for option in options.items() if option[1] is not None for part in option]

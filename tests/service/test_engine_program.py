@@ -1,0 +1,80 @@
+"""The engine that `hone up` starts: its options, and where vLLM is looked for."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.doctor import Finding, examine
+from service.engine_program import engine_program, find_vllm_python
+from service.errors import SettingsError
+from service.settings import SPROUT, EngineSettings, load_settings
+from service.supervisor import Program
+
+
+def program(tmp_path: Path, **engine: Any) -> Program:
+    return engine_program(load_settings(tmp_path, {"engine": engine}, environment={}), 8001)
+
+
+def option(found: Program, name: str) -> str:
+    return found.arguments[list(found.arguments).index(name) + 1]
+
+
+def test_the_embedded_engine_runs_in_our_interpreter_with_its_settings(tmp_path: Path) -> None:
+    found = program(tmp_path, max_loras=5, max_model_len=300)
+    assert (found.module, found.python) == ("service.embedded", None)
+    assert (option(found, "--max-loras"), option(found, "--max-model-len")) == ("5", "300")
+    assert "--max-model-len" not in program(tmp_path).arguments  # as much as the model was made for
+
+
+def test_vllm_gets_loras_raw_logprobs_and_a_share_of_the_gpu(tmp_path: Path) -> None:
+    found = program(
+        tmp_path,
+        kind="vllm",
+        vllm_python=sys.executable,
+        max_lora_rank=17,
+        max_loras=6,
+        kv_cache_gib=1.5,
+        gpu_memory_share=0.4,
+        vllm_options="--tensor-parallel-size 2 --tokenizer 'a folder'",
+    )
+    assert found.python == sys.executable and found.module.startswith("vllm.")
+    assert (option(found, "--model"), option(found, "--served-model-name")) == (str(SPROUT), "sprout")
+    assert option(found, "--host") == "127.0.0.1" and "--enable-lora" in found.arguments
+    assert (option(found, "--max-loras"), option(found, "--max-lora-rank")) == ("6", "32")
+    assert option(found, "--logprobs-mode") == "raw_logprobs"
+    assert option(found, "--gpu-memory-utilization") == "0.4"
+    assert list(found.arguments[-4:]) == ["--tensor-parallel-size", "2", "--tokenizer", "a folder"]
+    assert found.environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "True"
+    assert found.environment["VLLM_CPU_KVCACHE_SPACE"] == "2"
+
+
+def test_a_rank_that_vllm_cannot_serve_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"up to 512, not 513"):
+        program(tmp_path, kind="vllm", vllm_python=sys.executable, max_lora_rank=513)
+
+
+def test_vllm_is_found_beside_the_project_or_named_or_the_error_says_how_to_get_it(tmp_path: Path) -> None:
+    beside = tmp_path / "python"
+    with pytest.raises(SettingsError, match="not installed") as missing:
+        find_vllm_python(EngineSettings(), beside)
+    assert "make vllm" in str(missing.value) and "engine.vllm_python" in str(missing.value)
+    beside.symlink_to(sys.executable)
+    assert find_vllm_python(EngineSettings(), beside) == beside
+    assert find_vllm_python(EngineSettings(vllm_python=sys.executable), beside) == Path(sys.executable)
+    with pytest.raises(SettingsError, match="names no program"):
+        find_vllm_python(EngineSettings(vllm_python=str(tmp_path / "none")), beside)
+    with pytest.raises(SettingsError, match="Linux alone"):
+        find_vllm_python(EngineSettings(), beside, platform="darwin")
+
+
+def test_the_doctor_says_which_vllm_is_started_or_how_to_get_it(tmp_path: Path) -> None:
+    def engine(python: str) -> Finding:
+        settings = load_settings(tmp_path, {"engine": {"kind": "vllm", "vllm_python": python}}, environment={})
+        return next(finding for finding in examine(settings) if finding.check == "engine")
+
+    assert engine(sys.executable).found.startswith(f"vLLM by {sys.executable}")
+    assert engine(str(tmp_path / "none")).ok is False

@@ -1,0 +1,196 @@
+"""What real vLLM does to those who load adapters carelessly, and that Hone's ways are safe from it.
+
+The traps were seen in vLLM 0.32. If a later one mends the first of them, its test says so; nothing else hangs on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from service.adapters.fingerprint import base_fingerprint
+from service.adapters.manifest import CONFIG, WEIGHTS, BaseModelIdentity, Probe, Provenance
+from service.adapters.registry import Registry
+from service.adapters.rollout import Rollout
+from service.engine import Engine
+from service.settings import SPROUT
+from service.store.queries import adapters
+from service.store.session import Store
+from service.store.tables import Serving
+from tests.embedded.models import save_adapter
+from tests.engine_contract.asking import PROMPT, TEXT, complete, gap, scores, true_scores
+from tests.fixtures.engines import MAX_LORAS, ServedEngine
+
+pytestmark = [pytest.mark.vllm, pytest.mark.xdist_group("vllm")]
+
+LONG = PROMPT * 25  # more than two of the blocks in which vLLM keeps prefixes
+REPLY = [53, 303, 337, 274, 294, 412, 321, 703, 2]
+PATIENCE_SECONDS = 120
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Adapters that change much."""
+    folder = tmp_path_factory.mktemp("trained")
+    made = [save_adapter(folder / str(seed), SPROUT, seed=seed) for seed in range(1, MAX_LORAS + 3)]
+    for adapter in made:
+        _multiply(adapter, 3.0)
+    return made
+
+
+@pytest.fixture
+def fresh(vllm_engine: ServedEngine) -> Iterator[str]:
+    """A name that no adapter ever had, unloaded afterwards."""
+    name = f"trap-{next(_numbers)}"
+    yield name
+    vllm_engine.unload(name)
+
+
+def _multiply(adapter: Path, factor: float) -> None:
+    """The second factor of every update, hence the update."""
+    tensors = load_file(adapter / WEIGHTS)
+    save_file({name: t * factor if "lora_B" in name else t for name, t in tensors.items()}, adapter / WEIGHTS)
+
+
+def _said(engine: ServedEngine, model: str) -> list[float]:
+    """Log-probabilities of what follows a long prompt, whose prefix vLLM may take from its cache."""
+    body = complete(model=model, prompt=LONG, temperature=0, logprobs=5, max_tokens=1, ignore_eos=True)
+    answer = engine.post(TEXT, body)
+    assert answer.status_code == 200, answer.text
+    [top] = answer.json()["choices"][0]["logprobs"]["top_logprobs"]
+    return sorted(top.values(), reverse=True)[:5]
+
+
+def test_the_same_name_and_path_answers_from_a_stale_cache_but_a_new_name_never_does(
+    vllm_engine: ServedEngine, trained: list[Path], tmp_path: Path, fresh: str
+) -> None:
+    place, reused = tmp_path / "place", f"{fresh}-reused"
+    shutil.copytree(trained[0], place)
+    assert vllm_engine.load(reused, place).status_code == 200
+    _said(vllm_engine, reused)
+    assert vllm_engine.unload(reused).status_code == 200
+    shutil.rmtree(place)
+    shutil.copytree(trained[1], place)
+    assert vllm_engine.load(reused, place).status_code == 200
+    assert vllm_engine.load(fresh, trained[1]).status_code == 200
+    try:
+        stale, true = _said(vllm_engine, reused), _said(vllm_engine, fresh)
+    finally:
+        vllm_engine.unload(reused)
+    tokens = [*LONG, *REPLY]
+    assert gap(scores(vllm_engine, fresh, tokens), true_scores(tokens, trained[1])) < vllm_engine.close_to
+    assert gap(stale, true) > 1e-3, "this vLLM keys its prefix cache by more than name and path"
+
+
+def test_an_adapter_whose_tensors_match_nothing_loads_without_a_word_and_changes_nothing(
+    vllm_engine: ServedEngine, trained: list[Path], tmp_path: Path, fresh: str
+) -> None:
+    odd = tmp_path / "odd"
+    shutil.copytree(trained[0], odd)
+    tensors = load_file(odd / WEIGHTS)
+    save_file({name.replace("model.layers", "transformer.h"): t for name, t in tensors.items()}, odd / WEIGHTS)
+    assert vllm_engine.load(fresh, odd).status_code == 200
+    tokens = [*PROMPT, *REPLY]
+    assert scores(vllm_engine, fresh, tokens) == pytest.approx(scores(vllm_engine, "sprout", tokens), abs=1e-6)
+
+
+def test_versions_beyond_the_slots_are_each_served_as_themselves(
+    vllm_engine: ServedEngine, trained: list[Path]
+) -> None:
+    """Unloading forgets the name alone; whatever stays in a slot must not answer for a later version."""
+    tokens = [*PROMPT, *REPLY]
+    for folder in trained:
+        name = f"trap-{next(_numbers)}"
+        assert vllm_engine.load(name, folder).status_code == 200
+        assert gap(scores(vllm_engine, name, tokens), true_scores(tokens, folder)) < vllm_engine.close_to
+        assert vllm_engine.unload(name).status_code == 200
+        assert vllm_engine.post(TEXT, complete(model=name)).status_code == 404
+    assert [model["id"] for model in vllm_engine.models()] == ["sprout"]
+
+
+def _provenance(trained: Path) -> Provenance:
+    """With a probe whose log-probabilities transformers and PEFT computed of these weights."""
+    tokens = [*PROMPT, *REPLY]
+    probe = Probe(
+        prompt_token_ids=tuple(PROMPT),
+        token_ids=tuple(REPLY),
+        logprobs=tuple(true_scores(tokens, trained)[-len(REPLY) :]),
+        base_logprobs=tuple(true_scores(tokens)[-len(REPLY) :]),
+    )
+    config: dict[str, Any] = json.loads((trained / CONFIG).read_text())
+    return Provenance(
+        parent=None,
+        run_id=None,
+        base=BaseModelIdentity(name="sprout", sha256=base_fingerprint(SPROUT)),
+        rank=config["r"],
+        alpha=config["lora_alpha"],
+        target_modules=tuple(sorted(config["target_modules"])),
+        method="dpo",
+        snapshot_hash=None,
+        probes=(probe,),
+    )
+
+
+def test_only_what_vllm_proves_to_serve_goes_live(
+    vllm_engine: ServedEngine, trained: list[Path], sqlite_store: Store, tmp_path: Path
+) -> None:
+    """An adapter that changes nothing, and one of other weights than its manifest says, load well and are rejected."""
+    registry = Registry(sqlite_store, tmp_path / "adapters", base_folder=SPROUT)
+    idle = tmp_path / "idle"
+    shutil.copytree(trained[0], idle)
+    _multiply(idle, 0.0)
+    honest = registry.publish(trained[0], _provenance(trained[0]), {}, "")
+    nothing = registry.publish(idle, _provenance(trained[0]), {}, "")
+    liar = registry.publish(trained[1], _provenance(trained[0]), {}, "")
+
+    def serving() -> Serving:
+        with sqlite_store.read() as tx:
+            return adapters.serving(tx)
+
+    async def story() -> None:
+        client = Engine(vllm_engine.url)
+        rollout = Rollout(registry, client, MAX_LORAS, 0.05, base_sha256=base_fingerprint(SPROUT))
+        loop = asyncio.create_task(rollout.run())
+        try:
+            for name in (honest, nothing, liar):
+                with sqlite_store.begin() as tx:
+                    adapters.request_live(tx, name, "name:op", "")
+                while serving().requested is not None:
+                    assert not rollout.problem
+                    await asyncio.sleep(0.02)
+                assert serving().live == honest
+            assert [model.name for model in await client.models() if model.parent is not None] == [honest]
+            await client.unload_adapter(honest)
+        finally:
+            loop.cancel()
+            await asyncio.gather(loop, return_exceptions=True)
+            await client.close()
+
+    asyncio.run(asyncio.wait_for(story(), PATIENCE_SECONDS))
+    with sqlite_store.read() as tx:
+        rejected = [adapters.get_adapter(tx, name) for name in (nothing, liar)]
+    for adapter in rejected:
+        assert adapter is not None and adapter.state == "rejected"
+        assert "differ from the trainer's" in adapter.reason or "answers like base" in adapter.reason
+
+
+def test_a_broken_adapter_does_not_end_the_engine(vllm_engine: ServedEngine, trained: list[Path], fresh: str) -> None:
+    """Not-a-number weights load; what is asked of them is refused, and others go on."""
+    broken = trained[2]
+    tensors = load_file(broken / WEIGHTS)
+    save_file({name: torch.full_like(t, float("nan")) for name, t in tensors.items()}, broken / WEIGHTS)
+    assert vllm_engine.load(fresh, broken).status_code == 200
+    asked = complete(model=fresh, prompt=[*PROMPT, *REPLY], max_tokens=1, prompt_logprobs=0)
+    assert vllm_engine.post(TEXT, asked).status_code >= 400
+    assert vllm_engine.post(TEXT, complete()).status_code == 200

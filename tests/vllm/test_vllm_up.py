@@ -1,0 +1,123 @@
+"""`hone up --engine vllm`: started with the right options, watched, stopped with all that it started."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psutil
+import pytest
+
+from tests.embedded.serving import eventually
+from tests.fixtures.engines import OFFLINE, why_vllm_cannot_run
+
+pytestmark = [pytest.mark.vllm, pytest.mark.loop, pytest.mark.xdist_group("vllm"), pytest.mark.timeout(600)]
+
+START_SECONDS = 280.0
+SETTINGS = OFFLINE | {
+    "HONE_SERVER__PAGES": "false",
+    "HONE_ENGINE__VLLM_OPTIONS": "--enforce-eager",
+    "HONE_ENGINE__MAX_MODEL_LEN": "256",
+    "HONE_ENGINE__MAX_LORAS": "3",
+    "HONE_ENGINE__MAX_LORA_RANK": "12",
+}
+
+
+@contextmanager
+def up(home: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    command = [sys.executable, "-m", "service.cli", "up", "--engine", "vllm", "--no-learner", "--port", "0", "--json"]
+    with (home.parent / "up.err").open("ab") as errors:
+        process = subprocess.Popen(
+            [*command, "--home", str(home)],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=os.environ | SETTINGS,
+        )
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        assert line, (home.parent / "up.err").read_text()
+        yield process, json.loads(line)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(90)
+        process.stdout.close()
+
+
+def engine_family(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """vLLM's server, and what it started."""
+    family = psutil.Process(process.pid).children(recursive=True)
+    server = next(one for one in family if "vllm.entrypoints.openai.api_server" in one.cmdline()[:3])
+    return [server, *server.children(recursive=True)]
+
+
+def is_gone(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def chats(url: str) -> bool:
+    body = {"model": "hone", "max_tokens": 4, "messages": [{"role": "user", "content": "Hello!"}]}
+    return httpx2.post(f"{url}/v1/chat/completions", json=body, timeout=60).status_code == 200
+
+
+def test_vllm_is_started_watched_and_stopped_with_all_that_it_started(tmp_path: Path) -> None:
+    if (reason := why_vllm_cannot_run()) is not None:
+        pytest.skip(reason)
+    with up(tmp_path / "home") as (process, ready):
+        assert chats(ready["url"])
+        engine = httpx2.Client(base_url=ready["engine_url"])
+        [base] = engine.get("/v1/models").json()["data"]
+        assert (base["id"], base["owned_by"], base["max_model_len"]) == ("sprout", "vllm", 256)
+        asked = " ".join(engine_family(process)[0].cmdline())
+        assert "--max-loras 3 --max-lora-rank 16 " in asked and "--logprobs-mode raw_logprobs" in asked
+
+        before = engine_family(process)
+        assert len(before) >= 3
+        before[0].kill()
+        eventually(lambda: all(map(is_gone, before)), 60)
+        eventually(lambda: chats(ready["url"]), START_SECONDS)
+
+        again = engine_family(process)
+        engine.close()
+        process.terminate()
+        assert process.wait(90) == 0
+        eventually(lambda: all(map(is_gone, again)), 30)
+
+
+def test_killing_hone_up_leaves_nothing_of_vllm_behind(tmp_path: Path) -> None:
+    """Also while it starts; a worker that lived on would keep the GPU's memory."""
+    if (reason := why_vllm_cannot_run()) is not None:
+        pytest.skip(reason)
+    command = [sys.executable, "-m", "service.cli", "up", "--engine", "vllm", "--no-learner", "--port", "0"]
+    with (tmp_path / "up.err").open("ab") as output:
+        process = subprocess.Popen(
+            [*command, "--home", str(tmp_path / "home")], stdout=output, stderr=output, env=os.environ | SETTINGS
+        )
+    top = psutil.Process(process.pid)
+    family: list[psutil.Process] = []
+
+    def has_started_children() -> bool:
+        with contextlib.suppress(psutil.Error):  # one that has just ended
+            family[:] = top.children(recursive=True)
+            return any("multiprocessing" in " ".join(one.cmdline()) or "VLLM::" in one.name() for one in family)
+        return False
+
+    try:
+        eventually(has_started_children, START_SECONDS)
+    finally:
+        process.kill()
+        process.wait(30)
+    eventually(lambda: all(map(is_gone, family)), 30)
