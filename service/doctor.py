@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import os
 import shutil
@@ -15,7 +14,7 @@ import httpx2
 
 from service.adapters.fingerprint import base_fingerprint
 from service.auth import is_loopback
-from service.engine import Engine
+from service.engine_checks import ANSWER_SECONDS, examine_engines
 from service.errors import HoneError, PortInUse
 from service.listening import listen
 from service.settings import Settings
@@ -23,7 +22,6 @@ from service.store.queries import adapters, keys
 from service.store.session import Store
 
 LEAST_FREE_BYTES = 500_000_000
-ANSWER_SECONDS = 5.0
 ABSENT = "not installed"
 NEEDED = ("torch", "transformers", "peft", "safetensors", "fastapi", "gradio", "sqlalchemy", "apscheduler")
 OPTIONAL = {"bitsandbytes": "4-bit training on a GPU: pip install 'hone[gpu]'", "vllm": "a faster engine on a GPU"}
@@ -52,7 +50,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         _store,
         _model,
         _address,
-        _engine,
+        _engines,
     )
     for check in checks:
         try:
@@ -131,19 +129,14 @@ def _address(settings: Settings) -> Iterator[Finding]:
             yield Finding("address", False, error.message, error.hint)
 
 
-def _engine(settings: Settings) -> Iterator[Finding]:
-    if settings.engine.url is None:
+def _engines(settings: Settings) -> Iterator[Finding]:
+    if not settings.engine.urls:
         yield Finding("engine", None, "embedded; `hone up` starts it")
-        return
-    base = asyncio.run(_base_of(Engine(settings.engine.url, ANSWER_SECONDS)))
-    yield Finding("engine", True, f"{settings.engine.url} serves {base}")
-
-
-async def _base_of(engine: Engine) -> str:
-    try:
-        return (await engine.base()).name
-    finally:
-        await engine.close()
+    for report in examine_engines(settings) if settings.engine.urls else ():
+        if report.facts is not None:
+            yield Finding("engine", True, f"{report.url} {report.facts.words}")
+        for one in report.shortcomings:
+            yield Finding("engine", False, f"{report.url}: {one.what}", one.mend or "Look at its log.")
 
 
 def _get(url: str) -> str | None:

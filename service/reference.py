@@ -55,7 +55,7 @@ def commands_page(tree: Any) -> str:
     lines.append("Every command takes `--home` and `--json`. An error is one line on stderr and an exit code.\n")
     for path, command in _leaves(tree, ()):
         arguments = [p for p in command.params if p.param_type_name == "argument"]
-        usage = " ".join([*path, *(argument.name.upper() for argument in arguments)])
+        usage = " ".join([*path, *(argument.metavar or argument.name.upper() for argument in arguments)])
         lines += [f"## `{usage}`\n", " ".join((command.help or "").split()) + "\n"]
         for option in command.params:
             if option.param_type_name == "option" and not option.hidden and option.name not in ("home", "as_json"):

@@ -17,14 +17,15 @@ router = APIRouter(tags=["status"])
 
 @router.get("/health")
 async def health(parts: Wired) -> JSONResponse:
-    """200 when chats can be answered, else 503; the body says what is missing."""
+    """200 when chats can be answered, else 503; the body says what is missing, and how each engine is."""
     state: dict[str, Any] = {"status": "ok", "store": "ok", "engine": "ok", "live": None, "rollout": "ok"}
     try:
         state["live"] = (await parts.transactions.read(adapters.serving)).live
     except HoneError as error:
         state |= {"status": "unavailable", "store": str(error)}
-    if not await parts.engine.is_healthy():
-        state |= {"status": "unavailable", "engine": f"not ready at {parts.engine.url}"}
+    if not await parts.replicas.is_ready():
+        state |= {"status": "unavailable", "engine": f"not ready: {parts.rollout.absences}"}
+    state["replicas"] = [replica.as_dict() for replica in parts.replicas.states()]
     if parts.pages is not None:
         state["pages"] = parts.pages.state
     if parts.rollout.problem:
@@ -44,7 +45,9 @@ async def metrics(request: Request, parts: Wired) -> Response:
     if not parts.identities.is_local(request.headers):
         (await parts.identities.identify(request.headers)).must_be_operator()
     live = (await parts.transactions.read(adapters.serving)).live
-    return Response(parts.metrics.render(live), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(
+        parts.metrics.render(live, parts.replicas.states()), media_type="text/plain; version=0.0.4; charset=utf-8"
+    )
 
 
 @router.get("/v1/whoami")

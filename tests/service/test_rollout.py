@@ -13,6 +13,7 @@ import pytest
 from service.adapters.manifest import BaseModelIdentity, Probe
 from service.adapters.proof import judge
 from service.adapters.registry import Registry
+from service.adapters.replica import Replica
 from service.adapters.rollout import Rollout
 from service.errors import AdapterBroken, EngineUnavailable, NotFound
 from service.store.queries import adapters
@@ -30,9 +31,11 @@ class House:
         self.engine = MemoryEngine()
         self.rollout = self.start_service()
 
-    def start_service(self, **options: Any) -> Rollout:
-        settings = {"max_loras": self.engine.max_loras, "reconcile_seconds": 0.01} | options
-        self.rollout = Rollout(self.registry, self.engine, **settings)
+    def start_service(
+        self, base_sha256: str | None = None, reconcile_seconds: float = 0.01, keep_loaded: int = 2
+    ) -> Rollout:
+        self.replica = Replica(self.registry, self.engine, self.engine.max_loras, base_sha256=base_sha256)
+        self.rollout = Rollout(self.registry.store, [self.replica], reconcile_seconds, keep_loaded)
         return self.rollout
 
     def publish(self, gain: float = 0.5, **changes: Any) -> str:
@@ -279,10 +282,10 @@ def test_the_loop_ends_when_it_is_cancelled_just_after_it_was_woken(
     """`turns` of the event loop lie between the two."""
     rollout, rounds = house.start_service(reconcile_seconds=3600.0), []
 
-    async def reconcile() -> None:
+    async def settle() -> None:
         rounds.append(1)
 
-    monkeypatch.setattr(rollout, "reconcile", reconcile)
+    monkeypatch.setattr(rollout, "settle", settle)
 
     async def body() -> None:
         loop = asyncio.create_task(rollout.run())
@@ -297,15 +300,15 @@ def test_the_loop_ends_when_it_is_cancelled_just_after_it_was_woken(
 
 
 def test_a_bug_in_one_round_does_not_end_the_loop(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, rounds = house.rollout.reconcile, []
+    whole, rounds = house.rollout.settle, []
 
-    async def reconcile() -> None:
+    async def settle() -> bool:
         rounds.append(1)
         if len(rounds) == 1:
             raise KeyError("a bug")
-        await whole()
+        return await whole()
 
-    monkeypatch.setattr(house.rollout, "reconcile", reconcile)
+    monkeypatch.setattr(house.rollout, "settle", settle)
     name = house.publish()
     house.promote(name)
 
@@ -394,7 +397,7 @@ def test_any_published_version_is_loaded_on_demand_and_held_while_in_use(house: 
     versions = [house.publish() for _ in range(4)]
 
     async def use(name: str, gone_on: asyncio.Event, go_on: asyncio.Event) -> None:
-        async with house.rollout.using(name):
+        async with house.replica.using(name):
             gone_on.set()
             await go_on.wait()
             assert name in house.engine.held
@@ -409,13 +412,13 @@ def test_any_published_version_is_loaded_on_demand_and_held_while_in_use(house: 
             await started.wait()
         assert house.engine.held.keys() == {live, *versions[:2]}
         with pytest.raises(EngineUnavailable, match="All 3 adapters that the engine can hold are in use"):
-            async with house.rollout.using(versions[2]):
+            async with house.replica.using(versions[2]):
                 pass
         await house.rollout.reconcile()
         assert house.engine.held.keys() == {live, *versions[:2]}
         go_on.set()
         await asyncio.gather(*users)
-        async with house.rollout.using(versions[2]), house.rollout.using(live), house.rollout.using("base"):
+        async with house.replica.using(versions[2]), house.replica.using(live), house.replica.using("base"):
             assert {live, versions[2]} <= house.engine.held.keys()
 
     asyncio.run(body())
@@ -428,7 +431,7 @@ def test_requests_under_way_finish_on_the_adapter_they_began_with(house: House) 
 
     async def body() -> None:
         await house.rollout.reconcile()
-        async with house.rollout.using(first):
+        async with house.replica.using(first):
             for _ in range(3):
                 name = house.publish()
                 house.promote(name)
@@ -452,12 +455,12 @@ def test_who_takes_hold_while_others_are_being_unloaded_keeps_it(house: House) -
         """In the moment that the first one goes, somebody begins to use all the others."""
         nobody_went_yet = len(house.engine.held) == len(made)
         for other in house.rollout.loaded if nobody_went_yet else ():
-            await held.enter_async_context(house.rollout.using(other))
+            await held.enter_async_context(house.replica.using(other))
         await whole(name)
 
     async def body() -> None:
         for name in made:
-            async with house.rollout.using(name):  # loaded and proven, as far as the rollout knows
+            async with house.replica.using(name):  # loaded and proven, as far as the rollout knows
                 pass
         house.engine.unload_adapter = unload_adapter  # type: ignore[method-assign]
         await house.rollout.reconcile()
@@ -474,10 +477,10 @@ def test_using_an_adapter_restores_it_after_a_restart_of_the_engine(house: House
     house.engine.restart()
 
     async def body() -> None:
-        async with house.rollout.using(name):
+        async with house.replica.using(name):
             assert name not in house.engine.held  # nothing has told the service yet
-        house.rollout.forget_loaded()
-        async with house.rollout.using(name):
+        house.replica.eject("its requests fail")
+        async with house.replica.using(name):
             assert name in house.engine.held
 
     asyncio.run(body())
@@ -488,7 +491,7 @@ def test_using_what_can_not_be_served_says_why(house: House) -> None:
     house.break_folder(name)
 
     async def use(what: str) -> None:
-        async with house.rollout.using(what):
+        async with house.replica.using(what):
             pass
 
     with pytest.raises(AdapterBroken, match="is missing"):
