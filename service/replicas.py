@@ -98,16 +98,17 @@ class Replicas:
         tried: dict[EngineReplica, HoneError] = {}
         for number in range(1, MOST_TRIES + 1):
             replica = await self._choose(adapter, conversation, tried)
+            ejections = replica.ejections
             async with AsyncExitStack() as stack:
                 stack.enter_context(replica.request())
                 try:
                     await stack.enter_async_context(replica.using(adapter))
                     begun = await begin(replica.engine)
                 except (EngineUnavailable, EngineRefused, NotServed) as error:
-                    failure = self._judge(replica, adapter, error)
+                    failure = self._judge(replica, ejections, adapter, error)
                     if number == MOST_TRIES:
                         raise failure from error
-                    if replica.serves:
+                    if replica.ejections == ejections:  # it is held to be well, and failed all the same
                         tried[replica] = failure
                     self._when_retried()
                     log.warning("asking another engine", engine=replica.url, error=str(error))
@@ -116,7 +117,7 @@ class Replicas:
                 try:
                     yield begun
                 except EngineUnavailable as error:
-                    self._judge(replica, adapter, error)
+                    self._judge(replica, ejections, adapter, error)
                     raise
                 return
 
@@ -162,17 +163,21 @@ class Replicas:
         if len(self._went_to) > REMEMBERED:
             self._went_to.popitem(last=False)
 
-    def _judge(self, replica: EngineReplica, adapter: str, error: HoneError) -> HoneError:
-        """What a failure says about the engine, and what the caller is told if it was the last. Raises a refusal."""
+    def _judge(self, replica: EngineReplica, ejections: int, adapter: str, error: HoneError) -> HoneError:
+        """What a failure says about the engine, and what the caller is told if it was the last. Raises a refusal.
+
+        `ejections`: how many there were when the request began. What it met before the last was put right since.
+        """
+        problem = str(error) if isinstance(error, EngineAway) else None
         if isinstance(error, EngineRefused):
             if error.status != 404:
                 raise error
-            self._rollout.eject(replica, f"it knows {adapter} no more: it has restarted")
-            return EngineUnavailable(f"The engine does not hold {adapter}: {error.message}", retry_after=1)
-        if isinstance(error, EngineAway):
-            self._rollout.eject(replica, str(error))
-        else:
+            problem = f"it knows {adapter} no more: it has restarted"
+            error = EngineUnavailable(f"The engine does not hold {adapter}: {error.message}", retry_after=1)
+        if problem is None:
             self._rollout.doubt(replica)
+        elif replica.ejections == ejections:
+            self._rollout.eject(replica, problem)
         return error
 
 

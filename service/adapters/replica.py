@@ -61,6 +61,7 @@ class Replica(Generic[E_co]):
         self.problem: str | None = "it has not been looked at yet"  # why it gets no requests
         self.refusals: dict[str, AdapterBroken] = {}  # by adapter: why it can't be served
         self.under_way = 0
+        self.ejections = 0
         self._registry, self._engine, self._when_reached = registry, engine, when_reached
         self._max_loras, self._tolerance, self._base_sha256 = max_loras, probe_tolerance, base_sha256
         self._facts = EngineFacts("")
@@ -104,6 +105,7 @@ class Replica(Generic[E_co]):
             _log.warning("%s gets no more requests: %s", self.url, problem)
         self.serves = self.is_reached = False
         self.problem = problem
+        self.ejections += 1
         self._proven.clear()
         self.refusals.clear()
         self._refused_at.clear()
@@ -181,7 +183,7 @@ class Replica(Generic[E_co]):
     async def unload_spare(self, keep: int, first: Collection[str]) -> None:
         """Unload what is neither wanted nor in use, but for `keep`: those in `first`, then the last used."""
         spare = self._spare()
-        spare.sort(key=lambda name: (name in first, self._last_used.get(name, -1)), reverse=True)
+        spare.sort(key=lambda name: (name in first, self._age(name)), reverse=True)
         for name in spare[keep:]:
             if not self._users[name]:
                 await self._unload(name)
@@ -197,6 +199,10 @@ class Replica(Generic[E_co]):
     def _spare(self) -> list[str]:
         ours = (name for name in self._held if number_of(name) is not None)
         return [name for name in ours if name not in self.wanted and not self._users[name]]
+
+    def _age(self, name: str) -> tuple[int, int]:
+        """Grows with the last use; what was not used since this service started goes by its number."""
+        return self._last_used.get(name, -1), number_of(name) or 0
 
     async def _load_and_prove(self, name: str) -> str:
         path, manifest = await asyncio.to_thread(self._registry.check, name)
@@ -228,7 +234,7 @@ class Replica(Generic[E_co]):
                     "Try again in a moment, or raise engine.max_loras.",
                     retry_after=1,
                 )
-            await self._unload(min(spare, key=lambda other: self._last_used.get(other, -1)))
+            await self._unload(min(spare, key=self._age))
 
     async def _load(self, name: str, path: Path) -> None:
         try:

@@ -44,6 +44,7 @@ class Rollout:
         self.replicas = tuple(replicas)
         self._pointer = Pointer(store)
         self._reconcile_seconds, self._keep_loaded = reconcile_seconds, keep_loaded
+        self._unseen = set(self.replicas)  # not tended yet
         self._waits: str | None = None  # why what was asked for isn't done
         self._live = BASE  # as read last
         self._tried: set[str] = set()  # what was live and could not be served, since something could
@@ -52,6 +53,7 @@ class Rollout:
         self._settle_now = asyncio.Event()
         self._tend_now = {replica: asyncio.Event() for replica in self.replicas}
         self._joining: asyncio.Task[None] | None = None
+        self._arrival = asyncio.Event()  # a replica serves that didn't
 
     @property
     def serving(self) -> list[AnyReplica]:
@@ -91,10 +93,15 @@ class Rollout:
         self.doubt(replica)
 
     async def join(self) -> None:
-        """Try now to have replicas that serve; those who ask while this goes on share it. Failing says `problem`."""
+        """While no replica serves: look at all of them now, and wait until one does or `absences` says why not."""
+        self._arrival.clear()
         if self._joining is None or self._joining.done():
-            self._joining = asyncio.create_task(self._join())
-        await asyncio.shield(self._joining)
+            self._joining = asyncio.create_task(self._join())  # those who ask while it goes on share it
+        arrival = asyncio.create_task(self._arrival.wait())
+        try:
+            await asyncio.wait((self._joining, arrival), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            arrival.cancel()
 
     async def run(self) -> None:
         """Tend and settle until cancelled; nothing that goes wrong in one round ends a loop."""
@@ -129,15 +136,19 @@ class Rollout:
                 await replica.look()
                 for name in replica.needed:
                     await replica.bring(name)
+            if not replica.serves:
+                async with self._membership:
+                    await self._read()  # another may be live by now
+                    self._admit(replica)
         except HoneError as error:
             replica.serves = replica.serves and self._live not in replica.lacks()
             replica.problem = None if replica.serves else str(error)
             self._settle_now.set()
             raise
-        if not replica.serves:
-            async with self._membership:
-                await self._read()  # another may be live by now
-                self._admit(replica)
+        finally:
+            if replica in self._unseen:
+                self._unseen.remove(replica)
+                self._settle_now.set()
 
     async def settle(self) -> bool:
         """Bring about what concerns all replicas; whether another adapter is live, so that each must be tended again.
@@ -162,13 +173,18 @@ class Rollout:
             return
         for fellow in self.serving:
             if fellow.base != replica.base:
-                replica.problem = f"it serves {replica.base}, and {fellow.url} serves {fellow.base}"
-                raise EngineUnavailable(f"{replica.url}: {replica.problem}.", "Serve one base model, under one name.")
+                raise EngineUnavailable(
+                    f"It serves {replica.base}, and {fellow.url} serves {fellow.base}.",
+                    "Serve one base model everywhere, under one name.",
+                )
         replica.serves, replica.problem = True, None
         _log.info("%s gets requests.", replica.url)
+        self._arrival.set()
         self._settle_now.set()
 
     async def _settle(self) -> bool:
+        if self._unseen:
+            return False  # a start: nothing is decided before every engine was looked at
         desired = await self._read()
         if await self._replace_what_nobody_serves(desired):
             return True
@@ -272,7 +288,7 @@ class Rollout:
                 raise
 
     async def _join(self) -> None:
-        with contextlib.suppress(HoneError):  # `problem` says what is wrong
+        with contextlib.suppress(HoneError):  # `absences` says what is wrong
             await self.reconcile()
 
     async def _repeat(self, work: Callable[[], Awaitable[object]], woken: asyncio.Event) -> None:

@@ -33,7 +33,7 @@ EngineUrls = Annotated[
     ),
 ]
 MoreEngineUrls = Annotated[
-    list[str] | None, typer.Argument(help="More engines, after the first.", metavar="[URL]...", show_default=False)
+    list[str] | None, typer.Argument(help="More engines, after the first.", metavar="URL", show_default=False)
 ]
 Model = Annotated[
     str | None, typer.Option("--model", help="Base model: sprout, a folder or a hub name (setting engine.model).")
