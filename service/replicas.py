@@ -113,7 +113,6 @@ class Replicas:
                     self._when_retried()
                     log.warning("asking another engine", engine=replica.url, error=str(error))
                     continue
-                self._remember(conversation, replica)
                 try:
                     yield begun
                 except EngineUnavailable as error:
@@ -134,7 +133,9 @@ class Replicas:
                 "Try again in a moment; add an engine, or raise engine.max_requests.",
                 retry_after=1,
             )
-        return self._preferred(adapter, conversation, candidates)
+        chosen = self._preferred(adapter, conversation, candidates)
+        self._remember(conversation, chosen)
+        return chosen
 
     async def _serving(self) -> list[EngineReplica]:
         serving = [replica for replica in self._replicas if replica.serves]
