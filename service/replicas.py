@@ -10,6 +10,7 @@ One engine is the case of one: nothing here asks how many there are.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -73,12 +74,12 @@ class Replicas:
 
     async def is_ready(self) -> bool:
         """Whether some engine gets requests and says that it is well; who says otherwise is ejected."""
-        is_ready = False
-        for replica in self._replicas:
-            if replica.serves and not await replica.engine.is_healthy():
+        serving = [replica for replica in self._replicas if replica.serves]
+        well = await asyncio.gather(*(replica.engine.is_healthy() for replica in serving))
+        for replica, is_well in zip(serving, well, strict=True):
+            if not is_well:
                 self._rollout.eject(replica, "it does not say that it is well")
-            is_ready = is_ready or replica.serves
-        return is_ready
+        return any(well)
 
     def states(self) -> list[ReplicaState]:
         return [

@@ -57,7 +57,9 @@ class EngineSettings(Section):
         "None: `hone up` starts the embedded one.",
     )
     max_requests: int = Field(
-        256, gt=0, description="Most requests under way at one engine; when all are full, a request gets 429."
+        256,
+        gt=0,
+        description="Most requests of a service under way at one engine; when all are full, one more gets 429.",
     )
     model: str = Field("sprout", description="Base model: `sprout` (built in), a folder, or a hub name.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(

@@ -93,7 +93,9 @@ def service(engines: list[EngineProcess], tmp_path: Path) -> Iterator[str]:
         stack.callback(process.stdout.close)
         line = process.stdout.readline()
         assert line, (tmp_path / "serve.err").read_text()
-        url = str(json.loads(line)["url"])
+        ready = json.loads(line)
+        assert [engine["url"] for engine in ready["engines"]] == urls
+        url = str(ready["url"])
         wait_until(lambda: all(healthy(url)), "all engines ready")
         yield url
 

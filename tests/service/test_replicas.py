@@ -242,6 +242,15 @@ def test_an_engine_that_dies_is_left_out_and_comes_back(fleet: Fleet) -> None:
     assert fleet.get("/health").json()["rollout"] == "ok"
 
 
+def test_only_this_machine_and_operators_see_the_engines(fleet: Fleet) -> None:
+    fleet.powers[0].off()
+    until(lambda: not all(fleet.healthy()))
+    proxied = {"x-forwarded-for": "203.0.113.7"}
+    stranger = fleet.http.get("/health", headers=proxied)
+    assert stranger.status_code == 200 and fleet.powers[0].url not in stranger.text
+    assert fleet.powers[0].url in fleet.operator.get("/health", headers=proxied).text
+
+
 def test_an_engine_that_is_not_well_gets_no_requests(fleet: Fleet) -> None:
     fleet.engines[2].is_well = False
     until(lambda: fleet.healthy() == [True, True, False])

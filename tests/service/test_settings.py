@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from service.errors import SettingsError
 from service.settings import SPROUT, Settings, load_settings
-from service.stack import as_environment
+from service.stack import Stack, as_environment
 
 
 def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
@@ -112,3 +112,13 @@ def test_a_mistake_in_the_engines_addresses_is_named(tmp_path: Path, content: st
     (tmp_path / "hone.toml").write_text(f"[engine]\n{content}\n")
     with pytest.raises(SettingsError, match=words):
         load_settings(tmp_path, None, {})
+
+
+def test_an_engine_that_the_environment_names_is_named_once_to_the_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HONE_ENGINE__URL", "http://a")
+    stack = Stack(load_settings(tmp_path, {"server": {"port": 0}}), lambda _line: None)
+    stack.stop()
+    assert stack.engine_urls == ("http://a",)
+    assert load_settings(tmp_path, None, stack._environment()).engine.urls == ("http://a",)
