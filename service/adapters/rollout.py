@@ -248,14 +248,13 @@ class Rollout:
 
         Raises AdapterBroken when that is the adapter's fault, EngineUnavailable when it has to wait for an engine.
         """
-        asked = self.serving
-        tries = await asyncio.gather(*(self._bring(replica, name) for replica in asked), return_exceptions=True)
+        tries = await asyncio.gather(*(self._bring(replica, name) for replica in self.serving), return_exceptions=True)
         failures = [one for one in tries if isinstance(one, BaseException) and not isinstance(one, EngineAway)]
         if bugs := [one for one in failures if not isinstance(one, HoneError)]:
             raise bugs[0]
         serving = self.serving  # without those that were found to be away
         if not serving:
-            raise EngineUnavailable(str(tries[0]) if asked else f"No engine is ready. {self.absences}")
+            raise EngineUnavailable(f"No engine is ready. {self.absences}")
         if (error := self._verdict(name, serving)) is not None:
             raise error
         for failure in failures:
