@@ -136,7 +136,7 @@ class Cycle:
     def _freeze(self) -> str | None:
         """Write the snapshot; returns the parent: what is live, unless that was made for another base model."""
         engine = self.settings.engine
-        served_as = engine.model if engine.url is None else None  # an engine elsewhere may name its model otherwise
+        served_as = engine.model if not engine.urls else None  # an engine elsewhere may name its model otherwise
         with self.store.read() as tx:
             frozen = collect(tx, feedback.last_position(tx), self.tokenize, served_as)
             live = adapters.serving(tx).live

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import httpx2
@@ -19,19 +20,23 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from service import error_handlers
+from service.adapters.engine import EngineFacts
 from service.adapters.fingerprint import base_fingerprint, model_folder
 from service.adapters.registry import Registry
+from service.adapters.replica import Replica
 from service.adapters.rollout import Rollout
 from service.auth import Identities, Sessions, load_secret, refuse_strangers
 from service.body_limit import BodyLimit
 from service.chat.completion import Chat
 from service.door import Door
 from service.engine import Engine
+from service.engine_checks import shortcomings
 from service.errors import BadInput
 from service.gate import Gate
 from service.metrics import Metrics, RequestTimer
 from service.pages import Pages
 from service.parts import Parts
+from service.replicas import Replicas
 from service.routes import adapters, chat, exchanges, feedback, models, runs, sessions, status
 from service.settings import Settings
 from service.store.clock import now
@@ -43,15 +48,18 @@ log = structlog.get_logger(__name__)
 
 
 def create_app(
-    settings: Settings, store: Store, engine_url: str, engine_transport: httpx2.AsyncBaseTransport | None = None
+    settings: Settings,
+    store: Store,
+    engine_urls: Sequence[str],
+    engine_transport: httpx2.AsyncBaseTransport | None = None,
 ) -> FastAPI:
-    """The service for one engine. It closes neither store nor anything else that was handed in.
+    """The service for these engines. It closes neither store nor anything else that was handed in.
 
     Raises SettingsError when it would listen beyond loopback without a single key, StoreError when the home can't be
     written.
     """
     refuse_strangers(settings.server.host, store)
-    parts = _wire(settings, store, engine_url, engine_transport)
+    parts = _wire(settings, store, engine_urls, engine_transport)
     for line in parts.registry.recover():
         log.warning(line)
     app = FastAPI(title="Hone", lifespan=_lifespan, middleware=_middleware(settings, parts))
@@ -75,28 +83,33 @@ def _add_routes(app: FastAPI) -> None:
         app.include_router(module.router)
 
 
-def _wire(settings: Settings, store: Store, engine_url: str, transport: httpx2.AsyncBaseTransport | None) -> Parts:
+def _wire(
+    settings: Settings, store: Store, engine_urls: Sequence[str], transport: httpx2.AsyncBaseTransport | None
+) -> Parts:
     transactions, metrics = Transactions(store), Metrics()
-    engine = Engine(engine_url, settings.engine.timeout_seconds, transport)
     base_folder, base_sha256 = _base(settings)
     registry = Registry(store, settings.adapters_folder, base_folder)
-    rollout = Rollout(
-        registry,
-        engine,
-        max_loras=settings.engine.max_loras,
-        reconcile_seconds=settings.rollout.reconcile_seconds,
-        keep_loaded=settings.rollout.keep_loaded,
-        probe_tolerance=settings.rollout.probe_tolerance,
-        base_sha256=base_sha256,
-    )
+    engines = [
+        Replica(
+            registry,
+            Engine(url, settings.engine.timeout_seconds, settings.engine.silence_seconds, transport),
+            settings.engine.max_loras,
+            settings.rollout.probe_tolerance,
+            base_sha256,
+            partial(_log_facts, settings),
+        )
+        for url in engine_urls
+    ]
+    rollout = Rollout(store, engines, settings.rollout.reconcile_seconds, settings.rollout.keep_loaded)
+    replicas = Replicas(engines, rollout, settings.engine.max_requests, metrics.retries.inc)
     return Parts(
         settings=settings,
         transactions=transactions,
-        engine=engine,
+        replicas=replicas,
         registry=registry,
         rollout=rollout,
         identities=Identities(transactions, Sessions(load_secret(settings.home)), settings.server.host),
-        chat=Chat(settings.chat, engine, rollout, transactions, metrics),
+        chat=Chat(settings.chat, replicas, rollout, transactions, metrics),
         metrics=metrics,
         pages=Pages(settings.server.local_url) if settings.server.pages else None,
         started_at=now(),
@@ -110,6 +123,13 @@ def _base(settings: Settings) -> tuple[Path | None, str | None]:
         return folder, base_fingerprint(folder)
     except BadInput:
         return None, None
+
+
+def _log_facts(settings: Settings, url: str, facts: EngineFacts) -> None:
+    """What an engine that was reached tells of itself, and what about that is wrong."""
+    log.info("engine reached", engine=url, facts=facts.words)
+    for shortcoming in shortcomings(facts, settings):
+        log.warning("engine not as it should be", engine=url, what=shortcoming.what, mend=shortcoming.mend)
 
 
 def _middleware(settings: Settings, parts: Parts) -> list[Middleware]:
@@ -140,5 +160,5 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         rollout.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await rollout
-        await parts.engine.close()
+        await parts.replicas.close()
         parts.transactions.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import os
 import shutil
@@ -15,7 +14,7 @@ import httpx2
 
 from service.adapters.fingerprint import base_fingerprint
 from service.auth import is_loopback
-from service.engine import Engine
+from service.engine_checks import ANSWER_SECONDS, examine_engines
 from service.engine_program import find_vllm_python
 from service.errors import HoneError, PortInUse
 from service.listening import listen
@@ -24,7 +23,6 @@ from service.store.queries import adapters, keys
 from service.store.session import Store
 
 LEAST_FREE_BYTES = 500_000_000
-ANSWER_SECONDS = 5.0
 ABSENT = "not installed"
 NEEDED = ("torch", "transformers", "peft", "safetensors", "fastapi", "gradio", "sqlalchemy", "apscheduler")
 OPTIONAL = {"bitsandbytes": "4-bit training on a GPU: pip install 'hone[gpu]'", "vllm": "a faster engine on a GPU"}
@@ -53,7 +51,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         _store,
         _model,
         _address,
-        _engine,
+        _engines,
     )
     for check in checks:
         try:
@@ -132,22 +130,16 @@ def _address(settings: Settings) -> Iterator[Finding]:
             yield Finding("address", False, error.message, error.hint)
 
 
-def _engine(settings: Settings) -> Iterator[Finding]:
-    if settings.engine.url is None:
-        if settings.engine.kind == "vllm":
-            yield Finding("engine", True, f"vLLM by {find_vllm_python(settings.engine)}; `hone up` starts it")
-        else:
-            yield Finding("engine", None, "embedded; `hone up` starts it")
-        return
-    base = asyncio.run(_base_of(Engine(settings.engine.url, ANSWER_SECONDS)))
-    yield Finding("engine", True, f"{settings.engine.url} serves {base}")
-
-
-async def _base_of(engine: Engine) -> str:
-    try:
-        return (await engine.base()).name
-    finally:
-        await engine.close()
+def _engines(settings: Settings) -> Iterator[Finding]:
+    if not settings.engine.urls and settings.engine.kind == "vllm":
+        yield Finding("engine", True, f"vLLM by {find_vllm_python(settings.engine)}; `hone up` starts it")
+    elif not settings.engine.urls:
+        yield Finding("engine", None, "embedded; `hone up` starts it")
+    for report in examine_engines(settings) if settings.engine.urls else ():
+        if report.facts is not None:
+            yield Finding("engine", True, f"{report.url} {report.facts.words}")
+        for one in report.shortcomings:
+            yield Finding("engine", False, f"{report.url}: {one.what}", one.mend or "Look at its log.")
 
 
 def _get(url: str) -> str | None:

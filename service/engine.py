@@ -16,7 +16,9 @@ from typing import Any, TypeVar
 import httpx2
 import orjson
 
-from service.errors import BadInput, EngineRefused, EngineUnavailable
+from service.adapters.engine import EngineFacts
+from service.engine_facts import Answer, read_facts
+from service.errors import BadInput, EngineAway, EngineRefused, EngineUnavailable
 from service.event_stream import EventStream
 
 T = TypeVar("T")
@@ -37,14 +39,29 @@ class EngineModel:
     max_model_len: int | None
 
 
+class EngineFailed(EngineUnavailable):
+    """The engine answered with an error that is its own: `answered` is the status, `words` are what it said."""
+
+    def __init__(self, answered: int, words: str) -> None:
+        super().__init__(f"The engine answered {answered}: {words}", retry_after=1)
+        self.answered, self.words = answered, words
+
+
 class Engine:
-    """One engine, by URL. After `timeout_seconds` of silence in a request it is asked whether it is well."""
+    """One engine, by URL. After `silence_seconds` without a word in a request it is asked whether it is well.
+
+    While it is, a reply may take as long as it takes; loading and scoring have `timeout_seconds`.
+    """
 
     def __init__(
-        self, url: str, timeout_seconds: float = 120.0, transport: httpx2.AsyncBaseTransport | None = None
+        self,
+        url: str,
+        timeout_seconds: float = 120.0,
+        silence_seconds: float = 15.0,
+        transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
-        self.url = url.rstrip("/").removesuffix("/v1")  # people know it by either
-        self._timeout = timeout_seconds
+        self.url = url
+        self._timeout, self._silence = timeout_seconds, silence_seconds
         self._base: EngineModel | None = None
         self._http = httpx2.AsyncClient(
             base_url=self.url,
@@ -81,9 +98,25 @@ class Engine:
             raise EngineUnavailable(f"The engine at {self.url} lists no base model.")
         return self._base
 
+    async def facts(self) -> EngineFacts:
+        """What it tells of itself; asks for nothing that would change it."""
+        base = await self.base()
+        paths = ("/version", "/metrics", "/v1/load_lora_adapter")
+        version, metrics, loading = await asyncio.gather(*map(self._peek, paths))
+        return read_facts(base.name, base.max_model_len, version, metrics, loading)
+
     async def load_adapter(self, name: str, path: str) -> None:
-        """Raises EngineRefused when the engine finds the folder missing or broken, or the name taken."""
-        await self._request("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": path})
+        """Raises EngineRefused when the engine finds the folder missing or broken, the name taken, the rank too large.
+
+        vLLM answers 500 to most of that: an engine that is well afterwards has refused.
+        """
+        try:
+            work = self._request("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": path})
+            await self._while_healthy(work)
+        except EngineFailed as error:
+            if error.answered != 500 or not await self.is_healthy():
+                raise
+            raise EngineRefused(error.words, 500) from error
 
     async def unload_adapter(self, name: str) -> None:
         await self._request("POST", "/v1/unload_lora_adapter", {"lora_name": name})
@@ -107,11 +140,11 @@ class Engine:
 
     async def _open_stream(self, content: bytes) -> EventStream:
         url = f"{self.url}/v1/chat/completions"
-        return await EventStream.post(url, content, self._timeout, CONNECT_SECONDS, self.is_healthy)
+        return await EventStream.post(url, content, self._silence, CONNECT_SECONDS, self.is_healthy)
 
     async def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """A text completion: `prompt` may be text or token ids."""
-        return self._list_in(await self._request("POST", "/v1/completions", dict(body)), "choices")
+        return self._list_in(await self._while_healthy(self._request("POST", "/v1/completions", body)), "choices")
 
     async def score(self, model: str, prompt: Sequence[int], reply: Sequence[int]) -> tuple[float, ...]:
         """Natural log-probability under `model` of each token of `reply`, given `prompt` and the tokens before it.
@@ -131,6 +164,11 @@ class Engine:
             raise EngineUnavailable(f"The engine at {self.url} scored {len(scored)} tokens of {len(tokens)}.")
         return tuple(float(scored[at][str(tokens[at])]["logprob"]) for at in range(len(prompt), len(tokens)))
 
+    async def _peek(self, path: str) -> Answer:
+        request = self._http.build_request("GET", path, timeout=CONNECT_SECONDS)
+        response = await self._send(request)
+        return Answer(response.status_code, response.content)
+
     async def _request(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, is_patient: bool = False
     ) -> bytes:
@@ -138,15 +176,18 @@ class Engine:
         headers = {} if body is None else {"content-type": "application/json"}
         timeout = _timeout(None if is_patient else self._timeout)
         request = self._http.build_request(method, path, content=content, headers=headers, timeout=timeout)
-        return (await self._send(request)).content
+        response = await self._send(request)
+        if response.status_code != 200:
+            raise _refusal(response.status_code, response.content)
+        return response.content
 
     async def _while_healthy(self, work: Coroutine[Any, Any, T]) -> T:
         """What `work` brings. Nothing comes until all is there, so whether the engine is at it says its health."""
         task = asyncio.ensure_future(work)
         try:
-            while not (await asyncio.wait((task,), timeout=self._timeout))[0]:
+            while not (await asyncio.wait((task,), timeout=self._silence))[0]:
                 if not await self.is_healthy():
-                    raise EngineUnavailable(f"The engine at {self.url} fell silent.", retry_after=1)
+                    raise EngineAway(f"The engine at {self.url} fell silent.", retry_after=1)
             return task.result()
         finally:
             task.cancel()
@@ -154,14 +195,11 @@ class Engine:
 
     async def _send(self, request: httpx2.Request) -> httpx2.Response:
         try:
-            response = await self._send_again_if_cut_off(request)
+            return await self._send_again_if_cut_off(request)
         except httpx2.TimeoutException as error:
-            raise EngineUnavailable(f"The engine at {self.url} did not answer in time.", retry_after=1) from error
+            raise EngineAway(f"The engine at {self.url} did not answer in time.", retry_after=1) from error
         except httpx2.HTTPError as error:
             raise self._unreachable(error) from error
-        if response.status_code != 200:
-            raise _refusal(response.status_code, response.content)
-        return response
 
     async def _send_again_if_cut_off(self, request: httpx2.Request) -> httpx2.Response:
         """An idle connection may be closed by the engine just as we use it: then nothing has happened yet."""
@@ -177,11 +215,11 @@ class Engine:
         except orjson.JSONDecodeError:
             answer = None
         if not isinstance(answer, dict) or not isinstance(answer.get(field), list):
-            raise EngineUnavailable(f"What answers at {self.url} doesn't speak vLLM's API.", "Check engine.url.")
+            raise EngineUnavailable(f"What answers at {self.url} doesn't speak vLLM's API.", "Check engine.urls.")
         return answer
 
-    def _unreachable(self, error: Exception) -> EngineUnavailable:
-        return EngineUnavailable(
+    def _unreachable(self, error: Exception) -> EngineAway:
+        return EngineAway(
             f"The engine at {self.url} can't be reached ({error or type(error).__name__}).",
             "It may still be starting; try again in a moment.",
             retry_after=1,
@@ -204,4 +242,4 @@ def _refusal(status: int, content: bytes) -> EngineRefused | EngineUnavailable:
         pass  # plain text, as some proxies answer
     if status in (400, 404, 409, 413, 422):
         return EngineRefused(message, status, param=param)
-    return EngineUnavailable(f"The engine answered {status}: {message}", retry_after=1)
+    return EngineFailed(status, message)

@@ -93,6 +93,16 @@ class EngineUnavailable(HoneError):
     status, code, exit_code = 503, "engine_unavailable", 8
 
 
+class EngineAway(EngineUnavailable):
+    """The engine itself is in doubt: it can't be reached, broke off or fell silent."""
+
+
+class EnginesBusy(HoneError):
+    """Every engine that is ready has as many requests under way as it may have."""
+
+    status, kind, code, exit_code = 429, "rate_limit_error", "engines_busy", 8
+
+
 class EngineRefused(HoneError):
     """The engine answered with an error of its own; `status` is the engine's."""
 

@@ -16,7 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import httptools
 
-from service.errors import EngineUnavailable
+from service.errors import EngineAway
 
 READ_BYTES = 65536
 
@@ -25,18 +25,18 @@ class EventStream:
     """The payloads of a stream's events, without `data: `; the last is `[DONE]` if the engine came to the end.
 
     Open it with `EventStream.post`, and close it. `status` is the answer's; unless it is 200, `content` reads the rest.
-    An engine that says nothing for `timeout_seconds` is asked `is_well`: while it is, the request waits in its line.
+    An engine that says nothing for `silence_seconds` is asked `is_well`: while it is, the request waits in its line.
     """
 
     def __init__(
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        timeout_seconds: float,
+        silence_seconds: float,
         is_well: Callable[[], Awaitable[bool]],
     ) -> None:
         self.status = 0
-        self._reader, self._writer, self._timeout, self._is_well = reader, writer, timeout_seconds, is_well
+        self._reader, self._writer, self._silence, self._is_well = reader, writer, silence_seconds, is_well
         self._parser = httptools.HttpResponseParser(self)
         self._body: list[bytes] = []
         self._has_head = self._is_complete = False
@@ -46,20 +46,20 @@ class EventStream:
         cls,
         url: str,
         body: bytes,
-        timeout_seconds: float,
+        silence_seconds: float,
         connect_seconds: float,
         is_well: Callable[[], Awaitable[bool]],
     ) -> EventStream:
         """Send `body` (JSON) and read the answer's head.
 
-        Raises OSError or TimeoutError when the engine can't be reached, EngineUnavailable when it breaks off.
+        Raises OSError or TimeoutError when the engine can't be reached, EngineAway when it breaks off.
         """
         parts = urlsplit(url)
         is_safe = parts.scheme == "https"
         port = parts.port or (443 if is_safe else 80)
         async with asyncio.timeout(connect_seconds):
             reader, writer = await asyncio.open_connection(parts.hostname, port, ssl=is_safe or None, limit=READ_BYTES)
-        stream = cls(reader, writer, timeout_seconds, is_well)
+        stream = cls(reader, writer, silence_seconds, is_well)
         try:
             writer.write(_head(parts, len(body)) + body)
             while not stream._has_head:
@@ -84,7 +84,7 @@ class EventStream:
             await asyncio.shield(self._writer.wait_closed())
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Raises EngineUnavailable when the engine falls silent or the connection breaks."""
+        """Raises EngineAway when the engine falls silent or the connection breaks."""
         rest = b""
         while True:
             if self._body:
@@ -106,22 +106,22 @@ class EventStream:
     async def _feed(self) -> None:
         data = await self._read()
         if not data and not self._is_complete:
-            raise EngineUnavailable("The engine broke off the connection.", retry_after=1)
+            raise EngineAway("The engine broke off the connection.", retry_after=1)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            raise EngineUnavailable(f"The engine doesn't speak HTTP ({error}).") from error
+            raise EngineAway(f"The engine doesn't speak HTTP ({error}).") from error
 
     async def _read(self) -> bytes:
         while True:
             try:
-                async with asyncio.timeout(self._timeout):
+                async with asyncio.timeout(self._silence):
                     return await self._reader.read(READ_BYTES)
             except TimeoutError as error:
                 if not await self._is_well():
-                    raise EngineUnavailable("The engine fell silent.", retry_after=1) from error
+                    raise EngineAway("The engine fell silent.", retry_after=1) from error
             except OSError as error:
-                raise EngineUnavailable("The connection to the engine broke.", retry_after=1) from error
+                raise EngineAway("The connection to the engine broke.", retry_after=1) from error
 
     # -- called by the parser -------------------------------------------------------------------------------------
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.replicas import ReplicaState
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -37,10 +40,24 @@ class Metrics:
             registry=registry,
         )
         self.feedback = Counter("hone_feedback", "Feedback stored, by kind.", ["kind"], registry=registry)
+        self.retries = Counter("hone_retries", "Requests asked of another engine.", registry=registry)
+        self.replica_healthy = Gauge(
+            "hone_replica_healthy", "1 for an engine that gets requests.", ["replica"], registry=registry
+        )
+        self.replica_under_way = Gauge(
+            "hone_replica_requests_under_way", "Requests under way, by engine.", ["replica"], registry=registry
+        )
+        self.replica_adapters = Gauge(
+            "hone_replica_adapters_loaded", "Adapters loaded and proven, by engine.", ["replica"], registry=registry
+        )
         self.live = Gauge("hone_live_adapter", "1 for the adapter that is live.", ["adapter"], registry=registry)
 
-    def render(self, live: str) -> bytes:
-        """The Prometheus text, saying that `live` is live."""
+    def render(self, live: str, replicas: Sequence[ReplicaState]) -> bytes:
+        """The Prometheus text, saying that `live` is live and how each engine is."""
+        for replica in replicas:
+            self.replica_healthy.labels(replica.url).set(replica.healthy)
+            self.replica_under_way.labels(replica.url).set(replica.under_way)
+            self.replica_adapters.labels(replica.url).set(len(replica.adapters))
         self.live.clear()
         self.live.labels(live).set(1)
         return generate_latest(self._registry)

@@ -12,9 +12,9 @@ from service.adapters.registry import Registry
 from service.adapters.rollout import Rollout
 from service.auth import Caller, Identities
 from service.chat.completion import Chat
-from service.engine import Engine
 from service.metrics import Metrics
 from service.pages import Pages
+from service.replicas import Replicas
 from service.settings import Settings
 from service.transactions import Transactions
 
@@ -23,7 +23,7 @@ from service.transactions import Transactions
 class Parts:
     settings: Settings
     transactions: Transactions
-    engine: Engine
+    replicas: Replicas
     registry: Registry
     rollout: Rollout
     identities: Identities

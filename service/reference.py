@@ -54,8 +54,7 @@ def commands_page(tree: Any) -> str:
     lines = ["# Commands\n", _WRITTEN]
     lines.append("Every command takes `--home` and `--json`. An error is one line on stderr and an exit code.\n")
     for path, command in _leaves(tree, ()):
-        arguments = [p for p in command.params if p.param_type_name == "argument"]
-        usage = " ".join([*path, *(argument.name.upper() for argument in arguments)])
+        usage = " ".join([*path, *(_argument(p) for p in command.params if p.param_type_name == "argument")])
         lines += [f"## `{usage}`\n", " ".join((command.help or "").split()) + "\n"]
         for option in command.params:
             if option.param_type_name == "option" and not option.hidden and option.name not in ("home", "as_json"):
@@ -156,6 +155,11 @@ def _leaves(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ..
     for name, child in children.items():
         if not child.hidden:
             yield from _leaves(child, (*(path or ("hone",)), name))
+
+
+def _argument(parameter: Any) -> str:
+    name = parameter.metavar or parameter.name.upper()
+    return f"[{name} …]" if parameter.nargs == -1 else str(name)
 
 
 def _default(field: FieldInfo) -> str:

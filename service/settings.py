@@ -12,9 +12,9 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from service.errors import SettingsError
 
@@ -51,8 +51,15 @@ class ServerSettings(Section):
 class EngineSettings(Section):
     """The engine that computes replies, and the base model it serves."""
 
-    url: str | None = Field(
-        None, description="URL of an engine that runs elsewhere. None: `hone up` starts one of its own."
+    urls: tuple[str, ...] = Field(
+        (),
+        description="URLs of engines that run elsewhere, with the same base model; `engine.url` is another name. "
+        "None: `hone up` starts one of its own.",
+    )
+    max_requests: int = Field(
+        256,
+        gt=0,
+        description="Most requests of a service under way at one engine; when all are full, one more gets 429.",
     )
     kind: Literal["embedded", "vllm"] = Field(
         "embedded", description="The engine that `hone up` starts: the embedded one, or vLLM."
@@ -95,10 +102,26 @@ class EngineSettings(Section):
         "`--enforce-eager`.",
     )
     timeout_seconds: float = Field(
-        120.0,
-        gt=0,
-        description="Seconds of silence after which the engine is asked whether it is well; if not, the request fails.",
+        120.0, gt=0, description="Seconds that an engine has to load an adapter or to score a reply."
     )
+    silence_seconds: float = Field(
+        15.0,
+        gt=0,
+        description="Seconds of silence in a reply after which its engine is asked whether it is well; if not, a reply "
+        "that has not begun is asked of another engine, and one that has ends with an error.",
+    )
+
+    @field_validator("urls")
+    @classmethod
+    def _are_addresses(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        """People know an engine's address with `/v1` or without."""
+        plain = tuple(url.rstrip("/").removesuffix("/v1") for url in urls)
+        for url in plain:
+            if not url.startswith(("http://", "https://")) or not urlsplit(url).hostname:
+                raise ValueError(f"{url!r} is no address of an engine, such as http://127.0.0.1:8001")
+        if twice := [url for url in plain if plain.count(url) > 1]:
+            raise ValueError(f"{twice[0]} is named twice")
+        return plain
 
 
 class StoreSettings(Section):
@@ -233,7 +256,7 @@ def load_settings(
             what = f"There is no section {section!r}" if isinstance(values, Mapping) else f"{section!r} is no section"
             if section not in _SECTIONS or not isinstance(values, Mapping):
                 raise SettingsError(f"Bad settings: {what}.", f"The sections are {', '.join(_SECTIONS)}.")
-            tables.setdefault(section, {}).update(values)
+            tables.setdefault(section, {}).update(_engine(values) if section == "engine" else values)
     try:
         return Settings(home=home, **tables)
     except ValidationError as error:
@@ -241,6 +264,17 @@ def load_settings(
         raise SettingsError(f"Bad settings: {problems}.", "See docs/settings.md.") from error
 
 
+def _engine(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`engine.url`, one or several, is `engine.urls`: put right source by source, so that the later source wins."""
+    if "url" in values and "urls" in values:
+        raise SettingsError("Bad settings: engine.url and engine.urls are the same.", "Name the engines once.")
+    renamed = {"urls" if key == "url" else key: value for key, value in values.items()}
+    if isinstance(renamed.get("urls"), str):
+        renamed["urls"] = (renamed["urls"],)
+    return renamed
+
+
+_LISTS = ("allowed_origins", "url", "urls")
 _SECTIONS = tuple(name for name in Settings.model_fields if name != "home")
 
 
@@ -259,5 +293,5 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, dict[str, Any
     for name, value in environment.items():
         section, separator, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
         if name.startswith(ENVIRONMENT_PREFIX) and separator:
-            found.setdefault(section, {})[key] = value.split(",") if key == "allowed_origins" else value
+            found.setdefault(section, {})[key] = value.split(",") if key in _LISTS else value
     return found

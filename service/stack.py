@@ -28,17 +28,19 @@ from service.store.session import Store
 from service.supervisor import Program, Supervisor
 
 LOOK_SECONDS = 0.1
+OTHER_NAME = f"{ENVIRONMENT_PREFIX}ENGINE__URL"
+"""What `engine.urls` may be called, too: said twice it would be an error."""
 START_SECONDS = 600.0  # a large model takes its time to load
 
 
 class Stack:
-    """Everything under one supervisor. `engine_url` and `url` are known once it is made."""
+    """Everything under one supervisor. `engine_urls` and `url` are known once it is made."""
 
     def __init__(self, settings: Settings, say: Callable[[str], None], learner: bool = True) -> None:
         self._engine: Program | None = None
-        self.engine_url = settings.engine.url or f"http://127.0.0.1:{free_port()}"
-        if settings.engine.url is None:
-            self._engine = engine_program(settings, int(self.engine_url.rpartition(":")[2]))
+        self.engine_urls = settings.engine.urls or (f"http://127.0.0.1:{free_port()}",)
+        if not settings.engine.urls:
+            self._engine = engine_program(settings, int(self.engine_urls[0].rpartition(":")[2]))
         self._listener = listen(settings.server.host, settings.server.port)
         port = port_of(self._listener)
         self.settings = settings.model_copy(update={"server": settings.server.model_copy(update={"port": port})})
@@ -85,7 +87,8 @@ class Stack:
 
     def _service_program(self) -> Program:
         descriptor = self._listener.fileno()
-        flags = ("serve", *self._home_flag(), "--engine-url", self.engine_url, "--listener", str(descriptor))
+        engines = (part for url in self.engine_urls for part in ("--engine-url", url))
+        flags = ("serve", *self._home_flag(), *engines, "--listener", str(descriptor))
         return Program("service", "service.cli", flags, 15.0, files=(descriptor,))
 
     def _home_flag(self) -> tuple[str, ...]:
@@ -93,7 +96,8 @@ class Stack:
 
     def _environment(self) -> dict[str, str]:
         """Ours, with every setting, so that all processes agree whatever a flag said."""
-        return dict(os.environ) | as_environment(self.settings)
+        others = {name: value for name, value in os.environ.items() if name.upper() != OTHER_NAME}
+        return others | as_environment(self.settings)
 
 
 def as_environment(settings: Settings) -> dict[str, str]:

@@ -216,7 +216,7 @@ class AdapterView(Wire):
     requested: bool = Field(
         False, description="An operator or the gate asked for it to go live and the rollout is under way."
     )
-    loaded: bool = Field(False, description="Held by the engine now.")
+    loaded: bool = Field(False, description="Held now by every engine that gets requests.")
     reason: str = Field("", description="Why it is in this state.")
     report: dict[str, Any] = {}
     history: tuple[AdapterEvent, ...] = ()

@@ -1,86 +1,134 @@
-"""What one engine holds: adapters are loaded into it, proven, held while in use and unloaded when room is needed.
+"""One engine and its adapters: loaded into it, proven, held while in use and unloaded when room is needed.
+
+A replica gets requests (`serves`) once it holds, proven, what is live and the canary; the rollout sees to that, and
+takes it out (`eject`) when the engine is in doubt. From then on nothing that was known about it counts.
 
 Only names of versions (`v12`) are touched; what else somebody loads into the same engine is theirs. One adapter changes
-at a time. Those in use are never unloaded.
+at a time. Those in use are never unloaded, names are never used again, and nothing is ever loaded in place: vLLM's
+prefix cache knows an adapter by its name and path.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, TypeVar
 
+from service.adapters.engine import AdapterEngine, EngineFacts
 from service.adapters.manifest import Manifest
-from service.adapters.proof import judge
+from service.adapters.proof import Logprobs, judge
 from service.adapters.registry import Registry
-from service.errors import AdapterBroken, EngineRefused, EngineUnavailable
-from service.store.queries.adapters import number_of
+from service.errors import AdapterBroken, EngineAway, EngineRefused, EngineUnavailable
+from service.store.queries.adapters import BASE, number_of
 
+LOOK_SECONDS = 5.0
+"""In which an engine has to say what it holds; longer, and it is away."""
+REFUSAL_SECONDS = 30.0
+"""For so long an engine that doesn't serve an adapter isn't made to load it again, which holds up its requests."""
 
-class LoadedModel(Protocol):
-    """A model that the engine holds: the base (`parent` is None) or an adapter, under a name, from a path."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def path(self) -> str: ...
-    @property
-    def parent(self) -> str | None: ...
-
-
-class AdapterEngine(Protocol):
-    """What the rollout needs of an engine (`service.engine.Engine`). All raise EngineUnavailable or EngineRefused."""
-
-    async def models(self) -> Sequence[LoadedModel]: ...
-    async def load_adapter(self, name: str, path: str) -> None: ...
-    async def unload_adapter(self, name: str) -> None: ...
-    async def score(self, model: str, prompt: Sequence[int], reply: Sequence[int]) -> Sequence[float]:
-        """Natural log-probability of each token of `reply` under a model."""
-        ...
+E_co = TypeVar("E_co", bound=AdapterEngine, covariant=True)
+_log = logging.getLogger(__name__)
 
 
 class NotServed(AdapterBroken):
     """The folder is sound, but this engine doesn't serve it as it was trained."""
 
 
-class Replica:
-    """One engine's adapters. `look`, `bring`, `unload_spare` are for the rollout, one at a time (`changing`)."""
+class Replica(Generic[E_co]):
+    """One engine. `look`, `bring`, `unload_spare` change what it holds: one at a time, under `changing`."""
 
     def __init__(
         self,
         registry: Registry,
-        engine: AdapterEngine,
+        engine: E_co,
         max_loras: int,
-        probe_tolerance: float,
-        base_sha256: str | None,
+        probe_tolerance: float = 0.05,
+        base_sha256: str | None = None,
+        when_reached: Callable[[str, EngineFacts], None] = lambda url, facts: None,
     ) -> None:
+        """`base_sha256`: the fingerprint of the engine's base, if known; adapters trained on another are refused."""
         self.changing = asyncio.Lock()
+        self.needed: tuple[str, ...] = ()  # what it must hold to get requests
         self.wanted: frozenset[str] = frozenset()  # never unloaded to make room
-        self._registry, self._engine = registry, engine
+        self.serves = False
+        self.is_reached = False
+        self.problem: str | None = "it has not been looked at yet"  # why it gets no requests
+        self.refusals: dict[str, AdapterBroken] = {}  # by adapter: why it can't be served
+        self.under_way = 0
+        self.ejections = 0
+        self._registry, self._engine, self._when_reached = registry, engine, when_reached
         self._max_loras, self._tolerance, self._base_sha256 = max_loras, probe_tolerance, base_sha256
-        self._base = ""
+        self._facts = EngineFacts("")
         self._held: dict[str, str] = {}  # name → path, as the engine said last
         self._proven: dict[str, str] = {}  # likewise, of those that were proven since they were loaded
+        self._refused_at: dict[str, float] = {}
         self._users: Counter[str] = Counter()
         self._last_used: dict[str, int] = {}
         self._uses = count()
+
+    @property
+    def engine(self) -> E_co:
+        return self._engine
+
+    @property
+    def url(self) -> str:
+        return self._engine.url
+
+    @property
+    def base(self) -> str:
+        """The base model's name, as the engine knows it."""
+        return self._facts.base
 
     @property
     def loaded(self) -> frozenset[str]:
         """The adapters that are loaded and proven, as far as known."""
         return frozenset(self._proven)
 
-    def forget(self) -> None:
-        """Trust nothing of what is known about the engine: it may have restarted."""
+    @property
+    def slots(self) -> int:
+        """How many adapters the engine may be made to hold: what the settings say, and never more than it says."""
+        return min(self._max_loras, self._facts.slots or self._max_loras)
+
+    def lacks(self) -> list[str]:
+        """What it needs and was not proven to hold."""
+        return [name for name in self.needed if name != BASE and name not in self._proven]
+
+    def eject(self, problem: str) -> None:
+        """No more requests, and trust nothing of what is known: the engine may be away, or have restarted."""
+        if self.serves:
+            _log.warning("%s gets no more requests: %s", self.url, problem)
+        self.serves = self.is_reached = False
+        self.problem = problem
+        self.ejections += 1
         self._proven.clear()
+        self.refusals.clear()
+        self._refused_at.clear()
 
     @contextmanager
-    def hold(self, name: str) -> Iterator[None]:
-        """Keep what is loaded from being unloaded."""
+    def request(self) -> Iterator[None]:
+        """Count a request as under way."""
+        self.under_way += 1
+        try:
+            yield
+        finally:
+            self.under_way -= 1
+
+    @asynccontextmanager
+    async def using(self, name: str) -> AsyncIterator[None]:
+        """Hold an adapter (or `base`) loaded for as long as the block takes, loading it first if need be.
+
+        Raises NotFound for an unknown name, AdapterBroken when it can't be served, EngineUnavailable.
+        """
+        if name != BASE and name not in self._proven:
+            async with self.changing:
+                await self.look()
+                await self.bring(name)
         self._users[name] += 1
         self._last_used[name] = next(self._uses)
         try:
@@ -89,15 +137,27 @@ class Replica:
             self._users[name] -= 1
 
     async def look(self) -> None:
-        """See what the engine really holds; what it holds no more is proven no more. Raises EngineUnavailable."""
+        """See how the engine is and what it really holds; what it holds no more is proven no more.
+
+        Raises EngineAway, having ejected it, when the engine doesn't answer, isn't well or is no engine.
+        """
         try:
-            models = await self._engine.models()
-        except EngineUnavailable:
-            self.forget()
-            raise
-        self._base = next((model.name for model in models if model.parent is None), "")
+            async with asyncio.timeout(LOOK_SECONDS):
+                models = await self._engine.models()
+                if not await self._engine.is_healthy():
+                    raise EngineAway(f"The engine at {self.url} says that it isn't well.", "Look at its log.")
+                if not self.is_reached:
+                    self._facts = await self._engine.facts()
+                    self._when_reached(self.url, self._facts)
+        except (EngineUnavailable, EngineRefused) as error:
+            self.eject(str(error))
+            raise EngineAway(error.message, error.hint, retry_after=1) from error
+        except TimeoutError as error:
+            self.eject(f"it did not say within {LOOK_SECONDS:g} s what it holds")
+            raise EngineAway(f"The engine at {self.url} did not answer in time.", retry_after=1) from error
+        self.is_reached = True
         self._held = {model.name: model.path for model in models if model.parent is not None}
-        self._proven = {name: path for name, path in self._proven.items() if self._held.get(name) == path}
+        self._forget({name for name, path in self._proven.items() if self._held.get(name) != path})
 
     async def bring(self, name: str) -> str:
         """Have the engine serve an adapter, and prove that it does; the proof in words ("" if proven before).
@@ -105,8 +165,46 @@ class Replica:
         Call `look` first. Raises NotFound, AdapterBroken for its folder, NotServed when this engine can't serve it,
         EngineUnavailable when the engine is away, full or not set up for it.
         """
-        if name in self._proven:
+        if name == BASE or name in self._proven:
             return ""
+        if time.monotonic() - self._refused_at.get(name, float("-inf")) < REFUSAL_SECONDS and name in self.refusals:
+            raise self.refusals[name]
+        try:
+            words = await self._load_and_prove(name)
+        except AdapterBroken as error:
+            self.refusals[name] = error
+            if isinstance(error, NotServed):
+                self._refused_at[name] = time.monotonic()
+            raise
+        self.refusals.pop(name, None)
+        self._last_used[name] = next(self._uses)
+        return words
+
+    async def unload_spare(self, keep: int, first: Collection[str]) -> None:
+        """Unload what is neither wanted nor in use, but for `keep`: those in `first`, then the last used."""
+        spare = self._spare()
+        spare.sort(key=lambda name: (name in first, self._age(name)), reverse=True)
+        for name in spare[keep:]:
+            if not self._users[name]:
+                await self._unload(name)
+
+    def _forget(self, names: Collection[str]) -> None:
+        """The engine holds these no more. Without one that it needs, it has restarted and gets no requests."""
+        for name in names:
+            del self._proven[name]
+        if lost := [name for name in self.needed if name in names]:
+            self.serves, self.problem = False, f"it holds {', '.join(lost)} no more"
+            _log.warning("%s gets no more requests: %s", self.url, self.problem)
+
+    def _spare(self) -> list[str]:
+        ours = (name for name in self._held if number_of(name) is not None)
+        return [name for name in ours if name not in self.wanted and not self._users[name]]
+
+    def _age(self, name: str) -> tuple[int, int]:
+        """Grows with the last use; what was not used since this service started goes by its number."""
+        return self._last_used.get(name, -1), number_of(name) or 0
+
+    async def _load_and_prove(self, name: str) -> str:
         path, manifest = await asyncio.to_thread(self._registry.check, name)
         if self._base_sha256 not in (None, manifest.base.sha256):
             raise NotServed(
@@ -117,35 +215,26 @@ class Replica:
             await self._unload(name)
         if name not in self._held:
             await self._make_room(name)
+        # vLLM frees the slot of what was unloaded only when another needs it, and takes whichever was used longest
+        # ago. Asked for their scores before the load, those that are held still have been used, and what is gone goes.
+        others = [other for other in self._proven if other in self._held]
+        scores = {other: await self._score(name, other, manifest) for other in (self.base, *others)}
+        if name not in self._held:
             await self._load(name, path)
-        words = await self._prove(name, manifest)
-        self._proven[name] = str(path)
-        self._last_used[name] = next(self._uses)
-        return words
-
-    async def unload_spare(self, keep: int, first: Collection[str]) -> None:
-        """Unload what is neither wanted nor in use, but for `keep`: those in `first`, then the last used."""
-        spare = self._spare()
-        spare.sort(key=lambda name: (name in first, self._last_used.get(name, -1)), reverse=True)
-        for name in spare[keep:]:
-            if not self._users[name]:
-                await self._unload(name)
-
-    def _spare(self) -> list[str]:
-        ours = (name for name in self._held if number_of(name) is not None)
-        return [name for name in ours if name not in self.wanted and not self._users[name]]
+        own = await self._score(name, name, manifest)
+        return await self._prove(name, manifest, own, scores)
 
     async def _make_room(self, name: str) -> None:
         """Unload until one more fits, what was used longest ago first."""
-        while len(self._held) >= self._max_loras:
+        while len(self._held) >= self.slots:
             spare = [other for other in self._spare() if other != name]
             if not spare:
                 raise EngineUnavailable(
-                    f"All {self._max_loras} adapters that the engine can hold are in use.",
+                    f"All {self.slots} adapters that the engine can hold are in use.",
                     "Try again in a moment, or raise engine.max_loras.",
                     retry_after=1,
                 )
-            await self._unload(min(spare, key=lambda other: self._last_used.get(other, -1)))
+            await self._unload(min(spare, key=self._age))
 
     async def _load(self, name: str, path: Path) -> None:
         try:
@@ -156,35 +245,37 @@ class Replica:
                 return  # another service at the same engine was faster
             if error.status == 409:
                 raise EngineUnavailable(f"The engine can't take {name} now: {error.message}", retry_after=1) from error
-            if error.status == 404:
+            if error.status == 404 or self._facts.has_lora is False:
                 raise EngineUnavailable(
                     f"The engine can't load {name} from {path}: {error.message}",
-                    "It needs the adapters folder under the same path, and vLLM VLLM_ALLOW_RUNTIME_LORA_UPDATING=True.",
+                    "It needs the adapters folder under the same path, and vLLM --enable-lora and "
+                    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True.",
                 ) from error
             raise NotServed(f"The engine refused to load {name}: {error.message}") from error
         self._held[name] = str(path)
 
-    async def _prove(self, name: str, manifest: Manifest) -> str:
-        """Score the probes; the proof in words. What isn't served as it should be is unloaded again."""
-        others = list(self._proven)
-        try:
-            adapter, base, *rest = [await self._score(model, manifest) for model in (name, self._base, *others)]
-        except EngineRefused as error:
-            if error.status == 404:
-                self.forget()
-                raise EngineUnavailable(f"The engine restarted while {name} was being proven.") from error
-            raise NotServed(f"The engine refused to score the probes of {name}: {error.message}") from error
-        verdict = judge(manifest.probes, adapter, base, dict(zip(others, rest, strict=True)), self._tolerance)
+    async def _prove(self, name: str, manifest: Manifest, own: Logprobs, scores: dict[str, Logprobs]) -> str:
+        """Hold the scores against the trainer's; the proof in words. What isn't served as it should be is unloaded."""
+        others = {other: logprobs for other, logprobs in scores.items() if other != self.base}
+        verdict = judge(manifest.probes, own, scores[self.base], others, self._tolerance)
         if verdict.served:
+            self._proven[name] = self._held[name]
             return verdict.words
         await self._unload(name)
         if verdict.engine_at_fault:
             raise EngineUnavailable(f"{name} can't be proven. {verdict.words}", "Check engine.model and engine.dtype.")
         raise NotServed(f"{name} isn't served as it was trained. {verdict.words}")
 
-    async def _score(self, model: str, manifest: Manifest) -> Sequence[Sequence[float]]:
+    async def _score(self, name: str, model: str, manifest: Manifest) -> Sequence[Sequence[float]]:
+        """The probes of adapter `name` under `model`."""
         scores = (self._engine.score(model, probe.prompt_token_ids, probe.token_ids) for probe in manifest.probes)
-        return await asyncio.gather(*scores)
+        try:
+            return await asyncio.gather(*scores)
+        except EngineRefused as error:
+            if error.status == 404:
+                self.eject(f"it knows {model} no more: it has restarted")
+                raise EngineAway(f"The engine restarted while {name} was being proven.", retry_after=1) from error
+            raise NotServed(f"The engine refused to score the probes of {name}: {error.message}") from error
 
     async def _unload(self, name: str) -> None:
         self._proven.pop(name, None)  # before anything is awaited: from here on nobody may take hold of it

@@ -1,189 +1,331 @@
-"""The rollout: brings the engine to the desired state, and keeps it there.
+"""The rollout: brings every engine from what it holds to what the store says should serve, and back after a restart.
 
-Again and again it compares what the store wants (live, requested, canary) with what the engine really holds, and closes
-the gap: check the folder, load it, prove with probes that it is served, and only then move the live pointer, in one
-transaction. A restart of the engine, of the service or of both needs nothing more than the next comparison.
+The store says what should serve (live, requested, canary). Each replica is tended by a loop of its own: it looks at the
+engine, puts back what is missing, and lets the replica have requests once it holds, proven, what is live and the
+canary. One more loop moves the live pointer, in two phases: load and prove what was asked for on every replica that
+gets requests, then one transaction. A restart of any engine, of the service or of all needs nothing more than that.
 
-What goes wrong is somebody's. A broken folder or a failed proof is the adapter's: it is rejected with the reason, and
-if it was live, the one before takes over. An adapter that was live before and is sound, but that this engine can't
-serve (another base model, a smaller rank), is put aside, not rejected. An engine that is away, or not set up to load
-adapters, says nothing about the adapter: the rollout notes what is wrong and tries again, more and more rarely.
+What goes wrong is somebody's. A broken folder, or an adapter that no engine serves as it was trained, is the adapter's
+fault: it is rejected with the reason, and if it was live, the one before takes over. One that was live before and is
+sound, but that no engine here can serve (another base model, a smaller rank), is put aside, not rejected. An engine
+that does otherwise than its fellows, is away, or is not set up to load adapters says nothing about the adapter: the
+rollout notes what is wrong and tries again, more and more rarely.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 
-from service.adapters.registry import Registry
-from service.adapters.replica import AdapterEngine, NotServed, Replica
-from service.errors import AdapterBroken, HoneError
-from service.store.queries import adapters
-from service.store.queries.adapters import BASE, ROLLOUT
+from service.adapters.engine import AdapterEngine
+from service.adapters.pointer import Pointer
+from service.adapters.replica import NotServed, Replica
+from service.errors import AdapterBroken, EngineAway, EngineUnavailable, HoneError
+from service.store.queries.adapters import BASE
+from service.store.session import Store
 from service.store.tables import Serving
 
 LONGEST_PAUSE_SECONDS = 2.0
-"""Between two tries while the engine is away."""
+"""Between two tries while something is wrong."""
 
 _log = logging.getLogger(__name__)
+AnyReplica = Replica[AdapterEngine]
 
 
 class Rollout:
-    """The loop is `run`; `loaded` and `using` are for those who answer, `wake` for those who asked for a change."""
+    """The loops are `run`; `loaded` is for those who route, `wake` for those who asked for a change."""
 
     def __init__(
-        self,
-        registry: Registry,
-        engine: AdapterEngine,
-        max_loras: int,
-        reconcile_seconds: float = 0.5,
-        keep_loaded: int = 2,
-        probe_tolerance: float = 0.05,
-        base_sha256: str | None = None,
+        self, store: Store, replicas: Sequence[AnyReplica], reconcile_seconds: float = 0.5, keep_loaded: int = 2
     ) -> None:
-        """`base_sha256`: the fingerprint of the engine's base, if known; adapters trained on another are refused."""
-        self.problem: str | None = None  # why the desired state isn't reached, in words
-        self._store = registry.store
-        self._replica = Replica(registry, engine, max_loras, probe_tolerance, base_sha256)
+        self.replicas = tuple(replicas)
+        self._pointer = Pointer(store)
         self._reconcile_seconds, self._keep_loaded = reconcile_seconds, keep_loaded
-        self._woken = asyncio.Event()
+        self._unseen = set(self.replicas)  # not tended yet
+        self._waits: str | None = None  # why what was asked for isn't done
+        self._live = BASE  # as read last
+        self._tried: set[str] = set()  # what was live and could not be served, since something could
+        self._membership = asyncio.Lock()  # held from the proofs until the flip: no replica joins in between
+        self._settling = asyncio.Lock()
+        self._settle_now = asyncio.Event()
+        self._tend_now = {replica: asyncio.Event() for replica in self.replicas}
+        self._joining: asyncio.Task[None] | None = None
+        self._arrival = asyncio.Event()  # a replica serves that didn't
+
+    @property
+    def serving(self) -> list[AnyReplica]:
+        """The replicas that get requests."""
+        return [replica for replica in self.replicas if replica.serves]
 
     @property
     def loaded(self) -> frozenset[str]:
-        """The adapters that the engine holds and has been proven to serve, as far as known."""
-        return self._replica.loaded
+        """The adapters that every replica that gets requests has been proven to serve, as far as known."""
+        loaded = [replica.loaded for replica in self.serving]
+        return frozenset.intersection(*loaded) if loaded else frozenset()
+
+    @property
+    def problem(self) -> str | None:
+        """Why the desired state isn't reached, in words."""
+        return " ".join(filter(None, (self._waits, self.absences))) or None
+
+    @property
+    def absences(self) -> str:
+        """Which replicas get no requests, and why."""
+        absent = [replica for replica in self.replicas if not replica.serves]
+        return " ".join(f"{replica.url} gets no requests: {replica.problem}" for replica in absent)
 
     def wake(self) -> None:
         """Something was asked for: look now. Call it in the loop's thread."""
-        self._woken.set()
+        self._settle_now.set()
+        for event in self._tend_now.values():
+            event.set()
 
-    def forget_loaded(self) -> None:
-        """The engine doesn't know an adapter that it should hold, so it has restarted: look now."""
-        self._replica.forget()
-        self.wake()
+    def doubt(self, replica: AnyReplica) -> None:
+        """A request went wrong there: look at it now."""
+        self._tend_now[replica].set()
 
-    @asynccontextmanager
-    async def using(self, name: str) -> AsyncIterator[None]:
-        """Hold an adapter (or `base`) loaded for as long as the block takes, loading it first if need be.
+    def eject(self, replica: AnyReplica, problem: str) -> None:
+        """No more requests for it, until it has been looked at and holds what it needs."""
+        replica.eject(problem)
+        self.doubt(replica)
 
-        Raises NotFound for an unknown name, AdapterBroken when it can't be served, EngineUnavailable.
-        """
-        if name != BASE and name not in self.loaded:
-            async with self._replica.changing:
-                await self._replica.look()
-                await self._replica.bring(name)
-        with self._replica.hold(name):
-            yield
+    async def join(self) -> None:
+        """While no replica serves: look at all of them now, and wait until one does or `absences` says why not."""
+        self._arrival.clear()
+        if self._joining is None or self._joining.done():
+            self._joining = asyncio.create_task(self._join())  # those who ask while it goes on share it
+        arrival = asyncio.create_task(self._arrival.wait())
+        try:
+            await asyncio.wait((self._joining, arrival), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            arrival.cancel()
 
     async def run(self) -> None:
-        """Reconcile until cancelled; nothing that goes wrong in one round ends the loop."""
+        """Tend and settle until cancelled; nothing that goes wrong in one round ends a loop."""
+        try:
+            async with asyncio.TaskGroup() as loops:
+                for replica in self.replicas:
+                    loops.create_task(self._repeat(partial(self.tend, replica), self._tend_now[replica]))
+                loops.create_task(self._repeat(self.settle, self._settle_now))
+        finally:
+            if self._joining is not None:
+                self._joining.cancel()
+                await asyncio.wait((self._joining,))
+
+    async def reconcile(self) -> None:
+        """One look at every replica, and all that follows from it. Raises EngineUnavailable, StoreError."""
+        again = True
+        while again:
+            tended = await asyncio.gather(*map(self.tend, self.replicas), return_exceptions=True)
+            again = await self.settle()
+        for failure in tended:
+            if isinstance(failure, BaseException):
+                raise failure
+
+    async def tend(self, replica: AnyReplica) -> None:
+        """Look at one replica, put back what it needs, and let it have requests once it has that.
+
+        Raises EngineUnavailable, AdapterBroken or StoreError, with `replica.problem` saying so to others.
+        """
+        await self._read()
+        try:
+            async with self._changing(replica):
+                await replica.look()
+                for name in replica.needed:
+                    await replica.bring(name)
+            if not replica.serves:
+                async with self._membership:
+                    await self._read()  # another may be live by now
+                    self._admit(replica)
+        except HoneError as error:
+            replica.serves = replica.serves and self._live not in replica.lacks()
+            replica.problem = None if replica.serves else str(error)
+            self._settle_now.set()
+            raise
+        finally:
+            if replica in self._unseen:
+                self._unseen.remove(replica)
+                self._settle_now.set()
+
+    async def settle(self) -> bool:
+        """Bring about what concerns all replicas; whether another adapter is live, so that each must be tended again.
+
+        Raises EngineUnavailable while what was asked for has to wait, and StoreError.
+        """
+        try:
+            async with self._settling:
+                again = await self._settle()
+        except HoneError as error:
+            await self._report(str(error))
+            raise
+        self._waits = None
+        if again:
+            self.wake()
+        return again
+
+    def _admit(self, replica: AnyReplica) -> None:
+        """Let it have requests, if it has what is needed by now and serves the same base as its fellows."""
+        if not replica.is_reached or replica.lacks():
+            self.doubt(replica)
+            return
+        for fellow in self.serving:
+            if fellow.base != replica.base:
+                raise EngineUnavailable(
+                    f"It serves {replica.base}, and {fellow.url} serves {fellow.base}.",
+                    "Serve one base model everywhere, under one name.",
+                )
+        replica.serves, replica.problem = True, None
+        _log.info("%s gets requests.", replica.url)
+        self._arrival.set()
+        self._settle_now.set()
+
+    async def _settle(self) -> bool:
+        if self._unseen:
+            return False  # a start: nothing is decided before every engine was looked at
+        desired = await self._read()
+        if await self._replace_what_nobody_serves(desired):
+            return True
+        if desired.requested is not None:
+            await self._fulfil(desired.requested)
+        if desired.canary is not None and self.serving:
+            await self._bring_or_put_aside(desired.canary)
+        previous = (await self._read()).previous
+        await asyncio.gather(*(self._unload_spare(replica, previous) for replica in self.serving))
+        return False
+
+    async def _replace_what_nobody_serves(self, desired: Serving) -> bool:
+        """Where what is live is broken or no engine serves it, the one before takes over; a canary is put aside."""
+        reached = [replica for replica in self.replicas if replica.is_reached]
+        if desired.live == BASE or any(desired.live in replica.loaded for replica in reached):
+            self._tried.clear()
+        elif (error := self._verdict(desired.live, reached)) is not None:
+            self._tried.add(desired.live)
+            await asyncio.to_thread(self._pointer.replace_live, desired.live, error, self._tried)
+            self._forgive(desired.live)
+            return True
+        if desired.canary is not None and (error := self._verdict(desired.canary, reached)) is not None:
+            await self._put_aside(desired.canary, error)
+            return True
+        return False
+
+    def _verdict(self, name: str, replicas: Sequence[AnyReplica]) -> AdapterBroken | None:
+        """What is wrong with an adapter: its folder, or that none of these replicas serves it as it was trained."""
+        refusals = [replica.refusals[name] for replica in replicas if name in replica.refusals]
+        broken = [error for error in refusals if not isinstance(error, NotServed)]
+        if broken:
+            return broken[0]
+        return refusals[0] if refusals and len(refusals) == len(replicas) else None
+
+    def _forgive(self, name: str) -> None:
+        """It has been judged; whoever asks for it again wants it tried again."""
+        for replica in self.replicas:
+            replica.refusals.pop(name, None)
+
+    async def _fulfil(self, name: str) -> None:
+        async with self._membership:
+            proof = "" if name == BASE else await self._bring_or_put_aside(name)
+            if proof is not None:
+                await asyncio.to_thread(self._pointer.flip, name, proof)
+                await self._read()  # from here on whoever joins needs it
+
+    async def _bring_or_put_aside(self, name: str) -> str | None:
+        """Load and prove everywhere; the proof in words, or None when that failed through the adapter's own fault."""
+        try:
+            return await self._bring_everywhere(name)
+        except AdapterBroken as error:
+            await self._put_aside(name, error)
+            return None
+
+    async def _put_aside(self, name: str, error: AdapterBroken) -> None:
+        await asyncio.to_thread(self._pointer.put_aside, name, error)
+        self._forgive(name)
+
+    async def _bring_everywhere(self, name: str) -> str:
+        """Load and prove on every replica that gets requests; what was proven, in words.
+
+        Raises AdapterBroken when that is the adapter's fault, EngineUnavailable when it has to wait for an engine.
+        """
+        tries = await asyncio.gather(*(self._bring(replica, name) for replica in self.serving), return_exceptions=True)
+        failures = [one for one in tries if isinstance(one, BaseException) and not isinstance(one, EngineAway)]
+        if bugs := [one for one in failures if not isinstance(one, HoneError)]:
+            raise bugs[0]
+        serving = self.serving  # without those that were found to be away
+        if not serving:
+            raise EngineUnavailable(f"No engine is ready. {self.absences}")
+        if (error := self._verdict(name, serving)) is not None:
+            raise error
+        for failure in failures:
+            if isinstance(failure, NotServed):
+                raise EngineUnavailable(f"{name} waits, as not every engine serves it. {failure}") from failure
+            raise failure
+        words = next((words for words in tries if isinstance(words, str) and words), "")
+        return f"{words} On all {len(serving)} engines." if words and len(serving) > 1 else words
+
+    async def _bring(self, replica: AnyReplica, name: str) -> str:
+        try:
+            async with self._changing(replica):
+                return await replica.bring(name)
+        except NotServed as error:
+            raise NotServed(f"{replica.url}: {error.message}" if len(self.replicas) > 1 else error.message) from error
+
+    async def _unload_spare(self, replica: AnyReplica, previous: str) -> None:
+        with contextlib.suppress(EngineAway):
+            async with self._changing(replica):
+                await replica.unload_spare(self._keep_loaded, first=(previous,))
+
+    @contextlib.asynccontextmanager
+    async def _changing(self, replica: AnyReplica) -> AsyncIterator[None]:
+        """One at a time; an engine that turns out to be away is ejected."""
+        async with replica.changing:
+            try:
+                yield
+            except EngineAway as error:
+                replica.eject(str(error))
+                raise
+
+    async def _join(self) -> None:
+        with contextlib.suppress(HoneError):  # `absences` says what is wrong
+            await self.reconcile()
+
+    async def _repeat(self, work: Callable[[], Awaitable[object]], woken: asyncio.Event) -> None:
         pause = self._reconcile_seconds
         while True:
             try:
-                await self.reconcile()
-                self.problem, pause = None, self._reconcile_seconds
-            except HoneError as error:
-                await self._report(str(error))
+                await work()
+                pause = self._reconcile_seconds
+            except HoneError:
                 pause = min(2 * pause, max(LONGEST_PAUSE_SECONDS, self._reconcile_seconds))
             except Exception:
                 _log.exception("The rollout met a bug; it goes on.")
-                self.problem, pause = "The rollout met a bug; see the log.", LONGEST_PAUSE_SECONDS
+                self._waits, pause = "The rollout met a bug; see the log.", LONGEST_PAUSE_SECONDS
             try:
                 async with asyncio.timeout(pause):  # `wait_for` loses a cancellation that comes just after a wake
-                    await self._woken.wait()
+                    await woken.wait()
                 pause = self._reconcile_seconds
             except TimeoutError:
                 pass
-            self._woken.clear()
+            woken.clear()
 
-    async def reconcile(self) -> None:
-        """One comparison, and all that follows from it. Raises EngineUnavailable, StoreError."""
-        async with self._replica.changing:
-            desired = await asyncio.to_thread(self._desired)
-            await self._replica.look()
-            await self._restore_live(desired.live)
-            if desired.requested is not None:
-                await self._fulfil(desired.requested)
-            if desired.canary is not None:
-                await self._bring_or_put_aside(desired.canary)
-            desired = await asyncio.to_thread(self._desired)
-            await self._replica.unload_spare(self._keep_loaded, first=(desired.previous,))
-
-    async def _restore_live(self, name: str) -> None:
-        """Put the live adapter back; while it can't be served, the one before it takes over, down to the base."""
-        tried: set[str] = set()
-        while name != BASE:
-            tried.add(name)
-            try:
-                await self._replica.bring(name)
-                return
-            except AdapterBroken as error:
-                name = await asyncio.to_thread(self._replace_live, name, error, tried)
-
-    async def _fulfil(self, name: str) -> None:
-        proof = "" if name == BASE else await self._bring_or_put_aside(name)
-        if proof is not None:
-            await asyncio.to_thread(self._flip, name, proof)
-
-    async def _bring_or_put_aside(self, name: str) -> str | None:
-        """Load and prove; the proof in words, or None when that failed through the adapter's own fault."""
-        try:
-            return await self._replica.bring(name)
-        except AdapterBroken as error:
-            await asyncio.to_thread(self._put_aside, name, error)
-            return None
-
-    def _desired(self) -> Serving:
-        with self._store.read() as tx:
-            desired = adapters.serving(tx)
-        self._replica.wanted = frozenset(filter(None, (desired.live, desired.requested, desired.canary)))
+    async def _read(self) -> Serving:
+        """What is desired; every replica learns what it needs."""
+        desired = await asyncio.to_thread(self._pointer.read)
+        self._live = desired.live
+        needed = tuple(filter(None, (desired.live, desired.canary)))
+        for replica in self.replicas:
+            replica.needed = needed
+            replica.wanted = frozenset(filter(None, (*needed, desired.requested)))
         return desired
-
-    def _flip(self, name: str, proof: str) -> None:
-        with self._store.begin() as tx:
-            if adapters.fulfil_request(tx, name, proof):
-                _log.info("%s is live. %s", name, proof)
-
-    def _put_aside(self, name: str, error: AdapterBroken) -> None:
-        """Reject it; but if it has been live before and its folder is sound, only drop what was asked for."""
-        _log.warning("%s", error)
-        with self._store.begin() as tx:
-            desired, adapter = adapters.serving(tx), adapters.get_adapter(tx, name)
-            if isinstance(error, NotServed) and adapter is not None and adapter.state == "retired":
-                if desired.requested == name:
-                    adapters.clear_request(tx, str(error))
-            else:
-                adapters.set_state(tx, name, "rejected", ROLLOUT, str(error))
-
-    def _replace_live(self, name: str, error: AdapterBroken, tried: set[str]) -> str:
-        """Flip to what was live before, if that was not tried yet, else to the base; returns what is live now."""
-        with self._store.begin() as tx:
-            desired = adapters.serving(tx)
-            if desired.live != name:
-                return desired.live
-            previous = adapters.get_adapter(tx, desired.previous)
-            may_serve = previous is not None and previous.state == "retired" and previous.name not in tried
-            successor = desired.previous if may_serve else BASE
-            adapters.flip_live(tx, successor, ROLLOUT, f"{name} can't be served any more. {error}")
-            if not isinstance(error, NotServed):
-                adapters.set_state(tx, name, "rejected", ROLLOUT, str(error))
-        _log.error("%s can't be served any more; %s is live. %s", name, successor, error)
-        return successor
 
     async def _report(self, problem: str) -> None:
         """Log a problem once, and put it into the history of the adapter that waits because of it."""
-        if problem == self.problem:
+        if problem == self._waits:
             return
-        self.problem = problem
+        self._waits = problem
         _log.warning("The rollout waits: %s", problem)
         try:
-            await asyncio.to_thread(self._note, problem)
+            await asyncio.to_thread(self._pointer.note_waiting, problem)
         except HoneError as error:
             _log.warning("The rollout can't write that down: %s", error)
-
-    def _note(self, problem: str) -> None:
-        with self._store.begin() as tx:
-            if (waiting := adapters.serving(tx).requested) is not None:
-                adapters.note(tx, waiting, "waiting", problem)

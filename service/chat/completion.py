@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -21,10 +21,12 @@ from sqlalchemy.orm import Session
 from service.adapters.rollout import Rollout
 from service.auth import Caller
 from service.chat.recording import RecordedReply, Recording
+from service.chat.reply_stream import ReplyStream
 from service.chat.request import ChatRequest
-from service.engine import DONE, Engine
+from service.engine import Engine
 from service.errors import AdapterBroken, BadInput, EngineRefused, EngineUnavailable, HoneError, unexpected
 from service.metrics import Metrics
+from service.replicas import Replicas
 from service.routing import ALIAS, BASE, Route, route
 from service.settings import ChatSettings
 from service.store.identifiers import new_id
@@ -56,9 +58,9 @@ class Turn:
 
 class Chat:
     def __init__(
-        self, settings: ChatSettings, engine: Engine, rollout: Rollout, transactions: Transactions, metrics: Metrics
+        self, settings: ChatSettings, replicas: Replicas, rollout: Rollout, transactions: Transactions, metrics: Metrics
     ) -> None:
-        self._settings, self._engine, self._rollout = settings, engine, rollout
+        self._settings, self._replicas, self._rollout = settings, replicas, rollout
         self._transactions, self._metrics = transactions, metrics
 
     async def begin(self, request: ChatRequest, caller: Caller) -> Turn:
@@ -72,7 +74,7 @@ class Chat:
             caller=caller.name,
             conversation_id=conversation_id,
             route=chosen,
-            base=(await self._engine.base()).name,
+            base=await self._replicas.base(),
             sampling=request.sampling(self._settings),
             recording=Recording(
                 new_id("chatcmpl"), chosen.model, chosen.adapter, bool(request.logprobs), bool(request.return_token_ids)
@@ -82,8 +84,8 @@ class Chat:
     async def whole(self, turn: Turn) -> dict[str, Any]:
         """The whole answer, stored."""
         with self._metrics.chats_under_way.track_inprogress():
-            async with self._holding(turn.route):
-                answer = await self._ask(turn, self._engine.chat)
+            async with self._answering(turn, lambda engine: self._ask(turn, engine.chat)) as answer:
+                pass  # it is whole
         shown = turn.recording.take(answer)
         await asyncio.shield(self._store(turn))
         return shown
@@ -115,56 +117,40 @@ class Chat:
         yield await asyncio.shield(self._ending(turn))
 
     async def _tokens(self, turn: Turn) -> AsyncGenerator[bytes, None]:
-        async with self._holding(turn.route), await self._ask(turn, self._engine.chat_stream) as stream:
-            async for payload in stream:
-                if payload == DONE:
-                    return
-                yield _event(turn.recording.take(_chunk(payload)))
-        raise EngineUnavailable("The engine broke off in the middle of the reply.")
+        async with self._answering(turn, lambda engine: self._begin_stream(turn, engine)) as reply:
+            try:
+                async with aclosing(aiter(reply)) as chunks:
+                    async for chunk in chunks:
+                        yield _event(turn.recording.take(chunk))
+            finally:
+                await reply.close()
+
+    async def _begin_stream(self, turn: Turn, engine: Engine) -> ReplyStream:
+        return await ReplyStream.begun(await self._ask(turn, engine.chat_stream))
 
     @asynccontextmanager
-    async def _holding(self, chosen: Route) -> AsyncIterator[None]:
-        """Keeps the adapter loaded. If what is live turns out to be broken, the rollout puts another in its place."""
-        async with AsyncExitStack() as stack:
-            try:
-                await stack.enter_async_context(self._rollout.using(chosen.adapter))
-            except AdapterBroken as error:
-                if chosen.alias != ALIAS:
-                    raise
-                self._rollout.wake()
-                raise EngineUnavailable(
-                    str(error), "Another adapter takes over now; try again.", retry_after=1
-                ) from error
-            yield
+    async def _answering(self, turn: Turn, begin: Callable[[Engine], Awaitable[T]]) -> AsyncIterator[T]:
+        """What `begin` brings. If what is live turns out to be broken, the rollout puts another in its place."""
+        try:
+            async with self._replicas.answering(turn.route.adapter, turn.conversation_id, begin) as begun:
+                yield begun
+        except AdapterBroken as error:
+            if turn.route.alias != ALIAS:
+                raise
+            self._rollout.wake()
+            raise EngineUnavailable(str(error), "Another adapter takes over now; try again.", retry_after=1) from error
 
     async def _ask(self, turn: Turn, ask: Callable[[dict[str, Any]], Awaitable[T]]) -> T:
-        """Ask the engine; once more where its refusal can be helped."""
+        """Ask an engine; once more where its refusal can be helped."""
         try:
             return await ask(turn.engine_body)
         except EngineRefused as error:
-            if error.status == 404:
-                return await self._ask_restarted(turn, ask, error)
             if turn.request.names_a_length or "context" not in error.message.lower():
                 raise
         # A default must not make a request fail: where only ours asks for too much, the engine fills what is left.
         body = turn.engine_body
         del body["max_tokens"]
         return await ask(body)
-
-    async def _ask_restarted(
-        self, turn: Turn, ask: Callable[[dict[str, Any]], Awaitable[T]], error: EngineRefused
-    ) -> T:
-        """The engine doesn't know an adapter that it held: it has restarted. Have the adapter put back first."""
-        self._rollout.forget_loaded()
-        async with self._rollout.using(turn.route.adapter):
-            try:
-                return await ask(turn.engine_body)
-            except EngineRefused as again:
-                if again.status != 404:
-                    raise
-                raise EngineUnavailable(
-                    f"The engine does not hold {turn.route.adapter}: {error.message}", retry_after=1
-                ) from again
 
     async def _ending(self, turn: Turn) -> bytes:
         try:
@@ -207,19 +193,6 @@ class Chat:
 
 def _event(content: dict[str, Any]) -> bytes:
     return b"data: " + orjson.dumps(content) + b"\n\n"
-
-
-def _chunk(payload: bytes) -> dict[str, Any]:
-    """What an event of the engine says. Raises EngineUnavailable when that is no part of a reply."""
-    try:
-        said = orjson.loads(payload)
-    except orjson.JSONDecodeError:
-        said = payload.decode(errors="replace")
-    if isinstance(said, dict) and isinstance(said.get("choices"), list):
-        return said
-    error = said.get("error", said) if isinstance(said, dict) else said
-    words = str(error.get("message", error) if isinstance(error, dict) else error)[:500]
-    raise EngineUnavailable(f"The engine failed: {words}")
 
 
 def conversation_of(request: ChatRequest, caller: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import orjson
 import typer
 
+from service.errors import BadInput
 from service.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -23,8 +24,16 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the adapter's history.")]
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on (setting server.host).")]
 Port = Annotated[int | None, typer.Option("--port", help="Port to listen on; 0: any free one (setting server.port).")]
-EngineUrl = Annotated[
-    str | None, typer.Option("--engine-url", help="URL of an engine that runs elsewhere (setting engine.url).")
+EngineUrls = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--engine-url",
+        help="URL of an engine that runs elsewhere; more may follow (setting engine.urls).",
+        metavar="URL",
+    ),
+]
+MoreEngineUrls = Annotated[
+    list[str] | None, typer.Argument(help="More engines, after the first.", metavar="URL", show_default=False)
 ]
 Model = Annotated[
     str | None, typer.Option("--model", help="Base model: sprout, a folder or a hub name (setting engine.model).")
@@ -39,6 +48,13 @@ def settings_from(home: Path | None, **flags: Any) -> Settings:
         if value is not None:
             overrides.setdefault(section, {})[key] = value
     return load_settings(home, overrides)
+
+
+def engine_urls(first: list[str] | None, more: list[str] | None) -> list[str] | None:
+    """The engines of `--engine-url URL URL …`. Raises BadInput for a word that follows no --engine-url."""
+    if more and not first:
+        raise BadInput(f"What is {more[0]!r}?", "The addresses of engines go after --engine-url.")
+    return [*first, *(more or ())] if first else None
 
 
 def open_store(settings: Settings) -> Store:

@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
 
-from service.commands.options import EngineUrl, Home, Host, Json, Port, open_store, say, settings_from, show
+from service.commands.options import (
+    EngineUrls,
+    Home,
+    Host,
+    Json,
+    MoreEngineUrls,
+    Port,
+    engine_urls,
+    open_store,
+    say,
+    settings_from,
+    show,
+)
 from service.errors import BadInput, SettingsError
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.engine_checks import EngineReport
 
 GRACE_SECONDS = 10  # that replies under way have to end after SIGTERM
 METHODS = ("auto", "sft", "dpo")
@@ -22,16 +38,18 @@ def serve(
     home: Home = None,
     host: Host = None,
     port: Port = None,
-    engine_url: EngineUrl = None,
+    engine_url: EngineUrls = None,
     pages: Annotated[bool | None, typer.Option("--pages/--no-pages", help="Mount the pages (server.pages).")] = None,
     listener: Annotated[int | None, typer.Option(hidden=True)] = None,
     as_json: Json = False,
+    more_engines: MoreEngineUrls = None,
 ) -> None:
-    """The service alone: HTTP API and pages, over an engine that runs elsewhere."""
-    settings = settings_from(home, server__host=host, server__port=port, server__pages=pages, engine__url=engine_url)
-    if settings.engine.url is None:
+    """The service alone: HTTP API and pages, over one engine or several that run elsewhere."""
+    urls = engine_urls(engine_url, more_engines)
+    settings = settings_from(home, server__host=host, server__port=port, server__pages=pages, engine__urls=urls)
+    if not settings.engine.urls:
         raise SettingsError("The service needs an engine.", "Name one with --engine-url, or run `hone up`.")
-    from service import listening, logs, stack
+    from service import engine_checks, listening, logs, stack
 
     stack.prepare_home(settings)
     logs.configure("service", settings.home)
@@ -40,7 +58,8 @@ def serve(
     with listening.listen(settings.server.host, settings.server.port) as bound:
         server = settings.server.model_copy(update={"port": listening.port_of(bound)})
         settings = settings.model_copy(update={"server": server})
-        return _run_service(settings, bound, lambda: _say_ready(settings, as_json))
+        reports = engine_checks.examine_engines(settings)
+        return _run_service(settings, bound, lambda: _say_ready(settings, reports, as_json))
 
 
 def learn(
@@ -103,9 +122,17 @@ def _run_service(settings: Settings, listener: socket.socket, when_ready: Callab
         store.close()
 
 
-def _say_ready(settings: Settings, as_json: bool) -> None:
+def _say_ready(settings: Settings, reports: Sequence[EngineReport], as_json: bool) -> None:
     link, url = first_link(settings), settings.server.local_url
-    show({"url": url, "operator_link": link}, as_json, lambda: greet(url, link))
+
+    def plain() -> None:
+        for report in reports:
+            for line in report.lines:
+                say(line)
+        greet(url, link)
+
+    ready = {"url": url, "operator_link": link, "engines": [asdict(report) for report in reports]}
+    show(ready, as_json, plain)
     sys.stdout.flush()
 
 

@@ -32,7 +32,7 @@ def run(
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn raises the signal again when it has stopped: then there is still the store to close.
         signal.signal(number, lambda *_: None)
-    app = create_app(settings, store, settings.engine.url or "")
+    app = create_app(settings, store, settings.engine.urls)
     config = uvicorn.Config(
         app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=grace_seconds
     )

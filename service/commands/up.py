@@ -9,7 +9,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from service.commands.options import EngineUrl, Home, Host, Json, Model, Port, settings_from, show
+from service.commands.options import (
+    EngineUrls,
+    Home,
+    Host,
+    Json,
+    Model,
+    MoreEngineUrls,
+    Port,
+    engine_urls,
+    settings_from,
+    show,
+)
 from service.commands.processes import check_address, first_link, greet
 
 
@@ -21,13 +32,15 @@ def up(
     engine: Annotated[
         Literal["embedded", "vllm"] | None, typer.Option(help="The engine to start (setting engine.kind).")
     ] = None,
-    engine_url: EngineUrl = None,
+    engine_url: EngineUrls = None,
     learner: Annotated[bool, typer.Option(help="Start the learner, too.")] = True,
     as_json: Json = False,
+    more_engines: MoreEngineUrls = None,
 ) -> None:
     """Everything on this machine: engine, service with its pages, learner. Ctrl-C stops it in order."""
+    urls = engine_urls(engine_url, more_engines)
     settings = settings_from(
-        home, server__host=host, server__port=port, engine__model=model, engine__kind=engine, engine__url=engine_url
+        home, server__host=host, server__port=port, engine__model=model, engine__kind=engine, engine__urls=urls
     )
     from service import logs, stack
 
@@ -41,7 +54,7 @@ def up(
             check_address(everything.settings)  # beside the start, which takes longer
             if everything.wait_until_ready(stopping):
                 link = first_link(everything.settings)
-                ready = {"url": everything.url, "operator_link": link, "engine_url": everything.engine_url}
+                ready = {"url": everything.url, "operator_link": link, "engine_urls": everything.engine_urls}
                 show(ready, as_json, lambda: greet(everything.url, link))
                 sys.stdout.flush()
                 everything.watch(stopping)

@@ -4,8 +4,10 @@ from service.embedded.link import Totals
 from service.embedded.messages import Load
 
 
-def render(model: str, load: Load, totals: Totals, kv_tokens: int, kv_bytes: int, adapters: list[str]) -> str:
-    """The body of `GET /metrics`."""
+def render(
+    model: str, load: Load, totals: Totals, kv_tokens: int, kv_bytes: int, adapters: list[str], limits: tuple[int, int]
+) -> str:
+    """The body of `GET /metrics`. `limits`: most adapters, and their largest rank."""
     usage = load.kv_tokens / kv_tokens if kv_tokens else 0.0
     rows = [
         ("gauge", "vllm:num_requests_running", "Sequences that have a row of the KV cache.", load.running),
@@ -13,6 +15,8 @@ def render(model: str, load: Load, totals: Totals, kv_tokens: int, kv_bytes: int
         ("gauge", "vllm:kv_cache_usage_perc", "Share of the KV cache in use; 1 is all.", usage),
         ("gauge", "hone:kv_cache_bound_bytes", "Most memory that the KV cache takes.", kv_bytes),
         ("gauge", "hone:loras_loaded", "Adapters that requests can name.", len(adapters)),
+        ("gauge", "hone:max_loras", "Most adapters at once.", limits[0]),
+        ("gauge", "hone:max_lora_rank", "Largest rank of an adapter.", limits[1]),
         ("counter", "vllm:num_preemptions_total", "Sequences put back in line to be computed again.", load.preemptions),
         ("counter", "vllm:prompt_tokens_total", "Prompt tokens received.", totals.prompt_tokens),
         ("counter", "vllm:generation_tokens_total", "Tokens generated.", totals.generation_tokens),

@@ -78,9 +78,9 @@ class EngineServer:
         return Response(status_code=200 if self._link.failure is None else 503)
 
     async def metrics(self, request: Request) -> Response:
-        ready, link = self._ready, self._link
+        ready, link, limits = self._ready, self._link, (self._arguments.max_loras, self._arguments.max_lora_rank)
         text = metrics.render(
-            self._arguments.name, link.load, link.totals, ready.kv_tokens, ready.kv_bytes, list(self._adapters)
+            self._arguments.name, link.load, link.totals, ready.kv_tokens, ready.kv_bytes, list(self._adapters), limits
         )
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 

@@ -7,6 +7,7 @@ import asyncio
 from fastapi import APIRouter
 
 from service.auth import Caller
+from service.engine import Engine
 from service.errors import NotFound
 from service.parts import AnyCaller, Parts, Wired
 from service.routing import BASE, resolve
@@ -48,11 +49,14 @@ async def score(body: ScoreRequest, parts: Wired, caller: AnyCaller) -> ScoreRes
     """The natural log-probability of each token of an exchange's replies under another model."""
     exchange = await _own(parts, caller.under(body.user), body.exchange_id)
     route = await parts.transactions.read(resolve, body.model)
-    name = (await parts.engine.base()).name if route.adapter == BASE else route.adapter
-    async with parts.rollout.using(route.adapter):
-        scored = await asyncio.gather(
-            *(parts.engine.score(name, exchange.prompt_token_ids, reply.token_ids) for reply in exchange.replies)
-        )
+    name = await parts.replicas.base() if route.adapter == BASE else route.adapter
+
+    async def score_replies(engine: Engine) -> list[tuple[float, ...]]:
+        replies = (engine.score(name, exchange.prompt_token_ids, reply.token_ids) for reply in exchange.replies)
+        return await asyncio.gather(*replies)
+
+    async with parts.replicas.answering(route.adapter, exchange.conversation_id, score_replies) as scored:
+        pass  # it is whole
     return ScoreResponse(model=route.model, adapter=route.adapter, token_logprobs=tuple(scored))
 
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from service.errors import HoneError
-from service.parts import AnyCaller, Wired
+from service.parts import AnyCaller, Parts, Wired
 from service.store.queries import adapters
 from service.wire import WhoAmI
 
@@ -16,20 +16,35 @@ router = APIRouter(tags=["status"])
 
 
 @router.get("/health")
-async def health(parts: Wired) -> JSONResponse:
-    """200 when chats can be answered, else 503; the body says what is missing."""
+async def health(request: Request, parts: Wired) -> JSONResponse:
+    """200 when chats can be answered, else 503; the body says what is missing, and how each engine is.
+
+    Beyond loopback only an operator's key shows the engines.
+    """
     state: dict[str, Any] = {"status": "ok", "store": "ok", "engine": "ok", "live": None, "rollout": "ok"}
     try:
         state["live"] = (await parts.transactions.read(adapters.serving)).live
     except HoneError as error:
         state |= {"status": "unavailable", "store": str(error)}
-    if not await parts.engine.is_healthy():
-        state |= {"status": "unavailable", "engine": f"not ready at {parts.engine.url}"}
+    if not await parts.replicas.is_ready():
+        state |= {"status": "unavailable", "engine": "not ready"}
     if parts.pages is not None:
         state["pages"] = parts.pages.state
-    if parts.rollout.problem:
-        state["rollout"] = parts.rollout.problem
+    if problem := parts.rollout.problem:
+        state["rollout"] = "not as it should be"
+    if await _may_see_engines(request, parts):
+        state["rollout"] = problem or "ok"
+        state["replicas"] = [replica.as_dict() for replica in parts.replicas.states()]
     return JSONResponse(state, 200 if state["status"] == "ok" else 503)
+
+
+async def _may_see_engines(request: Request, parts: Parts) -> bool:
+    if parts.identities.is_local(request.headers):
+        return True
+    try:
+        return (await parts.identities.identify(request.headers)).role == "operator"
+    except HoneError:
+        return False
 
 
 @router.get("/health/live")
@@ -44,7 +59,9 @@ async def metrics(request: Request, parts: Wired) -> Response:
     if not parts.identities.is_local(request.headers):
         (await parts.identities.identify(request.headers)).must_be_operator()
     live = (await parts.transactions.read(adapters.serving)).live
-    return Response(parts.metrics.render(live), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(
+        parts.metrics.render(live, parts.replicas.states()), media_type="text/plain; version=0.0.4; charset=utf-8"
+    )
 
 
 @router.get("/v1/whoami")

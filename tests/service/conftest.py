@@ -51,7 +51,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         key = keys.create_key(tx, "operator", "olga")
     engine = FakeEngine()
     with serve(engine.app) as engine_url:
-        app = create_app(settings, store, engine_url)
+        app = create_app(settings, store, [engine_url])
         with (
             serve(app) as url,
             httpx2.Client(base_url=url, timeout=30) as http,

@@ -2,7 +2,7 @@
 
 Each reply is `WORDS`, in an order that the seed decides; token id = position in `WORDS`, the last token is EOS. What a
 test wants to go wrong it says with the last message: `!refuse`, `!long`, `!slow`, and in the middle of a stream
-`!break`, `!error`, `!garbage`, `!shape`.
+`!break`, `!error`, `!garbage`, `!shape`. What one engine of several does otherwise stands in its attributes.
 """
 
 import asyncio
@@ -25,6 +25,12 @@ class FakeEngine:
         self.adapters: dict[str, str] = {}
         self.bodies: list[dict[str, Any]] = []
         self.under_way = 0
+        self.fails: int | None = None  # a status, in place of every reply
+        self.dies_first = False  # streams break off after the head, before any token
+        self.is_silent = False  # nothing comes in place of a reply
+        self.is_well = True
+        self.token_seconds = 0.0  # between two tokens of a stream
+        self.logprob = LOGPROB / 2  # of every token under an adapter
         self.app = FastAPI()
         self.app.get("/health")(self.health)
         self.app.get("/v1/models")(self.models)
@@ -34,7 +40,7 @@ class FakeEngine:
         self.app.post("/v1/completions")(self.complete)
 
     async def health(self) -> Response:
-        return PlainTextResponse("")
+        return PlainTextResponse("", 200 if self.is_well else 503)
 
     async def models(self) -> dict[str, Any]:
         base = {"id": BASE, "object": "model", "root": "/models/fake", "parent": None, "max_model_len": CONTEXT}
@@ -58,7 +64,7 @@ class FakeEngine:
         body = await request.json()
         if refusal := self._unknown(body):
             return refusal
-        logprob = LOGPROB if body["model"] == BASE else LOGPROB / 2
+        logprob = LOGPROB if body["model"] == BASE else self.logprob
         entry = {"logprob": logprob, "rank": 1, "decoded_token": "x"}
         scored: list[Any] = [None, *({str(token): entry} for token in body["prompt"][1:])]
         choice = {"index": 0, "text": "!", "finish_reason": "length", "prompt_logprobs": scored}
@@ -67,6 +73,10 @@ class FakeEngine:
     async def chat(self, request: Request) -> Response:
         body = await request.json()
         self.bodies.append(body)
+        if self.fails is not None:
+            return _error(self.fails, "the engine is out of order")
+        if self.is_silent:
+            await self._wait(request)
         if refusal := self._unknown(body):
             return refusal
         said = body["messages"][-1]["content"]
@@ -90,11 +100,14 @@ class FakeEngine:
             self.under_way -= 1
 
     async def _stream(self, body: dict[str, Any], said: str) -> AsyncIterator[str]:
+        if self.dies_first:
+            raise RuntimeError("the fake engine dies here")
         for index in range(body.get("n", 1)):
             role = _chunk(body, index, {"role": "assistant", "content": ""}, [])
             yield _event(role | ({"prompt_token_ids": [1, 7, 7]} if index == 0 else {}))
         for index in range(body.get("n", 1)):
             for token, word in enumerate(WORDS):
+                await asyncio.sleep(self.token_seconds)
                 yield _event(_chunk(body, index, {"content": word}, [token + 10]))
                 if token == 1 and said == "!break":
                     raise RuntimeError("the fake engine breaks here")

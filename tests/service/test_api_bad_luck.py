@@ -54,7 +54,7 @@ def test_a_full_disk_is_a_clear_error_and_nothing_is_acknowledged_that_is_not_ke
 def test_without_an_engine_chats_are_told_to_come_back_and_everything_else_works(tmp_path: Path) -> None:
     settings = load_settings(tmp_path, {"server": {"pages": False}}, environment={})
     store = Store.open(settings.store_url)
-    with serve(create_app(settings, store, "http://127.0.0.1:9")) as url, httpx2.Client(base_url=url) as http:
+    with serve(create_app(settings, store, ["http://127.0.0.1:9"])) as url, httpx2.Client(base_url=url) as http:
         for stream in (False, True):
             response = http.post("/v1/chat/completions", json=ask(stream=stream))
             assert (response.status_code, response.json()["error"]["code"]) == (503, "engine_unavailable")

@@ -37,7 +37,7 @@ def http(store: Store, settings: Settings) -> Iterator[httpx2.Client]:
         key = keys.create_key(tx, "operator", "olga")
     with (
         serve(FakeEngine().app) as engine,
-        serve(create_app(settings, store, engine)) as url,
+        serve(create_app(settings, store, [engine])) as url,
         httpx2.Client(base_url=url, timeout=30, headers={"authorization": f"Bearer {key}"}) as client,
     ):
         yield client

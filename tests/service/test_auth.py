@@ -133,13 +133,13 @@ def test_without_keys_the_service_refuses_to_listen_beyond_loopback(tmp_path: Pa
     settings = load_settings(tmp_path, {"server": {"host": "0.0.0.0", "pages": False}}, environment={})
     store = Store.open(settings.store_url)
     with pytest.raises(SettingsError, match="without keys"):
-        create_app(settings, store, "http://127.0.0.1:1")
+        create_app(settings, store, ["http://127.0.0.1:1"])
     key = new_key(store, "user", "una")
-    create_app(settings, store, "http://127.0.0.1:1")
+    create_app(settings, store, ["http://127.0.0.1:1"])
     with store.begin() as tx:
         keys.revoke_key(tx, key.split("_")[1])
     with pytest.raises(SettingsError):
-        create_app(settings, store, "http://127.0.0.1:1")
+        create_app(settings, store, ["http://127.0.0.1:1"])
     store.close()
 
 
@@ -260,7 +260,7 @@ def test_a_browser_session_is_not_for_other_machines(tmp_path: Path) -> None:
     settings = load_settings(tmp_path, {"server": {"host": "0.0.0.0", "pages": False}}, environment={})
     store = Store.open(settings.store_url)
     key = new_key(store, "user", "una")
-    app = create_app(settings, store, "http://127.0.0.1:1")
+    app = create_app(settings, store, ["http://127.0.0.1:1"])
 
     async def ask() -> list[int]:
         transport = httpx2.ASGITransport(app)

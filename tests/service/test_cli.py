@@ -264,6 +264,22 @@ def test_doctor_knows_an_engine_and_a_package_when_it_sees_one(
         assert found()["engine"]["ok"] is False
 
 
+def test_engines_follow_one_flag_and_nothing_else(hone: Hone) -> None:
+    done = hone("serve", "http://127.0.0.1:9")
+    assert (done.code, done.err.count("\n")) == (2, 1) and "--engine-url" in done.err
+    done = hone("serve", "--engine-url", "http://127.0.0.1:9", "http://127.0.0.1:9/v1")
+    assert (done.code, done.err.count("\n")) == (2, 1) and "named twice" in done.err
+
+
+def test_doctor_tells_of_every_engine(hone: Hone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HONE_SERVER__PORT", "0")
+    with serve(FakeEngine().app) as url:
+        monkeypatch.setenv("HONE_ENGINE__URLS", f"{url},http://127.0.0.1:9")
+        found = [one for one in hone("doctor", "--json").json if one["check"] == "engine"]
+    assert [one["ok"] for one in found] == [True, False]
+    assert url in found[0]["found"] and "127.0.0.1:9" in found[1]["found"]
+
+
 # -- the commands and their documentation -----------------------------------------------------------------------------
 
 

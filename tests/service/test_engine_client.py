@@ -340,3 +340,21 @@ def test_refusals_keep_their_words(status: int, content: bytes, error: type[Exce
         await engine.close()
 
     asyncio.run(work())
+
+
+@pytest.mark.parametrize("is_well", [True, False])
+def test_a_load_that_fails_in_an_engine_that_is_well_is_a_refusal(is_well: bool) -> None:
+    """vLLM answers 500 to a rank above its own; an engine that is dead does so, too."""
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path == "/health":
+            return httpx2.Response(200 if is_well else 503)
+        return httpx2.Response(500, json={"error": {"message": "LoRA rank 64 is greater than max_lora_rank 16"}})
+
+    async def work() -> None:
+        engine = Engine("http://engine", transport=httpx2.MockTransport(answer))
+        with pytest.raises(EngineRefused if is_well else EngineUnavailable, match="rank 64"):
+            await engine.load_adapter("v1", "/adapters/v1")
+        await engine.close()
+
+    asyncio.run(work())

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,97 +13,15 @@ import pytest
 from service.adapters.manifest import BaseModelIdentity, Probe
 from service.adapters.proof import judge
 from service.adapters.registry import Registry
-from service.adapters.rollout import Rollout
 from service.errors import AdapterBroken, EngineUnavailable, NotFound
-from service.store.queries import adapters
-from service.store.tables import Adapter, Serving
-from tests.fixtures.adapters import MemoryEngine, provenance, write_source
-
-Body = Callable[[], Coroutine[Any, Any, None]]
-
-
-class House:
-    """A registry, an engine, and a service's rollout between them."""
-
-    def __init__(self, registry: Registry, source: Path) -> None:
-        self.registry, self.source = registry, source
-        self.engine = MemoryEngine()
-        self.rollout = self.start_service()
-
-    def start_service(self, **options: Any) -> Rollout:
-        settings = {"max_loras": self.engine.max_loras, "reconcile_seconds": 0.01} | options
-        self.rollout = Rollout(self.registry, self.engine, **settings)
-        return self.rollout
-
-    def publish(self, gain: float = 0.5, **changes: Any) -> str:
-        return self.registry.publish(self.source, provenance(gain, **changes), {}, "Passed every gate.")
-
-    def promote(self, name: str) -> None:
-        with self.registry.store.begin() as tx:
-            adapters.request_live(tx, name, "name:op", "Better.")
-
-    def canary(self, name: str) -> None:
-        with self.registry.store.begin() as tx:
-            adapters.set_canary(tx, name, 0.1, "name:op", "")
-
-    def roll_back(self, to: str | None = None) -> None:
-        with self.registry.store.begin() as tx:
-            adapters.request_rollback(tx, to, "name:op", "")
-
-    def reconcile(self) -> None:
-        asyncio.run(self.rollout.reconcile())
-
-    def go_live(self, gain: float = 0.5) -> str:
-        name = self.publish(gain)
-        self.promote(name)
-        self.reconcile()
-        assert self.serving().live == name
-        return name
-
-    def serving(self) -> Serving:
-        with self.registry.store.read() as tx:
-            return adapters.serving(tx)
-
-    def row(self, name: str) -> Adapter:
-        with self.registry.store.read() as tx:
-            row = adapters.get_adapter(tx, name)
-        assert row is not None
-        return row
-
-    def events(self, name: str) -> list[tuple[str, str]]:
-        with self.registry.store.read() as tx:
-            return [(event.action, event.reason) for event in adapters.events(tx, name)]
-
-    def break_folder(self, name: str) -> None:
-        (self.registry.folder / name / "adapter_model.safetensors").unlink()
-
-    def run(self, body: Body) -> None:
-        """Run the body beside the rollout's loop."""
-
-        async def both() -> None:
-            async with self.looping():
-                await body()
-
-        asyncio.run(asyncio.wait_for(both(), 30))
-
-    @asynccontextmanager
-    async def looping(self) -> AsyncIterator[None]:
-        loop = asyncio.create_task(self.rollout.run())
-        try:
-            yield
-        finally:
-            loop.cancel()
-            await asyncio.gather(loop, return_exceptions=True)
-
-    async def until(self, holds: Callable[[], bool], despite_bugs: bool = False) -> None:
-        while not holds():
-            assert despite_bugs or "bug" not in (self.rollout.problem or "")
-            await asyncio.sleep(0.002)
+from tests.fixtures.adapters import write_source
+from tests.service.house import House
 
 
 @pytest.fixture
-def house(registry: Registry, source: Path) -> House:
-    return House(registry, source)
+def house(registry: Registry, source: Path) -> Iterator[House]:
+    with House(registry, source) as house:
+        yield house
 
 
 def test_a_requested_adapter_is_loaded_proven_and_only_then_live(house: House) -> None:
@@ -279,10 +197,10 @@ def test_the_loop_ends_when_it_is_cancelled_just_after_it_was_woken(
     """`turns` of the event loop lie between the two."""
     rollout, rounds = house.start_service(reconcile_seconds=3600.0), []
 
-    async def reconcile() -> None:
+    async def settle() -> None:
         rounds.append(1)
 
-    monkeypatch.setattr(rollout, "reconcile", reconcile)
+    monkeypatch.setattr(rollout, "settle", settle)
 
     async def body() -> None:
         loop = asyncio.create_task(rollout.run())
@@ -293,19 +211,19 @@ def test_the_loop_ends_when_it_is_cancelled_just_after_it_was_woken(
         loop.cancel()
         assert loop in (await asyncio.wait((loop,), timeout=5))[0]
 
-    asyncio.run(body())
+    house.play(body())
 
 
 def test_a_bug_in_one_round_does_not_end_the_loop(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, rounds = house.rollout.reconcile, []
+    whole, rounds = house.rollout.settle, []
 
-    async def reconcile() -> None:
+    async def settle() -> bool:
         rounds.append(1)
         if len(rounds) == 1:
             raise KeyError("a bug")
-        await whole()
+        return await whole()
 
-    monkeypatch.setattr(house.rollout, "reconcile", reconcile)
+    monkeypatch.setattr(house.rollout, "settle", settle)
     name = house.publish()
     house.promote(name)
 
@@ -394,7 +312,7 @@ def test_any_published_version_is_loaded_on_demand_and_held_while_in_use(house: 
     versions = [house.publish() for _ in range(4)]
 
     async def use(name: str, gone_on: asyncio.Event, go_on: asyncio.Event) -> None:
-        async with house.rollout.using(name):
+        async with house.replica.using(name):
             gone_on.set()
             await go_on.wait()
             assert name in house.engine.held
@@ -409,16 +327,16 @@ def test_any_published_version_is_loaded_on_demand_and_held_while_in_use(house: 
             await started.wait()
         assert house.engine.held.keys() == {live, *versions[:2]}
         with pytest.raises(EngineUnavailable, match="All 3 adapters that the engine can hold are in use"):
-            async with house.rollout.using(versions[2]):
+            async with house.replica.using(versions[2]):
                 pass
         await house.rollout.reconcile()
         assert house.engine.held.keys() == {live, *versions[:2]}
         go_on.set()
         await asyncio.gather(*users)
-        async with house.rollout.using(versions[2]), house.rollout.using(live), house.rollout.using("base"):
+        async with house.replica.using(versions[2]), house.replica.using(live), house.replica.using("base"):
             assert {live, versions[2]} <= house.engine.held.keys()
 
-    asyncio.run(body())
+    house.play(body())
     assert house.engine.most_held <= 3
 
 
@@ -428,7 +346,7 @@ def test_requests_under_way_finish_on_the_adapter_they_began_with(house: House) 
 
     async def body() -> None:
         await house.rollout.reconcile()
-        async with house.rollout.using(first):
+        async with house.replica.using(first):
             for _ in range(3):
                 name = house.publish()
                 house.promote(name)
@@ -438,7 +356,7 @@ def test_requests_under_way_finish_on_the_adapter_they_began_with(house: House) 
         await house.rollout.reconcile()
         assert first not in house.engine.held
 
-    asyncio.run(body())
+    house.play(body())
 
 
 def test_who_takes_hold_while_others_are_being_unloaded_keeps_it(house: House) -> None:
@@ -452,12 +370,12 @@ def test_who_takes_hold_while_others_are_being_unloaded_keeps_it(house: House) -
         """In the moment that the first one goes, somebody begins to use all the others."""
         nobody_went_yet = len(house.engine.held) == len(made)
         for other in house.rollout.loaded if nobody_went_yet else ():
-            await held.enter_async_context(house.rollout.using(other))
+            await held.enter_async_context(house.replica.using(other))
         await whole(name)
 
     async def body() -> None:
         for name in made:
-            async with house.rollout.using(name):  # loaded and proven, as far as the rollout knows
+            async with house.replica.using(name):  # loaded and proven, as far as the rollout knows
                 pass
         house.engine.unload_adapter = unload_adapter  # type: ignore[method-assign]
         await house.rollout.reconcile()
@@ -466,7 +384,7 @@ def test_who_takes_hold_while_others_are_being_unloaded_keeps_it(house: House) -
         await house.rollout.reconcile()
         assert house.engine.held.keys() == {made[-1], made[-2]}
 
-    asyncio.run(body())
+    house.play(body())
 
 
 def test_using_an_adapter_restores_it_after_a_restart_of_the_engine(house: House) -> None:
@@ -474,13 +392,13 @@ def test_using_an_adapter_restores_it_after_a_restart_of_the_engine(house: House
     house.engine.restart()
 
     async def body() -> None:
-        async with house.rollout.using(name):
+        async with house.replica.using(name):
             assert name not in house.engine.held  # nothing has told the service yet
-        house.rollout.forget_loaded()
-        async with house.rollout.using(name):
+        house.replica.eject("its requests fail")
+        async with house.replica.using(name):
             assert name in house.engine.held
 
-    asyncio.run(body())
+    house.play(body())
 
 
 def test_using_what_can_not_be_served_says_why(house: House) -> None:
@@ -488,16 +406,16 @@ def test_using_what_can_not_be_served_says_why(house: House) -> None:
     house.break_folder(name)
 
     async def use(what: str) -> None:
-        async with house.rollout.using(what):
+        async with house.replica.using(what):
             pass
 
     with pytest.raises(AdapterBroken, match="is missing"):
-        asyncio.run(use(name))
+        house.play(use(name))
     with pytest.raises(NotFound):
-        asyncio.run(use("v99"))
+        house.play(use("v99"))
     house.engine.away = True
     with pytest.raises(EngineUnavailable):
-        asyncio.run(use(house.publish()))
+        house.play(use(house.publish()))
     assert house.row(name).state == "candidate"
 
 
@@ -547,7 +465,7 @@ def test_another_service_at_the_same_engine_and_store_is_no_trouble(house: House
         await asyncio.gather(one.reconcile(), other.reconcile())
         await asyncio.gather(one.reconcile(), other.reconcile())
 
-    asyncio.run(both())
+    house.play(both())
     assert house.serving().live == name
     assert house.row(name).state == "live"
     assert one.loaded == other.loaded == {name}

@@ -15,6 +15,7 @@ import pytest
 from service.adapters.fingerprint import base_fingerprint
 from service.adapters.manifest import CONFIG, BaseModelIdentity, Probe, Provenance
 from service.adapters.registry import Registry
+from service.adapters.replica import Replica
 from service.adapters.rollout import Rollout
 from service.engine import Engine
 from service.store.queries import adapters
@@ -110,7 +111,8 @@ def test_real_adapters_are_proven_or_refused_and_survive_the_engines_death(
 
     async def story() -> None:
         client = Engine(f"http://127.0.0.1:{engine.port}")
-        rollout = Rollout(registry, client, max_loras=3, reconcile_seconds=0.05, base_sha256=base_fingerprint(model))
+        replica = Replica(registry, client, max_loras=3, base_sha256=base_fingerprint(model))
+        rollout = Rollout(registry.store, [replica], reconcile_seconds=0.05)
 
         async def until(holds: Callable[[], bool]) -> None:
             while not holds():

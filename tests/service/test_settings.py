@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from service.errors import SettingsError
 from service.settings import SPROUT, Settings, load_settings
-from service.stack import as_environment
+from service.stack import Stack, as_environment
 
 
 def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
@@ -75,3 +75,50 @@ def test_addresses_and_paths_follow_from_the_settings(tmp_path: Path) -> None:
     assert settings.store_url == f"sqlite:///{tmp_path}/hone.db"
     assert settings.model_path == str(SPROUT)
     assert load_settings(tmp_path, {"engine": {"model": "some/model"}}, {}).model_path == "some/model"
+
+
+@pytest.mark.parametrize(
+    ("file", "environment", "flags", "urls"),
+    [
+        ("", {}, {}, ()),
+        ("url = 'http://a:1'", {}, {}, ("http://a:1",)),
+        ("url = ['http://a:1', 'http://b']", {}, {}, ("http://a:1", "http://b")),
+        ("urls = ['http://a:1/v1/']", {}, {}, ("http://a:1",)),
+        ("urls = ['http://a:1']", {"HONE_ENGINE__URL": "http://b/v1"}, {}, ("http://b",)),
+        ("url = 'http://a:1'", {"HONE_ENGINE__URLS": "http://b,http://c"}, {}, ("http://b", "http://c")),
+        ("", {"HONE_ENGINE__URL": "http://b"}, {"urls": ["http://c"]}, ("http://c",)),
+    ],
+)
+def test_engines_are_named_one_or_several_and_the_later_source_wins(
+    tmp_path: Path, file: str, environment: dict[str, str], flags: dict[str, Any], urls: tuple[str, ...]
+) -> None:
+    (tmp_path / "hone.toml").write_text(f"[engine]\n{file}\n")
+    settings = load_settings(tmp_path, {"engine": flags}, environment)
+    assert settings.engine.urls == urls
+    assert load_settings(tmp_path, None, as_environment(settings)).engine.urls == urls
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("url = 'http://a'\nurls = ['http://b']", "engine.url and engine.urls are the same"),
+        ("urls = ['http://a', 'http://a/v1']", "http://a is named twice"),
+        ("url = 'localhost:8001'", "is no address of an engine, such as http://"),
+        ("url = 'http://'", "is no address"),
+        ("url = 7", "engine.urls"),
+    ],
+)
+def test_a_mistake_in_the_engines_addresses_is_named(tmp_path: Path, content: str, words: str) -> None:
+    (tmp_path / "hone.toml").write_text(f"[engine]\n{content}\n")
+    with pytest.raises(SettingsError, match=words):
+        load_settings(tmp_path, None, {})
+
+
+def test_an_engine_that_the_environment_names_is_named_once_to_the_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HONE_ENGINE__URL", "http://a")
+    stack = Stack(load_settings(tmp_path, {"server": {"port": 0}}), lambda _line: None)
+    stack.stop()
+    assert stack.engine_urls == ("http://a",)
+    assert load_settings(tmp_path, None, stack._environment()).engine.urls == ("http://a",)

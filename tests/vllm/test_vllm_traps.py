@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from service.adapters.fingerprint import base_fingerprint
 from service.adapters.manifest import CONFIG, WEIGHTS, BaseModelIdentity, Probe, Provenance
 from service.adapters.registry import Registry
+from service.adapters.replica import Replica
 from service.adapters.rollout import Rollout
 from service.engine import Engine
 from service.settings import SPROUT
@@ -160,7 +161,8 @@ def test_only_what_vllm_proves_to_serve_goes_live(
 
     async def story() -> None:
         client = Engine(vllm_engine.url)
-        rollout = Rollout(registry, client, MAX_LORAS, 0.05, base_sha256=base_fingerprint(SPROUT))
+        replica = Replica(registry, client, MAX_LORAS, base_sha256=base_fingerprint(SPROUT))
+        rollout = Rollout(sqlite_store, [replica])
         loop = asyncio.create_task(rollout.run())
         try:
             for name in (honest, nothing, liar):

@@ -78,7 +78,7 @@ def test_vllm_is_started_watched_and_stopped_with_all_that_it_started(tmp_path: 
         pytest.skip(reason)
     with up(tmp_path / "home") as (process, ready):
         assert chats(ready["url"])
-        engine = httpx2.Client(base_url=ready["engine_url"])
+        engine = httpx2.Client(base_url=ready["engine_urls"][0])
         [base] = engine.get("/v1/models").json()["data"]
         assert (base["id"], base["owned_by"], base["max_model_len"]) == ("sprout", "vllm", 256)
         asked = " ".join(engine_family(process)[0].cmdline())

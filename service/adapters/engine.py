@@ -1,0 +1,67 @@
+"""What the rollout needs of an engine: the part of `service.engine.Engine` that adapters depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class LoadedModel(Protocol):
+    """A model that the engine holds: the base (`parent` is None) or an adapter, under a name, from a path."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def parent(self) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """What an engine tells of itself; None where it doesn't say, as vLLM keeps its rank to itself."""
+
+    base: str
+    server: str | None = None
+    """Name and version, where it names one."""
+    has_lora: bool | None = None
+    """Whether it was started with LoRA at all."""
+    loads_adapters: bool | None = None
+    """Whether adapters can be loaded while it runs."""
+    slots: int | None = None
+    rank: int | None = None
+    """Largest rank of an adapter."""
+    context: int | None = None
+    """Most tokens of a prompt and its reply."""
+
+    @property
+    def words(self) -> str:
+        """One line for people."""
+        loading = {True: "on", False: "OFF", None: "not told"}
+        told = [
+            self.server or "version not told",
+            f"LoRA {loading[self.has_lora]}, loading at run time {loading[self.loads_adapters]}",
+            f"{_or_not_told(self.slots)} slots, rank up to {_or_not_told(self.rank)}",
+            f"context {_or_not_told(self.context)} tokens",
+        ]
+        return f"serves {self.base}: {'; '.join(told)}"
+
+
+class AdapterEngine(Protocol):
+    """An engine by URL. All that reach it raise EngineUnavailable or EngineRefused."""
+
+    @property
+    def url(self) -> str: ...
+    async def is_healthy(self) -> bool: ...
+    async def models(self) -> Sequence[LoadedModel]: ...
+    async def facts(self) -> EngineFacts: ...
+    async def load_adapter(self, name: str, path: str) -> None: ...
+    async def unload_adapter(self, name: str) -> None: ...
+    async def score(self, model: str, prompt: Sequence[int], reply: Sequence[int]) -> Sequence[float]:
+        """Natural log-probability of each token of `reply` under a model."""
+        ...
+
+
+def _or_not_told(number: int | None) -> str:
+    return "(not told)" if number is None else str(number)

@@ -1,0 +1,188 @@
+"""The engines that requests go to: which one, what is done when it fails, and what is told of each.
+
+A conversation goes back to where it was, whose prefix cache knows it, unless that engine is clearly busier than
+another; a new one goes where the least is under way. A request that fails before anything of its reply has come is
+asked of another engine; one that has begun fails for good. An engine that can't be reached, breaks off or no longer
+knows what it held is ejected, and the rollout puts it right before it gets requests again.
+
+One engine is the case of one: nothing here asks how many there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+import structlog
+
+from service.adapters.replica import NotServed, Replica
+from service.adapters.rollout import Rollout
+from service.engine import Engine
+from service.errors import EngineAway, EngineRefused, EnginesBusy, EngineUnavailable, HoneError
+
+MOST_TRIES = 3
+"""Of one request: one that brings down whatever computes it must not bring down every engine."""
+CLEARLY_BUSIER = 8
+"""Requests more than the least busy engine has; less than that, what the prefix cache saves is worth more."""
+REMEMBERED = 100_000
+"""Conversations whose engine is remembered; an older one goes by the hash of its id, which mostly says the same."""
+
+EngineReplica = Replica[Engine]
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class ReplicaState:
+    """One engine, for people and for Prometheus."""
+
+    url: str
+    healthy: bool
+    under_way: int
+    adapters: tuple[str, ...]
+    problem: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Replicas:
+    def __init__(
+        self,
+        replicas: Sequence[EngineReplica],
+        rollout: Rollout,
+        max_requests: int,
+        when_retried: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`max_requests`: most requests under way at one engine."""
+        self._replicas, self._rollout = tuple(replicas), rollout
+        self._max_requests, self._when_retried = max_requests, when_retried
+        self._went_to: OrderedDict[str, EngineReplica] = OrderedDict()
+
+    async def close(self) -> None:
+        for replica in self._replicas:
+            await replica.engine.close()
+
+    async def base(self) -> str:
+        """The base model's name, as the engines know it. Raises EngineUnavailable."""
+        return (await self._serving())[0].base
+
+    async def is_ready(self) -> bool:
+        """Whether some engine gets requests and says that it is well; who says otherwise is ejected."""
+        serving = [replica for replica in self._replicas if replica.serves]
+        well = await asyncio.gather(*(replica.engine.is_healthy() for replica in serving))
+        for replica, is_well in zip(serving, well, strict=True):
+            if not is_well:
+                self._rollout.eject(replica, "it does not say that it is well")
+        return any(well)
+
+    def states(self) -> list[ReplicaState]:
+        return [
+            ReplicaState(one.url, one.serves, one.under_way, tuple(sorted(one.loaded)), one.problem)
+            for one in self._replicas
+        ]
+
+    @asynccontextmanager
+    async def answering(
+        self, adapter: str, conversation: str, begin: Callable[[Engine], Awaitable[T]]
+    ) -> AsyncIterator[T]:
+        """What `begin` brings from an engine that serves `adapter`; it keeps doing so for as long as the block takes.
+
+        When `begin` fails through the engine's fault, another one is asked; what fails in the block is the caller's
+        to tell. Raises EnginesBusy, EngineUnavailable, AdapterBroken, NotFound, and what `begin` raises.
+        """
+        tried: dict[EngineReplica, HoneError] = {}
+        for number in range(1, MOST_TRIES + 1):
+            replica = await self._choose(adapter, conversation, tried)
+            ejections = replica.ejections
+            async with AsyncExitStack() as stack:
+                stack.enter_context(replica.request())
+                try:
+                    await stack.enter_async_context(replica.using(adapter))
+                    begun = await begin(replica.engine)
+                except (EngineUnavailable, EngineRefused, NotServed) as error:
+                    failure = self._judge(replica, ejections, adapter, error)
+                    if number == MOST_TRIES:
+                        raise failure from error
+                    if replica.ejections == ejections:  # it is held to be well, and failed all the same
+                        tried[replica] = failure
+                    self._when_retried()
+                    log.warning("asking another engine", engine=replica.url, error=str(error))
+                    continue
+                try:
+                    yield begun
+                except EngineUnavailable as error:
+                    self._judge(replica, ejections, adapter, error)
+                    raise
+                return
+
+    async def _choose(self, adapter: str, conversation: str, tried: dict[EngineReplica, HoneError]) -> EngineReplica:
+        """Whom to ask next. Those that failed are left out, but for one that was put right since."""
+        candidates = [replica for replica in await self._serving() if replica not in tried]
+        if not candidates:
+            raise next(iter(tried.values()))
+        if not tried:  # who was turned away by an engine has been let in once already
+            candidates = [replica for replica in candidates if replica.under_way < self._max_requests]
+        if not candidates:
+            raise EnginesBusy(
+                f"Every engine has {self._max_requests} requests under way.",
+                "Try again in a moment; add an engine, or raise engine.max_requests.",
+                retry_after=1,
+            )
+        chosen = self._preferred(adapter, conversation, candidates)
+        self._remember(conversation, chosen)
+        return chosen
+
+    async def _serving(self) -> list[EngineReplica]:
+        serving = [replica for replica in self._replicas if replica.serves]
+        if not serving:
+            await self._rollout.join()
+            serving = [replica for replica in self._replicas if replica.serves]
+        if not serving:
+            raise EngineUnavailable(
+                f"No engine is ready. {self._rollout.absences}", "Try again in a moment.", retry_after=1
+            )
+        return serving
+
+    def _preferred(self, adapter: str, conversation: str, candidates: Sequence[EngineReplica]) -> EngineReplica:
+        least = min(replica.under_way for replica in candidates)
+        idle = [replica for replica in candidates if replica.under_way <= least + CLEARLY_BUSIER]
+        before = self._went_to.get(conversation)
+        if before in idle:
+            return before
+        # Versions that are neither live nor canary are loaded where somebody asks for them: once is enough.
+        pool = [replica for replica in idle if adapter in replica.loaded] or idle
+        return min(pool, key=lambda replica: (replica.under_way, _draw(conversation, replica.url)))
+
+    def _remember(self, conversation: str, replica: EngineReplica) -> None:
+        self._went_to[conversation] = replica
+        self._went_to.move_to_end(conversation)
+        if len(self._went_to) > REMEMBERED:
+            self._went_to.popitem(last=False)
+
+    def _judge(self, replica: EngineReplica, ejections: int, adapter: str, error: HoneError) -> HoneError:
+        """What a failure says about the engine, and what the caller is told if it was the last. Raises a refusal.
+
+        `ejections`: how many there were when the request began. What it met before the last was put right since.
+        """
+        problem = str(error) if isinstance(error, EngineAway) else None
+        if isinstance(error, EngineRefused):
+            if error.status != 404:
+                raise error
+            problem = f"it knows {adapter} no more: it has restarted"
+            error = EngineUnavailable(f"The engine does not hold {adapter}: {error.message}", retry_after=1)
+        if problem is None:
+            self._rollout.doubt(replica)
+        elif replica.ejections == ejections:
+            self._rollout.eject(replica, problem)
+        return error
+
+
+def _draw(conversation: str, url: str) -> bytes:
+    """An order of the engines that is always the same for one conversation, in every process."""
+    return hashlib.sha256(f"{url}\0{conversation}".encode()).digest()

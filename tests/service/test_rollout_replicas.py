@@ -1,0 +1,327 @@
+"""The rollout over several engines: two phases, one flip, and nobody gets requests before it holds what it needs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.adapters.registry import Registry
+from service.adapters.rollout import Rollout
+from service.errors import EngineUnavailable
+from tests.service.house import House
+
+
+@pytest.fixture
+def house(registry: Registry, source: Path) -> Iterator[House]:
+    with House(registry, source, engines=3) as house:
+        yield house
+
+
+def serving(rollout: Rollout) -> set[str]:
+    return {replica.url for replica in rollout.serving}
+
+
+def all_hold(house: House, name: str) -> bool:
+    return all(name in engine.held for engine in house.engines)
+
+
+def test_an_adapter_goes_live_once_every_engine_was_proven_to_serve_it(house: House) -> None:
+    name = house.publish()
+    house.promote(name)
+    flipped_with: list[bool] = []
+    whole = house.rollout._pointer.flip
+
+    def flip(*arguments: str) -> None:
+        flipped_with.append(all(name in replica.loaded for replica in house.replicas))
+        whole(*arguments)
+
+    house.rollout._pointer.flip = flip  # type: ignore[method-assign,assignment]
+    house.reconcile()
+    assert flipped_with == [True] and house.serving().live == name
+    assert house.rollout.loaded == {name}
+    assert house.row(name).reason.endswith("On all 3 engines.")
+
+
+def test_nothing_flips_while_one_engine_fails_the_proof_and_the_reason_names_it(house: House) -> None:
+    live, name = house.go_live(), house.publish()
+    house.engines[1].idle.add(name)
+    house.promote(name)
+    for _ in range(2):
+        with pytest.raises(EngineUnavailable, match=r"not every engine serves it\. memory-1: v2 isn't served"):
+            house.reconcile()
+    desired = house.serving()
+    assert (desired.live, desired.requested, house.row(name).state) == (live, name, "candidate")
+    assert serving(house.rollout) == {"memory-0", "memory-1", "memory-2"}  # all serve what is live
+    waiting = [reason for action, reason in house.events(name) if action == "waiting"]
+    assert len(waiting) == 1 and "memory-1" in waiting[0]
+
+
+def test_an_adapter_that_no_engine_serves_is_rejected(house: House) -> None:
+    live, name = house.go_live(), house.publish()
+    for engine in house.engines:
+        engine.idle.add(name)
+    house.promote(name)
+    house.reconcile()
+    assert house.row(name).state == "rejected" and house.serving().live == live
+
+
+def test_an_engine_that_refused_is_not_made_to_load_again_at_once(house: House) -> None:
+    name = house.publish()
+    house.engines[1].idle.add(name)
+    house.promote(name)
+    for _ in range(5):
+        with pytest.raises(EngineUnavailable):
+            house.reconcile()
+    assert [engine.loads() for engine in house.engines] == [[name]] * 3
+    house.engines[1].idle.clear()
+    house.replicas[1].eject("somebody starts it again, set right")
+    house.reconcile()
+    assert house.serving().live == name
+
+
+def test_an_engine_that_is_away_holds_up_no_promotion_and_gets_the_adapter_before_any_request(house: House) -> None:
+    house.go_live()
+    house.engines[2].away = True
+    name = house.publish()
+    house.promote(name)
+    with pytest.raises(EngineUnavailable, match="can't be reached"):
+        house.reconcile()
+    assert house.serving().live == name
+    assert serving(house.rollout) == {"memory-0", "memory-1"}
+    assert "memory-2 gets no requests: The engine can't be reached" in (house.rollout.problem or "")
+    house.engines[2].restart()
+    house.engines[2].away = False
+    house.reconcile()
+    assert serving(house.rollout) == {"memory-0", "memory-1", "memory-2"}
+    assert name in house.replicas[2].loaded and house.rollout.problem is None
+
+
+def test_an_engine_that_dies_in_the_middle_of_a_rollout_does_not_end_it(house: House) -> None:
+    house.go_live()
+    name = house.publish()
+    house.promote(name)
+    engine = house.engines[1]
+    whole = engine.load_adapter
+
+    async def load_adapter(name: str, path: str) -> None:
+        engine.away = True
+        await whole(name, path)
+
+    engine.load_adapter = load_adapter  # type: ignore[method-assign]
+    house.reconcile()
+    assert house.serving().live == name
+    assert serving(house.rollout) == {"memory-0", "memory-2"}
+
+
+def test_an_engine_that_restarts_empty_gets_live_and_canary_before_requests(house: House) -> None:
+    live, canary = house.go_live(), house.publish()
+    house.canary(canary)
+    house.reconcile()
+    assert house.rollout.loaded == {live, canary}
+    engine, replica = house.engines[1], house.replicas[1]
+    whole, states = engine.load_adapter, []
+
+    async def load_adapter(name: str, path: str) -> None:
+        states.append(replica.serves)
+        await whole(name, path)
+
+    engine.load_adapter = load_adapter  # type: ignore[method-assign]
+    engine.restart()
+    house.reconcile()
+    assert states == [False, False]
+    assert replica.serves and replica.loaded == {live, canary}
+
+
+@pytest.mark.parametrize("how", ["says it is not well", "has been ejected"])
+def test_an_engine_in_doubt_is_proven_anew_before_it_gets_requests_again(house: House, how: str) -> None:
+    name = house.go_live()
+    replica, engine = house.replicas[1], house.engines[1]
+    if how == "has been ejected":
+        house.rollout.eject(replica, "a request broke off")
+    else:
+        engine.is_well = False
+        with pytest.raises(EngineUnavailable, match="isn't well"):
+            house.reconcile()
+    assert not replica.serves and replica.loaded == frozenset()
+    engine.is_well = True
+    house.reconcile()
+    assert replica.serves and replica.loaded == {name}
+    assert engine.loads() == [name]  # it held it all the time
+
+
+def test_an_engine_that_does_not_serve_what_is_live_gets_no_requests_and_changes_nothing_for_others(
+    house: House,
+) -> None:
+    name = house.go_live()
+    house.engines[0].restart()
+    house.engines[0].refuses[name] = (400, "rank 4 is above max_lora_rank 2")
+    with pytest.raises(Exception, match="rank 4 is above"):
+        house.reconcile()
+    assert house.serving().live == name
+    assert serving(house.rollout) == {"memory-1", "memory-2"}
+    assert house.rollout.loaded == {name}
+
+
+def test_an_engine_of_another_base_gets_no_requests(house: House) -> None:
+    house.engines[2].base = "another"
+    with pytest.raises(EngineUnavailable, match="It serves another, and memory-0 serves sprout"):
+        house.reconcile()
+    assert serving(house.rollout) == {"memory-0", "memory-1"}
+
+
+def test_a_canary_waits_until_every_engine_serves_it(house: House) -> None:
+    live, canary = house.go_live(), house.publish()
+    house.engines[2].idle.add(canary)
+    house.canary(canary)
+    with pytest.raises(EngineUnavailable, match="memory-2"):
+        house.reconcile()
+    assert house.rollout.loaded == {live} and house.row(canary).state == "canary"
+    assert len(serving(house.rollout)) == 3
+
+
+def test_whoever_joins_between_proof_and_flip_gets_the_new_adapter_first(house: House) -> None:
+    house.go_live()
+    house.engines[2].away = True
+    with pytest.raises(EngineUnavailable):
+        house.reconcile()
+    name = house.publish()
+    house.promote(name)
+    whole = house.rollout._pointer.flip
+    tending: list[asyncio.Task[None]] = []
+
+    async def body() -> None:
+        loop = asyncio.get_running_loop()
+
+        def flip(*arguments: str) -> None:
+            house.engines[2].away = False
+
+            def begin() -> None:
+                tending.append(loop.create_task(house.rollout.tend(house.replicas[2])))
+
+            loop.call_soon_threadsafe(begin)
+            whole(*arguments)
+
+        house.rollout._pointer.flip = flip  # type: ignore[method-assign,assignment]
+        await house.rollout.settle()
+        await tending[0]
+        replica = house.replicas[2]
+        assert name in replica.loaded or not replica.serves
+        await house.rollout.tend(replica)
+        assert replica.serves and name in replica.loaded
+
+    house.play(body())
+
+
+def test_each_engine_is_tended_by_itself(house: House) -> None:
+    """One that hangs holds up neither the others' return nor a promotion."""
+    hangs = asyncio.Event()
+
+    async def models() -> Any:
+        await hangs.wait()
+
+    house.engines[0].models = models  # type: ignore[method-assign]
+    name = house.publish()
+    house.promote(name)
+
+    async def body() -> None:
+        await house.until(lambda: house.serving().live == name)
+        await house.until(lambda: serving(house.rollout) == {"memory-1", "memory-2"})
+        house.engines[1].restart()
+        house.rollout.eject(house.replicas[1], "a request broke off")
+        await house.until(lambda: len(house.rollout.serving) == 2 and all_held(1, 2))
+
+    def all_held(*numbers: int) -> bool:
+        return all(name in house.engines[number].held for number in numbers)
+
+    house.run(body)
+
+
+def test_old_versions_are_unloaded_everywhere_once_they_drain_and_the_last_are_kept(house: House) -> None:
+    made = [house.go_live() for _ in range(3)]
+
+    async def body() -> None:
+        async with house.replicas[1].using(made[0]):
+            made.append(house.publish())
+            house.promote(made[-1])
+            await house.rollout.reconcile()
+            assert made[0] in house.engines[1].held  # somebody still reads from it
+        await house.rollout.reconcile()
+
+    house.start_service(keep_loaded=1)
+    house.reconcile()
+    house.play(body())
+    assert house.serving().live == made[-1]
+    assert [engine.held.keys() for engine in house.engines] == [set(made[-2:])] * 3
+    loads = [engine.loads() for engine in house.engines]
+    house.roll_back()
+    house.reconcile()
+    assert house.serving().live == made[-2]
+    assert [engine.loads() for engine in house.engines] == loads  # at once
+
+
+# -- vLLM's slots -----------------------------------------------------------------------------------------------------
+
+
+class Slots:
+    """vLLM's cache of adapters: unloading only forgets the name, and a load pushes out what was used longest ago."""
+
+    def __init__(self, house: House) -> None:
+        self.order: list[str] = []  # the last used at the end
+        self.pushed_out: list[str] = []
+        engine = self.engine = house.engine
+        load, score = engine.load_adapter, engine.score
+
+        async def load_adapter(name: str, path: str) -> None:
+            await load(name, path)
+            if len(self.order) == engine.max_loras:
+                self.pushed_out.append(self.order.pop(0))
+            self.order.append(name)
+
+        async def use(model: str, *arguments: Any) -> Any:
+            scored = await score(model, *arguments)
+            if model in self.order:
+                self.order.append(self.order.pop(self.order.index(model)))
+            return scored
+
+        engine.load_adapter, engine.score = load_adapter, use  # type: ignore[method-assign,assignment]
+
+
+@pytest.mark.parametrize("max_loras", [3, 4])
+def test_a_load_pushes_out_of_vllms_slots_only_what_was_unloaded(
+    registry: Registry, source: Path, max_loras: int
+) -> None:
+    with House(registry, source) as house:
+        house.engine.max_loras = max_loras
+        house.start_service(keep_loaded=2)
+        slots = Slots(house)
+        made = [house.go_live() for _ in range(8)]
+    kept = made[-3:]
+    assert set(house.engine.held) == set(kept)
+    assert not set(slots.pushed_out) & set(kept) and set(kept) <= set(slots.order)
+    assert slots.pushed_out == made[: len(slots.pushed_out)]
+    assert house.engine.most_held <= max_loras
+
+
+def test_no_more_is_loaded_than_the_engine_says_it_has_slots(registry: Registry, source: Path) -> None:
+    with House(registry, source) as house:
+        house.engine.max_loras = 8
+        house.start_service(keep_loaded=6)
+        house.engine.max_loras = 3  # the engine was started with fewer than the settings say
+        for _ in range(6):
+            house.go_live()
+    assert house.engine.most_held == 3
+
+
+def test_a_name_is_never_loaded_twice_over_another_path(house: House) -> None:
+    """vLLM's prefix cache knows an adapter by name and path: in place, it would serve what it computed before."""
+    name = house.publish()
+    for engine in house.engines:
+        engine.held[name] = "/another/home/adapters/v1"
+    house.promote(name)
+    house.reconcile()
+    assert [engine.calls for engine in house.engines] == [[("unload", name), ("load", name)]] * 3
+    assert house.serving().live == name and all_hold(house, name)
