@@ -1,7 +1,7 @@
 """The one place that wires the service together.
 
 `create_app` builds everything that needs no running loop, and clears away what dead publishers left; the lifespan
-starts the rollout and the pages, and closes all in order. Middleware from the outside in: timer, CORS, gate, body
+starts the rollout and the pages, and closes all in order. Middleware from the outside in: timer, CORS, origin check, body
 limit, door.
 """
 
@@ -32,7 +32,7 @@ from service.door import Door
 from service.engine import Engine
 from service.engine_checks import shortcomings
 from service.errors import BadInput
-from service.gate import Gate
+from service.origin_check import OriginCheck
 from service.metrics import Metrics, RequestTimer
 from service.pages import Pages
 from service.parts import Parts
@@ -143,7 +143,7 @@ def _middleware(settings: Settings, parts: Parts) -> list[Middleware]:
             allow_headers=["*"],
             expose_headers=["x-hone-conversation"],
         ),
-        Middleware(Gate, on_loopback=parts.identities.on_loopback, allowed_origins=origins),
+        Middleware(OriginCheck, on_loopback=parts.identities.on_loopback, allowed_origins=origins),
         Middleware(BodyLimit, max_bytes=settings.server.max_body_bytes),
         Middleware(Door, identities=parts.identities),
     ]

@@ -18,7 +18,7 @@ from service.error_handlers import answer
 from service.errors import Forbidden
 
 
-class Gate:
+class OriginCheck:
     """Pure ASGI middleware."""
 
     def __init__(self, app: ASGIApp, on_loopback: bool, allowed_origins: Collection[str]) -> None:
