@@ -1,8 +1,8 @@
 """The one place that wires the service together.
 
 `create_app` builds everything that needs no running loop, and clears away what dead publishers left; the lifespan
-starts the rollout and the pages, and closes all in order. Middleware from the outside in: timer, CORS, origin check, body
-limit, door.
+starts the rollout and the pages, and closes all in order. Middleware from the outside in: timer, CORS, origin check,
+body limit, door.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from service.door import Door
 from service.engine import Engine
 from service.engine_checks import shortcomings
 from service.errors import BadInput
-from service.origin_check import OriginCheck
 from service.metrics import Metrics, RequestTimer
+from service.origin_check import OriginCheck
 from service.pages import Pages
 from service.parts import Parts
 from service.replicas import Replicas

@@ -10,8 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-_INTERNAL = ("prompt_logprobs", "prompt_token_ids", "prompt_text", "kv_transfer_params", "ec_transfer_params", "metrics",
-             "service_tier")  # fmt: skip
+_INTERNAL = (
+    "prompt_logprobs", "prompt_token_ids", "prompt_text", "kv_transfer_params", "ec_transfer_params", "metrics",
+    "service_tier",
+)  # fmt: skip
 _INTERNAL_OF_CHOICE = ("stop_reason", "token_ids", "prompt_token_ids", "prompt_logprobs", "routed_experts")
 
 
