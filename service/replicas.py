@@ -72,6 +72,11 @@ class Replicas:
         """The base model's name, as the engines know it. Raises EngineUnavailable."""
         return (await self._serving())[0].base
 
+    @property
+    def context(self) -> int | None:
+        """Most tokens of a prompt and its reply that every engine takes; None before one has said it."""
+        return min((one.context for one in self._replicas if one.context is not None), default=None)
+
     async def is_ready(self) -> bool:
         """Whether some engine gets requests and says that it is well; who says otherwise is ejected."""
         serving = [replica for replica in self._replicas if replica.serves]

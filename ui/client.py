@@ -60,7 +60,10 @@ class Credentials:
 
 @dataclass(frozen=True)
 class Delta:
-    """A piece of one reply. `index` tells the replies of one exchange apart; `finish_reason` comes with the last."""
+    """A piece of one reply. `index` tells the replies of one exchange apart; `finish_reason` comes with the last.
+
+    `prompt_tokens` comes at the end: how many tokens all that was asked had.
+    """
 
     exchange_id: str
     adapter: str
@@ -68,6 +71,7 @@ class Delta:
     index: int
     text: str
     finish_reason: str | None
+    prompt_tokens: int = 0
 
 
 class ServiceClient:
@@ -88,6 +92,7 @@ class ServiceClient:
     ) -> AsyncGenerator[Delta]:
         """Stream `replies` answers to `messages`, pieces of all of them interleaved."""
         body: dict[str, Any] = {"model": MODEL, "messages": messages, "stream": True, "n": replies}
+        body["stream_options"] = {"include_usage": True}
         if conversation_id:
             body["hone"] = {"conversation_id": conversation_id}
         async with self._stream("POST", "/v1/chat/completions", who, body) as response:
@@ -102,6 +107,21 @@ class ServiceClient:
                         text=(choice.get("delta") or {}).get("content") or "",
                         finish_reason=choice.get("finish_reason"),
                     )
+                if usage := event.get("usage"):
+                    yield Delta(
+                        exchange_id=event["id"],
+                        adapter=event.get("system_fingerprint") or "",
+                        conversation_id=conversation,
+                        index=0,
+                        text="",
+                        finish_reason=None,
+                        prompt_tokens=usage["prompt_tokens"],
+                    )
+
+    async def context(self, who: Credentials) -> int | None:
+        """How many tokens fit into a prompt and its reply; None where the engine doesn't say."""
+        models = (await self._ask("GET", "/v1/models", who))["data"]
+        return next((model.get("max_model_len") for model in models if model["id"] == MODEL), None)
 
     async def exchange(self, who: Credentials, exchange_id: str) -> dict[str, Any]:
         return await self._ask("GET", f"/v1/exchanges/{quote(exchange_id, safe='')}", who)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from ui.client import Delta
@@ -107,6 +108,9 @@ class Turn:
 class Conversation:
     """`notice` is one plain sentence for the person; `serial` counts notices, so that the same one shows again.
 
+    `tokens_per_character`: of what was asked last, 0 before anything was; `forgetting`: its beginning no longer fits
+    into the model's context, and was left out.
+
     `version` counts views: events run side by side, and a view that was overtaken on its way is not to be drawn.
     """
 
@@ -118,18 +122,28 @@ class Conversation:
     serial: int = 0
     version: int = 0
     stop: asyncio.Event | None = None  # set while a reply is drafted
+    tokens_per_character: float = 0.0
+    forgetting: bool = False
 
     def say(self, notice: str, tone: str = "info") -> None:
         self.notice, self.tone, self.serial = notice, tone, self.serial + 1
 
-    def messages(self, before: Turn) -> list[dict[str, str]]:
-        """What the model is asked: every turn that was answered, and the prompt of `before`, the one to be answered."""
-        messages = []
-        for turn in self.turns[: self.turns.index(before)]:
-            if turn.reply is not None and turn.reply.shown:
-                messages.append({"role": "user", "content": turn.prompt})
-                messages.append({"role": "assistant", "content": turn.reply.shown})
-        return [*messages, {"role": "user", "content": before.prompt}]
+    def messages(self, before: Turn, room: float = inf) -> list[dict[str, str]]:
+        """What the model is asked: every turn that was answered, and the prompt of `before`, the one to be answered.
+
+        `room`: how many characters fit; of what is too much the oldest turns are left out.
+        """
+        messages = [{"role": "user", "content": before.prompt}]
+        room -= len(before.prompt)
+        for turn in reversed(self.turns[: self.turns.index(before)]):
+            if turn.reply is None or not turn.reply.shown:
+                continue
+            room -= len(turn.prompt) + len(turn.reply.shown)
+            if room < 0:
+                break
+            said = {"role": "user", "content": turn.prompt}, {"role": "assistant", "content": turn.reply.shown}
+            messages = [*said, *messages]
+        return messages
 
     def find_reply(self, key: str) -> Reply | None:
         return next((reply for turn in self.turns for reply in turn.replies if reply.key == key), None)

@@ -9,11 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
+from math import inf
 
 from ui.client import Credentials, ServiceClient, ServiceError
 from ui.conversation import Conversation, Reply, Turn
 
 FRAME = 0.04  # seconds
+PROMPT_SHARE = 0.75
+"""How much of the model's context a conversation may fill, so that room is left for the reply."""
+FORGETTING = "This conversation is longer than the model can read at once: it no longer sees how it began."
 
 
 async def draft(
@@ -48,10 +52,38 @@ async def draft(
 
 
 async def _read(service: ServiceClient, who: Credentials, talk: Conversation, turn: Turn, drafts: list[Reply]) -> None:
-    async with aclosing(service.chat(who, talk.messages(turn), talk.id, replies=len(drafts))) as deltas:
+    """Ask with as much of the conversation as fits: as far as it can be foretold, and then as the service says."""
+    whole = talk.messages(turn)
+    messages = talk.messages(turn, await _room(service, who, talk))
+    while True:
+        if len(messages) < len(whole) and not talk.forgetting:
+            talk.forgetting = True
+            talk.say(FORGETTING)
+        try:
+            return await _take(service, who, talk, messages, drafts)
+        except ServiceError as error:
+            turns_before = len(messages) // 2
+            if error.status != 400 or "context" not in error.message.lower() or not turns_before:
+                raise
+            messages = messages[2 * -(-turns_before // 2) :]
+
+
+async def _room(service: ServiceClient, who: Credentials, talk: Conversation) -> float:
+    """How many characters of conversation fit, by how many tokens they took so far."""
+    context = await service.context(who) if talk.tokens_per_character else None
+    return PROMPT_SHARE * context / talk.tokens_per_character if context else inf
+
+
+async def _take(
+    service: ServiceClient, who: Credentials, talk: Conversation, messages: list[dict[str, str]], drafts: list[Reply]
+) -> None:
+    async with aclosing(service.chat(who, messages, talk.id, replies=len(drafts))) as deltas:
         async for delta in deltas:
             talk.id = delta.conversation_id or talk.id
             drafts[delta.index].take(delta)
+            if delta.prompt_tokens:
+                characters = sum(len(message["content"]) for message in messages)
+                talk.tokens_per_character = delta.prompt_tokens / max(1, characters)
 
 
 def _finish(turn: Turn, drafts: list[Reply]) -> None:

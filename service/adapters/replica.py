@@ -86,6 +86,11 @@ class Replica(Generic[E_co]):
         return self._facts.base
 
     @property
+    def context(self) -> int | None:
+        """Most tokens of a prompt and its reply, as the engine says."""
+        return self._facts.context
+
+    @property
     def loaded(self) -> frozenset[str]:
         """The adapters that are loaded and proven, as far as known."""
         return frozenset(self._proven)

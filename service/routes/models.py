@@ -39,8 +39,16 @@ async def _models(parts: Parts) -> list[dict[str, Any]]:
     live, versions = await parts.transactions.read(read)
     created = {BASE: parts.started_at, **versions}  # of the base no more is known than since when it serves here
     names = {ALIAS: live} | {f"{ALIAS}:{name}": name for name in created}
-    return [_model(alias, created.get(name, parts.started_at)) for alias, name in names.items()]
+    context = parts.replicas.context
+    return [_model(alias, created.get(name, parts.started_at), context) for alias, name in names.items()]
 
 
-def _model(name: str, created: datetime) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": int(created.timestamp()), "owned_by": "hone"}
+def _model(name: str, created: datetime, context: int | None) -> dict[str, Any]:
+    """As OpenAI lists models, and as vLLM says how many tokens fit."""
+    return {
+        "id": name,
+        "object": "model",
+        "created": int(created.timestamp()),
+        "owned_by": "hone",
+        "max_model_len": context,
+    }

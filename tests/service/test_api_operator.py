@@ -69,7 +69,8 @@ def test_an_adapter_is_promoted_served_under_its_names_and_rolled_back(running: 
     answer = ask(running)
     assert answer["system_fingerprint"] == name and answer["model"] == f"hone:{name}"
     assert ask(running, "hone:base")["system_fingerprint"] == "base"
-    assert f"hone:{name}" in {model["id"] for model in running.get("/v1/models").json()["data"]}
+    models = running.get("/v1/models").json()["data"]
+    assert f"hone:{name}" in {model["id"] for model in models} and models[0]["max_model_len"] > 0
     seen = running.operator.get(f"/v1/adapters/{name}").json()
     assert (seen["state"], seen["loaded"], seen["report"]) == ("live", True, {"fluency": 0.0})
     assert {"requested", "live"} <= {event["action"] for event in seen["history"]}

@@ -74,6 +74,8 @@ class FakeService:
     hold_at: int | None = None  # a stream waits before its so-manieth token for as long as this is set
     replies: tuple[str, ...] = REPLIES
     broken: str = ""  # "engine": no reply begins; "midway": each breaks after three tokens; "truncated": no [DONE]
+    context: int = 10_000  # tokens
+    tells_context: bool = True
     keys_only: bool = False
     sessions: int = 0
     exchanges: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -153,14 +155,25 @@ def _chat_routes(app: FastAPI, fake: FakeService) -> None:
         fake.asked.append({"caller": caller, **body})
         if fake.broken == "engine":
             raise Refused(503, "The engine is away. It is being restarted.", "engine_unavailable")
+        if (tokens := _tokens(body["messages"])) >= fake.context:
+            raise Refused(400, f"The prompt has {tokens} tokens; the context holds {fake.context}.", "invalid_request")
         exchange_id = f"chatcmpl-{len(fake.asked)}"
         conversation = (body.get("hone") or {}).get("conversation_id") or f"conv-{len(fake.asked)}"
         stream = _stream(fake, caller, exchange_id, conversation, body)
         return StreamingResponse(stream, media_type="text/event-stream", headers={"X-Hone-Conversation": conversation})
 
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"data": [{"id": "hone", "max_model_len": fake.context if fake.tells_context else None}]}
+
     @app.get("/v1/exchanges/{exchange_id}")
     async def exchange(request: Request, exchange_id: str) -> dict[str, Any]:
         return fake.own(request, fake.exchanges, exchange_id)
+
+
+def _tokens(messages: list[dict[str, str]]) -> int:
+    """As if two characters were a token."""
+    return sum(len(message["content"]) for message in messages) // 2
 
 
 async def _stream(
@@ -198,7 +211,9 @@ async def _stream(
             "messages": body["messages"],
             "replies": [{"index": i, "text": text, "finish_reason": "stop"} for i, text in enumerate(texts)],
         }
-        yield ": kept alive\n\ndata: [DONE]\n\n"
+        usage = {"prompt_tokens": _tokens(body["messages"])}
+        ending = {"id": exchange_id, "system_fingerprint": fake.serving["live"], "choices": [], "usage": usage}
+        yield f": kept alive\n\ndata: {json.dumps(ending)}\n\ndata: [DONE]\n\n"
     except asyncio.CancelledError:
         fake.closed_streams += 1
         raise

@@ -124,3 +124,28 @@ def test_a_page_that_goes_away_stops_its_draft(fake: FakeService, api_url: str) 
     using(api_url, leave)
     assert not talk.busy
     assert asyncio.run(asyncio.sleep(0, result=turn.replies[0].finish_reason)) == "stopped"
+
+
+@pytest.mark.parametrize("tells_context", [True, False])
+def test_a_long_conversation_goes_on_without_how_it_began(fake: FakeService, api_url: str, tells_context: bool) -> None:
+    fake.context, fake.tells_context = 120, tells_context
+    talk, turn = talk_about("How does this begin?")
+    drafted(api_url, talk, turn)
+    assert not talk.forgetting
+    for number in range(8):
+        talk.turns.append(turn := Turn(f"And what comes then, number {number}?", chosen=0))
+        drafted(api_url, talk, turn)
+        assert turn.reply is not None and turn.reply.kept and not turn.error
+    asked = fake.asked[-1]["messages"]
+    assert asked[-1]["content"] == turn.prompt and 1 < len(asked) < 17
+    assert all(one["role"] == role for one, role in zip(asked, ["user", "assistant"] * 8, strict=False))
+    assert talk.forgetting and "how it began" in talk.notice
+    refused = len(fake.asked) - 9
+    assert refused > 0 if not tells_context else refused == 0
+
+
+def test_a_prompt_that_does_not_fit_alone_is_refused_in_words(fake: FakeService, api_url: str) -> None:
+    fake.context = 5
+    talk, turn = talk_about("This is a rather long thing to say.")
+    drafted(api_url, talk, turn)
+    assert "context holds 5" in turn.error and not turn.replies
