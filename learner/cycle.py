@@ -261,7 +261,7 @@ class Cycle:
             if metrics:
                 self._metrics.add(stage, step, steps, metrics)
             said, when = self._said
-            if said != phase or step == steps or time.monotonic() - when > SECONDS_BETWEEN_SAYING:
+            if said != phase or step in (0, steps) or time.monotonic() - when > SECONDS_BETWEEN_SAYING:
                 self._say(phase, step, steps)
 
         return progress

@@ -32,7 +32,7 @@ from learner.tensors import pull_to_anchor, token_log_probs
 from service.settings import LearnerSettings
 
 PHASE = "dpo"
-ITERATIONS = 4
+ITERATIONS = 3
 PROMPTS = 48  # an iteration
 REPLIES = 6  # to each
 TRAINED_REPLIES = 4  # of these: the best, the worst and some between
@@ -92,9 +92,10 @@ def train(
     if all(pair.tie for pair in fitting) or not asked:
         return PreferenceResult(0, len(fitting), too_long, 0)
     rng = Random(settings.seed)
+    steps = ITERATIONS * settings.dpo_epochs * -(-min(PROMPTS, len(asked)) // GROUPS_PER_STEP)
+    progress(PHASE, 0, steps, {})
     judge = fit_preferences(backbone, fitting)
     stepper = Stepper(backbone.trainable(), settings.dpo_learning_rate, warmup=4)
-    steps = ITERATIONS * settings.dpo_epochs * -(-min(PROMPTS, len(asked)) // GROUPS_PER_STEP)
     step, strength, metrics = 0, STRENGTH, {"judge_accuracy": judge.fit.accuracy}
     temperature = judge.fit.spread / (NATS * _trust(judge))
     chosen_each = [rng.sample(asked, min(PROMPTS, len(asked))) for _ in range(ITERATIONS)]
