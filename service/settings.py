@@ -135,7 +135,7 @@ class StoreSettings(Section):
 class ChatSettings(Section):
     """How replies are sampled where the request does not say."""
 
-    temperature: float = Field(1.0, ge=0, le=2, description="Sampling temperature of a request that names none.")
+    temperature: float = Field(0.7, ge=0, le=2, description="Sampling temperature of a request that names none.")
     top_p: float = Field(1.0, gt=0, le=1, description="Nucleus of a request that names none.")
     max_tokens: int = Field(256, gt=0, description="Most new tokens of a request that names none.")
     max_choices: int = Field(8, gt=0, description="Largest `n` of a request.")

@@ -36,7 +36,7 @@ def test_a_reply_names_its_exchange_and_its_adapter(running: Running) -> None:
     assert stored["prompt_token_ids"] == [1, 7, 7]
     reply = {"index": 0, "text": TEXT, "finish_reason": "stop", "token_ids": TOKENS, "logprobs": [LOGPROB] * 6}
     assert stored["replies"] == [reply]
-    sampling = {"n": 1, "temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "max_tokens": 256}
+    sampling = {"n": 1, "temperature": 0.7, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "max_tokens": 256}
     assert stored["sampling"] == sampling  # all of it, so that no engine adds anything of its own
     assert running.engine.bodies[-1].items() >= sampling.items()
 
