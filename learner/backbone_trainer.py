@@ -26,6 +26,7 @@ from learner.methods.optimizer import within_length
 from learner.methods.preference_model import PreferenceModel, fit_preferences
 from learner.pretrain.dialogue import is_held_out
 from learner.pretrain.questions import draw_prompts
+from learner.sampling import affordable
 from learner.trainer import PROBE_TOKENS, PROBES, Stage, stages_of
 from service.errors import TrainingFailed
 from service.settings import Settings
@@ -76,7 +77,7 @@ class BackboneTrainer:
 
     def evaluate(self, lessons: Curated, progress: Progress) -> dict[str, Any]:
         """The report, with the outcome of every gate."""
-        prompts = list(lessons.held_out.prompts)
+        prompts = affordable(lessons.held_out.prompts)
         if len(prompts) < FEWEST_HELD_OUT:
             taught = set(lessons.train.prompts)
             standing = self._standing_prompts(FEWEST_HELD_OUT, held_out=True)
@@ -105,7 +106,7 @@ class BackboneTrainer:
         log.info("%s: %s", stage, result)
 
     def _training_prompts(self, lessons: Curated) -> list[TokenIds]:
-        prompts = list(lessons.train.prompts)
+        prompts = affordable(lessons.train.prompts)
         if len(prompts) < FEWEST_PROMPTS:
             measured = set(lessons.held_out.prompts)
             standing = self._standing_prompts(FEWEST_PROMPTS, held_out=False)

@@ -18,6 +18,11 @@ from transformers.cache_utils import DynamicLayer
 from learner.backbone import Backbone, Role
 from learner.batch import TokenIds, by_length
 
+AFFORDABLE_TOKENS = 256
+"""Of a prompt that a training samples on. One far into a long conversation costs many times what others cost."""
+FEWEST_LONG = 16
+"""How many of the shortest are taken where all prompts are longer than that."""
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -32,6 +37,12 @@ class Reply:
 def longest_prompt(backbone: Backbone, max_new_tokens: int) -> int:
     """How many tokens of a prompt `sample` takes in whole, beside a reply of so many."""
     return backbone.max_length - min(max_new_tokens, backbone.max_length // 2)
+
+
+def affordable(prompts: Sequence[TokenIds]) -> list[TokenIds]:
+    """Those that are not too long to sample on again and again, in their order."""
+    short = [prompt for prompt in prompts if len(prompt) <= AFFORDABLE_TOKENS]
+    return short or sorted(prompts, key=len)[:FEWEST_LONG]
 
 
 def sample(

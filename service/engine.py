@@ -18,7 +18,7 @@ import orjson
 
 from service.adapters.engine import EngineFacts
 from service.engine_facts import Answer, read_facts
-from service.errors import BadInput, EngineAway, EngineRefused, EngineUnavailable
+from service.errors import BadInput, ContextExceeded, EngineAway, EngineRefused, EngineUnavailable
 from service.event_stream import EventStream
 
 T = TypeVar("T")
@@ -240,6 +240,8 @@ def _refusal(status: int, content: bytes) -> EngineRefused | EngineUnavailable:
             message, param = str(error.get("message") or message), error.get("param")
     except (orjson.JSONDecodeError, AttributeError):
         pass  # plain text, as some proxies answer
+    if status == 400 and "context" in message.lower():
+        return ContextExceeded(message, status, param=param)
     if status in (400, 404, 409, 413, 422):
         return EngineRefused(message, status, param=param)
     return EngineFailed(status, message)

@@ -114,6 +114,12 @@ class EngineRefused(HoneError):
         self.kind = "invalid_request_error" if status < 500 else "server_error"  # type: ignore[misc]  # likewise
 
 
+class ContextExceeded(EngineRefused):
+    """Prompt and reply are longer than the model's context; the code is OpenAI's."""
+
+    code = "context_length_exceeded"
+
+
 class PagesUnavailable(HoneError):
     """The pages could not be built; the API answers all the same."""
 

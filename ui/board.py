@@ -115,7 +115,7 @@ def top_view(board: Board, picture: Picture) -> dict[str, Any]:
 
 def _since_when(live: dict[str, Any] | None) -> str | None:
     history = live.get("history", ()) if live else ()
-    return next((event["at"] for event in reversed(history) if event["action"] == "live"), None)
+    return max((event["at"] for event in history if event["action"] == "live"), default=None)
 
 
 def runs_view(picture: Picture) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from ui.shelf import Shelf
 from ui.theme import script
 
 EXAMPLES = (
-    "Hello! Who are you?",
+    "What can you do?",
     "What is the capital of Portugal?",
     "How do I make tea?",
     "Tell me a short story about a fox.",

@@ -63,7 +63,7 @@ async def _read(service: ServiceClient, who: Credentials, talk: Conversation, tu
             return await _take(service, who, talk, messages, drafts)
         except ServiceError as error:
             turns_before = len(messages) // 2
-            if error.status != 400 or "context" not in error.message.lower() or not turns_before:
+            if error.code != "context_length_exceeded" or not turns_before:
                 raise
             messages = messages[2 * -(-turns_before // 2) :]
 

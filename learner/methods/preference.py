@@ -28,6 +28,7 @@ from learner.losses import dpo_loss, listwise_loss
 from learner.methods.optimizer import Stepper, within_length
 from learner.methods.preference_model import PreferenceModel, fit_preferences
 from learner.methods.rollouts import Answers, Rollouts, answer_tokens, answers, roll_out, share_preferred
+from learner.sampling import affordable
 from learner.tensors import pull_to_anchor, token_log_probs
 from service.settings import LearnerSettings
 
@@ -88,7 +89,7 @@ def train(
     """
     fitting, too_long = within_length(pairs, backbone.max_length)
     asked = [*prompts, *(pair.prompt_token_ids for pair in fitting)]
-    asked = [p for p in dict.fromkeys(asked) if p and len(p) <= backbone.max_length // 2]
+    asked = affordable([p for p in dict.fromkeys(asked) if p and len(p) <= backbone.max_length // 2])
     if all(pair.tie for pair in fitting) or not asked:
         return PreferenceResult(0, len(fitting), too_long, 0)
     rng = Random(settings.seed)

@@ -24,7 +24,7 @@ from service.chat.recording import RecordedReply, Recording
 from service.chat.reply_stream import ReplyStream
 from service.chat.request import ChatRequest
 from service.engine import Engine
-from service.errors import AdapterBroken, BadInput, EngineRefused, EngineUnavailable, HoneError, unexpected
+from service.errors import AdapterBroken, BadInput, ContextExceeded, EngineUnavailable, HoneError, unexpected
 from service.metrics import Metrics
 from service.replicas import Replicas
 from service.routing import ALIAS, BASE, Route, route
@@ -144,8 +144,8 @@ class Chat:
         """Ask an engine; once more where its refusal can be helped."""
         try:
             return await ask(turn.engine_body)
-        except EngineRefused as error:
-            if turn.request.names_a_length or "context" not in error.message.lower():
+        except ContextExceeded:
+            if turn.request.names_a_length:
                 raise
         # A default must not make a request fail: where only ours asks for too much, the engine fills what is left.
         body = turn.engine_body

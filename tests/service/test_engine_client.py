@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from service.chat.recording import Recording
-from service.engine import DONE, Engine
+from service.engine import DONE, Engine, _refusal
 from service.errors import BadInput, EngineRefused, EngineUnavailable
 from tests.service.fake_engine import FakeEngine
 from tests.service.serving import serve, until
@@ -358,3 +358,9 @@ def test_a_load_that_fails_in_an_engine_that_is_well_is_a_refusal(is_well: bool)
         await engine.close()
 
     asyncio.run(work())
+
+
+def test_what_does_not_fit_the_context_has_openais_code() -> None:
+    said = b'{"error": {"message": "This model\'s maximum context length is 8 tokens."}}'
+    assert _refusal(400, said).body()["error"]["code"] == "context_length_exceeded"
+    assert _refusal(404, said).body()["error"]["code"] == "engine_error"

@@ -156,7 +156,9 @@ def _chat_routes(app: FastAPI, fake: FakeService) -> None:
         if fake.broken == "engine":
             raise Refused(503, "The engine is away. It is being restarted.", "engine_unavailable")
         if (tokens := _tokens(body["messages"])) >= fake.context:
-            raise Refused(400, f"The prompt has {tokens} tokens; the context holds {fake.context}.", "invalid_request")
+            raise Refused(
+                400, f"The prompt has {tokens} tokens; the context holds {fake.context}.", "context_length_exceeded"
+            )
         exchange_id = f"chatcmpl-{len(fake.asked)}"
         conversation = (body.get("hone") or {}).get("conversation_id") or f"conv-{len(fake.asked)}"
         stream = _stream(fake, caller, exchange_id, conversation, body)

@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from tests.ui.fake_service import OPERATOR, FakeService, fake_adapter, fake_run
 from tests.ui.test_ui_client import using
-from ui.board import Board
+from ui.board import Board, _since_when
 from ui.chat import MAX_PROMPT, ChatPage
 from ui.client import ServiceClient
 from ui.conversation import Conversation
@@ -388,3 +388,10 @@ def test_stopping_when_nothing_is_drafted_changes_nothing() -> None:
         return await ChatPage(ServiceClient("http://127.0.0.1:9")).stop_reply(Conversation())
 
     assert asyncio.run(stop())["busy"] is False
+
+
+def test_what_went_live_again_is_live_since_the_last_time() -> None:
+    times = ["2026-01-01T10:00:00Z", "2026-01-03T10:00:00Z", "2026-01-02T10:00:00Z"]
+    history = [{"action": "live", "at": at} for at in times] + [{"action": "requested", "at": "2026-01-09T10:00:00Z"}]
+    assert _since_when({"history": history}) == times[1]
+    assert _since_when({"history": []}) is None and _since_when(None) is None

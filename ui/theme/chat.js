@@ -16,9 +16,9 @@ const sendButton = h("button.hone-send", { type: "submit", "aria-label": "Send" 
 const stopButton = h("button.hone-send.stop", { type: "button", "aria-label": "Stop", onclick: () => tell("stop_reply") }, icon("stop"));
 const hint = h("span.hone-hint", {}, "Enter to send");
 const composer = h("form.hone-composer", {}, input, h("div.hone-tools", {}, pairSwitch, hint, sendButton, stopButton));
-const newChat = h("button.hone-ghost", { type: "button", onclick: () => { panels.clear(); tell("new_chat"); input.focus(); } },
+const newChat = h("button.hone-ghost", { type: "button", "aria-label": "New chat", onclick: () => { panels.clear(); tell("new_chat"); input.focus(); } },
   icon("plus"), h("span", {}, "New chat"));
-const shelfButton = h("button.hone-ghost", { type: "button", onclick: () => tell("open_shelf") }, icon("list"), h("span", {}, "Your feedback"));
+const shelfButton = h("button.hone-ghost", { type: "button", "aria-label": "Your feedback", onclick: () => tell("open_shelf") }, icon("list"), h("span", {}, "Your feedback"));
 
 root.replaceChildren(
   h("header.hone-header", {}, brand("./"), h("nav", {}, shelfButton, newChat)),
