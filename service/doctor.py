@@ -51,7 +51,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         _store,
         _model,
         _address,
-        _engines,
+        _engine,
     )
     for check in checks:
         try:
@@ -130,7 +130,7 @@ def _address(settings: Settings) -> Iterator[Finding]:
             yield Finding("address", False, error.message, error.hint)
 
 
-def _engines(settings: Settings) -> Iterator[Finding]:
+def _engine(settings: Settings) -> Iterator[Finding]:
     if not settings.engine.urls and settings.engine.kind == "vllm":
         yield Finding("engine", True, f"vLLM by {find_vllm_python(settings.engine)}; `hone up` starts it")
     elif not settings.engine.urls:
