@@ -165,6 +165,7 @@ def test_only_what_vllm_proves_to_serve_goes_live(
         rollout = Rollout(sqlite_store, [replica])
         loop = asyncio.create_task(rollout.run())
         try:
+            await rollout.join()
             for name in (honest, nothing, liar):
                 with sqlite_store.begin() as tx:
                     adapters.request_live(tx, name, "name:op", "")
