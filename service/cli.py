@@ -6,8 +6,10 @@ Every command has `--home` and `--json`. An error is one line on stderr and an e
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 import typer
+from typer.exceptions import Abort, TyperException
 
 from service.commands import adapters, doctor, feedback, keys, processes, reference, simulate, up
 from service.errors import HoneError
@@ -34,10 +36,21 @@ app.command(hidden=True)(reference.reference)
 
 def main() -> None:
     try:
-        app()
+        code = app(standalone_mode=False)
     except HoneError as error:
-        sys.stderr.write(f"hone: {error}\n")
-        sys.exit(error.exit_code)
+        _end(str(error), error.exit_code)
+    except TyperException as error:  # a word that no command or option knows, or one that is missing
+        _end(error.format_message(), error.exit_code)
+    except Abort:
+        _end("Stopped.", 130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _end(words: str, code: int) -> NoReturn:
+    """Whoever asked for nothing has been shown the help: then there is nothing to add."""
+    if words:
+        sys.stderr.write(f"hone: {' '.join(words.split())}\n")
+    sys.exit(code)
 
 
 if __name__ == "__main__":

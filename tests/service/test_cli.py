@@ -322,3 +322,16 @@ def test_every_command_that_the_documentation_names_exists() -> None:
                 continue
             name = " ".join(words[:3] if f"hone {words[1]}" in groups and len(words) > 2 else words[:2])
             assert name in known | groups, f"{page.name} names `{code}`"
+
+
+@pytest.mark.parametrize(
+    "words", [["nonsense"], ["keys", "create"], ["adapters", "rollback", "--to", "v1"], ["up", "--port", "many"]]
+)
+def test_what_no_command_understands_is_told_in_one_line(hone: Hone, words: list[str]) -> None:
+    done = hone(*words)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("hone: ") and done.err.count("\n") == 1
+
+
+def test_asked_for_nothing_it_shows_the_help(hone: Hone) -> None:
+    assert "simulate" in hone().out
