@@ -18,7 +18,7 @@ from transformers.cache_utils import DynamicLayer
 from learner.backbone import Backbone, Role
 from learner.batch import TokenIds, by_length
 
-AFFORDABLE_TOKENS = 256
+AFFORDABLE_TOKENS = 128
 """Of a prompt that a training samples on. One far into a long conversation costs many times what others cost."""
 FEWEST_LONG = 16
 """How many of the shortest are taken where all prompts are longer than that."""
