@@ -136,8 +136,9 @@ class Town:
             "training": "learner.child",
         }
         family = psutil.Process(self.house.process.pid).children(recursive=True)
-        found = [one for one in family if marks[who] in one.cmdline()]
-        assert found, f"no {who} among {[one.cmdline() for one in family]}"
+        commands = {one: command_line(one) for one in family}
+        found = [one for one, command in commands.items() if marks[who] in command]
+        assert found, f"no {who} among {list(commands.values())}"
         return found[0]
 
     def kill(self, who: str) -> None:
@@ -166,6 +167,14 @@ class Town:
         assert folders == {row["name"] for row in made}
         by_run = [row["run_id"] for row in made]
         assert len(by_run) == len(set(by_run))
+
+
+def command_line(process: psutil.Process) -> list[str]:
+    """Empty for one that has just ended: the machine's processes come and go while they are listed."""
+    try:
+        return process.cmdline()
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return []
 
 
 @contextmanager
