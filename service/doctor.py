@@ -104,9 +104,12 @@ def _store(settings: Settings) -> Iterator[Finding]:
     try:
         with store.read() as tx:
             live, active = adapters.serving(tx).live, sum(key.revoked_at is None for key in keys.list_keys(tx))
+            replacement = adapters.replacement(tx)
     finally:
         store.close()
     yield Finding("store", True, f"{store.url.render_as_string()}; live: {live}")
+    if replacement is not None:
+        yield Finding("adapters", False, replacement)
     advice = "Make one: `hone keys create --role operator --name YOU`."
     yield _verdict("keys", is_loopback(settings.server.host) or active > 0, f"{active} in force", advice)
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 
-from service.adapters.replica import NotServed
 from service.errors import AdapterBroken
 from service.store.queries import adapters
-from service.store.queries.adapters import BASE, ROLLOUT
+from service.store.queries.adapters import BASE
 from service.store.session import Store
 from service.store.tables import Serving
 
@@ -32,15 +31,10 @@ class Pointer:
                 _log.info("%s is live. %s", name, proof)
 
     def put_aside(self, name: str, error: AdapterBroken) -> None:
-        """Reject it; but if it has been live before and its folder is sound, only drop what was asked for."""
+        """Drop what was asked for, or the canary: rejected, unless it has been live before."""
         _log.warning("%s", error)
         with self._store.begin() as tx:
-            desired, adapter = adapters.serving(tx), adapters.get_adapter(tx, name)
-            if isinstance(error, NotServed) and adapter is not None and adapter.state == "retired":
-                if desired.requested == name:
-                    adapters.clear_request(tx, str(error))
-            else:
-                adapters.set_state(tx, name, "rejected", ROLLOUT, str(error))
+            adapters.put_aside(tx, name, str(error))
 
     def replace_live(self, name: str, error: AdapterBroken, tried: Collection[str]) -> None:
         """Flip to what was live before, if that was not tried yet, else to the base."""
@@ -51,9 +45,7 @@ class Pointer:
             previous = adapters.get_adapter(tx, desired.previous)
             may_serve = previous is not None and previous.state == "retired" and previous.name not in tried
             successor = desired.previous if may_serve else BASE
-            adapters.flip_live(tx, successor, ROLLOUT, f"{name} can't be served any more. {error}")
-            if not isinstance(error, NotServed):
-                adapters.set_state(tx, name, "rejected", ROLLOUT, str(error))
+            adapters.replace_live(tx, successor, str(error))
         _log.error("%s can't be served any more; %s is live. %s", name, successor, error)
 
     def note_waiting(self, problem: str) -> None:

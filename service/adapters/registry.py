@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from service.adapters.archive import export_folder, unpack
 from service.adapters.files import check_folder, publish_folder, read_manifest, remove_folder
 from service.adapters.manifest import MANIFEST, UNFINISHED, Manifest, Provenance
-from service.errors import AdapterBroken, NotFound, StoreError
+from service.errors import AdapterBroken, Conflict, NotFound, StoreError
 from service.store.clock import now
 from service.store.queries import adapters
 from service.store.session import Store
@@ -121,7 +121,7 @@ class Registry:
                 remove_folder(self.folder / name)
             with self.store.begin() as tx:
                 adapters.set_state(tx, name, "rejected", adapters.ROLLOUT, f"Not published: {reason}")
-        except (StoreError, OSError):
+        except (StoreError, OSError, Conflict):  # Conflict: it was abandoned meanwhile
             pass
 
     def _clear_up(self) -> list[str]:

@@ -6,8 +6,8 @@ canary. One more loop moves the live pointer, in two phases: load and prove what
 gets requests, then one transaction. A restart of any engine, of the service or of all needs nothing more than that.
 
 What goes wrong is somebody's. A broken folder, or an adapter that no engine serves as it was trained, is the adapter's
-fault: it is rejected with the reason, and if it was live, the one before takes over. One that was live before and is
-sound, but that no engine here can serve (another base model, a smaller rank), is put aside, not rejected. An engine
+fault: it is rejected with the reason. One that has been live was good once, so it is put aside, not rejected, and the
+one before takes over: with its folder put back, or on an engine that can serve it, it may be promoted again. An engine
 that does otherwise than its fellows, is away, or is not set up to load adapters says nothing about the adapter: the
 rollout notes what is wrong and tries again, more and more rarely.
 """

@@ -172,7 +172,9 @@ def _await(store: Store, name: str, wait: float, as_json: bool) -> None:
         if row is not None and row.state == "rejected":
             raise AdapterBroken(f"{name} did not go live: {row.reason}")
         if serving["requested"] != name:
-            raise BadInput(f"{name} did not go live: {serving['requested'] or serving['live']} was asked for instead.")
+            with store.read() as tx:
+                last = adapters.events(tx, name, limit=1)[0]
+            raise (AdapterBroken if last.action == "put aside" else BadInput)(f"{name} did not go live: {last.reason}")
         if time.monotonic() >= deadline:
             line = f"{name} goes live as soon as the service runs and has proven it; {serving['live']} is live now."
             break

@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
+from sqlalchemy.orm import Session
 
 from service.errors import HoneError
 from service.parts import AnyCaller, Parts, Wired
@@ -19,23 +20,31 @@ router = APIRouter(tags=["status"])
 async def health(request: Request, parts: Wired) -> JSONResponse:
     """200 when chats can be answered, else 503; the body says what is missing, and how each engine is.
 
+    `rollout` tells why what was asked for doesn't serve: it waits, or had to be replaced.
+
     Beyond loopback only an operator's key shows the engines.
     """
     state: dict[str, Any] = {"status": "ok", "store": "ok", "engine": "ok", "live": None, "rollout": "ok"}
+    problem = parts.rollout.problem
     try:
-        state["live"] = (await parts.transactions.read(adapters.serving)).live
+        live, replacement = await parts.transactions.read(_serving)
+        state["live"], problem = live, " ".join(filter(None, (replacement, problem))) or None
     except HoneError as error:
         state |= {"status": "unavailable", "store": str(error)}
     if not await parts.replicas.is_ready():
         state |= {"status": "unavailable", "engine": "not ready"}
     if parts.pages is not None:
         state["pages"] = parts.pages.state
-    if problem := parts.rollout.problem:
+    if problem:
         state["rollout"] = "not as it should be"
     if await _may_see_engines(request, parts):
         state["rollout"] = problem or "ok"
         state["replicas"] = [replica.as_dict() for replica in parts.replicas.states()]
     return JSONResponse(state, 200 if state["status"] == "ok" else 503)
+
+
+def _serving(tx: Session) -> tuple[str, str | None]:
+    return adapters.serving(tx).live, adapters.replacement(tx)
 
 
 async def _may_see_engines(request: Request, parts: Parts) -> bool:

@@ -87,6 +87,10 @@ class House:
         with self.registry.store.read() as tx:
             return [(event.action, event.reason) for event in adapters.events(tx, name)]
 
+    def replacement(self) -> str | None:
+        with self.registry.store.read() as tx:
+            return adapters.replacement(tx)
+
     def break_folder(self, name: str) -> None:
         (self.registry.folder / name / "adapter_model.safetensors").unlink()
 

@@ -84,7 +84,7 @@ def test_a_damaged_adapter_is_never_served_and_the_one_before_takes_over(
     answer = running.post("/v1/chat/completions", ask())
     assert (answer.status_code, answer.json()["system_fingerprint"]) == (200, "base")
     adapter = running.operator.get(f"/v1/adapters/{name}").json()
-    assert adapter["state"] == "rejected" and "adapter_model.safetensors" in adapter["reason"]
+    assert adapter["state"] == "retired" and "adapter_model.safetensors" in adapter["reason"]
 
 
 def test_a_damaged_candidate_is_a_clear_error_for_who_asks_for_it(running: Running, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from service.adapters.registry import Registry
+from service.doctor import examine
 from service.store.queries import adapters, runs
 from tests.fixtures.adapters import provenance, write_source
 from tests.service.conftest import Running
@@ -124,6 +125,31 @@ def test_a_restarted_engine_gets_its_adapters_back_before_it_answers(running: Ru
     until(lambda: live(running) == "base")
 
 
+def test_a_live_adapter_that_lost_its_folder_is_told_of_and_comes_back(
+    running: Running, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = publish(running, tmp_path)
+    running.operator.post(f"/v1/adapters/{name}/promote", json={})
+    until(lambda: live(running) == name)
+    folder = running.settings.adapters_folder / name
+    folder.rename(tmp_path / "away")
+    running.engine.adapters.clear()
+    until(lambda: live(running) == "base")
+    assert any(name in record.getMessage() and "is missing" in record.getMessage() for record in caplog.records)
+    assert running.operator.get(f"/v1/adapters/{name}").json()["state"] == "retired"
+    health = running.get("/health")
+    assert health.status_code == 200 and health.json()["rollout"].startswith(f"base is live in place of {name}. ")
+    found = [finding for finding in examine(running.settings) if finding.check == "adapters"]
+    assert [finding.ok for finding in found] == [False] and "is missing" in found[0].found
+
+    (tmp_path / "away").rename(folder)
+    running.operator.post(f"/v1/adapters/{name}/promote", json={})
+    until(lambda: live(running) == name)
+    until(lambda: running.get("/health").json()["rollout"] == "ok")
+    running.operator.post("/v1/adapters/rollback", json={"to": "base"})
+    until(lambda: live(running) == "base")
+
+
 def test_unknown_adapters_and_runs_are_404_and_what_cannot_be_done_a_409(running: Running) -> None:
     for path in ("/v1/adapters/v999", "/v1/adapters/..", "/v1/runs/run-none", "/v1/runs/run-none/metrics"):
         assert running.operator.get(path).status_code == 404
@@ -177,3 +203,5 @@ def test_events_of_the_store_name_the_operator(running: Running, tmp_path: Path)
     with running.store.read() as tx:
         newest = adapters.events(tx, name)[0]
     assert (newest.action, newest.actor, newest.reason) == ("rejected", "olga", "No.")
+    again = running.operator.post(f"/v1/adapters/{name}/reject", json={"reason": "Never."})
+    assert (again.status_code, again.json()["error"]["message"]) == (409, f"{name} was rejected already: No.")

@@ -269,13 +269,50 @@ def test_when_the_live_folder_breaks_the_one_before_takes_over(house: House) -> 
     house.break_folder(second)
     house.engine.restart()
     house.reconcile()
-    assert (house.serving().live, house.row(second).state) == (first, "rejected")
+    assert (house.serving().live, house.row(second).state) == (first, "retired")
     assert "is missing" in house.row(second).reason
     assert any("can't be served any more" in reason for action, reason in house.events(first) if action == "live")
     house.break_folder(first)
     house.engine.restart()
     house.reconcile()
-    assert (house.serving().live, house.row(first).state) == ("base", "rejected")
+    assert (house.serving().live, house.row(first).state) == ("base", "retired")
+    told = house.replacement()
+    assert told is not None and told.startswith("base is live in place of v2 and v1. ")
+    assert told.endswith("`hone adapters promote v2`.")
+
+
+def test_an_adapter_whose_folder_is_put_back_can_be_promoted_again(house: House, tmp_path: Path) -> None:
+    first, second = house.go_live(), house.go_live()
+    folder, away = house.registry.folder / second, tmp_path / "away"
+    folder.rename(away)
+    house.engine.restart()
+    house.start_service()
+    house.reconcile()
+    assert (house.serving().live, house.row(second).state) == (first, "retired")
+    told = house.replacement()
+    assert told is not None and f"its folder {folder} is missing" in told
+
+    house.promote(second)  # too early: it is checked again, and put aside again
+    house.reconcile()
+    assert (house.serving().live, house.serving().requested) == (first, None)
+    assert house.events(second)[0][0] == "put aside" and house.replacement() == told
+
+    away.rename(folder)
+    house.promote(second)
+    house.reconcile()
+    assert (house.serving().live, house.row(second).state, house.replacement()) == (second, "live", None)
+
+
+def test_a_canary_that_was_live_before_and_whose_folder_breaks_is_put_aside(house: House) -> None:
+    before, live = house.go_live(), house.go_live()
+    house.canary(before)
+    house.reconcile()
+    house.break_folder(before)
+    house.engine.restart()
+    house.reconcile()
+    assert (house.serving().live, house.serving().canary) == (live, None)
+    assert house.row(before).state == "retired" and "is missing" in house.row(before).reason
+    assert house.replacement() is None  # nobody had to do without what is live
 
 
 def test_a_live_adapter_that_this_engine_can_not_serve_is_put_aside_not_rejected(house: House) -> None:

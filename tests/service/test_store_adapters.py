@@ -91,6 +91,30 @@ def test_a_rejected_adapter_never_comes_back(store: Store) -> None:
                 attempt()
 
 
+def test_what_was_rejected_keeps_its_reason(store: Store) -> None:
+    name = _candidate(store)
+    with store.begin() as tx:
+        adapters.set_state(tx, name, "rejected", "gate", "It answers like base.")
+    with pytest.raises(Conflict, match="was rejected already: It answers like base"), store.begin() as tx:
+        adapters.set_state(tx, name, "rejected", "name:op", "Rude.")
+    with store.begin() as tx:
+        adapters.put_aside(tx, name, "Its folder is missing.")
+    with store.read() as tx:
+        row = adapters.get_adapter(tx, name)
+        assert row is not None and row.reason == "It answers like base."
+        assert [event.action for event in adapters.events(tx, name)] == ["rejected", "published"]
+
+
+def test_what_is_put_aside_is_rejected_only_if_it_never_was_live(store: Store) -> None:
+    before, live, new = _live(store), _live(store), _candidate(store)
+    with store.begin() as tx:
+        adapters.request_live(tx, before, "name:op", "")
+        for name in (before, live, new):
+            adapters.put_aside(tx, name, "Its folder is missing.")
+        assert adapters.serving(tx).requested is None
+    assert _states(store) == {before: "retired", live: "live", new: "rejected"}
+
+
 def test_what_is_not_published_can_not_be_served(store: Store) -> None:
     with store.begin() as tx:
         name = adapters.reserve_adapter(tx, None, "run-1").name

@@ -4,15 +4,17 @@
          └─────────────┴───────────┴──────────────────┴────► rejected, for ever
 
 `request_live` only writes the wish; the service's rollout loads and proves the adapter, then `flip_live` moves the
-pointer. Everything here that changes something also writes an event, in the same transaction.
+pointer. What has been live and can't be served now is retired, not rejected: `put_aside`. Everything here that changes
+something also writes an event, in the same transaction.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any, Literal
 
-from sqlalchemy import select
+from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from service.errors import BadInput, Conflict, NotFound
@@ -25,6 +27,9 @@ BASE = "base"
 
 ROLLOUT = "rollout"
 """The actor's name for what the service does by itself."""
+
+_REPLACED = "replaced"
+"""The action of an adapter that was live and could not be served any more."""
 
 
 def reserve_adapter(tx: Session, parent: str | None, run_id: str | None) -> Adapter:
@@ -60,20 +65,62 @@ def set_state(
 ) -> Adapter:
     """Retire or reject an adapter, or make it a candidate. A request for it, or its canary, ends with that.
 
-    Raises NotFound, and Conflict for the live adapter (flip to another first) and for one that was rejected.
+    Raises NotFound, and Conflict for the live adapter (flip to another first) and for one that was rejected, whose
+    reason stays.
     """
     adapter = _get_locked(tx, name)
     desired = serving(tx)
     if desired.live == name:
         raise Conflict(f"{name} is live.", "Promote another one or roll back first.")
-    if adapter.state == "rejected" and state != "rejected":
-        raise Conflict(f"{name} was rejected: {adapter.reason}", "A rejected adapter stays so; learn again.")
+    if adapter.state == "rejected":
+        already, hint = (" already", "") if state == "rejected" else ("", "A rejected adapter stays so; learn again.")
+        raise Conflict(f"{name} was rejected{already}: {adapter.reason}", hint)
     if desired.requested == name and state == "rejected":
         _forget_request(desired)
     if desired.canary == name:
         desired.canary, desired.canary_share, desired.changed_at = None, 0.0, now()
     _move(tx, adapter, state, state, actor, reason)
     return adapter
+
+
+def put_aside(tx: Session, name: str, reason: str) -> None:
+    """Take out what was asked for, or is the canary, and can't be served.
+
+    One that has been live was good once: it is retired and may be asked for again. Any other is rejected. Nothing
+    happens to one that somebody else has rejected or made live meanwhile. Raises NotFound.
+    """
+    adapter = _get_locked(tx, name)
+    if adapter.state in ("rejected", "live"):
+        return
+    if not tx.scalar(select(exists().where(AdapterEventRow.adapter == name, AdapterEventRow.action == "live"))):
+        set_state(tx, name, "rejected", ROLLOUT, reason)
+        return
+    desired = _locked_serving(tx)
+    if desired.requested == name:
+        clear_request(tx, reason)
+    if desired.canary == name:
+        desired.canary, desired.canary_share, desired.changed_at = None, 0.0, now()
+    _move(tx, adapter, "retired", "put aside", ROLLOUT, reason)
+
+
+def replace_live(tx: Session, successor: str, reason: str) -> None:
+    """Flip from what is live and can't be served any more to what can. It is retired, and may be asked for again."""
+    lost = _locked_serving(tx).live
+    flip_live(tx, successor, ROLLOUT, f"{lost} can't be served any more. {reason}")
+    _move(tx, _get_locked(tx, lost), "retired", _REPLACED, ROLLOUT, reason)
+
+
+def replacement(tx: Session) -> str | None:
+    """What had to be replaced and why, in words, as long as nothing that somebody asked for has gone live since."""
+    query = select(AdapterEventRow).where(AdapterEventRow.action.in_(("live", _REPLACED)))
+    newest_first = tx.scalars(query.order_by(AdapterEventRow.id.desc()).limit(20)).all()
+    since = takewhile(lambda event: event.action == _REPLACED or event.actor == ROLLOUT, newest_first)
+    oldest_first = reversed([event for event in since if event.action == _REPLACED])
+    lost = {event.adapter: event.reason for event in oldest_first}
+    if not lost:
+        return None
+    again = f"When that is mended: `hone adapters promote {next(iter(lost))}`."
+    return f"{serving(tx).live} is live in place of {' and '.join(lost)}. {' '.join(lost.values())} {again}"
 
 
 def get_adapter(tx: Session, name: str) -> Adapter | None:
