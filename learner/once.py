@@ -1,4 +1,4 @@
-"""`hone learn --once`: queue one run, work on it here, and show how far it is."""
+"""`hone learn --once`: queue one run, unless one waits already; work on it here, and show how far it is."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from learner.daemon import Learner
 from service.errors import TrainingFailed
 from service.settings import Settings
-from service.store.identifiers import new_id
 from service.store.queries import runs
 from service.store.session import Store
 from service.store.tables import Run
@@ -23,15 +22,20 @@ OVER = ("succeeded", "rejected", "nothing_to_learn", "failed", "cancelled")
 LOOK_SECONDS = 0.2
 
 
-def learn_once(settings: Settings, method: str = "auto", promote: bool | None = None, as_json: bool = False) -> int:
+def learn_once(
+    settings: Settings, method: str | None = None, promote: bool | None = None, as_json: bool = False
+) -> int:
     """Returns the exit code: 0 when the run came to an end of its own. A learner that runs already may take the run;
     then this only watches. Interrupted, it gives the run back."""
     store = Store.open(settings.store_url, checkpoints=False)
     learner = Learner(settings, store)
     try:
         with store.begin() as tx:
-            run = runs.queue_run(tx, new_id("command"), "command", method, {"promote": promote})
-        assert run is not None  # the tick is new
+            run, is_new = runs.ask_for_run(tx, method, promote)
+        if not is_new and not as_json:
+            Console(stderr=True).print(
+                f"Run {run.id} was waiting already: this is that one.", highlight=False, soft_wrap=True
+            )
         run = _work_until_over(settings, store, learner, run.id, quiet=as_json)
     finally:
         learner.stop()

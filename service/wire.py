@@ -253,7 +253,9 @@ class RollbackRequest(Wire):
 class LearnRequest(Wire):
     """ "Learn now"."""
 
-    method: Literal["auto", "sft", "dpo"] = "auto"
+    method: Literal["auto", "sft", "dpo"] | None = Field(
+        None, description="None: auto, or that of a run which waits already."
+    )
     promote: bool | None = Field(None, description="Overrides the setting learner.auto_promote for this run.")
 
 

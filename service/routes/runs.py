@@ -12,11 +12,11 @@ from starlette.concurrency import run_in_threadpool
 
 from service.errors import NotFound
 from service.parts import FOR_OPERATORS, Operator, Parts, Wired
-from service.store.identifiers import new_id
 from service.store.queries import runs as queries
 from service.store.tables import Run
 from service.wire import LearnRequest, Page, RunView
 
+WAITS_ALREADY = "This run was waiting already, so no second one was queued."
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 
 
@@ -32,11 +32,12 @@ async def list_runs(
 
 @router.post("", status_code=202, openapi_extra=FOR_OPERATORS)
 async def learn_now(body: LearnRequest, parts: Wired, operator: Operator) -> RunView:
-    """Queues a run; the learner begins it within a second or so."""
-    options = {} if body.promote is None else {"promote": body.promote}
-    run = await parts.transactions.write(queries.queue_run, new_id("command"), "command", body.method, options)
-    assert run is not None  # its tick is random, so nobody has used it
-    return view(run)
+    """Queues a run; the learner begins it within a second or so, or after the one that is under way.
+
+    At most one waits: asked again before it begins, the answer is the same run, now with what this request wishes.
+    """
+    run, is_new = await parts.transactions.write(queries.ask_for_run, body.method, body.promote)
+    return view(run) if is_new else view(run).model_copy(update={"message": WAITS_ALREADY})
 
 
 @router.get("/{run_id}", openapi_extra=FOR_OPERATORS)

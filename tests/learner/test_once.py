@@ -30,6 +30,15 @@ def test_one_run_is_worked_on_and_told(home: Home, capsys: pytest.CaptureFixture
     assert (told["id"], told["trigger"], told["attempt"]) == (newest(home).id, "command", 1)
 
 
+def test_a_run_that_waits_already_is_the_one_that_is_worked_on(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    waiting = queue(home)
+    assert learn_once(home.settings, "sft", promote=False) == 0
+    assert f"Run {waiting} was waiting already" in capsys.readouterr().err
+    with home.store.read() as tx:
+        (run,) = runs.list_runs(tx)
+    assert (run.id, run.state, run.method, run.options) == (waiting, "nothing_to_learn", "sft", {"promote": False})
+
+
 def test_a_run_that_fails_gives_an_exit_code(
     home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

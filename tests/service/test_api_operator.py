@@ -181,6 +181,19 @@ def test_learn_now_queues_a_run_that_can_be_watched_and_cancelled(running: Runni
     assert running.operator.post("/v1/runs", json={"method": "magic"}).status_code == 400
 
 
+def test_learn_now_pressed_again_queues_no_twin(running: Running) -> None:
+    first, again = (running.operator.post("/v1/runs", json={}).json() for _ in range(2))
+    assert again["id"] == first["id"] and (first["message"], again["state"]) == ("", "queued")
+    assert again["message"] == "This run was waiting already, so no second one was queued."
+    with running.store.begin() as tx:
+        lease = runs.lease_run(tx, "learner", 60.0, 3)
+    assert lease is not None and lease.run_id == first["id"]
+    second = running.operator.post("/v1/runs", json={}).json()
+    assert second["id"] != first["id"] and second["message"] == ""
+    for run in (first, second):
+        assert running.operator.post(f"/v1/runs/{run['id']}/cancel").status_code == 200
+
+
 def test_health_and_metrics_tell_how_things_are(running: Running) -> None:
     health = running.get("/health")
     assert (health.status_code, health.json()["engine"]) == (200, "ok")

@@ -257,6 +257,44 @@ def test_of_many_clocks_one_starts_the_run_of_a_tick(store: Store) -> None:
     assert len([run for run in made if run is not None]) == 1
 
 
+def test_who_asks_while_a_run_waits_gets_that_one_with_what_is_wished(store: Store) -> None:
+    def ask(method: str | None = None, promote: bool | None = None) -> tuple[str, bool, str, dict[str, object]]:
+        with store.begin() as tx:
+            run, is_new = runs.ask_for_run(tx, method, promote)
+            return run.id, is_new, run.method, run.options
+
+    first, *rest = ask("sft")
+    assert rest == [True, "sft", {}]
+    assert ask() == (first, False, "sft", {})
+    assert ask("dpo", promote=False) == (first, False, "dpo", {"promote": False})
+
+    lease = _lease(store)
+    assert lease is not None and lease.run_id == first
+    second, *rest = ask()  # one may wait while one is under way
+    assert second != first and rest == [True, "auto", {}]
+    with store.begin() as tx:
+        runs.release_run(tx, first, lease.fence)  # given back, it waits again, but it has begun
+    assert ask("sft") == (second, False, "sft", {})
+    with store.read() as tx:
+        assert len(runs.list_runs(tx)) == 2
+
+
+def test_of_many_who_ask_at_once_one_queues_the_run(store: Store) -> None:
+    asked: list[tuple[str, bool]] = []
+
+    def press() -> None:
+        with store.begin() as tx:
+            run, is_new = runs.ask_for_run(tx)
+            asked.append((run.id, is_new))
+
+    threads = [threading.Thread(target=press) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({run_id for run_id, _ in asked}) == 1 and sum(is_new for _, is_new in asked) == 1
+
+
 def test_a_run_whose_process_died_too_often_fails_with_the_reason_and_the_next_is_taken(store: Store) -> None:
     first, second = _queue(store), _queue(store)
     for _ in range(MAX_ATTEMPTS):

@@ -69,6 +69,24 @@ def queue_run(tx: Session, tick: str, trigger: Trigger, method: str, options: di
     return run
 
 
+def ask_for_run(tx: Session, method: str | None = None, promote: bool | None = None) -> tuple[Run, bool]:
+    """The next run that begins, and whether it is new; None where the caller has no wish.
+
+    One that waits and was never begun serves everybody who asks, and takes over what they wish: a second one would
+    learn from the same feedback. One that has begun has frozen its feedback, so beside it another may wait.
+    """
+    serialise(tx, "runs")
+    never_begun = select(Run).where(Run.state == "queued", Run.started_at.is_(None))
+    waiting = tx.scalar(never_begun.order_by(Run.created_at, Run.id).limit(1))
+    wishes = {} if promote is None else {"promote": promote}
+    if waiting is not None:
+        waiting.method, waiting.options = method or waiting.method, waiting.options | wishes
+        return waiting, False
+    run = queue_run(tx, new_id("command"), "command", method or "auto", wishes)
+    assert run is not None  # its tick is random, so nobody has used it
+    return run, True
+
+
 def lease_run(tx: Session, worker: str, lease_seconds: float, max_attempts: int) -> Lease | None:
     """Take the run whose learner has gone, else the oldest queued one; None while another learner is at work.
 
