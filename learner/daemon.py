@@ -31,7 +31,7 @@ from sqlalchemy.orm import Session
 from learner.run_lock import CHILD
 from service.adapters.registry import Registry
 from service.errors import LeaseLost, StoreError
-from service.settings import Settings
+from service.settings import LearnerSettings, Settings
 from service.store.queries import adapters, feedback, runs
 from service.store.session import Store
 
@@ -216,7 +216,14 @@ def cause_of_death(code: int, log_path: Path) -> str:
     return f"{lines[-1].strip()[:300] if lines else 'it said nothing'} ({how}; more in {log_path})"
 
 
-def run_forever(settings: Settings) -> int:
+def occasions(settings: LearnerSettings) -> list[str]:
+    """When a run begins, in words."""
+    by_count = [f"after {settings.after_feedback} new judgements"] if settings.after_feedback else []
+    by_time = [f"every {settings.every_minutes:g} minutes if there are any"] if settings.every_minutes else []
+    return [*by_count, *by_time, "when it is asked for"]
+
+
+def run_forever(settings: Settings, when_watching: Callable[[], None]) -> int:
     """`hone learn`: until SIGTERM or SIGINT. Returns the exit code."""
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -228,6 +235,7 @@ def run_forever(settings: Settings) -> int:
     scheduler = make_clock(settings, learner)
     scheduler.start()
     log.info("The learner watches %s.", settings.home)
+    when_watching()
     try:
         stopping.wait()
     finally:

@@ -1,10 +1,12 @@
 """`hone …`: parses, assembles, starts; no logic.
 
-Every command has `--home` and `--json`. An error is one line on stderr and an exit code (`service.errors`).
+Every command has `--home` and `--json`. An error is one line on stderr and an exit code (`service.errors`); with
+`--json` it is the HTTP API's error body, one line on stdout in place of the result.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import NoReturn
 
@@ -12,7 +14,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from service.commands import adapters, doctor, feedback, keys, processes, reference, simulate, up
-from service.errors import HoneError
+from service.errors import BadInput, HoneError, Stopped
 
 app = typer.Typer(
     name="hone",
@@ -38,19 +40,23 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except HoneError as error:
-        _end(str(error), error.exit_code)
+        _end(error)
     except TyperException as error:  # a word that no command or option knows, or one that is missing
-        _end(error.format_message(), error.exit_code)
+        words = " ".join(error.format_message().split())
+        if not words:  # whoever asked for nothing has been shown the help: there is nothing to add
+            sys.exit(error.exit_code)
+        _end(BadInput(words))
     except Abort:
-        _end("Stopped.", 130)
+        _end(Stopped("Stopped."))
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _end(words: str, code: int) -> NoReturn:
-    """Whoever asked for nothing has been shown the help: then there is nothing to add."""
-    if words:
-        sys.stderr.write(f"hone: {' '.join(words.split())}\n")
-    sys.exit(code)
+def _end(error: HoneError) -> NoReturn:
+    if "--json" in sys.argv[1:]:  # read here, because what can't be understood has no parsed options
+        sys.stdout.write(json.dumps(error.body()) + "\n")
+    else:
+        sys.stderr.write(f"hone: {' '.join(str(error).split())}\n")
+    sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
+from typing import Any
 
 import httpx2
 
@@ -26,6 +27,7 @@ LEAST_FREE_BYTES = 500_000_000
 ABSENT = "not installed"
 NEEDED = ("torch", "transformers", "peft", "safetensors", "fastapi", "gradio", "sqlalchemy", "apscheduler")
 OPTIONAL = {"bitsandbytes": "4-bit training on a GPU: pip install 'hone[gpu]'", "vllm": "a faster engine on a GPU"}
+_PARTS = ("store", "engine", "live", "pages", "rollout")  # of what `/health` tells
 
 
 @dataclass(frozen=True)
@@ -42,15 +44,19 @@ def _verdict(check: str, ok: bool, found: str, advice: str) -> Finding:
     return Finding(check, ok, found, "" if ok else advice)
 
 
-def examine(settings: Settings) -> Iterator[Finding]:
-    """One finding a check. A check that breaks is a finding, too."""
+def examine(settings: Settings, url: str | None = None) -> Iterator[Finding]:
+    """One finding a check. A check that breaks is a finding, too. `url`: where Hone runs over this home, if known."""
+
+    def address(settings: Settings) -> Iterator[Finding]:
+        return _address(settings, url)
+
     checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
         _python,
         _packages,
         _home,
         _store,
         _model,
-        _address,
+        address,
         _engine,
     )
     for check in checks:
@@ -119,18 +125,25 @@ def _model(settings: Settings) -> Iterator[Finding]:
     yield Finding("model", True, f"{settings.engine.model} ({digest[:12]})")
 
 
-def _address(settings: Settings) -> Iterator[Finding]:
-    url = settings.server.local_url
-    try:
-        listen(settings.server.host, settings.server.port).close()
-        yield Finding("address", True, f"{url} is free")
-    except PortInUse as error:
-        health = _get(f"{url}/health")
-        if health is not None and '"rollout"' in health:
-            advice = f"See {settings.home / 'logs'}."
-            yield _verdict("service", '"status":"ok"' in health, f"{url} answers {health}", advice)
-        else:
-            yield Finding("address", False, error.message, error.hint)
+def _address(settings: Settings, running_at: str | None) -> Iterator[Finding]:
+    """Whether Hone answers where it runs, or where the settings say it would; else whether that place is free."""
+    url, taken = running_at or settings.server.local_url, None
+    if running_at is None:
+        try:
+            listen(settings.server.host, settings.server.port).close()
+            free = f"{url} is free" if settings.server.port else "any free port"
+            yield Finding("address", True, f"{free}; Hone doesn't run there")
+            return
+        except PortInUse as error:
+            taken = error
+    health, logs = _health(url), f"See {settings.home / 'logs'}."
+    if health is not None:
+        words = ", ".join(f"{part} {health[part]}" for part in _PARTS if part in health)
+        yield _verdict("service", health["status"] == "ok", f"Hone answers at {url}: {words}", logs)
+    elif taken is not None:
+        yield Finding("address", False, f"{taken.message} It is not Hone that answers at {url}.", taken.hint)
+    else:
+        yield Finding("service", False, f"`hone up` runs over this home and doesn't answer at {url}", logs)
 
 
 def _engine(settings: Settings) -> Iterator[Finding]:
@@ -145,8 +158,10 @@ def _engine(settings: Settings) -> Iterator[Finding]:
             yield Finding("engine", False, f"{report.url}: {one.what}", one.mend or "Look at its log.")
 
 
-def _get(url: str) -> str | None:
+def _health(url: str) -> dict[str, Any] | None:
+    """What Hone's `/health` says; None when nobody answers there, or somebody else."""
     try:
-        return httpx2.get(url, timeout=ANSWER_SECONDS, trust_env=False).text
-    except (httpx2.HTTPError, httpx2.InvalidURL):
+        health = httpx2.get(f"{url}/health", timeout=ANSWER_SECONDS, trust_env=False).json()
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError):
         return None
+    return health if isinstance(health, dict) and {"status", "rollout"} <= health.keys() else None

@@ -1,7 +1,7 @@
 """Every error that a person or a program may see, with its HTTP status, its OpenAI error code and what to do about it.
 
 One handler (`service.error_handlers`) turns a `HoneError` into the OpenAI error body; the command line prints it as one
-line and exits with `exit_code`. Anything else that is raised is a bug and answers 500.
+line, or that body with `--json`, and exits with `exit_code`. Anything else that is raised is a bug and answers 500.
 """
 
 from __future__ import annotations
@@ -134,6 +134,12 @@ class ProgramEnded(HoneError):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code if 0 < exit_code < 256 else 1  # type: ignore[misc]  # here it is somebody else's
+
+
+class Stopped(HoneError):
+    """A command that was interrupted."""
+
+    code, exit_code = "stopped", 130
 
 
 class PortInUse(HoneError):

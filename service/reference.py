@@ -52,7 +52,11 @@ def api_page(routes: FastAPI) -> str:
 def commands_page(tree: Any) -> str:
     """Every command of a Typer application (as its click command tree), with its options."""
     lines = ["# Commands\n", _WRITTEN]
-    lines.append("Every command takes `--home` and `--json`. An error is one line on stderr and an exit code.\n")
+    lines.append("Every command takes `--home` and `--json`. An error is one line on stderr and an exit code.")
+    lines.append(
+        "With `--json` the error is one line of JSON on stdout in place of the result, with the same exit code:"
+    )
+    lines.append('`{"error": {"message", "type", "param", "code"}}`, the error body of the HTTP API (api.md).\n')
     for path, command in _leaves(tree, ()):
         usage = " ".join([*path, *(_argument(p) for p in command.params if p.param_type_name == "argument")])
         lines += [f"## `{usage}`\n", " ".join((command.help or "").split()) + "\n"]

@@ -27,6 +27,7 @@ from service.store.queries import keys
 from service.store.session import Store
 from service.supervisor import Program, Supervisor
 
+LOCK = "up.lock"
 LOOK_SECONDS = 0.1
 OTHER_NAME = f"{ENVIRONMENT_PREFIX}ENGINE__URL"
 """What `engine.urls` may be called, too: said twice it would be an error."""
@@ -36,7 +37,7 @@ START_SECONDS = 600.0  # a large model takes its time to load
 class Stack:
     """Everything under one supervisor. `engine_urls` and `url` are known once it is made."""
 
-    def __init__(self, settings: Settings, say: Callable[[str], None], learner: bool = True) -> None:
+    def __init__(self, settings: Settings, learner: bool = True) -> None:
         self._engine: Program | None = None
         self.engine_urls = settings.engine.urls or (f"http://127.0.0.1:{free_port()}",)
         if not settings.engine.urls:
@@ -46,7 +47,7 @@ class Stack:
         self.settings = settings.model_copy(update={"server": settings.server.model_copy(update={"port": port})})
         self.url = self.settings.server.local_url
         self._learner = learner
-        self.supervisor = Supervisor(settings.home / "logs", self._environment(), say)
+        self.supervisor = Supervisor(settings.home / "logs", self._environment())
 
     def start(self) -> None:
         """Start everything; returns at once."""
@@ -124,15 +125,36 @@ def prepare_home(settings: Settings) -> None:
 
 
 @contextmanager
-def only_one(home: Path) -> Iterator[None]:
-    """Hold the home's lock: two stacks over one home would fight over it. Raises Conflict."""
-    lock: IO[bytes] = (home / "up.lock").open("ab")
+def only_one(home: Path) -> Iterator[Callable[[str], None]]:
+    """Hold the home's lock: two stacks over one home would fight over it. Raises Conflict.
+
+    Call what it yields with the stack's URL, so that `running_at` knows.
+    """
+    lock: IO[bytes] = (home / LOCK).open("ab", buffering=0)
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Conflict(f"Hone runs already over {home}.", "Stop it, or choose another --home.") from None
-        yield
+        lock.truncate(0)
+
+        def tell(url: str) -> None:
+            lock.write(url.encode())
+
+        yield tell
+
+
+def running_at(home: Path) -> str | None:
+    """Where the `hone up` that runs over this home answers; None when there is none."""
+    try:
+        with (home / LOCK).open("rb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:  # it is held: somebody runs
+                return lock.read().decode() or None
+    except OSError:
+        pass
+    return None
 
 
 def operator_link(settings: Settings, store: Store) -> str | None:

@@ -8,12 +8,13 @@ that ends before all were ready is a mistake that starting again won't mend: it 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from service.errors import ProgramEnded
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before a crashed program is started again; doubles each time
 STEADY_SECONDS = 60.0  # a program that ran for so long starts again at the first pause
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,15 +52,16 @@ class _Running:
 
 
 class Supervisor:
-    """`say` tells people what happens, one line each. `start` belongs in the main thread: programs end with theirs."""
+    """What happens is logged. `start` belongs in the main thread: programs end with theirs."""
 
-    def __init__(self, logs: Path, environment: Mapping[str, str], say: Callable[[str], None]) -> None:
-        self._logs, self._environment, self._say = logs, dict(environment), say
+    def __init__(self, logs: Path, environment: Mapping[str, str]) -> None:
+        self._logs, self._environment = logs, dict(environment)
         self._running: list[_Running] = []
 
     def start(self, program: Program) -> None:
         self._output(program).write_bytes(b"")
         self._running.append(_Running(program, self._spawn(program), time.monotonic()))
+        _log.info("The %s was started (process %d).", program.name, self._running[-1].process.pid)
 
     def process_id(self, name: str) -> int:
         return next(one.process.pid for one in self._running if one.program.name == name)
@@ -75,6 +79,7 @@ class Supervisor:
                 self._note_crash(one, code)
             elif one.again_at is not None and time.monotonic() >= one.again_at:
                 one.process, one.began, one.again_at = self._spawn(one.program), time.monotonic(), None
+                _log.warning("The %s was started again (process %d).", one.program.name, one.process.pid)
 
     def stop(self) -> None:
         """Stop everything, the last started first; what doesn't end in its time is killed."""
@@ -89,6 +94,7 @@ class Supervisor:
                 one.process.kill()
                 one.process.wait()
             _end_family(one)
+            _log.info("The %s was stopped.", one.program.name)
 
     def _spawn(self, program: Program) -> subprocess.Popen[bytes]:
         other = () if program.python is None else ("--python", program.python)
@@ -112,7 +118,7 @@ class Supervisor:
         one.pause = min(2 * one.pause, LONGEST_PAUSE)
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         words = "" if code < 0 else f": {self._last_words(one.program)}"
-        self._say(f"The {one.program.name} ended ({how}){words}. It starts again in {pause:g} s.")
+        _log.warning("The %s ended (%s)%s. It starts again in %g s.", one.program.name, how, words, pause)
 
     def _output(self, program: Program) -> Path:
         return self._logs / f"{program.name}.out"

@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.commands.options import Home, Json, Reason, open_store, say, settings_from, show, table
+from service.commands.options import (
+    Home,
+    Json,
+    Reason,
+    as_text,
+    open_store,
+    say,
+    say_beside,
+    settings_from,
+    show,
+    table,
+)
 from service.errors import AdapterBroken, BadInput, NotFound
 from service.settings import Settings
 
@@ -23,6 +34,7 @@ app = typer.Typer(
 )
 ACTOR = "command line"
 COLUMNS = ("name", "state", "parent", "run_id", "created_at", "reason")
+LISTED = ("name", "state", "parent", "created_at", "reason")  # as much as a terminal shows; `show` has the rest
 LOOK_SECONDS = 0.1
 Name = Annotated[str, typer.Argument(help="The version: v1, v2, …", metavar="NAME")]
 Wait = Annotated[float, typer.Option("--wait", help="Seconds to wait for a running service to do it.")]
@@ -42,7 +54,7 @@ def list_adapters(home: Home = None, as_json: Json = False) -> None:
         canary = f"; canary: {serving['canary']} ({serving['canary_share']:.0%})" if serving["canary"] else ""
         requested = f"; on its way: {serving['requested']}" if serving["requested"] else ""
         say(f"live: {serving['live']}{requested}{canary}")
-        table(COLUMNS, rows, "There are no adapters yet.")
+        table(LISTED, rows, "There are no adapters yet.")
 
     show({"serving": serving, "adapters": rows}, as_json, plain)
 
@@ -63,7 +75,7 @@ def show_adapter(name: Name, home: Home = None, as_json: Json = False) -> None:
 
     def plain() -> None:
         for column in COLUMNS:
-            say(f"{column:<12}{result[column] or ''}")
+            say_beside(f"{column.replace('_', ' '):<12}", as_text(result[column]))
         from rich.console import Console
 
         Console().print_json(data=result["report"], default=str)

@@ -6,22 +6,27 @@ from dataclasses import asdict
 
 import typer
 
-from service.commands.options import Home, Json, say, settings_from, show
+from service.commands.options import Home, Host, Json, Port, say_beside, settings_from, show
 
 _MARKS = {True: "ok ", False: "BAD", None: " · "}
 
 
-def doctor(home: Home = None, as_json: Json = False) -> None:
-    """Check this machine and this home; exit code 1 when something has to be done."""
-    settings = settings_from(home)
-    from service.doctor import examine
+def doctor(home: Home = None, host: Host = None, port: Port = None, as_json: Json = False) -> None:
+    """Check this machine and this home; exit code 1 when something has to be done.
 
-    findings = list(examine(settings))
+    Hone is looked for at --host and --port, else where the `hone up` of this home listens, else where the settings say.
+    """
+    settings = settings_from(home, server__host=host, server__port=port)
+    from service.doctor import examine
+    from service.stack import running_at
+
+    said = host is not None or port is not None
+    findings = list(examine(settings, None if said else running_at(settings.home)))
 
     def plain() -> None:
         for finding in findings:
-            advice = f"  → {finding.advice}" if finding.advice else ""
-            say(f"{_MARKS[finding.ok]}  {finding.check:<14}{finding.found}{advice}")
+            advice = f" → {finding.advice}" if finding.advice else ""
+            say_beside(f"{_MARKS[finding.ok]}  {finding.check:<14}", f"{finding.found}{advice}")
 
     show([asdict(finding) for finding in findings], as_json, plain)
     if any(finding.ok is False for finding in findings):

@@ -10,7 +10,7 @@ from service.commands.options import Home, Json, open_store, say, settings_from,
 from service.errors import BadInput
 
 app = typer.Typer(no_args_is_help=True, help="API keys: create, list, revoke.")
-COLUMNS = ("prefix", "role", "name", "created_at", "revoked_at")
+COLUMNS = ("prefix", "role", "created_at", "revoked_at", "name")
 
 
 @app.command()

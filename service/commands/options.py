@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,6 +41,7 @@ MoreEngineUrls = Annotated[
 Model = Annotated[
     str | None, typer.Option("--model", help="Base model: sprout, a folder or a hub name (setting engine.model).")
 ]
+_WHOLE_WORDS: Any = {"break_long_words": False, "break_on_hyphens": False}  # an address or a path stays in one piece
 
 
 def settings_from(home: Path | None, **flags: Any) -> Settings:
@@ -70,6 +74,7 @@ def show(result: Any, as_json: bool, plain: Callable[[], None]) -> None:
         sys.stdout.write(orjson.dumps(result, default=str).decode() + "\n")
     else:
         plain()
+    sys.stdout.flush()
 
 
 def say(line: str) -> None:
@@ -78,17 +83,28 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
+def say_beside(label: str, text: str) -> None:
+    """Text for people beside a label, in a column of its own where the terminal is too narrow for one line."""
+    width = max(40, shutil.get_terminal_size().columns)
+    rest = " " * len(label)
+    lines = textwrap.wrap(text, width, initial_indent=label, subsequent_indent=rest, **_WHOLE_WORDS)
+    say("\n".join(lines) or label.rstrip())
+
+
 def table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], empty: str) -> None:
-    """Print rows as a table, by column name; `empty` when there are none."""
+    """Print rows as a table, by column name; `empty` when there are none. The last column takes what width is left."""
     if not rows:
         say(empty)
         return
-    from rich.console import Console
-    from rich.table import Table
+    cells = [[column.replace("_", " ") for column in columns], *([as_text(row[c]) for c in columns] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for *first, last in cells:
+        beside = "".join(f"{cell:<{width}}  " for cell, width in zip(first, widths, strict=False))
+        say_beside(beside, last)
 
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        shown.add_column(column.replace("_", " "), overflow="fold")
-    for row in rows:
-        shown.add_row(*("" if row[column] is None else str(row[column]) for column in columns))
-    Console(soft_wrap=not sys.stdout.isatty()).print(shown)
+
+def as_text(value: Any) -> str:
+    """A cell for people: times to the minute, in UTC; None is nothing."""
+    if value is None:
+        return ""
+    return f"{value:%Y-%m-%d %H:%MZ}" if isinstance(value, datetime) else " ".join(str(value).split())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
@@ -65,14 +64,17 @@ def serve(
 def learn(
     home: Home = None,
     once: Annotated[bool, typer.Option("--once", help="One run, now; then end.")] = False,
-    method: Annotated[str, typer.Option(help="auto, sft or dpo; with --once.")] = "auto",
-    promote: Annotated[bool | None, typer.Option(help="Whether to promote what passes; with --once.")] = None,
+    method: Annotated[str | None, typer.Option(help="auto, sft or dpo; only with --once.")] = None,
+    promote: Annotated[bool | None, typer.Option(help="Whether to promote what passes; only with --once.")] = None,
     as_json: Json = False,
 ) -> None:
     """The learner: starts runs by time, by count of new feedback and by command. Needs no running service."""
     from service import logs, stack
 
-    if method not in METHODS:
+    if not once and (method is not None or promote is not None):
+        flag = "--promote" if method is None else "--method"
+        raise BadInput(f"{flag} belongs to one run.", "Add --once; other runs choose by the settings ([learner]).")
+    if method not in (None, *METHODS):
         raise BadInput(f"There is no method {method!r}.", "Choose auto, sft or dpo.")
     settings = settings_from(home)
     stack.prepare_home(settings)
@@ -81,9 +83,12 @@ def learn(
         from learner.once import learn_once
 
         raise typer.Exit(learn_once(settings, method, promote, as_json))
-    from learner.daemon import run_forever
+    from learner.daemon import occasions, run_forever
 
-    raise typer.Exit(run_forever(settings))
+    begins = occasions(settings.learner)
+    watching = {"home": str(settings.home), "a_run_begins": begins}
+    words = f"The learner watches {settings.home}. A run begins {' or '.join(begins)}."
+    raise typer.Exit(run_forever(settings, lambda: show(watching, as_json, lambda: say(words))))
 
 
 def ui(
@@ -107,7 +112,6 @@ def ui(
 
     url = f"http://{host}:{port}"
     show({"url": url}, as_json, lambda: say(f"The pages are at {url}"))
-    sys.stdout.flush()
     serve_pages(api, host, port)
 
 
@@ -133,7 +137,6 @@ def _say_ready(settings: Settings, reports: Sequence[EngineReport], as_json: boo
 
     ready = {"url": url, "operator_link": link, "engines": [asdict(report) for report in reports]}
     show(ready, as_json, plain)
-    sys.stdout.flush()
 
 
 def check_address(settings: Settings) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from typing import Annotated, Literal
 
@@ -47,8 +46,9 @@ def up(
     stack.prepare_home(settings)
     logs.configure("up", settings.home)
     stopping = _stop_on_signals()
-    with stack.only_one(settings.home):
-        everything = stack.Stack(settings, _to_stderr, learner)
+    with stack.only_one(settings.home) as tell_where:
+        everything = stack.Stack(settings, learner)
+        tell_where(everything.url)
         try:
             everything.start()
             check_address(everything.settings)  # beside the start, which takes longer
@@ -56,14 +56,9 @@ def up(
                 link = first_link(everything.settings)
                 ready = {"url": everything.url, "operator_link": link, "engine_urls": everything.engine_urls}
                 show(ready, as_json, lambda: greet(everything.url, link))
-                sys.stdout.flush()
                 everything.watch(stopping)
         finally:
             everything.stop()
-
-
-def _to_stderr(line: str) -> None:
-    sys.stderr.write(line + "\n")
 
 
 def _stop_on_signals() -> threading.Event:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from learner.daemon import Learner, Training, cause_of_death, make_clock, start_child
-from service.settings import Settings
+from learner.daemon import Learner, Training, cause_of_death, make_clock, occasions, start_child
+from service.settings import LearnerSettings, Settings
 from service.store.queries import feedback, runs
 from service.store.tables import Run
 from tests.learner.store_fixtures import Home
@@ -251,3 +251,12 @@ def test_a_learner_never_loads_torch() -> None:
     check = "import sys, learner.daemon, learner.once; print('torch' in sys.modules, 'transformers' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "False False", done.stderr
+
+
+def test_when_a_run_begins_is_told_in_words() -> None:
+    assert occasions(LearnerSettings(after_feedback=0)) == ["when it is asked for"]
+    assert occasions(LearnerSettings(after_feedback=5, every_minutes=30)) == [
+        "after 5 new judgements",
+        "every 30 minutes if there are any",
+        "when it is asked for",
+    ]

@@ -111,6 +111,8 @@ def test_keys_are_made_listed_and_revoked(hone: Hone) -> None:
         (("adapters", "rollback", "v7"), 4, "no adapter 'v7'"),
         (("adapters", "canary", "v7", "--share", "1.5"), 2, "between 0 and 1"),
         (("learn", "--once", "--method", "magic"), 2, "no method 'magic'"),
+        (("learn", "--method", "sft"), 2, "--method belongs to one run. Add --once"),
+        (("learn", "--no-promote"), 2, "--promote belongs to one run. Add --once"),
         (("serve",), 2, "needs an engine"),
         (("ui", "--host", "0.0.0.0"), 2, "let everybody in"),
     ],
@@ -119,6 +121,10 @@ def test_an_error_is_one_line_and_an_exit_code(hone: Hone, arguments: tuple[str,
     done = hone(*arguments)
     assert (done.code, done.out) == (code, "")
     assert words in done.err and done.err.startswith("hone: ") and done.err.count("\n") == 1
+    as_json = hone(*arguments, "--json")
+    assert (as_json.code, as_json.err, as_json.out.count("\n")) == (code, "", 1)
+    assert set(as_json.json["error"]) == {"message", "type", "param", "code"}
+    assert words in as_json.json["error"]["message"]
 
 
 def test_feedback_is_counted(hone: Hone) -> None:
@@ -140,7 +146,9 @@ def test_adapters_are_listed_shown_and_requested(hone: Hone, tmp_path: Path) -> 
     assert hone("adapters", "list", "--json").json["serving"]["requested"] == name
     assert hone("adapters", "canary", name, "--share", "0.2", "--json").json["canary"] == name
     assert hone("adapters", "canary", "--json").json["canary"] is None
-    assert hone("adapters", "reject", name).out == f"{name} is rejected.\n"
+    assert hone("adapters", "reject", name, "--reason", "Rude.").out == f"{name} is rejected.\n"
+    again = hone("adapters", "reject", name, "--reason", "Dull.")
+    assert (again.code, again.err) == (5, f"hone: {name} was rejected already: Rude.\n")
     assert hone("adapters", "promote", name, "--wait", "0").code == 5
 
 
@@ -164,8 +172,33 @@ def test_a_promotion_waits_for_the_service_and_tells_why_it_failed(hone: Hone, t
         reject = rollout_does(lambda tx: adapters.set_state(tx, second, "rejected", "rollout", "It is broken."))
         patch.setattr("service.commands.adapters.time.sleep", reject)
         failed = hone("adapters", "promote", second)
+        with store.begin() as tx:
+            adapters.flip_live(tx, "base", "test", "")
+        aside = rollout_does(lambda tx: adapters.put_aside(tx, first, "Its folder is missing."))
+        patch.setattr("service.commands.adapters.time.sleep", aside)
+        again = hone("adapters", "promote", first)
     assert (failed.code, "It is broken." in failed.err) == (6, True)
+    assert (again.code, again.err) == (6, f"hone: {first} did not go live: Its folder is missing.\n")
     store.close()
+
+
+def test_what_is_printed_for_people_fits_a_terminal_of_80_columns(
+    hone: Hone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    name, why = publish(tmp_path), "The replies to questions about capitals were wrong more often than those before."
+    hone("keys", "create", "--name", "a person with a rather long name, who signs with all of it, every time")
+    hone("adapters", "reject", name, "--reason", why)
+    for command in (("adapters", "list"), ("adapters", "show", name), ("keys", "list")):
+        lines = hone(*command).out.splitlines()
+        assert max(map(len, lines)) <= 80, command
+    listed = hone("adapters", "list").out.splitlines()
+    assert listed[1].split() == ["name", "state", "parent", "created", "at", "reason"]
+    begins = listed[1].index("reason")
+    assert listed[2].startswith(f"{name}    rejected") and {line[:begins].strip() for line in listed[3:]} == {""}
+    assert " ".join(line[begins:].strip() for line in listed[2:]) == why
+    monkeypatch.setenv("COLUMNS", "200")
+    assert len(hone("adapters", "list").out.splitlines()) == 3
 
 
 def test_an_exported_adapter_comes_back_under_a_new_name(hone: Hone, tmp_path: Path) -> None:
@@ -331,6 +364,8 @@ def test_what_no_command_understands_is_told_in_one_line(hone: Hone, words: list
     done = hone(*words)
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith("hone: ") and done.err.count("\n") == 1
+    as_json = hone(*words, "--json")
+    assert (as_json.code, as_json.err, as_json.json["error"]["code"]) == (2, "", "invalid_request")
 
 
 def test_asked_for_nothing_it_shows_the_help(hone: Hone) -> None:

@@ -167,9 +167,43 @@ def test_callers_wait_while_a_killed_service_starts_again(house: House) -> None:
 
 
 @pytest.mark.parametrize("name", ["engine", "learner"])
-def test_a_killed_engine_or_learner_comes_back_by_itself(house: House, name: str) -> None:
+def test_a_killed_engine_or_learner_comes_back_by_itself_and_the_log_tells_of_it(house: House, name: str) -> None:
     house.kill(name)
     house.chat()
+    log = (house.home / "logs" / "up.log").read_text().splitlines()
+    told = [event for event in (json.loads(line)["event"] for line in log) if f"The {name} " in event]
+    assert f"The {name} ended (SIGKILL)" in told[-2] and f"The {name} was started again (process" in told[-1]
+
+
+def test_doctor_finds_hone_where_it_runs_whatever_the_settings_say(house: House) -> None:
+    def found(*flags: str) -> dict[str, Any]:
+        command = [sys.executable, "-m", "service.cli", "doctor", "--home", str(house.home), "--json", *flags]
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | QUIET, timeout=120)
+        return {finding["check"]: finding for finding in json.loads(done.stdout)}
+
+    until(house.is_ready, START_SECONDS)
+    service = found()["service"]
+    assert service["ok"] and service["found"].startswith(f"Hone answers at {house.url}: store ok, engine ok, live base")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        threading.Thread(target=lambda: taken.accept()[0].close()).start()  # a program, but not Hone
+        address = found("--port", port)["address"]
+    assert address["ok"] is False and "It is not Hone that answers" in address["found"]
+    assert found("--port", port)["address"]["ok"] is True
+
+
+def test_the_learner_alone_says_what_it_does(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "service.cli", "learn", "--home", str(tmp_path / "home")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | QUIET)
+    assert process.stdout is not None
+    with process.stdout as out:
+        assert out.readline() == (
+            f"The learner watches {tmp_path / 'home'}. A run begins after 50 new judgements or when it is asked for.\n"
+        )
+        process.terminate()
+        assert process.wait(60) == 0
 
 
 def test_a_restart_ends_in_the_same_state_and_prints_no_second_link(tmp_path: Path) -> None:
@@ -219,9 +253,10 @@ def test_an_engine_that_cannot_start_ends_everything_with_its_last_words(tmp_pat
 # -- the supervisor ---------------------------------------------------------------------------------------------------
 
 
-def test_a_crashed_program_starts_again_and_all_are_stopped_in_order(tmp_path: Path) -> None:
-    said: list[str] = []
-    supervisor = Supervisor(tmp_path, os.environ, said.append)
+def test_a_crashed_program_starts_again_and_all_are_stopped_in_order(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    supervisor = Supervisor(tmp_path, os.environ)
     ports = []
     for name in ("first", "second"):
         with socket.socket() as probe:
@@ -245,14 +280,17 @@ def test_a_crashed_program_starts_again_and_all_are_stopped_in_order(tmp_path: P
         return supervisor.process_id("first") != before and answers(ports[0])
 
     until(is_back, 60)
-    assert said == ["The first ended (SIGKILL). It starts again in 0.5 s."]
+    assert caplog.messages == [
+        "The first ended (SIGKILL). It starts again in 0.5 s.",
+        f"The first was started again (process {supervisor.process_id('first')}).",
+    ]
     processes = [psutil.Process(supervisor.process_id(name)) for name in ("first", "second")]
     supervisor.stop()
     assert not any(process.is_running() for process in processes)
 
 
 def test_a_program_that_cannot_start_says_why(tmp_path: Path) -> None:
-    supervisor = Supervisor(tmp_path, os.environ, lambda _line: None)
+    supervisor = Supervisor(tmp_path, os.environ)
     supervisor.start(Program("thing", "no_such_module_anywhere", (), stop_seconds=1))
 
     def ended() -> bool:

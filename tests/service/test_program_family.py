@@ -22,7 +22,7 @@ START = """
 import os, sys, time
 from pathlib import Path
 from service.supervisor import Program, Supervisor
-supervisor = Supervisor(Path(sys.argv[1]), os.environ, print)
+supervisor = Supervisor(Path(sys.argv[1]), os.environ)
 supervisor.start(Program("parent", "family", (), 5.0, python=sys.executable))
 time.sleep(600)
 """
@@ -49,11 +49,10 @@ def is_gone(process: psutil.Process) -> bool:
 
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_program_takes_its_children_along_and_starts_again(
-    tmp_path: Path, environment: dict[str, str], victim: int
+    tmp_path: Path, environment: dict[str, str], caplog: pytest.LogCaptureFixture, victim: int
 ) -> None:
     """Whether the program itself is killed or the process that heads its group."""
-    said: list[str] = []
-    supervisor = Supervisor(tmp_path, environment, said.append)
+    supervisor = Supervisor(tmp_path, environment)
     supervisor.start(Program("parent", "family", (), 5.0, python=sys.executable))
     until(lambda: len(family_of(supervisor.process_id("parent"))) == 3, 60)
     before = family_of(supervisor.process_id("parent"))
@@ -65,7 +64,7 @@ def test_a_killed_program_takes_its_children_along_and_starts_again(
         return now != before[0].pid and len(family_of(now)) == 3
 
     until(is_back, 60)
-    assert all(map(is_gone, before)) and len(said) == 1
+    assert all(map(is_gone, before)) and caplog.text.count("ended") == 1
     again = family_of(supervisor.process_id("parent"))
     supervisor.stop()
     until(lambda: all(map(is_gone, again)), 30)

@@ -118,7 +118,7 @@ def test_an_engine_that_the_environment_names_is_named_once_to_the_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HONE_ENGINE__URL", "http://a")
-    stack = Stack(load_settings(tmp_path, {"server": {"port": 0}}), lambda _line: None)
+    stack = Stack(load_settings(tmp_path, {"server": {"port": 0}}))
     stack.stop()
     assert stack.engine_urls == ("http://a",)
     assert load_settings(tmp_path, None, stack._environment()).engine.urls == ("http://a",)
