@@ -10,8 +10,20 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
-from service.errors import BadInput, Conflict, Forbidden, HoneError, NotFound, TooLarge, Unauthorized, unexpected
+from service.errors import (
+    BadInput,
+    Conflict,
+    Forbidden,
+    HoneError,
+    MethodNotAllowed,
+    NotFound,
+    TooLarge,
+    Unauthorized,
+    unexpected,
+)
+from service.validation_messages import in_words
 from service.wire import FEEDBACK_KINDS
 
 _OURS: dict[int, type[HoneError]] = {401: Unauthorized, 403: Forbidden, 404: NotFound, 409: Conflict, 413: TooLarge}
@@ -40,14 +52,13 @@ def bad_input(errors: list[ErrorDetails] | list[Any]) -> BadInput:
     if first["type"] == "json_invalid":
         return BadInput("The body isn't valid JSON.", str(first.get("ctx", {}).get("error", "")))
     if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        return BadInput(f"kind: one of {', '.join(FEEDBACK_KINDS)}.", param="kind")
+        return BadInput(f"kind: must be one of {', '.join(FEEDBACK_KINDS)}.", param="kind")
     if "param" in (first.get("ctx") or {}) and not path:
         return BadInput(f"{first['msg']}.", param=str(first["ctx"]["param"]))
-    message = str(first["msg"]).removeprefix("Value error, ")
     if not path:
-        return BadInput(_NOT_AN_OBJECT if first["type"] in _NO_OBJECT else f"{message}.")
+        return BadInput(_NOT_AN_OBJECT if first["type"] in _NO_OBJECT else f"{in_words(first)}.")
     param = str(path[0]) + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path[1:])
-    return BadInput(f"{param}: {message}.", param=param)
+    return BadInput(f"{param}: {in_words(first)}.", param=param)
 
 
 def answer(error: HoneError) -> JSONResponse:
@@ -77,15 +88,32 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    if error.status_code == 404:
-        ours: HoneError = NotFound(f"There is nothing at {request.method} {request.url.path}.", "See /docs.")
-    elif error.status_code == 405:
-        ours = BadInput(f"{request.url.path} does not take {request.method}.", "See /docs.")
-    else:
-        ours = _OURS.get(error.status_code, BadInput if error.status_code < 500 else HoneError)(str(error.detail))
+    if error.status_code in (404, 405):
+        allowed = _methods_at(request)
+        return answer(_nothing_there(request)) if not allowed else _other_methods(request, allowed)
+    ours = _OURS.get(error.status_code, BadInput if error.status_code < 500 else HoneError)(str(error.detail))
     response = answer(ours)
     response.status_code = error.status_code
     response.headers.update(error.headers or {})
+    return response
+
+
+def _methods_at(request: Request) -> list[str]:
+    """What the routes of this path take: starlette tells those of one route only, and none where pages are mounted."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    partial = (route for route in routes if route.matches(request.scope)[0] == Match.PARTIAL)
+    return sorted({method for route in partial for method in route.methods or ()})
+
+
+def _nothing_there(request: Request) -> NotFound:
+    hint = "See /docs. A client's base URL ends in /v1."
+    return NotFound(f"There is nothing at {request.method} {request.url.path}.", hint)
+
+
+def _other_methods(request: Request, allowed: list[str]) -> JSONResponse:
+    words = f"{request.url.path} takes {' and '.join(allowed)}, not {request.method}."
+    response = answer(MethodNotAllowed(words, "See /docs."))
+    response.headers["allow"] = ", ".join(allowed)
     return response
 
 

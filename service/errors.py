@@ -43,6 +43,10 @@ class BadInput(HoneError):
     status, kind, code, exit_code = 400, "invalid_request_error", "invalid_request", 2
 
 
+class MethodNotAllowed(BadInput):
+    status, code = 405, "method_not_allowed"
+
+
 class TooLarge(BadInput):
     status, code = 413, "request_too_large"
 

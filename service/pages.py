@@ -11,10 +11,11 @@ from collections.abc import AsyncIterator
 
 import structlog
 from fastapi import FastAPI
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.error_handlers import answer
-from service.errors import NotFound, PagesUnavailable
+from service.errors import PagesUnavailable
 
 NO_PAGES = ("/v1/", "/health", "/metrics", "/chat/completions", "/models")
 """No pages begin so. The last two are what a client asks for whose base URL lacks `/v1`."""
@@ -36,8 +37,7 @@ class Pages:
 
     async def _for(self, scope: Scope) -> ASGIApp:
         if scope["path"].startswith(NO_PAGES):
-            hint = "See /docs. A client's base URL ends in /v1."
-            return answer(NotFound(f"There is nothing at {scope['method']} {scope['path']}.", hint))
+            raise HTTPException(404)  # `service.error_handlers` says what is wrong with it
         await self._settled.wait()
         return self._app or answer(PagesUnavailable(self.state))
 

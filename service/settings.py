@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from service.errors import SettingsError
+from service.validation_messages import in_words
 
 SPROUT = Path(__file__).resolve().parent / "sprout"
 """The built-in model's folder: what the model name `sprout` stands for."""
@@ -260,7 +261,7 @@ def load_settings(
     try:
         return Settings(home=home, **tables)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {in_words(e)}" for e in error.errors())
         raise SettingsError(f"Bad settings: {problems}.", "See docs/settings.md.") from error
 
 

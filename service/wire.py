@@ -9,8 +9,17 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    TypeAdapter,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 
 def storable(text: str) -> str:
@@ -53,6 +62,25 @@ Comment = Annotated[str, Field(max_length=10_000), Storable]
 Reason = Annotated[str, Field(max_length=2_000), Storable]
 
 
+def a_json_number(value: object) -> object:
+    """Refuse a number in quotes, and true and false, which Python would count as 1 and 0."""
+    if isinstance(value, str | bool):
+        raise PydanticKnownError("int_type")
+    return value
+
+
+def a_json_fraction(value: object) -> object:
+    """The same for a number that needn't be whole."""
+    if isinstance(value, str | bool):
+        raise PydanticKnownError("float_type")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(a_json_number)]
+Fraction = Annotated[float, BeforeValidator(a_json_fraction)]
+Truth = Annotated[bool, Strict()]
+
+
 class Wire(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -61,7 +89,7 @@ class ReplyRef(Wire):
     """One reply: the `index`-th choice of an exchange."""
 
     exchange_id: Id
-    index: int = Field(0, ge=0)
+    index: Whole = Field(0, ge=0)
 
 
 class Judgement(Wire):
@@ -72,18 +100,18 @@ class Judgement(Wire):
 
 class _AboutOneReply(Judgement):
     exchange_id: Id
-    index: int = Field(0, ge=0, description="Which choice of the exchange.")
+    index: Whole = Field(0, ge=0, description="Which choice of the exchange.")
     comment: Comment | None = None
 
 
 class Thumb(_AboutOneReply):
     kind: Literal["thumb"] = "thumb"
-    good: bool
+    good: Truth
 
 
 class Score(_AboutOneReply):
     kind: Literal["score"] = "score"
-    score: int = Field(ge=1, le=10)
+    score: Whole = Field(ge=1, le=10)
 
 
 class Label(_AboutOneReply):
@@ -110,7 +138,7 @@ class Comparison(Judgement):
     a: ReplyRef
     b: ReplyRef
     verdict: Literal["a", "b", "tie", "both_bad"]
-    strength: int = Field(1, ge=1, le=3, description="1 slightly, 2 clearly, 3 far better.")
+    strength: Whole = Field(1, ge=1, le=3, description="1 slightly, 2 clearly, 3 far better.")
     comment: Comment | None = None
 
     @model_validator(mode="after")
@@ -235,7 +263,7 @@ class PromoteRequest(Wire):
 
 
 class CanaryRequest(Wire):
-    share: float = Field(gt=0, lt=1, description="Share of conversations that the canary answers.")
+    share: Fraction = Field(gt=0, lt=1, description="Share of conversations that the canary answers.")
     reason: Reason = ""
 
 
@@ -256,7 +284,7 @@ class LearnRequest(Wire):
     method: Literal["auto", "sft", "dpo"] | None = Field(
         None, description="None: auto, or that of a run which waits already."
     )
-    promote: bool | None = Field(None, description="Overrides the setting learner.auto_promote for this run.")
+    promote: Truth | None = Field(None, description="Overrides the setting learner.auto_promote for this run.")
 
 
 RunState = Literal["queued", "running", "succeeded", "rejected", "nothing_to_learn", "failed", "cancelled"]

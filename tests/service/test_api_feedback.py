@@ -58,6 +58,11 @@ def test_every_kind_is_taken_and_told_back(running: Running, exchange: str, whic
         ({"kind": "applause", "exchange_id": "EXCHANGE"}, 400, "kind"),
         ({"exchange_id": "EXCHANGE"}, 400, "kind"),
         ({"kind": "score", "score": 11, "exchange_id": "EXCHANGE"}, 400, "score"),
+        ({"kind": "score", "score": "7", "exchange_id": "EXCHANGE"}, 400, "score"),
+        ({"kind": "score", "score": True, "exchange_id": "EXCHANGE"}, 400, "score"),
+        ({"kind": "score", "score": 7, "index": "1", "exchange_id": "EXCHANGE"}, 400, "index"),
+        ({"kind": "thumb", "good": 1, "exchange_id": "EXCHANGE"}, 400, "good"),
+        ({"kind": "thumb", "good": "yes", "exchange_id": "EXCHANGE"}, 400, "good"),
         ({"kind": "label", "labels": [], "exchange_id": "EXCHANGE"}, 400, "labels"),
         ({"kind": "label", "labels": [" "], "exchange_id": "EXCHANGE"}, 400, "labels[0]"),
         ({"kind": "label", "labels": ["wrong"] * 33, "exchange_id": "EXCHANGE"}, 400, "labels"),
@@ -79,6 +84,39 @@ def test_a_judgement_that_says_nothing_is_refused(
     response = running.post("/v1/feedback", of_ann(**judgement))
     error = response.json()["error"]
     assert (response.status_code, error["param"]) == (status, param), error
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"kind": "score", "score": "7"}, 'score: must be a whole number, not "7".'),
+        ({"kind": "score", "score": 7.5}, "score: must be a whole number, not 7.5."),
+        ({"kind": "score", "score": 11}, "score: must be at most 10, not 11."),
+        ({"kind": "score"}, "score: is missing."),
+        ({"kind": "thumb", "good": None}, "good: must be true or false, not null."),
+        ({"kind": "thumb", "good": True, "godo": 1}, "godo: is not known here; leave it out."),
+        ({"kind": "thumb", "good": True, "exchange_id": 5}, "exchange_id: must be text, not 5."),
+        ({"kind": "thumb", "good": True, "exchange_id": ""}, "exchange_id: must not be empty."),
+        ({"kind": "label", "labels": "wrong"}, 'labels: must be a list, not "wrong".'),
+        ({"kind": "label", "labels": []}, "labels: must not be empty."),
+        ({"kind": "label", "labels": ["x" * 65]}, "labels[0]: must have at most 64 characters."),
+        ({"kind": "critique", "text": " "}, "text: is blank, so it says nothing."),
+        ({"kind": "applause"}, "kind: must be one of thumb, comparison, ranking, score, label, critique, correction."),
+    ],
+)
+def test_a_refusal_names_the_field_and_says_what_it_must_be(
+    running: Running, fields: dict[str, Any], message: str
+) -> None:
+    response = running.post("/v1/feedback", {"exchange_id": "chatcmpl-x"} | fields)
+    assert (response.status_code, response.json()["error"]["message"]) == (400, message)
+    a = {"exchange_id": "x", "index": -1}
+    nested = running.post("/v1/feedback", {"kind": "comparison", "a": a, "b": 5, "verdict": "c"}).json()["error"]
+    assert (nested["param"], nested["message"]) == ("a.index", "a.index: must be at least 0, not -1.")
+
+
+def test_a_whole_number_may_be_written_with_a_point(running: Running, exchange: str) -> None:
+    given = running.post("/v1/feedback", of_ann(kind="score", score=7.0, exchange_id=exchange))
+    assert (given.status_code, given.json()["feedback"]["score"]) == (201, 7)
 
 
 def test_a_comparison_of_a_reply_with_itself_or_of_other_messages_is_refused(running: Running, exchange: str) -> None:
@@ -122,6 +160,11 @@ def test_feedback_is_listed_in_pages_changed_and_withdrawn_by_its_giver_alone(ru
     assert [one["id"] for one in page["data"] + rest["data"]] == ids[::-1] and rest["next"] is None
     assert running.http.get("/v1/feedback", headers=them).json()["data"] == []
     assert running.http.get("/v1/feedback?limit=0", headers=me).status_code == 400
+    assert running.http.get(f"/v1/feedback?after={ids[0]}", headers=me).json() == {"data": [], "next": None}
+    for who, after in ((me, "nope"), (me, ""), (them, ids[0])):  # of somebody else's it can't be told that it exists
+        refused = running.http.get("/v1/feedback", params={"after": after}, headers=who)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "after")
+        assert refused.json()["error"]["message"].startswith(f"after: you have no feedback {after!r}. Send the `next`")
 
     path = f"/v1/feedback/{ids[0]}"
     changed = running.http.put(path, json=thumb | {"good": False}).json()

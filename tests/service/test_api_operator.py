@@ -176,6 +176,8 @@ def test_learn_now_queues_a_run_that_can_be_watched_and_cancelled(running: Runni
     assert running.operator.get(f"/v1/runs/{run['id']}/curves.png").headers["content-type"] == "image/png"
 
     assert running.operator.get("/v1/runs").json()["data"][0]["id"] == run["id"]
+    refused = running.operator.get("/v1/runs?after=nope")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "after")
     assert running.operator.post(f"/v1/runs/{run['id']}/cancel").json()["state"] == "cancelled"
     assert running.operator.post(f"/v1/runs/{run['id']}/cancel").status_code == 409
     assert running.operator.post("/v1/runs", json={"method": "magic"}).status_code == 400
@@ -208,6 +210,26 @@ def test_every_error_has_openais_body(running: Running) -> None:
     for response in (running.get("/nothing"), running.http.put("/health"), running.http.get("/v1/feedback?limit=x")):
         assert response.status_code in (400, 404, 405)
         assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", "/health", "GET"),
+        ("PATCH", "/v1/runs", "GET, POST"),
+        ("POST", "/v1/feedback/fb-x", "DELETE, GET, PUT"),
+        ("GET", "/v1/chat/completions", "POST"),
+        ("DELETE", "/v1/adapters/v1/promote", "POST"),
+    ],
+)
+def test_a_method_that_a_route_does_not_take_is_405_with_those_that_it_does(
+    running: Running, method: str, path: str, allowed: str
+) -> None:
+    response = running.http.request(method, path)
+    assert (response.status_code, response.headers["allow"]) == (405, allowed)
+    error = response.json()["error"]
+    words = f"{path} takes {allowed.replace(', ', ' and ')}, not {method}. See /docs."
+    assert (error["code"], error["message"]) == ("method_not_allowed", words)
 
 
 def test_events_of_the_store_name_the_operator(running: Running, tmp_path: Path) -> None:

@@ -2,13 +2,18 @@
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 
-from service import pages
+from service import error_handlers, pages
 from service.pages import Pages
 
 
 def ask(mounted: Pages, path: str) -> httpx2.AsyncClient:
-    return httpx2.AsyncClient(transport=httpx2.ASGITransport(mounted), base_url=f"http://127.0.0.1{path}")
+    app = FastAPI()
+    error_handlers.install(app)
+    app.add_api_route("/v1/runs", lambda: None, methods=["GET", "DELETE"])
+    app.mount("/", mounted)
+    return httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url=f"http://127.0.0.1{path}")
 
 
 @pytest.mark.anyio
@@ -18,6 +23,14 @@ async def test_a_client_with_a_wrong_address_hears_of_it_in_its_own_terms(path: 
         response = await http.post("")
     assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found")
     assert "/v1" in response.json()["error"]["message"]
+
+
+@pytest.mark.anyio
+async def test_pages_hide_no_route_of_the_api_that_takes_other_methods() -> None:
+    async with ask(Pages("http://127.0.0.1:1"), "") as http:
+        response = await http.post("/v1/runs")
+    assert (response.status_code, response.headers["allow"]) == (405, "DELETE, GET")
+    assert response.json()["error"]["code"] == "method_not_allowed"
 
 
 @pytest.mark.anyio

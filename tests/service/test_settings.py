@@ -1,5 +1,6 @@
 """Settings: where they come from, which wins, and that no mistake passes in silence."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,12 @@ def test_a_mistake_in_the_engines_addresses_is_named(tmp_path: Path, content: st
     (tmp_path / "hone.toml").write_text(f"[engine]\n{content}\n")
     with pytest.raises(SettingsError, match=words):
         load_settings(tmp_path, None, {})
+
+
+def test_a_bad_value_is_told_in_plain_words(tmp_path: Path) -> None:
+    words = 'server.port: must be a whole number, not "many"; learner.rank: must be at least 1, not 0.'
+    with pytest.raises(SettingsError, match=re.escape(words)):
+        load_settings(tmp_path, {"server": {"port": "many"}, "learner": {"rank": 0}}, {})
 
 
 def test_an_engine_that_the_environment_names_is_named_once_to_the_processes(

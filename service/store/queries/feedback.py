@@ -64,9 +64,15 @@ def get_feedback(tx: Session, caller: str, feedback_id: str) -> StoredFeedback:
 
 
 def list_feedback(tx: Session, caller: str, after: str | None = None, limit: int = 50) -> list[StoredFeedback]:
-    """The caller's feedback, withdrawn ones included, newest first; `after`: the id that the page before ended with."""
+    """The caller's feedback, withdrawn ones included, newest first; `after`: the id that the page before ended with.
+
+    Raises BadInput when no feedback of the caller has it.
+    """
     query = select(FeedbackRow).where(FeedbackRow.caller == caller).order_by(FeedbackRow.id.desc()).limit(limit)
     if after is not None:
+        if _find(tx, caller, after) is None:
+            words = f"after: you have no feedback {after!r}."
+            raise BadInput(words, "Send the `next` of the page before.", param="after")
         query = query.where(FeedbackRow.id < after)
     rows = tx.scalars(query).all()
     learned_in = _learned_in(tx, [row.id for row in rows])
@@ -186,11 +192,14 @@ def _body_hash(feedback: Feedback) -> str:
 
 
 def _own(tx: Session, caller: str, feedback_id: str) -> FeedbackRow:
-    query = select(FeedbackRow).where(FeedbackRow.id == feedback_id, FeedbackRow.caller == caller)
-    row = tx.scalar(query)
+    row = _find(tx, caller, feedback_id)
     if row is None:
         raise NotFound(f"You have no feedback {feedback_id!r}.", "GET /v1/feedback lists yours.")
     return row
+
+
+def _find(tx: Session, caller: str, feedback_id: str) -> FeedbackRow | None:
+    return tx.scalar(select(FeedbackRow).where(FeedbackRow.id == feedback_id, FeedbackRow.caller == caller))
 
 
 def _next_position(tx: Session) -> int:

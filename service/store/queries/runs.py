@@ -174,9 +174,11 @@ def get_run(tx: Session, run_id: str) -> Run | None:
 
 
 def list_runs(tx: Session, after: str | None = None, limit: int = 50) -> Sequence[Run]:
-    """Newest first; `after`: the id that the page before ended with."""
+    """Newest first; `after`: the id that the page before ended with. Raises BadInput when no run has it."""
+    if after is not None and get_run(tx, after) is None:
+        raise BadInput(f"after: there is no run {after!r}.", "Send the `next` of the page before.", param="after")
     query = select(Run).order_by(Run.id.desc()).limit(limit)
-    return tx.scalars(query.where(Run.id < after) if after else query).all()
+    return tx.scalars(query.where(Run.id < after) if after is not None else query).all()
 
 
 def last_learned_position(tx: Session) -> int:
