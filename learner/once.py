@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from learner.daemon import Learner
@@ -43,7 +44,7 @@ def learn_once(
     if as_json:
         sys.stdout.write(json.dumps(as_plain(run)) + "\n")
     else:
-        Console().print(f"[bold]{run.state.replace('_', ' ')}[/]: {run.message}")
+        Console().print(f"[bold]{run.state.replace('_', ' ')}[/]: {escape(run.message)}")
     return TrainingFailed.exit_code if run.state in ("failed", "cancelled") else 0
 
 

@@ -45,11 +45,11 @@ def test_a_run_that_fails_gives_an_exit_code(
     def another_learner_takes_it(self: Learner) -> None:
         with home.store.begin() as tx:
             if lease := runs.lease_run(tx, "another", 60.0, 3):
-                runs.finish_run(tx, lease.run_id, lease.fence, "failed", "It broke.")
+                runs.finish_run(tx, lease.run_id, lease.fence, "failed", "It broke; see [learner].")
 
     monkeypatch.setattr(Learner, "work", another_learner_takes_it)
     assert learn_once(home.settings) == TrainingFailed.exit_code
-    assert "It broke." in capsys.readouterr().out
+    assert "It broke; see [learner]." in capsys.readouterr().out
 
 
 def test_interrupted_it_gives_the_run_back(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
