@@ -33,7 +33,7 @@ class Connections:
     ) -> None:
         parts = urlsplit(url)
         self._is_safe = parts.scheme == "https"
-        self._host, self._port = parts.hostname, parts.port or (443 if self._is_safe else 80)
+        self._host, self._port = parts.hostname or "", parts.port or (443 if self._is_safe else 80)
         self._prefix, self._netloc = parts.path, parts.netloc
         self._connect_seconds = connect_seconds
         self.silence_seconds, self.is_well = silence_seconds, is_well

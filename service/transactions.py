@@ -65,7 +65,7 @@ class Transactions:
     def _work(self) -> None:
         """Write what is queued; somebody else may have done it already."""
         most = MOST_TOGETHER if self._is_alone else 1
-        writes = []
+        writes: list[_Write] = []
         while self._queue and len(writes) < most:
             write = self._queue.popleft()
             if write.done.set_running_or_notify_cancel():
@@ -106,7 +106,7 @@ class Transactions:
             for write in writes:
                 write.done.set_exception(error)
             return
-        for write, error in refusals:
-            write.done.set_exception(error)
+        for write, refusal in refusals:
+            write.done.set_exception(refusal)
         for write, result in results:
             write.done.set_result(result)

@@ -120,7 +120,7 @@ async def stretch(target: Target, callers: int, seconds: float, pause: float, se
 
     async def call(draws: random.Random) -> None:
         _, connection = await asyncio.get_running_loop().create_connection(
-            lambda: Connection(seen), address.hostname, address.port
+            lambda: Connection(seen), address.hostname or "", address.port or 80
         )
         try:
             while True:

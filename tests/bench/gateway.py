@@ -79,9 +79,9 @@ def gateway_latency() -> Comparison:
 @benchmark("gateway-rps", unit="answers/s at p99 < 50 ms", peer_name="LiteLLM's proxy", target=3.0)
 def gateway_rps() -> Comparison:
     with mock_engine(TOKENS) as engine, service(engine) as ours, litellm(engine) as theirs:
-        both = [target(ours, "hone"), target(theirs, "hone")]
-        load(both, CALLERS, SECONDS)  # both warm up
-        return alternate(*(partial(most_answers, one) for one in both), repeats=3)
+        ours_asked, theirs_asked = target(ours, "hone"), target(theirs, "hone")
+        load([ours_asked, theirs_asked], CALLERS, SECONDS)  # both warm up
+        return alternate(partial(most_answers, ours_asked), partial(most_answers, theirs_asked), repeats=3)
 
 
 def most_answers(asked: Target) -> float:
@@ -113,5 +113,5 @@ def stream_tax() -> Comparison:
         through, straight = load(targets, STREAMS, SECONDS, rounds=ROUNDS)
     gaps = [1000 * median(percentile_99(one.gaps) for one in seen) for seen in (through, straight)]
     note = "{} streams; 99th percentile of the gaps: {:.1f} ms through the service, {:.1f} ms straight"
-    rates = [[one.tokens / one.seconds for one in seen] for seen in (through, straight)]
-    return Comparison(*rates, note=note.format(STREAMS, *gaps))
+    ours_rates, straight_rates = ([one.tokens / one.seconds for one in seen] for seen in (through, straight))
+    return Comparison(ours_rates, straight_rates, note.format(STREAMS, *gaps))

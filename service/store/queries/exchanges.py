@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import insert, select
+from sqlalchemy import Table, insert, select
 from sqlalchemy.orm import Session
 
 from service.store.clock import now
@@ -19,7 +19,8 @@ LEAST_LOGPROB = -9999.0
 _NAMES_PER_QUERY = 500
 """SQLite allows a limited number of parameters in one query."""
 
-_ADD_EXCHANGE, _ADD_REPLY = insert(Exchange.__table__), insert(Reply.__table__)
+_ADD_EXCHANGE = insert(cast(Table, Exchange.__table__))
+_ADD_REPLY = insert(cast(Table, Reply.__table__))
 
 
 @dataclass(frozen=True)
