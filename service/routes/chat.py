@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import Response as PlainResponse
 
 from service.chat.request import ChatRequest
 from service.chat.streaming import CallerLeft, EventStreamResponse, until_caller_leaves
@@ -15,19 +12,17 @@ router = APIRouter(tags=["chat"])
 
 
 @router.post("/v1/chat/completions", response_model=None)
-async def chat_completions(
-    body: ChatRequest, request: Request, response: Response, parts: Wired, caller: AnyCaller
-) -> Response | dict[str, Any]:
+async def chat_completions(body: ChatRequest, request: Request, parts: Wired, caller: AnyCaller) -> Response:
     """A chat completion. `id` names the exchange for feedback; `system_fingerprint` is the adapter that answered."""
     turn = await parts.chat.begin(body, caller.under(body.user))
     headers = {"x-hone-conversation": turn.conversation_id}
     try:
         if not body.stream:
-            response.headers.update(headers)
-            return await until_caller_leaves(request, parts.chat.whole(turn))
+            answer = await until_caller_leaves(request, parts.chat.whole(turn))
+            return Response(answer, media_type="application/json", headers=headers)
         events = parts.chat.events(turn)
         # Waiting for the first event keeps the status open: what fails until then is an error, not a broken stream.
         first = await until_caller_leaves(request, anext(events))
     except CallerLeft:
-        return PlainResponse(status_code=499)  # nobody reads it; nginx's number for the log
+        return Response(status_code=499)  # nobody reads it; nginx's number for the log
     return EventStreamResponse(first, events, headers)

@@ -18,11 +18,12 @@ import math
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import orjson
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -66,6 +67,25 @@ class Store:
         """A write transaction: committed, durably, when the block ends; rolled back when it raises."""
         with self._explained(), Session(self._writer, expire_on_commit=False) as tx, tx.begin():
             yield tx
+
+    @contextmanager
+    def begin_several(self) -> Iterator[Callable[[], AbstractContextManager[Session]]]:
+        """A write transaction of several parts, each a session of its own: one that raises is undone, the others stay.
+
+        When the block ends, all are committed with one wait for the disk.
+        """
+        with self._explained(), self._writer.begin() as connection:
+
+            @contextmanager
+            def part() -> Iterator[Session]:
+                with (
+                    self._explained(),
+                    Session(connection, expire_on_commit=False, join_transaction_mode="create_savepoint") as tx,
+                    tx.begin(),
+                ):
+                    yield tx
+
+            yield part
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -173,8 +193,8 @@ def _sqlite_engine(url: URL, begin: str, pragmas: dict[str, str], pool_size: int
 def _as_json(value: Any) -> str:
     """What JSON can't say and PostgreSQL refuses, NaN and infinities, becomes null."""
     try:
-        return json.dumps(value, allow_nan=False)
-    except ValueError:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:  # halves of surrogate pairs, whole numbers above 64 bits
         return json.dumps(_finite(value), allow_nan=False)
 
 

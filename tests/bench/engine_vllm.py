@@ -12,6 +12,7 @@ import asyncio
 import os
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -72,31 +73,9 @@ def beside_vllm(streams: int, on_adapter: bool) -> Comparison:
     )
 
 
-@benchmark("engine-vllm-1", unit="tokens/s", peer_name="vLLM's CPU build", target=1.0)
-def engine_vllm_1() -> Comparison:
-    return beside_vllm(1, on_adapter=False)
-
-
-@benchmark("engine-vllm-8", unit="tokens/s", peer_name="vLLM's CPU build", target=1.0)
-def engine_vllm_8() -> Comparison:
-    return beside_vllm(8, on_adapter=False)
-
-
-@benchmark("engine-vllm-32", unit="tokens/s", peer_name="vLLM's CPU build", target=1.0)
-def engine_vllm_32() -> Comparison:
-    return beside_vllm(32, on_adapter=False)
-
-
-@benchmark("engine-vllm-adapter-1", unit="tokens/s", peer_name="vLLM's CPU build", target=2.0)
-def engine_vllm_adapter_1() -> Comparison:
-    return beside_vllm(1, on_adapter=True)
-
-
-@benchmark("engine-vllm-adapter-8", unit="tokens/s", peer_name="vLLM's CPU build", target=2.0)
-def engine_vllm_adapter_8() -> Comparison:
-    return beside_vllm(8, on_adapter=True)
-
-
-@benchmark("engine-vllm-adapter-32", unit="tokens/s", peer_name="vLLM's CPU build", target=2.0)
-def engine_vllm_adapter_32() -> Comparison:
-    return beside_vllm(32, on_adapter=True)
+for streams in (1, 8, 32):
+    for kind, on_adapter, target in (("", False, 1.0), ("adapter-", True, 2.0)):
+        register = benchmark(
+            f"engine-vllm-{kind}{streams}", unit="tokens/s", peer_name="vLLM's CPU build", target=target
+        )
+        register(partial(beside_vllm, streams, on_adapter))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from service.errors import EngineRefused
 from tests.embedded.serving import eventually
 from tests.engine_contract.asking import PROMPT, chat, gap, true_scores
 from tests.fixtures.engines import CONTEXT, ServedEngine
+from tests.fixtures.streams import payloads
 
 T = TypeVar("T")
 
@@ -71,10 +73,9 @@ def test_a_stream_is_recorded_token_by_token(engine: ServedEngine) -> None:
 
     async def story(client: Engine) -> bytes:
         payload = b""
-        async with await client.chat_stream(BODY) as stream:
-            async for payload in stream:
-                if payload != DONE:
-                    kept.take(orjson.loads(payload))
+        async for payload in payloads(await client.chat_stream(BODY)):
+            if payload != DONE:
+                kept.take(orjson.loads(payload))
         return payload
 
     assert ask(engine, story) == DONE
@@ -114,9 +115,8 @@ def test_closing_a_stream_tells_the_engine_to_stop(engine: ServedEngine) -> None
     endless = BODY | {"max_tokens": CONTEXT - len(PROMPT), "ignore_eos": True}
 
     async def story(client: Engine) -> None:
-        async with await client.chat_stream(endless) as stream:
-            async for _payload in stream:
-                return
+        with closing(await client.chat_stream(endless)) as answer:
+            assert await answer.events()
 
     ask(engine, story)
     eventually(lambda: engine.running() == 0)

@@ -6,7 +6,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
+from itertools import count
 from typing import Any, TypeVar
 
 import httpx2
@@ -15,7 +16,8 @@ import pytest
 
 from service.chat.recording import Recording
 from service.engine import DONE, Engine, _refusal
-from service.errors import BadInput, EngineRefused, EngineUnavailable
+from service.errors import BadInput, EngineAway, EngineRefused, EngineUnavailable
+from tests.fixtures.streams import payloads
 from tests.service.fake_engine import FakeEngine
 from tests.service.serving import serve, until
 
@@ -95,8 +97,7 @@ def test_a_whole_answer_is_recorded_token_by_token(engine_url: str) -> None:
 
 def test_a_stream_is_recorded_token_by_token_and_ends_with_done(engine_url: str) -> None:
     async def work(engine: Engine) -> list[bytes]:
-        async with await engine.chat_stream(await ask(engine)) as stream:
-            return [payload async for payload in stream]
+        return [payload async for payload in payloads(await engine.chat_stream(await ask(engine)))]
 
     *events, done = run(engine_url, work)
     kept = recording()
@@ -141,7 +142,7 @@ def test_closing_a_stream_leaves_the_engine_free_for_others(engine_url: str) -> 
     async def work(engine: Engine) -> None:
         body = await ask(engine) | {"max_tokens": 500, "n": 1}
         for _ in range(3):
-            async with await engine.chat_stream(body) as stream:
+            async with aclosing(payloads(await engine.chat_stream(body))) as stream:
                 async for _payload in stream:
                     break
         await engine.chat(await ask(engine))
@@ -162,25 +163,54 @@ def test_an_engine_that_is_away_is_unavailable_and_says_when_to_try_again() -> N
     run("http://127.0.0.1:9", work)
 
 
+Conversation = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def listening(converse: Conversation) -> AsyncIterator[str]:
+    """A server that holds a conversation of the test's with whoever connects; its connections end with the block."""
+    conversations: set[asyncio.Task[None]] = set()
+
+    async def converse_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        conversations.add(task)
+        try:
+            await converse(reader, writer)
+        except (OSError, asyncio.CancelledError):
+            pass  # the engine client, or the test, has ended it
+        finally:
+            writer.close()
+            with suppress(OSError, asyncio.CancelledError):
+                await writer.wait_closed()
+
+    async with await asyncio.start_server(converse_and_close, "127.0.0.1", 0) as server:
+        try:
+            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        finally:
+            for task in conversations:
+                task.cancel()
+            await asyncio.gather(*conversations)
+
+
 @asynccontextmanager
 async def raw_server(answers: Callable[[asyncio.StreamWriter, int], Awaitable[None]]) -> AsyncIterator[str]:
     """A server that writes to its n-th connection what the test wants it to, after a request came."""
-    count = 0
+    numbers = count()
 
     async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal count
-        number, count = count, count + 1
+        number = next(numbers)
         await reader.read(65536)
         await answers(writer, number)
-        writer.close()
-        await writer.wait_closed()
 
-    server = await asyncio.start_server(serve_one, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with listening(serve_one) as url:
+        yield url
 
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+WHOLE = b"HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n" + b'{"choices": []}'
 
 
 def chunk(content: bytes) -> bytes:
@@ -196,8 +226,8 @@ def test_events_are_whole_however_the_bytes_are_cut() -> None:
 
         async with raw_server(answer) as url:
             engine = Engine(url)
-            async with await engine.chat_stream(BODY) as stream:
-                assert [payload async for payload in stream] == [b'{"a": 1}', b"2", DONE]
+            stream = payloads(await engine.chat_stream(BODY))
+            assert [payload async for payload in stream] == [b'{"a": 1}', b"2", DONE]
             await engine.close()
 
     asyncio.run(work())
@@ -219,12 +249,11 @@ def test_a_stream_that_breaks_or_falls_silent_raises(silent: bool) -> None:
             ended.set()
 
         async with raw_server(answer) as url:
-            engine = Engine(url, timeout_seconds=0.2)
+            engine = Engine(url, silence_seconds=0.2)
             seen = []
             with pytest.raises(EngineUnavailable):
-                async with await engine.chat_stream(BODY) as stream:
-                    async for payload in stream:
-                        seen.append(payload)
+                async for payload in payloads(await engine.chat_stream(BODY)):
+                    seen.append(payload)
             assert seen == [b"1"]
             seen_all.set()
             await ended.wait()
@@ -245,10 +274,10 @@ def test_a_whole_answer_may_take_longer_than_any_silence_while_the_engine_is_wel
                     asked_twice.set()
                 return
             await (asked_twice if is_well else gone).wait()
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n" + b'{"choices": []}')
+            writer.write(WHOLE)
 
         async with raw_server(answer) as url:
-            engine = Engine(url, timeout_seconds=0.05)
+            engine = Engine(url, silence_seconds=0.05)
             if is_well:
                 assert await engine.chat(BODY) == {"choices": []}
             else:
@@ -275,37 +304,128 @@ def test_a_stream_waits_in_line_for_as_long_as_the_engine_is_well() -> None:
             writer.write(chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
 
         async with raw_server(answer) as url:
-            engine = Engine(url, timeout_seconds=0.05)
-            async with await engine.chat_stream(BODY) as stream:
-                assert [payload async for payload in stream] == [DONE]
+            engine = Engine(url, silence_seconds=0.05)
+            assert [payload async for payload in payloads(await engine.chat_stream(BODY))] == [DONE]
             await engine.close()
 
     asyncio.run(work())
 
 
-def test_a_connection_that_the_engine_closed_is_tried_again_once() -> None:
+def test_a_kept_connection_that_the_engine_closed_costs_a_new_one_and_no_failure() -> None:
     async def work() -> None:
-        async def answer(writer: asyncio.StreamWriter, number: int) -> None:
-            if number > 0:
-                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n" + b'{"choices": []}')
+        connections = 0
 
-        async with raw_server(answer) as url:
+        async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            """Answers once, and breaks off when it is asked again."""
+            nonlocal connections
+            connections += 1
+            await reader.read(65536)
+            writer.write(WHOLE)
+            await reader.read(65536)
+
+        async with listening(serve_one) as url:
             engine = Engine(url)
-            assert await engine.chat(BODY) == {"choices": []}
+            for count in (1, 2, 3):
+                assert await engine.chat(BODY) == {"choices": []}
+                assert connections == count
             await engine.close()
 
     asyncio.run(work())
+
+
+def test_connections_are_used_again_when_their_answer_came_to_its_end_and_not_before() -> None:
+    async def work() -> None:
+        connections = 0
+
+        async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal connections
+            connections += 1
+            while await reader.read(65536):
+                writer.write(HEAD + chunk(b"data: 1\n\n" + b"data: [DONE]\n\n") + b"0\r\n\r\n")
+
+        async with listening(serve_one) as url:
+            engine = Engine(url)
+            for _ in range(3):
+                assert [payload async for payload in payloads(await engine.chat_stream(BODY))] == [b"1", DONE]
+            assert connections == 1
+            first, second = await engine.chat_stream(BODY), await engine.chat_stream(BODY)
+            assert connections == 2  # two at once
+            first.abort()
+            second.close()
+            await asyncio.sleep(0)
+            assert [payload async for payload in payloads(await engine.chat_stream(BODY))] == [b"1", DONE]
+            assert connections == 2
+            await engine.close()
+
+    asyncio.run(work())
+
+
+def test_what_nobody_reads_is_left_with_the_engine() -> None:
+    """A caller who reads slowly must not fill the service's memory."""
+
+    async def work() -> None:
+        piece, sent, most = chunk(b"data: " + b"x" * 65536 + b"\n\n"), 0, 1000
+
+        async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal sent
+            await reader.read(65536)
+            writer.write(HEAD)
+            while sent < most:
+                writer.write(piece)
+                await writer.drain()
+                sent += 1
+            writer.write(chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
+            await writer.drain()
+
+        async with listening(serve_one) as url:
+            engine = Engine(url)
+            answer, before = await engine.chat_stream(BODY), -1
+            while sent > before:  # until nothing more gets through
+                before = sent
+                await asyncio.sleep(0.05)
+            assert sent < most
+            *events, done = [payload async for payload in payloads(answer)]
+            assert len(events) == most and done == DONE
+            await engine.close()
+
+    asyncio.run(work())
+
+
+@asynccontextmanager
+async def answering(status: int, content: bytes) -> AsyncIterator[Engine]:
+    """Whatever it is asked."""
+
+    async def answer(writer: asyncio.StreamWriter, number: int) -> None:
+        head = b"HTTP/1.1 %d X\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+        writer.write(head % (status, len(content)) + content)
+
+    async with raw_server(answer) as url:
+        engine = Engine(url)
+        yield engine
+        await engine.close()
 
 
 @pytest.mark.parametrize("content", [b"<html>", b"[]", b'{"choices": "none"}', b"{}"])
 def test_what_is_no_engine_is_called_so(content: bytes) -> None:
     async def work() -> None:
-        stranger = httpx2.MockTransport(lambda _: httpx2.Response(200, content=content))
-        engine = Engine("http://engine", transport=stranger)
-        for ask in (engine.models(), engine.base(), engine.chat(BODY), engine.score("base", [1], [2])):
-            with pytest.raises(EngineUnavailable, match="doesn't speak vLLM's API"):
-                await ask
-        await engine.close()
+        async with answering(200, content) as engine:
+            for ask in (engine.models(), engine.base(), engine.chat(BODY), engine.score("base", [1], [2])):
+                with pytest.raises(EngineUnavailable, match="doesn't speak vLLM's API"):
+                    await ask
+
+    asyncio.run(work())
+
+
+def test_what_speaks_no_http_is_away() -> None:
+    async def work() -> None:
+        async def answer(writer: asyncio.StreamWriter, number: int) -> None:
+            writer.write(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+        async with raw_server(answer) as url:
+            engine = Engine(url)
+            with pytest.raises(EngineAway):
+                await engine.chat(BODY)
+            await engine.close()
 
     asyncio.run(work())
 
@@ -330,14 +450,11 @@ def test_replies_to_a_prompt_that_was_not_kept_can_not_be_scored() -> None:
     ],
 )
 def test_refusals_keep_their_words(status: int, content: bytes, error: type[Exception], words: str) -> None:
-    def answer(request: httpx2.Request) -> httpx2.Response:
-        return httpx2.Response(status, content=content)
-
     async def work() -> None:
-        engine = Engine("http://engine", transport=httpx2.MockTransport(answer))
-        with pytest.raises(error, match=words):
-            await engine.chat(BODY)
-        await engine.close()
+        async with answering(status, content) as engine:
+            for asking in (engine.chat, engine.chat_stream):
+                with pytest.raises(error, match=words):
+                    await asking(BODY)
 
     asyncio.run(work())
 

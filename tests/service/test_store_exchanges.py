@@ -60,15 +60,17 @@ def test_many_exchanges_are_found_by_their_ids(store: Store) -> None:
 
 def test_a_conversation_sticks_to_its_adapter_until_it_is_moved(store: Store) -> None:
     with store.begin() as tx:
-        assert conversations.adapter_of_conversation(tx, "conv-1") is None
+        assert conversations.desired_in(tx, "conv-1", "name:ada").began_with is None
         conversations.remember_conversation(tx, "conv-1", "name:ada", "v1")
     with store.begin() as tx:
-        assert conversations.adapter_of_conversation(tx, "conv-1") == "v1"
+        assert conversations.desired_in(tx, "conv-1", "name:ada").began_with == "v1"
         conversations.remember_conversation(tx, "conv-1", "name:ada", "v2")
     with store.begin() as tx:
-        assert conversations.adapter_of_conversation(tx, "conv-1") == "v2"
+        assert conversations.desired_in(tx, "conv-1", "name:ada").began_with == "v2"
         with pytest.raises(Conflict, match="conversation_id is taken"):
             conversations.remember_conversation(tx, "conv-1", "name:eve", "v1")
+        with pytest.raises(Conflict, match="conversation_id is taken"):
+            conversations.desired_in(tx, "conv-1", "name:eve")
 
 
 def test_a_key_is_found_by_its_secret_alone_and_kept_as_a_hash(store: Store) -> None:
