@@ -71,9 +71,11 @@ def learn(
 ) -> None:
     """The learner: starts runs by time, by count of new feedback and by command. Needs no running service."""
     from service import logs, stack
+    from service.installed import require_learner_packages
 
     if method not in METHODS:
         raise BadInput(f"There is no method {method!r}.", "Choose auto, sft or dpo.")
+    require_learner_packages("The learner")
     settings = settings_from(home)
     stack.prepare_home(settings)
     logs.configure("learner", settings.home)
