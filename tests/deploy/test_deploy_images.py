@@ -89,7 +89,8 @@ def required(extra: str = "") -> set[str]:
         lists.append(PROJECT["optional-dependencies"][extra])
         inner = [Requirement(line) for line in lists[-1]]
         extra = next((next(iter(one.extras)) for one in inner if one.name == PROJECT["name"]), "")
-    return {canonicalize_name(Requirement(line).name) for lines in lists for line in lines} - {PROJECT["name"]}
+    asked = {Requirement(line).name for lines in lists for line in lines} - {PROJECT["name"]}
+    return {str(canonicalize_name(name)) for name in asked}
 
 
 @functools.cache

@@ -58,7 +58,7 @@ def labels_of(expression: str) -> set[str]:
 
 def shown(text: str) -> dict[str, set[str]]:
     """The names under which Prometheus keeps what a /metrics page shows, each with its labels."""
-    found = {}
+    found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(text):
         labels = {label for sample in family.samples for label in sample.labels}
         found |= {family.name + suffix: labels for suffix in SUFFIXES.get(family.type, ("",))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -41,9 +42,14 @@ def tables() -> list[list[list[str]]]:
     return [[table[0], *table[2:]] for table in found if table]
 
 
-SHAPES = {
-    name: Shape(name, *map(int, numbers), tied=embeddings == "one") for name, *numbers, embeddings in tables()[0][1:]
-}
+def shape_of(row: list[str]) -> Shape:
+    name, *numbers, embeddings = row
+    layers, hidden, intermediate, heads, kv_heads, head_size, vocabulary = map(int, numbers)
+    tied = embeddings == "one"
+    return Shape(name, layers, hidden, intermediate, heads, kv_heads, head_size, vocabulary, tied)
+
+
+SHAPES = {row[0]: shape_of(row) for row in tables()[0][1:]}
 
 
 def table(*columns: str) -> dict[str, list[str]]:
@@ -158,7 +164,7 @@ def test_a_lora_is_counted_right_and_so_is_what_a_step_keeps() -> None:
         model = adapted(shape)
         trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         assert trained == RANK * shape.widths
-        shallow = Shape(*{**vars(shape), "layers": 1}.values())
+        shallow = replace(shape, layers=1)
         tokens = 128
         kept = (kept_bytes(model, tokens) - kept_bytes(adapted(shallow), tokens)) / tokens
         assert kept == pytest.approx(shape.kept_bytes - shallow.kept_bytes, rel=0.03)
