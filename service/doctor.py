@@ -18,6 +18,7 @@ from service.auth import is_loopback
 from service.engine_checks import ANSWER_SECONDS, examine_engines
 from service.engine_program import find_vllm_python
 from service.errors import HoneError, PortInUse
+from service.installed import LEARNER_EXTRA
 from service.listening import listen
 from service.settings import Settings
 from service.store.queries import adapters, keys
@@ -25,8 +26,12 @@ from service.store.session import Store
 
 LEAST_FREE_BYTES = 500_000_000
 ABSENT = "not installed"
-NEEDED = ("torch", "transformers", "peft", "safetensors", "fastapi", "gradio", "sqlalchemy", "apscheduler")
-OPTIONAL = {"bitsandbytes": "4-bit training on a GPU: pip install 'hone[gpu]'", "vllm": "a faster engine on a GPU"}
+NEEDED = ("fastapi", "gradio", "sqlalchemy")
+FOR_THE_LEARNER = ("torch", "transformers", "peft", "safetensors", "apscheduler")
+OPTIONAL = {
+    "bitsandbytes": "training against a base in 4 bits: pip install 'hone[nf4]'",
+    "vllm": "a faster engine on a GPU",
+}
 _PARTS = ("store", "engine", "live", "pages", "rollout")  # of what `/health` tells
 
 
@@ -76,6 +81,12 @@ def _packages(settings: Settings) -> Iterator[Finding]:
     for name in NEEDED:
         version = _version(name)
         yield _verdict(name, version is not None, version or ABSENT, "Run `make setup`, or `pip install hone`.")
+    is_service_alone = bool(settings.engine.urls) and _version("torch") is None
+    for name in FOR_THE_LEARNER:
+        version = _version(name)
+        advice = f"The learner and the embedded engine need it: {LEARNER_EXTRA}."
+        ok = None if is_service_alone else version is not None
+        yield Finding(name, ok, version or ABSENT, "" if version else advice)
     if version := _version("torchvision"):
         yield Finding("torchvision", None, version, "If models don't load, remove it: Hone doesn't need it.")
     for name, use in OPTIONAL.items():

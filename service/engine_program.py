@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from service.errors import SettingsError
+from service.installed import require_learner_packages
 from service.settings import EngineSettings, Settings
 from service.supervisor import Program
 
@@ -34,6 +35,7 @@ def engine_program(settings: Settings, port: int) -> Program:
 
 
 def _embedded(engine: EngineSettings, port: int) -> Program:
+    require_learner_packages("The embedded engine", ", or name an engine elsewhere with --engine-url")
     options = {
         "--model": engine.model,
         "--served-model-name": engine.model,

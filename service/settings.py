@@ -275,7 +275,7 @@ def _engine(values: Mapping[str, Any]) -> dict[str, Any]:
     return renamed
 
 
-_LISTS = ("allowed_origins", "url", "urls")
+_LISTS = (("server", "allowed_origins"), ("engine", "url"), ("engine", "urls"))
 _SECTIONS = tuple(name for name in Settings.model_fields if name != "home")
 
 
@@ -294,5 +294,5 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, dict[str, Any
     for name, value in environment.items():
         section, separator, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
         if name.startswith(ENVIRONMENT_PREFIX) and separator:
-            found.setdefault(section, {})[key] = value.split(",") if key in _LISTS else value
+            found.setdefault(section, {})[key] = value.split(",") if (section, key) in _LISTS else value
     return found

@@ -70,12 +70,14 @@ def learn(
 ) -> None:
     """The learner: starts runs by time, by count of new feedback and by command. Needs no running service."""
     from service import logs, stack
+    from service.installed import require_learner_packages
 
     if not once and (method is not None or promote is not None):
         flag = "--promote" if method is None else "--method"
         raise BadInput(f"{flag} belongs to one run.", "Add --once; other runs choose by the settings ([learner]).")
     if method not in (None, *METHODS):
         raise BadInput(f"There is no method {method!r}.", "Choose auto, sft or dpo.")
+    require_learner_packages("The learner")
     settings = settings_from(home)
     stack.prepare_home(settings)
     logs.configure("learner", settings.home)

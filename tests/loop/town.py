@@ -172,7 +172,8 @@ class Town:
 def command_line(process: psutil.Process) -> list[str]:
     """Empty for one that has just ended: the machine's processes come and go while they are listed."""
     try:
-        return process.cmdline()
+        words: list[str] = process.cmdline()
+        return words
     except (psutil.NoSuchProcess, psutil.ZombieProcess):
         return []
 

@@ -64,6 +64,7 @@ def test_the_processes_of_one_start_agree_on_every_setting(tmp_path: Path) -> No
     changes: dict[str, dict[str, Any]] = {
         "server": {"port": 8000, "pages": False, "allowed_origins": ("http://a", "http://b")},
         "engine": {"kv_cache_gib": 0.25},
+        "store": {"url": "postgresql+psycopg://hone:secret@db.internal/hone?options=-c%20a%3D1,2"},
     }
     settings = load_settings(tmp_path, changes, {})
     assert load_settings(tmp_path, None, as_environment(settings)) == settings

@@ -1,0 +1,133 @@
+"""What a training on corrections must not move: replies to other prompts, and above all to the ones most like them.
+
+Retention by distillation follows "Learning without Forgetting" (arXiv 1606.09282), on the model's own replies instead
+of stored data. A correction spreads first to its neighbours ("the capital of Wakanda" to every other capital), and
+people have seldom asked those. So the model asks them itself: a corrected question is cut short and the base goes on
+with the user's turn, as Magpie (arXiv 2406.08464) lets a chat model write prompts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+import torch
+from torch import Tensor
+
+from learner.backbone import Backbone
+from learner.batch import Demonstration, TokenIds, by_length, collate
+from learner.sampling import sample
+from learner.tensors import kl_top, top_log_probs
+
+OTHERS = 96
+"""Prompts that people asked and nobody corrected."""
+NEIGHBOURS = 192
+"""Questions like the corrected ones, at most."""
+TRIES, MOST_TRIES = 1024, 24
+"""To find neighbours: of all corrections, and of one of them at most."""
+MOST_CUT = 8
+"""Tokens that are cut off the end of a question."""
+QUESTION_TOKENS = 24
+REPLY_TOKENS = 32
+"""Of a reply that is retained: where it begins is where most is decided, and long ones cost the most."""
+TOP_TOKENS = 256
+DESCRIBED_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Retained:
+    """What the starting policy said to a prompt, and its distribution at every token."""
+
+    prompt: TokenIds
+    reply: TokenIds
+    top_ids: Tensor  # (len(reply), K)
+    top: Tensor  # (len(reply), K) log-probabilities
+
+
+def retain(
+    backbone: Backbone, demonstrations: Sequence[Demonstration], prompts: Sequence[TokenIds], rng: Random, seed: int
+) -> list[Retained]:
+    """Sample the starting policy on prompts that nobody corrected: some of `prompts`, and neighbours."""
+    corrected = {one.prompt_token_ids for one in demonstrations}
+    others = sorted(set(prompts) - corrected)
+    others = rng.sample(others, min(OTHERS, len(others)))
+    others += [one for one in neighbours(backbone, sorted(corrected), prompts, rng, seed) if one not in corrected]
+    others = [prompt for prompt in dict.fromkeys(others) if len(prompt) < backbone.max_length]
+    replies = [reply.token_ids for (reply,) in sample(backbone, others, max_new_tokens=REPLY_TOKENS, seed=seed)]
+    described = _describe(backbone, list(zip(others, replies, strict=True)))
+    return [
+        Retained(prompt, reply, *tops) for prompt, reply, tops in zip(others, replies, described, strict=True) if reply
+    ]
+
+
+def retention_loss(backbone: Backbone, kept: Sequence[Retained]) -> Tensor:
+    """Mean KL per token from what the starting policy said, over its most likely tokens: a scalar."""
+    logits, _, _ = backbone.logits(collate([(k.prompt, k.reply) for k in kept], backbone.pad_id))
+    top_ids = torch.cat([k.top_ids for k in kept]).to(logits.device)
+    return kl_top(logits, top_ids, torch.cat([k.top for k in kept]).to(logits.device)).mean()
+
+
+def neighbours(
+    backbone: Backbone, corrected: Sequence[TokenIds], prompts: Sequence[TokenIds], rng: Random, seed: int
+) -> list[TokenIds]:
+    """Questions that begin like the corrected ones and end otherwise; none for a model without a chat template.
+
+    `prompts`: what people ask, by which it is seen which words are special to a question. One that says most of what a corrected question said is left out: it may ask for the very thing that was corrected.
+    """
+    closing = _closing(backbone)
+    asked = [prompt[: -len(closing)] for prompt in corrected if closing and prompt[-len(closing) :] == closing]
+    if not asked:
+        return []
+    tries = min(MOST_TRIES, max(1, TRIES // len(asked)))
+    stems = [one[: -rng.randint(1, max(1, min(MOST_CUT, len(one) // 2)))] for one in asked for _ in range(tries)]
+    endings = sample(backbone, stems, role="base", max_new_tokens=QUESTION_TOKENS, seed=seed + 7)
+    information = _information(asked, [*prompts, *corrected])
+    found: dict[TokenIds, None] = {}
+    for stem, (ending,) in zip(stems, endings, strict=True):
+        question = stem + ending.token_ids[:-1]
+        if ending.token_ids[-1:] == closing[:1] and not any(_says_most_of(question, one) for one in information):
+            found[question + closing] = None
+    return rng.sample(list(found), min(NEIGHBOURS, len(found)))
+
+
+def _information(questions: Sequence[TokenIds], asked: Sequence[TokenIds]) -> list[dict[int, float]]:
+    """What each token at the end of a question says, in nats: the fewer prompts have it, the more."""
+    seen = Counter(token for prompt in asked for token in set(prompt))
+    return [
+        {token: math.log(len(asked) / max(1, seen[token])) for token in question[-QUESTION_TOKENS:]}
+        for question in questions
+    ]
+
+
+def _says_most_of(question: TokenIds, information: dict[int, float]) -> bool:
+    said = set(question)
+    return 2 * sum(nats for token, nats in information.items() if token in said) > sum(information.values())
+
+
+@torch.no_grad()
+def _describe(backbone: Backbone, examples: Sequence[tuple[TokenIds, TokenIds]]) -> list[tuple[Tensor, Tensor]]:
+    """The policy's likely tokens at each token of a reply, and their log-probabilities: (len(reply), K) each."""
+    found: dict[int, tuple[Tensor, Tensor]] = {}
+    for indices in by_length([len(prompt) + len(reply) for prompt, reply in examples], DESCRIBED_AT_ONCE):
+        batch = [examples[index] for index in indices]
+        logits, _, _ = backbone.logits(collate(batch, backbone.pad_id))
+        lengths = [len(reply) for _, reply in batch]
+        tops = [top.cpu().split(lengths) for top in top_log_probs(logits, TOP_TOKENS)]
+        found |= dict(zip(indices, zip(*tops, strict=True), strict=True))
+    return [found[index] for index in range(len(examples))]
+
+
+def _closing(backbone: Backbone) -> TokenIds:
+    """What the chat template puts between a question and its reply."""
+    if not backbone.tokenizer.chat_template:
+        return ()
+    one, two = (backbone.tokenizer.apply_chat_template(
+        [{"role": "user", "content": text}], add_generation_prompt=True, return_dict=False
+    ) for text in ("yes", "no"))  # fmt: skip
+    length = 0
+    while length < min(len(one), len(two)) and one[-1 - length] == two[-1 - length]:
+        length += 1
+    return tuple(one[len(one) - length :])

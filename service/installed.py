@@ -1,0 +1,15 @@
+"""Which parts of Hone this installation has: the service needs no torch, the learner and the embedded engine do."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from service.errors import SettingsError
+
+LEARNER_EXTRA = "pip install 'hone[learner]'"
+
+
+def require_learner_packages(part: str, otherwise: str = "") -> None:
+    """Raises SettingsError where `part` can't run for want of torch; `otherwise`: what may be done instead."""
+    if importlib.util.find_spec("torch") is None:
+        raise SettingsError(f"{part} is not installed here.", f"{LEARNER_EXTRA}{otherwise}.")

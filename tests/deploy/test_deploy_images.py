@@ -1,0 +1,187 @@
+"""The Dockerfile: its stages, what they copy and install, and that the service's image needs no torch."""
+
+from __future__ import annotations
+
+import ast
+import fnmatch
+import functools
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.deploy.reading import ROOT, Dockerfile, parse_command, settings_of
+from tests.service.fake_engine import FakeEngine
+from tests.service.serving import serve
+from tests.test_imports import MAY_BE_HEAVY, OURS, is_under, module_name, sources
+
+TARGETS = ("service", "learner-gpu", "cpu")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+@pytest.fixture(scope="module")
+def dockerfile() -> Dockerfile:
+    return Dockerfile()
+
+
+def test_every_stage_is_built_on_an_earlier_one_or_on_a_pinned_image(dockerfile: Dockerfile) -> None:
+    assert dockerfile.targets == TARGETS  # the last is what is built without --target
+    for number, (stage, parent) in enumerate(dockerfile.parents.items()):
+        earlier = list(dockerfile.parents)[:number]
+        assert parent in earlier or re.fullmatch(r"[\w./-]+:[\w.-]*\d[\w.-]*", parent), f"{stage}: {parent}"
+
+
+def test_what_is_copied_exists_and_is_not_kept_out_of_the_build(dockerfile: Dockerfile) -> None:
+    ignored = [line for line in (ROOT / ".dockerignore").read_text().split() if line]
+    copied = [value.split() for instruction, value in dockerfile.instructions if instruction == "COPY"]
+    assert copied
+    for *paths, _ in copied:
+        for path in paths:
+            assert (ROOT / path).exists(), path
+            assert not any(fnmatch.fnmatch(path, pattern) for pattern in ignored), path
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_image_installs_extras_that_exist_under_the_pinned_versions(dockerfile: Dockerfile, target: str) -> None:
+    steps = [value for name, value in dockerfile.of(target) if name == "RUN" and "pip install" in value]
+    copied = {path for name, value in dockerfile.of(target) if name == "COPY" for path in value.split()[:-1]}
+    asked = []
+    for step in " && ".join(steps).split("&&"):
+        words = shlex.split(step)
+        assert words[words.index("-c") + 1] == "deploy/constraints.txt" and "deploy/constraints.txt" in copied
+        asked.append(words[-1])
+    extras = {extra for word in asked for extra in re.findall(r"\[(.*)\]", word)}
+    assert extras == {"service": set(), "learner-gpu": {"nf4"}, "cpu": {"learner"}}[target]
+    assert extras <= set(PROJECT["optional-dependencies"]) and asked[-1].startswith(".")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_image_starts_a_command_of_ours_as_somebody_without_rights(dockerfile: Dockerfile, target: str) -> None:
+    program, *arguments = dockerfile.command(target)
+    assert program in PROJECT["scripts"] and dockerfile.last(target, "USER") == "hone"
+    parse_command(arguments)
+    settings = settings_of(dockerfile.environment(target))
+    assert settings.server.host == "0.0.0.0"
+    assert dockerfile.last(target, "VOLUME") == dockerfile.environment(target)["HONE_HOME"]
+
+
+# -- the service without torch ----------------------------------------------------------------------------------------
+
+
+PROVIDERS = metadata.packages_distributions()
+PART_OF = {"pydantic-core": "pydantic"}  # which pins it
+
+
+def required(extra: str = "") -> set[str]:
+    """What `pip install hone[extra]` asks for, by distribution; an extra of ours stands for what is in it."""
+    lists = [PROJECT["dependencies"]]
+    while extra:
+        lists.append(PROJECT["optional-dependencies"][extra])
+        inner = [Requirement(line) for line in lists[-1]]
+        extra = next((next(iter(one.extras)) for one in inner if one.name == PROJECT["name"]), "")
+    asked = {Requirement(line).name for lines in lists for line in lines} - {PROJECT["name"]}
+    return {str(canonicalize_name(name)) for name in asked}
+
+
+@functools.cache
+def closure(extra: str = "") -> frozenset[str]:
+    """The same and what those require in turn, as installed here."""
+    found: set[str] = set()
+    left = required(extra)
+    while left:
+        name = left.pop()
+        found.add(name)
+        for line in _requires(name):
+            requirement = Requirement(line)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                left |= {canonicalize_name(requirement.name)} - found
+    return frozenset(found)
+
+
+def _requires(name: str) -> list[str]:
+    try:
+        return metadata.requires(name) or []
+    except metadata.PackageNotFoundError:  # bitsandbytes, where nobody asked for it
+        return []
+
+
+def distributions(path: Path) -> set[str]:
+    """The distributions that a file imports from, wherever in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    others = names - set(OURS) - set(sys.stdlib_module_names)
+    found = {canonicalize_name(one) for name in others for one in PROVIDERS.get(name, [name])}
+    return {PART_OF.get(name, name) for name in found}
+
+
+@pytest.mark.parametrize("path", sources(), ids=module_name)
+def test_each_file_imports_only_what_its_part_installs(path: Path) -> None:
+    is_heavy = is_under(module_name(path), MAY_BE_HEAVY)
+    assert distributions(path) <= required("nf4" if is_heavy else ""), module_name(path)
+
+
+def test_the_service_asks_for_no_torch_and_the_learner_and_all_other_extras_do() -> None:
+    heavy = {"torch", "transformers", "peft"}
+    assert not closure() & (heavy | {"apscheduler", "safetensors", "tokenizers"})
+    for extra in ("learner", "nf4", "test"):
+        assert heavy <= required(extra), extra
+
+
+@pytest.fixture
+def as_in_the_image(tmp_path: Path) -> dict[str, str]:
+    """An environment in which Python finds none of the packages that the service's image lacks."""
+    missing = closure("learner") - closure()
+    modules = [name for name, found in PROVIDERS.items() if all(canonicalize_name(one) in missing for one in found)]
+    assert {"torch", "transformers", "peft", "apscheduler"} <= set(modules)
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({modules!r}))\n")
+    home = {"HONE_HOME": str(tmp_path / "home"), "HONE_SERVER__PORT": "0", "HONE_ENGINE__MODEL": "base"}
+    return os.environ | home | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+
+
+def hone(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "service.cli", *arguments]
+
+
+def test_the_service_serves_where_no_torch_is(as_in_the_image: dict[str, str]) -> None:
+    with serve(FakeEngine().app) as engine:
+        command = hone("serve", "--engine-url", engine, "--json")
+        service = subprocess.Popen(command, env=as_in_the_image, stdout=subprocess.PIPE, text=True)
+        try:
+            assert service.stdout is not None
+            ready: dict[str, Any] = json.loads(service.stdout.readline())
+            assert ready["engines"][0]["facts"] is not None and ready["url"].startswith("http://127.0.0.1:")
+        finally:
+            service.terminate()
+            service.communicate(timeout=30)
+    assert service.returncode == 0
+
+
+@pytest.mark.parametrize("command", [("learn",), ("up",)], ids=" ".join)
+def test_what_needs_torch_says_how_to_get_it(as_in_the_image: dict[str, str], command: tuple[str, ...]) -> None:
+    done = subprocess.run(hone(*command), env=as_in_the_image, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "not installed here" in done.stderr and "pip install 'hone[learner]'" in done.stderr
+
+
+def test_the_doctor_finds_nothing_wrong_with_a_service_without_torch(as_in_the_image: dict[str, str]) -> None:
+    def torch(**more: str) -> dict[str, Any]:
+        done = subprocess.run(hone("doctor", "--json"), env=as_in_the_image | more, capture_output=True, timeout=60)
+        return next(finding for finding in json.loads(done.stdout) if finding["check"] == "torch")
+
+    assert torch()["ok"] is False
+    elsewhere = torch(HONE_ENGINE__URLS="http://127.0.0.1:9")
+    assert elsewhere["ok"] is None and "hone[learner]" in elsewhere["advice"]

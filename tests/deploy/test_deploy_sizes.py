@@ -1,0 +1,206 @@
+"""docs/sizes.md: every number of its tables, computed again from the shapes in its first table; and its formulas."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from service.settings import EngineSettings
+from tests.deploy.reading import ROOT, env_file
+from tests.deploy.sizes import (
+    ALLOWANCE,
+    BYTES_PER_LOGIT,
+    CARDS,
+    KIB,
+    MIB,
+    NF4_BITS,
+    RANK,
+    SAMPLED_REPLIES,
+    SLOTS,
+    STEP_TOKENS,
+    Shape,
+)
+
+PAGE = (ROOT / "docs" / "sizes.md").read_text(encoding="utf-8")
+LEAST_TOKENS = 4096
+
+
+def tables() -> list[list[list[str]]]:
+    """The page's tables: rows of cells, without the line below the head."""
+    found: list[list[list[str]]] = [[]]
+    for line in PAGE.splitlines():
+        if line.startswith("|"):
+            found[-1].append([cell.strip() for cell in line.strip("|").split("|")])
+        elif found[-1]:
+            found.append([])
+    return [[table[0], *table[2:]] for table in found if table]
+
+
+def shape_of(row: list[str]) -> Shape:
+    name, *numbers, embeddings = row
+    layers, hidden, intermediate, heads, kv_heads, head_size, vocabulary = map(int, numbers)
+    tied = embeddings == "one"
+    return Shape(name, layers, hidden, intermediate, heads, kv_heads, head_size, vocabulary, tied)
+
+
+SHAPES = {row[0]: shape_of(row) for row in tables()[0][1:]}
+
+
+def table(*columns: str) -> dict[str, list[str]]:
+    """The table with these columns after the model: model → the others."""
+    (found,) = (table for table in tables() if table[0] == ["model", *columns])
+    return {row[0]: row[1:] for row in found[1:]}
+
+
+def thousands(tokens: int) -> str:
+    return f"{tokens // 1000}k" if tokens >= LEAST_TOKENS else "—"
+
+
+def share_left(shape: Shape, card: str, nf4: bool) -> float:
+    """The share of a card that a learner leaves to the engine, in steps of 0.05."""
+    return int((CARDS[card] - shape.learner(nf4)) / CARDS[card] * 20) / 20
+
+
+def test_what_each_model_takes() -> None:
+    found = table("parameters, billions", "weights, GiB", "in NF4, GiB", "KV cache, KiB a token", "a LoRA slot, MiB")
+    assert found == {
+        name: [
+            f"{one.parameters / 1e9:.2f}",
+            f"{one.weights:.1f}",
+            f"{one.weights_nf4:.1f}",
+            f"{one.kv_bytes / KIB:.0f}",
+            f"{one.slot_bytes / MIB:.0f}",
+        ]
+        for name, one in SHAPES.items()
+    }
+
+
+def test_how_many_tokens_an_engine_alone_holds() -> None:
+    found = table("one 24 GB card", "one 80 GB card", "two of 80 GB", "four of 80 GB")
+    several = (("24 GB", 1), ("80 GB", 1), ("80 GB", 2), ("80 GB", 4))
+    assert found == {
+        name: [thousands(one.kv_tokens(0.9 * CARDS[card], cards)) for card, cards in several]
+        for name, one in SHAPES.items()
+    }
+
+
+def test_what_learning_takes() -> None:
+    found = table("a step, GiB", "sampling, GiB", "learner, GiB", "with NF4, GiB")
+    assert found == {
+        name: [f"{size:.1f}" for size in (one.step(), one.sampling(False), one.learner(False), one.learner(True))]
+        for name, one in SHAPES.items()
+    }
+
+
+def test_what_fits_on_one_card_together() -> None:
+    def cell(one: Shape, card: str, nf4: bool) -> str:
+        share = share_left(one, card, nf4)
+        tokens = one.kv_tokens(share * CARDS[card]) if share > 0 else 0
+        return f"{share:.2f}: {thousands(tokens)}" if tokens >= LEAST_TOKENS else "—"
+
+    rows = {name: [cell(one, card, nf4) for card in CARDS for nf4 in (False, True)] for name, one in SHAPES.items()}
+    found = table("24 GB", "24 GB, NF4", "80 GB", "80 GB, NF4")
+    assert found == {name: cells for name, cells in rows.items() if set(cells) != {"—"}}
+
+
+def test_the_advice_follows_from_the_tables() -> None:
+    def fits(name: str, nf4: bool, card: str = "80 GB") -> bool:
+        return SHAPES[name].learner(nf4) <= CARDS[card]
+
+    assert "one serves, one learns: up to Qwen3-8B, up to Qwen3-14B in NF4" in PAGE
+    assert [fits(name, False) for name in ("Qwen3-8B", "Qwen3-14B")] == [True, False]
+    assert [fits(name, True) for name in ("Qwen3-14B", "Qwen3-32B")] == [True, False]
+    assert "the learner has no room there but for the smallest model" in PAGE
+    assert [fits(name, nf4, "24 GB") for name in ("Qwen3-0.6B", "Qwen3-1.7B") for nf4 in (False, True)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert SHAPES["Llama-3.1-70B"].kv_tokens(0.9 * CARDS["80 GB"], 2) == 0
+
+
+def test_the_words_say_what_the_arithmetic_does() -> None:
+    for words in (
+        f"linear layers take {NF4_BITS} bits",
+        f"allowance** of {ALLOWANCE:.0f} GiB",
+        f"{CARDS['24 GB']:.0f} GiB to use here",
+        f"{CARDS['80 GB']:.0f} GiB",
+        f"rank {RANK}",
+        f"KV cache of {SAMPLED_REPLIES} replies",
+        f"that is {STEP_TOKENS:,} tokens",
+        f"{BYTES_PER_LOGIT} bytes · vocabulary",
+        f"`engine.max_loras = {SLOTS}`",
+    ):
+        assert words in " ".join(PAGE.split()), words
+    assert EngineSettings().max_loras == SLOTS
+    environment = env_file(ROOT / "deploy" / "hone.env")
+    assert environment["HONE_ENGINE__GPU_MEMORY_SHARE"] == "0.9" and "engine.gpu_memory_share = 0.9" in PAGE
+    assert environment["HONE_ENGINE__MAX_LORA_RANK"] == environment["HONE_LEARNER__RANK"] == str(RANK)
+    for section, key in re.findall(r"`(engine|learner)\.(\w+)", PAGE):
+        assert section == "learner" or key in EngineSettings.model_fields
+
+
+@pytest.mark.parametrize("name", [name for name in SHAPES if name.startswith("Qwen3")])
+def test_parameters_are_counted_right(name: str) -> None:
+    shape = SHAPES[name]
+    with torch.device("meta"):
+        model = Qwen3ForCausalLM(config_of(shape))
+    counted = sum(parameter.numel() for parameter in model.parameters())
+    assert counted == pytest.approx(shape.parameters, rel=1e-3)  # the norms are left out
+
+
+def test_a_lora_is_counted_right_and_so_is_what_a_step_keeps() -> None:
+    for shape in (
+        Shape("small", 3, 256, 768, 2, 1, 128, 256, tied=True),
+        Shape("many heads", 3, 512, 1536, 8, 2, 128, 256, tied=True),
+    ):
+        model = adapted(shape)
+        trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        assert trained == RANK * shape.widths
+        shallow = replace(shape, layers=1)
+        tokens = 128
+        kept = (kept_bytes(model, tokens) - kept_bytes(adapted(shallow), tokens)) / tokens
+        assert kept == pytest.approx(shape.kept_bytes - shallow.kept_bytes, rel=0.03)
+
+
+def config_of(shape: Shape) -> Qwen3Config:
+    return Qwen3Config(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_size,
+        tie_word_embeddings=shape.tied,
+    )
+
+
+def adapted(shape: Shape) -> Any:
+    """A model in bfloat16 with a LoRA on all linear layers, as the learner trains it on a GPU."""
+    base = Qwen3ForCausalLM(config_of(shape)).to(torch.bfloat16)
+    base.requires_grad_(False)
+    config = LoraConfig(r=RANK, target_modules="all-linear", task_type="CAUSAL_LM")
+    return get_peft_model(base, config).eval()
+
+
+def kept_bytes(model: Any, tokens: int) -> int:
+    """What the backward pass of so many tokens needs, without the parameters."""
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if (place := tensor.untyped_storage().data_ptr()) not in parameters:
+            kept[place] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(input_ids=torch.ones(1, tokens, dtype=torch.long))
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
