@@ -1,4 +1,5 @@
-"""`docs/settings.md`, `docs/api.md` and `docs/commands.md`, written from the code, so that they can't be out of date.
+"""`docs/settings.md`, `docs/api.md`, `docs/commands.md` and `docs/manifest.schema.json`, written from the code, so that
+they can't be out of date.
 
 `hone reference` writes them; a test compares them with what it would write.
 """
@@ -15,6 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from service import errors, wire
+from service.adapters.manifest import manifest_schema
 from service.parts import OPERATORS_ONLY
 from service.settings import ENVIRONMENT_PREFIX, Settings
 
@@ -68,8 +70,13 @@ def commands_page(tree: Any) -> str:
 
 
 def write(folder: Path, routes: FastAPI, tree: Any) -> list[Path]:
-    """Write the pages into `folder`; returns their paths."""
-    pages = {"settings.md": settings_page(), "api.md": api_page(routes), "commands.md": commands_page(tree)}
+    """Write the pages and the schema into `folder`; returns their paths."""
+    pages = {
+        "settings.md": settings_page(),
+        "api.md": api_page(routes),
+        "commands.md": commands_page(tree),
+        "manifest.schema.json": json.dumps(manifest_schema(), indent=1) + "\n",
+    }
     for name, text in pages.items():
         (folder / name).write_text(text, encoding="utf-8")
     return [folder / name for name in pages]

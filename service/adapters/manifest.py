@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -95,3 +95,8 @@ class Manifest(Provenance):
     def hash(self) -> str:
         """SHA-256 of manifest.json, which the store keeps."""
         return hashlib.sha256(self.encoded()).hexdigest()
+
+
+def manifest_schema() -> dict[str, Any]:
+    """JSON schema (draft 2020-12) of manifest.json, for programs that read it without Hone."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Manifest.model_json_schema()

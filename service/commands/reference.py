@@ -15,7 +15,7 @@ def reference(
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Write docs/settings.md, docs/api.md and docs/commands.md."""
+    """Write docs/settings.md, docs/api.md, docs/commands.md and docs/manifest.schema.json."""
     from service.app import api_description
     from service.cli import app
     from service.reference import write

@@ -19,6 +19,7 @@ from service.adapters.files import check_folder
 from service.errors import LeaseLost, StoreError, TrainingFailed
 from service.store.queries import adapters, feedback, runs
 from service.store.tables import Run
+from tests.fixtures.schema import check_manifest
 from tests.learner.store_fixtures import Home, tokenize
 from tests.learner.store_fixtures import home as home
 
@@ -136,6 +137,7 @@ def test_a_run_leaves_an_adapter_and_everything_about_it(home: Home) -> None:
     assert adapters_of(home) == {"v1": "candidate"}
     assert requested(home) == "v1"
     manifest = check_folder(home.settings.adapters_folder / "v1")
+    assert check_manifest(home.settings.adapters_folder / "v1")["run_id"] == run_id
     assert (manifest.run_id, manifest.snapshot_hash) == (run_id, run.snapshot_hash)
     folder = home.settings.runs_folder / run_id
     for name in ("settings.json", "snapshot.jsonl", "metrics.jsonl", "samples.jsonl", "report.json", "curves.png"):

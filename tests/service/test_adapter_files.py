@@ -27,6 +27,7 @@ from service.adapters.weights import check_lora, read_header
 from service.errors import AdapterBroken, BadInput, Conflict, StoreError
 from service.store.clock import now
 from tests.fixtures.adapters import RANK, TARGETS, WIDTH, provenance, write_source
+from tests.fixtures.schema import check_manifest, manifest_validator
 
 
 @pytest.fixture
@@ -370,6 +371,27 @@ def test_a_file_that_is_no_archive_is_refused(content: bytes, tmp_path: Path) ->
     with pytest.raises(BadInput):
         unpack(tmp_path / "x.tar", tmp_path / "target")
         check_folder(tmp_path / "target")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"probes": []},
+        {"name": "base"},
+        {"rank": 0},
+        {"format_version": 2},
+        {"mood": "good"},
+        {"files": {WEIGHTS: {"sha256": "short", "bytes": 1}}},
+        {"base": {"name": "sprout"}},
+        {"parent": 7},
+    ],
+)
+def test_the_published_schema_refuses_what_is_no_manifest(published: Path, wrong: dict[str, object]) -> None:
+    manifest = check_manifest(published)
+    assert not list(manifest_validator().iter_errors(manifest))
+    assert list(manifest_validator().iter_errors(manifest | wrong))
+    with pytest.raises(ValidationError):  # the schema and Hone itself agree
+        Manifest.model_validate(manifest | wrong)
 
 
 def test_a_fingerprint_tells_bases_apart(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from service.errors import AdapterBroken, BadInput, LeaseLost, NotFound, StoreEr
 from service.store.queries import adapters, runs
 from service.store.session import Store
 from tests.fixtures.adapters import provenance, write_source
+from tests.fixtures.schema import check_manifest
 
 
 def _states(store: Store) -> dict[str, str]:
@@ -130,6 +131,7 @@ def test_an_exported_adapter_is_imported_elsewhere_under_a_new_name(
     _, manifest = elsewhere.check(imported)
     assert (imported, manifest.imported_from, manifest.run_id, manifest.parent) == ("v1", "v2", None, None)
     assert (elsewhere.folder / "v1" / WEIGHTS).read_bytes() == (source / WEIGHTS).read_bytes()
+    assert check_manifest(elsewhere.folder / "v1")["imported_from"] == "v2"
     with store.read() as tx:
         assert [event.actor for event in adapters.events(tx)] == ["import"]
     (tmp_path / "junk.tar").write_bytes(b"junk" * 1000)

@@ -338,7 +338,7 @@ def test_every_command_takes_home_and_json_and_explains_itself(name: str) -> Non
     )
 
 
-@pytest.mark.parametrize("page", ["settings.md", "api.md", "commands.md"])
+@pytest.mark.parametrize("page", ["settings.md", "api.md", "commands.md", "manifest.schema.json"])
 def test_the_documentation_is_up_to_date(page: str, tmp_path: Path) -> None:
     reference.write(tmp_path, api_description(), typer.main.get_command(cli.app))
     written = (ROOT / "docs" / page).read_text(encoding="utf-8")
