@@ -143,7 +143,7 @@ class Cycle:
         write_snapshot(frozen, self.folder.snapshot)
         if live == BASE:
             return None
-        _, manifest = Registry(self.store, self.settings.adapters_folder).check(live)
+        _, manifest = Registry.of(self.settings, self.store).check(live)
         return live if manifest.base.sha256 == base_fingerprint(self.settings.model_path) else None
 
     def _was_taken_back(self) -> bool:
@@ -153,7 +153,7 @@ class Cycle:
     def _parent_folder(self, parent: str | None) -> Path | None:
         if parent is None:
             return None
-        folder, _ = Registry(self.store, self.settings.adapters_folder).check(parent)
+        folder, _ = Registry.of(self.settings, self.store).check(parent)
         return folder
 
     def _train(self, trainer: Trainer, stages: tuple[Any, ...], lessons: Curated) -> None:
@@ -180,8 +180,8 @@ class Cycle:
 
     def _publish(self, run: Run, provenance: Provenance, report: dict[str, Any], said: str) -> None:
         """Everything that makes the adapter exist, the run end and the wish to go live, or nothing of it."""
-        registry = Registry(self.store, self.settings.adapters_folder)
-        registry.recover()  # what an attempt before this one may have left half-done
+        registry = Registry.of(self.settings, self.store)
+        registry.recover(self.run_id)  # what an attempt before this one may have left half-done
         kept = {name: value for name, value in report.items() if name != "samples"}
         reasons = " ".join(gate["reason"] for gate in report["gates"] if not gate["passed"])
 

@@ -229,7 +229,7 @@ def run_forever(settings: Settings, when_watching: Callable[[], None]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     store = Store.open(settings.store_url, checkpoints=False)
-    for done in Registry(store, settings.adapters_folder).recover():
+    for done in Registry.of(settings, store).recover():
         log.info("%s", done)
     learner = Learner(settings, store)
     scheduler = make_clock(settings, learner)

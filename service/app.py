@@ -88,7 +88,7 @@ def _wire(
 ) -> Parts:
     transactions, metrics = Transactions(store), Metrics()
     base_folder, base_sha256 = _base(settings)
-    registry = Registry(store, settings.adapters_folder, base_folder)
+    registry = Registry.of(settings, store, base_folder)
     engines = [
         Replica(
             registry,

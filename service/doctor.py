@@ -14,6 +14,7 @@ from typing import Any
 import httpx2
 
 from service.adapters.fingerprint import base_fingerprint
+from service.adapters.place import Place
 from service.auth import is_loopback
 from service.engine_checks import ANSWER_SECONDS, examine_engines
 from service.engine_program import find_vllm_python
@@ -60,6 +61,7 @@ def examine(settings: Settings, url: str | None = None) -> Iterator[Finding]:
         _packages,
         _home,
         _store,
+        _adapters,
         _model,
         address,
         _engine,
@@ -129,6 +131,12 @@ def _store(settings: Settings) -> Iterator[Finding]:
         yield Finding("adapters", False, replacement)
     advice = "Make one: `hone keys create --role operator --name YOU`."
     yield _verdict("keys", is_loopback(settings.server.host) or active > 0, f"{active} in force", advice)
+
+
+def _adapters(settings: Settings) -> Iterator[Finding]:
+    if settings.adapters.url is not None:
+        place = Place(settings.adapters.url)
+        yield Finding("adapters", True, f"{place.url} can be read; {len(place.names())} there")
 
 
 def _model(settings: Settings) -> Iterator[Finding]:

@@ -93,6 +93,15 @@ class StoreError(HoneError):
     status, code, exit_code = 503, "store_unavailable", 7
 
 
+class AdapterUnreachable(StoreError):
+    """The place that adapters are shared at can't be reached, or an adapter arrives otherwise than it was published.
+
+    That may pass and says nothing about the adapter: it is tried again.
+    """
+
+    code = "adapter_unreachable"
+
+
 class EngineUnavailable(HoneError):
     status, code, exit_code = 503, "engine_unavailable", 8
 

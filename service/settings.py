@@ -133,6 +133,23 @@ class StoreSettings(Section):
     )
 
 
+class AdaptersSettings(Section):
+    """Where adapters are shared between homes that use one store."""
+
+    url: str | None = Field(
+        None,
+        description="A folder by URL that every adapter is published to, and from which each home fetches what it "
+        "lacks: `file:///srv/adapters`, `s3://bucket/adapters`, `gs://…`. None: adapters stay in the home folder.",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _is_a_url(cls, url: str | None) -> str | None:
+        if url is not None and "://" not in url:
+            raise ValueError(f"{url!r} is no URL, such as s3://bucket/adapters or file:///srv/adapters")
+        return url
+
+
 class ChatSettings(Section):
     """How replies are sampled where the request does not say."""
 
@@ -215,6 +232,7 @@ class Settings(Section):
     server: ServerSettings = ServerSettings()
     engine: EngineSettings = EngineSettings()
     store: StoreSettings = StoreSettings()
+    adapters: AdaptersSettings = AdaptersSettings()
     chat: ChatSettings = ChatSettings()
     rollout: RolloutSettings = RolloutSettings()
     learner: LearnerSettings = LearnerSettings()

@@ -13,7 +13,8 @@ from service.errors import BadInput, Conflict, StoreError
 
 MEMBERS = (MANIFEST, CONFIG, WEIGHTS, REPORT)
 
-_MAX_BYTES = {WEIGHTS: 16 << 30, MANIFEST: 64 << 20, CONFIG: 1 << 20, REPORT: 64 << 20}
+MAX_BYTES = {WEIGHTS: 16 << 30, MANIFEST: 64 << 20, CONFIG: 1 << 20, REPORT: 64 << 20}
+"""What is larger is no file of an adapter."""
 
 
 def export_folder(folder: Path, archive: Path) -> None:
@@ -65,7 +66,7 @@ def _check_member(archive: Path, member: tarfile.TarInfo) -> None:
         raise BadInput(f"{archive}: {member.name!r} is no file of an adapter.", f"It may hold {', '.join(MEMBERS)}.")
     if not member.isreg():
         raise BadInput(f"{archive}: {member.name} is no plain file.", "Export the adapter again.")
-    if member.size > _MAX_BYTES[member.name]:
+    if member.size > MAX_BYTES[member.name]:
         raise BadInput(f"{archive}: {member.name} is too large: {member.size} bytes.")
 
 

@@ -11,6 +11,8 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,23 +38,34 @@ def publish_folder(
     target = adapters_folder / manifest.name
     if target.exists():
         raise Conflict(f"The folder {target} exists already.", "An adapter's name is used once; reserve a new one.")
-    unfinished = adapters_folder / f"{UNFINISHED}{manifest.name}-{secrets.token_hex(4)}"
-    try:
-        unfinished.mkdir(parents=True)
+    with writing(target) as unfinished:
         _fill(unfinished, source, manifest, report)
         check_folder(unfinished)
+    return target
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[Path]:
+    """A folder to fill, beside `target`; after the block it is flushed and renamed to that, or else removed.
+
+    Raises StoreError when the disk is full or read-only.
+    """
+    unfinished = target.with_name(f"{UNFINISHED}{target.name}-{secrets.token_hex(4)}")
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        flush(unfinished)
         unfinished.rename(target)
-        _sync(adapters_folder)
+        flush(target.parent)
     except OSError as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise StoreError(
-            f"Can't write adapter {manifest.name} to {adapters_folder}: {error.strerror or error}.",
-            "Free some space there and see that Hone may write; then learn again.",
+            f"Can't write adapter {target.name} to {target.parent}: {error.strerror or error}.",
+            "Free some space there and see that Hone may write; then try again.",
         ) from error
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
-    return target
 
 
 def check_folder(path: Path, manifest_hash: str | None = None, base_folder: Path | None = None) -> Manifest:
@@ -89,24 +102,23 @@ def remove_folder(path: Path) -> None:
     """Remove a folder so that, whenever this is interrupted, nobody takes what is left for an adapter."""
     if not path.name.startswith(UNFINISHED):
         path = path.rename(path.with_name(f"{UNFINISHED}{path.name}-{secrets.token_hex(4)}"))
-        _sync(path.parent)
+        flush(path.parent)
     shutil.rmtree(path)
 
 
 def _fill(folder: Path, source: Path, manifest: Manifest, report: dict[str, Any] | None) -> None:
-    contents: dict[str, bytes | Path] = {CONFIG: source / CONFIG, WEIGHTS: source / WEIGHTS, REPORT: source / REPORT}
+    contents: dict[str, Iterable[bytes]] = {name: _blocks(source / name) for name in (CONFIG, WEIGHTS, REPORT)}
     if report is not None:
-        contents[REPORT] = json.dumps(report, indent=1).encode()
-    files = {name: _write(folder / name, content) for name, content in contents.items()}
-    _write(folder / MANIFEST, manifest.model_copy(update={"files": files}).encoded())
-    _sync(folder)
+        contents[REPORT] = (json.dumps(report, indent=1).encode(),)
+    files = {name: write_file(folder / name, content) for name, content in contents.items()}
+    write_file(folder / MANIFEST, (manifest.model_copy(update={"files": files}).encoded(),))
 
 
-def _write(path: Path, content: bytes | Path) -> FileEntry:
-    """Write a file, flush it to the disk and make it read-only."""
+def write_file(path: Path, content: Iterable[bytes]) -> FileEntry:
+    """Write a new file, flush it to the disk and make it read-only; returns what was written."""
     digest, size = hashlib.sha256(), 0
     with path.open("xb") as file:
-        for block in _blocks(content):
+        for block in content:
             digest.update(block)
             size += file.write(block)
         file.flush()
@@ -115,13 +127,10 @@ def _write(path: Path, content: bytes | Path) -> FileEntry:
     return FileEntry(sha256=digest.hexdigest(), bytes=size)
 
 
-def _blocks(content: bytes | Path) -> Any:
-    if isinstance(content, bytes):
-        yield content
-        return
-    if not content.is_file():
-        raise broken(content, "is missing" + (_other_weights(content.parent) if content.name == WEIGHTS else ""))
-    with content.open("rb") as file:
+def _blocks(path: Path) -> Iterator[bytes]:
+    if not path.is_file():
+        raise broken(path, "is missing" + (_other_weights(path.parent) if path.name == WEIGHTS else ""))
+    with path.open("rb") as file:
         while block := file.read(_BLOCK):
             yield block
 
@@ -185,9 +194,9 @@ def _read(path: Path) -> bytes:
         raise broken(path, f"can't be read: {error.strerror}") from error
 
 
-def _sync(folder: Path) -> None:
-    """Flush a folder's entries to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def flush(path: Path) -> None:
+    """Flush a file, or a folder's entries, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -6,6 +6,9 @@ Publishing takes three steps, and whatever dies in between leaves nothing that c
     3. register the candidate, and end the run that made it              (transaction)
 Publishers hold a lock on the adapters folder, which the kernel takes from them when they die. `recover` takes the same
 lock: what is half-published then belongs to nobody alive, and is cleared away.
+
+Homes on several machines may use one store and share a place (`adapters.url`): what is published is put there before it
+is registered, and a home that lacks a registered adapter fetches it when it is asked for.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import fcntl
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +26,35 @@ from sqlalchemy.orm import Session
 from service.adapters.archive import export_folder, unpack
 from service.adapters.files import check_folder, publish_folder, read_manifest, remove_folder
 from service.adapters.manifest import MANIFEST, UNFINISHED, Manifest, Provenance
-from service.errors import AdapterBroken, Conflict, NotFound, StoreError
+from service.adapters.place import Place
+from service.errors import AdapterBroken, AdapterUnreachable, Conflict, NotFound, StoreError
+from service.settings import Settings
 from service.store.clock import now
 from service.store.queries import adapters
 from service.store.session import Store
 
 _LOCK = ".lock"
+LONGEST_PUBLISHING = timedelta(days=1)
+"""Where homes share a place, what was begun longer ago belongs to nobody alive."""
 
 
 class Registry:
     """The adapters in `folder`, whose states are in `store`."""
 
-    def __init__(self, store: Store, folder: Path, base_folder: Path | None = None) -> None:
+    def __init__(
+        self, store: Store, folder: Path, base_folder: Path | None = None, shared: Place | None = None
+    ) -> None:
         """`base_folder`: the base model's files, if they are here: shapes are then compared with them."""
         self.store = store
         self.folder = folder
         self.base_folder = base_folder
+        self.shared = shared
+
+    @classmethod
+    def of(cls, settings: Settings, store: Store, base_folder: Path | None = None) -> Registry:
+        """That of a home. Raises BadInput when `adapters.url` needs a package that isn't installed."""
+        url = settings.adapters.url
+        return cls(store, settings.adapters_folder, base_folder, Place(url) if url else None)
 
     def publish(
         self,
@@ -54,11 +71,14 @@ class Registry:
         """
         with self._publishing():
             with self.store.begin() as tx:
-                name = adapters.reserve_adapter(tx, provenance.parent, provenance.run_id).name
+                reserved = adapters.reserve_adapter(tx, provenance.parent, provenance.run_id)
+                name, created_at = reserved.name, reserved.created_at
             path = self.folder / name
             try:
-                publish_folder(source, self.folder, Manifest.of(provenance, name, now()), report)
+                publish_folder(source, self.folder, Manifest.of(provenance, name, created_at), report)
                 manifest = self._check_new(path)
+                if self.shared is not None:
+                    (self.shared / name).put(path)
                 with self.store.begin() as tx:
                     adapters.register_candidate(tx, name, manifest.hash(), report, reason)
                     if and_then is not None:
@@ -68,41 +88,55 @@ class Registry:
                 raise
             return name
 
-    def recover(self) -> list[str]:
+    def recover(self, run_id: str | None = None) -> list[str]:
         """Clear away what dead publishers left; returns what was done, in words. Call it when a process starts.
 
-        While somebody is publishing there is nothing to do: whoever is waited for cleans up after itself. Raises
-        StoreError.
+        While somebody is publishing there is nothing to do: whoever is waited for cleans up after itself. `run_id`:
+        the caller's own run, of which nothing else is under way. Raises StoreError.
         """
         with self._publishing(wait=False) as alone:
             try:
-                return self._clear_up() if alone else []
+                return self._clear_up(run_id) if alone else []
             except OSError as error:
                 raise _unwritable(self.folder, error) from error
 
     def check(self, name: str) -> tuple[Path, Manifest]:
-        """The folder of a published adapter, checked against the store. Raises NotFound, AdapterBroken."""
+        """The folder of a published adapter, checked against the store; fetched first, where homes share adapters.
+
+        Raises NotFound, AdapterBroken, AdapterUnreachable.
+        """
         with self.store.read() as tx:
             adapter = adapters.get_adapter(tx, name)
         if adapter is None or adapter.manifest_hash is None:
             raise NotFound(f"There is no adapter {name!r}.", "`hone adapters list` shows them.")
         path = self.folder / name
+        if self.shared is not None and not path.exists():
+            self._fetch(name, adapter.manifest_hash)
         manifest = check_folder(path, adapter.manifest_hash, self.base_folder)
         if manifest.name != name:
             raise AdapterBroken(f"Adapter {name}: {MANIFEST} is that of {manifest.name}.")
         return path, manifest
 
-    def export(self, name: str, archive: Path) -> None:
-        """Write an adapter to a tar file. Raises NotFound, AdapterBroken, Conflict, StoreError."""
-        path, _ = self.check(name)
-        export_folder(path, archive)
+    def export(self, name: str, target: Path | Place) -> None:
+        """Write an adapter to a tar file, or its files to a place; nothing is overwritten.
 
-    def import_archive(self, archive: Path, reason: str) -> str:
+        Raises NotFound, AdapterBroken, Conflict, StoreError.
+        """
+        path, _ = self.check(name)
+        if isinstance(target, Place):
+            target.put(path)
+        else:
+            export_folder(path, target)
+
+    def import_adapter(self, exported: Path | Place, reason: str) -> str:
         """Publish an exported adapter as a candidate under a new name. Raises BadInput, AdapterBroken, StoreError."""
         with tempfile.TemporaryDirectory(prefix="hone-import-") as folder:
             source = Path(folder) / "adapter"
-            source.mkdir()
-            unpack(archive, source)
+            if isinstance(exported, Place):
+                exported.fetch(source)
+            else:
+                source.mkdir()
+                unpack(exported, source)
             manifest = check_folder(source, base_folder=self.base_folder)
             provenance = manifest.provenance().model_copy(
                 update={"parent": None, "run_id": None, "imported_from": manifest.name}
@@ -114,6 +148,13 @@ class Registry:
             return check_folder(path, base_folder=self.base_folder)
         return read_manifest(path)
 
+    def _fetch(self, name: str, manifest_hash: str) -> None:
+        """Under the publishers' lock, lest `recover` takes what is being written for a dead one's."""
+        assert self.shared is not None
+        with self._publishing():
+            if not (self.folder / name).exists():  # else somebody fetched it while this waited
+                (self.shared / name).fetch(self.folder / name, manifest_hash)
+
     def _give_up(self, name: str, reason: str) -> None:
         """As far as it goes: what can't be cleared away now, `recover` will."""
         try:
@@ -121,20 +162,47 @@ class Registry:
                 remove_folder(self.folder / name)
             with self.store.begin() as tx:
                 adapters.set_state(tx, name, "rejected", adapters.ROLLOUT, f"Not published: {reason}")
+            self._clear_shared()
         except (StoreError, OSError, Conflict):  # Conflict: it was abandoned meanwhile
             pass
 
-    def _clear_up(self) -> list[str]:
+    def _clear_up(self, run_id: str | None) -> list[str]:
         with self.store.begin() as tx:
-            abandoned = adapters.abandon_publishing(tx, None)
+            if self.shared is None:
+                abandoned = adapters.abandon_publishing(tx, None)
+            else:  # another home's publisher is not to be told from a dead one
+                abandoned = adapters.abandon_publishing(tx, None, before=now() - LONGEST_PUBLISHING)
+                abandoned += adapters.abandon_publishing(tx, run_id) if run_id is not None else []
         with self.store.read() as tx:
             registered = {row.name for row in adapters.list_adapters(tx) if row.manifest_hash is not None}
         done = [f"{name} was never completely published: rejected." for name in abandoned]
+        try:
+            done += self._clear_shared()
+        except AdapterUnreachable as error:
+            done.append(f"What nobody registered could not be looked for. {error}")
         for path in sorted(self.folder.iterdir()):
             is_version = adapters.number_of(path.name) is not None
             if path.name.startswith(UNFINISHED) or (is_version and path.name not in registered):
                 remove_folder(path)
                 done.append(f"Removed {path}, which was never registered.")
+        return done
+
+    def _clear_shared(self) -> list[str]:
+        """Remove from the shared place what was given up before it was registered; returns what was done, in words.
+
+        Should another store's adapters be there by mistake, theirs stay: they were not made when ours were.
+        """
+        if self.shared is None:
+            return []
+        with self.store.read() as tx:
+            rows = adapters.list_adapters(tx)
+            made = {row.name: row.created_at for row in rows if row.manifest_hash is None and row.state == "rejected"}
+        done = []
+        for name in sorted(made.keys() & set(self.shared.names())):
+            place = self.shared / name
+            if place.created_at() in (None, made[name]):
+                place.remove()
+                done.append(f"Removed {place.url}, which was never registered.")
         return done
 
     @contextmanager

@@ -147,27 +147,36 @@ def reject(name: Name, reason: Reason = "", home: Home = None, as_json: Json = F
 
 @app.command("import")
 def import_adapter(
-    archive: Annotated[Path, typer.Argument(help="A file that `hone adapters export` wrote.")],
+    source: Annotated[
+        str, typer.Argument(help="A file that `hone adapters export` wrote, or a URL.", metavar="FILE_OR_URL")
+    ],
     reason: Reason = "",
     home: Home = None,
     as_json: Json = False,
 ) -> None:
     """Publish an exported adapter as a candidate, under a new name."""
-    name = _registry(settings_from(home)).import_archive(archive, reason or f"Imported from {archive.name}.")
-    show({"name": name}, as_json, lambda: say(f"{archive} is {name} here."))
+    place = _file_or_place(source)
+    name = _registry(settings_from(home)).import_adapter(place, reason or f"Imported from {Path(source).name}.")
+    show({"name": name}, as_json, lambda: say(f"{source} is {name} here."))
 
 
 @app.command("export")
 def export_adapter(
     name: Name,
-    archive: Annotated[Path | None, typer.Argument(help="The file to write; else NAME.tar here.")] = None,
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            help="The file to write, or the URL of a folder for its files: s3://…, gs://…, file://…; else NAME.tar.",
+            metavar="FILE_OR_URL",
+        ),
+    ] = None,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Write an adapter to one file."""
-    path = archive or Path(f"{name}.tar")
-    _registry(settings_from(home)).export(name, path)
-    show({"name": name, "archive": str(path)}, as_json, lambda: say(f"{name} is in {path}."))
+    """Write an adapter to one file, or to a folder by URL."""
+    target = target or f"{name}.tar"
+    _registry(settings_from(home)).export(name, _file_or_place(target))
+    show({"name": name, "archive": target}, as_json, lambda: say(f"{name} is in {target}."))
 
 
 def _await(store: Store, name: str, wait: float, as_json: bool) -> None:
@@ -194,6 +203,12 @@ def _await(store: Store, name: str, wait: float, as_json: bool) -> None:
     show(serving, as_json, lambda: say(line))
 
 
+def _file_or_place(named: str) -> Any:
+    from service.adapters.place import Place, is_url
+
+    return Place(named) if is_url(named) else Path(named)
+
+
 def _registry(settings: Settings) -> Any:
     from service.adapters.fingerprint import model_folder
     from service.adapters.registry import Registry
@@ -202,7 +217,7 @@ def _registry(settings: Settings) -> Any:
         base_folder = model_folder(settings.model_path)
     except BadInput:
         base_folder = None
-    return Registry(open_store(settings), settings.adapters_folder, base_folder)
+    return Registry.of(settings, open_store(settings), base_folder)
 
 
 def _row(row: Any) -> dict[str, Any]:

@@ -16,7 +16,9 @@ from learner.cycle import Cycle, Stopped
 from learner.run_folder import Metrics, read_metrics
 from learner.trainer import Stage
 from service.adapters.files import check_folder
+from service.adapters.registry import Registry
 from service.errors import LeaseLost, StoreError, TrainingFailed
+from service.settings import AdaptersSettings
 from service.store.queries import adapters, feedback, runs
 from service.store.tables import Run
 from tests.fixtures.schema import check_manifest
@@ -148,6 +150,24 @@ def test_a_run_leaves_an_adapter_and_everything_about_it(home: Home) -> None:
     ]
     with home.store.read() as tx:
         assert feedback.get_feedback(tx, "name:ann", kept).learned_in == ("v1",)
+
+
+def test_what_is_learned_goes_to_the_place_that_homes_share(home: Home, tmp_path: Path) -> None:
+    shared = AdaptersSettings(url=f"file://{tmp_path}/shared")
+    home.settings = home.settings.model_copy(update={"adapters": shared})
+    learn_v1(home)
+    elsewhere = Registry.of(home.settings.model_copy(update={"home": tmp_path / "elsewhere"}), home.store)
+    path, _ = elsewhere.check("v1")
+    assert path == tmp_path / "elsewhere" / "adapters" / "v1"
+    with home.store.begin() as tx:
+        adapters.flip_live(tx, "v1", "test", "proven")
+    home.settings = home.settings.model_copy(update={"home": tmp_path / "another"})
+    home.correct("a", "ccc", prompt=(1, 9))
+    queue(home, again=True)
+    trainer = Pretender()
+    cycle(home, lease(home), trainer).run()  # this home has none of it, and fetches the parent
+    assert trainer.parents == [tmp_path / "another" / "adapters" / "v1"]
+    assert {path.name for path in (tmp_path / "shared").iterdir()} == {"v1", "v2"}
 
 
 def test_a_candidate_that_fails_a_gate_is_rejected_with_the_reasons_and_not_asked_for(home: Home) -> None:

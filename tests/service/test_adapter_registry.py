@@ -127,7 +127,7 @@ def test_an_exported_adapter_is_imported_elsewhere_under_a_new_name(
     registry.export(name, archive)
     store = Store.open(f"sqlite:///{tmp_path / 'elsewhere' / 'hone.db'}")
     elsewhere = Registry(store, tmp_path / "elsewhere" / "adapters")
-    imported = elsewhere.import_archive(archive, "From the other house.")
+    imported = elsewhere.import_adapter(archive, "From the other house.")
     _, manifest = elsewhere.check(imported)
     assert (imported, manifest.imported_from, manifest.run_id, manifest.parent) == ("v1", "v2", None, None)
     assert (elsewhere.folder / "v1" / WEIGHTS).read_bytes() == (source / WEIGHTS).read_bytes()
@@ -136,7 +136,7 @@ def test_an_exported_adapter_is_imported_elsewhere_under_a_new_name(
         assert [event.actor for event in adapters.events(tx)] == ["import"]
     (tmp_path / "junk.tar").write_bytes(b"junk" * 1000)
     with pytest.raises(BadInput):
-        elsewhere.import_archive(tmp_path / "junk.tar", "")
+        elsewhere.import_adapter(tmp_path / "junk.tar", "")
     assert _states(store) == {"v1": "candidate"}
     store.close()
 

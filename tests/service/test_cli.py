@@ -213,6 +213,21 @@ def test_an_exported_adapter_comes_back_under_a_new_name(hone: Hone, tmp_path: P
     assert broken.code in (2, 6) and broken.err.count("\n") == 1
 
 
+def test_an_adapter_is_carried_by_url(hone: Hone, tmp_path: Path) -> None:
+    name = publish(tmp_path)
+    url = f"file://{tmp_path}/shared/gift"
+    assert hone("adapters", "export", name, url).out == f"{name} is in {url}.\n"
+    assert hone("adapters", "export", name, url).code == 5
+    imported = hone("adapters", "import", url, "--json").json["name"]
+    assert imported != name
+    weights = tmp_path / "shared" / "gift" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    broken = hone("adapters", "import", url)
+    assert (broken.code, broken.err.count("\n")) == (7, 1) and "is truncated" in broken.err
+    missing = hone("adapters", "export", name, "s3://bucket/gift")
+    assert (missing.code, missing.err.count("\n")) == (2, 1) and "pip install s3fs" in missing.err
+
+
 # -- bad luck ---------------------------------------------------------------------------------------------------------
 
 
@@ -295,6 +310,17 @@ def test_doctor_knows_an_engine_and_a_package_when_it_sees_one(
     with serve(FastAPI()) as url:
         monkeypatch.setenv("HONE_ENGINE__URL", url)
         assert found()["engine"]["ok"] is False
+
+
+def test_doctor_looks_at_the_place_that_adapters_are_shared_at(
+    hone: Hone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(url: str) -> Any:
+        monkeypatch.setenv("HONE_ADAPTERS__URL", url)
+        return next(one for one in hone("doctor", "--json").json if one["check"] == "adapters")
+
+    assert found(f"file://{tmp_path}/shared")["ok"] is True
+    assert "pip install s3fs" in found("s3://bucket/adapters")["advice"]
 
 
 def test_engines_follow_one_flag_and_nothing_else(hone: Hone) -> None:

@@ -130,3 +130,22 @@ def test_an_engine_that_the_environment_names_is_named_once_to_the_processes(
     stack.stop()
     assert stack.engine_urls == ("http://a",)
     assert load_settings(tmp_path, None, stack._environment()).engine.urls == ("http://a",)
+
+
+def test_what_is_no_list_stays_whole_in_the_environment(tmp_path: Path) -> None:
+    """A store's URL may have commas in it."""
+    environment = {
+        "HONE_STORE__URL": "postgresql+psycopg://a,b/hone",
+        "HONE_ADAPTERS__URL": "s3://bucket/a,b",
+        "HONE_SERVER__ALLOWED_ORIGINS": "https://a.example,https://b.example",
+    }
+    settings = load_settings(tmp_path, None, environment)
+    assert settings.store_url == "postgresql+psycopg://a,b/hone"
+    assert settings.adapters.url == "s3://bucket/a,b"
+    assert settings.server.allowed_origins == ("https://a.example", "https://b.example")
+    assert load_settings(tmp_path, None, as_environment(settings)) == settings
+
+
+def test_a_place_for_adapters_is_a_url(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"adapters\.url.*is no URL"):
+        load_settings(tmp_path, {"adapters": {"url": "/srv/adapters"}}, {})

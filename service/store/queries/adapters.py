@@ -11,6 +11,7 @@ something also writes an event, in the same transaction.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from itertools import takewhile
 from typing import Any, Literal
 
@@ -50,11 +51,20 @@ def register_candidate(tx: Session, name: str, manifest_hash: str, report: dict[
     return adapter
 
 
-def abandon_publishing(tx: Session, run_id: str | None, reason: str = "Its publication was interrupted.") -> list[str]:
-    """Reject what a run (None: every run and import) began to publish and never registered; returns the names."""
+def abandon_publishing(
+    tx: Session,
+    run_id: str | None,
+    reason: str = "Its publication was interrupted.",
+    before: datetime | None = None,
+) -> list[str]:
+    """Reject what a run (None: every run and import) began to publish and never registered; returns the names.
+
+    `before`: only what was begun before that.
+    """
     serialise(tx, "adapters")
     query = select(Adapter).where(Adapter.state == "publishing").order_by(Adapter.number)
-    abandoned = tx.scalars(query.where(Adapter.run_id == run_id) if run_id is not None else query).all()
+    query = query.where(Adapter.run_id == run_id) if run_id is not None else query
+    abandoned = tx.scalars(query.where(Adapter.created_at < before) if before is not None else query).all()
     for adapter in abandoned:
         _move(tx, adapter, "rejected", "rejected", ROLLOUT, reason)
     return [adapter.name for adapter in abandoned]
