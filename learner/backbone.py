@@ -54,14 +54,14 @@ class Backbone:
     ) -> Backbone:
         """Load base and tokenizer; start the policy at `parent` (an adapter folder) or at a LoRA that changes nothing.
 
-        On a CPU the weights are widened to float32 (exact for bfloat16 weights); on a GPU they keep their type.
+        On a CPU the weights are widened to float32 (exact for bfloat16 weights); on a GPU they keep their type. With
+        `settings.quantise` the linear layers are in NF4 on both.
         Raises TrainingFailed when the base, AdapterBroken when an adapter folder can't be loaded.
         """
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         try:
             tokenizer = AutoTokenizer.from_pretrained(model_path)
-            dtype = torch.float32 if device.type == "cpu" else "auto"
-            base = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype).to(device)
+            base = _load_base(model_path, settings, device)
         except (OSError, ValueError) as error:
             raise TrainingFailed(f"The base model {model_path} can't be loaded: {error}.") from error
         base.requires_grad_(False)
@@ -221,6 +221,15 @@ class Backbone:
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(role == "policy" and ".policy." in name and "lora_" in name)
         self._active = role
+
+
+def _load_base(model_path: str | Path, settings: LearnerSettings, device: torch.device) -> Any:
+    if settings.quantise == "nf4":
+        from learner.nf4 import load_nf4  # bitsandbytes need not be there
+
+        return load_nf4(model_path, device)
+    dtype = torch.float32 if device.type == "cpu" else "auto"
+    return AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype).to(device)
 
 
 def _lora_config(folder: Path | None, settings: LearnerSettings) -> LoraConfig:

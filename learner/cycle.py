@@ -216,12 +216,16 @@ class Cycle:
 
     def _provenance(self, run: Run, frozen: FrozenFeedback, probes: list[dict[str, Any]]) -> Provenance:
         config = json.loads((self.folder.adapter / "adapter_config.json").read_text(encoding="utf-8"))
-        model = self.settings.model_path
+        base = BaseModelIdentity(
+            name=self.settings.engine.model,
+            sha256=base_fingerprint(self.settings.model_path),
+            quantisation="nf4" if self.settings.learner.quantise == "nf4" else None,
+        )
         return Provenance.model_validate(
             {
                 "parent": run.parent,
                 "run_id": self.run_id,
-                "base": BaseModelIdentity(name=self.settings.engine.model, sha256=base_fingerprint(model)),
+                "base": base,
                 "rank": config["r"],
                 "alpha": config["lora_alpha"],
                 "target_modules": tuple(sorted(config["target_modules"])),

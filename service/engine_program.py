@@ -37,7 +37,7 @@ def engine_program(settings: Settings, port: int) -> Program:
 def _embedded(engine: EngineSettings, port: int) -> Program:
     require_learner_packages("The embedded engine", ", or name an engine elsewhere with --engine-url")
     options = {
-        "--model": engine.model,
+        "--model": engine.weights or engine.model,
         "--served-model-name": engine.model,
         "--host": "127.0.0.1",
         "--port": port,
@@ -55,7 +55,7 @@ def _embedded(engine: EngineSettings, port: int) -> Program:
 def _vllm(settings: Settings, port: int) -> Program:
     engine = settings.engine
     options = {
-        "--model": settings.model_path,
+        "--model": engine.weights or settings.model_path,
         "--served-model-name": engine.model,
         "--host": "127.0.0.1",
         "--port": port,

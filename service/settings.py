@@ -66,6 +66,11 @@ class EngineSettings(Section):
         "embedded", description="The engine that `hone up` starts: the embedded one, or vLLM."
     )
     model: str = Field("sprout", description="Base model: `sprout` (built in), a folder, or a hub name.")
+    weights: str | None = Field(
+        None,
+        description="Folder of the weights that an engine of `hone up` serves in the model's stead: what "
+        "`hone base dequantise` wrote of it, where learner.quantise is `nf4`. None: the model's own.",
+    )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Precision of the weights in the engine that `hone up` starts."
     )
@@ -204,6 +209,11 @@ class LearnerSettings(Section):
         description="Most pairs, and most corrections, in a run: the newest and a random draw of older ones.",
     )
     seed: int = Field(0, description="Seed of every random choice in a run.")
+    quantise: Literal["none", "nf4"] = Field(
+        "none",
+        description="`nf4`: train against the base in 4 bits (QLoRA), which takes a quarter of the memory. The engine "
+        "must then serve what `hone base dequantise` writes.",
+    )
     rank: int = Field(16, ge=1, description="LoRA rank.")
     alpha: float = Field(32.0, gt=0, description="LoRA alpha: the update is scaled by alpha / rank.")
     sft_learning_rate: float = Field(1e-3, gt=0, description="Learning rate of supervised fine-tuning on corrections.")

@@ -45,7 +45,7 @@ def publish_folder(
 
 
 @contextmanager
-def writing(target: Path) -> Iterator[Path]:
+def writing(target: Path, what: str = "adapter") -> Iterator[Path]:
     """A folder to fill, beside `target`; after the block it is flushed and renamed to that, or else removed.
 
     Raises StoreError when the disk is full or read-only.
@@ -60,7 +60,7 @@ def writing(target: Path) -> Iterator[Path]:
     except OSError as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise StoreError(
-            f"Can't write adapter {target.name} to {target.parent}: {error.strerror or error}.",
+            f"Can't write {what} {target.name} to {target.parent}: {error.strerror or error}.",
             "Free some space there and see that Hone may write; then try again.",
         ) from error
     except BaseException:

@@ -33,6 +33,9 @@ class BaseModelIdentity(Part):
 
     name: str
     sha256: Sha256
+    quantisation: Literal["nf4"] | None = Field(
+        None, description="What its weights were in while the adapter was trained; None: as they are stored."
+    )
 
 
 class FileEntry(Part):

@@ -152,6 +152,15 @@ def test_a_run_leaves_an_adapter_and_everything_about_it(home: Home) -> None:
         assert feedback.get_feedback(tx, "name:ann", kept).learned_in == ("v1",)
 
 
+@pytest.mark.parametrize(("quantise", "told"), [("nf4", "nf4"), ("none", None)])
+def test_the_manifest_says_what_the_base_was_in(tmp_path: Path, quantise: str, told: str | None) -> None:
+    home = Home(tmp_path, quantise=quantise)
+    learn_v1(home)
+    assert check_folder(home.settings.adapters_folder / "v1").base.quantisation == told
+    assert check_manifest(home.settings.adapters_folder / "v1")["base"]["quantisation"] == told
+    home.store.close()
+
+
 def test_what_is_learned_goes_to_the_place_that_homes_share(home: Home, tmp_path: Path) -> None:
     shared = AdaptersSettings(url=f"file://{tmp_path}/shared")
     home.settings = home.settings.model_copy(update={"adapters": shared})

@@ -228,6 +228,17 @@ def test_an_adapter_is_carried_by_url(hone: Hone, tmp_path: Path) -> None:
     assert (missing.code, missing.err.count("\n")) == (2, 1) and "pip install s3fs" in missing.err
 
 
+def test_a_base_is_dequantised_by_command(hone: Hone, tmp_path: Path) -> None:
+    out = tmp_path / "sprout-nf4"
+    done = hone("base", "dequantise", "--model", "sprout", "--out", str(out), "--json").json
+    assert done["folder"] == str(out) and done["dequantised"] == 42 < done["tensors"]
+    assert (out / "model.safetensors").stat().st_size > done["bytes"]
+    again = hone("base", "dequantise", "--model", "sprout", "--out", str(out))
+    assert (again.code, again.err.count("\n")) == (5, 1) and "exists already" in again.err
+    missing = hone("base", "dequantise", "--model", str(tmp_path), "--out", str(tmp_path / "other"))
+    assert (missing.code, missing.err.count("\n")) == (2, 1) and "no model" in missing.err
+
+
 # -- bad luck ---------------------------------------------------------------------------------------------------------
 
 

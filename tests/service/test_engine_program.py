@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -28,6 +28,12 @@ def test_the_embedded_engine_runs_in_our_interpreter_with_its_settings(tmp_path:
     assert (found.module, found.python) == ("service.embedded", None)
     assert (option(found, "--max-loras"), option(found, "--max-model-len")) == ("5", "300")
     assert "--max-model-len" not in program(tmp_path).arguments  # as much as the model was made for
+
+
+@pytest.mark.parametrize("kind", ["embedded", "vllm"])
+def test_other_weights_are_served_under_the_model_s_name(tmp_path: Path, kind: Literal["embedded", "vllm"]) -> None:
+    found = program(tmp_path, kind=kind, vllm_python=sys.executable, weights="/models/sprout-nf4")
+    assert (option(found, "--model"), option(found, "--served-model-name")) == ("/models/sprout-nf4", "sprout")
 
 
 def test_vllm_gets_loras_raw_logprobs_and_a_share_of_the_gpu(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from service.adapters.manifest import BaseModelIdentity, Probe
-from service.adapters.proof import judge
+from service.adapters.proof import judge, kl_per_token
 from service.adapters.registry import Registry
 from service.errors import AdapterBroken, EngineUnavailable, NotFound
 from tests.fixtures.adapters import write_source
@@ -537,6 +537,14 @@ def test_the_judge_wants_the_trainers_numbers_and_nobody_elses(
     adapter: Any, base: Any, others: Any, served: bool
 ) -> None:
     assert judge(_PROBES, adapter, base, others, tolerance=0.05).served is served
+
+
+def test_the_kl_of_trainer_to_engine_is_estimated_token_by_token() -> None:
+    """By hand, with two tokens: the engine gives half, and twice, the trainer's probability; r - 1 - ln r of each."""
+    trainer, engine = [[-1.0], [-2.0]], [[-1.0 - 0.693147], [-2.0 + 0.693147]]
+    assert kl_per_token(trainer, engine) == pytest.approx(((0.5 - 1 + 0.693147) + (2 - 1 - 0.693147)) / 2, abs=1e-6)
+    assert kl_per_token(trainer, trainer) == 0
+    assert "KL of trainer to engine: 0.0e+00 nats" in judge(_PROBES, _TRAINED, _BASE, {}, tolerance=0.05).words
 
 
 def test_noise_between_engine_and_trainer_is_not_taken_for_an_adapter_that_does_nothing() -> None:
