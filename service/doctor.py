@@ -142,6 +142,11 @@ def _adapters(settings: Settings) -> Iterator[Finding]:
 def _model(settings: Settings) -> Iterator[Finding]:
     digest = base_fingerprint(settings.model_path)
     yield Finding("model", True, f"{settings.engine.model} ({digest[:12]})")
+    if settings.learner.quantise == "nf4" and not settings.engine.urls and settings.engine.weights is None:
+        found = "the learner trains against NF4, and the engine of `hone up` serves other weights"
+        yield Finding(
+            "weights", False, found, "`hone base dequantise --out FOLDER` writes them: name it engine.weights."
+        )
 
 
 def _address(settings: Settings, running_at: str | None) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ Publishers hold a lock on the adapters folder, which the kernel takes from them 
 lock: what is half-published then belongs to nobody alive, and is cleared away.
 
 Homes on several machines may use one store and share a place (`adapters.url`): what is published is put there before it
-is registered, and a home that lacks a registered adapter fetches it when it is asked for.
+is registered, and a home that lacks a registered adapter, or has it damaged, fetches it when it is asked for.
 """
 
 from __future__ import annotations
@@ -101,18 +101,23 @@ class Registry:
                 raise _unwritable(self.folder, error) from error
 
     def check(self, name: str) -> tuple[Path, Manifest]:
-        """The folder of a published adapter, checked against the store; fetched first, where homes share adapters.
+        """The folder of a published adapter, checked against the store.
 
-        Raises NotFound, AdapterBroken, AdapterUnreachable.
+        Where homes share adapters it is fetched if it is missing here, or damaged. Raises NotFound, AdapterBroken,
+        AdapterUnreachable.
         """
         with self.store.read() as tx:
             adapter = adapters.get_adapter(tx, name)
         if adapter is None or adapter.manifest_hash is None:
             raise NotFound(f"There is no adapter {name!r}.", "`hone adapters list` shows them.")
         path = self.folder / name
-        if self.shared is not None and not path.exists():
-            self._fetch(name, adapter.manifest_hash)
-        manifest = check_folder(path, adapter.manifest_hash, self.base_folder)
+        try:
+            manifest = check_folder(path, adapter.manifest_hash, self.base_folder)
+        except AdapterBroken:
+            if self.shared is None or _is_sound(path, adapter.manifest_hash):
+                raise
+            self._fetch(name, adapter.manifest_hash, self.shared)
+            manifest = check_folder(path, adapter.manifest_hash, self.base_folder)
         if manifest.name != name:
             raise AdapterBroken(f"Adapter {name}: {MANIFEST} is that of {manifest.name}.")
         return path, manifest
@@ -148,12 +153,15 @@ class Registry:
             return check_folder(path, base_folder=self.base_folder)
         return read_manifest(path)
 
-    def _fetch(self, name: str, manifest_hash: str) -> None:
+    def _fetch(self, name: str, manifest_hash: str, shared: Place) -> None:
         """Under the publishers' lock, lest `recover` takes what is being written for a dead one's."""
-        assert self.shared is not None
+        path = self.folder / name
         with self._publishing():
-            if not (self.folder / name).exists():  # else somebody fetched it while this waited
-                (self.shared / name).fetch(self.folder / name, manifest_hash)
+            if _is_sound(path, manifest_hash):
+                return  # somebody fetched it while this waited
+            if path.exists():
+                remove_folder(path)
+            (shared / name).fetch(path, manifest_hash)
 
     def _give_up(self, name: str, reason: str) -> None:
         """As far as it goes: what can't be cleared away now, `recover` will."""
@@ -220,6 +228,15 @@ class Registry:
                 yield False
                 return
             yield True
+
+
+def _is_sound(path: Path, manifest_hash: str) -> bool:
+    """Whether a folder is what was published, whatever the base."""
+    try:
+        check_folder(path, manifest_hash)
+    except AdapterBroken:
+        return False
+    return True
 
 
 def _unwritable(folder: Path, error: OSError) -> StoreError:

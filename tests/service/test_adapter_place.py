@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from safetensors.numpy import save_file
 from sqlalchemy.orm import Session
 
 from service.adapters.files import check_folder
 from service.adapters.manifest import CONFIG, MANIFEST, REPORT, WEIGHTS
 from service.adapters.place import TRIES, Place
 from service.adapters.registry import LONGEST_PUBLISHING, Registry
-from service.errors import AdapterUnreachable, BadInput, Conflict, LeaseLost
+from service.errors import AdapterBroken, AdapterUnreachable, BadInput, Conflict, LeaseLost
 from service.store.queries import adapters
 from service.store.session import Store
 from tests.fixtures.adapters import provenance, write_source
@@ -109,6 +111,38 @@ def test_what_one_home_publishes_the_other_fetches_when_it_is_asked_for(
     assert other.recover() == []
     shutil.rmtree(other.folder / name)
     assert other.check(name)[1] == manifest
+
+
+def test_what_was_damaged_here_is_fetched_again(sqlite_store: Store, source: Path, tmp_path: Path, url: str) -> None:
+    one, _ = homes(sqlite_store, tmp_path, url)
+    name = one.publish(source, provenance(), {}, "Passed.")
+    weights = one.folder / name / WEIGHTS
+    whole = weights.read_bytes()
+    for damage in (lambda: weights.unlink(), lambda: (weights.chmod(0o644), weights.write_bytes(whole[:-1]))):
+        damage()
+        one.check(name)
+        assert weights.read_bytes() == whole
+    assert {entry.name for entry in one.folder.iterdir()} == {name, ".lock"}
+    unshared = Registry(sqlite_store, one.folder)
+    weights.unlink()
+    with pytest.raises(AdapterBroken, match="is missing"):
+        unshared.check(name)
+
+
+def test_what_does_not_fit_this_home_s_base_is_not_fetched_again(
+    sqlite_store: Store, source: Path, tmp_path: Path
+) -> None:
+    one, _ = homes(sqlite_store, tmp_path, "badline://bucket/shared")
+    name = one.publish(source, provenance(), {}, "Passed.")
+    base = tmp_path / "base"
+    base.mkdir()
+    wide = np.zeros((1, 2), np.float32)
+    save_file({"model.layers.0.self_attn.q_proj.weight": wide}, base / "model.safetensors")
+    elsewhere = Registry(sqlite_store, one.folder, base, Place("badline://bucket/shared"))
+    BadLine.opened.clear()
+    with pytest.raises(AdapterBroken, match="but the base has"):
+        elsewhere.check(name)
+    assert BadLine.opened == []
 
 
 def test_what_is_here_is_not_fetched_again(sqlite_store: Store, source: Path, tmp_path: Path) -> None:

@@ -323,6 +323,18 @@ def test_doctor_knows_an_engine_and_a_package_when_it_sees_one(
         assert found()["engine"]["ok"] is False
 
 
+def test_doctor_knows_which_weights_adapters_of_four_bits_need(hone: Hone, monkeypatch: pytest.MonkeyPatch) -> None:
+    def found() -> list[Any]:
+        return [one for one in hone("doctor", "--json").json if one["check"] == "weights"]
+
+    monkeypatch.setenv("HONE_ENGINE__MODEL", "sprout")
+    assert found() == []
+    monkeypatch.setenv("HONE_LEARNER__QUANTISE", "nf4")
+    assert [(one["ok"], "hone base dequantise" in one["advice"]) for one in found()] == [(False, True)]
+    monkeypatch.setenv("HONE_ENGINE__WEIGHTS", "/models/sprout-nf4")
+    assert found() == []
+
+
 def test_doctor_looks_at_the_place_that_adapters_are_shared_at(
     hone: Hone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
