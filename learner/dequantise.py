@@ -1,6 +1,6 @@
 """`hone base dequantise`: writes the model that an adapter trained against NF4 weights belongs on, in bfloat16.
 
-Any engine serves it, and no plugin is needed: its linear layers hold exactly what NF4 gives back. Tensors go from
+Any engine serves it, and no plugin is needed: its linear layers hold exactly what NF4 gives back here. Tensors go from
 shard to shard one at a time, so memory is bounded by the largest of them (and some working copies of it), not by the
 model; the new folder appears complete or not at all.
 """
