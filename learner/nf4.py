@@ -57,7 +57,7 @@ class ExactLinear4bit(Linear4bit):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        product: Tensor = _Product.apply(x, self)
+        product: Tensor = _Product.apply(x, self)  # type: ignore[no-untyped-call]  # torch leaves it so
         return product if self.bias is None else product + self.bias
 
 
