@@ -127,7 +127,9 @@ def _rows(place: Path, vllm: bool, plugin: str | None) -> Iterator[str]:
     if plugin is not None:
         chosen: dict[str, Any] = {"vllm_python": plugin, "vllm_options": "--enforce-eager --quantization bitsandbytes"}
         with serving_sprout("vllm", Path(tempfile.mkdtemp(dir=place)), SMALL | chosen) as engine:
-            yield fit(engine, trained["nf4"]).row("NF4", "vLLM with the bitsandbytes plugin", "the bfloat16 base")
+            yield fit(engine, trained["nf4"]).row(
+                "NF4", "vLLM with the bitsandbytes plugin", "the bfloat16 base, quantised as it is loaded"
+            )
 
 
 def main() -> int:
