@@ -30,7 +30,9 @@ def dequantise(
     from rich.progress import Progress
 
     from service.adapters.fingerprint import model_folder
+    from service.installed import require_learner_packages
 
+    require_learner_packages("The learner, whose work this is,")
     settings = settings_from(home, engine__model=model)
     source = model_folder(settings.model_path)
     from learner.dequantise import dequantise as write  # it loads torch, which takes its time
