@@ -7,7 +7,7 @@ const tell = (name, data) => { if (EVENTS.includes(name)) trigger(name, data || 
 
 let talk = props.value; // the newest view that came
 
-const thread = h("main.hone-thread", { "aria-label": "Conversation" });
+const thread = h("section.hone-thread", { "aria-label": "Conversation" });
 const input = h("textarea", { rows: 1, placeholder: "Say something…", "aria-label": "Your message", maxlength: 20000 });
 const pairBox = h("input", { type: "checkbox", role: "switch" });
 const pairSwitch = h("label.hone-switch", { title: "Get two answers and pick the better one" },
@@ -209,6 +209,7 @@ const drawn = new Map(); // turn key → {shape, node}
 let sent = null; // the message on its way: {text, after: turns before it}
 let following = true; // the view stays at the end while a reply is written, unless the reader scrolled up
 let notices = talk.notice.serial;
+let forgotten = null; // the line above which the model sees nothing
 
 window.addEventListener("scroll", () => {
   following = window.innerHeight + window.scrollY >= document.documentElement.scrollHeight - 120;
@@ -228,6 +229,9 @@ function redraw(forced) {
     drawn.set(turn.key, { shape, node });
     return node;
   });
+  const seenFrom = talk.turns.findIndex((turn) => turn.key === talk.seen_from);
+  if (seenFrom > 0) nodes.splice(seenFrom, 0, (forgotten ||= h("p.hone-forgotten", { role: "note" },
+    "The model no longer sees what is above: the conversation has grown longer than it can read at once.")));
   if (!nodes.length) { drawn.clear(); nodes.push(drawn.welcome ||= welcome()); }
   place(thread, nodes);
   root.classList.toggle("empty", !talk.turns.length);
