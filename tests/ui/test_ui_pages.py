@@ -308,9 +308,10 @@ def test_an_operator_sees_what_is_live_and_why(adapters: FakeService, api_url: s
 
 @pytest.mark.parametrize("session", ["anna", None])
 def test_a_user_sees_the_refusal_and_nothing_else(adapters: FakeService, api_url: str, session: str | None) -> None:
-    top, runs, _, shown = look(api_url, Board(), session)
+    top, runs, charts, shown = look(api_url, Board(), session)
     assert "Operators only" in top["refused"] and not top["serving"] and not top["stats"]
     assert runs["hidden"] and not runs["runs"] and shown["hidden"] and not shown["adapters"]
+    assert charts["hidden"] and not charts["charts"]
 
 
 @pytest.mark.parametrize(
@@ -388,9 +389,9 @@ def test_the_run_under_way_is_shown_until_another_is_chosen(fake: FakeService, a
     fake.metrics = {"run-1": [{"step": 1, "phase": "sft", "loss": 2.0}], "run-2": []}
     board = Board()
     _, runs, curves, _ = look(api_url, board)
-    assert runs["run"] == "run-2" and curves.visible == "hidden"
+    assert runs["run"] == "run-2" and curves["charts"] == []
     _, runs, curves, _ = on_board(api_url, lambda page: page.choose_run(board, event(run="run-1"), request(OPERATOR)))
-    assert runs["run"] == "run-1" and curves.visible is True
+    assert runs["run"] == "run-1" and [chart["name"] for chart in curves["charts"]] == ["loss"]
 
 
 def test_an_opened_adapter_shows_its_history(adapters: FakeService, api_url: str) -> None:
