@@ -265,6 +265,25 @@ def test_a_reload_shows_again_which_of_two_answers_was_picked(fake: FakeService,
     expect(chat.get_by_role("group", name="Which answer is better?")).to_be_visible()  # still open, and not lost
 
 
+def test_the_keyboard_keeps_its_place_when_the_thread_is_drawn_anew(fake: FakeService, chat: Page) -> None:
+    chat.locator(".hone-examples button").first.press("Enter")
+    answered(chat)
+    expect(chat.get_by_label("Your message")).to_be_focused()
+    up = chat.get_by_role("button", name="Good reply")
+    up.press("Enter")
+    expect(up).to_have_attribute("aria-pressed", "true")
+    expect(up).to_be_focused()
+    opener = chat.get_by_role("button", name="What was wrong?")
+    opener.press("Enter")
+    expect(chat.get_by_role("textbox", name="What was wrong?")).to_be_focused()
+    label = chat.get_by_role("group", name="Labels").get_by_text("rude")
+    label.press("Enter")
+    expect(label).to_have_attribute("aria-pressed", "true")
+    expect(label).to_be_focused()
+    chat.get_by_role("textbox", name="What was wrong?").press("Escape")
+    expect(opener).to_be_focused()
+
+
 def test_it_is_marked_what_the_model_no_longer_sees(fake: FakeService, chat: Page) -> None:
     fake.context = 60
     for turn in range(1, 4):
