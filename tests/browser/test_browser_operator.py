@@ -211,6 +211,17 @@ def test_the_page_has_one_main_landmark(board: Page) -> None:
     expect(board.get_by_role("main")).to_have_count(1)
 
 
+@pytest.mark.parametrize("width", [320, 768])
+def test_what_opens_over_the_board_fits_on_a_small_screen(fake: FakeService, board: Page, width: int) -> None:
+    board.set_viewport_size({"width": width, "height": 640})
+    for opener, place in (("summary", ".hone-menu"), ("[data-adapter=v2] [data-lever=canary]", ".hone-dialog")):
+        board.locator(opener).click()
+        expect(board.locator(place)).to_be_visible()
+        box = board.locator(place).bounding_box()
+        assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= width
+        board.keyboard.press("Escape")
+
+
 @pytest.mark.parametrize("width", [320, 360, 768])
 def test_the_board_fits_on_a_small_screen(fake: FakeService, board: Page, width: int) -> None:
     message = "There is feedback, but it holds no corrections or pairs of a better and a worse reply to learn from."

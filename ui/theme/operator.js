@@ -45,7 +45,7 @@ function keep(key, data, draw) {
 // ---- asking before a lever is pulled --------------------------------------------------------------------------------
 
 /** A dialog with a reason and, for a canary, a share; `act` gets what was filled in. */
-function ask({ title, about, label, danger, share, targets }, act) {
+function ask({ title, about, label, button, danger, share, targets }, act) {
   const reason = h("textarea", { rows: 2, placeholder: "Why? It is kept in the history. (optional)", "aria-label": "Reason", maxlength: 2000 });
   const percent = h("input", { type: "range", min: 1, max: 90, value: 10, "aria-label": "Share of conversations, in percent" });
   const shown = h("output", {}, "10 %");
@@ -60,7 +60,7 @@ function ask({ title, about, label, danger, share, targets }, act) {
   dialog.append(h("form", { method: "dialog", onsubmit: go }, h("h2", {}, title), about ? h("p", {}, about) : null,
     share ? h("label.hone-share", {}, h("span", {}, "Share of conversations"), percent, shown) : null, target, reason,
     h("div.hone-row", {}, h("span.hone-fill"), h("button.hone-plain", { type: "button", onclick: () => dialog.close() }, "Cancel"),
-      h(`button.hone-main${danger ? ".danger" : ""}`, { type: "submit" }, label))));
+      h(`button.hone-main${danger ? ".danger" : ""}`, { type: "submit" }, button || label))));
   dialog.addEventListener("close", () => dialog.remove());
   document.body.append(dialog);
   dialog.showModal();
@@ -231,7 +231,7 @@ function levers(adapter, live) {
     onclick: () => ask({ ...dialog, label }, (filled) => tell(lever, { adapter: name, ...filled })) }, `${label}…`));
   if (["candidate", "canary", "retired"].includes(adapter.state) && name !== live)
     add("promote", "Promote", { title: `Promote ${name}`, about: "The engine loads it, proves that it serves what was trained, and then it answers. Replies under way are not interrupted." });
-  if (["candidate", "retired"].includes(adapter.state)) add("canary", "Canary", { title: `${name} as canary`, about: "It answers some of the new conversations; the others stay with what is live.", share: true });
+  if (["candidate", "retired"].includes(adapter.state)) add("canary", "Canary", { button: "Start canary", title: `${name} as canary`, about: "It answers some of the new conversations; the others stay with what is live.", share: true });
   if (["candidate", "canary", "retired"].includes(adapter.state)) add("reject", "Reject", { title: `Reject ${name}`, about: "It is out, for ever. What it learned from stays, and the next run learns from it again.", danger: true });
   return items.length ? h("div.hone-row", {}, items) : null;
 }
