@@ -36,7 +36,7 @@ KNOWN: dict[str, Known] = {
         "Judge is right", _percent, "How often the judge of these comparisons agrees with people, on kept-back pairs"
     ),
     "pair_accuracy": Known(
-        "Agrees with people", _percent, "Kept-back pairs of which the reply that people preferred became likelier"
+        "Agrees with people", _percent, "Kept-back pairs whose preferred reply gained more likelihood than the other"
     ),
     "fluency": Known(
         "Fluency", _signed, "How natural the base finds its replies: 0 is as natural as the base's own, less is odder"
