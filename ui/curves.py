@@ -21,7 +21,7 @@ class Known(NamedTuple):
 
 
 KNOWN = {
-    "loss": Known("Loss", "What training lowers. How it falls counts, not how large it is."),
+    "loss": Known("Loss", "What the steps lower. It may jump where a new round sets new goals."),
     "reward_accuracy": Known("Pairs told apart", "Share of the step's pairs whose better reply gained more."),
     "reward_margin": Known("Lead of the better reply", "By how much it gained more than the worse one, in nats."),
     "kl": Known("Moved from the anchor", "How far its wording is from the anchor's: KL, in nats per token."),

@@ -39,7 +39,7 @@ def test_phases_follow_one_another_on_one_axis() -> None:
 
 def test_a_chart_says_what_it_shows_and_an_unknown_one_its_name() -> None:
     loss, unknown = curves(lines("dpo", 1, loss=2.0, new_metric=1.0))
-    assert "training lowers" in loss["meaning"] and loss["lines"][0]["label"] == "preferences (DPO)"
+    assert "the steps lower" in loss["meaning"] and loss["lines"][0]["label"] == "preferences (DPO)"
     assert (unknown["label"], unknown["meaning"]) == ("New metric", "")
 
 
