@@ -22,7 +22,7 @@ from service.pages import NO_PAGES
 from service.routes.sessions import session_cookie, sign_in_page
 
 _PAGES = ("/", "/operator", "/operator/")
-_NO_KEY = ("/login", "/docs", "/redoc", "/openapi.json")
+_NO_KEY = ("/login", "/pieces.css", "/docs", "/redoc", "/openapi.json")
 
 
 class Door:
@@ -53,7 +53,11 @@ class Door:
             if visitor is not None and visitor.role == "operator":
                 return None
             why = "This page is for operators."
-            return sign_in_page(f"{why} Use the operator link, or sign in.", 403) if is_page else answer(Forbidden(why))
+            return (
+                sign_in_page(f"{why} Open the operator link, or sign in with an operator's key.", 403)
+                if is_page
+                else answer(Forbidden(why))
+            )
         if is_local or visitor is not None:
             return None
         return (
@@ -66,7 +70,7 @@ class Door:
         try:
             token, _ = await self.identities.session_from_key(key)
         except HoneError:
-            return sign_in_page("This key is not in force.", 401)
+            return sign_in_page("This key is not in force.", 401, wrong=True)
         response = RedirectResponse(scope["path"], 303, {"referrer-policy": "no-referrer", "cache-control": "no-store"})
         response.headers.append("set-cookie", session_cookie(token, scope["scheme"] == "https"))
         return response

@@ -14,12 +14,12 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import RedirectResponse
+from starlette.responses import FileResponse, RedirectResponse
 
 from ui import chat, operator
 from ui.client import ServiceClient
 from ui.session import BrowserSession
-from ui.theme import ICON, STYLE, theme
+from ui.theme import ICON, PIECES, STYLES, theme
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read by Gradio wherever it would call home
 
@@ -39,6 +39,7 @@ def create_app(api_url: str, sessions: bool = True) -> FastAPI:
         app.add_middleware(BrowserSession, service=service)
     app.add_middleware(CORSMiddleware, allow_origins=[])  # without one, Gradio answers any origin, credentials and all
     app.router.add_route("/operator", _to_operator_page, methods=["GET"], include_in_schema=False)
+    app.router.add_route("/pieces.css", _style, methods=["GET"], include_in_schema=False)
     _in_a_loop(lambda: _mount_page(app, operator.build(service), "/operator"))
     _in_a_loop(lambda: _mount_page(app, chat.build(service), "/"))
     _close_with(app, service)
@@ -64,6 +65,11 @@ async def _to_operator_page(request: Request) -> RedirectResponse:
     return RedirectResponse(request.url.replace(path=f"{request.url.path}/", query=""))
 
 
+async def _style(request: Request) -> FileResponse:
+    """For the pages that are not Gradio's: those before a visitor is signed in."""
+    return FileResponse(PIECES, media_type="text/css", headers={"Cache-Control": "no-cache"})
+
+
 def _mount_page(app: FastAPI, page: gr.Blocks, path: str) -> None:
     page.api_open = False
     # What follows would also come of page.queue(…), which builds the whole app once more: a third of a second a page.
@@ -75,7 +81,7 @@ def _mount_page(app: FastAPI, page: gr.Blocks, path: str) -> None:
         page,
         path=path,
         theme=theme(),
-        css_paths=[STYLE],
+        css_paths=list(STYLES),
         footer_links=[],
         run_history=False,
         show_error=True,

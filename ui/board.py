@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ui.client import Credentials, ServiceClient, ServiceError
+from ui.curves import curves
 from ui.figures import figures, gates
 
 RUNS_SHOWN = 20
@@ -126,6 +127,12 @@ def runs_view(picture: Picture) -> dict[str, Any]:
         "runs": picture.runs,
         "run": picture.run,
     }
+
+
+def curves_view(picture: Picture) -> dict[str, Any]:
+    """What the shown run measured as it trained."""
+    hidden = bool(picture.refused or picture.away)
+    return {"hidden": hidden, "run": picture.run, "charts": curves(picture.metrics)}
 
 
 def adapters_view(board: Board, picture: Picture) -> dict[str, Any]:

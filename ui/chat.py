@@ -126,7 +126,7 @@ class ChatPage:
     async def new_chat(self, talk: Conversation) -> View:
         if talk.stop is not None:
             talk.stop.set()
-        talk.id, talk.turns, talk.notice = None, [], ""
+        talk.id, talk.turns, talk.notice, talk.seen_from = None, [], "", ""
         return talk.view()
 
     async def restore(self, talk: Conversation, event: gr.EventData, request: gr.Request) -> View:

@@ -85,6 +85,18 @@ class Turn:
         """Two drafts stand side by side and none is picked yet."""
         return self.side_by_side and self.chosen is None and not self.error
 
+    def trail(self) -> str:
+        """`exchange~exchange.position`: whose drafts these are, and which of them the conversation goes on with.
+
+        The position counts the drafts that the service holds, in the order of the page. It is left out while the pick
+        is open, and the whole is empty where there is nothing that could be drawn again.
+        """
+        kept = [reply for reply in self.replies if reply.kept]
+        exchanges = "~".join(dict.fromkeys(str(reply.exchange_id) for reply in kept))
+        if self.reply is None:
+            return exchanges if self.open else ""
+        return f"{exchanges}.{kept.index(self.reply)}" if self.reply in kept else ""
+
     def settle(self, verdict: str) -> None:
         """Go on with the draft that `verdict` names; a tie or "both bad" keeps the draft that came first."""
         if self.compared is not None:
@@ -104,12 +116,21 @@ class Turn:
         }
 
 
+def messages(before: list[Turn], prompt: str) -> list[dict[str, str]]:
+    """What the model is asked: the answered turns `before`, and the prompt to be answered."""
+    said = [{"role": "user", "content": prompt}]
+    for turn in reversed(before):
+        answer = turn.reply.shown if turn.reply else ""
+        said[:0] = {"role": "user", "content": turn.prompt}, {"role": "assistant", "content": answer}
+    return said
+
+
 @dataclass
 class Conversation:
     """`notice` is one plain sentence for the person; `serial` counts notices, so that the same one shows again.
 
-    `tokens_per_character`: of what was asked last, 0 before anything was; `forgetting`: its beginning no longer fits
-    into the model's context, and was left out.
+    `tokens_per_character`: of what was asked last, 0 before anything was; `seen_from`: the key of the oldest turn that
+    the model was told when it was asked last, empty as long as all of them fit into its context.
 
     `version` counts views: events run side by side, and a view that was overtaken on its way is not to be drawn.
     """
@@ -123,27 +144,26 @@ class Conversation:
     version: int = 0
     stop: asyncio.Event | None = None  # set while a reply is drafted
     tokens_per_character: float = 0.0
-    forgetting: bool = False
+    seen_from: str = ""
 
     def say(self, notice: str, tone: str = "info") -> None:
         self.notice, self.tone, self.serial = notice, tone, self.serial + 1
 
-    def messages(self, before: Turn, room: float = inf) -> list[dict[str, str]]:
-        """What the model is asked: every turn that was answered, and the prompt of `before`, the one to be answered.
+    def turns_before(self, turn: Turn, room: float = inf) -> list[Turn]:
+        """The answered turns that the model is to see when it is asked `turn`, oldest first.
 
-        `room`: how many characters fit; of what is too much the oldest turns are left out.
+        `room`: how many characters fit, the prompt's included; of what is too much the oldest turns are left out.
         """
-        messages = [{"role": "user", "content": before.prompt}]
-        room -= len(before.prompt)
-        for turn in reversed(self.turns[: self.turns.index(before)]):
-            if turn.reply is None or not turn.reply.shown:
+        seen: list[Turn] = []
+        room -= len(turn.prompt)
+        for before in reversed(self.turns[: self.turns.index(turn)]):
+            if before.reply is None or not before.reply.shown:
                 continue
-            room -= len(turn.prompt) + len(turn.reply.shown)
+            room -= len(before.prompt) + len(before.reply.shown)
             if room < 0:
                 break
-            said = {"role": "user", "content": turn.prompt}, {"role": "assistant", "content": turn.reply.shown}
-            messages = [*said, *messages]
-        return messages
+            seen.insert(0, before)
+        return seen
 
     def find_reply(self, key: str) -> Reply | None:
         return next((reply for turn in self.turns for reply in turn.replies if reply.key == key), None)
@@ -161,8 +181,7 @@ class Conversation:
 
     def trail(self) -> str:
         """The exchanges that the conversation is made of: enough to draw it again (`ui.restoring`)."""
-        replies = [turn.reply for turn in self.turns if turn.reply is not None and turn.reply.kept]
-        return "/".join(f"{reply.exchange_id}.{reply.index}" for reply in replies)
+        return "/".join(filter(None, (turn.trail() for turn in self.turns)))
 
     def view(self) -> dict[str, Any]:
         self.version += 1
@@ -171,5 +190,6 @@ class Conversation:
             "trail": self.trail(),
             "busy": self.busy,
             "turns": [turn.view() for turn in self.turns],
+            "seen_from": self.seen_from,
             "notice": {"text": self.notice, "tone": self.tone, "serial": self.serial},
         }

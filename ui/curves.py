@@ -1,44 +1,59 @@
-"""The curves of a run, from the lines of its `metrics.jsonl`: one small chart for each metric, all over the steps."""
+"""The curves of a run, from the lines of its `metrics.jsonl`: one small chart for each metric, all over the steps.
+
+What comes out is JSON that the page's script draws, so that the charts flow to the width of the screen.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-import plotly.graph_objects as go
-from plotly.subplots import make_subplots
-
-COLUMNS = 3
 CHARTS = 6  # at most
-ROW_HEIGHT = 190  # pixels
-LINE = {"train": "#4a7eb2", "sft": "#4a9a76", "dpo": "#4a7eb2", "evaluate": "#b07d2b"}
-OTHER_LINE = "#8a7fb5"
-INK = "#8b877e"  # reads on light and on dark
-GRID = "rgba(139, 135, 126, 0.22)"
 NO_METRIC = {"step", "steps", "phase", "epoch", "time", "at", "seconds", "elapsed", "tokens", "examples", "batch"}
-FIRST = ("loss", "reward_accuracy", "reward_margin", "kl", "fluency", "worst_correction", "retention_kl", "accuracy")
+PHASES = {"sft": "corrections (SFT)", "dpo": "preferences (DPO)"}
 
 
-def curves(metrics: Sequence[dict[str, Any]], title: str) -> go.Figure | None:
-    """A figure, or None while there is nothing to draw. The lines of each phase form a line of their own."""
-    names = metric_names(metrics)
-    if not names:
-        return None
-    rows = -(-len(names) // COLUMNS)
-    columns = min(COLUMNS, len(names))
-    titles = [name.replace("_", " ") for name in names]
-    figure = make_subplots(rows=rows, cols=columns, subplot_titles=titles, vertical_spacing=0.24 / rows)
+class Known(NamedTuple):
+    """What a metric is called on the page, and what it says."""
+
+    label: str
+    meaning: str
+
+
+KNOWN = {
+    "loss": Known("Loss", "What the steps lower. It may jump where a new round sets new goals."),
+    "reward_accuracy": Known("Pairs told apart", "Share of the step's pairs whose better reply gained more."),
+    "reward_margin": Known("Lead of the better reply", "By how much it gained more than the worse one, in nats."),
+    "kl": Known("Moved from the anchor", "How far its wording is from the anchor's: KL, in nats per token."),
+    "fluency": Known("Fluency", "How natural the base finds its replies: 0 is as natural as the base's own."),
+    "worst_correction": Known("Correction known least", "Its log-probability: the nearer to 0, the better known."),
+    "retention_kl": Known("Moved elsewhere", "How far replies nobody corrected have moved: KL, in nats per token."),
+    "nll": Known("Surprise at corrections", "The less, the better they are known; in nats per token."),
+    "listwise": Known("Distance to the goal", "Between the wanted shares of the replies and its own, in nats."),
+    "surprise": Known("Surprise", "At the best replies, in nats per token."),
+    "sampled_kl": Known("Moved, by samples", "How far its own replies are from the anchor's: KL, in nats per token."),
+    "gradient_norm": Known("Gradient", "The size of the step's gradient, before it is clipped."),
+    "learning_rate": Known("Learning rate", "How large the steps are: it rises at first, then falls."),
+}
+"""The telling ones first: of more metrics than there is room for, these are shown."""
+
+
+def curves(metrics: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A chart for each metric: its name, its meaning, and for each phase that has it a line of (step, value)."""
     phases = list(dict.fromkeys(str(line.get("phase", "")) for line in metrics))
     starts = _starts(metrics, phases)
-    seen: set[str] = set()  # phases that the legend names already
-    for place, name in enumerate(names):
-        for phase in phases:
-            points = [(starts[phase] + line["step"], line[name]) for line in metrics if _has(line, name, phase)]
-            if points:
-                trace = _trace(phase, points, in_legend=phase not in seen)
-                figure.add_trace(trace, row=place // COLUMNS + 1, col=place % COLUMNS + 1)
-                seen.add(phase)
-    return _styled(figure, rows, title, legend=len(seen) > 1)
+    return [
+        {
+            "name": name,
+            **(KNOWN.get(name) or Known(name.replace("_", " ").capitalize(), ""))._asdict(),
+            "lines": [
+                {"phase": phase, "label": PHASES.get(phase, phase), "points": points}
+                for phase in phases
+                if (points := [(starts[phase] + one["step"], one[name]) for one in metrics if _has(one, name, phase)])
+            ],
+        }
+        for name in metric_names(metrics)
+    ]
 
 
 def _starts(metrics: Sequence[dict[str, Any]], phases: list[str]) -> dict[str, int]:
@@ -53,48 +68,15 @@ def _starts(metrics: Sequence[dict[str, Any]], phases: list[str]) -> dict[str, i
 def metric_names(metrics: Sequence[dict[str, Any]]) -> list[str]:
     """The numbers that the lines hold, the telling ones first."""
     found = dict.fromkeys(
-        name for line in metrics for name, value in line.items() if name not in NO_METRIC and _is_number(value)
+        name for line in metrics if "step" in line for name, value in line.items() if _is_metric(name, value)
     )
-    return sorted(found, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))[:CHARTS]
+    order = list(KNOWN)
+    return sorted(found, key=lambda name: order.index(name) if name in KNOWN else len(order))[:CHARTS]
 
 
 def _has(line: dict[str, Any], name: str, phase: str) -> bool:
-    return str(line.get("phase", "")) == phase and _is_number(line.get(name)) and "step" in line
+    return str(line.get("phase", "")) == phase and "step" in line and _is_metric(name, line.get(name))
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _trace(phase: str, points: list[tuple[int, float]], in_legend: bool) -> go.Scatter:
-    steps, values = zip(*points, strict=True)
-    line = {"color": LINE.get(phase, OTHER_LINE), "width": 2}
-    mode = "lines" if len(points) > 1 else "markers"
-    return go.Scatter(
-        x=steps,
-        y=values,
-        name=phase,
-        legendgroup=phase,
-        showlegend=in_legend,
-        mode=mode,
-        line=line,
-        hovertemplate="step %{x}: %{y:.4g}<extra></extra>",
-    )
-
-
-def _styled(figure: go.Figure, rows: int, title: str, legend: bool) -> go.Figure:
-    figure.update_layout(
-        height=rows * ROW_HEIGHT + 70,
-        title={"text": title, "x": 0.02, "y": 0.985, "yanchor": "top", "font": {"size": 13, "color": INK}},
-        showlegend=legend,
-        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yref": "container", "yanchor": "top"},
-        margin={"l": 44, "r": 12, "t": 64, "b": 28},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": INK, "size": 11, "family": "ui-sans-serif, -apple-system, Segoe UI, Roboto, sans-serif"},
-        hoverlabel={"font": {"size": 12}},
-    )
-    figure.update_annotations(font={"size": 12, "color": INK})
-    figure.update_xaxes(gridcolor=GRID, zeroline=False, linecolor=GRID)
-    figure.update_yaxes(gridcolor=GRID, zeroline=False, linecolor=GRID)
-    return figure
+def _is_metric(name: str, value: Any) -> bool:
+    return name not in NO_METRIC and isinstance(value, int | float) and not isinstance(value, bool)

@@ -12,12 +12,12 @@ from contextlib import aclosing, suppress
 from math import inf
 
 from ui.client import Credentials, ServiceClient, ServiceError
-from ui.conversation import Conversation, Reply, Turn
+from ui.conversation import Conversation, Reply, Turn, messages
 
 FRAME = 0.04  # seconds
 PROMPT_SHARE = 0.75
 """How much of the model's context a conversation may fill, so that room is left for the reply."""
-FORGETTING = "This conversation is longer than the model can read at once: it no longer sees how it began."
+FORGETTING = "This conversation is longer than the model can read at once: it no longer sees the oldest messages."
 
 
 async def draft(
@@ -53,19 +53,18 @@ async def draft(
 
 async def _read(service: ServiceClient, who: Credentials, talk: Conversation, turn: Turn, drafts: list[Reply]) -> None:
     """Ask with as much of the conversation as fits: as far as it can be foretold, and then as the service says."""
-    whole = talk.messages(turn)
-    messages = talk.messages(turn, await _room(service, who, talk))
+    whole = talk.turns_before(turn)
+    seen = talk.turns_before(turn, await _room(service, who, talk))
     while True:
-        if len(messages) < len(whole) and not talk.forgetting:
-            talk.forgetting = True
+        if len(seen) < len(whole) and not talk.seen_from:
             talk.say(FORGETTING)
+        talk.seen_from = (seen[0] if seen else turn).key if len(seen) < len(whole) else ""
         try:
-            return await _take(service, who, talk, messages, drafts)
+            return await _take(service, who, talk, messages(seen, turn.prompt), drafts)
         except ServiceError as error:
-            turns_before = len(messages) // 2
-            if error.code != "context_length_exceeded" or not turns_before:
+            if error.code != "context_length_exceeded" or not seen:
                 raise
-            messages = messages[2 * -(-turns_before // 2) :]
+            seen = seen[-(-len(seen) // 2) :]
 
 
 async def _room(service: ServiceClient, who: Credentials, talk: Conversation) -> float:
@@ -75,14 +74,14 @@ async def _room(service: ServiceClient, who: Credentials, talk: Conversation) ->
 
 
 async def _take(
-    service: ServiceClient, who: Credentials, talk: Conversation, messages: list[dict[str, str]], drafts: list[Reply]
+    service: ServiceClient, who: Credentials, talk: Conversation, asked: list[dict[str, str]], drafts: list[Reply]
 ) -> None:
-    async with aclosing(service.chat(who, messages, talk.id, replies=len(drafts))) as deltas:
+    async with aclosing(service.chat(who, asked, talk.id, replies=len(drafts))) as deltas:
         async for delta in deltas:
             talk.id = delta.conversation_id or talk.id
             drafts[delta.index].take(delta)
             if delta.prompt_tokens:
-                characters = sum(len(message["content"]) for message in messages)
+                characters = sum(len(message["content"]) for message in asked)
                 talk.tokens_per_character = delta.prompt_tokens / max(1, characters)
 
 

@@ -28,18 +28,50 @@ class Known(NamedTuple):
 
 
 KNOWN: dict[str, Known] = {
-    "share_won": Known("Won against its parent", _percent, "Share of held-out comparisons, ties left out"),
-    "share_won_base": Known("Won against the base", _percent, "Share of held-out comparisons, ties left out"),
-    "judge_accuracy": Known("Judge's accuracy", _percent, "Of the preference model that compared, on held-out pairs"),
-    "pair_accuracy": Known("Pairs told apart", _percent, "Held-out pairs whose preferred reply gained more"),
-    "fluency": Known("Fluency", _signed, "Nats per token that the base gives its replies, less what it gives its own"),
-    "kl_per_token": Known("KL to the anchor", _plain, "On its own replies, in nats per token"),
-    "empty_share": Known("Empty replies", _percent, "Share of its replies that hold nothing"),
-    "unfinished_share": Known("Cut replies", _percent, "Share cut at the length limit", "unfinished_share_base"),
-    "mean_length": Known("Mean length", _plain, "Words per reply", "mean_length_base"),
-    "distinct_2": Known("Distinct-2", _plain, "Share of word pairs that are distinct", "distinct_2_base"),
-    "agreement": Known("Agreement", _plain, "With the base's answers to held-out questions", "agreement_base"),
-    "correction_log_prob": Known("Corrections", _plain, "Mean log-probability, in nats", "correction_log_prob_base"),
+    "share_won": Known(
+        "Preferred to its parent", _percent, "How often its replies beat those of the adapter it started from"
+    ),
+    "share_won_base": Known("Preferred to the base", _percent, "How often its replies beat those of the bare model"),
+    "judge_accuracy": Known(
+        "Judge is right", _percent, "How often the judge of these comparisons agrees with people, on kept-back pairs"
+    ),
+    "pair_accuracy": Known(
+        "Agrees with people", _percent, "Kept-back pairs whose preferred reply gained more likelihood than the other"
+    ),
+    "fluency": Known(
+        "Fluency", _signed, "How natural the base finds its replies: 0 is as natural as the base's own, less is odder"
+    ),
+    "kl_per_token": Known(
+        "Moved from the anchor",
+        _plain,
+        "How far its wording is from the anchor's: 0 is not at all (KL, nats per token)",
+    ),
+    "empty_share": Known("Empty replies", _percent, "Replies that hold nothing"),
+    "unfinished_share": Known(
+        "Endless replies", _percent, "Replies cut at the length limit, before they ended", "unfinished_share_base"
+    ),
+    "mean_length": Known("Length", _plain, "Words in a reply, on average", "mean_length_base"),
+    "distinct_2": Known(
+        "Variety", _plain, "Pairs of words that don't repeat: 1 is no repetition (distinct-2)", "distinct_2_base"
+    ),
+    "agreement": Known(
+        "Keeps its answers", _plain, "How much of what the base's replies agree on it says too", "agreement_base"
+    ),
+    "agreement_lost_low": Known(
+        "Answers lost, at least", _signed, "How much less of that than the base itself; below 0, none is proven lost"
+    ),
+    "correction_log_prob": Known(
+        "Knows corrections",
+        _plain,
+        "Log-probability of kept-back corrections: nearer to 0 is better",
+        "correction_log_prob_base",
+    ),
+    "prompts": Known("Prompts asked", _plain, "Kept back from training, so that it has not learned them"),
+    "replies": Known("Replies measured", _plain, "What the figures above are about"),
+    "pairs": Known("Pairs kept back", _plain, "Judged by people and not trained on"),
+    "corrections": Known("Corrections kept back", _plain, "Written by people and not trained on"),
+    "not_finite": Known("Broken numbers", _plain, "Replies whose probability could not be computed: must be 0"),
+    "seconds": Known("Duration", _plain, "Seconds that the run took"),
 }
 BESIDE = {known.base for known in KNOWN.values()}
 NO_FIGURE = {"attempt"}
@@ -78,10 +110,33 @@ def _number(value: Any) -> float | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
+GATES = {
+    "finite": ("Sound numbers", "A model that was damaged in training computes none."),
+    "measured": ("Measured enough", "Too few replies prove nothing."),
+    "no empty replies": ("Says something", "A reply must not be empty."),
+    "fluent": ("Reads naturally", "By the base's ear: 0 is as natural as the base itself, less is odder."),
+    "near the anchor": ("Still itself", "How far its wording is from the model it is held to; 0 is not at all."),
+    "replies end": ("Comes to an end", "Replies must not run on until they are cut."),
+    "varied": ("Not repetitive", "Share of word pairs that don't repeat."),
+    "keeps its answers": ("Keeps its answers", "What the base's replies agree on is to stay."),
+    "keeps corrections": ("Knows corrections", "Those that it was not shown; nearer to 0 is better."),
+    "no worse than its parent": ("No worse than before", "Against its parent, by a judge that learned from people."),
+}
+"""What each rule is called on the page, and what it is for."""
+
+
 def gates(report: dict[str, Any]) -> list[dict[str, Any]]:
     """The gate's rules: which passed, which did not, and why."""
-    return [
-        {"name": str(gate.get("name", "")), "passed": bool(gate.get("passed")), "reason": str(gate.get("reason", ""))}
-        for gate in report.get("gates") or ()
-        if isinstance(gate, dict)
-    ]
+    return [_gate(gate) for gate in report.get("gates") or () if isinstance(gate, dict)]
+
+
+def _gate(gate: dict[str, Any]) -> dict[str, Any]:
+    name = str(gate.get("name", ""))
+    label, meaning = GATES.get(name, (name, ""))
+    return {
+        "name": name,
+        "label": label,
+        "meaning": meaning,
+        "passed": bool(gate.get("passed")),
+        "reason": str(gate.get("reason", "")),
+    }

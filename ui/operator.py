@@ -10,9 +10,8 @@ from typing import Any
 
 import gradio as gr
 
-from ui.board import Board, Picture, adapters_view, runs_view, take_picture, top_view
+from ui.board import Board, Picture, adapters_view, curves_view, runs_view, take_picture, top_view
 from ui.client import Credentials, ServiceClient, ServiceError
-from ui.curves import curves
 from ui.theme import script
 
 EVERY = 1.5  # seconds
@@ -32,10 +31,10 @@ def build(service: ServiceClient) -> gr.Blocks:
         with gr.Row(elem_classes="hone-split"):
             with gr.Column(scale=3, min_width=340):
                 runs = _part("runs")
-                plot = gr.Plot(show_label=False, container=False, elem_id="curves", visible="hidden")
+                charts = _part("curves")
             with gr.Column(scale=2, min_width=320):
                 adapters = _part("adapters")
-        parts = [top, runs, plot, adapters]
+        parts = [top, runs, charts, adapters]
         quiet: dict[str, Any] = {
             "outputs": parts,
             "show_progress": "hidden",
@@ -43,7 +42,7 @@ def build(service: ServiceClient) -> gr.Blocks:
             "concurrency_limit": None,
         }
         for name in LEVERS + CHOICES:
-            for source in (top, runs, adapters):
+            for source in parts:
                 getattr(source, name)(getattr(page, name), board, trigger_mode="multiple", **quiet)
         gr.Timer(EVERY).tick(page.look, board, trigger_mode="once", **quiet)
         blocks.load(page.look, board, **quiet)
@@ -78,19 +77,14 @@ class OperatorPage:
         views = {
             "top": top_view(board, picture),
             "runs": runs_view(picture),
+            "curves": curves_view(picture),
             "adapters": adapters_view(board, picture),
         }
-        drawn = {
-            part: {**view, "version": board.version} if board.changed(part, view) else gr.skip()
+        top, runs, charts, adapters = (
+            {**view, "version": board.version} if board.changed(part, view) else gr.skip()
             for part, view in views.items()
-        }
-        return drawn["top"], drawn["runs"], self._curves(board, picture), drawn["adapters"]
-
-    def _curves(self, board: Board, picture: Picture) -> Any:
-        if not board.changed("curves", (picture.run, picture.metrics)):
-            return gr.skip()
-        figure = curves(picture.metrics, picture.run or "")
-        return gr.Plot(figure, visible=True) if figure is not None else gr.Plot(None, visible="hidden")
+        )
+        return top, runs, charts, adapters
 
     # -- choosing what is shown -------------------------------------------------------------------------------------
 

@@ -14,37 +14,45 @@ from ui.client import Credentials, ServiceClient, ServiceError
 from ui.conversation import Conversation, Reply, Turn
 
 MOST_TURNS = 100
+MOST_DRAFTS = 10  # exchanges that one turn may name
 MOST_FEEDBACK = 200  # the service's largest page
 KINDS = ("thumb", "score", "label", "critique", "correction")
 
-Step = tuple[str, int]  # exchange, index of the reply that the conversation went on with
+Step = tuple[tuple[str, ...], int | None]  # the exchanges that hold a turn's drafts, and the position of the chosen one
 
 
 def read_trail(trail: str) -> list[Step]:
-    """`exchange.index/exchange.index/…`, the latest turns of it; what can't be read is left out."""
-    steps = []
+    """What `Conversation.trail()` wrote, the latest turns of it; what can't be read is left out."""
+    steps: list[Step] = []
     for part in trail.split("/")[-MOST_TURNS:]:
-        exchange_id, _, index = part.rpartition(".")
-        if exchange_id and index.isdecimal():
-            steps.append((exchange_id, int(index)))
+        named, dot, position = part.partition(".")
+        exchanges = tuple(dict.fromkeys(filter(None, named.split("~"))))[-MOST_DRAFTS:]
+        if exchanges and (position.isdecimal() or not dot):
+            steps.append((exchanges, int(position) if dot else None))
     return steps
 
 
 async def restore(service: ServiceClient, who: Credentials, talk: Conversation, trail: str) -> None:
     """Fill an empty conversation; raises ServiceError when the service is away."""
     steps = read_trail(trail)
-    found = await asyncio.gather(*(_exchange(service, who, exchange_id) for exchange_id, _ in steps))
-    turns = [_turn(exchange, step[1]) for exchange, step in zip(found, steps, strict=True) if exchange]
+    asked = dict.fromkeys(exchange_id for exchanges, _ in steps for exchange_id in exchanges)
+    answers = await asyncio.gather(*(_exchange(service, who, exchange_id) for exchange_id in asked))
+    found = {exchange["id"]: exchange for exchange in answers if exchange and exchange["replies"]}
+    turns = [
+        _turn([found[exchange_id] for exchange_id in exchanges if exchange_id in found], position)
+        for exchanges, position in steps
+        if any(exchange_id in found for exchange_id in exchanges)
+    ]
     if not turns:
         return
     stored = (await service.my_feedback(who, limit=MOST_FEEDBACK))["data"]
+    in_force = [one for one in stored if not one["withdrawn"]]
     for turn in turns:
+        turn.comparison = next((one for one in in_force if _compares(one, turn)), None)
         for reply in turn.replies:
-            reply.given = {
-                one["feedback"]["kind"]: one for one in stored if not one["withdrawn"] and _is_about(one, reply)
-            }
+            reply.given = {one["feedback"]["kind"]: one for one in in_force if _is_about(one, reply)}
     talk.turns = turns
-    talk.id = next(exchange["conversation_id"] for exchange in reversed(found) if exchange)
+    talk.id = list(found.values())[-1]["conversation_id"]
 
 
 async def _exchange(service: ServiceClient, who: Credentials, exchange_id: str) -> dict[str, Any] | None:
@@ -56,7 +64,8 @@ async def _exchange(service: ServiceClient, who: Credentials, exchange_id: str) 
         raise
 
 
-def _turn(exchange: dict[str, Any], chosen: int) -> Turn:
+def _turn(exchanges: list[dict[str, Any]], position: int | None) -> Turn:
+    """The drafts of one prompt as they stood: two of one exchange side by side, else one after another."""
     replies = [
         Reply(
             index=reply["index"],
@@ -66,15 +75,30 @@ def _turn(exchange: dict[str, Any], chosen: int) -> Turn:
             finish_reason=reply["finish_reason"] or "stopped",
             kept=True,
         )
+        for exchange in exchanges
         for reply in exchange["replies"]
     ]
-    prompt = next((m["content"] for m in reversed(exchange["messages"]) if m.get("role") == "user"), "")
-    position = next((i for i, reply in enumerate(replies) if reply.index == chosen), 0)
-    pair = len(replies) == 2
-    return Turn(str(prompt), replies=replies, chosen=position, side_by_side=pair, compared=(0, 1) if pair else None)
+    prompt = next((m["content"] for m in reversed(exchanges[0]["messages"]) if m.get("role") == "user"), "")
+    pair, last = len(exchanges) == 1 and len(replies) == 2, len(replies) - 1
+    if position is None:
+        chosen = None if pair else last
+    else:
+        chosen = min(position, last)
+    compared = (0, 1) if pair else (last, last - 1) if last else None
+    return Turn(str(prompt), replies=replies, chosen=chosen, side_by_side=pair, compared=compared)
+
+
+def _compares(stored: dict[str, Any], turn: Turn) -> bool:
+    feedback = stored["feedback"]
+    if feedback["kind"] != "comparison" or turn.compared is None:
+        return False
+    a, b = (turn.replies[position] for position in turn.compared)
+    return _names(feedback["a"], a) and _names(feedback["b"], b)
 
 
 def _is_about(stored: dict[str, Any], reply: Reply) -> bool:
-    feedback = stored["feedback"]
-    about = (feedback.get("exchange_id"), feedback.get("index"))
-    return feedback["kind"] in KINDS and about == (reply.exchange_id, reply.index)
+    return stored["feedback"]["kind"] in KINDS and _names(stored["feedback"], reply)
+
+
+def _names(about: dict[str, Any], reply: Reply) -> bool:
+    return (about.get("exchange_id"), about.get("index", 0)) == (reply.exchange_id, reply.index)

@@ -14,14 +14,17 @@ from service.parts import Wired
 from service.wire import SessionToken
 
 router = APIRouter(tags=["sessions"])
-_FORM = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Hone</title>
-<meta name="viewport" content="width=device-width">
-<style>body{{font:16px system-ui;max-width:28rem;margin:18vh auto;padding:0 1rem}}
-input,button{{font:inherit;padding:.5rem;width:100%;box-sizing:border-box;margin:.3rem 0}}</style>
-<h1>Hone</h1><p>{message}</p>
-<form method="post" action="/login"><label for="key">Key</label>
-<input id="key" name="key" type="password" autocomplete="current-password" required autofocus>
-<button>Sign in</button></form></html>"""
+_FORM = """<!doctype html><html lang="en" class="hone-door"><head><meta charset="utf-8"><title>Hone · sign in</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,"><link rel="stylesheet" href="/pieces.css"></head><body><main>
+<a class="hone-brand" href="/"><svg class="hone-mark" viewBox="0 0 24 24" aria-hidden="true"><path class="stone"
+d="M3 20 12 3l9 17z"/><path class="edge" d="M12 3l9 17h-6.500z"/></svg><span>Hone</span></a>
+<form method="post" action="/login"><h1>Sign in</h1><p{tone}>{message}</p><label for="key">Key</label>
+<input id="key" name="key" type="password" autocomplete="current-password" spellcheck="false" required autofocus>
+<button>Sign in</button></form>
+<small>A key begins with “hone_”. Whoever runs this service makes one with “hone keys create”.</small>
+</main></body></html>"""
+"""Its style is the pages' own, which they serve to everybody; without them the form is plain, and works."""
 
 
 @router.post("/v1/sessions", status_code=201)
@@ -41,7 +44,7 @@ async def log_in(request: Request, parts: Wired) -> Response:
     try:
         token, caller = await parts.identities.session_from_key(form.get("key", [""])[0].strip())
     except Unauthorized as error:
-        return sign_in_page(error.message, 401)
+        return sign_in_page(error.message, 401, wrong=True)
     response = RedirectResponse("/operator" if caller.role == "operator" else "/", 303)
     response.headers.append("set-cookie", session_cookie(token, request.url.scheme == "https"))
     return response
@@ -53,6 +56,8 @@ def session_cookie(token: str, secure: bool) -> str:
     return f"{COOKIE}={token}; Path=/; Max-Age={SESSION_SECONDS}; HttpOnly; SameSite=Lax{flags}"
 
 
-def sign_in_page(message: str, status: int) -> HTMLResponse:
-    """A form that takes a key, under a sentence that says why it is shown."""
-    return HTMLResponse(_FORM.format(message=html.escape(message)), status, {"cache-control": "no-store"})
+def sign_in_page(message: str, status: int, wrong: bool = False) -> HTMLResponse:
+    """A form that takes a key, under a sentence that says why it is shown; `wrong`: because a key was refused."""
+    tone = ' class="wrong" role="alert"' if wrong else ""
+    form = _FORM.format(message=html.escape(message), tone=tone)
+    return HTMLResponse(form, status, {"cache-control": "no-store"})

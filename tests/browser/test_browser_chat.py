@@ -250,6 +250,58 @@ def test_a_reload_goes_on_with_the_conversation_and_with_what_was_being_typed(fa
     expect(chat.locator(".hone-welcome")).to_be_visible()
 
 
+def test_a_reload_shows_again_which_of_two_answers_was_picked(fake: FakeService, chat: Page) -> None:
+    chat.locator(".hone-switch").click()
+    say(chat, "Hello")
+    chat.get_by_role("group", name="Which answer is better?").get_by_role("button", name="B", exact=True).click()
+    expect(chat.locator(".hone-verdict")).to_contain_text("You preferred B.")
+    chat.reload()
+    expect(chat.locator(".hone-verdict")).to_contain_text("You preferred B.")
+    expect(chat.locator(".hone-turn > .hone-reply .hone-text")).to_contain_text("A rather different answer")
+    chat.get_by_role("button", name="Change").click()
+    expect(chat.get_by_role("group", name="Which answer is better?")).to_be_visible()
+    assert fake.feedback["fb-1"]["withdrawn"]
+    chat.reload()
+    expect(chat.get_by_role("group", name="Which answer is better?")).to_be_visible()  # still open, and not lost
+
+
+def test_the_keyboard_keeps_its_place_when_the_thread_is_drawn_anew(fake: FakeService, chat: Page) -> None:
+    chat.locator(".hone-examples button").first.press("Enter")
+    answered(chat)
+    expect(chat.get_by_label("Your message")).to_be_focused()
+    up = chat.get_by_role("button", name="Good reply")
+    up.press("Enter")
+    expect(up).to_have_attribute("aria-pressed", "true")
+    expect(up).to_be_focused()
+    opener = chat.get_by_role("button", name="What was wrong?")
+    opener.press("Enter")
+    expect(chat.get_by_role("textbox", name="What was wrong?")).to_be_focused()
+    label = chat.get_by_role("group", name="Labels").get_by_text("rude")
+    label.press("Enter")
+    expect(label).to_have_attribute("aria-pressed", "true")
+    expect(label).to_be_focused()
+    chat.get_by_role("textbox", name="What was wrong?").press("Escape")
+    expect(opener).to_be_focused()
+
+
+def test_it_is_marked_what_the_model_no_longer_sees(fake: FakeService, chat: Page) -> None:
+    fake.context = 60
+    for turn in range(1, 4):
+        say(chat, f"And then, number {turn}?")
+        answered(chat, turn)
+    expect(chat.locator(".hone-toast")).to_contain_text("no longer sees the oldest messages")
+    expect(chat.get_by_role("note")).to_contain_text("The model no longer sees what is above")
+    seen = [message["content"] for message in fake.asked[-1]["messages"] if message["role"] == "user"]
+    expect(chat.locator("[role=note] ~ .hone-turn .hone-prompt")).to_have_text(seen)
+    chat.get_by_role("button", name="New chat").click()
+    expect(chat.get_by_role("note")).to_have_count(0)
+
+
+def test_the_page_has_one_main_landmark_and_names_its_parts(chat: Page) -> None:
+    expect(chat.get_by_role("main")).to_have_count(1)
+    expect(chat.get_by_role("region", name="Conversation")).to_be_visible()
+
+
 def test_the_composer_and_the_header_stay_in_sight_of_a_long_conversation(fake: FakeService, chat: Page) -> None:
     fake.replies = ("A line.\n\n" * 80,)
     say(chat, "Hello")

@@ -67,7 +67,7 @@ def test_a_newcomer_teaches_the_model_something(place: Town, open_page: OpenPage
     board.get_by_role("button", name="Learn now").click()
     run = board.locator(".hone-run").first
     expect(run.locator(".hone-progress")).to_be_visible()
-    expect(board.locator("#curves .js-plotly-plot")).to_contain_text("loss", timeout=A_RUN)
+    expect(board.locator("[data-metric=loss]")).to_be_visible(timeout=A_RUN)
     expect(run).to_have_attribute("data-state", OVER, timeout=A_RUN)
     assert run.get_attribute("data-state") == "succeeded", run.inner_text()
     live(board, "v1")

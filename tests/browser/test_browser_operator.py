@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -25,6 +26,13 @@ REPORT = {
         {"name": "no empty replies", "passed": False, "reason": "12 % of the replies are empty."},
     ],
 }
+
+CUT = """nodes => nodes.filter(
+    node => node.scrollWidth > node.clientWidth + 1 || node.scrollHeight > node.clientHeight + 1
+).map(node => node.className)"""
+OVERLAPPING = """nodes => nodes.map(node => node.getBoundingClientRect()).filter((one, i, all) => all.slice(i + 1).some(
+    other => one.left < other.right && other.left < one.right && one.top < other.bottom && other.top < one.bottom
+))"""
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +84,8 @@ def test_learn_now_shows_a_run_that_moves_by_itself(fake: FakeService, board: Pa
     fake.metrics["run-1"] += [{"step": step, "phase": "dpo", "loss": 1 / step} for step in range(1, 6)]
     expect(run.locator(".hone-steps")).to_have_text("5 / 20")
     expect(run.locator("li.now")).to_have_text("train")
-    expect(board.locator("#curves .js-plotly-plot")).to_contain_text("loss")
+    expect(board.locator("[data-metric=loss] polyline")).to_be_visible()
+    expect(board.get_by_role("img", name="Loss: from 1 at step 1 to 0.2 at step 5")).to_be_visible()
     fake.runs["run-1"].update(state="succeeded", finished_at=now(), message="v3 passed every gate.")
     expect(run).to_have_attribute("data-state", "succeeded")
     expect(run).to_contain_text("v3 passed every gate.")
@@ -87,9 +96,48 @@ def test_curves_of_an_earlier_run_can_be_looked_at(fake: FakeService, board: Pag
     fake.metrics = {
         name: [{"step": 1, "phase": "dpo", metric: 1.0}] for name, metric in (("run-1", "kl"), ("run-2", "loss"))
     }
-    expect(board.locator("#curves")).to_contain_text("loss")
+    expect(board.locator("[data-metric=loss]")).to_be_visible()
     board.get_by_role("button", name="run-1").click()
-    expect(board.locator("#curves")).to_contain_text("kl")
+    expect(board.locator("[data-metric=kl]")).to_be_visible()
+    expect(board.locator("[data-metric=loss]")).to_have_count(0)
+
+
+def test_the_clock_of_a_run_ticks_between_its_steps(fake: FakeService, board: Page) -> None:
+    fake.runs["run-1"] = fake_run("run-1", "running", started_at=(datetime.now(UTC) - timedelta(minutes=5)).isoformat())
+    clock = board.get_by_role("timer")
+    expect(clock).to_contain_text("5 min")
+    seen = clock.inner_text()
+    expect(clock).not_to_have_text(seen)
+    fake.runs["run-1"].update(state="failed", finished_at=now())
+    expect(clock).to_have_count(0)
+
+
+def test_earlier_runs_are_listed_when_they_are_asked_for(fake: FakeService, board: Page) -> None:
+    fake.runs = {f"run-{number}": fake_run(f"run-{number}", "succeeded") for number in range(1, 9)}
+    expect(board.locator(".hone-run")).to_have_count(5)
+    board.get_by_role("button", name="Show 3 earlier runs").click()
+    expect(board.locator(".hone-run")).to_have_count(8)
+    expect(board.get_by_role("button", name="earlier")).to_have_count(0)
+
+
+def test_a_step_of_a_curve_can_be_read_off(fake: FakeService, board: Page) -> None:
+    fake.runs["run-1"] = fake_run("run-1", "succeeded")
+    fake.metrics["run-1"] = [{"step": step, "phase": "sft", "loss": 10.0 - step} for step in range(1, 10)]
+    chart = board.locator("[data-metric=loss]")
+    expect(chart.locator("figcaption")).to_contain_text("1")
+    chart.locator("svg").hover()
+    expect(chart.locator("figcaption")).to_contain_text("step 5: 5")
+
+
+def test_the_options_of_a_run_are_named_and_close_again(fake: FakeService, board: Page) -> None:
+    board.get_by_text("Options").click()
+    board.get_by_label("Learn from").select_option(label="Preferences only (DPO)")
+    board.get_by_label("Afterwards").select_option(label="Keep as a candidate")
+    board.keyboard.press("Escape")
+    expect(board.get_by_label("Learn from")).to_be_hidden()
+    board.get_by_role("button", name="Learn now").click()
+    expect(board.locator(".hone-run")).to_contain_text("preferences only")
+    assert fake.acted == [("learn", {"method": "dpo", "promote": False})]
 
 
 def test_an_adapter_shows_its_figures_its_gates_and_its_history(fake: FakeService, board: Page) -> None:
@@ -98,6 +146,10 @@ def test_an_adapter_shows_its_figures_its_gates_and_its_history(fake: FakeServic
     expect(adapter.locator(".hone-figures")).to_contain_text("71.4 %")
     expect(adapter.locator(".hone-gates .stopped")).to_contain_text("12 % of the replies are empty.")
     expect(adapter.locator(".hone-gates .passed")).to_have_count(1)
+    expect(adapter.locator(".hone-gates .passed")).to_contain_text("Reads naturally")
+    for explained in adapter.locator(".hone-figures tbody th small, .hone-gates small").all():
+        expect(explained).to_be_visible()
+    expect(adapter.locator("[data-figure=share_won]")).to_contain_text("beat those of the adapter it started from")
     expect(adapter.locator(".hone-history")).to_contain_text("by rollout")
     expect(adapter.locator(".hone-lineage")).to_contain_text("v1")
 
@@ -143,11 +195,48 @@ def test_what_the_service_refuses_is_said(fake: FakeService, board: Page) -> Non
     del fake.adapters["v2"]  # while the person thinks
     board.locator(".hone-dialog button[type=submit]").click()
     expect(board.locator(".hone-toast.error")).to_contain_text("There is no adapter v2.")
+    expect(board.locator(".hone-toast.error")).to_have_count(0)  # it goes by itself
 
 
-def test_the_board_fits_on_a_phone(fake: FakeService, board: Page) -> None:
+def test_a_notice_can_be_dismissed(fake: FakeService, board: Page) -> None:
+    board.get_by_role("button", name="Learn now").click()
+    toast = board.locator(".hone-toast")
+    expect(toast).to_contain_text("asked to start")
+    toast.get_by_role("button", name="Dismiss").click(timeout=2000)
+    expect(toast).to_have_count(0, timeout=500)
+
+
+def test_the_page_has_one_main_landmark(board: Page) -> None:
     live(board, "v1")
+    expect(board.get_by_role("main")).to_have_count(1)
+
+
+@pytest.mark.parametrize("width", [320, 768])
+def test_what_opens_over_the_board_fits_on_a_small_screen(fake: FakeService, board: Page, width: int) -> None:
+    board.set_viewport_size({"width": width, "height": 640})
+    for opener, place in (("summary", ".hone-menu"), ("[data-adapter=v2] [data-lever=canary]", ".hone-dialog")):
+        board.locator(opener).click()
+        expect(board.locator(place)).to_be_visible()
+        box = board.locator(place).bounding_box()
+        assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= width
+        board.keyboard.press("Escape")
+
+
+@pytest.mark.parametrize("width", [320, 360, 768])
+def test_the_board_fits_on_a_small_screen(fake: FakeService, board: Page, width: int) -> None:
+    message = "There is feedback, but it holds no corrections or pairs of a better and a worse reply to learn from."
+    facts = {"parent": "v1", "adapter": "v2", "attempt": 3, "trigger": "count", "message": message}
+    fake.runs = {
+        name: fake_run(name, state, **facts)
+        for name, state in (("run-1", "nothing_to_learn"), ("run-2", "rejected"), ("run-3", "running"))
+    }
+    metrics = {"loss": 1.0, "kl": -0.00012, "reward_accuracy": 1.0, "fluency": -12345.0}
+    fake.metrics["run-3"] = [{"step": step, "phase": "dpo", **metrics} for step in range(1, 4)]
     board.locator("[data-adapter=v2] .hone-open").click()
     expect(board.locator(".hone-figures")).to_be_visible()
-    board.set_viewport_size({"width": 375, "height": 800})
-    assert board.evaluate("document.documentElement.scrollWidth") <= 375
+    expect(board.locator(".hone-chart")).to_have_count(4)
+    board.set_viewport_size({"width": width, "height": 800})
+    assert board.evaluate("document.documentElement.scrollWidth") <= width
+    assert board.locator(".hone-runs, .hone-run, .hone-adapter, .hone-card, .hone-chart").evaluate_all(CUT) == []
+    for apart in (".hone-chart", ".hone-figures tbody tr:first-child > *"):
+        assert board.locator(apart).evaluate_all(OVERLAPPING) == []

@@ -102,3 +102,12 @@ def test_the_pages_ask_nothing_of_other_hosts_and_keep_no_history(fake: FakeServ
         assert config["analytics_enabled"] is False and not config.get("run_history")
         assert "fonts.googleapis.com" not in html
     assert "http" not in re.sub(r"https?://(www\.w3\.org|gradio\.s3)[^\s\"')]*", "", get(f"{pages}/theme.css").text)
+
+
+def test_the_style_that_the_sign_in_page_shares_is_for_everybody_and_fetches_nothing(
+    fake: FakeService, pages: str
+) -> None:
+    answer = get(f"{pages}/pieces.css")
+    assert answer.status_code == 200 and answer.headers["content-type"].startswith("text/css")
+    assert "--hone-paper" in answer.text and "url(" not in answer.text and "@import" not in answer.text
+    assert "set-cookie" not in answer.headers and fake.sessions == 0

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from ui.client import Delta
-from ui.conversation import Conversation, Reply, Turn
+from ui.conversation import Conversation, Reply, Turn, messages
 
 
 def answered(prompt: str, *texts: str, chosen: int | None = 0, pair: bool = False) -> Turn:
@@ -21,25 +21,34 @@ def stored(name: str, **feedback: Any) -> dict[str, Any]:
 def test_the_model_is_told_every_answered_turn_and_the_new_prompt() -> None:
     new = Turn("three")
     talk = Conversation(turns=[answered("one", "1"), answered("two", "a", "b", chosen=1), new])
-    assert [message["content"] for message in talk.messages(new)] == ["one", "1", "two", "b", "three"]
-    assert [message["role"] for message in talk.messages(new)] == ["user", "assistant"] * 2 + ["user"]
+    told = messages(talk.turns_before(new), new.prompt)
+    assert [message["content"] for message in told] == ["one", "1", "two", "b", "three"]
+    assert [message["role"] for message in told] == ["user", "assistant"] * 2 + ["user"]
+
+
+def test_of_what_is_too_long_the_oldest_turns_are_left_out() -> None:
+    new = Turn("12345")
+    talk = Conversation(turns=[answered("a", "1"), answered("bb", "22"), answered("ccc", "333"), new])
+    for room, seen in ((100, ["a", "bb", "ccc"]), (16, ["bb", "ccc"]), (15, ["bb", "ccc"]), (14, ["ccc"]), (4, [])):
+        assert [turn.prompt for turn in talk.turns_before(new, room)] == seen
 
 
 def test_the_conversation_goes_on_as_the_person_corrected_it() -> None:
     turn, new = answered("capital?", "Paris"), Turn("sure?")
     turn.replies[0].given["correction"] = stored("fb-1", text="Lisbon")
-    assert Conversation(turns=[turn, new]).messages(new)[1]["content"] == "Lisbon"
+    assert messages(Conversation(turns=[turn, new]).turns_before(new), "sure?")[1]["content"] == "Lisbon"
     assert turn.replies[0].view()["original"] == "Paris"
 
 
 def test_a_turn_that_failed_is_not_told() -> None:
     failed, new = Turn("one", error="away"), Turn("two")
-    assert Conversation(turns=[failed, new]).messages(new) == [{"role": "user", "content": "two"}]
+    assert Conversation(turns=[failed, new]).turns_before(new) == []
 
 
 def test_trying_again_does_not_tell_the_model_its_first_try() -> None:
     turn = answered("one", "first")
-    assert Conversation(turns=[turn]).messages(turn) == [{"role": "user", "content": "one"}]
+    assert Conversation(turns=[turn]).turns_before(turn) == []
+    assert messages([], "one") == [{"role": "user", "content": "one"}]
 
 
 def test_a_pair_stays_open_until_it_is_settled() -> None:
@@ -50,6 +59,22 @@ def test_a_pair_stays_open_until_it_is_settled() -> None:
     for verdict in ("a", "tie", "both_bad"):
         turn.settle(verdict)
         assert turn.reply is turn.replies[0]
+
+
+def test_the_trail_names_the_drafts_of_each_turn_and_which_of_them_goes_on() -> None:
+    tried_again = answered("again", "x", chosen=1)
+    tried_again.replies.append(Reply(0, exchange_id="ex-2", text="y", finish_reason="stop", kept=True))
+    unfinished = answered("stopped", "z")
+    unfinished.replies[0].kept = False
+    turns = [
+        answered("one", "1"),
+        answered("pair", "a", "b", chosen=1, pair=True),
+        tried_again,
+        unfinished,
+        Turn("failed", error="away"),
+        answered("open", "a", "b", chosen=None, pair=True),
+    ]
+    assert Conversation(turns=turns).trail() == "ex-one.0/ex-pair.1/ex-again~ex-2.1/ex-open"
 
 
 def test_a_reply_grows_and_keeps_its_key() -> None:

@@ -131,7 +131,7 @@ def test_a_long_conversation_goes_on_without_how_it_began(fake: FakeService, api
     fake.context, fake.tells_context = 120, tells_context
     talk, turn = talk_about("How does this begin?")
     drafted(api_url, talk, turn)
-    assert not talk.forgetting
+    assert not talk.seen_from
     for number in range(8):
         talk.turns.append(turn := Turn(f"And what comes then, number {number}?", chosen=0))
         drafted(api_url, talk, turn)
@@ -139,7 +139,9 @@ def test_a_long_conversation_goes_on_without_how_it_began(fake: FakeService, api
     asked = fake.asked[-1]["messages"]
     assert asked[-1]["content"] == turn.prompt and 1 < len(asked) < 17
     assert all(one["role"] == role for one, role in zip(asked, ["user", "assistant"] * 8, strict=False))
-    assert talk.forgetting and "how it began" in talk.notice
+    oldest = talk.find_turn(talk.seen_from)
+    assert oldest is not None and oldest.prompt == asked[0]["content"] != talk.turns[0].prompt
+    assert "no longer sees the oldest" in talk.notice and talk.view()["seen_from"] == oldest.key
     refused = len(fake.asked) - 9
     assert refused > 0 if not tells_context else refused == 0
 

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import asdict, replace
+
 import pytest
 
+from learner.evaluate.gates import RULES, verdict
+from learner.evaluate.report import Report, Share
+from service.settings import LearnerSettings
 from ui.curves import CHARTS, curves, metric_names
 from ui.figures import figures, gates
 
@@ -16,22 +21,26 @@ def test_the_telling_metrics_come_first_and_counters_are_none() -> None:
     assert len(metric_names([{"step": 1, **{f"m{n}": n for n in range(20)}}])) == CHARTS
 
 
-def test_there_is_no_figure_without_numbers() -> None:
-    assert curves([], "run-1") is None
-    assert curves([{"step": 1, "phase": "sft", "note": "hello", "done": True, "loss": None}], "run-1") is None
+def test_there_is_no_chart_without_numbers() -> None:
+    assert curves([]) == []
+    assert curves([{"step": 1, "phase": "sft", "note": "hello", "done": True, "loss": None}]) == []
+    assert curves([{"phase": "sft", "loss": 1.0}]) == []
 
 
-def test_phases_follow_one_another_on_one_axis_and_are_named_once() -> None:
-    figure = curves(lines("sft", 3, loss=2.0, kl=0.1) + lines("dpo", 2, loss=1.0), "run-1")
-    assert figure is not None
-    drawn = [(trace.name, list(trace.x), trace.showlegend) for trace in figure.data]
-    assert drawn == [("sft", [1, 2, 3], True), ("dpo", [4, 5], True), ("sft", [1, 2, 3], False)]
-    assert figure.layout.title.text == "run-1" and figure.layout.showlegend
+def test_phases_follow_one_another_on_one_axis() -> None:
+    charts = curves(lines("sft", 3, loss=2.0, kl=0.1) + lines("dpo", 2, loss=1.0))
+    drawn = [(chart["name"], line["phase"], line["points"]) for chart in charts for line in chart["lines"]]
+    assert drawn == [
+        ("loss", "sft", [(1, 2.0), (2, 2.0), (3, 2.0)]),
+        ("loss", "dpo", [(4, 1.0), (5, 1.0)]),
+        ("kl", "sft", [(1, 0.1), (2, 0.1), (3, 0.1)]),
+    ]
 
 
-def test_a_single_point_can_be_seen() -> None:
-    figure = curves(lines("sft", 1, loss=2.0), "run-1")
-    assert figure is not None and figure.data[0].mode == "markers"
+def test_a_chart_says_what_it_shows_and_an_unknown_one_its_name() -> None:
+    loss, unknown = curves(lines("dpo", 1, loss=2.0, new_metric=1.0))
+    assert "the steps lower" in loss["meaning"] and loss["lines"][0]["label"] == "preferences (DPO)"
+    assert (unknown["label"], unknown["meaning"]) == ("New metric", "")
 
 
 def test_a_report_reads_as_names_and_numbers() -> None:
@@ -61,5 +70,19 @@ def test_a_share_that_was_not_decided_is_left_out(share: object) -> None:
 
 def test_gates_keep_their_reasons() -> None:
     report = {"gates": [{"name": "fluent", "passed": False, "reason": "Too odd."}, "garbage"]}
-    assert gates(report) == [{"name": "fluent", "passed": False, "reason": "Too odd."}]
+    (gate,) = gates(report)
+    assert (gate["name"], gate["passed"], gate["reason"]) == ("fluent", False, "Too odd.")
     assert gates({}) == []
+
+
+def test_whatever_the_learner_measures_and_rules_on_is_explained_in_plain_words() -> None:
+    share = Share(0.7, 0.6, 0.8, decided=90, ties=2)
+    report = Report(192, 48, share, share, judge_accuracy=0.8, pair_accuracy=0.7, pairs=12)
+    report = replace(report, agreement=0.7, agreement_base=0.6, agreement_lost_low=-0.2)
+    report = replace(report, correction_log_prob=-9.0, correction_log_prob_base=-12.0, corrections=3)
+    held = verdict(report, LearnerSettings())
+    shown = figures({**report.to_json(), "seconds": 12.5})
+    ruled = gates({"gates": [asdict(gate) for gate in held.gates]})
+    assert len(ruled) == len(RULES)
+    for one in [*shown, *ruled]:
+        assert one["meaning"] and one["label"] != one["name"], one["name"]

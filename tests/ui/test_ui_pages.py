@@ -173,6 +173,7 @@ def test_a_reloaded_page_goes_on_where_it_was(fake: FakeService, api_url: str) -
     told = event(reply=talk.turns[1].replies[0].key, good=True)
     on_chat(api_url, lambda page: page.thumb(talk, told, request()))
     again = restored(api_url, talk.view()["trail"])
+    assert again.turns[0].view()["verdict"] == "b" and again.turns[1].view()["verdict"] is None
     assert [(turn.prompt, turn.reply and turn.reply.text) for turn in again.turns] == [
         ("One", fake.replies[1]),
         ("Two", fake.replies[1]),
@@ -183,7 +184,37 @@ def test_a_reloaded_page_goes_on_where_it_was(fake: FakeService, api_url: str) -
     assert [message["content"] for message in fake.asked[-1]["messages"]][::2] == ["One", "Two", "Three"]
 
 
-@pytest.mark.parametrize("trail", ["", "nonsense", "chatcmpl-7.0", "chatcmpl-1.x/.1//", None, 5, "../v1/runs.0"])
+def test_a_verdict_can_be_changed_after_a_reload(fake: FakeService, api_url: str) -> None:
+    talk = Conversation()
+    say(api_url, talk, "One", pair=True)
+    pick(api_url, talk, "b")
+    talk = restored(api_url, talk.trail())
+    assert pick(api_url, talk, "undo")["turns"][0]["chosen"] is None
+    assert fake.feedback["fb-1"]["withdrawn"]
+    assert restored(api_url, talk.trail()).turns[0].comparison is None
+
+
+def test_a_pick_that_was_open_is_open_after_a_reload(fake: FakeService, api_url: str) -> None:
+    talk = Conversation()
+    say(api_url, talk, "One", pair=True)
+    talk = restored(api_url, talk.trail())
+    assert talk.turns[0].open
+    assert pick(api_url, talk, "a")["turns"][0]["verdict"] == "a"
+
+
+def test_both_tries_and_which_was_better_are_there_after_a_reload(fake: FakeService, api_url: str) -> None:
+    talk = Conversation()
+    say(api_url, talk, "One")
+    again(api_url, talk)
+    pick(api_url, talk, "b")
+    view = restored(api_url, talk.trail()).view()["turns"][0]
+    assert [reply["text"] for reply in view["replies"]] == list(fake.replies)
+    assert (view["chosen"], view["verdict"], view["side_by_side"]) == (0, "b", False)
+
+
+@pytest.mark.parametrize(
+    "trail", ["", "nonsense", "chatcmpl-7.0", "chatcmpl-1.x/.1//", None, 5, "../v1/runs.0", "~~.0"]
+)
 def test_a_trail_that_leads_nowhere_is_an_empty_page(fake: FakeService, api_url: str, trail: Any) -> None:
     assert restored(api_url, trail).turns == []
 
@@ -277,9 +308,10 @@ def test_an_operator_sees_what_is_live_and_why(adapters: FakeService, api_url: s
 
 @pytest.mark.parametrize("session", ["anna", None])
 def test_a_user_sees_the_refusal_and_nothing_else(adapters: FakeService, api_url: str, session: str | None) -> None:
-    top, runs, _, shown = look(api_url, Board(), session)
+    top, runs, charts, shown = look(api_url, Board(), session)
     assert "Operators only" in top["refused"] and not top["serving"] and not top["stats"]
     assert runs["hidden"] and not runs["runs"] and shown["hidden"] and not shown["adapters"]
+    assert charts["hidden"] and not charts["charts"]
 
 
 @pytest.mark.parametrize(
@@ -357,9 +389,9 @@ def test_the_run_under_way_is_shown_until_another_is_chosen(fake: FakeService, a
     fake.metrics = {"run-1": [{"step": 1, "phase": "sft", "loss": 2.0}], "run-2": []}
     board = Board()
     _, runs, curves, _ = look(api_url, board)
-    assert runs["run"] == "run-2" and curves.visible == "hidden"
+    assert runs["run"] == "run-2" and curves["charts"] == []
     _, runs, curves, _ = on_board(api_url, lambda page: page.choose_run(board, event(run="run-1"), request(OPERATOR)))
-    assert runs["run"] == "run-1" and curves.visible is True
+    assert runs["run"] == "run-1" and [chart["name"] for chart in curves["charts"]] == ["loss"]
 
 
 def test_an_opened_adapter_shows_its_history(adapters: FakeService, api_url: str) -> None:

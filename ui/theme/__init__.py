@@ -1,4 +1,4 @@
-"""How the pages look: a Gradio theme without a download, one style sheet, and the scripts that draw the pages."""
+"""How the pages look: a Gradio theme without a download, the style sheets, and the scripts that draw the pages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 import gradio as gr
 
 FOLDER = Path(__file__).resolve().parent
-STYLE = FOLDER / "hone.css"
+PIECES = FOLDER / "pieces.css"  # the part of the style that the sign-in page shares
+STYLES = (PIECES, FOLDER / "hone.css")
 ICON = FOLDER / "icon.png"
 
 _FONT = ("ui-sans-serif", "-apple-system", "Segoe UI", "Inter", "Roboto", "Cantarell", "Noto Sans", "sans-serif")

@@ -7,7 +7,7 @@ const tell = (name, data) => { if (EVENTS.includes(name)) trigger(name, data || 
 
 let talk = props.value; // the newest view that came
 
-const thread = h("main.hone-thread", { "aria-label": "Conversation" });
+const thread = h("section.hone-thread", { "aria-label": "Conversation" });
 const input = h("textarea", { rows: 1, placeholder: "Say something…", "aria-label": "Your message", maxlength: 20000 });
 const pairBox = h("input", { type: "checkbox", role: "switch" });
 const pairSwitch = h("label.hone-switch", { title: "Get two answers and pick the better one" },
@@ -79,7 +79,9 @@ function toggle(key, kind, text) {
   if (open && open.kind === kind) panels.delete(key);
   else panels.set(key, { kind, text });
   redraw(true);
-  thread.querySelector(`[data-reply="${key}"] .hone-panel textarea`)?.focus();
+  const editor = thread.querySelector(`[data-reply="${key}"] .hone-panel`);
+  editor?.querySelector("textarea").focus({ preventScroll: true });
+  editor?.scrollIntoView({ block: "nearest" });
 }
 
 function button(name, label, pressed, act, extra) {
@@ -119,7 +121,11 @@ function panel(reply) {
     placeholder: correcting ? "Write the reply as it should have been." : "What was wrong, or what would have been better?" });
   area.value = open.text;
   area.addEventListener("input", () => { open.text = area.value; fit(area); });
-  const close = () => { panels.delete(reply.key); redraw(true); };
+  const close = () => { // back to the button that opened it
+    panels.delete(reply.key);
+    redraw(true);
+    thread.querySelector(`[data-reply="${reply.key}"] .hone-act.${open.kind}`)?.focus({ preventScroll: true });
+  };
   const save = () => {
     if (!area.value.trim()) return area.focus();
     if (correcting && area.value.trim() === reply.text.trim()) return toast("That is the reply as it stands. Change something first, or press the thumb.", "error");
@@ -209,6 +215,7 @@ const drawn = new Map(); // turn key → {shape, node}
 let sent = null; // the message on its way: {text, after: turns before it}
 let following = true; // the view stays at the end while a reply is written, unless the reader scrolled up
 let notices = talk.notice.serial;
+let forgotten = null; // the line above which the model sees nothing
 
 window.addEventListener("scroll", () => {
   following = window.innerHeight + window.scrollY >= document.documentElement.scrollHeight - 120;
@@ -216,7 +223,7 @@ window.addEventListener("scroll", () => {
 
 function redraw(forced) {
   clearSent();
-  const typing = focused();
+  const before = focused();
   const opened = new Set([...thread.querySelectorAll("details[open]")].map((node) => node.closest("[data-turn]").dataset.turn));
   const nodes = talk.turns.map((turn, i) => {
     const last = i === talk.turns.length - 1;
@@ -228,13 +235,16 @@ function redraw(forced) {
     drawn.set(turn.key, { shape, node });
     return node;
   });
+  const seenFrom = talk.turns.findIndex((turn) => turn.key === talk.seen_from);
+  if (seenFrom > 0) nodes.splice(seenFrom, 0, (forgotten ||= h("p.hone-forgotten", { role: "note" },
+    "The model no longer sees what is above: the conversation has grown longer than it can read at once.")));
   if (!nodes.length) { drawn.clear(); nodes.push(drawn.welcome ||= welcome()); }
   place(thread, nodes);
   root.classList.toggle("empty", !talk.turns.length);
   composer.classList.toggle("busy", talk.busy);
   sendButton.disabled = !input.value.trim();
   newChat.hidden = !talk.turns.length;
-  refocus(typing);
+  refocus(before);
   if (following && talk.turns.length) window.scrollTo({ top: document.documentElement.scrollHeight });
   if (talk.turns.length || !restoring) remember();
   if (talk.notice.serial !== notices) {
@@ -243,15 +253,26 @@ function redraw(forced) {
   }
 }
 
+const named = (node) => node.getAttribute("aria-label") || node.textContent;
+
+/** What in the thread has the focus: redrawing makes new nodes, and the keyboard is to stay where it was. */
 function focused() {
-  const area = document.activeElement;
-  const key = thread.contains(area) && area.matches("textarea") && area.closest("[data-reply]")?.dataset.reply;
-  return key ? { key, start: area.selectionStart, end: area.selectionEnd } : null;
+  const node = document.activeElement;
+  if (node === thread || !thread.contains(node)) return null;
+  const reply = node.closest("[data-reply]"), turn = node.closest("[data-turn]");
+  const within = reply ? `[data-reply="${reply.dataset.reply}"]` : turn ? `[data-turn="${turn.dataset.turn}"]` : "";
+  return { node, within, selection: node.matches("textarea") ? [node.selectionStart, node.selectionEnd] : null };
 }
 
-function refocus(typing) {
-  const area = typing && thread.querySelector(`[data-reply="${typing.key}"] .hone-panel textarea`);
-  if (area && document.activeElement !== area) { area.focus({ preventScroll: true }); area.setSelectionRange(typing.start, typing.end); }
+/** The same thing where it is drawn anew; where it is gone (a verdict was given), what there is to press now. */
+function refocus(before) {
+  if (!before || before.node.isConnected) return;
+  if (!before.within) return void (matchMedia("(pointer: coarse)").matches || input.focus({ preventScroll: true })); // an example was sent
+  const there = [...thread.querySelectorAll(["textarea", "button", "summary"].map((tag) => `${before.within} ${tag}`).join())];
+  const same = there.find((node) => node.tagName === before.node.tagName && named(node) === named(before.node));
+  const node = same || there.find((other) => other.closest(".hone-verdict")) || there[0];
+  node?.focus({ preventScroll: true });
+  if (same && before.selection) same.setSelectionRange(...before.selection);
 }
 
 let restoring = location.hash.slice(1); // what to draw again, until the server has answered

@@ -72,14 +72,16 @@ function place(parent, nodes) {
   while (parent.children.length > nodes.length) parent.lastChild.remove();
 }
 
-/** Show a sentence for a moment, at the foot of the page; screen readers hear it. */
+/** Show a sentence for a moment, at the head of the page; screen readers hear it. It can be sent away before. */
 function toast(text, tone) {
   let stack = document.querySelector(".hone-toasts");
   if (!stack) document.body.append((stack = h("div.hone-toasts", { role: "status", "aria-live": "polite" })));
-  const note = h(`div.hone-toast.${tone || "info"}`, {}, text);
+  const close = h("button.hone-act", { type: "button", "aria-label": "Dismiss", onclick: () => note.remove() }, icon("close"));
+  const note = h(`div.hone-toast.${tone || "info"}`, {}, h("span", {}, text), close);
   stack.append(note);
-  setTimeout(() => note.classList.add("leaving"), tone === "error" ? 9000 : 3500);
-  setTimeout(() => note.remove(), tone === "error" ? 9400 : 3900);
+  const shown = (tone === "error" ? 4000 : 2500) + 45 * text.length; // milliseconds: as long as it takes to read
+  setTimeout(() => note.classList.add("leaving"), shown);
+  setTimeout(() => note.remove(), shown + 400);
 }
 
 // ---- Markdown: the part of it that chat replies use -------------------------------------------------------------
