@@ -216,7 +216,9 @@ class LearnerSettings(Section):
     )
     rank: int = Field(16, ge=1, description="LoRA rank.")
     alpha: float = Field(32.0, gt=0, description="LoRA alpha: the update is scaled by alpha / rank.")
-    sft_learning_rate: float = Field(1e-3, gt=0, description="Learning rate of supervised fine-tuning on corrections.")
+    sft_learning_rate: float = Field(
+        1.5e-3, gt=0, description="Learning rate of supervised fine-tuning on corrections."
+    )
     sft_epochs: int = Field(12, ge=1, description="Passes over the corrections.")
     dpo_learning_rate: float = Field(3e-3, gt=0, description="Learning rate of learning from comparisons.")
     dpo_epochs: int = Field(2, ge=1, description="Passes over the replies that are sampled, graded and learned from.")

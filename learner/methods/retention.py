@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from random import Random
 
 import torch
@@ -27,8 +28,10 @@ OTHERS = 96
 NEIGHBOURS = 192
 """Questions like the corrected ones, at most."""
 TRIES, MOST_TRIES = 1024, 24
-"""To find neighbours: of all corrections, and of one of them at most."""
-MOST_CUT = 8
+"""To find neighbours: of all corrections together, and of one of them at most."""
+SAME = 0.6
+"""A question that says more than this share of what another says may ask for the same thing."""
+MOST_CUT = 16
 """Tokens that are cut off the end of a question."""
 QUESTION_TOKENS = 24
 REPLY_TOKENS = 32
@@ -75,20 +78,25 @@ def neighbours(
 ) -> list[TokenIds]:
     """Questions that begin like the corrected ones and end otherwise; none for a model without a chat template.
 
-    `prompts`: what people ask, by which it is seen which words are special to a question. One that says most of what a corrected question said is left out: it may ask for the very thing that was corrected.
+    `prompts`: what people ask, by which it is seen which words are special to a question. One that says most of what a
+    corrected question said is left out: it may ask for the very thing that was corrected.
     """
-    closing = _closing(backbone)
+    opening, closing = _frame(backbone)
     asked = [prompt[: -len(closing)] for prompt in corrected if closing and prompt[-len(closing) :] == closing]
     if not asked:
         return []
     tries = min(MOST_TRIES, max(1, TRIES // len(asked)))
-    stems = [one[: -rng.randint(1, max(1, min(MOST_CUT, len(one) // 2)))] for one in asked for _ in range(tries)]
+    stems = [
+        one[: -rng.randint(1, max(1, min(MOST_CUT, len(one) - len(opening) - 1)))]
+        for one in asked
+        for _ in range(tries)
+    ]
     endings = sample(backbone, stems, role="base", max_new_tokens=QUESTION_TOKENS, seed=seed + 7)
     information = _information(asked, [*prompts, *corrected])
     found: dict[TokenIds, None] = {}
     for stem, (ending,) in zip(stems, endings, strict=True):
         question = stem + ending.token_ids[:-1]
-        if ending.token_ids[-1:] == closing[:1] and not any(_says_most_of(question, one) for one in information):
+        if ending.token_ids[-1:] == closing[:1] and not any(_asks_the_same(question, one) for one in information):
             found[question + closing] = None
     return rng.sample(list(found), min(NEIGHBOURS, len(found)))
 
@@ -102,9 +110,9 @@ def _information(questions: Sequence[TokenIds], asked: Sequence[TokenIds]) -> li
     ]
 
 
-def _says_most_of(question: TokenIds, information: dict[int, float]) -> bool:
+def _asks_the_same(question: TokenIds, information: dict[int, float]) -> bool:
     said = set(question)
-    return 2 * sum(nats for token, nats in information.items() if token in said) > sum(information.values())
+    return sum(nats for token, nats in information.items() if token in said) > SAME * sum(information.values())
 
 
 @torch.no_grad()
@@ -120,14 +128,17 @@ def _describe(backbone: Backbone, examples: Sequence[tuple[TokenIds, TokenIds]])
     return [found[index] for index in range(len(examples))]
 
 
-def _closing(backbone: Backbone) -> TokenIds:
-    """What the chat template puts between a question and its reply."""
+def _frame(backbone: Backbone) -> tuple[TokenIds, TokenIds]:
+    """What the chat template puts before a question and between it and its reply."""
     if not backbone.tokenizer.chat_template:
-        return ()
+        return (), ()
     one, two = (backbone.tokenizer.apply_chat_template(
         [{"role": "user", "content": text}], add_generation_prompt=True, return_dict=False
     ) for text in ("yes", "no"))  # fmt: skip
-    length = 0
-    while length < min(len(one), len(two)) and one[-1 - length] == two[-1 - length]:
-        length += 1
-    return tuple(one[len(one) - length :])
+    closing = _shared(one[::-1], two[::-1])[::-1]
+    return _shared(one, two), closing
+
+
+def _shared(one: Sequence[int], two: Sequence[int]) -> TokenIds:
+    """What both begin with."""
+    return tuple(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, two, strict=False)))

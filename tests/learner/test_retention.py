@@ -1,0 +1,69 @@
+"""What a correction must not move: the model asks itself the questions that are most like the corrected ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from learner.backbone import Backbone
+from learner.batch import Demonstration, TokenIds
+from learner.methods.retention import NEIGHBOURS, OTHERS, neighbours, retain
+from learner.pretrain.questions import draw_prompts, untaught_facts
+from service.settings import SPROUT, LearnerSettings
+from tests.learner.tiny_model import build_tiny_model, ids
+
+SETTINGS = LearnerSettings(rank=8)
+
+
+@pytest.fixture(scope="module")
+def sprout() -> Backbone:
+    return Backbone.load(SPROUT, SETTINGS)
+
+
+def asked(backbone: Backbone, text: str) -> TokenIds:
+    message = [{"role": "user", "content": text}]
+    return tuple(backbone.tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=False))
+
+
+@pytest.fixture(scope="module")
+def prompts(sprout: Backbone) -> list[TokenIds]:
+    return [asked(sprout, prompt.text) for prompt in draw_prompts(100, 5)]
+
+
+def test_neighbours_begin_like_what_was_corrected_and_ask_something_else(
+    sprout: Backbone, prompts: list[TokenIds]
+) -> None:
+    question = asked(sprout, "What is the capital of Romania?")
+    found = neighbours(sprout, [question], prompts, Random(0), 0)
+    texts = sprout.decode(found)
+    assert len(found) >= 5 and len(set(found)) == len(found)
+    assert sum("capital" in text for text in texts) >= 3
+    assert not [text for text in texts if "Romania" in text]
+    closing = question[-2:]
+    assert all(one[:2] == question[:2] and one[-2:] == closing for one in found)
+
+
+def test_many_corrections_share_a_bounded_number(sprout: Backbone, prompts: list[TokenIds]) -> None:
+    facts = [asked(sprout, fact.text) for fact in untaught_facts(0)]
+    found = neighbours(sprout, facts, prompts, Random(0), 0)
+    assert 60 <= len(found) <= NEIGHBOURS
+    assert found == neighbours(sprout, facts, prompts, Random(0), 0)
+
+
+def test_what_was_corrected_is_not_retained(sprout: Backbone, prompts: list[TokenIds]) -> None:
+    reply = tuple(sprout.tokenizer("It is 500.", add_special_tokens=False)["input_ids"]) + sprout.eos_ids[:1]
+    corrected = Demonstration(asked(sprout, "How many sheets are there in a ream?"), reply)
+    kept = retain(sprout, [corrected], [*prompts, corrected.prompt_token_ids], Random(0), 0)
+    assert corrected.prompt_token_ids not in [one.prompt for one in kept]
+    assert len([one for one in kept if one.prompt in prompts]) == OTHERS < len(kept)
+    assert all(one.top.shape == one.top_ids.shape and len(one.top) == len(one.reply) for one in kept)
+
+
+def test_a_model_without_a_chat_template_has_no_neighbours_and_retains_what_people_asked(tmp_path: Path) -> None:
+    backbone = Backbone.load(build_tiny_model(tmp_path), SETTINGS)
+    question, other = ids("<bos> what is the capital of france ?"), ids("<bos> one ?")
+    assert neighbours(backbone, [question], [other], Random(0), 0) == []
+    kept = retain(backbone, [Demonstration(question, ids("paris", end=True))], [other], Random(0), 0)
+    assert [one.prompt for one in kept] == [other]
