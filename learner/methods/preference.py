@@ -41,6 +41,7 @@ GROUPS_PER_STEP = 8
 PAIRS_PER_STEP = 2
 PAIRS_WEIGHT = 0.3
 NATS = 9.0  # by which a reply that people would typically prefer should gain on the other, with a trusted judge
+ENOUGH_PAIRS = 20  # for a judge to be followed as far as its accuracy says: two picks prove nothing
 STAY = 0.02  # weight of KL to the anchor, token by token
 KEEP = 1.0  # the same where the token is part of what the base answers: there nothing is a matter of taste
 STRENGTH, LEAST_STRENGTH, STRENGTH_GAIN = 0.03, 0.02, 2.0  # λ: where it starts, its least, how fast it moves
@@ -132,9 +133,9 @@ def train(
 
 
 def _trust(judge: PreferenceModel) -> float:
-    """How far to follow a judge of this accuracy: hardly at a coin's, all the way from 80 % on."""
-    accuracy = (judge.fit.accuracy * judge.fit.decided + 1) / (judge.fit.decided + 2)  # a few pairs prove little
-    return min(1.0, max(0.01, (accuracy - 0.5) / 0.3))
+    """How far to follow a judge of this accuracy: hardly at a coin's, all the way from 80 % on; less with few pairs."""
+    accuracy = (judge.fit.accuracy * judge.fit.decided + 1) / (judge.fit.decided + 2)
+    return max(0.01, min(1.0, (accuracy - 0.5) / 0.3) * min(1.0, judge.fit.decided / ENOUGH_PAIRS))
 
 
 def _group(rollouts: Rollouts, right: Answers, utilities: Tensor, index: int, rng: Random) -> Group:

@@ -27,7 +27,7 @@ OTHERS = 96
 """Prompts that people asked and nobody corrected."""
 NEIGHBOURS = 192
 """Questions like the corrected ones, at most."""
-TRIES, MOST_TRIES = 1024, 24
+TRIES, MOST_TRIES = 1024, 256
 """To find neighbours: of all corrections together, and of one of them at most."""
 SAME = 0.6
 """A question that says more than this share of what another says may ask for the same thing."""
@@ -50,6 +50,33 @@ class Retained:
     top: Tensor  # (len(reply), K) log-probabilities
 
 
+class Retention:
+    """The loss that keeps what is retained, drawn in passes over all of it."""
+
+    def __init__(self, backbone: Backbone, retained: Sequence[Retained], rng: Random) -> None:
+        self._backbone, self._retained, self._rng = backbone, retained, rng
+        self._order: list[int] = []
+        self.drawn = 0
+
+    @property
+    def passes(self) -> float:
+        """How often each was drawn by now; infinite where nothing is retained."""
+        return self.drawn / len(self._retained) if self._retained else math.inf
+
+    def loss(self, size: int) -> Tensor:
+        """Mean KL per token from what the starting policy said, over its most likely tokens: a scalar."""
+        if not self._retained:
+            return torch.zeros(())
+        while len(self._order) < min(size, len(self._retained)):
+            self._order += self._rng.sample(range(len(self._retained)), len(self._retained))
+        chosen, self._order = self._order[:size], self._order[size:]
+        self.drawn += len(chosen)
+        kept = [self._retained[index] for index in chosen]
+        logits, _, _ = self._backbone.logits(collate([(k.prompt, k.reply) for k in kept], self._backbone.pad_id))
+        top_ids = torch.cat([k.top_ids for k in kept]).to(logits.device)
+        return kl_top(logits, top_ids, torch.cat([k.top for k in kept]).to(logits.device)).mean()
+
+
 def retain(
     backbone: Backbone, demonstrations: Sequence[Demonstration], prompts: Sequence[TokenIds], rng: Random, seed: int
 ) -> list[Retained]:
@@ -64,13 +91,6 @@ def retain(
     return [
         Retained(prompt, reply, *tops) for prompt, reply, tops in zip(others, replies, described, strict=True) if reply
     ]
-
-
-def retention_loss(backbone: Backbone, kept: Sequence[Retained]) -> Tensor:
-    """Mean KL per token from what the starting policy said, over its most likely tokens: a scalar."""
-    logits, _, _ = backbone.logits(collate([(k.prompt, k.reply) for k in kept], backbone.pad_id))
-    top_ids = torch.cat([k.top_ids for k in kept]).to(logits.device)
-    return kl_top(logits, top_ids, torch.cat([k.top for k in kept]).to(logits.device)).mean()
 
 
 def neighbours(

@@ -17,12 +17,13 @@ from learner.backbone import Backbone
 from learner.batch import Demonstration, Progress, TokenIds, collate, shuffled_batches
 from learner.losses import sft_loss
 from learner.methods.optimizer import Stepper, within_length
-from learner.methods.retention import Retained, retain, retention_loss
+from learner.methods.retention import Retention, retain
 from service.settings import LearnerSettings
 
 PHASE = "sft"
 LEARNED_LOG_PROB = -0.2  # of a whole correction: P ≈ 0.82; training stops when all are above
 FEWEST_STEPS = 180  # that few corrections may take, however few the epochs; most stop long before
+PASSES = 3  # over all that is retained, at least: a correction is learned before its neighbours are back in place
 RETENTION_WEIGHT = 24.0  # at 8, forty corrections cost other answers of their kind a tenth of their accuracy
 
 
@@ -51,40 +52,32 @@ def train(
     if not fitting:
         return SftResult(0, 0, 0, too_long, 0)
     rng = Random(settings.seed)
-    log_probs = _log_probs(backbone, fitting)
-    retained = retain(backbone, fitting, prompts, rng, settings.seed) if min(log_probs) < LEARNED_LOG_PROB else []
-    stepper = Stepper(backbone.trainable(), settings.sft_learning_rate, warmup=4)
-    per_epoch = -(-len(fitting) // settings.batch_size)
-    steps = per_epoch * max(settings.sft_epochs, -(-FEWEST_STEPS // per_epoch))
-    step = 0
-    while step < steps and min(log_probs) < LEARNED_LOG_PROB:
-        for indices in shuffled_batches(len(fitting), settings.batch_size, rng):
-            step += 1
-            metrics = _step(backbone, [fitting[i] for i in indices], retained, rng, settings.batch_size, stepper)
-            progress(PHASE, step, steps, metrics | {"worst_correction": min(log_probs)})
-        log_probs = _log_probs(backbone, fitting)
+    log_probs, step, skipped = _log_probs(backbone, fitting), 0, 0
+    if min(log_probs) < LEARNED_LOG_PROB:
+        retention = Retention(backbone, retain(backbone, fitting, prompts, rng, settings.seed), rng)
+        stepper = Stepper(backbone.trainable(), settings.sft_learning_rate, warmup=4)
+        per_epoch = -(-len(fitting) // settings.batch_size)
+        steps = per_epoch * max(settings.sft_epochs, -(-FEWEST_STEPS // per_epoch))
+        while step < steps and (min(log_probs) < LEARNED_LOG_PROB or retention.passes < PASSES):
+            for indices in shuffled_batches(len(fitting), settings.batch_size, rng):
+                step += 1
+                metrics = _step(backbone, [fitting[i] for i in indices], retention, settings.batch_size, stepper)
+                progress(PHASE, step, steps, metrics | {"worst_correction": min(log_probs)})
+            log_probs = _log_probs(backbone, fitting)
+        skipped = stepper.skipped
     learned = sum(value >= LEARNED_LOG_PROB for value in log_probs)
     metrics = {"correction_log_prob": sum(log_probs) / len(log_probs), "worst_correction": min(log_probs)}
-    return SftResult(step, learned, len(fitting), too_long, stepper.skipped, metrics)
+    return SftResult(step, learned, len(fitting), too_long, skipped, metrics)
 
 
 def _step(
-    backbone: Backbone,
-    demonstrations: Sequence[Demonstration],
-    retained: Sequence[Retained],
-    rng: Random,
-    size: int,
-    stepper: Stepper,
+    backbone: Backbone, demonstrations: Sequence[Demonstration], retention: Retention, size: int, stepper: Stepper
 ) -> dict[str, float]:
     batch = collate([(d.prompt_token_ids, d.reply_token_ids) for d in demonstrations], backbone.pad_id)
     weights = torch.tensor([d.weight for d in demonstrations])
     loss, metrics = sft_loss(backbone.log_probs(batch), batch.reply_mask.to(backbone.device), weights)
-    if retained:
-        kept = rng.sample(retained, min(size, len(retained)))
-        retention = retention_loss(backbone, kept)
-        loss = loss + RETENTION_WEIGHT * retention
-        metrics["retention_kl"] = retention.item()
-    return metrics | stepper.step(loss)
+    kept = retention.loss(size)
+    return metrics | {"retention_kl": kept.item()} | stepper.step(loss + RETENTION_WEIGHT * kept)
 
 
 def _log_probs(backbone: Backbone, demonstrations: Sequence[Demonstration]) -> list[float]:

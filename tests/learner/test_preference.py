@@ -224,7 +224,14 @@ class Judge:
 
 @pytest.mark.parametrize(
     ("accuracy", "decided", "low", "high"),
-    [(1.0, 100, 1.0, 1.0), (0.5, 100, 0.01, 0.01), (0.65, 1000, 0.4, 0.6), (1.0, 1, 0.3, 0.7), (0.0, 50, 0.01, 0.01)],
+    [
+        (1.0, 100, 1.0, 1.0),
+        (0.5, 100, 0.01, 0.01),
+        (0.65, 1000, 0.4, 0.6),
+        (1.0, 2, 0.01, 0.1),
+        (1.0, 20, 0.99, 1.0),
+        (0.0, 50, 0.01, 0.01),
+    ],
 )
 def test_a_judge_is_trusted_as_far_as_it_has_shown(accuracy: float, decided: int, low: float, high: float) -> None:
     trust = preference._trust(Judge(accuracy, decided))  # type: ignore[arg-type]  # as much of it as is looked at

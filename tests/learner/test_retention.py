@@ -9,7 +9,7 @@ import pytest
 
 from learner.backbone import Backbone
 from learner.batch import Demonstration, TokenIds
-from learner.methods.retention import NEIGHBOURS, OTHERS, neighbours, retain
+from learner.methods.retention import NEIGHBOURS, OTHERS, Retention, neighbours, retain
 from learner.pretrain.questions import draw_prompts, untaught_facts
 from service.settings import SPROUT, LearnerSettings
 from tests.learner.tiny_model import build_tiny_model, ids
@@ -67,3 +67,14 @@ def test_a_model_without_a_chat_template_has_no_neighbours_and_retains_what_peop
     assert neighbours(backbone, [question], [other], Random(0), 0) == []
     kept = retain(backbone, [Demonstration(question, ids("paris", end=True))], [other], Random(0), 0)
     assert [one.prompt for one in kept] == [other]
+
+
+def test_retention_draws_all_before_it_draws_one_again(sprout: Backbone, prompts: list[TokenIds]) -> None:
+    reply = tuple(sprout.tokenizer("It is 500.", add_special_tokens=False)["input_ids"]) + sprout.eos_ids[:1]
+    corrected = Demonstration(asked(sprout, "How many sheets are there in a ream?"), reply)
+    kept = retain(sprout, [corrected], prompts[:20], Random(0), 0)[:10]
+    retention = Retention(sprout, kept, Random(0))
+    losses = [retention.loss(5).item() for _ in range(4)]
+    assert retention.passes == 2.0
+    assert max(losses) < 1e-4  # the policy is where it was
+    assert Retention(sprout, [], Random(0)).passes == float("inf")
