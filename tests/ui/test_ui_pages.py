@@ -10,6 +10,8 @@ import gradio as gr
 import pytest
 from starlette.requests import Request
 
+from service.adapters.manifest import Probe
+from service.adapters.proof import judge
 from tests.ui.fake_service import OPERATOR, FakeService, fake_adapter, fake_run
 from tests.ui.test_ui_client import using
 from ui.board import Board, _since_when
@@ -57,6 +59,11 @@ def test_a_chat_goes_on_with_what_was_said(fake: FakeService, api_url: str) -> N
     assert [turn["prompt"] for turn in view["turns"]] == ["One", "Two"] and not view["busy"]
     assert [message["content"] for message in fake.asked[1]["messages"]] == ["One", fake.replies[0], "Two"]
     assert fake.asked[1]["hone"]["conversation_id"] == talk.id == "conv-1"
+
+
+def test_what_is_pressed_on_a_page_that_the_server_does_not_know_is_refused(fake: FakeService, api_url: str) -> None:
+    view = say(api_url, Conversation(), "Three", seen=7)
+    assert view["lost"] and not view["turns"] and not fake.asked
 
 
 def test_a_browser_without_a_session_is_told_to_reload_and_nothing_is_asked(fake: FakeService, api_url: str) -> None:
@@ -154,7 +161,7 @@ def test_only_labels_that_the_page_offers_are_given(fake: FakeService, api_url: 
 def test_a_new_chat_is_another_conversation(fake: FakeService, api_url: str) -> None:
     talk = Conversation()
     say(api_url, talk, "One")
-    assert on_chat(api_url, lambda page: page.new_chat(talk))["turns"] == []
+    assert on_chat(api_url, lambda page: page.new_chat(talk, event()))["turns"] == []
     say(api_url, talk, "Two")
     assert "hone" not in fake.asked[1] and len(fake.asked[1]["messages"]) == 1
 
@@ -298,6 +305,15 @@ def adapters(fake: FakeService) -> FakeService:
     return fake
 
 
+def test_the_proof_that_an_adapter_is_served_is_told_in_plain_words(adapters: FakeService, api_url: str) -> None:
+    probe = Probe(prompt_token_ids=(1,), token_ids=(2,), logprobs=(-1.0,), base_logprobs=(-3.0,))
+    proof = judge((probe,), [[-1.0]], [[-3.0]], {}, tolerance=0.05).words
+    adapters.adapters["v1"]["reason"] = f"It passed every gate. {proof} On all 3 engines."
+    top, _, _, shown = look(api_url, Board())
+    said = "It passed every gate. The engine serves it as it was trained. On all 3 engines."
+    assert "KL" in proof and (top["why"], shown["adapters"][1]["reason"]) == (said, said)
+
+
 def test_an_operator_sees_what_is_live_and_why(adapters: FakeService, api_url: str) -> None:
     top, runs, _, shown = look(api_url, Board())
     assert top["serving"]["live"] == "v1" and top["why"] == "Is live now." and top["since"]
@@ -417,7 +433,7 @@ def test_states_are_not_shared_between_browsers() -> None:
 
 def test_stopping_when_nothing_is_drafted_changes_nothing() -> None:
     async def stop() -> dict[str, Any]:
-        return await ChatPage(ServiceClient("http://127.0.0.1:9")).stop_reply(Conversation())
+        return await ChatPage(ServiceClient("http://127.0.0.1:9")).stop_reply(Conversation(), event())
 
     assert asyncio.run(stop())["busy"] is False
 
