@@ -11,6 +11,7 @@ import asyncio
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
@@ -34,12 +35,17 @@ def save_adapters(folder: Path, count: int) -> list[Path]:
 
 
 def longest_pause(streams: list[Stream]) -> float:
-    """In decode steps: the longest pause over the median one, first pieces (prompts) left out."""
+    """In decode steps, first pieces (prompts) left out."""
     pauses = [
         later - earlier
         for stream in streams
         for earlier, later in zip(stream.arrivals[2:-1], stream.arrivals[3:], strict=False)
     ]
+    return in_steps(pauses)
+
+
+def in_steps(pauses: Sequence[float]) -> float:
+    """The longest pause over the median one."""
     steps = [pause for pause in pauses if pause > 1e-4]  # what came in one piece is no step
     return max(steps) / median(steps)
 

@@ -59,6 +59,11 @@ class Reference:
         logits: torch.Tensor = self.model(input_ids=torch.tensor([tokens])).logits[0]
         return logits.float().log_softmax(-1)
 
+    def scores(self, tokens: list[int]) -> list[float]:
+        """The log-probability of each token but the first."""
+        table = self.logprobs(tokens)
+        return [float(table[place, token]) for place, token in enumerate(tokens[1:])]
+
     def greedy(self, prompt: list[int], count: int) -> tuple[list[int], list[float]]:
         """`count` likeliest tokens in a row, and their log-probabilities."""
         tokens, values = list(prompt), []

@@ -18,6 +18,8 @@ END = 2  # sprout's end-of-turn token
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 PROMPT = [1, 4, 369, 274, 294, 412, 321, 703, 1241, 489, 36, 2, 5]
 """The same, as sprout's template has it."""
+REPLY = [53, 303, 337, 274, 294, 412, 321, 703, 2]
+"""Something to score after it."""
 
 
 def chat(**options: Any) -> dict[str, Any]:
@@ -48,8 +50,7 @@ def scores(engine: ServedEngine, model: str, tokens: Sequence[int]) -> list[floa
 
 def true_scores(tokens: Sequence[int], adapter: Path | None = None) -> list[float]:
     """The same, by transformers and PEFT in float32."""
-    table = _reference(adapter).logprobs(list(tokens))
-    return [float(table[place, token]) for place, token in enumerate(tokens[1:])]
+    return _reference(adapter).scores(list(tokens))
 
 
 def gap(one: Sequence[float], other: Sequence[float]) -> float:

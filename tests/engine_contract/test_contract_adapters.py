@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.embedded.serving import parse_event
-from tests.engine_contract.asking import PROMPT, TEXT, complete, gap, greedy_ids, scores, true_scores
+from tests.engine_contract.asking import PROMPT, REPLY, TEXT, complete, gap, greedy_ids, scores, true_scores
 from tests.fixtures.engines import ServedEngine
 
-TOKENS = [*PROMPT, 53, 303, 337, 274, 294, 412, 321, 703, 2]
+TOKENS = [*PROMPT, *REPLY]
 
 
 def test_an_adapter_is_loaded_served_as_it_is_and_unloaded(engine: ServedEngine, adapter: Path, name: str) -> None:

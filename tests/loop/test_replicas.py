@@ -1,4 +1,8 @@
-"""Three real engines under one service, one of them killed under load: nothing is lost that had not begun to stream."""
+"""Three real engines under one service, one of them killed under load: nothing is lost that had not begun to stream.
+
+The engines are embedded ones: three of vLLM, which imports torch in three processes each, are more than two cores can
+start in a test's time. What the service does when an engine dies hangs on the HTTP that both speak.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ from tests.loop.town import SECONDS, wait_until
 
 pytestmark = [pytest.mark.loop, pytest.mark.timeout(600)]
 
-ENGINES, CALLERS = 3, 9
+ENGINES, CALLERS, MOST_KILLS = 3, 9, 5
 QUIET = {"OMP_NUM_THREADS": "1", "HONE_SERVER__PAGES": "false", "HONE_ROLLOUT__RECONCILE_SECONDS": "0.2"}
 
 
@@ -51,6 +55,11 @@ class Heard:
     statuses: list[int] = field(default_factory=list)
     ends: list[tuple[int, Any]] = field(default_factory=list)  # tokens that came before, and the end
     stop: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def broken(self) -> list[tuple[int, Any]]:
+        """Of the ends, those of replies that did not come to theirs."""
+        return [(tokens, end) for tokens, end in self.ends if end != "[DONE]"]
 
     def listen(self, url: str, name: str) -> None:
         with httpx2.Client(base_url=url, timeout=SECONDS, trust_env=False) as http:
@@ -108,24 +117,34 @@ def healthy(url: str) -> list[bool]:
 def test_an_engine_killed_under_load_loses_nothing_that_had_not_begun(
     engines: list[EngineProcess], service: str
 ) -> None:
+    """And what had begun ends with an error that says so: it is killed again if it was between two replies."""
     heard = Heard()
     callers = [threading.Thread(target=heard.listen, args=(service, f"talk-{n}")) for n in range(CALLERS)]
     for caller in callers:
         caller.start()
     try:
         wait_until(lambda: len(heard.ends) >= 2 * CALLERS, "some replies")
-        engines[1].kill()
-        count = len(heard.ends)
-        wait_until(lambda: len(heard.ends) >= count + 2 * CALLERS, "replies without the one that was killed")
-        assert healthy(service) == [True, False, True]
-        engines[1].start()
-        wait_until(lambda: all(healthy(service)), "the return of the one that was killed")
-        count = len(heard.ends)
-        wait_until(lambda: len(heard.ends) >= count + 2 * CALLERS, "replies of all three")
+        for _ in range(MOST_KILLS):
+            kill_and_bring_back(engines, service, heard)
+            if heard.broken:
+                break
     finally:
         heard.stop.set()
         for caller in callers:
             caller.join()
     assert set(heard.statuses) == {200}
-    for tokens, end in heard.ends:
-        assert end == "[DONE]" or (tokens >= 1 and end["error"]["code"] == "engine_unavailable"), (tokens, end)
+    assert heard.broken
+    for tokens, end in heard.broken:
+        assert tokens >= 1 and end["error"]["code"] == "engine_unavailable", (tokens, end)
+
+
+def kill_and_bring_back(engines: list[EngineProcess], service: str, heard: Heard) -> None:
+    """The second of three, waiting for two more replies to each caller after either."""
+    engines[1].kill()
+    count = len(heard.ends)
+    wait_until(lambda: len(heard.ends) >= count + 2 * CALLERS, "replies without the one that was killed")
+    assert healthy(service) == [True, False, True]
+    engines[1].start()
+    wait_until(lambda: all(healthy(service)), "the return of the one that was killed")
+    count = len(heard.ends)
+    wait_until(lambda: len(heard.ends) >= count + 2 * CALLERS, "replies of all three")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import subprocess
 import sys
@@ -13,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from service.adapters.fingerprint import base_fingerprint
-from service.adapters.manifest import CONFIG, BaseModelIdentity, Probe, Provenance
 from service.adapters.registry import Registry
 from service.adapters.replica import Replica
 from service.adapters.rollout import Rollout
@@ -21,8 +19,8 @@ from service.engine import Engine
 from service.store.queries import adapters
 from service.store.session import Store
 from service.store.tables import Serving
-from tests.embedded.driving import Reference
 from tests.embedded.models import save_adapter, save_model
+from tests.fixtures.provenance import scored_provenance
 
 PROMPT, REPLY = [1, 20, 30, 40], [50, 60, 70, 80, 90]
 PATIENCE_SECONDS = 120
@@ -66,40 +64,14 @@ def engine(model: Path) -> Iterator[EngineProcess]:
     process.kill()
 
 
-def _provenance(model: Path, adapter: Path) -> Provenance:
-    """With a probe whose log-probabilities transformers and PEFT computed."""
-
-    def score(reference: Reference) -> tuple[float, ...]:
-        table = reference.logprobs(PROMPT + REPLY)
-        return tuple(float(table[len(PROMPT) - 1 + at, token]) for at, token in enumerate(REPLY))
-
-    config = json.loads((adapter / CONFIG).read_text())
-    probe = Probe(
-        prompt_token_ids=tuple(PROMPT),
-        token_ids=tuple(REPLY),
-        logprobs=score(Reference(model, adapter)),
-        base_logprobs=score(Reference(model)),
-    )
-    return Provenance(
-        parent=None,
-        run_id=None,
-        base=BaseModelIdentity(name=str(model), sha256=base_fingerprint(model)),
-        rank=config["r"],
-        alpha=config["lora_alpha"],
-        target_modules=tuple(sorted(config["target_modules"])),
-        method="dpo",
-        snapshot_hash=None,
-        probes=(probe,),
-    )
-
-
 def test_real_adapters_are_proven_or_refused_and_survive_the_engines_death(
     engine: EngineProcess, model: Path, sqlite_store: Store, tmp_path: Path
 ) -> None:
     registry = Registry(sqlite_store, tmp_path / "adapters", base_folder=model)
     first, second = (save_adapter(tmp_path / f"trained {seed}", model, seed) for seed in (1, 2))
-    honest = registry.publish(first, _provenance(model, first), {}, "")
-    liar = registry.publish(second, _provenance(model, first), {}, "")  # the probes are those of other weights
+    told = scored_provenance(first, model, PROMPT, REPLY)
+    honest = registry.publish(first, told, {}, "")
+    liar = registry.publish(second, told, {}, "")  # the probes are those of other weights
 
     def request(name: str) -> None:
         with sqlite_store.begin() as tx:

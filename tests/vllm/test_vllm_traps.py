@@ -6,19 +6,17 @@ The traps were seen in vLLM 0.32. If a later one mends the first of them, its te
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from service.adapters.fingerprint import base_fingerprint
-from service.adapters.manifest import CONFIG, WEIGHTS, BaseModelIdentity, Probe, Provenance
+from service.adapters.manifest import WEIGHTS
 from service.adapters.registry import Registry
 from service.adapters.replica import Replica
 from service.adapters.rollout import Rollout
@@ -28,13 +26,13 @@ from service.store.queries import adapters
 from service.store.session import Store
 from service.store.tables import Serving
 from tests.embedded.models import save_adapter
-from tests.engine_contract.asking import PROMPT, TEXT, complete, gap, scores, true_scores
+from tests.engine_contract.asking import PROMPT, REPLY, TEXT, complete, gap, scores, true_scores
 from tests.fixtures.engines import MAX_LORAS, ServedEngine
+from tests.fixtures.provenance import scored_provenance
 
 pytestmark = [pytest.mark.vllm, pytest.mark.xdist_group("vllm")]
 
 LONG = PROMPT * 25  # more than two of the blocks in which vLLM keeps prefixes
-REPLY = [53, 303, 337, 274, 294, 412, 321, 703, 2]
 PATIENCE_SECONDS = 120
 
 _numbers = count(1)
@@ -120,29 +118,6 @@ def test_versions_beyond_the_slots_are_each_served_as_themselves(
     assert [model["id"] for model in vllm_engine.models()] == ["sprout"]
 
 
-def _provenance(trained: Path) -> Provenance:
-    """With a probe whose log-probabilities transformers and PEFT computed of these weights."""
-    tokens = [*PROMPT, *REPLY]
-    probe = Probe(
-        prompt_token_ids=tuple(PROMPT),
-        token_ids=tuple(REPLY),
-        logprobs=tuple(true_scores(tokens, trained)[-len(REPLY) :]),
-        base_logprobs=tuple(true_scores(tokens)[-len(REPLY) :]),
-    )
-    config: dict[str, Any] = json.loads((trained / CONFIG).read_text())
-    return Provenance(
-        parent=None,
-        run_id=None,
-        base=BaseModelIdentity(name="sprout", sha256=base_fingerprint(SPROUT)),
-        rank=config["r"],
-        alpha=config["lora_alpha"],
-        target_modules=tuple(sorted(config["target_modules"])),
-        method="dpo",
-        snapshot_hash=None,
-        probes=(probe,),
-    )
-
-
 def test_only_what_vllm_proves_to_serve_goes_live(
     vllm_engine: ServedEngine, trained: list[Path], sqlite_store: Store, tmp_path: Path
 ) -> None:
@@ -151,9 +126,8 @@ def test_only_what_vllm_proves_to_serve_goes_live(
     idle = tmp_path / "idle"
     shutil.copytree(trained[0], idle)
     _multiply(idle, 0.0)
-    honest = registry.publish(trained[0], _provenance(trained[0]), {}, "")
-    nothing = registry.publish(idle, _provenance(trained[0]), {}, "")
-    liar = registry.publish(trained[1], _provenance(trained[0]), {}, "")
+    told = scored_provenance(trained[0], SPROUT, PROMPT, REPLY)
+    honest, nothing, liar = (registry.publish(folder, told, {}, "") for folder in (trained[0], idle, trained[1]))
 
     def serving() -> Serving:
         with sqlite_store.read() as tx:

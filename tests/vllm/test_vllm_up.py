@@ -1,4 +1,4 @@
-"""`hone up --engine vllm`: started with the right options, watched, stopped with all that it started."""
+"""`hone up --engine vllm`: started with the right options, put right after a crash, stopped with all it started."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,15 @@ import httpx2
 import psutil
 import pytest
 
+from service.adapters.registry import Registry
+from service.settings import SPROUT
+from service.store.queries import adapters
+from service.store.session import Store
+from tests.embedded.models import save_adapter
 from tests.embedded.serving import eventually
-from tests.fixtures.engines import OFFLINE, why_vllm_cannot_run
+from tests.engine_contract.asking import PROMPT, REPLY, gap, scores, true_scores
+from tests.fixtures.engines import OFFLINE, ServedEngine, why_vllm_cannot_run
+from tests.fixtures.provenance import scored_provenance
 
 pytestmark = [pytest.mark.vllm, pytest.mark.loop, pytest.mark.xdist_group("vllm"), pytest.mark.timeout(600)]
 
@@ -68,30 +75,56 @@ def is_gone(process: psutil.Process) -> bool:
         return True
 
 
-def chats(url: str) -> bool:
+def who_answers(url: str) -> str | None:
+    """The adapter of a reply to a chat, or `base`; None when nobody answers."""
     body = {"model": "hone", "max_tokens": 4, "messages": [{"role": "user", "content": "Hello!"}]}
-    return httpx2.post(f"{url}/v1/chat/completions", json=body, timeout=60).status_code == 200
+    answer = httpx2.post(f"{url}/v1/chat/completions", json=body, timeout=60)
+    return str(answer.json()["system_fingerprint"]) if answer.status_code == 200 else None
 
 
-def test_vllm_is_started_watched_and_stopped_with_all_that_it_started(tmp_path: Path) -> None:
+def promote(home: Path, trained: Path) -> str:
+    """Publish an adapter and ask for it to go live; returns its name."""
+    with closing(Store.open(f"sqlite:///{home / 'hone.db'}", checkpoints=False)) as store:
+        registry = Registry(store, home / "adapters", base_folder=SPROUT)
+        name = registry.publish(trained, scored_provenance(trained, SPROUT, PROMPT, REPLY), {}, "")
+        with store.begin() as tx:
+            adapters.request_live(tx, name, "name:op", "")
+    return name
+
+
+def test_vllm_is_started_put_right_after_a_crash_and_stopped_with_all_that_it_started(tmp_path: Path) -> None:
+    """After the crash what was live is put back and proven, and no reply before that is anybody else's."""
     if (reason := why_vllm_cannot_run()) is not None:
         pytest.skip(reason)
-    with up(tmp_path / "home") as (process, ready):
-        assert chats(ready["url"])
-        engine = httpx2.Client(base_url=ready["engine_urls"][0])
-        [base] = engine.get("/v1/models").json()["data"]
+    trained = save_adapter(tmp_path / "trained", SPROUT, seed=1)
+    with up(tmp_path / "home") as (process, ready), httpx2.Client(base_url=ready["engine_urls"][0], timeout=60) as http:
+        url, engine = ready["url"], ServedEngine("vllm", ready["engine_urls"][0], http, close_to=0.05)
+        assert who_answers(url) == "base"
+        [base] = engine.models()
         assert (base["id"], base["owned_by"], base["max_model_len"]) == ("sprout", "vllm", 256)
         asked = " ".join(engine_family(process)[0].cmdline())
         assert "--max-loras 3 --max-lora-rank 16 " in asked and "--logprobs-mode raw_logprobs" in asked
+
+        adapter = promote(tmp_path / "home", trained)
+        eventually(lambda: who_answers(url) == adapter)
+
+        def is_back() -> bool:
+            answerer = who_answers(url)
+            assert answerer in (None, adapter)
+            return answerer is not None
 
         before = engine_family(process)
         assert len(before) >= 3
         before[0].kill()
         eventually(lambda: all(map(is_gone, before)), 60)
-        eventually(lambda: chats(ready["url"]), START_SECONDS)
+        eventually(is_back, START_SECONDS)
+        [replica] = httpx2.get(f"{url}/health", timeout=60).json()["replicas"]
+        assert (replica["healthy"], replica["adapters"]) == (True, [adapter])
+        assert [model["id"] for model in engine.models()] == ["sprout", adapter]
+        tokens = [*PROMPT, *REPLY]
+        assert gap(scores(engine, adapter, tokens), true_scores(tokens, trained)) < engine.close_to
 
         again = engine_family(process)
-        engine.close()
         process.terminate()
         assert process.wait(90) == 0
         eventually(lambda: all(map(is_gone, again)), 30)
