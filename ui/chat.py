@@ -37,11 +37,13 @@ View = dict[str, Any]
 
 def build(service: ServiceClient) -> gr.Blocks:
     page = ChatPage(service)
+    start = Conversation()
+    drawn = start.view()  # before it becomes the state: both count the same views
     with gr.Blocks(title="Hone", analytics_enabled=False, fill_width=True) as blocks:
-        talk = gr.State(Conversation())
+        talk = gr.State(start)
         shelf = gr.State(Shelf())
         thread = gr.HTML(
-            Conversation().view(),
+            drawn,
             html_template="<div class='hone-chat'></div>",
             js_on_load=script("chat.js"),
             apply_default_css=False,
@@ -78,6 +80,9 @@ class ChatPage:
 
     async def send(self, talk: Conversation, event: gr.EventData, request: gr.Request) -> AsyncIterator[View]:
         """A new prompt; `pair` asks for two answers to pick from."""
+        if _is_lost(talk, event):
+            yield talk.lost()
+            return
         prompt = _text(event, "text")
         if talk.busy or not prompt:
             yield talk.view()
@@ -96,6 +101,9 @@ class ChatPage:
 
     async def retry(self, talk: Conversation, event: gr.EventData, request: gr.Request) -> AsyncIterator[View]:
         """Another draft for the last prompt; the one before stays, so that the two can be compared."""
+        if _is_lost(talk, event):
+            yield talk.lost()
+            return
         if talk.busy or not talk.turns:
             yield talk.view()
             return
@@ -118,12 +126,16 @@ class ChatPage:
                 yield talk.view()
         yield talk.view()
 
-    async def stop_reply(self, talk: Conversation) -> View:
+    async def stop_reply(self, talk: Conversation, event: gr.EventData) -> View:
+        if _is_lost(talk, event):
+            return talk.lost()
         if talk.stop is not None:
             talk.stop.set()
         return talk.view()
 
-    async def new_chat(self, talk: Conversation) -> View:
+    async def new_chat(self, talk: Conversation, event: gr.EventData) -> View:
+        if _is_lost(talk, event):
+            return talk.lost()
         if talk.stop is not None:
             talk.stop.set()
         talk.id, talk.turns, talk.notice, talk.seen_from = None, [], "", ""
@@ -131,6 +143,8 @@ class ChatPage:
 
     async def restore(self, talk: Conversation, event: gr.EventData, request: gr.Request) -> View:
         """A page that was reloaded: its address says which conversation it showed."""
+        if _is_lost(talk, event):
+            return talk.lost()
         if not talk.turns and not talk.busy:
             try:
                 await restore(self._service, credentials(request), talk, _text(event, "trail"))
@@ -172,6 +186,8 @@ class ChatPage:
         content: dict[str, Any] | None,
         thanks: str = "",
     ) -> View:
+        if _is_lost(talk, event):
+            return talk.lost()
         reply = talk.find_reply(str(event._data.get("reply")))
         try:
             await judge(self._service, credentials(request), _known(reply), kind, content)
@@ -184,6 +200,8 @@ class ChatPage:
 
     async def pick(self, talk: Conversation, event: gr.EventData, request: gr.Request) -> View:
         """The verdict on two answers; `skip` goes on with the first and says nothing about them."""
+        if _is_lost(talk, event):
+            return talk.lost()
         turn, verdict = talk.find_turn(str(event._data.get("turn"))), str(event._data.get("verdict"))
         if turn is None or talk.busy:
             return talk.view()
@@ -236,6 +254,12 @@ def credentials(request: gr.Request) -> Credentials:
     if not who:
         raise ServiceError(NO_SESSION, 401)
     return who
+
+
+def _is_lost(talk: Conversation, event: gr.EventData) -> bool:
+    """Whether the page shows more than this server has drawn: it was restarted, or has dropped the page's state."""
+    seen = event._data.get("seen")
+    return isinstance(seen, int) and seen > talk.version
 
 
 def _known(reply: Reply | None) -> Reply:

@@ -46,10 +46,16 @@ class Reply:
         """The part of a feedback that names this reply."""
         return {"exchange_id": self.exchange_id, "index": self.index}
 
+    @property
+    def name(self) -> str | None:
+        """Names the same draft after a reload too; None until the service holds it."""
+        return f"{self.exchange_id}.{self.index}" if self.kept else None
+
     def view(self) -> dict[str, Any]:
         given = {kind: stored["feedback"] for kind, stored in self.given.items()}
         return {
             "key": self.key,
+            "name": self.name,
             "adapter": self.adapter,
             "text": self.shown,
             "original": self.text,
@@ -193,3 +199,7 @@ class Conversation:
             "seen_from": self.seen_from,
             "notice": {"text": self.notice, "tone": self.tone, "serial": self.serial},
         }
+
+    def lost(self) -> dict[str, Any]:
+        """For a page that shows a conversation which this is not: nothing was done, and it is to load itself anew."""
+        return {**self.view(), "lost": True}

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
 ARGUMENTS = (
     "--no-sandbox",
@@ -33,18 +33,26 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(chromium: Browser) -> Iterator[OpenPage]:
-    """Opens a URL as a new browser would; `context` options as Playwright's. Script errors fail the test."""
+    """Opens a URL as a new browser would; `context` options as Playwright's. Script errors fail the test.
+
+    `goes_away`: the server will be gone for a while, and what can't be loaded then is no error.
+    """
     contexts: list[BrowserContext] = []
     errors: list[str] = []
     elsewhere: list[str] = []
 
-    def open_page(url: str, **context: object) -> Page:
+    def open_page(url: str, goes_away: bool = False, **context: object) -> Page:
         contexts.append(chromium.new_context(**context))  # type: ignore[arg-type]  # Playwright's own keywords
         page = contexts[-1].new_page()
+
+        def note(message: ConsoleMessage) -> None:
+            if not (goes_away and "net::ERR_" in message.text):
+                errors.append(message.text)
+
         page.set_default_timeout(PATIENCE)
         origin = "/".join(url.split("/")[:3])
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("console", lambda message: note(message) if message.type == "error" else None)
         page.on(
             "request",
             lambda request: (

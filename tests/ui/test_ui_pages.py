@@ -59,6 +59,11 @@ def test_a_chat_goes_on_with_what_was_said(fake: FakeService, api_url: str) -> N
     assert fake.asked[1]["hone"]["conversation_id"] == talk.id == "conv-1"
 
 
+def test_what_is_pressed_on_a_page_that_the_server_does_not_know_is_refused(fake: FakeService, api_url: str) -> None:
+    view = say(api_url, Conversation(), "Three", seen=7)
+    assert view["lost"] and not view["turns"] and not fake.asked
+
+
 def test_a_browser_without_a_session_is_told_to_reload_and_nothing_is_asked(fake: FakeService, api_url: str) -> None:
     view = say(api_url, Conversation(), "Hello", session=None)
     assert "no session" in view["turns"][0]["error"] and not fake.asked
@@ -154,7 +159,7 @@ def test_only_labels_that_the_page_offers_are_given(fake: FakeService, api_url: 
 def test_a_new_chat_is_another_conversation(fake: FakeService, api_url: str) -> None:
     talk = Conversation()
     say(api_url, talk, "One")
-    assert on_chat(api_url, lambda page: page.new_chat(talk))["turns"] == []
+    assert on_chat(api_url, lambda page: page.new_chat(talk, event()))["turns"] == []
     say(api_url, talk, "Two")
     assert "hone" not in fake.asked[1] and len(fake.asked[1]["messages"]) == 1
 
@@ -417,7 +422,7 @@ def test_states_are_not_shared_between_browsers() -> None:
 
 def test_stopping_when_nothing_is_drafted_changes_nothing() -> None:
     async def stop() -> dict[str, Any]:
-        return await ChatPage(ServiceClient("http://127.0.0.1:9")).stop_reply(Conversation())
+        return await ChatPage(ServiceClient("http://127.0.0.1:9")).stop_reply(Conversation(), event())
 
     assert asyncio.run(stop())["busy"] is False
 

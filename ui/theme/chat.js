@@ -3,7 +3,8 @@
 
 const root = element.querySelector(".hone-chat");
 const EVENTS = ["send", "retry", "stop_reply", "new_chat", "restore", "pick", "thumb", "score", "mark", "critique", "correct", "open_shelf"];
-const tell = (name, data) => { if (EVENTS.includes(name)) trigger(name, data || {}); };
+/** `seen` tells a server that was restarted, and so knows nothing of this page, that it is not to act on what it says. */
+const tell = (name, data) => { if (EVENTS.includes(name)) trigger(name, { ...data, seen: talk.version }); };
 
 let talk = props.value; // the newest view that came
 
@@ -14,7 +15,8 @@ const pairSwitch = h("label.hone-switch", { title: "Get two answers and pick the
   pairBox, icon("two"), h("span", {}, "Two answers"));
 const sendButton = h("button.hone-send", { type: "submit", "aria-label": "Send" }, icon("send"));
 const stopButton = h("button.hone-send.stop", { type: "button", "aria-label": "Stop", onclick: () => tell("stop_reply") }, icon("stop"));
-const hint = h("span.hone-hint", {}, "Enter to send");
+const HINT = "Enter to send";
+const hint = h("span.hone-hint", { role: "status" }, HINT);
 const composer = h("form.hone-composer", {}, input, h("div.hone-tools", {}, pairSwitch, hint, sendButton, stopButton));
 const newChat = h("button.hone-ghost", { type: "button", "aria-label": "New chat", onclick: () => { panels.clear(); tell("new_chat"); input.focus(); } },
   icon("plus"), h("span", {}, "New chat"));
@@ -56,8 +58,17 @@ function write(text) {
 
 /** What is typed, and which exchanges are shown, survive a reload: in this tab's own entry of the history, no more. */
 function remember() {
-  const trail = talk.busy ? location.hash.slice(1) : talk.trail || "";
-  history.replaceState({ ...history.state, honeDraft: input.value }, "", trail ? `#${trail}` : location.pathname + location.search);
+  const trail = talk.busy || restoring ? location.hash.slice(1) : talk.trail || "";
+  const replies = talk.turns.flatMap((turn) => turn.replies);
+  const honeEditors = restoring ? history.state?.honeEditors
+    : replies.filter((reply) => reply.name && panels.has(reply.key)).map((reply) => ({ name: reply.name, ...panels.get(reply.key) }));
+  history.replaceState({ ...history.state, honeDraft: input.value, honeEditors }, "", trail ? `#${trail}` : location.pathname + location.search);
+}
+
+/** The editors that were open before a reload, under the same replies. */
+function reopenEditors() {
+  const names = new Map(talk.turns.flatMap((turn) => turn.replies).map((reply) => [reply.name, reply.key]));
+  for (const { name, kind, text } of history.state?.honeEditors || []) if (names.has(name)) panels.set(names.get(name), { kind, text });
 }
 
 input.addEventListener("input", () => { fit(input); remember(); sendButton.disabled = !input.value.trim(); });
@@ -120,7 +131,7 @@ function panel(reply) {
   const area = h("textarea", { rows: 3, "aria-label": correcting ? "How it should have been" : "What was wrong?",
     placeholder: correcting ? "Write the reply as it should have been." : "What was wrong, or what would have been better?" });
   area.value = open.text;
-  area.addEventListener("input", () => { open.text = area.value; fit(area); });
+  area.addEventListener("input", () => { open.text = area.value; fit(area); remember(); });
   const close = () => { // back to the button that opened it
     panels.delete(reply.key);
     redraw(true);
@@ -215,6 +226,7 @@ const drawn = new Map(); // turn key → {shape, node}
 let sent = null; // the message on its way: {text, after: turns before it}
 let following = true; // the view stays at the end while a reply is written, unless the reader scrolled up
 let notices = talk.notice.serial;
+let restoring = location.hash.slice(1); // what to draw again, until the server has answered
 let forgotten = null; // the line above which the model sees nothing
 
 window.addEventListener("scroll", () => {
@@ -246,7 +258,7 @@ function redraw(forced) {
   newChat.hidden = !talk.turns.length;
   refocus(before);
   if (following && talk.turns.length) window.scrollTo({ top: document.documentElement.scrollHeight });
-  if (talk.turns.length || !restoring) remember();
+  remember();
   if (talk.notice.serial !== notices) {
     notices = talk.notice.serial;
     if (talk.notice.text) toast(talk.notice.text, talk.notice.tone);
@@ -275,14 +287,54 @@ function refocus(before) {
   if (same && before.selection) same.setSelectionRange(...before.selection);
 }
 
-let restoring = location.hash.slice(1); // what to draw again, until the server has answered
+// ---- when the server was away ----------------------------------------------------------------------------------------
+
+const AWAY = "Hone is away. This page goes on by itself.";
+const LOOK_EVERY = 5000; // milliseconds
+
+/** A server that was restarted knows nothing of this page: it is loaded anew, and what was said and typed comes back. */
+function loadAnew(why) {
+  if (loading) return;
+  loading = true;
+  if (sent && !input.value.trim()) input.value = sent.text; // an example that was pressed
+  remember();
+  history.replaceState({ ...history.state, honeNotice: why }, "");
+  location.reload();
+}
+
+/** Whether the server is there, and still the one that drew this page. */
+async function lookForServer() {
+  if (document.hidden || loading) return;
+  const { root: url, api_prefix, app_id } = window.gradio_config;
+  try {
+    const response = await fetch(`${url}${api_prefix}/app_id`, { cache: "no-store" });
+    if (!response.ok) throw new Error(response.statusText);
+    if ((await response.json()).app_id !== app_id) return loadAnew("Hone was restarted. Your conversation is still here.");
+    hint.textContent = HINT;
+  } catch {
+    hint.textContent = AWAY;
+  }
+}
+
+setInterval(lookForServer, LOOK_EVERY);
+document.addEventListener("visibilitychange", lookForServer);
+window.addEventListener("online", lookForServer);
+
+let loading = false;
 watch("value", () => {
+  if (props.value?.lost) return loadAnew("Hone did not get that, and this page had to be loaded anew. Please do it once more.");
   if (!props.value?.turns || props.value.version < talk.version) return; // overtaken by a later one
   talk = props.value;
-  restoring = "";
+  if (restoring) reopenEditors();
+  if (talk.turns.length || talk.notice.tone !== "error") restoring = ""; // else the address keeps it for the next reload
   redraw(false);
 });
+input.value = history.state?.honeDraft || "";
+fit(input);
 redraw(true);
-if (history.state?.honeDraft) { input.value = history.state.honeDraft; fit(input); sendButton.disabled = false; }
+if (history.state?.honeNotice) {
+  toast(history.state.honeNotice);
+  history.replaceState({ ...history.state, honeNotice: undefined }, "");
+}
 if (restoring) tell("restore", { trail: restoring });
 if (!matchMedia("(pointer: coarse)").matches) input.focus();

@@ -1,0 +1,92 @@
+"""The chat page when its server is restarted: it comes back by itself, and no press is lost unsaid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import PATIENCE, OpenPage
+from tests.browser.test_browser_chat import answered, say
+from tests.ui.fake_service import FakeService
+from tests.ui.server import serving
+from ui.app import create_app
+
+pytestmark = pytest.mark.browser
+expect.set_options(timeout=PATIENCE)
+
+
+class Server:
+    """The pages over one fake service; `restart` serves them anew at the same address, with none of their state."""
+
+    def __init__(self) -> None:
+        self.fake = FakeService(pace=0.005)
+        self._stack, self._pages = ExitStack(), ExitStack()
+        self._api_url = self._stack.enter_context(serving(self.fake.app()))
+        self.url = self._pages.enter_context(serving(create_app(self._api_url)))
+
+    def restart(self) -> None:
+        fresh = create_app(self._api_url)
+        self._pages.close()
+        self._pages.enter_context(serving(fresh, port=urlsplit(self.url).port or 0))
+
+    def close(self) -> None:
+        self._pages.close()
+        self._stack.close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.close()
+
+
+def chat_of_two_turns(server: Server, open_page: OpenPage) -> Page:
+    page = open_page(server.url, goes_away=True)
+    for turn, text in enumerate(("One", "Two"), start=1):
+        say(page, text)
+        answered(page, turn)
+    return page
+
+
+def test_the_page_comes_back_by_itself_with_all_that_was_said_and_typed(server: Server, open_page: OpenPage) -> None:
+    chat = chat_of_two_turns(server, open_page)
+    chat.locator(".hone-turn").last.get_by_role("button", name="How it should have been").click()
+    chat.get_by_role("textbox", name="How it should have been").fill("Half a correction")
+    chat.get_by_label("Your message").fill("Half a thou")
+    server.restart()
+    expect(chat.locator(".hone-toast")).to_contain_text("Your conversation is still here.")
+    answered(chat, turns=2)
+    expect(chat.get_by_label("Your message")).to_have_value("Half a thou")
+    expect(chat.get_by_role("textbox", name="How it should have been")).to_have_value("Half a correction")
+    say(chat, "Three")
+    answered(chat, turns=3)
+    assert len(server.fake.asked[2]["messages"]) == 5
+
+
+@pytest.mark.parametrize("press", ["send", "thumb"])
+def test_a_press_before_the_page_has_noticed_is_not_lost_unsaid(
+    server: Server, open_page: OpenPage, press: str
+) -> None:
+    chat = chat_of_two_turns(server, open_page)
+    chat.route("**/app_id", lambda route: None)  # it never hears that the server is another
+    server.restart()
+    if press == "send":
+        say(chat, "Three")
+    else:
+        chat.get_by_role("button", name="Good reply").last.click()
+    expect(chat.locator(".hone-toast")).to_contain_text("Please do it once more.")
+    answered(chat, turns=2)
+    assert len(server.fake.asked) == 2 and not server.fake.feedback  # nothing was done without the conversation
+    if press == "send":
+        expect(chat.get_by_label("Your message")).to_have_value("Three")
+        chat.get_by_role("button", name="Send").click()
+        answered(chat, turns=3)
+        assert len(server.fake.asked[2]["messages"]) == 5
+    else:
+        chat.get_by_role("button", name="Good reply").last.click()
+        expect(chat.get_by_role("button", name="Good reply").last).to_have_attribute("aria-pressed", "true")
