@@ -216,7 +216,7 @@ class Engine:
     def _unreachable(self, error: Exception) -> EngineAway:
         return EngineAway(
             f"The engine at {self.url} can't be reached ({error or type(error).__name__}).",
-            "It may still be starting; try again in a moment.",
+            "It may still be starting.",
             retry_after=1,
         )
 

@@ -32,6 +32,10 @@ CLEARLY_BUSIER = 8
 REMEMBERED = 100_000
 """Conversations whose engine is remembered; an older one goes by the hash of its id, which mostly says the same."""
 
+AWAY = "The model is starting or away; try again in a moment."
+BROKE_OFF = "The model went away in the middle of the reply; try again in a moment."
+"""What a caller is told. Where the engines are and what is wrong with them is in the log and, for operators, in /health."""
+
 EngineReplica = Replica[Engine]
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -113,7 +117,7 @@ class Replicas:
                 except (EngineUnavailable, EngineRefused, NotServed) as error:
                     failure = self._judge(replica, ejections, adapter, error)
                     if number == MOST_TRIES:
-                        raise failure from error
+                        raise _told(failure, AWAY) from error
                     if replica.ejections == ejections:  # it is held to be well, and failed all the same
                         tried[replica] = failure
                     self._when_retried()
@@ -123,14 +127,15 @@ class Replicas:
                     yield begun
                 except EngineUnavailable as error:
                     self._judge(replica, ejections, adapter, error)
-                    raise
+                    log.warning("a reply broke off", engine=replica.url, error=str(error))
+                    raise _told(error, BROKE_OFF) from error
                 return
 
     async def _choose(self, adapter: str, conversation: str, tried: dict[EngineReplica, HoneError]) -> EngineReplica:
         """Whom to ask next. Those that failed are left out, but for one that was put right since."""
         candidates = [replica for replica in await self._serving() if replica not in tried]
         if not candidates:
-            raise next(iter(tried.values()))
+            raise _told(next(iter(tried.values())), AWAY)
         if not tried:  # who was turned away by an engine has been let in once already
             candidates = [replica for replica in candidates if replica.under_way < self._max_requests]
         if not candidates:
@@ -149,9 +154,8 @@ class Replicas:
             await self._rollout.join()
             serving = [replica for replica in self._replicas if replica.serves]
         if not serving:
-            raise EngineUnavailable(
-                f"No engine is ready. {self._rollout.absences}", "Try again in a moment.", retry_after=1
-            )
+            log.warning("no engine is ready", why=self._rollout.absences)
+            raise EngineUnavailable(AWAY, retry_after=1)
         return serving
 
     def _preferred(self, adapter: str, conversation: str, candidates: Sequence[EngineReplica]) -> EngineReplica:
@@ -186,6 +190,11 @@ class Replicas:
         elif replica.ejections == ejections:
             self._rollout.eject(replica, problem)
         return error
+
+
+def _told(failure: HoneError, plainly: str) -> HoneError:
+    """What the caller hears of it: an engine's address and how it can't be reached are for operators."""
+    return EngineUnavailable(plainly, retry_after=1) if isinstance(failure, EngineAway) else failure
 
 
 def _draw(conversation: str, url: str) -> bytes:

@@ -74,8 +74,8 @@ class Rollout:
     @property
     def absences(self) -> str:
         """Which replicas get no requests, and why."""
-        absent = [replica for replica in self.replicas if not replica.serves]
-        return " ".join(f"{replica.url} gets no requests: {replica.problem}" for replica in absent)
+        absent = [(replica.url, str(replica.problem)) for replica in self.replicas if not replica.serves]
+        return " ".join(said if url in said else f"{url} gets no requests: {said}" for url, said in absent)
 
     def wake(self) -> None:
         """Something was asked for: look now. Call it in the loop's thread."""

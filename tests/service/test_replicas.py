@@ -15,7 +15,8 @@ import httpx2
 import pytest
 
 from service.app import create_app
-from service.replicas import CLEARLY_BUSIER
+from service.replicas import AWAY, BROKE_OFF, CLEARLY_BUSIER
+
 from service.settings import Settings, load_settings
 from service.store.queries import keys
 from service.store.session import Store
@@ -218,6 +219,7 @@ def test_what_had_begun_ends_with_a_clear_error_event(fleet: Fleet, said: str) -
     answer = fleet.post("/v1/chat/completions", ask("talk", said, stream=True))
     *shown, last = events(answer.text)
     assert answer.status_code == 200 and last["error"]["code"] == "engine_unavailable"
+    assert said != "!break" or last["error"]["message"] == BROKE_OFF
     assert "".join(event["choices"][0]["delta"].get("content", "") for event in shown) == "".join(WORDS[:2])
     assert sum(fleet.asked()) == 1
     stored = fleet.get(f"/v1/exchanges/{shown[0]['id']}").json()["replies"][0]
@@ -269,9 +271,10 @@ def test_when_all_are_away_it_is_503_and_when_to_come_back(fleet: Fleet) -> None
         answer = fleet.post("/v1/chat/completions", ask("talk", stream=stream))
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert answer.headers["x-should-retry"] == "true"
-        assert any(power.url in answer.json()["error"]["message"] for power in fleet.powers)
+        assert answer.json()["error"]["message"] == AWAY
     health = fleet.get("/health")
     assert health.status_code == 503 and "not ready" in health.json()["engine"]
+    assert all(health.json()["rollout"].count(power.url) == 1 for power in fleet.powers)  # where, for operators
     fleet.powers[0].on()
     assert fleet.post("/v1/chat/completions", ask("talk")).status_code == 200  # whoever asks needs not wait for a tick
 
