@@ -99,7 +99,7 @@ class Cycle:
         if not stages:
             self._finish_without(lessons, run.method)
             return
-        said = describe(lessons, stages)
+        said = describe(frozen, lessons, stages)
         log.info("%s", said)
         trainer = self.make_trainer(self._parent_folder(run.parent))
         self._train(trainer, stages, lessons)

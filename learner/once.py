@@ -19,7 +19,8 @@ from service.store.queries import runs
 from service.store.session import Store
 from service.store.tables import Run
 
-OVER = ("succeeded", "rejected", "nothing_to_learn", "failed", "cancelled")
+BROKEN_OFF = ("failed", "cancelled")
+OVER = ("succeeded", "rejected", "nothing_to_learn", *BROKEN_OFF)
 LOOK_SECONDS = 0.2
 
 
@@ -45,7 +46,7 @@ def learn_once(
         sys.stdout.write(json.dumps(as_plain(run)) + "\n")
     else:
         Console().print(f"[bold]{run.state.replace('_', ' ')}[/]: {escape(run.message)}")
-    return TrainingFailed.exit_code if run.state in ("failed", "cancelled") else 0
+    return TrainingFailed.exit_code if run.state in BROKEN_OFF else 0
 
 
 def _work_until_over(settings: Settings, store: Store, learner: Learner, run_id: str, quiet: bool) -> Run:
@@ -61,9 +62,11 @@ def _work_until_over(settings: Settings, store: Store, learner: Learner, run_id:
             with store.read() as tx:
                 run = runs.get_run(tx, run_id)
             assert run is not None  # runs are never deleted
-            bar.update(task, description=run.phase or run.state, completed=run.step, total=max(run.steps, 1))
             if run.state in OVER:
+                whole = 1 if run.state not in BROKEN_OFF else 0
+                bar.update(task, description=run.state.replace("_", " "), completed=whole, total=1)
                 return run
+            bar.update(task, description=run.phase or run.state, completed=run.step, total=max(run.steps, 1))
             time.sleep(LOOK_SECONDS)
 
 

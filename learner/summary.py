@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from learner.curate import Curated
+from learner.snapshot import FrozenFeedback
 from learner.trainer import Stage
 
 
@@ -16,12 +17,14 @@ def learned_from(lessons: Curated, stages: tuple[Stage, ...]) -> list[str]:
     return sorted(names)
 
 
-def describe(lessons: Curated, stages: tuple[Stage, ...]) -> str:
+def describe(frozen: FrozenFeedback, lessons: Curated, stages: tuple[Stage, ...]) -> str:
     """What it learned from in these stages, of which there is one at least, in one or two sentences."""
     train, held_out = lessons.counts["train"], lessons.counts["held_out"]
     learned = [_many(train["demonstrations"], "correction")] if "sft" in stages else []
     learned += [_many(train["pairs"], "pair")] if "dpo" in stages else []
-    people = _many(lessons.counts["people"], "person", "people")
+    used = set(learned_from(lessons, stages))
+    teachers = {judgement.caller for judgement in frozen.judgements if judgement.feedback_id in used}
+    people = _many(len(teachers), "person", "people")
     text = f"It learned from {' and '.join(learned)} of {people}; "
     text += f"{_many(held_out['pairs'], 'pair')} held out."
     return text + (f" Not used: {lessons.set_aside}." if lessons.set_aside else "")

@@ -14,7 +14,7 @@ from itertools import combinations, product
 
 from learner.batch import Demonstration, TokenIds
 from learner.snapshot import JudgedReply, Judgement
-from service.wire import Comparison, Correction, Critique, Label, Ranking, Score, Thumb
+from service.wire import TEACHING_KINDS, Comparison, Correction, Ranking, Score, Thumb
 
 SAME_REPLY = "the two replies are word for word the same"
 CUT_OFF = "a reply was cut off before its end"
@@ -23,10 +23,7 @@ BOTH_BAD = "both replies were called bad, which prefers neither"
 ONE_SIDED_THUMB = "a thumb without an opposite one on another reply to the same prompt"
 SINGLE_SCORE = "a score without another one, of the same person, on another reply to the same prompt"
 DISAGREEMENT = "people contradict each other"
-NOT_YET_USED: tuple[tuple[type[Label | Critique], str], ...] = (
-    (Label, "labels are not used by this method yet"),
-    (Critique, "critiques are not used by this method yet"),
-)
+NOT_YET_USED = "{kind}s are not used by this method yet"
 
 
 @dataclass(frozen=True)
@@ -58,10 +55,9 @@ def count_votes(judgements: Sequence[Judgement]) -> Votes:
     """Turn judgements, each person's newest on a thing already chosen, into votes and demonstrations."""
     votes = Votes()
     for judgement in judgements:
-        for unused, reason in NOT_YET_USED:
-            if isinstance(judgement.feedback, unused):
-                votes.set_aside[reason] += 1
-        if isinstance(judgement.feedback, Correction):
+        if judgement.feedback.kind not in TEACHING_KINDS:
+            votes.set_aside[NOT_YET_USED.format(kind=judgement.feedback.kind)] += 1
+        elif isinstance(judgement.feedback, Correction):
             _correct(judgement, votes)
         elif isinstance(judgement.feedback, Comparison):
             _compare(judgement, judgement.feedback, votes)

@@ -184,7 +184,9 @@ class LearnerSettings(Section):
     every_minutes: float = Field(
         0.0, ge=0, description="Start a run every so many minutes if there is new feedback; 0: never by time."
     )
-    after_feedback: int = Field(50, ge=0, description="Start a run after so many new feedback; 0: never by count.")
+    after_feedback: int = Field(
+        50, ge=0, description="Start a run after so much new feedback that a method learns from; 0: never by count."
+    )
     auto_promote: bool = Field(
         True, description="Promote a candidate that passed every gate; otherwise it waits for an operator."
     )

@@ -171,7 +171,9 @@ class Ranking(Judgement):
 OneOfTheKinds = Thumb | Score | Label | Critique | Correction | Comparison | Ranking
 Feedback = Annotated[OneOfTheKinds, Field(discriminator="kind")]
 FEEDBACK: TypeAdapter[Feedback] = TypeAdapter(Feedback)
-FEEDBACK_KINDS = ("thumb", "comparison", "ranking", "score", "label", "critique", "correction")
+TEACHING_KINDS = ("thumb", "comparison", "ranking", "score", "correction")
+"""Those that a learning method uses. The others are kept, and start no run."""
+FEEDBACK_KINDS = (*TEACHING_KINDS, "label", "critique")
 
 
 def replies_named(feedback: Feedback) -> tuple[ReplyRef, ...]:
@@ -320,7 +322,7 @@ class FeedbackStats(Wire):
     withdrawn: int
     by_kind: dict[str, int]
     people: int
-    since_last_run: int
+    since_last_run: int = Field(description="Of the kinds that a learning method uses.")
 
 
 class ServingView(Wire):

@@ -21,6 +21,7 @@ from service.errors import LeaseLost, StoreError, TrainingFailed
 from service.settings import AdaptersSettings
 from service.store.queries import adapters, feedback, runs
 from service.store.tables import Run
+from service.wire import Thumb
 from tests.fixtures.schema import check_manifest
 from tests.learner.store_fixtures import Home, tokenize
 from tests.learner.store_fixtures import home as home
@@ -131,6 +132,7 @@ def requested(home: Home) -> str | None:
 def test_a_run_leaves_an_adapter_and_everything_about_it(home: Home) -> None:
     kept = home.correct("it is Lyon", "it is Paris")
     home.compare("yes", "certainly so", "b")
+    home.judge(Thumb(exchange_id=home.chat("no", caller="name:eve"), good=True), "name:eve")  # which teaches nothing
     run_id = queue(home)
     cycle(home, lease(home), Pretender()).run()
     run = the_run(home, run_id)

@@ -13,6 +13,7 @@ from learner.daemon import Learner, Training, cause_of_death, make_clock, occasi
 from service.settings import LearnerSettings, Settings
 from service.store.queries import feedback, runs
 from service.store.tables import Run
+from service.wire import Critique, Label
 from tests.learner.store_fixtures import Home
 from tests.learner.store_fixtures import home as home
 
@@ -209,6 +210,24 @@ def test_enough_feedback_starts_one_run_and_enough_more_the_next(tmp_path: Path)
         runs.finish_run(tx, lease.run_id, lease.fence, "succeeded", "done")
     assert give(2) == ["count:3"]
     assert give(1) == ["count:6", "count:3"]
+    home.store.close()
+
+
+def test_what_no_method_learns_from_starts_no_run(tmp_path: Path) -> None:
+    home = Home(tmp_path, after_feedback=2, every_minutes=1.0)
+    learner = Learner(home.settings, home.store)
+    exchange = home.chat("a")
+    for judgement in (Critique(exchange_id=exchange, text="Dull."), Label(exchange_id=exchange, labels=("wrong",))):
+        home.judge(judgement)
+    learner.queue_by_count()
+    learner.queue_by_time()
+    assert all_runs(home) == []
+    home.correct("a", "bb")
+    learner.queue_by_count()
+    assert all_runs(home) == []
+    home.correct("a", "ccc")
+    learner.queue_by_count()
+    assert [run.trigger for run in all_runs(home)] == ["count"]
     home.store.close()
 
 

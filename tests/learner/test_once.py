@@ -52,6 +52,21 @@ def test_a_run_that_fails_gives_an_exit_code(
     assert "It broke; see [learner]." in capsys.readouterr().out
 
 
+def test_the_bar_is_full_when_the_run_is_over(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def another_learner_does_it(self: Learner) -> None:
+        with home.store.begin() as tx:
+            if lease := runs.lease_run(tx, "another", 60.0, 3):
+                runs.progress(tx, lease.run_id, lease.fence, "publish", 0, 1)
+                runs.finish_run(tx, lease.run_id, lease.fence, "succeeded", "v1 passed every gate.", adapter=None)
+
+    monkeypatch.setattr(Learner, "work", another_learner_does_it)
+    assert learn_once(home.settings) == 0
+    drawn = capsys.readouterr().err
+    assert "succeeded" in drawn and "1/1" in drawn and "0/1" not in drawn
+
+
 def test_interrupted_it_gives_the_run_back(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     def begin_and_be_interrupted(self: Learner) -> None:
         work(self)

@@ -16,7 +16,16 @@ from service.store.queries.exchanges import get_exchanges
 from service.store.queries.runs import last_learned_position
 from service.store.session import serialise
 from service.store.tables import Exchange, FeedbackRow, IdempotencyKey, Run, RunFeedback
-from service.wire import FEEDBACK, Correction, Feedback, FeedbackStats, ReplyRef, StoredFeedback, replies_named
+from service.wire import (
+    FEEDBACK,
+    TEACHING_KINDS,
+    Correction,
+    Feedback,
+    FeedbackStats,
+    ReplyRef,
+    StoredFeedback,
+    replies_named,
+)
 
 _MAX_KEY_LENGTH = 255
 
@@ -129,9 +138,9 @@ def last_position(tx: Session) -> int:
 
 
 def count_since(tx: Session, position: int) -> int:
-    """How much feedback came, or was changed, after a position, and was not withdrawn since."""
+    """How much feedback to learn from came, or was changed, after a position, and was not withdrawn since."""
     query = select(func.count()).where(FeedbackRow.position > position, FeedbackRow.withdrawn_at.is_(None))
-    return tx.scalar(query) or 0
+    return tx.scalar(query.where(FeedbackRow.kind.in_(TEACHING_KINDS))) or 0
 
 
 def stats(tx: Session) -> FeedbackStats:
