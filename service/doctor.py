@@ -15,6 +15,7 @@ import httpx2
 
 from service.adapters.fingerprint import base_fingerprint
 from service.adapters.place import Place
+from service.adapters.replacement import replacement
 from service.auth import is_loopback
 from service.engine_checks import ANSWER_SECONDS, examine_engines
 from service.engine_program import find_vllm_python
@@ -123,12 +124,12 @@ def _store(settings: Settings) -> Iterator[Finding]:
     try:
         with store.read() as tx:
             live, active = adapters.serving(tx).live, sum(key.revoked_at is None for key in keys.list_keys(tx))
-            replacement = adapters.replacement(tx)
+            replaced = replacement(tx, settings.adapters_folder)
     finally:
         store.close()
     yield Finding("store", True, f"{store.url.render_as_string()}; live: {live}")
-    if replacement is not None:
-        yield Finding("adapters", False, replacement)
+    if replaced is not None:
+        yield Finding("adapters", False, replaced)
     advice = "Make one: `hone keys create --role operator --name YOU`."
     yield _verdict("keys", is_loopback(settings.server.host) or active > 0, f"{active} in force", advice)
 

@@ -74,13 +74,21 @@ def check_folder(path: Path, manifest_hash: str | None = None, base_folder: Path
     `manifest_hash`: what the store knows of it; `base_folder`: the base model's, to compare shapes with. Raises
     AdapterBroken, which names the file and what is wrong with it.
     """
-    manifest = read_manifest(path, manifest_hash)
-    _check_names(path, manifest)
+    manifest = check_sizes(path, manifest_hash)
     for name, entry in manifest.files.items():
-        _check_file(path / name, entry)
+        _check_content(path / name, entry)
     _check_config(path / CONFIG, manifest)
     shapes = base_shapes(base_folder) if base_folder is not None else None
     check_lora(path / WEIGHTS, manifest.rank, manifest.target_modules, shapes)
+    return manifest
+
+
+def check_sizes(path: Path, manifest_hash: str | None = None) -> Manifest:
+    """Check the manifest, and that every file it lists is there, in full. Raises AdapterBroken."""
+    manifest = read_manifest(path, manifest_hash)
+    _check_names(path, manifest)
+    for name, entry in manifest.files.items():
+        _check_size(path / name, entry)
     return manifest
 
 
@@ -152,11 +160,14 @@ def _check_names(path: Path, manifest: Manifest) -> None:
         raise broken(path / MANIFEST, f"doesn't list {min(missing)}")
 
 
-def _check_file(path: Path, entry: FileEntry) -> None:
+def _check_size(path: Path, entry: FileEntry) -> None:
     if not path.is_file():
         raise broken(path, "is missing")
     if (size := path.stat().st_size) != entry.bytes:
         raise broken(path, f"is {'truncated' if size < entry.bytes else 'too long'}: {size} of {entry.bytes} bytes")
+
+
+def _check_content(path: Path, entry: FileEntry) -> None:
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

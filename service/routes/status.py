@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 
+from service.adapters.replacement import replacement
 from service.errors import HoneError
 from service.parts import AnyCaller, Parts, Wired
 from service.store.queries import adapters
@@ -27,8 +29,8 @@ async def health(request: Request, parts: Wired) -> JSONResponse:
     state: dict[str, Any] = {"status": "ok", "store": "ok", "engine": "ok", "live": None, "rollout": "ok"}
     problem = parts.rollout.problem
     try:
-        live, replacement = await parts.transactions.read(_serving)
-        state["live"], problem = live, " ".join(filter(None, (replacement, problem))) or None
+        live, replaced = await parts.transactions.read(_serving, parts.settings.adapters_folder)
+        state["live"], problem = live, " ".join(filter(None, (replaced, problem))) or None
     except HoneError as error:
         state |= {"status": "unavailable", "store": str(error)}
     if not await parts.replicas.is_ready():
@@ -43,8 +45,8 @@ async def health(request: Request, parts: Wired) -> JSONResponse:
     return JSONResponse(state, 200 if state["status"] == "ok" else 503)
 
 
-def _serving(tx: Session) -> tuple[str, str | None]:
-    return adapters.serving(tx).live, adapters.replacement(tx)
+def _serving(tx: Session, adapters_folder: Path) -> tuple[str, str | None]:
+    return adapters.serving(tx).live, replacement(tx, adapters_folder)
 
 
 async def _may_see_engines(request: Request, parts: Parts) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from service.adapters.registry import Registry
+from service.adapters.replacement import replacement
 from service.adapters.replica import Replica
 from service.adapters.rollout import Rollout
 from service.store.queries import adapters
@@ -89,7 +90,7 @@ class House:
 
     def replacement(self) -> str | None:
         with self.registry.store.read() as tx:
-            return adapters.replacement(tx)
+            return replacement(tx, self.registry.folder)
 
     def break_folder(self, name: str) -> None:
         (self.registry.folder / name / "adapter_model.safetensors").unlink()

@@ -75,6 +75,7 @@ def test_a_damaged_adapter_is_never_served_and_the_one_before_takes_over(
     running.operator.post(f"/v1/adapters/{name}/promote", json={})
     until(lambda: live(running) == name)
     weights = running.settings.adapters_folder / name / "adapter_model.safetensors"
+    sound = weights.read_bytes()
     if damage == "missing":
         weights.unlink()
     else:
@@ -85,6 +86,12 @@ def test_a_damaged_adapter_is_never_served_and_the_one_before_takes_over(
     assert (answer.status_code, answer.json()["system_fingerprint"]) == (200, "base")
     adapter = running.operator.get(f"/v1/adapters/{name}").json()
     assert adapter["state"] == "retired" and "adapter_model.safetensors" in adapter["reason"]
+    again = f"`hone adapters promote {name}`"
+    told = running.get("/health").json()["rollout"]
+    assert f"adapter_model.safetensors is {damage}" in told and told.endswith(f"When that is mended: {again}.")
+    weights.write_bytes(sound)
+    told = running.get("/health").json()["rollout"]
+    assert told == f"base is live in place of {name}. The files of {name} are there again. {again} brings it back."
 
 
 def test_a_damaged_candidate_is_a_clear_error_for_who_asks_for_it(running: Running, tmp_path: Path) -> None:

@@ -120,17 +120,13 @@ def replace_live(tx: Session, successor: str, reason: str) -> None:
     _move(tx, _get_locked(tx, lost), "retired", _REPLACED, ROLLOUT, reason)
 
 
-def replacement(tx: Session) -> str | None:
-    """What had to be replaced and why, in words, as long as nothing that somebody asked for has gone live since."""
+def replaced(tx: Session) -> dict[str, str]:
+    """What had to be replaced as live, oldest first, and why; empty once something that was asked for is live."""
     query = select(AdapterEventRow).where(AdapterEventRow.action.in_(("live", _REPLACED)))
     newest_first = tx.scalars(query.order_by(AdapterEventRow.id.desc()).limit(20)).all()
     since = takewhile(lambda event: event.action == _REPLACED or event.actor == ROLLOUT, newest_first)
     oldest_first = reversed([event for event in since if event.action == _REPLACED])
-    lost = {event.adapter: event.reason for event in oldest_first}
-    if not lost:
-        return None
-    again = f"When that is mended: `hone adapters promote {next(iter(lost))}`."
-    return f"{serving(tx).live} is live in place of {' and '.join(lost)}. {' '.join(lost.values())} {again}"
+    return {event.adapter: event.reason for event in oldest_first}
 
 
 def get_adapter(tx: Session, name: str) -> Adapter | None:
