@@ -34,7 +34,7 @@ REMEMBERED = 100_000
 
 AWAY = "The model is starting or away; try again in a moment."
 BROKE_OFF = "The model went away in the middle of the reply; try again in a moment."
-"""What a caller is told. Where the engines are and what is wrong with them is in the log and, for operators, in /health."""
+"""What a caller is told. Where the engines are, and what is wrong, operators find in the log and in /health."""
 
 EngineReplica = Replica[Engine]
 T = TypeVar("T")

@@ -16,7 +16,6 @@ import pytest
 
 from service.app import create_app
 from service.replicas import AWAY, BROKE_OFF, CLEARLY_BUSIER
-
 from service.settings import Settings, load_settings
 from service.store.queries import keys
 from service.store.session import Store
