@@ -128,9 +128,9 @@ class EngineRefused(HoneError):
 
 
 class ContextExceeded(EngineRefused):
-    """Prompt and reply are longer than the model's context; the code is OpenAI's."""
+    """Prompt and reply are longer than the model's context; code and status are OpenAI's."""
 
-    code = "context_length_exceeded"
+    status, code = 400, "context_length_exceeded"
 
 
 class PagesUnavailable(HoneError):

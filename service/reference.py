@@ -94,6 +94,9 @@ answered. Streams end with `data: [DONE]`, after the exchange has been stored; a
 `{{"hone": {{"conversation_id": "…"}}}}` keeps a conversation on one adapter while a canary runs; without it a
 conversation is known by how it begins. The answer's header `X-Hone-Conversation` names it.
 
+A list that takes `limit` comes in pages: `limit` is the most that one holds (1 to 200), and `after` takes the `next` of
+the page before, which is null on the last.
+
 ## Who is calling
 
 `Authorization: Bearer KEY`, with a key of `hone keys create`, or a session (cookie `hone_session`). On loopback neither
@@ -111,8 +114,18 @@ def _routes(app: FastAPI) -> Iterator[str]:
         for method, operation in methods.items():
             words = " ".join(operation.get("description", operation["summary"] + ".").split())
             operator = "*operator*: " if operation.get(OPERATORS_ONLY) else ""
-            yield f"| `{method.upper()} {path}` | {operator}{words} |"
+            yield f"| `{method.upper()} {path}` | {operator}{words}{_query(operation)} |"
     yield ""
+
+
+def _query(operation: dict[str, Any]) -> str:
+    """The parameters that may follow a `?`."""
+    asked = [one for one in operation.get("parameters", ()) if one["in"] == "query"]
+    named = (
+        f"`{one['name']}`" + (f" (else {one['schema']['default']})" if "default" in one["schema"] else "")
+        for one in asked
+    )
+    return f" Query: {', '.join(named)}." if asked else ""
 
 
 def _feedback() -> Iterator[str]:
@@ -137,7 +150,8 @@ def _errors() -> Iterator[str]:
     yield "| --- | --- | --- |"
     known = {error.code: error for error in _subclasses(errors.HoneError)}
     for code in sorted(known):
-        yield f"| `{code}` | {known[code].status} | {known[code].exit_code} |"
+        status = "the engine's" if known[code] is errors.EngineRefused else known[code].status
+        yield f"| `{code}` | {status} | {known[code].exit_code} |"
 
 
 def _model(title: str, model: type[BaseModel]) -> Iterator[str]:

@@ -23,6 +23,7 @@ from service.commands.options import (
     show,
     table,
 )
+from service.commands.report import report_lines
 from service.errors import AdapterBroken, BadInput, NotFound
 from service.settings import Settings
 
@@ -54,7 +55,7 @@ def list_adapters(home: Home = None, as_json: Json = False) -> None:
         canary = f"; canary: {serving['canary']} ({serving['canary_share']:.0%})" if serving["canary"] else ""
         requested = f"; on its way: {serving['requested']}" if serving["requested"] else ""
         say(f"live: {serving['live']}{requested}{canary}")
-        table(LISTED, rows, "There are no adapters yet.")
+        table(LISTED, [row | {"parent": row["parent"] or "base"} for row in rows], "There are no adapters yet.")
 
     show({"serving": serving, "adapters": rows}, as_json, plain)
 
@@ -74,11 +75,14 @@ def show_adapter(name: Name, home: Home = None, as_json: Json = False) -> None:
         result = _row(row) | {"report": row.report, "history": history}
 
     def plain() -> None:
-        for column in COLUMNS:
-            say_beside(f"{column.replace('_', ' '):<12}", as_text(result[column]))
-        from rich.console import Console
-
-        Console().print_json(data=result["report"], default=str)
+        known = result | {"parent": row.parent or "base"}
+        about = [(column.replace("_", " "), as_text(known[column])) for column in COLUMNS]
+        measured = list(report_lines(row.report or {}))
+        width = max(len(label) for label, _ in (*about, *measured)) + 2
+        for part in (about, measured):
+            for label, text in part:
+                say_beside(f"{label:<{width}}", text)
+            say("")
         table(fields, history, "Nothing has happened to it.")
 
     show(result, as_json, plain)

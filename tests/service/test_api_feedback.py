@@ -101,7 +101,7 @@ def test_a_judgement_that_says_nothing_is_refused(
         ({"kind": "label", "labels": []}, "labels: must not be empty."),
         ({"kind": "label", "labels": ["x" * 65]}, "labels[0]: must have at most 64 characters."),
         ({"kind": "critique", "text": " "}, "text: is blank, so it says nothing."),
-        ({"kind": "applause"}, "kind: must be one of thumb, comparison, ranking, score, label, critique, correction."),
+        ({"kind": "applause"}, "kind: must be one of thumb, comparison, ranking, score, correction, label, critique."),
     ],
 )
 def test_a_refusal_names_the_field_and_says_what_it_must_be(

@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from service import cli, reference
 from service.adapters.registry import Registry
 from service.app import api_description
+from service.commands.report import report_lines
 from service.settings import load_settings
 from service.store.queries import adapters
 from service.store.session import Store
@@ -140,6 +141,7 @@ def test_adapters_are_listed_shown_and_requested(hone: Hone, tmp_path: Path) -> 
     shown = hone("adapters", "show", name, "--json").json
     assert shown["report"] == {"fluency": 0.1} and shown["history"][0]["action"] == "published"
     assert "live: base" in hone("adapters", "list").out and name in hone("adapters", "show", name).out
+    assert hone("adapters", "list").out.splitlines()[2].split()[:3] == [name, "candidate", "base"]
 
     promoted = hone("adapters", "promote", name, "--wait", "0", "--reason", "Better.")
     assert promoted.code == 0 and "as soon as the service runs" in promoted.out
@@ -180,6 +182,20 @@ def test_a_promotion_waits_for_the_service_and_tells_why_it_failed(hone: Hone, t
     assert (failed.code, "It is broken." in failed.err) == (6, True)
     assert (again.code, again.err) == (6, f"hone: {first} did not go live: Its folder is missing.\n")
     store.close()
+
+
+def test_a_report_is_told_in_lines() -> None:
+    report = {
+        "share_won": {"value": 0.7142857, "low": 0.6, "high": None, "decided": 14},
+        "judge_accuracy": None,
+        "feedback": {"judgements": {"correction": 3, "thumb": 1}, "people": 1, "set_aside": {}},
+        "gates": [{"name": "fluent", "passed": False, "reason": "Fluency is -0.5."}],
+    }
+    assert dict(report_lines(report)) == {
+        "share won": "value 0.7143, low 0.6, decided 14",
+        "feedback": "judgements (correction 3, thumb 1), people 1",
+        "gate: fluent": "stopped it. Fluency is -0.5.",
+    }
 
 
 def test_what_is_printed_for_people_fits_a_terminal_of_80_columns(
