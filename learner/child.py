@@ -38,8 +38,7 @@ def main() -> int:
     parser.add_argument("--run", required=True)
     parser.add_argument("--fence", type=int, required=True)
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    set_up_log()
     line = sys.stdin.readline()
     settings = Settings.model_validate_json(line) if line.strip() else load_settings(arguments.home)
     threading.Thread(target=_die_with_the_daemon, daemon=True).start()
@@ -49,6 +48,14 @@ def main() -> int:
         return work(settings, store, arguments.run, arguments.fence)
     finally:
         store.close()
+
+
+def set_up_log() -> None:
+    """To stderr, which is the run's log: what the run does, and of the libraries what a reader can act on."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    # PEFT imports it whether the base is quantised or not, and it warns of a CPU kernel that isn't there (see nf4).
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def work(settings: Settings, store: Store, run_id: str, fence: int) -> int:
