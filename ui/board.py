@@ -7,6 +7,7 @@ no operator gets the service's own refusal, and nothing else.
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,7 @@ from ui.curves import curves
 from ui.figures import figures, gates
 
 RUNS_SHOWN = 20
+PROOF = re.compile(r"Proved: .*? nats per token\.")
 
 
 @dataclass
@@ -107,11 +109,16 @@ def top_view(board: Board, picture: Picture) -> dict[str, Any]:
         "refused": picture.refused,
         "away": picture.away,
         "serving": picture.serving,
-        "why": live["reason"] if live else "No adapter is live: the base model answers.",
+        "why": plainly(live["reason"]) if live else "No adapter is live: the base model answers.",
         "since": _since_when(live),
         "stats": picture.stats,
         "notice": {"text": board.notice, "tone": board.tone, "serial": board.serial},
     }
+
+
+def plainly(reason: str) -> str:
+    """A reason with the rollout's proof in plain words; its figures are in `hone adapters show`."""
+    return PROOF.sub("The engine serves it as it was trained.", reason)
 
 
 def _since_when(live: dict[str, Any] | None) -> str | None:
@@ -143,6 +150,8 @@ def adapters_view(board: Board, picture: Picture) -> dict[str, Any]:
         "adapters": [
             {
                 **{key: value for key, value in adapter.items() if key != "report"},
+                "reason": plainly(adapter["reason"]),
+                "history": [event | {"reason": plainly(event["reason"])} for event in adapter.get("history", ())],
                 "open": adapter["name"] in board.opened,
                 "figures": figures(adapter.get("report") or {}),
                 "gates": gates(adapter.get("report") or {}),

@@ -169,6 +169,22 @@ def test_a_pick_can_be_changed_while_it_is_the_last(fake: FakeService, chat: Pag
     expect(chat.get_by_role("textbox", name="How it should have been")).to_be_visible()  # the natural next word
     kept = [stored["feedback"]["verdict"] for stored in fake.feedback.values() if not stored["withdrawn"]]
     assert kept == ["both_bad"]
+    chat.locator(".hone-switch").click()
+    say(chat, "Go on")  # without having written anything
+    answered(chat, turns=2)
+    expect(chat.locator(".hone-panel")).to_have_count(0)
+
+
+def test_a_notice_covers_nothing_that_was_said(fake: FakeService, chat: Page) -> None:
+    say(chat, "Hello")
+    answered(chat)
+    chat.get_by_role("button", name="What was wrong?").click()
+    chat.get_by_role("textbox", name="What was wrong?").fill("Far too cheerful.")
+    chat.get_by_role("button", name="Save", exact=True).click()
+    toast, prompt = chat.locator(".hone-toast"), chat.locator(".hone-prompt")
+    expect(toast).to_contain_text("Thank you")
+    over, under = toast.bounding_box(), prompt.bounding_box()
+    assert over is not None and under is not None and over["y"] + over["height"] <= under["y"]
 
 
 def test_trying_again_asks_which_was_better(fake: FakeService, chat: Page) -> None:

@@ -10,6 +10,8 @@ import gradio as gr
 import pytest
 from starlette.requests import Request
 
+from service.adapters.manifest import Probe
+from service.adapters.proof import judge
 from tests.ui.fake_service import OPERATOR, FakeService, fake_adapter, fake_run
 from tests.ui.test_ui_client import using
 from ui.board import Board, _since_when
@@ -301,6 +303,15 @@ def adapters(fake: FakeService) -> FakeService:
     fake.adapters["v2"] = fake_adapter("v2", "candidate", report=report, created_at="2026-11-02T00:00:00Z")
     fake.serving.update(live="v1", previous="base")
     return fake
+
+
+def test_the_proof_that_an_adapter_is_served_is_told_in_plain_words(adapters: FakeService, api_url: str) -> None:
+    probe = Probe(prompt_token_ids=(1,), token_ids=(2,), logprobs=(-1.0,), base_logprobs=(-3.0,))
+    proof = judge((probe,), [[-1.0]], [[-3.0]], {}, tolerance=0.05).words
+    adapters.adapters["v1"]["reason"] = f"It passed every gate. {proof} On all 3 engines."
+    top, _, _, shown = look(api_url, Board())
+    said = "It passed every gate. The engine serves it as it was trained. On all 3 engines."
+    assert "KL" in proof and (top["why"], shown["adapters"][1]["reason"]) == (said, said)
 
 
 def test_an_operator_sees_what_is_live_and_why(adapters: FakeService, api_url: str) -> None:

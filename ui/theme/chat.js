@@ -38,6 +38,7 @@ function fit(area) {
 function submit(text) {
   if (!text.trim() || talk.busy) return;
   following = true;
+  closeUntouched();
   sent = { text: text.trim(), after: talk.turns.length };
   tell("send", { text, pair: pairBox.checked });
 }
@@ -68,7 +69,7 @@ function remember() {
 /** The editors that were open before a reload, under the same replies. */
 function reopenEditors() {
   const names = new Map(talk.turns.flatMap((turn) => turn.replies).map((reply) => [reply.name, reply.key]));
-  for (const { name, kind, text } of history.state?.honeEditors || []) if (names.has(name)) panels.set(names.get(name), { kind, text });
+  for (const { name, ...open } of history.state?.honeEditors || []) if (names.has(name)) panels.set(names.get(name), open);
 }
 
 input.addEventListener("input", () => { fit(input); remember(); sendButton.disabled = !input.value.trim(); });
@@ -83,16 +84,21 @@ composer.addEventListener("click", (event) => { if (event.target === composer) i
 
 // ---- one reply --------------------------------------------------------------------------------------------------
 
-const panels = new Map(); // reply key → {kind, text}: the editor that is open under it
+const panels = new Map(); // reply key → {kind, text, given}: the editor that is open under it, and the text it opened with
 
 function toggle(key, kind, text) {
   const open = panels.get(key);
   if (open && open.kind === kind) panels.delete(key);
-  else panels.set(key, { kind, text });
+  else panels.set(key, { kind, text, given: text });
   redraw(true);
   const editor = thread.querySelector(`[data-reply="${key}"] .hone-panel`);
   editor?.querySelector("textarea").focus({ preventScroll: true });
   editor?.scrollIntoView({ block: "nearest" });
+}
+
+/** Editors that nobody wrote in go when the conversation goes on. */
+function closeUntouched() {
+  for (const [key, open] of panels) if (open.text === open.given) panels.delete(key);
 }
 
 function button(name, label, pressed, act, extra) {
@@ -190,7 +196,7 @@ const SAID_AGAIN = { a: "Better than the one before.", b: "Worse: the one before
 function verdictLine(turn, last, busy) {
   if (!turn.compared || busy) return null;
   const say = (verdict, label) => h("button.hone-chip", { type: "button", "data-verdict": verdict, onclick: () => tell("pick", { turn: turn.key, verdict }) }, label);
-  const undo = h("button.hone-link", { type: "button", onclick: () => tell("pick", { turn: turn.key, verdict: "undo" }) }, "Change");
+  const undo = h("button.hone-link", { type: "button", onclick: () => { closeUntouched(); tell("pick", { turn: turn.key, verdict: "undo" }); } }, "Change");
   if (turn.verdict) return h("div.hone-verdict", {}, icon("check"), (turn.side_by_side ? SAID : SAID_AGAIN)[turn.verdict], last ? undo : null);
   if (!turn.side_by_side && last && turn.replies.every((reply) => reply.kept))
     return h("div.hone-verdict", {}, "Is this one better than the one before?", say("a", "Better"), say("tie", "Same"), say("b", "Worse"));

@@ -72,7 +72,7 @@ function place(parent, nodes) {
   while (parent.children.length > nodes.length) parent.lastChild.remove();
 }
 
-/** Show a sentence for a moment, at the head of the page; screen readers hear it. It can be sent away before. */
+/** Show a sentence for a moment, over the page's header, which covers nothing that is read; screen readers hear it. It can be sent away before. */
 function toast(text, tone) {
   let stack = document.querySelector(".hone-toasts");
   if (!stack) document.body.append((stack = h("div.hone-toasts", { role: "status", "aria-live": "polite" })));
