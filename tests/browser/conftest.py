@@ -35,7 +35,7 @@ def chromium() -> Iterator[Browser]:
 def open_page(chromium: Browser) -> Iterator[OpenPage]:
     """Opens a URL as a new browser would; `context` options as Playwright's. Script errors fail the test.
 
-    `goes_away`: the server will be gone for a while, and what can't be loaded then is no error.
+    `goes_away`: the server will be gone for a while, of which the console may tell.
     """
     contexts: list[BrowserContext] = []
     errors: list[str] = []
@@ -46,13 +46,13 @@ def open_page(chromium: Browser) -> Iterator[OpenPage]:
         page = contexts[-1].new_page()
 
         def note(message: ConsoleMessage) -> None:
-            if not (goes_away and "net::ERR_" in message.text):
+            if message.type == "error" and not goes_away:
                 errors.append(message.text)
 
         page.set_default_timeout(PATIENCE)
         origin = "/".join(url.split("/")[:3])
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda message: note(message) if message.type == "error" else None)
+        page.on("console", note)
         page.on(
             "request",
             lambda request: (

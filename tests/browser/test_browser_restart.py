@@ -30,11 +30,14 @@ class Server:
 
     def restart(self) -> None:
         fresh = create_app(self._api_url)
-        self._pages.close()
+        self.stop()
         self._pages.enter_context(serving(fresh, port=urlsplit(self.url).port or 0))
 
-    def close(self) -> None:
+    def stop(self) -> None:
         self._pages.close()
+
+    def close(self) -> None:
+        self.stop()
         self._stack.close()
 
 
@@ -66,6 +69,24 @@ def test_the_page_comes_back_by_itself_with_all_that_was_said_and_typed(server: 
     say(chat, "Three")
     answered(chat, turns=3)
     assert len(server.fake.asked[2]["messages"]) == 5
+
+
+def test_the_page_says_that_the_server_is_away(server: Server, open_page: OpenPage) -> None:
+    chat = open_page(server.url, goes_away=True)
+    expect(chat.locator(".hone-hint")).to_have_text("Enter to send")
+    server.stop()
+    expect(chat.locator(".hone-hint")).to_have_text("Hone is away. This page goes on by itself.")
+
+
+def test_what_was_asked_while_the_server_went_away_is_typed_again(server: Server, open_page: OpenPage) -> None:
+    chat = chat_of_two_turns(server, open_page)
+    server.fake.hold_at = 5
+    say(chat, "Three")
+    expect(chat.locator(".hone-text.streaming")).to_contain_text("It")
+    server.restart()
+    server.fake.hold_at = None
+    answered(chat, turns=2)
+    expect(chat.get_by_label("Your message")).to_have_value("Three")
 
 
 @pytest.mark.parametrize("press", ["send", "thumb"])

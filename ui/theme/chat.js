@@ -4,7 +4,16 @@
 const root = element.querySelector(".hone-chat");
 const EVENTS = ["send", "retry", "stop_reply", "new_chat", "restore", "pick", "thumb", "score", "mark", "critique", "correct", "open_shelf"];
 /** `seen` tells a server that was restarted, and so knows nothing of this page, that it is not to act on what it says. */
-const tell = (name, data) => { if (EVENTS.includes(name)) trigger(name, { ...data, seen: talk.version }); };
+const tell = (name, data) => {
+  if (!EVENTS.includes(name)) return;
+  if (name !== "restore" && name !== "open_shelf") keepInHistory({ honeUnanswered: true });
+  trigger(name, { ...data, seen: talk.version });
+};
+
+/** In this tab's own entry of the history, which a reload leaves alone. */
+function keepInHistory(what, url) {
+  history.replaceState({ ...history.state, ...what }, "", url);
+}
 
 let talk = props.value; // the newest view that came
 
@@ -57,13 +66,14 @@ function write(text) {
   remember();
 }
 
-/** What is typed, and which exchanges are shown, survive a reload: in this tab's own entry of the history, no more. */
+/** What is typed, and which exchanges are shown, survive a reload. */
 function remember() {
   const trail = talk.busy || restoring ? location.hash.slice(1) : talk.trail || "";
   const replies = talk.turns.flatMap((turn) => turn.replies);
   const honeEditors = restoring ? history.state?.honeEditors
     : replies.filter((reply) => reply.name && panels.has(reply.key)).map((reply) => ({ name: reply.name, ...panels.get(reply.key) }));
-  history.replaceState({ ...history.state, honeDraft: input.value, honeEditors }, "", trail ? `#${trail}` : location.pathname + location.search);
+  const honeDraft = input.value || (talk.busy ? talk.turns.at(-1).prompt : ""); // no reload brings back what is not answered yet
+  keepInHistory({ honeDraft, honeEditors }, trail ? `#${trail}` : location.pathname + location.search);
 }
 
 /** The editors that were open before a reload, under the same replies. */
@@ -295,17 +305,24 @@ function refocus(before) {
 
 // ---- when the server was away ----------------------------------------------------------------------------------------
 
+const RESTARTED = "Hone was restarted. Your conversation is still here.";
+const UNANSWERED = "Hone did not get what you did last, and this page had to be loaded anew. Please do it once more.";
 const AWAY = "Hone is away. This page goes on by itself.";
 const LOOK_EVERY = 5000; // milliseconds
 
 /** A server that was restarted knows nothing of this page: it is loaded anew, and what was said and typed comes back. */
-function loadAnew(why) {
+function loadAnew() {
   if (loading) return;
   loading = true;
   if (sent && !input.value.trim()) input.value = sent.text; // an example that was pressed
   remember();
-  history.replaceState({ ...history.state, honeNotice: why }, "");
+  keepInHistory({ honeNotice: RESTARTED });
   location.reload();
+}
+
+function sayHint(away) {
+  hint.textContent = away ? AWAY : HINT;
+  hint.classList.toggle("away", away);
 }
 
 /** Whether the server is there, and still the one that drew this page. */
@@ -313,12 +330,12 @@ async function lookForServer() {
   if (document.hidden || loading) return;
   const { root: url, api_prefix, app_id } = window.gradio_config;
   try {
-    const response = await fetch(`${url}${api_prefix}/app_id`, { cache: "no-store" });
+    const response = await fetch(`${url}${api_prefix}/app_id`, { cache: "no-store", signal: AbortSignal.timeout(LOOK_EVERY) });
     if (!response.ok) throw new Error(response.statusText);
-    if ((await response.json()).app_id !== app_id) return loadAnew("Hone was restarted. Your conversation is still here.");
-    hint.textContent = HINT;
-  } catch {
-    hint.textContent = AWAY;
+    if ((await response.json()).app_id !== app_id) return loadAnew();
+    sayHint(false);
+  } catch { // refused, or nothing answers
+    sayHint(true);
   }
 }
 
@@ -328,8 +345,9 @@ window.addEventListener("online", lookForServer);
 
 let loading = false;
 watch("value", () => {
-  if (props.value?.lost) return loadAnew("Hone did not get that, and this page had to be loaded anew. Please do it once more.");
+  if (props.value?.lost) return loadAnew();
   if (!props.value?.turns || props.value.version < talk.version) return; // overtaken by a later one
+  keepInHistory({ honeUnanswered: false });
   talk = props.value;
   if (restoring) reopenEditors();
   if (talk.turns.length || talk.notice.tone !== "error") restoring = ""; // else the address keeps it for the next reload
@@ -338,9 +356,8 @@ watch("value", () => {
 input.value = history.state?.honeDraft || "";
 fit(input);
 redraw(true);
-if (history.state?.honeNotice) {
-  toast(history.state.honeNotice);
-  history.replaceState({ ...history.state, honeNotice: undefined }, "");
-}
+const notice = history.state?.honeUnanswered ? UNANSWERED : history.state?.honeNotice;
+if (notice) toast(notice);
+keepInHistory({ honeNotice: null, honeUnanswered: false });
 if (restoring) tell("restore", { trail: restoring });
 if (!matchMedia("(pointer: coarse)").matches) input.focus();
