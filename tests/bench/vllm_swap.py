@@ -36,7 +36,7 @@ from tests.bench.swap import in_steps
 from tests.embedded.models import save_adapter
 from tests.embedded.serving import parse_event
 from tests.engine_contract.asking import CHAT, PROMPT, REPLY
-from tests.fixtures.engines import serving_sprout, why_vllm_cannot_run
+from tests.fixtures.engines import LLAMA_LORA, serving_sprout, why_vllm_cannot_run
 from tests.fixtures.provenance import scored_provenance
 
 SWAPS, ROUNDS, WARM_UPS = 50, 5, 2
@@ -195,14 +195,14 @@ def vllm_swap() -> Comparison:
     if (reason := why_vllm_cannot_run()) is not None:
         raise CannotMeasure(reason)
     with tempfile.TemporaryDirectory(prefix="hone-bench-") as temporary:
-        place = Path(temporary)
+        place, options = Path(temporary), ENGINE | {"dtype": fastest_dtype(), "vllm_options": LLAMA_LORA}
         folders = [
             save_adapter(place / f"trained-{seed}", SPROUT, seed, r=16, lora_alpha=64)
             for seed in range(WARM_UPS + SWAPS)
         ]
         names, key = publish(place / "home", folders)
         with (
-            serving_sprout("vllm", place / "engine", ENGINE | {"dtype": fastest_dtype()}, preloaded()) as engine,
+            serving_sprout("vllm", place / "engine", options, preloaded()) as engine,
             service(engine.url, place / "home") as url,
         ):
             return asyncio.run(measure(url, key, engine.url, names, folders))
