@@ -167,8 +167,12 @@ def test_an_engine_that_does_not_serve_what_is_live_gets_no_requests_and_changes
 
 
 def test_an_engine_of_another_base_gets_no_requests(house: House) -> None:
-    house.engines[2].base = "another"
-    with pytest.raises(EngineUnavailable, match="It serves another, and memory-0 serves sprout"):
+    late = house.engines[2]
+    late.base, late.away = "another", True
+    with pytest.raises(EngineUnavailable):
+        house.reconcile()  # who comes first says which base is served
+    late.away = False
+    with pytest.raises(EngineUnavailable, match=r"It serves another, and memory-[01] serves sprout"):
         house.reconcile()
     assert serving(house.rollout) == {"memory-0", "memory-1"}
 
