@@ -70,9 +70,9 @@ class Connections:
             self._idle.pop().abort()
 
     def _kept(self) -> Connection | None:
-        """The one that was used last: those that have been idle for too long are closed."""
-        if self._idle and (newest := self._idle.pop()).is_fresh:
-            return newest
+        """The one that was used last; when that has been idle for too long, so have all others, and all are closed."""
+        if self._idle and self._idle[-1].is_fresh:
+            return self._idle.pop()
         self.close()
         return None
 

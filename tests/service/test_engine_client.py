@@ -14,6 +14,7 @@ import httpx2
 import orjson
 import pytest
 
+from service import engine_connection
 from service.chat.recording import Recording
 from service.engine import DONE, Engine, _refusal
 from service.errors import BadInput, EngineAway, EngineRefused, EngineUnavailable
@@ -355,6 +356,30 @@ def test_connections_are_used_again_when_their_answer_came_to_its_end_and_not_be
             await asyncio.sleep(0)
             assert [payload async for payload in payloads(await engine.chat_stream(BODY))] == [b"1", DONE]
             assert connections == 2
+            await engine.close()
+
+    asyncio.run(work())
+
+
+def test_connections_that_were_idle_for_too_long_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        is_closed = [asyncio.Event(), asyncio.Event()]
+        served = iter(is_closed)
+
+        async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            closed = next(served)
+            while await reader.read(65536):
+                writer.write(WHOLE)
+            closed.set()
+
+        async with listening(serve_one) as url:
+            engine = Engine(url)
+            await engine.chat(BODY)
+            monkeypatch.setattr(engine_connection, "KEEPALIVE_SECONDS", 0.0)
+            await engine.chat(BODY)
+            async with asyncio.timeout(10):
+                await is_closed[0].wait()
+            assert not is_closed[1].is_set()
             await engine.close()
 
     asyncio.run(work())
