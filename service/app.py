@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
 
-import httpx2
 import structlog
 from fastapi import FastAPI
 from starlette.middleware import Middleware
@@ -47,19 +46,14 @@ ROUTERS = (chat, models, feedback, exchanges, adapters, runs, sessions, status)
 log = structlog.get_logger(__name__)
 
 
-def create_app(
-    settings: Settings,
-    store: Store,
-    engine_urls: Sequence[str],
-    engine_transport: httpx2.AsyncBaseTransport | None = None,
-) -> FastAPI:
+def create_app(settings: Settings, store: Store, engine_urls: Sequence[str]) -> FastAPI:
     """The service for these engines. It closes neither store nor anything else that was handed in.
 
     Raises SettingsError when it would listen beyond loopback without a single key, StoreError when the home can't be
     written.
     """
     refuse_strangers(settings.server.host, store)
-    parts = _wire(settings, store, engine_urls, engine_transport)
+    parts = _wire(settings, store, engine_urls)
     for line in parts.registry.recover():
         log.warning(line)
     app = FastAPI(title="Hone", lifespan=_lifespan, middleware=_middleware(settings, parts))
@@ -83,16 +77,14 @@ def _add_routes(app: FastAPI) -> None:
         app.include_router(module.router)
 
 
-def _wire(
-    settings: Settings, store: Store, engine_urls: Sequence[str], transport: httpx2.AsyncBaseTransport | None
-) -> Parts:
+def _wire(settings: Settings, store: Store, engine_urls: Sequence[str]) -> Parts:
     transactions, metrics = Transactions(store), Metrics()
     base_folder, base_sha256 = _base(settings)
     registry = Registry.of(settings, store, base_folder)
     engines = [
         Replica(
             registry,
-            Engine(url, settings.engine.timeout_seconds, settings.engine.silence_seconds, transport),
+            Engine(url, settings.engine.timeout_seconds, settings.engine.silence_seconds),
             settings.engine.max_loras,
             settings.rollout.probe_tolerance,
             base_sha256,
