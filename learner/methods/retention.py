@@ -20,7 +20,7 @@ from torch import Tensor
 
 from learner.backbone import Backbone
 from learner.batch import Demonstration, TokenIds, by_length, collate
-from learner.sampling import sample
+from learner.sampling import AFFORDABLE_TOKENS, sample
 from learner.tensors import kl_top, top_log_probs
 
 OTHERS = 96
@@ -96,13 +96,15 @@ def retain(
 def neighbours(
     backbone: Backbone, corrected: Sequence[TokenIds], prompts: Sequence[TokenIds], rng: Random, seed: int
 ) -> list[TokenIds]:
-    """Questions that begin like the corrected ones and end otherwise; none for a model without a chat template.
+    """Questions that begin like the corrected ones and end otherwise.
 
+    None for a model without a chat template, nor for a question far into a long conversation, which costs too much.
     `prompts`: what people ask, by which it is seen which words are special to a question. One that says most of what a
     corrected question said is left out: it may ask for the very thing that was corrected.
     """
     opening, closing = _frame(backbone)
-    asked = [prompt[: -len(closing)] for prompt in corrected if closing and prompt[-len(closing) :] == closing]
+    short = [prompt for prompt in corrected if len(prompt) <= AFFORDABLE_TOKENS]
+    asked = [prompt[: -len(closing)] for prompt in short if closing and prompt[-len(closing) :] == closing]
     if not asked:
         return []
     tries = min(MOST_TRIES, max(1, TRIES // len(asked)))

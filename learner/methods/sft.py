@@ -1,8 +1,8 @@
 """Supervised fine-tuning on corrections, without moving anything else.
 
 Each step takes a batch of corrections (maximise their likelihood) and a batch of what the policy said before to other
-prompts (keep saying it: `retention`). Training stops as soon as every correction is what the policy would say; a
-handful of corrections takes seconds.
+prompts (keep saying it: `retention`). Training stops once every correction is what the policy would say and what is
+retained was gone through a few times; a handful of corrections takes seconds.
 """
 
 from __future__ import annotations

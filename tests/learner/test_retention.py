@@ -78,3 +78,10 @@ def test_retention_draws_all_before_it_draws_one_again(sprout: Backbone, prompts
     assert retention.passes == 2.0
     assert max(losses) < 1e-4  # the policy is where it was
     assert Retention(sprout, [], Random(0)).passes == float("inf")
+
+
+def test_a_question_far_into_a_long_conversation_is_not_asked_again(sprout: Backbone, prompts: list[TokenIds]) -> None:
+    question = asked(sprout, "What is the capital of Romania?")
+    long = question[:1] + prompts[0][1:] * 20 + question[1:]
+    assert neighbours(sprout, [long], prompts, Random(0), 0) == []
+    assert neighbours(sprout, [long, question], prompts, Random(0), 0)
