@@ -8,13 +8,16 @@ from service.embedded.arguments import GIB, EngineArguments
 from service.embedded.checkpoint import Checkpoint, open_checkpoint
 from service.embedded.engine import Engine
 from service.embedded.errors import EngineError
+from service.embedded.kernel import Kernel, load_kernel
 from service.embedded.kv_cache import KvCache, Plane
 from service.embedded.llama import Llama
-from service.embedded.llama_weights import LlamaWeights, is_fast
+from service.embedded.llama_weights import LlamaShape, LlamaWeights, is_fast
 from service.embedded.messages import Ready
 from service.embedded.model import Model
 
 USUAL_CACHE = GIB  # KV cache on a CPU that nobody sized
+KERNEL_BYTES = 64 * 2**20  # of weights, at most, for the compiled decode step
+KERNEL_THREADS = 4  # at most, unless told
 WORTH_A_THREAD = 8 * 2**20  # bytes of weights
 GPU_SHARE = 0.6  # of the free GPU memory, likewise
 
@@ -27,8 +30,7 @@ def assemble(arguments: EngineArguments) -> tuple[Engine, Ready]:
     longest = arguments.max_model_len or checkpoint.max_positions or 2048
     if checkpoint.max_positions is not None and longest > checkpoint.max_positions:
         raise EngineError(f"--max-model-len {longest} is above the model's {checkpoint.max_positions} positions")
-    model = _load_model(checkpoint, arguments, longest, dtype, device)
-    torch.set_num_threads(arguments.threads or default_threads(model.weight_bytes))
+    model, threads = _load_model(checkpoint, arguments, longest, dtype, device)
     size = token_bytes(model.planes, dtype)
     tokens = _cache_tokens(arguments, size, longest, device)
     longest = _fitting_length(arguments, tokens, longest, size)
@@ -43,7 +45,7 @@ def assemble(arguments: EngineArguments) -> tuple[Engine, Ready]:
         sampling_defaults=checkpoint.sampling_defaults(),
         lines=[
             f"Model {arguments.name} ({checkpoint.architecture}) in {str(dtype).removeprefix('torch.')} on {device}, "
-            f"{torch.get_num_threads()} threads.",
+            f"{threads} threads.",
             f"KV cache: {tokens * size / GIB:.2f} GiB at most, {tokens} tokens; "
             f"{longest} tokens a sequence, {arguments.max_num_seqs} sequences at once.",
         ],
@@ -57,19 +59,41 @@ def token_bytes(planes: list[Plane], dtype: torch.dtype) -> int:
 
 
 def default_threads(weight_bytes: int) -> int:
-    """One core is left to HTTP; a small model gains nothing from many, since threads that wait for each other cost."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores - 1, weight_bytes // WORTH_A_THREAD))
+    """For torch. One core is left to HTTP, and threads that wait for each other in every product want long products."""
+    return max(1, min(_cores() - 1, weight_bytes // WORTH_A_THREAD))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _load_model(
     checkpoint: Checkpoint, arguments: EngineArguments, longest: int, dtype: torch.dtype, device: torch.device
-) -> Model:
-    if is_fast(checkpoint, longest):
-        return Llama(LlamaWeights(checkpoint, longest, dtype, device), arguments.merged_lora_bytes)
-    from service.embedded.general import load_general  # it imports transformers, which takes seconds
+) -> tuple[Model, int]:
+    """The model, and how many threads it computes with."""
+    threads = arguments.threads
+    if not is_fast(checkpoint, longest):
+        from service.embedded.general import load_general  # it imports transformers, which takes seconds
 
-    return load_general(checkpoint, longest, dtype, device)
+        general = load_general(checkpoint, longest, dtype, device)
+        torch.set_num_threads(threads or default_threads(general.weight_bytes))
+        return general, torch.get_num_threads()
+    kernel = _kernel(LlamaShape.read(checkpoint.config), dtype, device)
+    weights = LlamaWeights(checkpoint, longest, dtype, device, kernel)
+    if kernel is None:
+        llama = Llama(weights, arguments.merged_lora_bytes)
+        torch.set_num_threads(threads or default_threads(llama.weight_bytes))
+        return llama, torch.get_num_threads()
+    torch.set_num_threads(1)  # what is left to torch is too small to share, and its threads wait by spinning
+    threads = threads or min(_cores(), KERNEL_THREADS)
+    return Llama(weights, arguments.merged_lora_bytes, threads), threads
+
+
+def _kernel(shape: LlamaShape, dtype: torch.dtype, device: torch.device) -> Kernel | None:
+    """The compiled kernel for a model that a core's caches nearly hold; a larger one needs torch's threads."""
+    size = sum(inner * outer for inner, outer in shape.linear_shapes().values()) * dtype.itemsize
+    suits = dtype == torch.float32 and device.type == "cpu" and size <= KERNEL_BYTES
+    return load_kernel() if suits else None
 
 
 def _device(name: str) -> torch.device:

@@ -6,6 +6,7 @@ Departures from the textbook, all exact up to rounding:
 - The halves that rotary embedding pairs are interleaved in the query and key weights, so that rotation is one complex
   multiplication. Scores do not change, because query and key are permuted alike.
 - In float32 the weight of each norm is folded into the matrix that follows it.
+- A small model on a CPU is computed by compiled code (`fused.py`), unless low-rank products are to be added.
 - Heads that share a key head are treated as successive queries of that head, so grouped-query attention copies nothing.
 """
 
@@ -16,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from service.embedded.fused import FusedForward, FusedStep
+from service.embedded.kernel import multiply
 from service.embedded.kv_cache import KvCache, Plane
 from service.embedded.llama_lora import LlamaAdapter, RowGroups, prepare_adapter
 from service.embedded.llama_weights import LlamaShape, LlamaWeights, Matrix
@@ -66,7 +69,7 @@ class _Decode:
 class Llama:
     """A `Model` of the Llama family; see the module's docstring for what it does differently."""
 
-    def __init__(self, weights: LlamaWeights, merge_bytes: int = 0) -> None:
+    def __init__(self, weights: LlamaWeights, merge_bytes: int = 0, threads: int = 1) -> None:
         self.weights = weights
         self.shape = weights.shape
         self.planes = [Plane(2 * self.shape.kv_heads, self.shape.head_dim)] * self.shape.layers
@@ -75,6 +78,7 @@ class Llama:
         self.device = weights.device
         self.weight_bytes = weights.merged_bytes + weights.head.nbytes  # what a step reads
         self.merge_bytes = merge_bytes  # what is left for merged copies of the weights
+        self._fused = None if weights.kernel is None else FusedForward(weights, threads)
         self._eps_norm = torch.tensor((self.shape.hidden_size * self.shape.norm_eps) ** 0.5, device=self.device)
 
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
@@ -98,17 +102,29 @@ class Llama:
         self, cache: KvCache, row: int, start: int, tokens: Tensor, adapter: Adapter | None, every: bool
     ) -> Tensor:
         count = len(tokens)
+        rows = RowGroups.of_one(self.weights, count, adapter)
+        if self._fused is not None and rows.merged:
+            return self._fused.prefill(cache, row, start, tokens, rows.groups[0], every)
         mask = causal_mask(start, count, self.dtype, self.device).repeat(self.shape.group, 1)
         rotation = self.weights.rotation[start : start + count]
-        rows = RowGroups.of_one(self.weights, count, adapter)
         hidden = self._layers(cache, self.weights.embedding[tokens], rotation, rows, _Prefill(row, start, count, mask))
         return self._logits(hidden if every else hidden[-1:])
 
     @torch.inference_mode()
     def decode(self, batch: DecodeBatch) -> Tensor:
-        rows = batch.grouping
-        if not isinstance(rows, RowGroups):
-            rows = batch.grouping = RowGroups.of_rows(self.weights, batch.adapters)
+        plan = batch.plan
+        if plan is None:
+            plan = batch.plan = self._plan(batch)
+        if isinstance(plan, FusedStep):
+            return plan(batch)
+        assert isinstance(plan, RowGroups)
+        return self._decode(batch, plan)
+
+    def _plan(self, batch: DecodeBatch) -> RowGroups | FusedStep:
+        rows = RowGroups.of_rows(self.weights, batch.adapters)
+        return FusedStep(self._fused, batch, rows) if self._fused is not None and rows.merged else rows
+
+    def _decode(self, batch: DecodeBatch, rows: RowGroups) -> Tensor:
         tokens, positions = rows.to_batch_order(batch.tokens), rows.to_batch_order(batch.positions)
         places = rows.to_batch_order(batch.places(2 * self.shape.kv_heads))
         mask = None if batch.mask is None else batch.mask[..., : batch.longest]
@@ -157,4 +173,4 @@ class Llama:
             rotated.copy_(torch.view_as_real(torch.view_as_complex(rotated.float()) * rotation))
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        return (self._norm(hidden, self.weights.final_norm) @ self.weights.head).float()
+        return multiply(self._norm(hidden, self.weights.final_norm), self.weights.head).float()

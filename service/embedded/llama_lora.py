@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from service.embedded.kernel import Weight, dense, multiply, multiply_onto
 from service.embedded.llama_weights import PARTS, LlamaLayer, LlamaWeights, Matrix, fold_norm, interleave
 from service.embedded.lora import LoraAdapter
 from service.embedded.model import Adapter
@@ -22,7 +23,7 @@ class LlamaAdapter:
     """One adapter: `merged[layer][matrix]` replaces the base's matrix, or `deltas[layer][matrix]` is added to it."""
 
     name: str
-    merged: list[list[Tensor]] | None
+    merged: list[list[Weight]] | None
     deltas: list[list[LowRank | None]] | None
 
 
@@ -36,7 +37,10 @@ def prepare_adapter(weights: LlamaWeights, adapter: LoraAdapter, merge: bool) ->
     if not merge:
         return LlamaAdapter(adapter.name, None, deltas)
     merged = [
-        [base if delta is None else torch.addmm(base, *delta) for base, delta in zip(layer.matrices, row, strict=True)]
+        [
+            base if delta is None else weights.packed(torch.addmm(dense(base), *delta))
+            for base, delta in zip(layer.matrices, row, strict=True)
+        ]
         for layer, row in zip(weights.layers, deltas, strict=True)
     ]
     return LlamaAdapter(adapter.name, merged, None)
@@ -67,12 +71,12 @@ def _fused_delta(
 
 
 @dataclass(frozen=True)
-class _Group:
+class RowGroup:
     """Rows `start` to `stop` of the batch run with these matrices, by layer, plus these low-rank products."""
 
     start: int
     stop: int
-    matrices: list[list[Tensor]]
+    matrices: list[list[Weight]]
     deltas: list[list[LowRank | None]] | None
 
 
@@ -83,11 +87,12 @@ class RowGroups:
     `to_cache_order` translate tensors whose first dimension is the row.
     """
 
-    def __init__(self, weights: LlamaWeights, groups: list[_Group], order: Tensor | None) -> None:
+    def __init__(self, weights: LlamaWeights, groups: list[RowGroup], order: Tensor | None) -> None:
         self.groups = groups
         self.biases = [layer.biases for layer in weights.layers]
         self._order = order
         self._inverse = None if order is None else torch.argsort(order)
+        self.merged = all(group.deltas is None for group in groups)
         self._only = groups[0] if len(groups) == 1 and groups[0].deltas is None else None
 
     @staticmethod
@@ -100,7 +105,7 @@ class RowGroups:
         """One row for each entry of `adapters`."""
         first_seen = {id(adapter): number for number, adapter in reversed(list(enumerate(adapters)))}
         order = sorted(range(len(adapters)), key=lambda row: (first_seen[id(adapters[row])], row))
-        groups: list[_Group] = []
+        groups: list[RowGroup] = []
         start = 0
         for place in range(1, len(order) + 1):
             if place == len(order) or adapters[order[place]] is not adapters[order[start]]:
@@ -119,22 +124,21 @@ class RowGroups:
         """`(rows, in)` through one fused matrix of a layer, each row with its own adapter: `(rows, out)`."""
         bias = self.biases[layer][matrix]
         if self._only is not None:
-            weight = self._only.matrices[layer][matrix]
-            return torch.mm(inputs, weight) if bias is None else torch.addmm(bias, inputs, weight)
-        outputs = inputs.new_empty(len(inputs), self.groups[0].matrices[layer][matrix].shape[1])
-        for group in self.groups:
-            torch.mm(
-                inputs[group.start : group.stop], group.matrices[layer][matrix], out=outputs[group.start : group.stop]
-            )
-        self._add_deltas(layer, matrix, inputs, outputs)
+            outputs = multiply(inputs, self._only.matrices[layer][matrix])
+        else:
+            outputs = inputs.new_empty(len(inputs), self.groups[0].matrices[layer][matrix].shape[1])
+            for group in self.groups:
+                rows = slice(group.start, group.stop)
+                multiply(inputs[rows], group.matrices[layer][matrix], out=outputs[rows])
+            self._add_deltas(layer, matrix, inputs, outputs)
         return outputs if bias is None else outputs.add_(bias)
 
     def project_onto(self, layer: int, matrix: Matrix, residual: Tensor, inputs: Tensor) -> Tensor:
-        """`residual` plus `project(layer, matrix, inputs)`."""
+        """`residual` plus `project(layer, matrix, inputs)`; may write into `residual`."""
         bias = self.biases[layer][matrix]
         if self._only is None or bias is not None:
             return self.project(layer, matrix, inputs).add_(residual)
-        return torch.addmm(residual, inputs, self._only.matrices[layer][matrix])
+        return multiply_onto(residual, inputs, self._only.matrices[layer][matrix])
 
     def _add_deltas(self, layer: int, matrix: Matrix, inputs: Tensor, outputs: Tensor) -> None:
         for group in self.groups:
@@ -144,10 +148,10 @@ class RowGroups:
                 outputs[group.start : group.stop].addmm_(inputs[group.start : group.stop] @ down, up)
 
 
-def _group(weights: LlamaWeights, start: int, stop: int, adapter: Adapter | None) -> _Group:
+def _group(weights: LlamaWeights, start: int, stop: int, adapter: Adapter | None) -> RowGroup:
     base = [layer.matrices for layer in weights.layers]
     if adapter is None:
-        return _Group(start, stop, base, None)
+        return RowGroup(start, stop, base, None)
     if not isinstance(adapter, LlamaAdapter):
         raise TypeError(f"{adapter} was prepared for another model")
-    return _Group(start, stop, adapter.merged or base, adapter.deltas)
+    return RowGroup(start, stop, adapter.merged or base, adapter.deltas)

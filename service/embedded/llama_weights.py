@@ -10,6 +10,7 @@ from torch import Tensor
 
 from service.embedded.checkpoint import Checkpoint
 from service.embedded.errors import EngineError
+from service.embedded.kernel import Kernel, Weight
 
 FAMILY = {"llama", "mistral", "qwen2", "qwen3"}
 
@@ -128,7 +129,7 @@ def inverse_frequencies(config: dict[str, Any], head_dim: int) -> Tensor:
 class LlamaLayer:
     """One layer. `matrices[m]` `(in, out)`, `biases[m]` and `norms[m]` (the norm that comes before it) by `Matrix`."""
 
-    matrices: list[Tensor]
+    matrices: list[Weight]
     biases: list[Tensor | None]
     norms: list[Tensor | None]
     query_norm: Tensor | None
@@ -136,11 +137,21 @@ class LlamaLayer:
 
 
 class LlamaWeights:
-    """A checkpoint's tensors, fused, transposed, permuted, and (in float32: `folded`) with the norms folded in."""
+    """A checkpoint's tensors, fused, transposed, permuted, and (in float32: `folded`) with the norms folded in.
 
-    def __init__(self, checkpoint: Checkpoint, max_model_len: int, dtype: torch.dtype, device: torch.device) -> None:
+    With a `kernel` (float32 on a CPU only) the matrices are packed in its panels.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        max_model_len: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        kernel: Kernel | None = None,
+    ) -> None:
         self.shape = LlamaShape.read(checkpoint.config)
-        self.dtype, self.device = dtype, device
+        self.dtype, self.device, self.kernel = dtype, device, kernel
         self.folded = dtype == torch.float32
         reader = _Reader(checkpoint.weights(dtype), self.shape, device)
         self.embedding = reader.take("model.embed_tokens.weight", self.shape.vocab_size, self.shape.hidden_size)
@@ -157,11 +168,15 @@ class LlamaWeights:
         """What one adapter merged into a copy of the layers takes."""
         return sum(matrix.nbytes for layer in self.layers for matrix in layer.matrices)
 
-    def _oriented(self, matrix: Tensor, norm: Tensor | None) -> Tensor:
+    def packed(self, matrix: Tensor) -> Weight:
+        """`matrix` `(in, out)` in the form that these weights are kept in."""
+        return matrix.contiguous() if self.kernel is None else self.kernel.pack(matrix)
+
+    def _oriented(self, matrix: Tensor, norm: Tensor | None) -> Weight:
         """`matrix` `(out, in)` as `(in, out)`, with the norm before it folded in where that is exact."""
         if norm is not None and self.folded:
             matrix = fold_norm(matrix, norm)
-        return matrix.t().contiguous()
+        return self.packed(matrix.t())
 
     def _layer(self, reader: "_Reader", prefix: str) -> LlamaLayer:
         width, dim = self.shape.hidden_size, self.shape.head_dim

@@ -36,13 +36,19 @@ class DecodeBatch:
         self.positions = torch.tensor(positions, device=device)
         self.longest = max(positions) + 1
         self.adapters = list(adapters)
-        self.grouping: object | None = None  # the model's own plan for these adapters, made once
+        self.plan: object | None = None  # the model's own, for these rows and adapters, made once
         self._places: dict[int, torch.Tensor] = {}
         self._row_start = torch.arange(self.rows, device=device) * cache.capacity
-        self.mask: torch.Tensor | None = None
-        if self.rows > 1:
-            seen = torch.arange(cache.capacity, device=device) <= self.positions[:, None]
-            self.mask = torch.where(seen, 0.0, NEVER).to(dtype)[:, None, None, :].contiguous()
+        self._dtype = dtype
+        self._mask: torch.Tensor | None = None
+
+    @property
+    def mask(self) -> torch.Tensor | None:
+        """As the class says; made when it is first asked for."""
+        if self._mask is None and self.rows > 1:
+            seen = torch.arange(self.capacity, device=self.positions.device) <= self.positions[:, None]
+            self._mask = torch.where(seen, 0.0, NEVER).to(self._dtype)[:, None, None, :].contiguous()
+        return self._mask
 
     def places(self, heads: int) -> torch.Tensor:
         """`(n, heads)`: where a plane of `heads` heads keeps the new tokens, in vectors from the plane's start."""
@@ -59,8 +65,8 @@ class DecodeBatch:
         self.longest += 1
         for places in self._places.values():
             places.add_(1)
-        if self.mask is not None:
-            self.mask.view(-1).index_fill_(0, self._row_start + self.positions, 0.0)
+        if self._mask is not None:
+            self._mask.view(-1).index_fill_(0, self._row_start + self.positions, 0.0)
 
 
 def causal_mask(start: int, count: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
