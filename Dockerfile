@@ -35,6 +35,8 @@ CMD ["learn"]
 
 # Last, so that a build without --target makes it. This index has torch without CUDA, several GB smaller.
 FROM source AS cpu
+# For the embedded engine, which compiles its kernel for the processor that it runs on.
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN pip install --extra-index-url ${TORCH_INDEX} -c deploy/constraints.txt torch \
     && pip install -c deploy/constraints.txt '.[learner]'

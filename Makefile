@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 VLLM := .venv-vllm
 LITELLM := .venv-litellm
 RUNS_VLLM := $(shell [ "$$(uname -sm)" = "Linux x86_64" ] && grep -qsw avx2 /proc/cpuinfo && echo yes)
-PACKAGES := chromium chromium-driver postgresql
+PACKAGES := chromium chromium-driver postgresql gcc libc6-dev
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -47,12 +47,13 @@ $(LITELLM)/installed: deploy/litellm.txt
 	$(LITELLM)/bin/pip install -q --no-deps -r deploy/litellm.txt
 	@touch $@
 
-# Chromium for the browser tests and PostgreSQL for the store's. `hone` itself needs neither.
+# Chromium for the browser tests, PostgreSQL for the store's, a C compiler for the embedded engine. `hone` itself runs
+# without them; without a compiler a small model answers several times slower.
 system-packages:
-	@if ! { command -v chromium && ls /usr/lib/postgresql/*/bin/postgres; } >/dev/null 2>&1; then \
+	@if ! { command -v chromium && command -v cc && ls /usr/lib/postgresql/*/bin/postgres; } >/dev/null 2>&1; then \
 		if command -v apt-get >/dev/null; then \
 			$(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq $(PACKAGES) >/dev/null; \
-		else echo "Install these for the tests that need them: $(PACKAGES)"; fi; fi
+		else echo "Install what these give on your system: $(PACKAGES)"; fi; fi
 
 run: setup
 	$(BIN)/hone up

@@ -17,6 +17,7 @@ from service.adapters.fingerprint import base_fingerprint
 from service.adapters.place import Place
 from service.adapters.replacement import replacement
 from service.auth import is_loopback
+from service.embedded.arguments import COMPILERS
 from service.engine_checks import ANSWER_SECONDS, examine_engines
 from service.engine_program import find_vllm_python
 from service.errors import HoneError, PortInUse
@@ -176,6 +177,10 @@ def _engine(settings: Settings) -> Iterator[Finding]:
         yield Finding("engine", True, f"vLLM by {find_vllm_python(settings.engine)}; `hone up` starts it")
     elif not settings.engine.urls:
         yield Finding("engine", None, "embedded; `hone up` starts it")
+        if not any(map(shutil.which, COMPILERS)):
+            yield Finding(
+                "compiler", None, "none: install a C compiler, and a small model answers several times faster"
+            )
     for report in examine_engines(settings) if settings.engine.urls else ():
         if report.facts is not None:
             yield Finding("engine", True, f"{report.url} {report.facts.words}")

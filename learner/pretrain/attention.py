@@ -40,9 +40,12 @@ def _attend(
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     rows = []
     for row, sizes in enumerate(dialogues or [[query.shape[2]]] * len(query)):
-        parts = zip(*(x[row : row + 1].float().split(sizes, 2) for x in (query, key, value)), strict=True)
+        q, k, v = (x[row : row + 1].float().split(sizes, 2) for x in (query, key, value))
         with torch.autocast("cpu", enabled=False):
-            attended = [F.scaled_dot_product_attention(*part, is_causal=True, scale=scaling) for part in parts]
+            attended = [
+                F.scaled_dot_product_attention(*part, is_causal=True, scale=scaling)
+                for part in zip(q, k, v, strict=True)
+            ]
         rows.append(torch.cat(attended, 2))
     return torch.cat(rows).transpose(1, 2).to(query.dtype), None  # (B, T, heads, D)
 

@@ -1,8 +1,9 @@
 """Muon: momentum, made orthogonal by a Newton-Schulz iteration, as the update of a weight matrix.
 
-After Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon/). `torch.optim.Muon` iterates in bfloat16, which is
-several times slower than float32 on processors that have no bfloat16 instructions; here it is the caller's choice, by
-`torch.autocast`, and matrices of one shape are iterated together in one batch. The update is scaled as there by sqrt(max(1, rows / columns)).
+After Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon/). `torch.optim.Muon` always iterates in bfloat16,
+which is several times slower than float32 on processors that have no bfloat16 instructions; here it is the caller's
+choice, by `torch.autocast`, and matrices of one shape are iterated together in one batch. The update is scaled as there
+by sqrt(max(1, rows / columns)).
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
 Departs from the usual recipe where a small machine gains by it: Muon (Jordan et al. 2024, see `muon.py`) for the
 matrices inside the layers and AdamW for the rest; matrix products in bfloat16 where the processor has instructions for
 them, all else in float32; attention one dialogue at a time (`attention.py`); the loss on the assistant's tokens with
-full weight and on the user's with a small one; one thread per replica, each with rows of its own, so that a busy neighbour
-on the machine stalls a step once and not every matrix product. The learning rate holds and then decays to zero (warm-
-up, stable, decay), by elapsed share of the time allowed, so a run that is given less time is annealed all the same.
-At the end comes practice: it warms up once more, a little, and decays on text that has more of what is hard.
+full weight and on the user's with a small one; one thread per replica, each with rows of its own, so that a busy
+neighbour on the machine stalls a step once and not every matrix product. The learning rate holds and then decays to
+zero (warm-up, stable, decay), by elapsed share of the time allowed, so a run that is given less time is annealed all
+the same. At the end comes practice: it warms up once more, a little, and decays on text that has more of what is hard.
 """
 
 from __future__ import annotations

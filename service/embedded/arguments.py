@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 
 GIB = 2**30
+COMPILERS = ("cc", "gcc", "clang")  # the first of them that there is makes the kernel of small models
 
 
 @dataclass(frozen=True)

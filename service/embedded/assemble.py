@@ -8,7 +8,7 @@ from service.embedded.arguments import GIB, EngineArguments
 from service.embedded.checkpoint import Checkpoint, open_checkpoint
 from service.embedded.engine import Engine
 from service.embedded.errors import EngineError
-from service.embedded.kernel import Kernel, load_kernel
+from service.embedded.kernel import load_kernel
 from service.embedded.kv_cache import KvCache, Plane
 from service.embedded.llama import Llama
 from service.embedded.llama_weights import LlamaShape, LlamaWeights, is_fast
@@ -45,12 +45,21 @@ def assemble(arguments: EngineArguments) -> tuple[Engine, Ready]:
         sampling_defaults=checkpoint.sampling_defaults(),
         lines=[
             f"Model {arguments.name} ({checkpoint.architecture}) in {str(dtype).removeprefix('torch.')} on {device}, "
-            f"{threads} threads.",
+            f"{threads} threads, {_by_what(model)}.",
             f"KV cache: {tokens * size / GIB:.2f} GiB at most, {tokens} tokens; "
             f"{longest} tokens a sequence, {arguments.max_num_seqs} sequences at once.",
         ],
     )
     return Engine(model, cache, arguments.seed), ready
+
+
+def _by_what(model: Model) -> str:
+    """Who multiplies the matrices, for the start-up line."""
+    if isinstance(model, Llama) and model.weights.kernel is not None:
+        return "compiled for this processor"
+    if isinstance(model, Llama) and _suits_kernel(model.shape, model.dtype, model.device):
+        return "by torch: install a C compiler (cc), and this model answers several times faster"
+    return "by torch"
 
 
 def token_bytes(planes: list[Plane], dtype: torch.dtype) -> int:
@@ -78,7 +87,8 @@ def _load_model(
         general = load_general(checkpoint, longest, dtype, device)
         torch.set_num_threads(threads or default_threads(general.weight_bytes))
         return general, torch.get_num_threads()
-    kernel = _kernel(LlamaShape.read(checkpoint.config), dtype, device)
+    shape = LlamaShape.read(checkpoint.config)
+    kernel = load_kernel() if _suits_kernel(shape, dtype, device) else None
     weights = LlamaWeights(checkpoint, longest, dtype, device, kernel)
     if kernel is None:
         llama = Llama(weights, arguments.merged_lora_bytes)
@@ -89,11 +99,10 @@ def _load_model(
     return Llama(weights, arguments.merged_lora_bytes, threads), threads
 
 
-def _kernel(shape: LlamaShape, dtype: torch.dtype, device: torch.device) -> Kernel | None:
-    """The compiled kernel for a model that a core's caches nearly hold; a larger one needs torch's threads."""
+def _suits_kernel(shape: LlamaShape, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether a core's caches nearly hold the model; a larger one needs torch's threads more than a compiled kernel."""
     size = sum(inner * outer for inner, outer in shape.linear_shapes().values()) * dtype.itemsize
-    suits = dtype == torch.float32 and device.type == "cpu" and size <= KERNEL_BYTES
-    return load_kernel() if suits else None
+    return dtype == torch.float32 and device.type == "cpu" and size <= KERNEL_BYTES
 
 
 def _device(name: str) -> torch.device:

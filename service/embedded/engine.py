@@ -11,7 +11,7 @@ from torch import Tensor
 
 from service.embedded.kv_cache import KvCache
 from service.embedded.messages import AddSequence, Load, Update
-from service.embedded.model import Adapter, DecodeBatch, Model
+from service.embedded.model import Adapter, DecodeBatch, Model, Stretch
 from service.embedded.sampling import Sampled, Sampler, prompt_logprobs
 from service.embedded.scheduler import Scheduler, Sequence
 
@@ -105,36 +105,51 @@ class Engine:
         """Compute up to `budget` prompt tokens, eldest prompt first; yield whoever is done, with its last logits."""
         scheduler = self._scheduler
         while budget > 0 and scheduler.prefilling:
-            sequence = scheduler.prefilling[0]
-            row = len(scheduler.decoding)
-            if sequence.computed == 0:
-                self._reuse_prefix(sequence, row)
-            start = sequence.computed
-            chunk = sequence.tokens[start : start + budget]
+            sequences = scheduler.prefilling[:]
+            stretches = list(self._stretches(sequences, budget))
+            every_logits = self.model.prefill(self.cache, stretches)
+            for sequence, stretch, logits in zip(sequences, stretches, every_logits, strict=False):
+                budget -= len(stretch.tokens)
+                sequence.computed += len(stretch.tokens)
+                if stretch.every:
+                    self._note_prompt(sequence, stretch.start, logits)
+                if sequence.computed == len(sequence.tokens):
+                    scheduler.start_decoding(sequence)
+                    yield sequence, logits[-1:]
+
+    def _stretches(self, sequences: list[Sequence], budget: int) -> Iterator[Stretch]:
+        """The next tokens of one prompt after the other, up to one that had better wait for what it has in common."""
+        for index, sequence in enumerate(sequences):
+            row = len(self._scheduler.decoding) + index
+            if budget <= 0 or (sequence.computed == 0 and self._reuse_prefix(sequence, row, sequences[:index])):
+                return
+            chunk = sequence.tokens[sequence.computed : sequence.computed + budget]
             budget -= len(chunk)
             tokens = torch.tensor(chunk, device=self.model.device)
-            every = sequence.wants_prompt_logprobs
-            logits = self.model.prefill(self.cache, row, start, tokens, sequence.adapter, every)
-            sequence.computed += len(chunk)
-            if every:
-                self._note_prompt(sequence, start, logits)
-            if sequence.computed == len(sequence.tokens):
-                scheduler.start_decoding(sequence)
-                yield sequence, logits[-1:]
+            yield Stretch(row, sequence.computed, tokens, sequence.adapter, sequence.wants_prompt_logprobs)
 
-    def _reuse_prefix(self, sequence: Sequence, row: int) -> None:
-        """Copy the keys and values of a prompt's beginning from a row that has computed the same tokens."""
+    def _reuse_prefix(self, sequence: Sequence, row: int, coming: list[Sequence]) -> bool:
+        """Copy the keys and values of a prompt's beginning from a row that has computed the same tokens.
+
+        True, having done nothing, when one that is `coming` will have more of them.
+        """
         if sequence.wants_prompt_logprobs:
-            return
+            return False
         best, donor = WORTH_COPYING - 1, None
         for other_row, other in enumerate(self._scheduler.decoding):
             if other.adapter is sequence.adapter:
                 shared = common_prefix(sequence.tokens[:-1], other.tokens[: other.computed])
                 if shared > best:
                     best, donor = shared, other_row
+        if any(
+            other.adapter is sequence.adapter and common_prefix(sequence.tokens[:-1], other.tokens) > best
+            for other in coming
+        ):
+            return True
         if donor is not None:
             self.cache.copy_row(donor, row, best)
             sequence.computed = best
+        return False
 
     def _note_prompt(self, sequence: Sequence, start: int, logits: Tensor) -> None:
         following = sequence.tokens[start + 1 : start + 1 + len(logits)]

@@ -2,21 +2,29 @@
 stretch of a prompt. Rows that decode are shared out among threads; each goes all the way by itself."""
 
 import ctypes
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from service.embedded.kernel import Panels, address, addresses
+from service.embedded.kernel import Panels, Weight, address, addresses
 from service.embedded.kv_cache import KvCache
 from service.embedded.llama_lora import RowGroup, RowGroups
 from service.embedded.llama_weights import LlamaWeights
-from service.embedded.model import DecodeBatch
+from service.embedded.model import DecodeBatch, Stretch
 
 WORTH_A_THREAD = 4  # rows
+
+Matrices = list[list[Weight]]
+"""By layer and `Matrix`."""
+
+_Part = TypeVar("_Part")
+_Result = TypeVar("_Result")
 
 
 class _Model(ctypes.Structure):
@@ -63,17 +71,44 @@ class FusedForward:
         size = ctypes.c_int64
         return torch.empty(self._functions.scratch_size(ctypes.byref(self._model), size(tokens), size(capacity)))
 
-    def prefill(self, cache: KvCache, row: int, start: int, tokens: Tensor, group: RowGroup, every: bool) -> Tensor:
-        """The next `tokens` `(t,)` of one row; logits `(t, vocab)` if `every`, else `(1, vocab)`."""
-        count = len(tokens)
-        first = 0 if every else count - 1
-        logits = torch.empty(count - first, self.vocab)
-        rows, positions = torch.full((count,), row), torch.arange(start, start + count)
-        self(
-            addresses(cache.views), cache.capacity, matrix_addresses(group), rows, tokens, positions, first,
-            self.scratch(count, cache.capacity), logits,
-        )  # fmt: skip
-        return logits
+    def prefill(self, cache: KvCache, work: Sequence[tuple[Stretch, Matrices]]) -> list[Tensor]:
+        """Stretches of different rows, each with the matrices it runs with; their logits as `Model.prefill` says."""
+        planes = addresses(cache.views)
+
+        def compute(part: tuple[Stretch, Matrices]) -> Tensor:
+            stretch, matrices = part
+            count = len(stretch.tokens)
+            first = 0 if stretch.every else count - 1
+            logits = torch.empty(count - first, self.vocab)
+            rows, positions = torch.full((count,), stretch.row), torch.arange(stretch.start, stretch.start + count)
+            self(
+                planes, cache.capacity, matrix_addresses(matrices), rows, stretch.tokens, positions, first,
+                self.scratch(count, cache.capacity), logits,
+            )  # fmt: skip
+            return logits
+
+        return self.share_out(compute, work)
+
+    def share_out(self, compute: Callable[[_Part], _Result], parts: Sequence[_Part]) -> list[_Result]:
+        """`compute` of every part, each in whichever thread is free first, this one among them."""
+        if self.threads == 1 or len(parts) == 1:
+            return [compute(part) for part in parts]
+        left = deque(enumerate(parts))
+        results: dict[int, _Result] = {}
+
+        def work() -> None:
+            while left:
+                try:
+                    number, part = left.popleft()
+                except IndexError:  # another thread took the last one
+                    return
+                results[number] = compute(part)
+
+        helpers = [self.helpers.submit(work) for _ in range(min(self.threads, len(parts)) - 1)]
+        work()
+        for helper in helpers:
+            helper.result()
+        return [results[number] for number in range(len(parts))]
 
     def __call__(
         self, planes: ctypes.Array[ctypes.c_void_p], capacity: int, matrices: ctypes.Array[ctypes.c_void_p],
@@ -106,7 +141,7 @@ class FusedStep:
         self._planes = addresses(batch.cache.views)
         self._rows = groups.to_batch_order(torch.arange(batch.rows))
         self._shares = [
-            _Share(start, stop, matrix_addresses(group), forward.scratch(stop - start, batch.capacity))
+            _Share(start, stop, matrix_addresses(group.matrices), forward.scratch(stop - start, batch.capacity))
             for group in groups.groups
             for start, stop in _shares(group, batch.rows, forward.threads)
         ]
@@ -123,15 +158,7 @@ class FusedStep:
                 share.scratch, logits[own],
             )  # fmt: skip
 
-        mine, *others = self._shares
-        if others:
-            elsewhere = [self._forward.helpers.submit(compute, share) for share in others]
-            compute(mine)
-            wait(elsewhere)
-            for done in elsewhere:
-                done.result()
-        else:
-            compute(mine)
+        self._forward.share_out(compute, self._shares)
         return self._groups.to_cache_order(logits)
 
 
@@ -144,7 +171,7 @@ def _shares(group: RowGroup, rows: int, threads: int) -> Iterator[tuple[int, int
         yield group.start + count * part // parts, group.start + count * (part + 1) // parts
 
 
-def matrix_addresses(group: RowGroup) -> ctypes.Array[ctypes.c_void_p]:
-    """Where the panels of a group's matrices are, layer by layer."""
-    matrices = [matrix for layer in group.matrices for matrix in layer]
-    return addresses([matrix.blocks for matrix in matrices if isinstance(matrix, Panels)])
+def matrix_addresses(matrices: Matrices) -> ctypes.Array[ctypes.c_void_p]:
+    """Where the panels of matrices are, layer by layer."""
+    flat = [matrix for layer in matrices for matrix in layer]
+    return addresses([matrix.blocks for matrix in flat if isinstance(matrix, Panels)])

@@ -7,6 +7,7 @@ one, which is slower and right for every architecture.
 """
 
 import inspect
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -20,7 +21,7 @@ from service.embedded.general_cache import ManyRows, OneRow, RowsCache, StepRows
 from service.embedded.general_lora import GeneralAdapter, RowDeltas
 from service.embedded.kv_cache import KvCache, Plane
 from service.embedded.lora import LoraAdapter
-from service.embedded.model import Adapter, DecodeBatch
+from service.embedded.model import DecodeBatch, Stretch
 
 TRIAL = ([5, 9, 4, 7, 6, 3, 8], [4, 8, 3])  # token ids of the trial: two rows of unequal length
 SLIDING = {"mistral", "mixtral", "phi3", "starcoder2"}  # here `sliding_window` holds for every layer
@@ -55,12 +56,14 @@ class GeneralModel:
         return GeneralAdapter.of(adapter, self.dtype, self.device)
 
     @torch.inference_mode()
-    def prefill(
-        self, cache: KvCache, row: int, start: int, tokens: Tensor, adapter: Adapter | None, every: bool
-    ) -> Tensor:
-        with self._deltas.on_all_rows(cast(GeneralAdapter | None, adapter)):
-            logits = self._forward(tokens[None], OneRow(cache, row, start, len(tokens)))[0]
-        return logits if every else logits[-1:]
+    def prefill(self, cache: KvCache, stretches: Sequence[Stretch]) -> list[Tensor]:
+        return [self._prefill(cache, stretch) for stretch in stretches]
+
+    def _prefill(self, cache: KvCache, stretch: Stretch) -> Tensor:
+        with self._deltas.on_all_rows(cast(GeneralAdapter | None, stretch.adapter)):
+            row = OneRow(cache, stretch.row, stretch.start, len(stretch.tokens))
+            logits = self._forward(stretch.tokens[None], row)[0]
+        return logits if stretch.every else logits[-1:]
 
     @torch.inference_mode()
     def decode(self, batch: DecodeBatch) -> Tensor:

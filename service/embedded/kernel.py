@@ -17,9 +17,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from service.embedded.arguments import COMPILERS
+
 SOURCE = Path(__file__).with_name("kernel.c")
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fno-math-errno", "-shared", "-fPIC")
-COMPILERS = ("cc", "gcc", "clang")
 COMPILING_SECONDS = 120
 
 

@@ -11,6 +11,7 @@ Departures from the textbook, all exact up to rounding:
 """
 
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +24,7 @@ from service.embedded.kv_cache import KvCache, Plane
 from service.embedded.llama_lora import LlamaAdapter, RowGroups, prepare_adapter
 from service.embedded.llama_weights import LlamaShape, LlamaWeights, Matrix
 from service.embedded.lora import LoraAdapter
-from service.embedded.model import Adapter, DecodeBatch, causal_mask
+from service.embedded.model import DecodeBatch, Stretch, causal_mask
 
 
 @dataclass(frozen=True)
@@ -98,17 +99,20 @@ class Llama:
         self.merge_bytes += by
 
     @torch.inference_mode()
-    def prefill(
-        self, cache: KvCache, row: int, start: int, tokens: Tensor, adapter: Adapter | None, every: bool
-    ) -> Tensor:
-        count = len(tokens)
-        rows = RowGroups.of_one(self.weights, count, adapter)
-        if self._fused is not None and rows.merged:
-            return self._fused.prefill(cache, row, start, tokens, rows.groups[0], every)
-        mask = causal_mask(start, count, self.dtype, self.device).repeat(self.shape.group, 1)
-        rotation = self.weights.rotation[start : start + count]
-        hidden = self._layers(cache, self.weights.embedding[tokens], rotation, rows, _Prefill(row, start, count, mask))
-        return self._logits(hidden if every else hidden[-1:])
+    def prefill(self, cache: KvCache, stretches: Sequence[Stretch]) -> list[Tensor]:
+        groups = [RowGroups.of_one(self.weights, len(stretch.tokens), stretch.adapter) for stretch in stretches]
+        if self._fused is not None and all(rows.merged for rows in groups):
+            matrices = [rows.groups[0].matrices for rows in groups]
+            return self._fused.prefill(cache, list(zip(stretches, matrices, strict=True)))
+        return [self._prefill(cache, stretch, rows) for stretch, rows in zip(stretches, groups, strict=True)]
+
+    def _prefill(self, cache: KvCache, stretch: Stretch, rows: RowGroups) -> Tensor:
+        start, tokens = stretch.start, stretch.tokens
+        mask = causal_mask(start, len(tokens), self.dtype, self.device).repeat(self.shape.group, 1)
+        rotation = self.weights.rotation[start : start + len(tokens)]
+        attention = _Prefill(stretch.row, start, len(tokens), mask)
+        hidden = self._layers(cache, self.weights.embedding[tokens], rotation, rows, attention)
+        return self._logits(hidden if stretch.every else hidden[-1:])
 
     @torch.inference_mode()
     def decode(self, batch: DecodeBatch) -> Tensor:

@@ -1,6 +1,7 @@
 """What the engine asks of a model, and the rows that one decode step computes."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -16,6 +17,17 @@ class Adapter(Protocol):
 
     @property
     def name(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The next tokens of a row's prompt: `tokens` `(t,)` from position `start` on."""
+
+    row: int
+    start: int
+    tokens: torch.Tensor
+    adapter: Adapter | None
+    every: bool
 
 
 class DecodeBatch:
@@ -92,10 +104,8 @@ class Model(Protocol):
         """The adapter in this model's own form; runs beside decoding, in another thread."""
         ...
 
-    def prefill(
-        self, cache: KvCache, row: int, start: int, tokens: torch.Tensor, adapter: Adapter | None, every: bool
-    ) -> torch.Tensor:
-        """Compute `tokens` `(t,)` of one row from `start` on; logits `(t, vocab)` if `every`, else `(1, vocab)`."""
+    def prefill(self, cache: KvCache, stretches: Sequence[Stretch]) -> list[torch.Tensor]:
+        """Compute stretches of different rows; for each, logits `(t, vocab)` if it wants `every`, else `(1, vocab)`."""
         ...
 
     def decode(self, batch: DecodeBatch) -> torch.Tensor:

@@ -4,7 +4,6 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ import torch
 from service.embedded.engine import Engine
 from service.embedded.kv_cache import KvCache
 from service.embedded.messages import AddSequence, SamplingParams
+from service.embedded.model import Stretch
 from tests.embedded.driving import GREEDY, Reference, attach, build, run, tokens_of
 from tests.embedded.models import POSITIONS, save_adapter
 
@@ -156,9 +156,9 @@ def test_a_shared_beginning_is_computed_once(model_of: Callable[[str], Path]) ->
     computed: list[int] = []
     prefill = engine.model.prefill
 
-    def counted(cache: KvCache, row: int, start: int, tokens: torch.Tensor, *rest: Any) -> torch.Tensor:
-        computed.append(len(tokens))
-        return prefill(cache, row, start, tokens, *rest)
+    def counted(cache: KvCache, stretches: list[Stretch]) -> list[torch.Tensor]:
+        computed.extend(len(stretch.tokens) for stretch in stretches)
+        return prefill(cache, stretches)
 
     engine.model.prefill = counted  # type: ignore[assignment, method-assign]
     engine.add(AddSequence(0, [*beginning, 200], replace(GREEDY, max_tokens=20)))
@@ -168,6 +168,10 @@ def test_a_shared_beginning_is_computed_once(model_of: Callable[[str], Path]) ->
     replies = run(engine, [AddSequence(1, [*beginning, 201, 202], GREEDY), AddSequence(2, [*beginning, 200], GREEDY)])
     assert before == 91
     assert sum(computed) - before == 2 + 1
+    computed.clear()
+    replies |= run(engine, [AddSequence(3 + copy, [7, *beginning], replace(GREEDY, seed=1)) for copy in range(3)])
+    assert sum(computed) == 91 + 1 + 1, "of prompts that come together the first is computed and the others wait for it"
+    assert tokens_of(replies[3]) == tokens_of(replies[4]) == tokens_of(replies[5])
     reference = Reference(folder)
     assert tokens_of(replies[1]) == reference.greedy([*beginning, 201, 202], GREEDY.max_tokens)[0]
     assert tokens_of(replies[2]) == reference.greedy([*beginning, 200], GREEDY.max_tokens)[0]

@@ -18,9 +18,12 @@ PROMPTS = [[5, 9, 14, 200, 33], [7], list(range(20, 60)), [250, 251, 252, 253, 2
 
 
 @pytest.mark.parametrize("family", FAST + GENERAL)
-def test_greedy_tokens_and_logprobs_equal_those_of_transformers(model_of: Callable[[str], Path], family: str) -> None:
+@pytest.mark.parametrize("threads", [1, 3])
+def test_greedy_tokens_and_logprobs_equal_those_of_transformers(
+    model_of: Callable[[str], Path], family: str, threads: int
+) -> None:
     folder = model_of(family)
-    engine = build(folder)
+    engine = build(folder, threads=threads)
     assert isinstance(engine.model, Llama if family in FAST else GeneralModel)
     results = run(engine, [AddSequence(number, prompt, GREEDY) for number, prompt in enumerate(PROMPTS)])
     reference = Reference(folder)

@@ -351,6 +351,18 @@ def test_doctor_knows_which_weights_adapters_of_four_bits_need(hone: Hone, monke
     assert found() == []
 
 
+def test_doctor_misses_a_compiler_for_the_embedded_engine(hone: Hone, monkeypatch: pytest.MonkeyPatch) -> None:
+    def found() -> list[Any]:
+        return [one for one in hone("doctor", "--json").json if one["check"] == "compiler"]
+
+    monkeypatch.setattr("service.doctor.COMPILERS", ("sh",))
+    assert found() == []
+    monkeypatch.setattr("service.doctor.COMPILERS", ("no-such-compiler",))
+    assert [one["ok"] for one in found()] == [None]
+    monkeypatch.setenv("HONE_ENGINE__URL", "http://127.0.0.1:9")
+    assert found() == []
+
+
 def test_doctor_looks_at_the_place_that_adapters_are_shared_at(
     hone: Hone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

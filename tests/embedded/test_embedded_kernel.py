@@ -1,0 +1,136 @@
+"""The compiled kernel: the same answers as without it, whatever the processor, and no trouble where it cannot be."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from service.embedded import assemble, kernel
+from service.embedded.arguments import EngineArguments
+from service.embedded.kernel import Kernel, dense, load_kernel, multiply, multiply_onto
+from service.embedded.llama import Llama
+from service.embedded.messages import AddSequence, Update
+from tests.embedded.driving import GREEDY, attach, build, run, tokens_of
+from tests.embedded.models import save_adapter
+
+WIDTHS = {"widest": (), "256 bits": ("-mno-avx512f",), "128 bits": ("-mno-avx",)}
+FAMILIES = ["llama", "qwen2", "qwen3"]
+PROMPTS = [list(range(5, 5 + length)) for length in (1, 3, 7, 20, 33, 2, 11)]
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "hone"
+
+
+@pytest.fixture
+def compiled(cache: Path) -> Kernel:
+    made = load_kernel()
+    if made is None:
+        pytest.skip("no C compiler here, so there is no kernel")
+    return made
+
+
+@pytest.mark.parametrize("flags", WIDTHS.values(), ids=WIDTHS)
+@pytest.mark.parametrize("shape", [(1, 1), (64, 64), (33, 70), (704, 256), (16, 513)])
+def test_products_equal_those_of_torch(
+    compiled: Kernel, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], shape: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(kernel, "FLAGS", kernel.FLAGS + flags)
+    if (narrow := load_kernel()) is None:
+        pytest.skip("this compiler makes code for no such processor")
+    torch.manual_seed(0)
+    matrix = torch.randn(shape)
+    packed = narrow.pack(matrix)
+    assert packed.shape == shape and torch.equal(dense(packed), matrix)
+    for rows in (1, 2, 5, 6, 7, 8, 13, 40):
+        x, residual = torch.randn(rows, shape[0]), torch.randn(rows, shape[1])
+        expected = x @ matrix
+        assert torch.allclose(multiply(x, packed), expected, atol=1e-4)
+        assert torch.allclose(multiply_onto(residual.clone(), x, packed), residual + expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("flags", WIDTHS.values(), ids=WIDTHS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_replies_equal_those_without_a_kernel(
+    compiled: Kernel, model_of: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    family: str, flags: tuple[str, ...],
+) -> None:  # fmt: skip
+    folder = model_of(family)
+    adapter = save_adapter(tmp_path / "adapter", folder, seed=1)
+    requests = [
+        AddSequence(number, prompt, replace(GREEDY, max_tokens=16), "a" if number % 3 else None)
+        for number, prompt in enumerate(PROMPTS)
+    ]
+
+    def replies(threads: int) -> dict[int, list[Update]]:
+        engine = build(folder, threads=threads)
+        attach(engine, "a", adapter)
+        assert isinstance(engine.model, Llama)
+        assert (engine.model.weights.kernel is None) == without
+        return run(engine, requests)
+
+    without = False
+    monkeypatch.setattr(kernel, "FLAGS", kernel.FLAGS + flags)
+    one, three = replies(1), replies(3)
+    without = True
+    monkeypatch.setattr(assemble, "load_kernel", lambda: None)
+    expected = replies(1)
+    for number, updates in expected.items():
+        assert tokens_of(one[number]) == tokens_of(three[number]) == tokens_of(updates)
+        assert [u.logprob for u in one[number]] == pytest.approx([u.logprob for u in updates], abs=1e-4)
+
+
+def test_a_reply_does_not_depend_on_the_rows_beside_it(compiled: Kernel, model_of: Callable[[str], Path]) -> None:
+    requests = [AddSequence(number, prompt, GREEDY) for number, prompt in enumerate(PROMPTS)]
+    together = run(build(model_of("llama"), threads=2), requests)
+    for number, request in enumerate(requests):
+        alone = run(build(model_of("llama")), [request])[number]
+        assert [update.logprob for update in together[number]] == [update.logprob for update in alone]
+
+
+def test_it_is_compiled_once_and_again_when_what_was_kept_is_broken(compiled: Kernel, cache: Path) -> None:
+    [library] = cache.iterdir()
+    made = library.stat().st_mtime_ns
+    assert load_kernel() is not None and library.stat().st_mtime_ns == made
+    library.unlink()  # not overwritten: this process has it open
+    library.write_bytes(b"not a library")
+    assert load_kernel() is not None
+
+
+def test_where_nothing_can_be_kept_it_is_compiled_for_this_process(
+    compiled: Kernel, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked = cache.parent / "a file"
+    blocked.write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    made = load_kernel()
+    assert made is not None and torch.equal(dense(made.pack(torch.eye(3))), torch.eye(3))
+
+
+def test_the_start_up_line_says_who_computes(
+    compiled: Kernel, model_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def line(**options: str) -> str:
+        arguments = EngineArguments(**{"model": str(model_of("llama")), "device": "cpu", **options})  # type: ignore[arg-type]
+        return assemble.assemble(arguments)[1].lines[0]
+
+    assert "compiled for this processor" in line()
+    assert line(dtype="bfloat16").endswith("by torch.")
+    monkeypatch.setattr(assemble, "load_kernel", lambda: None)
+    assert "install a C compiler" in line()
+
+
+def test_no_compiler_or_one_that_fails_means_no_kernel(
+    compiled: Kernel, model_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel, "FLAGS", ("-no-such-flag",))
+    assert load_kernel() is None
+    monkeypatch.setattr(kernel, "COMPILERS", ("no-such-compiler",))
+    assert load_kernel() is None
+    engine = build(model_of("llama"))
+    assert isinstance(engine.model, Llama) and engine.model.weights.kernel is None
+    assert len(tokens_of(run(engine, [AddSequence(0, PROMPTS[3], GREEDY)])[0])) == GREEDY.max_tokens
