@@ -7,6 +7,7 @@ packages.
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 import os
 import shlex
@@ -27,6 +28,12 @@ VLLM_PYTHON = Path(__file__).resolve().parent.parent / ".venv-vllm" / "bin" / "p
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM's --max-lora-rank takes."""
+
+
+LLAMA_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""What an adapter of ours changes in a model of the Llama family."""
+
+LLAMA_FAMILY = ("llama", "mistral", "qwen2", "qwen3")
 
 
 def engine_program(settings: Settings, port: int) -> Program:
@@ -77,11 +84,25 @@ def _vllm(settings: Settings, port: int) -> Program:
     return Program(
         "engine",
         VLLM_MODULE,
-        [*_flags(options), "--enable-lora", *shlex.split(engine.vllm_options)],
+        [*_flags(options), "--enable-lora", *_lora_layers(settings), *shlex.split(engine.vllm_options)],
         stop_seconds=30.0,
         python=str(find_vllm_python(engine)),
         environment=environment,
     )
+
+
+def _lora_layers(settings: Settings) -> list[str]:
+    """Keep vLLM's LoRA to the layers that are trained, where their names are known.
+
+    Else it wraps the output layer too, whose code in the CPU build of 0.32 ends the engine when a text is scored
+    (`prompt_logprobs`) in one step with another request.
+    """
+    try:
+        config = json.loads((Path(settings.model_path) / "config.json").read_bytes())
+    except (OSError, ValueError):  # a hub name, or what vLLM itself will complain about
+        return []
+    known = isinstance(config, dict) and config.get("model_type") in LLAMA_FAMILY
+    return ["--lora-target-modules", *LLAMA_LAYERS] if known else []
 
 
 def find_vllm_python(engine: EngineSettings, beside_project: Path = VLLM_PYTHON, platform: str = sys.platform) -> Path:

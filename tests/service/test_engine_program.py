@@ -58,6 +58,21 @@ def test_vllm_gets_loras_raw_logprobs_and_a_share_of_the_gpu(tmp_path: Path) -> 
     assert found.environment["VLLM_CPU_KVCACHE_SPACE"] == "2"
 
 
+def test_vllm_s_loras_are_kept_to_the_layers_that_are_trained_where_those_are_known(tmp_path: Path) -> None:
+    def layers(model: str) -> list[str]:
+        arguments = list(program(tmp_path, kind="vllm", vllm_python=sys.executable, model=model).arguments)
+        place = arguments.index("--lora-target-modules") if "--lora-target-modules" in arguments else len(arguments)
+        return arguments[place + 1 :]
+
+    assert layers("sprout") == ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    other = tmp_path / "other"
+    other.mkdir()
+    for text in ("[]", "{", '{"model_type": "gpt2"}'):
+        (other / "config.json").write_text(text)
+        assert layers(str(other)) == []
+    assert layers("Qwen/Qwen3-0.6B") == []
+
+
 def test_a_rank_that_vllm_cannot_serve_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"up to 512, not 513"):
         program(tmp_path, kind="vllm", vllm_python=sys.executable, max_lora_rank=513)

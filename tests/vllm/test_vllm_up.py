@@ -23,7 +23,7 @@ from service.store.session import Store
 from tests.embedded.models import save_adapter
 from tests.embedded.serving import eventually
 from tests.engine_contract.asking import PROMPT, REPLY, gap, scores, true_scores
-from tests.fixtures.engines import LLAMA_LORA, OFFLINE, ServedEngine, why_vllm_cannot_run
+from tests.fixtures.engines import OFFLINE, ServedEngine, why_vllm_cannot_run
 from tests.fixtures.provenance import scored_provenance
 
 pytestmark = [pytest.mark.vllm, pytest.mark.loop, pytest.mark.xdist_group("vllm"), pytest.mark.timeout(600)]
@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.vllm, pytest.mark.loop, pytest.mark.xdist_group("vllm"
 START_SECONDS = 280.0
 SETTINGS = OFFLINE | {
     "HONE_SERVER__PAGES": "false",
-    "HONE_ENGINE__VLLM_OPTIONS": f"--enforce-eager {LLAMA_LORA}",
+    "HONE_ENGINE__VLLM_OPTIONS": "--enforce-eager",
     "HONE_ENGINE__MAX_MODEL_LEN": "256",
     "HONE_ENGINE__MAX_LORAS": "3",
     "HONE_ENGINE__MAX_LORA_RANK": "12",
