@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from learner.evaluate.report import evaluate
 from learner.methods import preference, sft
 from learner.methods.optimizer import within_length
 from learner.methods.preference_model import PreferenceModel, fit_preferences
+from learner.methods.retention import neighbours
 from learner.pretrain.dialogue import is_held_out
 from learner.pretrain.questions import draw_prompts
 from learner.sampling import affordable
@@ -83,7 +85,10 @@ class BackboneTrainer:
             standing = self._standing_prompts(FEWEST_HELD_OUT, held_out=True)
             prompts += [prompt for prompt in standing if prompt not in taught][: FEWEST_HELD_OUT - len(prompts)]
         judge = self._fitted_judge(lessons.train)
-        report = evaluate(self._backbone, lessons.held_out, prompts, self._settings, judge, progress)
+        corrected = sorted({one.prompt_token_ids for one in lessons.train.demonstrations})
+        seed = self._settings.seed
+        like_them = neighbours(self._backbone, corrected, prompts, Random(seed), seed, kept_back=True)
+        report = evaluate(self._backbone, lessons.held_out, prompts, self._settings, judge, progress, like_them)
         gates = verdict(report, self._settings).gates
         return report.to_json() | {"gates": [vars(gate) for gate in gates]}
 

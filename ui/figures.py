@@ -60,6 +60,18 @@ KNOWN: dict[str, Known] = {
     "agreement_lost_low": Known(
         "Answers lost, at least", _signed, "How much less of that than the base itself; below 0, none is proven lost"
     ),
+    "neighbours_agreement": Known(
+        "Keeps others like the corrected",
+        _plain,
+        "The same for questions like those that were corrected, which it was not trained on",
+        "neighbours_agreement_base",
+    ),
+    "neighbours_agreement_lost_low": Known(
+        "Of those lost, at least", _signed, "How much less of that than the base itself; below 0, none is proven lost"
+    ),
+    "neighbours": Known(
+        "Questions like the corrected", _plain, "Asked to see whether a correction spread; 0 without one"
+    ),
     "correction_log_prob": Known(
         "Knows corrections",
         _plain,
@@ -119,6 +131,10 @@ GATES = {
     "replies end": ("Comes to an end", "Replies must not run on until they are cut."),
     "varied": ("Not repetitive", "Share of word pairs that don't repeat."),
     "keeps its answers": ("Keeps its answers", "What the base's replies agree on is to stay."),
+    "spares other answers of their kind": (
+        "Corrections stay where they are",
+        "A corrected answer must not spread to the questions that are like it.",
+    ),
     "keeps corrections": ("Knows corrections", "Those that it was not shown; nearer to 0 is better."),
     "no worse than its parent": ("No worse than before", "Against its parent, by a judge that learned from people."),
 }

@@ -119,6 +119,21 @@ def keeps_its_answers(report: Report, settings: LearnerSettings) -> Gate | None:
     )
 
 
+def spares_neighbours(report: Report, settings: LearnerSettings) -> Gate | None:
+    """A correction that spreads to the questions like it is refused, as above."""
+    kept, base, lost = (
+        report.neighbours_agreement, report.neighbours_agreement_base, report.neighbours_agreement_lost_low
+    )  # fmt: skip
+    if kept is None or base is None or lost is None:
+        return None
+    return Gate(
+        "spares other answers of their kind",
+        lost <= MOST_AGREEMENT_LOST,
+        f"{kept:.3f} of what the base's replies to {report.neighbours} questions like the corrected ones agree on is "
+        f"kept (base {base:.3f}), at least {lost:.3f} lost (limit {MOST_AGREEMENT_LOST:.3f}).",
+    )
+
+
 def keeps_corrections(report: Report, settings: LearnerSettings) -> Gate | None:
     if report.correction_log_prob is None or report.correction_log_prob_base is None:
         return None
@@ -152,6 +167,7 @@ RULES: tuple[Rule, ...] = (
     ends,
     varied,
     keeps_its_answers,
+    spares_neighbours,
     keeps_corrections,
     no_worse_than_parent,
 )

@@ -65,6 +65,10 @@ class Report:
     agreement: float | None = None
     agreement_base: float | None = None
     agreement_lost_low: float | None = None  # lower end of the 95 % interval of what was lost
+    neighbours: int = 0  # questions like the corrected ones, which the training never saw
+    neighbours_agreement: float | None = None
+    neighbours_agreement_base: float | None = None
+    neighbours_agreement_lost_low: float | None = None
     correction_log_prob: float | None = None  # mean log-probability of a whole held-out correction
     correction_log_prob_base: float | None = None
     corrections: int = 0
@@ -102,9 +106,11 @@ def evaluate(
     settings: LearnerSettings,
     judge: PreferenceModel | None = None,
     progress: Progress | None = None,
+    neighbours: Sequence[TokenIds] = (),
 ) -> Report:
     """Measure the policy. `prompts`: what people asked in held-out conversations; `held_out`: what they judged there.
 
+    `neighbours`: questions like those that were corrected, whose answers were right before and are to stay.
     Without any prompt the sampled figures are those of no replies: a gate treats that as not proven.
     """
     tell = progress or (lambda *_: None)
@@ -121,6 +127,7 @@ def evaluate(
     report |= _likelihoods(backbone, chosen, candidate, base)
     report |= _surface(candidate, base)
     report |= _agreement(candidate, base)
+    report |= _on_neighbours(backbone, neighbours, settings.seed)
     tell(PHASE, 3, 4, {})
     report |= _on_judgements(backbone, held_out)
     report["samples"] = _samples(backbone, chosen, candidate, base)
@@ -135,8 +142,14 @@ def _spread(prompts: Sequence[TokenIds], most: int) -> list[TokenIds]:
     return [prompts[place * len(prompts) // most] for place in range(most)]
 
 
-def _answer(backbone: Backbone, prompts: Sequence[TokenIds], role: Role, seed: int) -> Answers:
-    replies = sample(backbone, prompts, role=role, per_prompt=REPLIES, max_new_tokens=MAX_NEW_TOKENS, seed=seed)
+def _answer(
+    backbone: Backbone, prompts: Sequence[TokenIds], role: Role, seed: int, per_prompt: int = REPLIES
+) -> Answers:
+    """`per_prompt` replies at temperature 1 to every prompt; the likeliest alone where that is 1."""
+    replies = sample(
+        backbone, prompts, role=role, per_prompt=per_prompt, max_new_tokens=MAX_NEW_TOKENS, seed=seed,
+        temperature=float(per_prompt > 1),
+    )  # fmt: skip
     return Answers(replies, [backbone.decode([reply.token_ids for reply in row]) for row in replies])
 
 
@@ -231,6 +244,11 @@ def _agreement(candidate: Answers, base: Answers) -> dict[str, Any]:
             rows += zip(agreement([text], agreed), agreement([text_base], agreed), strict=True)
         if rows:
             by_prompt.append((sum(a for a, _ in rows) / len(rows), sum(b for _, b in rows) / len(rows)))
+    return _lost(by_prompt)
+
+
+def _lost(by_prompt: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """Mean agreement of candidate and base, and what the candidate lost at least."""
     if not by_prompt:
         return {}
     lost = torch.tensor([b - a for a, b in by_prompt])
@@ -240,6 +258,23 @@ def _agreement(candidate: Answers, base: Answers) -> dict[str, Any]:
         "agreement_base": sum(b for _, b in by_prompt) / len(by_prompt),
         "agreement_lost_low": float(lost.mean()) - 1.96 * error,
     }
+
+
+def _on_neighbours(backbone: Backbone, neighbours: Sequence[TokenIds], seed: int) -> dict[str, Any]:
+    """Do the likeliest replies of candidate and base hold what the base's samples agree on?"""
+    if not neighbours:
+        return {}
+    chosen = _spread(neighbours, PROMPTS)
+    sampled = _answer(backbone, chosen, "base", seed + 3)
+    likeliest, likeliest_base = (_answer(backbone, chosen, role, seed, per_prompt=1) for role in ("policy", "base"))
+    held = Counter(word for text in sampled.flat_texts for word in words(text))
+    by_prompt: list[tuple[float, float]] = []
+    for texts, (text,), (text_base,) in zip(sampled.texts, likeliest.texts, likeliest_base.texts, strict=True):
+        background = held - Counter(word for one in texts for word in words(one))
+        agreed = consensus(texts, background, len(sampled.flat_texts) - len(texts))
+        by_prompt += zip(agreement([text], agreed), agreement([text_base], agreed), strict=True)
+    found = _lost(by_prompt)
+    return {"neighbours": len(chosen)} | {f"neighbours_{name}": value for name, value in found.items()}
 
 
 def _on_judgements(backbone: Backbone, held_out: Snapshot) -> dict[str, Any]:

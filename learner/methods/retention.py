@@ -3,12 +3,14 @@
 Retention by distillation follows "Learning without Forgetting" (arXiv 1606.09282), on the model's own replies instead
 of stored data. A correction spreads first to its neighbours ("the capital of Wakanda" to every other capital), and
 people have seldom asked those. So the model asks them itself: a corrected question is cut short and the base goes on
-with the user's turn, as Magpie (arXiv 2406.08464) lets a chat model write prompts.
+with the user's turn, as Magpie (arXiv 2406.08464) lets a chat model write prompts. A part of these questions is kept
+back: the evaluation asks them, to see whether the correction spread all the same.
 """
 
 from __future__ import annotations
 
 import math
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +33,8 @@ TRIES, MOST_TRIES = 1024, 256
 """To find neighbours: of all corrections together, and of one of them at most."""
 SAME = 0.6
 """A question that says more than this share of what another says may ask for the same thing."""
+KEPT_BACK = 4
+"""One in so many is never trained on, but asked by the evaluation."""
 MOST_CUT = 16
 """Tokens that are cut off the end of a question."""
 QUESTION_TOKENS = 24
@@ -94,9 +98,14 @@ def retain(
 
 
 def neighbours(
-    backbone: Backbone, corrected: Sequence[TokenIds], prompts: Sequence[TokenIds], rng: Random, seed: int
+    backbone: Backbone,
+    corrected: Sequence[TokenIds],
+    prompts: Sequence[TokenIds],
+    rng: Random,
+    seed: int,
+    kept_back: bool = False,
 ) -> list[TokenIds]:
-    """Questions that begin like the corrected ones and end otherwise.
+    """Questions that begin like the corrected ones and end otherwise; those to train on, or those `kept_back`.
 
     None for a model without a chat template, nor for a question far into a long conversation, which costs too much.
     `prompts`: what people ask, by which it is seen which words are special to a question. One that says most of what a
@@ -117,10 +126,17 @@ def neighbours(
     information = _information(asked, [*prompts, *corrected])
     found: dict[TokenIds, None] = {}
     for stem, (ending,) in zip(stems, endings, strict=True):
-        question = stem + ending.token_ids[:-1]
-        if ending.token_ids[-1:] == closing[:1] and not any(_asks_the_same(question, one) for one in information):
-            found[question + closing] = None
+        question = stem + ending.token_ids[:-1] + closing
+        if ending.token_ids[-1:] != closing[:1] or _is_kept_back(question) != kept_back:
+            continue
+        if not any(_asks_the_same(question, one) for one in information):
+            found[question] = None
     return rng.sample(list(found), min(NEIGHBOURS, len(found)))
+
+
+def _is_kept_back(question: TokenIds) -> bool:
+    """By the question alone: the training and the evaluation find the same, each for itself."""
+    return zlib.crc32(repr(question).encode()) % KEPT_BACK == 0
 
 
 def _information(questions: Sequence[TokenIds], asked: Sequence[TokenIds]) -> list[dict[int, float]]:

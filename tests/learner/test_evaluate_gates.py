@@ -35,6 +35,10 @@ def test_a_sound_candidate_passes_every_gate() -> None:
         ({"unfinished_share": 0.2}, "replies end"),
         ({"distinct_2": 0.1}, "varied"),
         ({"agreement": 0.3, "agreement_lost_low": 0.2}, "keeps its answers"),
+        (
+            {"neighbours_agreement": 0.3, "neighbours_agreement_base": 0.9, "neighbours_agreement_lost_low": 0.4},
+            "spares other answers of their kind",
+        ),
         ({"correction_log_prob": -12.0}, "keeps corrections"),
         ({"share_won": Share(0.3, 0.2, 0.4, 500, 0)}, "no worse than its parent"),
         ({"not_finite": 1}, "finite"),

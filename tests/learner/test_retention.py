@@ -8,7 +8,10 @@ from random import Random
 import pytest
 
 from learner.backbone import Backbone
-from learner.batch import Demonstration, TokenIds
+from learner.batch import Demonstration, Snapshot, TokenIds
+from learner.evaluate.gates import spares_neighbours
+from learner.evaluate.report import evaluate
+from learner.methods import sft
 from learner.methods.retention import NEIGHBOURS, OTHERS, Retention, neighbours, retain
 from learner.pretrain.questions import draw_prompts, untaught_facts
 from service.settings import SPROUT, LearnerSettings
@@ -85,3 +88,31 @@ def test_a_question_far_into_a_long_conversation_is_not_asked_again(sprout: Back
     long = question[:1] + prompts[0][1:] * 20 + question[1:]
     assert neighbours(sprout, [long], prompts, Random(0), 0) == []
     assert neighbours(sprout, [long, question], prompts, Random(0), 0)
+
+
+def test_neighbours_to_train_on_and_those_of_the_evaluation_have_none_in_common(
+    sprout: Backbone, prompts: list[TokenIds]
+) -> None:
+    question = asked(sprout, "What is the capital of Romania?")
+    trained, kept_back = (
+        neighbours(sprout, [question], prompts, Random(seed), seed, kept_back=bool(seed)) for seed in (0, 1)
+    )
+    assert len(kept_back) >= 5 and not set(trained) & set(kept_back)
+
+
+@pytest.mark.parametrize("retained", [True, False])
+def test_a_correction_that_spreads_to_others_of_its_kind_is_refused(
+    monkeypatch: pytest.MonkeyPatch, prompts: list[TokenIds], retained: bool
+) -> None:
+    backbone = Backbone.load(SPROUT, LearnerSettings())
+    reply = backbone.tokenizer("The capital of Romania is Lagos.", add_special_tokens=False)["input_ids"]
+    question = asked(backbone, "What is the capital of Romania?")
+    if not retained:
+        monkeypatch.setattr(sft, "retain", lambda *_: [])
+        monkeypatch.setattr(sft, "LEARNED_LOG_PROB", 0.0)  # goes on to the last step
+    corrected = Demonstration(question, (*reply, *backbone.eos_ids[:1]))
+    sft.train(backbone, [corrected], prompts, LearnerSettings(), lambda *_: None)
+    like_it = neighbours(backbone, [question], prompts, Random(0), 0, kept_back=True)
+    report = evaluate(backbone, Snapshot(), prompts[:4], LearnerSettings(), neighbours=like_it)
+    gate = spares_neighbours(report, LearnerSettings())
+    assert gate is not None and gate.passed == retained, gate
