@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx2
+
+from service.listening import free_port
 
 
 @dataclass
@@ -41,13 +42,6 @@ class Served:
 def parse_event(line: str) -> Any:
     content = line.removeprefix("data: ")
     return content if content == "[DONE]" else json.loads(content)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def start(*options: str, port: int | None = None) -> subprocess.Popen[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -21,31 +20,13 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.fixtures.engine_process import EngineProcess
 from tests.loop.town import SECONDS, wait_until
 
 pytestmark = [pytest.mark.loop, pytest.mark.timeout(600)]
 
 ENGINES, CALLERS, MOST_KILLS = 3, 9, 5
 QUIET = {"OMP_NUM_THREADS": "1", "HONE_SERVER__PAGES": "false", "HONE_ROLLOUT__RECONCILE_SECONDS": "0.2"}
-
-
-class EngineProcess:
-    """`python -m service.embedded` with the built-in model, on a port that it keeps when it is started again."""
-
-    def __init__(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.start()
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "service.embedded", "--port", str(self.port), "--threads", "1"]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | QUIET)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
 
 
 @dataclass

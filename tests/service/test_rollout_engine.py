@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,36 +17,11 @@ from service.store.queries import adapters
 from service.store.session import Store
 from service.store.tables import Serving
 from tests.embedded.models import save_adapter, save_model
+from tests.fixtures.engine_process import EngineProcess
 from tests.fixtures.provenance import scored_provenance
 
 PROMPT, REPLY = [1, 20, 30, 40], [50, 60, 70, 80, 90]
 PATIENCE_SECONDS = 120
-
-
-class EngineProcess:
-    """`python -m service.embedded` on a port of its own, which it keeps when it is started again."""
-
-    def __init__(self, model: Path) -> None:
-        self.model = model
-        self.port = 0
-        self.start()
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "service.embedded", "--model", str(self.model), "--port", str(self.port)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.startswith("Serving on "):
-                self.port = int(line.rstrip(".\n").rpartition(":")[2])
-                return
-        raise AssertionError("the engine did not start")
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +32,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def engine(model: Path) -> Iterator[EngineProcess]:
     process = EngineProcess(model)
+    process.wait()
     yield process
     process.kill()
 
@@ -82,7 +55,7 @@ def test_real_adapters_are_proven_or_refused_and_survive_the_engines_death(
             return adapters.serving(tx)
 
     async def story() -> None:
-        client = Engine(f"http://127.0.0.1:{engine.port}")
+        client = Engine(engine.url)
         replica = Replica(registry, client, max_loras=3, base_sha256=base_fingerprint(model))
         rollout = Rollout(registry.store, [replica], reconcile_seconds=0.05)
 
@@ -100,7 +73,7 @@ def test_real_adapters_are_proven_or_refused_and_survive_the_engines_death(
             assert serving().live == honest
             engine.kill()
             await until(lambda: rollout.problem is not None)
-            await asyncio.to_thread(engine.start)
+            engine.start()
             await until(lambda: honest in rollout.loaded)
             assert [m.name for m in await client.models() if m.parent is not None] == [honest]
         finally:
