@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from service.errors import ModelNotFound
 from service.store.queries import adapters, conversations
 from service.store.queries.conversations import Desired
+from service.store.session import Tx
 
 ALIAS = "hone"
 BASE = adapters.BASE
@@ -35,7 +36,7 @@ class Route:
         return f"{ALIAS}:{self.adapter}"
 
 
-def route(tx: Session, alias: str, conversation_id: str, caller: str, loaded: Collection[str]) -> Route:
+def route(tx: Tx, alias: str, conversation_id: str, caller: str, loaded: Collection[str]) -> Route:
     """What answers `alias` in a conversation. `loaded`: the adapters proven to be served; a canary waits for that.
 
     Raises ModelNotFound, and Conflict when the conversation is somebody else's.
@@ -53,14 +54,10 @@ def resolve(tx: Session, alias: str) -> Route:
     return Route(alias, adapters.serving(tx).live if alias == ALIAS else _named(tx, alias))
 
 
-def _named(tx: Session, alias: str) -> str:
+def _named(tx: Tx, alias: str) -> str:
     prefix, _, name = alias.partition(":")
-    if prefix == ALIAS:
-        if name == BASE:
-            return BASE
-        adapter = adapters.get_adapter(tx, name)
-        if adapter is not None and adapter.state in SERVABLE:
-            return name
+    if prefix == ALIAS and (name == BASE or adapters.state_of(tx, name) in SERVABLE):
+        return name
     raise ModelNotFound(f"There is no model {alias!r}.", "GET /v1/models lists them.", param="model")
 
 

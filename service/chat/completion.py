@@ -68,7 +68,9 @@ class Chat:
         if (request.n or 1) > self._settings.max_choices:
             raise BadInput(f"n: at most {self._settings.max_choices} choices.", param="n")
         conversation_id = conversation_of(request, caller.name)
-        chosen = await self._transactions.read(route, request.model, conversation_id, caller.name, self._rollout.loaded)
+        chosen = await self._transactions.glance(
+            route, request.model, conversation_id, caller.name, self._rollout.loaded
+        )
         return Turn(
             request=request,
             caller=caller.name,

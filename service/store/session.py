@@ -27,11 +27,14 @@ import orjson
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import NullPool, QueuePool
 
 from service.errors import StoreError
 from service.store.faults import store_error
 from service.store.migrate import migrate
+
+Tx = Session | Connection
+"""What a query takes that makes no objects of its rows: it doesn't need what a session does for them."""
 
 BUSY_SECONDS = 10
 """How long a write waits for other processes' writes before it fails."""
@@ -92,6 +95,18 @@ class Store:
         """A read transaction: everything read in it is of one moment."""
         with self._explained(), Session(self._reader, expire_on_commit=False) as tx, tx.begin():
             yield tx
+
+    def glances(self) -> Connection | None:
+        """A connection for reads of a row or two by their keys, each of which sees a moment of its own; close it.
+
+        It waits for nobody: where it would have to, it raises. None for a database behind a network.
+        """
+        if not _is_sqlite(self.url):
+            return None
+        engine = create_engine(self.url, poolclass=NullPool, connect_args={"timeout": 0, "check_same_thread": False})
+        connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        connection.exec_driver_sql("PRAGMA query_only=ON")
+        return connection
 
     def close(self) -> None:
         self._reader.dispose()

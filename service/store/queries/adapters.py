@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from service.errors import BadInput, Conflict, NotFound
 from service.store.clock import now
-from service.store.session import serialise
+from service.store.session import Tx, serialise
 from service.store.tables import Adapter, AdapterEventRow, Serving
 
 BASE = "base"
@@ -132,6 +132,12 @@ def replaced(tx: Session) -> dict[str, str]:
 def get_adapter(tx: Session, name: str) -> Adapter | None:
     number = number_of(name)
     return tx.get(Adapter, number) if number is not None else None
+
+
+def state_of(tx: Tx, name: str) -> str | None:
+    """The state of an adapter; None where there is no such adapter."""
+    number = number_of(name)
+    return tx.scalar(select(Adapter.state).where(Adapter.number == number)) if number is not None else None
 
 
 def list_adapters(tx: Session, after: str | None = None, limit: int | None = None) -> Sequence[Adapter]:

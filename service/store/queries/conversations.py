@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from service.errors import Conflict
 from service.store.clock import now
-from service.store.session import serialise
+from service.store.session import Tx, serialise
 from service.store.tables import Conversation, Serving
 
 _TABLE, _SERVING = cast(Table, Conversation.__table__), Serving.__table__
@@ -34,7 +34,7 @@ class Desired:
     began_with: str | None
 
 
-def desired_in(tx: Session, conversation_id: str, caller: str) -> Desired:
+def desired_in(tx: Tx, conversation_id: str, caller: str) -> Desired:
     """Both in one look, because every chat takes it. Raises Conflict when the conversation isn't `caller`'s."""
     live, canary, share, owner, began_with = tx.execute(_DESIRED, {"id": conversation_id}).one()
     if owner is not None and owner != caller:
