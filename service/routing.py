@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from service.errors import ModelNotFound
+from service.store.prepared import Tx
 from service.store.queries import adapters, conversations
 from service.store.queries.conversations import Desired
-from service.store.session import Tx
 
 ALIAS = "hone"
 BASE = adapters.BASE
@@ -25,10 +25,14 @@ SERVABLE = ("candidate", "canary", "live", "retired")
 
 @dataclass(frozen=True)
 class Route:
-    """`alias` is the model that was asked for, `adapter` what answers it: a version or `base`."""
+    """`alias` is the model that was asked for, `adapter` what answers it: a version or `base`.
+
+    `is_remembered`: the store has the conversation with this adapter already.
+    """
 
     alias: str
     adapter: str
+    is_remembered: bool = False
 
     @property
     def model(self) -> str:
@@ -42,11 +46,8 @@ def route(tx: Tx, alias: str, conversation_id: str, caller: str, loaded: Collect
     Raises ModelNotFound, and Conflict when the conversation is somebody else's.
     """
     desired = conversations.desired_in(tx, conversation_id, caller)
-    if alias != ALIAS:
-        return Route(alias, _named(tx, alias))
-    if desired.canary is None or desired.canary not in loaded:
-        return Route(alias, desired.live)
-    return Route(alias, _with_canary(desired, desired.canary, conversation_id))
+    adapter = _adapter(desired, conversation_id, loaded) if alias == ALIAS else _named(tx, alias)
+    return Route(alias, adapter, is_remembered=adapter == desired.began_with)
 
 
 def resolve(tx: Session, alias: str) -> Route:
@@ -61,10 +62,13 @@ def _named(tx: Tx, alias: str) -> str:
     raise ModelNotFound(f"There is no model {alias!r}.", "GET /v1/models lists them.", param="model")
 
 
-def _with_canary(desired: Desired, canary: str, conversation_id: str) -> str:
-    if desired.began_with is not None and desired.began_with in (desired.live, canary):
+def _adapter(desired: Desired, conversation_id: str, loaded: Collection[str]) -> str:
+    live, canary = desired.live, desired.canary
+    if canary is None or canary not in loaded:
+        return live
+    if desired.began_with is not None and desired.began_with in (live, canary):
         return desired.began_with
-    return canary if _draw(conversation_id, canary) < desired.canary_share else desired.live
+    return canary if _draw(conversation_id, canary) < desired.canary_share else live
 
 
 def _draw(conversation_id: str, canary: str) -> float:

@@ -8,17 +8,18 @@ one call: it begins, runs and is committed before the call returns.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from service.errors import StoreError
-from service.store.session import Store, Tx
+from service.store.prepared import Tx
+from service.store.session import Store
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,7 +30,8 @@ MOST_TOGETHER = 64
 
 @dataclass
 class _Write:
-    run: Callable[[Session], Any]
+    run: Callable[[Any], Any]
+    is_plain: bool
     done: Future[Any] = field(default_factory=Future)
 
 
@@ -39,27 +41,27 @@ class Transactions:
         self._is_alone = store.url.get_backend_name() == "sqlite"
         self._writers = ThreadPoolExecutor(1 if self._is_alone else READERS, thread_name_prefix="store-write")
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
-        self._glances = store.glances()
+        self._glances = store.open_for_glances()
         self._queue: deque[_Write] = deque()
 
     async def write(self, query: Callable[Concatenate[Session, P], T], *args: P.args, **options: P.kwargs) -> T:
         """`query(tx, …)` in a write transaction; when this returns, it is durable. Raises StoreError."""
-        write = _Write(lambda tx: query(tx, *args, **options))
-        self._queue.append(write)
-        self._writers.submit(self._work)
-        result: T = await asyncio.wrap_future(write.done)
-        return result
+        return await self._write(_Write(lambda tx: query(tx, *args, **options), is_plain=False))
+
+    async def write_plain(self, query: Callable[Concatenate[Tx, P], T], *args: P.args, **options: P.kwargs) -> T:
+        """The same for a query of prepared statements alone, which costs less."""
+        return await self._write(_Write(lambda tx: query(tx, *args, **options), is_plain=True))
 
     async def glance(self, query: Callable[Concatenate[Tx, P], T], *args: P.args, **options: P.kwargs) -> T:
-        """`query(tx, …)`, a read of a row or two by their keys. Raises StoreError.
+        """`query(tx, …)` of prepared statements that read a row or two by their keys. Raises StoreError.
 
-        SQLite answers in less time than it takes to wake a thread, so this asks it right here, in the loop.
+        SQLite answers them in less time than a thread takes to wake, so that they are run here, in the loop.
         """
         if self._glances is not None:
             try:
                 return query(self._glances, *args, **options)
-            except SQLAlchemyError:
-                pass  # busy, or worse: a thread may wait for it, and says what is wrong
+            except sqlite3.Error:
+                pass  # it is busy, or worse: a thread may wait for it, and says what is wrong
         return await self.read(query, *args, **options)
 
     async def read(self, query: Callable[Concatenate[Session, P], T], *args: P.args, **options: P.kwargs) -> T:
@@ -78,6 +80,11 @@ class Transactions:
         if self._glances is not None:
             self._glances.close()
 
+    async def _write(self, write: _Write) -> Any:
+        self._queue.append(write)
+        self._writers.submit(self._work)
+        return await asyncio.wrap_future(write.done)
+
     def _work(self) -> None:
         """Write what is queued; somebody else may have done it already."""
         most = MOST_TOGETHER if self._is_alone else 1
@@ -93,7 +100,7 @@ class Transactions:
 
     def _write_one(self, write: _Write) -> None:
         try:
-            with self.store.begin() as tx:
+            with self.store.begin_plain() if write.is_plain else self.store.begin() as tx:
                 result = write.run(tx)
         except BaseException as error:
             write.done.set_exception(error)

@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 
 import orjson
 import structlog
-from sqlalchemy.orm import Session
 
 from service.adapters.rollout import Rollout
 from service.auth import Caller
@@ -30,6 +29,7 @@ from service.replicas import Replicas
 from service.routing import ALIAS, BASE, Route, route
 from service.settings import ChatSettings
 from service.store.identifiers import new_id
+from service.store.prepared import Tx
 from service.store.queries import conversations, exchanges
 from service.transactions import Transactions
 
@@ -183,7 +183,7 @@ class Chat:
         adapter, complete = turn.route.adapter, recording.complete
         if any(len(reply.logprobs) != len(reply.token_ids) for reply in recording.replies.values()):
             log.warning("the engine's log-probabilities don't match its tokens", exchange=recording.exchange_id)
-        await self._transactions.write(_add, _exchange(turn), turn.conversation_id, turn.caller, adapter)
+        await self._transactions.write_plain(_add, _exchange(turn), turn.route.is_remembered)
         self._metrics.exchanges.labels(adapter, str(complete).lower()).inc()
         self._metrics.tokens.labels(adapter, "prompt").inc(len(recording.prompt_token_ids))
         self._metrics.tokens.labels(adapter, "completion").inc(recording.completion_tokens)
@@ -230,6 +230,7 @@ def _reply(reply: RecordedReply) -> exchanges.NewReply:
     return exchanges.NewReply(reply.text, reply.finish_reason, reply.token_ids, reply.logprobs)
 
 
-def _add(tx: Session, exchange: exchanges.NewExchange, conversation_id: str, caller: str, adapter: str) -> None:
-    conversations.remember_conversation(tx, conversation_id, caller, adapter)
+def _add(tx: Tx, exchange: exchanges.NewExchange, is_remembered: bool) -> None:
+    if not is_remembered:
+        conversations.remember_conversation(tx, exchange.conversation_id, exchange.caller, exchange.adapter)
     exchanges.add_exchange(tx, exchange)
