@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -106,12 +106,11 @@ class Chat:
             with self._metrics.chats_under_way.track_inprogress():
                 async with self._answering(turn, lambda engine: self._begin_stream(turn, engine)) as reply:
                     with closing(reply):
-                        async with aclosing(reply.shown(show)) as pieces:
-                            async for piece in pieces:
-                                if first:
-                                    self._metrics.first_token_seconds.observe(time.perf_counter() - began)
-                                    first = False
-                                yield piece
+                        while piece := await reply.piece(show):
+                            if first:
+                                self._metrics.first_token_seconds.observe(time.perf_counter() - began)
+                                first = False
+                            yield piece
         except Exception as error:
             if first:
                 raise
