@@ -14,10 +14,12 @@ A transaction is short: it is never open while a model computes or a network ans
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -43,6 +45,8 @@ class Store:
         self.url = url
         self._writer = writer
         self._reader = reader
+        # SQLite has one writing connection.
+        self._turn: AbstractContextManager[Any] = threading.Lock() if _is_sqlite(url) else nullcontext()
 
     @classmethod
     def open(cls, url: str, checkpoints: bool = True) -> Store:
@@ -64,7 +68,7 @@ class Store:
     @contextmanager
     def begin(self) -> Iterator[Session]:
         """A write transaction: committed, durably, when the block ends; rolled back when it raises."""
-        with self._explained(), Session(self._writer, expire_on_commit=False) as tx, tx.begin():
+        with self._explained(), self._turn, Session(self._writer, expire_on_commit=False) as tx, tx.begin():
             yield tx
 
     @contextmanager
@@ -73,7 +77,7 @@ class Store:
 
         When the block ends, all are committed with one wait for the disk.
         """
-        with self._explained(), self._writer.begin() as connection:
+        with self._explained(), self._turn, self._writer.begin() as connection:
 
             @contextmanager
             def part() -> Iterator[Session]:
@@ -99,11 +103,9 @@ class Store:
             with self.begin() as tx:
                 yield tx
             return
-        with self._explained(), closing(self._writer.raw_connection()) as lent:
-            connection = cast(sqlite3.Connection, lent.driver_connection)
-            with connection:  # commits or rolls back
-                connection.execute("BEGIN IMMEDIATE")
-                yield connection
+        with self._explained(), self._turn, self._driver as connection:  # which commits or rolls back
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
 
     def open_for_glances(self) -> sqlite3.Connection | None:
         """A connection for prepared statements that read a row or two by their keys; each sees a moment of its own.
@@ -115,6 +117,12 @@ class Store:
         connection = sqlite3.connect(str(self.url.database), timeout=0, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA query_only=ON")
         return connection
+
+    @cached_property
+    def _driver(self) -> sqlite3.Connection:
+        """SQLite's writing connection itself."""
+        with closing(self._writer.raw_connection()) as lent:
+            return cast(sqlite3.Connection, lent.driver_connection)
 
     def close(self) -> None:
         self._reader.dispose()
