@@ -1,8 +1,8 @@
 """The one place that wires the service together.
 
 `create_app` builds everything that needs no running loop, and clears away what dead publishers left; the lifespan
-starts the rollout and the pages, and closes all in order. Middleware from the outside in: timer, CORS, origin check,
-body limit, door.
+starts the rollout and the pages, and closes all in order. Middleware from the outside in: timer, CORS where other
+sites are allowed, origin check, body limit, door.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Runs store queries in worker threads, so that the event loop never waits for a disk.
+"""Runs store queries in worker threads, so that the event loop doesn't wait for a disk; a glance is the one exception.
 
 Writes to SQLite queue for one thread, as they queue for its one writing connection anyway: those that queue while the
 disk is waited for are committed together. PostgreSQL, which does that by itself, gets several threads. Every query is
@@ -11,7 +11,7 @@ import asyncio
 import sqlite3
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -30,9 +30,23 @@ MOST_TOGETHER = 64
 
 @dataclass
 class _Write:
+    """Once asked for it is done, even if nobody waits any more to hear of it."""
+
     run: Callable[[Any], Any]
     is_plain: bool
-    done: Future[Any] = field(default_factory=Future)
+    done: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def tell(self, result: Any = None, error: BaseException | None = None) -> None:
+        """From the writing thread: how it went."""
+        self.done.get_loop().call_soon_threadsafe(self._settle, result, error)
+
+    def _settle(self, result: Any, error: BaseException | None) -> None:
+        if self.done.done():  # whoever asked was cancelled meanwhile
+            return
+        if error is not None:
+            self.done.set_exception(error)
+        else:
+            self.done.set_result(result)
 
 
 class Transactions:
@@ -46,11 +60,13 @@ class Transactions:
 
     async def write(self, query: Callable[Concatenate[Session, P], T], *args: P.args, **options: P.kwargs) -> T:
         """`query(tx, …)` in a write transaction; when this returns, it is durable. Raises StoreError."""
-        return await self._write(_Write(lambda tx: query(tx, *args, **options), is_plain=False))
+        result: T = await self._write(_Write(lambda tx: query(tx, *args, **options), is_plain=False))
+        return result
 
     async def write_plain(self, query: Callable[Concatenate[Tx, P], T], *args: P.args, **options: P.kwargs) -> T:
         """The same for a query of prepared statements alone, which costs less."""
-        return await self._write(_Write(lambda tx: query(tx, *args, **options), is_plain=True))
+        result: T = await self._write(_Write(lambda tx: query(tx, *args, **options), is_plain=True))
+        return result
 
     async def glance(self, query: Callable[Concatenate[Tx, P], T], *args: P.args, **options: P.kwargs) -> T:
         """`query(tx, …)` of prepared statements that read a row or two by their keys. Raises StoreError.
@@ -83,16 +99,14 @@ class Transactions:
     async def _write(self, write: _Write) -> Any:
         self._queue.append(write)
         self._writers.submit(self._work)
-        return await asyncio.wrap_future(write.done)
+        return await write.done
 
     def _work(self) -> None:
         """Write what is queued; somebody else may have done it already."""
         most = MOST_TOGETHER if self._is_alone else 1
         writes: list[_Write] = []
         while self._queue and len(writes) < most:
-            write = self._queue.popleft()
-            if write.done.set_running_or_notify_cancel():
-                writes.append(write)
+            writes.append(self._queue.popleft())
         if len(writes) == 1:
             self._write_one(writes[0])
         elif writes:
@@ -103,9 +117,9 @@ class Transactions:
             with self.store.begin_plain() if write.is_plain else self.store.begin() as tx:
                 result = write.run(tx)
         except BaseException as error:
-            write.done.set_exception(error)
+            write.tell(error=error)
         else:
-            write.done.set_result(result)
+            write.tell(result)
 
     def _write_together(self, writes: list[_Write]) -> None:
         """Each is told how it went once all are on the disk. One that is refused is undone alone."""
@@ -127,9 +141,9 @@ class Transactions:
             return
         except BaseException as error:
             for write in writes:
-                write.done.set_exception(error)
+                write.tell(error=error)
             return
         for write, refusal in refusals:
-            write.done.set_exception(refusal)
+            write.tell(error=refusal)
         for write, result in results:
-            write.done.set_result(result)
+            write.tell(result)

@@ -199,12 +199,9 @@ def conversation_of(request: ChatRequest, caller: str) -> str:
     """
     if request.hone is not None and request.hone.conversation_id is not None:
         return request.hone.conversation_id
-    opening = []
-    for message in request.messages:
-        opening.append(message.for_engine())
-        if message.role == "user":
-            break
-    return "conv-" + hashlib.sha256(orjson.dumps([caller, opening])).hexdigest()[:32]
+    length = next((number for number, message in enumerate(request.messages, 1) if message.role == "user"), None)
+    opening = orjson.dumps([caller, request.engine_messages[:length]])
+    return "conv-" + hashlib.sha256(opening).hexdigest()[:32]
 
 
 def _exchange(turn: Turn) -> exchanges.NewExchange:
@@ -217,7 +214,7 @@ def _exchange(turn: Turn) -> exchanges.NewExchange:
         model=turn.route.alias,
         adapter=turn.route.adapter,
         base=turn.base,
-        messages=[message.for_engine() for message in turn.request.messages],
+        messages=turn.request.engine_messages,
         sampling=turn.sampling,
         prompt_token_ids=recording.prompt_token_ids,
         replies=[_reply(recording.replies.get(index, RecordedReply())) for index in choices],

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import Executable
+from sqlalchemy import Insert, Select, Update
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.orm import Session
 
@@ -20,13 +20,13 @@ from service.store.json_text import as_json
 Tx = Session | sqlite3.Connection
 """What prepared statements run in."""
 
-_DIALECT = sqlite.dialect(json_serializer=as_json)  # type: ignore[no-untyped-call]  # SQLAlchemy doesn't say its types
+_DIALECT = sqlite.dialect(json_serializer=as_json)
 
 
 class Prepared:
     """Every value that the statement takes has a name, and columns come back as the driver reads them."""
 
-    def __init__(self, statement: Executable) -> None:
+    def __init__(self, statement: Select[Any] | Insert | Update) -> None:
         self._statement = statement
 
     def run(self, tx: Tx, *rows: Mapping[str, Any]) -> Any:

@@ -108,3 +108,62 @@ def test_other_processes_wait_for_no_more_than_a_bounded_commit(store: CountingS
     names = [f"talk-{number}" for number in range(MOST_TOGETHER + 3)]
     assert write_together(store, *((name, "ann") for name in names)) == names
     assert store.commits == [1, MOST_TOGETHER, 3]
+
+
+def test_a_write_is_done_even_if_nobody_waits_for_it_any_more(store: CountingStore) -> None:
+    async def story() -> None:
+        transactions, busy = Transactions(store), threading.Event()
+        holding = asyncio.create_task(transactions.write(lambda tx: busy.wait(30)))
+        await asyncio.sleep(0)
+        leaving = asyncio.create_task(transactions.write(remember, "talk", "ann"))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        busy.set()
+        assert await holding
+        transactions.close()
+
+    asyncio.run(story())
+    assert stored(store) == 1
+
+
+def test_a_plain_write_is_told_why_it_was_refused(store: CountingStore) -> None:
+    async def story() -> None:
+        transactions = Transactions(store)
+        await transactions.write_plain(conversations.remember_conversation, "talk", "ann", "base")
+        with pytest.raises(Conflict):
+            await transactions.write_plain(conversations.remember_conversation, "talk", "bob", "base")
+        transactions.close()
+
+    asyncio.run(story())
+    assert stored(store) == 1
+
+
+def test_a_glance_sees_what_another_process_has_just_committed(store: CountingStore) -> None:
+    async def story() -> list[str | None]:
+        transactions = Transactions(store)
+        other = Store.open(str(store.url), checkpoints=False)
+        seen = []
+        for adapter in ("v1", "v2"):
+            with other.begin() as tx:
+                conversations.remember_conversation(tx, "talk", "ann", adapter)
+            seen.append((await transactions.glance(conversations.desired_in, "talk", "ann")).began_with)
+        other.close()
+        transactions.close()
+        return seen
+
+    assert asyncio.run(story()) == ["v1", "v2"]
+
+
+def test_a_glance_that_fails_is_tried_in_a_thread(store: CountingStore) -> None:
+    async def story() -> str | None:
+        transactions = Transactions(store)
+        await transactions.write(remember, "talk", "ann")
+        assert transactions._glances is not None
+        transactions._glances.close()  # every use raises sqlite3.Error now, as where another process holds the database
+        desired = await transactions.glance(conversations.desired_in, "talk", "ann")
+        transactions.close()
+        return desired.began_with
+
+    assert asyncio.run(story()) == "base"
