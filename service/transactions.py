@@ -126,7 +126,8 @@ class Transactions:
         results: list[tuple[_Write, Any]] = []
         refusals: list[tuple[_Write, Exception]] = []
         try:
-            with self.store.begin_several() as part:
+            are_plain = all(write.is_plain for write in writes)
+            with self.store.begin_several_plain() if are_plain else self.store.begin_several() as part:
                 for write in writes:
                     try:
                         with part() as tx:

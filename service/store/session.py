@@ -107,6 +107,28 @@ class Store:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
 
+    @contextmanager
+    def begin_several_plain(self) -> Iterator[Callable[[], AbstractContextManager[Tx]]]:
+        """`begin_several` for prepared statements alone, on SQLite."""
+        with self._explained(), self._turn, self._driver as connection:
+            connection.execute("BEGIN IMMEDIATE")
+
+            @contextmanager
+            def part() -> Iterator[Tx]:
+                with self._explained():
+                    connection.execute("SAVEPOINT part")
+                    try:
+                        yield connection
+                    except BaseException:
+                        if connection.in_transaction:  # SQLite may have undone it all
+                            connection.execute("ROLLBACK TO part")
+                        raise
+                    finally:
+                        if connection.in_transaction:
+                            connection.execute("RELEASE part")
+
+            yield part
+
     def open_for_glances(self) -> sqlite3.Connection | None:
         """A connection for prepared statements that read a row or two by their keys; each sees a moment of its own.
 

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, StoreError
+from service.store.prepared import Tx
 from service.store.queries import conversations
 from service.store.session import Store
 from service.store.tables import Conversation
 from service.transactions import MOST_TOGETHER, Transactions
+
+Kind = Callable[..., Coroutine[Any, Any, Any]]
+KINDS = pytest.mark.parametrize("kind", [Transactions.write, Transactions.write_plain])
 
 
 class CountingStore(Store):
@@ -26,24 +31,38 @@ class CountingStore(Store):
     fails = False
 
     @contextmanager
-    def begin_several(self) -> Iterator[object]:  # type: ignore[override]  # what it yields is passed on
-        parts = 0
+    def begin_several(self) -> Iterator[Any]:
         with super().begin_several() as part:
+            yield from self._counted(part)
 
-            def counted() -> object:
-                nonlocal parts
-                parts += 1
-                return part()
+    @contextmanager
+    def begin_several_plain(self) -> Iterator[Any]:
+        with super().begin_several_plain() as part:
+            yield from self._counted(part)
 
-            yield counted
-            if self.fails:
-                self.fails = False
-                raise StoreError("The disk is full.")
+    def _counted(self, part: Callable[[], Any]) -> Iterator[Any]:
+        parts = 0
+
+        def counted() -> object:
+            nonlocal parts
+            parts += 1
+            return part()
+
+        yield counted
+        if self.fails:
+            self.fails = False
+            raise StoreError("The disk is full.")
         self.commits.append(parts)
 
     @contextmanager
     def begin(self) -> Iterator[Session]:
         with super().begin() as tx:
+            yield tx
+        self.commits.append(1)
+
+    @contextmanager
+    def begin_plain(self) -> Iterator[Tx]:
+        with super().begin_plain() as tx:
             yield tx
         self.commits.append(1)
 
@@ -57,12 +76,12 @@ def store(tmp_path: Path) -> Iterator[CountingStore]:
     opened.close()
 
 
-def remember(tx: Session, conversation: str, caller: str) -> str:
+def remember(tx: Tx, conversation: str, caller: str) -> str:
     conversations.remember_conversation(tx, conversation, caller, "base")
     return conversation
 
 
-def write_together(store: Store, *writes: tuple[str, str]) -> list[str | BaseException]:
+def write_together(store: Store, kind: Kind, *writes: tuple[str, str]) -> list[str | BaseException]:
     """What comes of (conversation, caller)s that all queue while the writer is busy."""
     busy = threading.Event()
 
@@ -70,7 +89,7 @@ def write_together(store: Store, *writes: tuple[str, str]) -> list[str | BaseExc
         transactions = Transactions(store)
         holding = asyncio.create_task(transactions.write(lambda tx: busy.wait(30)))
         await asyncio.sleep(0)
-        tasks = [asyncio.create_task(transactions.write(remember, *write)) for write in writes]
+        tasks = [asyncio.create_task(kind(transactions, remember, *write)) for write in writes]
         await asyncio.sleep(0)
         busy.set()
         assert await holding
@@ -86,27 +105,31 @@ def stored(store: Store) -> int:
         return tx.scalar(select(func.count()).select_from(Conversation)) or 0
 
 
-def test_what_queues_is_committed_together_and_each_is_told_its_own(store: CountingStore) -> None:
+@KINDS
+def test_what_queues_is_committed_together_and_each_is_told_its_own(store: CountingStore, kind: Kind) -> None:
     names = [f"talk-{number}" for number in range(10)]
-    assert write_together(store, *((name, "ann") for name in names)) == names
+    assert write_together(store, kind, *((name, "ann") for name in names)) == names
     assert store.commits == [1, 10] and stored(store) == 10
 
 
-def test_one_that_is_refused_is_undone_alone(store: CountingStore) -> None:
-    first, refused, last = write_together(store, ("talk", "ann"), ("talk", "bob"), ("chat", "bob"))
+@KINDS
+def test_one_that_is_refused_is_undone_alone(store: CountingStore, kind: Kind) -> None:
+    first, refused, last = write_together(store, kind, ("talk", "ann"), ("talk", "bob"), ("chat", "bob"))
     assert (first, last) == ("talk", "chat") and isinstance(refused, Conflict)
     assert store.commits == [1, 3] and stored(store) == 2
 
 
-def test_when_all_together_fail_each_is_tried_alone(store: CountingStore) -> None:
+@KINDS
+def test_when_all_together_fail_each_is_tried_alone(store: CountingStore, kind: Kind) -> None:
     store.fails = True
-    assert write_together(store, ("talk", "ann"), ("chat", "bob")) == ["talk", "chat"]
+    assert write_together(store, kind, ("talk", "ann"), ("chat", "bob")) == ["talk", "chat"]
     assert store.commits == [1, 1, 1] and stored(store) == 2
 
 
-def test_other_processes_wait_for_no_more_than_a_bounded_commit(store: CountingStore) -> None:
+@KINDS
+def test_other_processes_wait_for_no_more_than_a_bounded_commit(store: CountingStore, kind: Kind) -> None:
     names = [f"talk-{number}" for number in range(MOST_TOGETHER + 3)]
-    assert write_together(store, *((name, "ann") for name in names)) == names
+    assert write_together(store, kind, *((name, "ann") for name in names)) == names
     assert store.commits == [1, MOST_TOGETHER, 3]
 
 
