@@ -1,8 +1,8 @@
 """The one place that wires the service together.
 
 `create_app` builds everything that needs no running loop, and clears away what dead publishers left; the lifespan
-starts the rollout and the pages, and closes all in order. Middleware from the outside in: timer, CORS, origin check,
-body limit, door.
+starts the rollout and the pages, and closes all in order. Middleware from the outside in: timer, CORS where other
+sites are allowed, origin check, body limit, door.
 """
 
 from __future__ import annotations
@@ -126,15 +126,16 @@ def _log_facts(settings: Settings, url: str, facts: EngineFacts) -> None:
 
 def _middleware(settings: Settings, parts: Parts) -> list[Middleware]:
     origins = settings.server.allowed_origins
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=["*"],
+        allow_headers=["*"],
+        expose_headers=["x-hone-conversation"],
+    )
     return [
         Middleware(RequestTimer, metrics=parts.metrics),
-        Middleware(
-            CORSMiddleware,
-            allow_origins=origins,
-            allow_methods=["*"],
-            allow_headers=["*"],
-            expose_headers=["x-hone-conversation"],
-        ),
+        *([cors] if origins else []),  # without, the origin check refuses all that it would answer
         Middleware(OriginCheck, on_loopback=parts.identities.on_loopback, allowed_origins=origins),
         Middleware(BodyLimit, max_bytes=settings.server.max_body_bytes),
         Middleware(Door, identities=parts.identities),

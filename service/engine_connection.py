@@ -98,6 +98,8 @@ class Connection(asyncio.Protocol):
         self._broken: Exception | None = None  # why no more comes
         self._idle_since = 0.0
         self._waiter: asyncio.Future[bool] | None = None
+        self._waits_since = 0.0
+        self._silence: asyncio.TimerHandle | None = None
 
     @property
     def is_fresh(self) -> bool:
@@ -175,18 +177,32 @@ class Connection(asyncio.Protocol):
     async def _more(self) -> None:
         """Wait until something has come, or the connection has ended."""
         while self._broken is None:
-            self._waiter = self._loop.create_future()
-            silence = self._loop.call_later(self._pool.silence_seconds, self._wake, False)
+            self._waiter, self._waits_since = self._loop.create_future(), self._loop.time()
+            if self._silence is None:
+                self._watch_for(self._pool.silence_seconds)
             try:
                 if await self._waiter:
                     return
             finally:
-                silence.cancel()
                 self._waiter = None
             if not await self._pool.is_well():
                 raise EngineAway("The engine fell silent.", retry_after=1)
         if not self._is_complete:
             raise EngineAway(f"The connection to the engine broke: {self._broken}.", retry_after=1) from self._broken
+
+    def _watch_for(self, seconds: float) -> None:
+        """One timer for many waits: one for each token would cost more than the rest of the wait."""
+        self._silence = self._loop.call_later(seconds, self._end_silence)
+
+    def _end_silence(self) -> None:
+        self._silence = None
+        if self._waiter is None:
+            return
+        left = self._waits_since + self._pool.silence_seconds - self._loop.time()
+        if left > 0:
+            self._watch_for(left)
+        else:
+            self._wake(False)
 
     def _wake(self, has_come: bool) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -218,6 +234,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._broken = self._broken or error or ConnectionError("it was closed")
         self._pool.forget(self)
+        if self._silence is not None:
+            self._silence.cancel()
         self._wake(True)
 
     # -- called by the parser -------------------------------------------------------------------------------------

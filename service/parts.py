@@ -42,12 +42,12 @@ async def _parts(request: Request) -> Parts:  # what is not async costs a thread
     return parts_of(request)
 
 
-async def _caller(request: Request) -> Caller:
+async def caller_of(request: Request) -> Caller:
     return await parts_of(request).identities.identify(request.headers)
 
 
 async def _operator(request: Request) -> Caller:
-    caller = await _caller(request)
+    caller = await caller_of(request)
     caller.must_be_operator()
     return caller
 
@@ -57,5 +57,5 @@ OPERATORS_ONLY = "x-operators-only"
 FOR_OPERATORS = {OPERATORS_ONLY: True}
 
 Wired = Annotated[Parts, Depends(_parts)]
-AnyCaller = Annotated[Caller, Depends(_caller)]
+AnyCaller = Annotated[Caller, Depends(caller_of)]
 Operator = Annotated[Caller, Depends(_operator)]

@@ -110,7 +110,6 @@ class Replicas:
             replica = await self._choose(adapter, conversation, tried)
             ejections = replica.ejections
             async with AsyncExitStack() as stack:
-                stack.enter_context(replica.request())
                 try:
                     await stack.enter_async_context(replica.using(adapter))
                     begun = await begin(replica.engine)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from service.errors import ModelNotFound
+from service.store.prepared import Tx
 from service.store.queries import adapters, conversations
 from service.store.queries.conversations import Desired
 
@@ -24,10 +25,14 @@ SERVABLE = ("candidate", "canary", "live", "retired")
 
 @dataclass(frozen=True)
 class Route:
-    """`alias` is the model that was asked for, `adapter` what answers it: a version or `base`."""
+    """`alias` is the model that was asked for, `adapter` what answers it: a version or `base`.
+
+    `is_remembered`: the store has the conversation with this adapter already.
+    """
 
     alias: str
     adapter: str
+    is_remembered: bool = False
 
     @property
     def model(self) -> str:
@@ -35,17 +40,14 @@ class Route:
         return f"{ALIAS}:{self.adapter}"
 
 
-def route(tx: Session, alias: str, conversation_id: str, caller: str, loaded: Collection[str]) -> Route:
+def route(tx: Tx, alias: str, conversation_id: str, caller: str, loaded: Collection[str]) -> Route:
     """What answers `alias` in a conversation. `loaded`: the adapters proven to be served; a canary waits for that.
 
     Raises ModelNotFound, and Conflict when the conversation is somebody else's.
     """
     desired = conversations.desired_in(tx, conversation_id, caller)
-    if alias != ALIAS:
-        return Route(alias, _named(tx, alias))
-    if desired.canary is None or desired.canary not in loaded:
-        return Route(alias, desired.live)
-    return Route(alias, _with_canary(desired, desired.canary, conversation_id))
+    adapter = _adapter(desired, conversation_id, loaded) if alias == ALIAS else _named(tx, alias)
+    return Route(alias, adapter, is_remembered=adapter == desired.began_with)
 
 
 def resolve(tx: Session, alias: str) -> Route:
@@ -53,21 +55,20 @@ def resolve(tx: Session, alias: str) -> Route:
     return Route(alias, adapters.serving(tx).live if alias == ALIAS else _named(tx, alias))
 
 
-def _named(tx: Session, alias: str) -> str:
+def _named(tx: Tx, alias: str) -> str:
     prefix, _, name = alias.partition(":")
-    if prefix == ALIAS:
-        if name == BASE:
-            return BASE
-        adapter = adapters.get_adapter(tx, name)
-        if adapter is not None and adapter.state in SERVABLE:
-            return name
+    if prefix == ALIAS and (name == BASE or adapters.state_of(tx, name) in SERVABLE):
+        return name
     raise ModelNotFound(f"There is no model {alias!r}.", "GET /v1/models lists them.", param="model")
 
 
-def _with_canary(desired: Desired, canary: str, conversation_id: str) -> str:
-    if desired.began_with is not None and desired.began_with in (desired.live, canary):
+def _adapter(desired: Desired, conversation_id: str, loaded: Collection[str]) -> str:
+    live, canary = desired.live, desired.canary
+    if canary is None or canary not in loaded:
+        return live
+    if desired.began_with is not None and desired.began_with in (live, canary):
         return desired.began_with
-    return canary if _draw(conversation_id, canary) < desired.canary_share else desired.live
+    return canary if _draw(conversation_id, canary) < desired.canary_share else live
 
 
 def _draw(conversation_id: str, canary: str) -> float:

@@ -1,4 +1,4 @@
-"""Runs store queries in worker threads, so that the event loop never waits for a disk.
+"""Runs store queries in worker threads, so that the event loop doesn't wait for a disk; a glance is the one exception.
 
 Writes to SQLite queue for one thread, as they queue for its one writing connection anyway: those that queue while the
 disk is waited for are committed together. PostgreSQL, which does that by itself, gets several threads. Every query is
@@ -8,15 +8,17 @@ one call: it begins, runs and is committed before the call returns.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy.orm import Session
 
 from service.errors import StoreError
+from service.store.prepared import Tx
 from service.store.session import Store
 
 P = ParamSpec("P")
@@ -28,8 +30,23 @@ MOST_TOGETHER = 64
 
 @dataclass
 class _Write:
-    run: Callable[[Session], Any]
-    done: Future[Any] = field(default_factory=Future)
+    """Once asked for it is done, even if nobody waits any more to hear of it."""
+
+    run: Callable[[Any], Any]
+    is_plain: bool
+    done: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def tell(self, result: Any = None, error: BaseException | None = None) -> None:
+        """From the writing thread: how it went."""
+        self.done.get_loop().call_soon_threadsafe(self._settle, result, error)
+
+    def _settle(self, result: Any, error: BaseException | None) -> None:
+        if self.done.done():  # whoever asked was cancelled meanwhile
+            return
+        if error is not None:
+            self.done.set_exception(error)
+        else:
+            self.done.set_result(result)
 
 
 class Transactions:
@@ -38,15 +55,30 @@ class Transactions:
         self._is_alone = store.url.get_backend_name() == "sqlite"
         self._writers = ThreadPoolExecutor(1 if self._is_alone else READERS, thread_name_prefix="store-write")
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
+        self._glances = store.open_for_glances()
         self._queue: deque[_Write] = deque()
 
     async def write(self, query: Callable[Concatenate[Session, P], T], *args: P.args, **options: P.kwargs) -> T:
         """`query(tx, …)` in a write transaction; when this returns, it is durable. Raises StoreError."""
-        write = _Write(lambda tx: query(tx, *args, **options))
-        self._queue.append(write)
-        self._writers.submit(self._work)
-        result: T = await asyncio.wrap_future(write.done)
+        result: T = await self._write(_Write(lambda tx: query(tx, *args, **options), is_plain=False))
         return result
+
+    async def write_plain(self, query: Callable[Concatenate[Tx, P], T], *args: P.args, **options: P.kwargs) -> T:
+        """The same for a query of prepared statements alone, which costs less."""
+        result: T = await self._write(_Write(lambda tx: query(tx, *args, **options), is_plain=True))
+        return result
+
+    async def glance(self, query: Callable[Concatenate[Tx, P], T], *args: P.args, **options: P.kwargs) -> T:
+        """`query(tx, …)` of prepared statements that read a row or two by their keys. Raises StoreError.
+
+        SQLite answers them in less time than a thread takes to wake, so that they are run here, in the loop.
+        """
+        if self._glances is not None:
+            try:
+                return query(self._glances, *args, **options)
+            except sqlite3.Error:
+                pass  # it is busy, or worse: a thread may wait for it, and says what is wrong
+        return await self.read(query, *args, **options)
 
     async def read(self, query: Callable[Concatenate[Session, P], T], *args: P.args, **options: P.kwargs) -> T:
         """`query(tx, …)` in a read transaction. Raises StoreError."""
@@ -61,15 +93,20 @@ class Transactions:
         """Wait for what was begun, then close the threads; the store stays open."""
         self._writers.shutdown()
         self._readers.shutdown()
+        if self._glances is not None:
+            self._glances.close()
+
+    async def _write(self, write: _Write) -> Any:
+        self._queue.append(write)
+        self._writers.submit(self._work)
+        return await write.done
 
     def _work(self) -> None:
         """Write what is queued; somebody else may have done it already."""
         most = MOST_TOGETHER if self._is_alone else 1
         writes: list[_Write] = []
         while self._queue and len(writes) < most:
-            write = self._queue.popleft()
-            if write.done.set_running_or_notify_cancel():
-                writes.append(write)
+            writes.append(self._queue.popleft())
         if len(writes) == 1:
             self._write_one(writes[0])
         elif writes:
@@ -77,19 +114,20 @@ class Transactions:
 
     def _write_one(self, write: _Write) -> None:
         try:
-            with self.store.begin() as tx:
+            with self.store.begin_plain() if write.is_plain else self.store.begin() as tx:
                 result = write.run(tx)
         except BaseException as error:
-            write.done.set_exception(error)
+            write.tell(error=error)
         else:
-            write.done.set_result(result)
+            write.tell(result)
 
     def _write_together(self, writes: list[_Write]) -> None:
         """Each is told how it went once all are on the disk. One that is refused is undone alone."""
         results: list[tuple[_Write, Any]] = []
         refusals: list[tuple[_Write, Exception]] = []
         try:
-            with self.store.begin_several() as part:
+            are_plain = all(write.is_plain for write in writes)
+            with self.store.begin_several_plain() if are_plain else self.store.begin_several() as part:
                 for write in writes:
                     try:
                         with part() as tx:
@@ -104,9 +142,9 @@ class Transactions:
             return
         except BaseException as error:
             for write in writes:
-                write.done.set_exception(error)
+                write.tell(error=error)
             return
         for write, refusal in refusals:
-            write.done.set_exception(refusal)
+            write.tell(error=refusal)
         for write, result in results:
-            write.done.set_result(result)
+            write.tell(result)

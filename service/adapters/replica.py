@@ -14,8 +14,8 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -115,31 +115,26 @@ class Replica(Generic[E_co]):
         self.refusals.clear()
         self._refused_at.clear()
 
-    @contextmanager
-    def request(self) -> Iterator[None]:
-        """Count a request as under way."""
-        self.under_way += 1
-        try:
-            yield
-        finally:
-            self.under_way -= 1
-
     @asynccontextmanager
     async def using(self, name: str) -> AsyncIterator[None]:
-        """Hold an adapter (or `base`) loaded for as long as the block takes, loading it first if need be.
+        """Hold an adapter (or `base`) loaded for a request that takes as long as the block; load it first if need be.
 
         Raises NotFound for an unknown name, AdapterBroken when it can't be served, EngineUnavailable.
         """
-        if name != BASE and name not in self._proven:
-            async with self.changing:
-                await self.look()
-                await self.bring(name)
-        self._users[name] += 1
-        self._last_used[name] = next(self._uses)
+        self.under_way += 1
         try:
-            yield
+            if name != BASE and name not in self._proven:
+                async with self.changing:
+                    await self.look()
+                    await self.bring(name)
+            self._users[name] += 1
+            self._last_used[name] = next(self._uses)
+            try:
+                yield
+            finally:
+                self._users[name] -= 1
         finally:
-            self._users[name] -= 1
+            self.under_way -= 1
 
     async def look(self) -> None:
         """See how the engine is and what it really holds; what it holds no more is proven no more.

@@ -10,13 +10,12 @@ import asyncio
 import hashlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import orjson
 import structlog
-from sqlalchemy.orm import Session
 
 from service.adapters.rollout import Rollout
 from service.auth import Caller
@@ -30,6 +29,7 @@ from service.replicas import Replicas
 from service.routing import ALIAS, BASE, Route, route
 from service.settings import ChatSettings
 from service.store.identifiers import new_id
+from service.store.prepared import Tx
 from service.store.queries import conversations, exchanges
 from service.transactions import Transactions
 
@@ -68,7 +68,9 @@ class Chat:
         if (request.n or 1) > self._settings.max_choices:
             raise BadInput(f"n: at most {self._settings.max_choices} choices.", param="n")
         conversation_id = conversation_of(request, caller.name)
-        chosen = await self._transactions.read(route, request.model, conversation_id, caller.name, self._rollout.loaded)
+        chosen = await self._transactions.glance(
+            route, request.model, conversation_id, caller.name, self._rollout.loaded
+        )
         return Turn(
             request=request,
             caller=caller.name,
@@ -104,12 +106,11 @@ class Chat:
             with self._metrics.chats_under_way.track_inprogress():
                 async with self._answering(turn, lambda engine: self._begin_stream(turn, engine)) as reply:
                     with closing(reply):
-                        async with aclosing(reply.shown(show)) as pieces:
-                            async for piece in pieces:
-                                if first:
-                                    self._metrics.first_token_seconds.observe(time.perf_counter() - began)
-                                    first = False
-                                yield piece
+                        while piece := await reply.piece(show):
+                            if first:
+                                self._metrics.first_token_seconds.observe(time.perf_counter() - began)
+                                first = False
+                            yield piece
         except Exception as error:
             if first:
                 raise
@@ -181,7 +182,7 @@ class Chat:
         adapter, complete = turn.route.adapter, recording.complete
         if any(len(reply.logprobs) != len(reply.token_ids) for reply in recording.replies.values()):
             log.warning("the engine's log-probabilities don't match its tokens", exchange=recording.exchange_id)
-        await self._transactions.write(_add, _exchange(turn), turn.conversation_id, turn.caller, adapter)
+        await self._transactions.write_plain(_add, _exchange(turn), turn.route.is_remembered)
         self._metrics.exchanges.labels(adapter, str(complete).lower()).inc()
         self._metrics.tokens.labels(adapter, "prompt").inc(len(recording.prompt_token_ids))
         self._metrics.tokens.labels(adapter, "completion").inc(recording.completion_tokens)
@@ -198,12 +199,9 @@ def conversation_of(request: ChatRequest, caller: str) -> str:
     """
     if request.hone is not None and request.hone.conversation_id is not None:
         return request.hone.conversation_id
-    opening = []
-    for message in request.messages:
-        opening.append(message.for_engine())
-        if message.role == "user":
-            break
-    return "conv-" + hashlib.sha256(orjson.dumps([caller, opening])).hexdigest()[:32]
+    length = next((number for number, message in enumerate(request.messages, 1) if message.role == "user"), None)
+    opening = orjson.dumps([caller, request.engine_messages[:length]])
+    return "conv-" + hashlib.sha256(opening).hexdigest()[:32]
 
 
 def _exchange(turn: Turn) -> exchanges.NewExchange:
@@ -216,7 +214,7 @@ def _exchange(turn: Turn) -> exchanges.NewExchange:
         model=turn.route.alias,
         adapter=turn.route.adapter,
         base=turn.base,
-        messages=[message.for_engine() for message in turn.request.messages],
+        messages=turn.request.engine_messages,
         sampling=turn.sampling,
         prompt_token_ids=recording.prompt_token_ids,
         replies=[_reply(recording.replies.get(index, RecordedReply())) for index in choices],
@@ -228,6 +226,7 @@ def _reply(reply: RecordedReply) -> exchanges.NewReply:
     return exchanges.NewReply(reply.text, reply.finish_reason, reply.token_ids, reply.logprobs)
 
 
-def _add(tx: Session, exchange: exchanges.NewExchange, conversation_id: str, caller: str, adapter: str) -> None:
-    conversations.remember_conversation(tx, conversation_id, caller, adapter)
+def _add(tx: Tx, exchange: exchanges.NewExchange, is_remembered: bool) -> None:
+    if not is_remembered:
+        conversations.remember_conversation(tx, exchange.conversation_id, exchange.caller, exchange.adapter)
     exchanges.add_exchange(tx, exchange)

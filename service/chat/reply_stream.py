@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from typing import Any, Self
 
 import orjson
@@ -13,24 +13,25 @@ from service.errors import EngineRefused, EngineUnavailable
 
 
 class ReplyStream:
-    """Iterate what it `shows`; close it."""
+    """Ask for its pieces until there are no more; close it."""
 
-    def __init__(self, answer: Connection, first: list[dict[str, Any]], rest: list[bytes]) -> None:
-        self._answer, self._first, self._rest = answer, first, rest
+    def __init__(self, answer: Connection, payloads: list[bytes]) -> None:
+        self._answer, self._payloads = answer, payloads
         self._is_over = False
+        self._failure: Exception | None = None
 
     @classmethod
     async def begun(cls, answer: Connection) -> Self:
         """Read until a token has come. Raises EngineUnavailable, having closed the stream, when none comes."""
-        first: list[dict[str, Any]] = []
+        payloads: list[bytes] = []
         try:
-            while payloads := await answer.events():
-                for number, payload in enumerate(payloads, 1):
+            while came := await answer.events():
+                payloads += came
+                for payload in came:
                     if payload == DONE:
                         break
-                    first.append(_chunk(payload))
-                    if _has_token(first[-1]):
-                        return cls(answer, first, payloads[number:])
+                    if _has_token(_chunk(payload)):
+                        return cls(answer, payloads)
             raise EngineUnavailable("The engine ended the reply before it began.", retry_after=1)
         except BaseException:
             answer.close()
@@ -42,30 +43,29 @@ class ReplyStream:
         else:
             self._answer.close()
 
-    async def shown(self, show: Callable[[dict[str, Any]], bytes]) -> AsyncGenerator[bytes, None]:
-        """What `show` makes of each chunk; of those that came together, in one piece.
+    async def piece(self, show: Callable[[dict[str, Any]], bytes]) -> bytes:
+        """What `show` makes of the chunks that have come since the piece before; empty at the end.
 
         Raises EngineUnavailable, after all that came before, when the engine does not come to the end.
         """
-        pieces, payloads = [show(chunk) for chunk in self._first], self._rest
-        while True:
-            self._is_over = DONE in payloads
-            try:
-                for payload in payloads:
-                    if payload != DONE:
-                        pieces.append(show(_chunk(payload)))
-            except Exception:
-                if pieces:
-                    yield b"".join(pieces)
-                raise
-            if pieces:
-                yield b"".join(pieces)
-                pieces.clear()
-            if self._is_over:
-                return
-            payloads = await self._answer.events()
+        if self._failure is not None:
+            raise self._failure
+        shown: list[bytes] = []
+        while not shown and not self._is_over:
+            payloads, self._payloads = self._payloads or await self._answer.events(), []
             if not payloads:
                 raise EngineUnavailable("The engine broke off in the middle of the reply.")
+            try:
+                for payload in payloads:
+                    if payload == DONE:
+                        self._is_over = True
+                    else:
+                        shown.append(show(_chunk(payload)))
+            except Exception as error:
+                if not shown:
+                    raise
+                self._failure = error
+        return b"".join(shown)
 
 
 def _chunk(payload: bytes) -> dict[str, Any]:

@@ -7,6 +7,7 @@ than an error.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -143,11 +144,15 @@ class ChatRequest(BaseModel):
     def names_a_length(self) -> bool:
         return bool(self.max_completion_tokens or self.max_tokens)
 
+    @cached_property
+    def engine_messages(self) -> list[dict[str, str]]:
+        return [message.for_engine() for message in self.messages]
+
     def engine_body(self, engine_model: str, sampling: dict[str, Any]) -> dict[str, Any]:
         """What the engine is asked: token ids and log-probabilities always, whoever may see them."""
         body = {
             "model": engine_model,
-            "messages": [message.for_engine() for message in self.messages],
+            "messages": self.engine_messages,
             **sampling,
             "logprobs": True,
             "top_logprobs": self.top_logprobs or 0,

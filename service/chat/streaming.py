@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Coroutine, Mapping
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Mapping
+from typing import TypeVar
 
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -22,17 +21,29 @@ class CallerLeft(Exception):
     """The caller closed the connection before the answer was ready; nobody reads what is answered now."""
 
 
-async def until_caller_leaves(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def until_caller_leaves(receive: Receive, work: Awaitable[T]) -> T:
     """The result of `work`; cancels it and raises CallerLeft when the caller closes the connection first."""
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnect(request.receive))
+    here = asyncio.current_task()
+    assert here is not None
+    cancellations, has_left = here.cancelling(), False
+
+    async def watch() -> None:
+        nonlocal has_left
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        has_left = here.cancel()
+
+    watcher = asyncio.create_task(watch())
     try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise CallerLeft
-        return task.result()
+        return await work
+    except asyncio.CancelledError:
+        if has_left and here.cancelling() == cancellations + 1:  # else somebody else wants this task to end, too
+            raise CallerLeft from None
+        raise
     finally:
-        await _cancel(gone)
-        await _cancel(task)
+        watcher.cancel()
+        if has_left:
+            here.uncancel()
 
 
 class EventStreamResponse(Response):
@@ -47,14 +58,8 @@ class EventStreamResponse(Response):
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        pump, gone = asyncio.ensure_future(self._pump(send)), asyncio.ensure_future(_disconnect(receive))
-        try:
-            await asyncio.wait((pump, gone), return_when=asyncio.FIRST_COMPLETED)
-            if pump.done():
-                pump.result()
-        finally:
-            await _cancel(gone)
-            await _cancel(pump)
+        with contextlib.suppress(CallerLeft):
+            await until_caller_leaves(receive, self._pump(send))
 
     async def _pump(self, send: Send) -> None:
         async with contextlib.aclosing(self._events):
@@ -63,16 +68,3 @@ class EventStreamResponse(Response):
             async for event in self._events:
                 await send({"type": "http.response.body", "body": event, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _cancel(task: asyncio.Future[Any]) -> None:
-    """Cancel and wait until it has cleaned up after itself."""
-    if not task.done():
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task

@@ -6,6 +6,8 @@ can cause (a broken constraint, bad SQL) are not translated: they stay what they
 
 from __future__ import annotations
 
+import sqlite3
+
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -46,23 +48,34 @@ _BY_SQLSTATE = {
 }
 
 
-def store_error(error: SQLAlchemyError, database: str) -> StoreError | None:
+def store_error(error: SQLAlchemyError | sqlite3.Error, database: str) -> StoreError | None:
     """The error in plain words, `database` being its name without a password; None when it is a bug of ours."""
     if isinstance(error, PoolTimeout):
         return _say(_BUSY, database, "")
+    if isinstance(error, sqlite3.Error):
+        return _of_sqlite(error, database)
     if not isinstance(error, DBAPIError) or isinstance(error, IntegrityError | DataError):
         return None
-    detail = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else ""
-    sqlite_name: str | None = getattr(error.orig, "sqlite_errorname", None)
-    if sqlite_name:
-        words = _BY_SQLITE_NAME.get("_".join(sqlite_name.split("_")[:2]))
-        return _say(words, database, detail) if words else None
+    if isinstance(error.orig, sqlite3.Error):
+        return _of_sqlite(error.orig, database)
+    detail = _first_line(error.orig)
     sqlstate: str | None = getattr(error.orig, "sqlstate", None)
     if sqlstate in _BY_SQLSTATE:
         return _say(_BY_SQLSTATE[sqlstate], database, detail)
     if isinstance(error, ProgrammingError):
         return None
     return _say(_DENIED if "does not exist" in detail or "authentication failed" in detail else _AWAY, database, detail)
+
+
+def _of_sqlite(error: sqlite3.Error, database: str) -> StoreError | None:
+    name: str = getattr(error, "sqlite_errorname", "")  # none where the driver itself refuses what it is given
+    words = _BY_SQLITE_NAME.get("_".join(name.split("_")[:2]))
+    return _say(words, database, _first_line(error)) if words else None
+
+
+def _first_line(error: BaseException | None) -> str:
+    said = str(error).strip()
+    return said.splitlines()[0] if said else ""
 
 
 def _say(words: tuple[str, str], database: str, detail: str) -> StoreError:

@@ -13,17 +13,16 @@ A transaction is short: it is never open while a model computes or a network ans
 
 from __future__ import annotations
 
-import json
-import math
 import sqlite3
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import orjson
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -31,7 +30,9 @@ from sqlalchemy.pool import QueuePool
 
 from service.errors import StoreError
 from service.store.faults import store_error
+from service.store.json_text import as_json
 from service.store.migrate import migrate
+from service.store.prepared import Tx
 
 BUSY_SECONDS = 10
 """How long a write waits for other processes' writes before it fails."""
@@ -44,6 +45,8 @@ class Store:
         self.url = url
         self._writer = writer
         self._reader = reader
+        # SQLite has one writing connection.
+        self._turn: AbstractContextManager[Any] = threading.Lock() if _is_sqlite(url) else nullcontext()
 
     @classmethod
     def open(cls, url: str, checkpoints: bool = True) -> Store:
@@ -65,7 +68,7 @@ class Store:
     @contextmanager
     def begin(self) -> Iterator[Session]:
         """A write transaction: committed, durably, when the block ends; rolled back when it raises."""
-        with self._explained(), Session(self._writer, expire_on_commit=False) as tx, tx.begin():
+        with self._explained(), self._turn, Session(self._writer, expire_on_commit=False) as tx, tx.begin():
             yield tx
 
     @contextmanager
@@ -74,7 +77,7 @@ class Store:
 
         When the block ends, all are committed with one wait for the disk.
         """
-        with self._explained(), self._writer.begin() as connection:
+        with self._explained(), self._turn, self._writer.begin() as connection:
 
             @contextmanager
             def part() -> Iterator[Session]:
@@ -93,6 +96,56 @@ class Store:
         with self._explained(), Session(self._reader, expire_on_commit=False) as tx, tx.begin():
             yield tx
 
+    @contextmanager
+    def begin_plain(self) -> Iterator[Tx]:
+        """A write transaction for prepared statements alone: on SQLite without all that a session does around it."""
+        if not _is_sqlite(self.url):
+            with self.begin() as tx:
+                yield tx
+            return
+        with self._explained(), self._turn, self._driver as connection:  # which commits or rolls back
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+
+    @contextmanager
+    def begin_several_plain(self) -> Iterator[Callable[[], AbstractContextManager[Tx]]]:
+        """`begin_several` for prepared statements alone, on SQLite."""
+        with self._explained(), self._turn, self._driver as connection:
+            connection.execute("BEGIN IMMEDIATE")
+
+            @contextmanager
+            def part() -> Iterator[Tx]:
+                with self._explained():
+                    connection.execute("SAVEPOINT part")
+                    try:
+                        yield connection
+                    except BaseException:
+                        if connection.in_transaction:  # SQLite may have undone it all
+                            connection.execute("ROLLBACK TO part")
+                        raise
+                    finally:
+                        if connection.in_transaction:
+                            connection.execute("RELEASE part")
+
+            yield part
+
+    def open_for_glances(self) -> sqlite3.Connection | None:
+        """A connection for prepared statements that read a row or two by their keys; each sees a moment of its own.
+
+        Where one would have to wait it raises sqlite3.Error. None for a database behind a network.
+        """
+        if not _is_sqlite(self.url):
+            return None
+        connection = sqlite3.connect(str(self.url.database), timeout=0, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA query_only=ON")
+        return connection
+
+    @cached_property
+    def _driver(self) -> sqlite3.Connection:
+        """SQLite's writing connection itself."""
+        with closing(self._writer.raw_connection()) as lent:
+            return cast(sqlite3.Connection, lent.driver_connection)
+
     def close(self) -> None:
         self._reader.dispose()
         self._writer.dispose()
@@ -101,18 +154,18 @@ class Store:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, sqlite3.Error) as error:
             if explained := store_error(error, self.url.render_as_string(hide_password=True)):
                 raise explained from error
             raise
 
 
-def serialise(tx: Session, topic: str) -> None:
+def serialise(tx: Tx, topic: str) -> None:
     """Let nobody else who serialises on `topic` go on until this transaction ends.
 
     On SQLite a write transaction is alone anyway; on PostgreSQL this takes an advisory lock.
     """
-    if tx.get_bind().dialect.name == "postgresql":
+    if isinstance(tx, Session) and tx.get_bind().dialect.name == "postgresql":
         tx.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": zlib.crc32(f"hone {topic}".encode())})
 
 
@@ -139,7 +192,7 @@ def _server_engines(url: URL) -> tuple[Engine, Engine]:
         max_overflow=8,
         pool_pre_ping=True,
         isolation_level="READ COMMITTED",
-        json_serializer=_as_json,
+        json_serializer=as_json,
     )
     reader = writer.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     return writer, reader
@@ -173,7 +226,7 @@ def _sqlite_engine(url: URL, begin: str, pragmas: dict[str, str], pool_size: int
         pool_size=pool_size,
         max_overflow=max_overflow,
         pool_timeout=3 * BUSY_SECONDS,
-        json_serializer=_as_json,
+        json_serializer=as_json,
         connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False, "isolation_level": None},
     )
 
@@ -188,22 +241,6 @@ def _sqlite_engine(url: URL, begin: str, pragmas: dict[str, str], pool_size: int
         connection.exec_driver_sql(begin)
 
     return engine
-
-
-def _as_json(value: Any) -> str:
-    """What JSON can't say and PostgreSQL refuses, NaN and infinities, becomes null."""
-    try:
-        return orjson.dumps(value).decode()
-    except orjson.JSONEncodeError:  # halves of surrogate pairs, whole numbers above 64 bits
-        return json.dumps(_finite(value), allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,8 +19,8 @@ class Power:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._open: set[asyncio.StreamWriter] = set()
-        self._server: asyncio.Server | None = None
+        self._wires: set[asyncio.Task[None]] = set()
+        self._listener: socket.socket | None = None
         self._port = 0
         self.on()
 
@@ -44,15 +45,29 @@ class Power:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self._port)
-        self._port = self._server.sockets[0].getsockname()[1]
+        # An asyncio server that is closed while it accepts forgets to close what it was accepting.
+        self._listener = socket.create_server(("127.0.0.1", self._port), backlog=100)
+        self._listener.setblocking(False)
+        self._port = self._listener.getsockname()[1]
+        self._loop.add_reader(self._listener, self._accept, self._listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        with suppress(BlockingIOError):
+            accepted, _ = listener.accept()
+            wire = self._loop.create_task(self._connected(accepted))
+            self._wires.add(wire)
+            wire.add_done_callback(self._wires.discard)
+            wire.add_done_callback(lambda _: accepted.close())  # it may be cut before it begins
 
     async def _cut(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-        for writer in self._open:
-            writer.transport.abort()
+        if self._listener is not None:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
+        cut = tuple(self._wires)
+        for wire in cut:
+            wire.cancel()
+        await asyncio.gather(*cut, return_exceptions=True)
 
     async def _end(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -60,15 +75,15 @@ class Power:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        to_reader, to_writer = await asyncio.open_connection(self._to.hostname, self._to.port)
-        self._open |= {writer, to_writer}
-        try:
-            await asyncio.gather(self._pump(reader, to_writer), self._pump(to_reader, writer))
-        finally:
-            self._open -= {writer, to_writer}
-            writer.transport.abort()
-            to_writer.transport.abort()
+    async def _connected(self, accepted: socket.socket) -> None:
+        async with AsyncExitStack() as stack:
+            ends = []
+            for where in ({"sock": accepted}, {"host": self._to.hostname, "port": self._to.port}):
+                reader, writer = await asyncio.open_connection(**where)
+                stack.callback(writer.transport.abort)
+                ends.append((reader, writer))
+            (from_caller, to_caller), (from_engine, to_engine) = ends
+            await asyncio.gather(self._pump(from_caller, to_engine), self._pump(from_engine, to_caller))
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):

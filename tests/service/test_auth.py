@@ -115,6 +115,8 @@ def test_pages_of_other_sites_are_refused(running: Running, origin: str) -> None
     response = running.http.post("/v1/chat/completions", json=CHAT, headers={"origin": origin})
     assert response.status_code == 403
     assert "access-control-allow-origin" not in response.headers
+    preflight = {"origin": origin, "access-control-request-method": "POST"}
+    assert running.http.options("/v1/chat/completions", headers=preflight).status_code == 403
 
 
 def test_our_own_pages_are_accepted_and_plain_forms_are_not(running: Running) -> None:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 
 from service.errors import BadInput, Conflict, NotFound
+from service.store.clock import now
 from service.store.identifiers import new_id
+from service.store.prepared import Tx
 from service.store.queries import conversations, exchanges, keys
 from service.store.session import Store
 from service.store.tables import Key
 from tests.fixtures.stores import add_chat
 
+Begin = Callable[[Store], AbstractContextManager[Tx]]
+BEGINNINGS = pytest.mark.parametrize("begin", [Store.begin, Store.begin_plain])
 
-def test_an_exchange_comes_back_token_by_token(store: Store) -> None:
+
+@BEGINNINGS
+def test_an_exchange_comes_back_token_by_token(store: Store, begin: Begin) -> None:
     new = exchanges.NewExchange(
         id=new_id("chatcmpl"),
         caller="name:ada",
@@ -31,7 +39,7 @@ def test_an_exchange_comes_back_token_by_token(store: Store) -> None:
         ],
         complete=False,
     )
-    with store.begin() as tx:
+    with begin(store) as tx:
         exchanges.add_exchange(tx, new)
     with store.read() as tx:
         found = exchanges.get_exchange(tx, new.id)
@@ -39,6 +47,7 @@ def test_an_exchange_comes_back_token_by_token(store: Store) -> None:
     assert (found.caller, found.model, found.adapter, found.base) == ("name:ada", "hone:v3", "v3", "sprout")
     assert (found.messages, found.sampling) == (list(new.messages), new.sampling)
     assert (found.prompt_token_ids, found.complete) == ([1, 2, 3], False)
+    assert abs((now() - found.created_at).total_seconds()) < 60
     first, second = found.replies
     assert (first.index, first.text, first.token_ids, first.finish_reason) == (0, "4 \U0001f600", [7, 8], "stop")
     assert first.logprobs == [-0.1, exchanges.LEAST_LOGPROB]
@@ -58,19 +67,33 @@ def test_many_exchanges_are_found_by_their_ids(store: Store) -> None:
         assert exchanges.get_exchanges(tx, [*unknown, *made, made[0]]).keys() == set(made)
 
 
-def test_a_conversation_sticks_to_its_adapter_until_it_is_moved(store: Store) -> None:
-    with store.begin() as tx:
+@BEGINNINGS
+def test_a_conversation_sticks_to_its_adapter_until_it_is_moved(store: Store, begin: Begin) -> None:
+    with begin(store) as tx:
         assert conversations.desired_in(tx, "conv-1", "name:ada").began_with is None
         conversations.remember_conversation(tx, "conv-1", "name:ada", "v1")
-    with store.begin() as tx:
+    with begin(store) as tx:
         assert conversations.desired_in(tx, "conv-1", "name:ada").began_with == "v1"
         conversations.remember_conversation(tx, "conv-1", "name:ada", "v2")
-    with store.begin() as tx:
+    with begin(store) as tx:
         assert conversations.desired_in(tx, "conv-1", "name:ada").began_with == "v2"
         with pytest.raises(Conflict, match="conversation_id is taken"):
             conversations.remember_conversation(tx, "conv-1", "name:eve", "v1")
         with pytest.raises(Conflict, match="conversation_id is taken"):
             conversations.desired_in(tx, "conv-1", "name:eve")
+
+
+@BEGINNINGS
+def test_what_fails_half_way_leaves_nothing_and_the_next_may_write(store: Store, begin: Begin) -> None:
+    with pytest.raises(ZeroDivisionError), begin(store) as tx:
+        conversations.remember_conversation(tx, "conv-1", "name:ada", "v1")
+        raise ZeroDivisionError
+    with pytest.raises(Conflict), begin(store) as tx:
+        assert conversations.desired_in(tx, "conv-1", "name:ada").began_with is None
+        conversations.remember_conversation(tx, "conv-1", "name:ada", "v1")
+        conversations.remember_conversation(tx, "conv-1", "name:eve", "v1")
+    with begin(store) as tx:
+        assert conversations.desired_in(tx, "conv-1", "name:eve").began_with is None
 
 
 def test_a_key_is_found_by_its_secret_alone_and_kept_as_a_hash(store: Store) -> None:

@@ -15,11 +15,12 @@ from datetime import datetime
 from itertools import takewhile
 from typing import Any, Literal
 
-from sqlalchemy import exists, select
+from sqlalchemy import bindparam, exists, select
 from sqlalchemy.orm import Session
 
 from service.errors import BadInput, Conflict, NotFound
 from service.store.clock import now
+from service.store.prepared import Prepared, Tx
 from service.store.session import serialise
 from service.store.tables import Adapter, AdapterEventRow, Serving
 
@@ -31,6 +32,8 @@ ROLLOUT = "rollout"
 
 _REPLACED = "replaced"
 """The action of an adapter that was live and could not be served any more."""
+
+_STATE = Prepared(select(Adapter.state).where(Adapter.number == bindparam("of")))
 
 
 def reserve_adapter(tx: Session, parent: str | None, run_id: str | None) -> Adapter:
@@ -132,6 +135,13 @@ def replaced(tx: Session) -> dict[str, str]:
 def get_adapter(tx: Session, name: str) -> Adapter | None:
     number = number_of(name)
     return tx.get(Adapter, number) if number is not None else None
+
+
+def state_of(tx: Tx, name: str) -> str | None:
+    """The state of an adapter; None where there is no such adapter."""
+    number = number_of(name)
+    found = _STATE.run(tx, {"of": number}).fetchone() if number is not None else None
+    return found[0] if found is not None else None
 
 
 def list_adapters(tx: Session, after: str | None = None, limit: int | None = None) -> Sequence[Adapter]:

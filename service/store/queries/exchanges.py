@@ -11,6 +11,7 @@ from sqlalchemy import Table, insert, select
 from sqlalchemy.orm import Session
 
 from service.store.clock import now
+from service.store.prepared import Prepared, Tx
 from service.store.tables import Exchange, Reply
 
 LEAST_LOGPROB = -9999.0
@@ -19,8 +20,8 @@ LEAST_LOGPROB = -9999.0
 _NAMES_PER_QUERY = 500
 """SQLite allows a limited number of parameters in one query."""
 
-_ADD_EXCHANGE = insert(cast(Table, Exchange.__table__))
-_ADD_REPLY = insert(cast(Table, Reply.__table__))
+_ADD_EXCHANGE = Prepared(insert(cast(Table, Exchange.__table__)))
+_ADD_REPLY = Prepared(insert(cast(Table, Reply.__table__)))
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,10 @@ class NewExchange:
     complete: bool = True
 
 
-def add_exchange(tx: Session, exchange: NewExchange) -> None:
-    """Store an exchange. Its id must be new (`new_id("chatcmpl")`).
-
-    Every chat takes this path: plain inserts take a third of the time of the session's unit of work.
-    """
-    tx.execute(
-        _ADD_EXCHANGE,
+def add_exchange(tx: Tx, exchange: NewExchange) -> None:
+    """Store an exchange. Its id must be new (`new_id("chatcmpl")`)."""
+    _ADD_EXCHANGE.run(
+        tx,
         {
             "id": exchange.id,
             "caller": exchange.caller,
@@ -72,7 +70,7 @@ def add_exchange(tx: Session, exchange: NewExchange) -> None:
         },
     )
     if exchange.replies:
-        tx.execute(_ADD_REPLY, [_row(exchange.id, index, reply) for index, reply in enumerate(exchange.replies)])
+        _ADD_REPLY.run(tx, *(_row(exchange.id, index, reply) for index, reply in enumerate(exchange.replies)))
 
 
 def get_exchange(tx: Session, exchange_id: str) -> Exchange | None:
