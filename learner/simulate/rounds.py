@@ -176,6 +176,7 @@ class Simulation:
         self._client, self._options, self._taste, self._tell = client, options, taste, tell
         self._material = material
         self._corrected: dict[str, Prompt] = {}
+        self._has_preferred = False
         self._base: measure.Answers | None = None
         self._accuracy_base: float | None = None
 
@@ -184,6 +185,8 @@ class Simulation:
         prompts = self._prompts_of_round(number)
         async with background_chat(self._client, self._background(), self._options.seed + number):
             given = await self._give_feedback(prompts)
+            if given is None:
+                return "its replies are all as good as each other to this taste: nothing was left to learn"
             run = await self._client.call("POST", "/v1/runs", {"method": "auto"})
             run = await self._until_over(run["id"])
             if run["state"] == "succeeded":
@@ -222,8 +225,11 @@ class Simulation:
     async def _get(self, path: str) -> Any:
         return await measure.patiently(lambda: self._client.call("GET", path))
 
-    async def _give_feedback(self, prompts: Sequence[Prompt]) -> str:
-        """Returns what was given, in words."""
+    async def _give_feedback(self, prompts: Sequence[Prompt]) -> str | None:
+        """Returns what was given, in words; None when what was learned before has left nothing to prefer.
+
+        Raises BadInput for a taste that never preferred anything.
+        """
         wanted = self._options.comparisons
         if self._taste.corrects:
             corrected = await give_corrections(self._client, prompts, wanted, self._tell)
@@ -232,9 +238,10 @@ class Simulation:
         given = await give_comparisons(self._client, self._taste, prompts, wanted, self._tell)
         if not given and self._client.counts.problems:
             raise ServiceRefused(f"Nobody could chat: {self._client.counts.problems[-1]}")
-        if not given:
+        if not given and not self._has_preferred:
             raise BadInput(f"The taste {self._taste.name} likes all replies the same.", "It can't be learned.")
-        return f"{given} comparisons"
+        self._has_preferred = True
+        return f"{given} comparisons" if given else None
 
     async def _taught(self, model: str) -> dict[str, Any]:
         """How many of the corrected facts are answered right now, asked as they were corrected and in other words."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -280,7 +281,8 @@ class LearningService(Service):
     def _reply(self, body: dict[str, Any]) -> httpx2.Response:
         if body.get("stream"):
             return httpx2.Response(200, content=self.stream)
-        texts = ["Well, it is 7.", "It is 7."] if body["model"] != "hone:v1" else ["7.", "7."]
+        is_taught = body["model"] == "hone:v1" or (body["model"] == "hone" and self.looks >= 3)
+        texts = ["7.", "7."] if is_taught else ["Well, it is 7.", "It is 7."]
         logprobs = {"content": [{"logprob": -0.5}, {"logprob": -0.5}]}
         choices = [
             {"index": i, "message": {"content": text}, "logprobs": logprobs}
@@ -289,18 +291,22 @@ class LearningService(Service):
         return httpx2.Response(200, json={"id": "chatcmpl-1", "system_fingerprint": "base", "choices": choices})
 
 
+def simulated(monkeypatch: pytest.MonkeyPatch, service: Service, options: Options) -> int:
+    transport = httpx2.MockTransport(service)
+    monkeypatch.setattr("learner.simulate.rounds.Client", lambda url, key: Client(url, key, transport))
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # the tests' own process keeps its SIGTERM
+    return simulate(options)
+
+
 def test_a_simulation_measures_what_it_says_and_prints_the_agreed_json(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     service = LearningService()
-    transport = httpx2.MockTransport(service)
-    monkeypatch.setattr("learner.simulate.rounds.Client", lambda url, key: Client(url, key, transport))
-    monkeypatch.setattr("signal.signal", lambda *_: None)  # the tests' own process keeps its SIGTERM
     picture = tmp_path / "picture.png"
     wanted = Options(
         "short", "http://127.0.0.1:1", "k", 1, comparisons=5, as_json=True, picture=picture, held_out=10, questions=10
     )
-    assert simulate(wanted) == 0
+    assert simulated(monkeypatch, service, wanted) == 0
     printed = json.loads(capsys.readouterr().out)
     assert list(printed) == ["taste", "seconds", "rounds"]
     before, after = printed["rounds"]
@@ -313,6 +319,25 @@ def test_a_simulation_measures_what_it_says_and_prints_the_agreed_json(
     assert len(service.feedback) == 5
     assert not service.asked["hone"] & (service.asked["hone:v1"] | service.asked["hone:base"])
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_once_all_replies_are_as_good_as_each_other_the_next_rounds_measure_what_is_live(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service = LearningService()
+    options = Options("short", "http://127.0.0.1:1", "k", 3, comparisons=5, held_out=10, questions=10)
+    assert simulated(monkeypatch, service, replace(options, picture=tmp_path / "p.png", as_json=True)) == 0
+    told = capsys.readouterr()
+    rows = json.loads(told.out)["rounds"]
+    assert [row["adapter"] for row in rows] == ["base", "v1", "v1", "v1"]
+    assert len(service.feedback) == 5
+    assert " ".join(told.err.split()).count("nothing was left to learn") == 2
+
+
+def test_a_taste_that_likes_all_replies_the_same_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = Options("safe", "http://127.0.0.1:1", "k", 1, comparisons=5, held_out=10, questions=10)
+    with pytest.raises(BadInput, match="likes all replies the same"):
+        simulated(monkeypatch, LearningService(), replace(options, picture=tmp_path / "p.png"))
 
 
 KEYS = (
