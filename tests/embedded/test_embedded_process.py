@@ -100,8 +100,9 @@ def test_the_command_explains_itself() -> None:
 
 def test_a_client_that_hangs_up_leaves_no_traceback(model_of: Callable[[str], Path]) -> None:
     with serving("--model", str(model_of("llama"))) as served:
+        long = ENDLESS | {"prompt": [[5, 6]] * 60, "n": 50, "stream": False}  # seconds of work
         with pytest.raises(httpx2.ReadTimeout):
-            served.client.post("/v1/completions", json=ENDLESS | {"n": 50, "stream": False}, timeout=0.1)
+            served.client.post("/v1/completions", json=long, timeout=0.1)
         eventually(lambda: served.metric("vllm:num_requests_running") == 0)
         served.process.terminate()
         assert "Traceback" not in served.process.communicate(timeout=60)[1]
