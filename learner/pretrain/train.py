@@ -91,9 +91,7 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForC
         pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
         initializer_range=0.02, attention_dropout=0.0,
     )  # fmt: skip
-    model = LlamaForCausalLM(config)
-    model.set_attn_implementation(WITHIN_DIALOGUES)
-    return model
+    return LlamaForCausalLM(config)
 
 
 def batch_loss(model: LlamaForCausalLM, rows: Rows) -> torch.Tensor:
@@ -135,6 +133,7 @@ class Trainer:
     def __init__(self, recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> None:
         self.recipe = recipe
         self.model = build_model(recipe, tokenizer).train()
+        self.model.set_attn_implementation(WITHIN_DIALOGUES)
         self.replicas = [self.model] + [_twin(self.model) for _ in range(recipe.replicas - 1)]
         self.threads = ThreadPoolExecutor(recipe.replicas, initializer=_be_single_threaded)
         named = list(self.model.named_parameters())

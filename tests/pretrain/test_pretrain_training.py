@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from learner.pretrain.attention import WITHIN_DIALOGUES
 from learner.pretrain.corpus import batches
 from learner.pretrain.dialogue import Message, dialogues
 from learner.pretrain.export import export
@@ -64,7 +65,8 @@ def test_packed_rows_hold_whole_dialogues_and_are_deterministic(tokenizer: PreTr
         assert starts.sum() == rows.documents.max(axis=1).sum()
 
 
-def test_a_packed_loss_equals_the_sum_over_dialogues_alone(tokenizer: PreTrainedTokenizerFast) -> None:
+@pytest.mark.parametrize("attention", [WITHIN_DIALOGUES, "sdpa"])
+def test_a_packed_loss_equals_the_sum_over_dialogues_alone(tokenizer: PreTrainedTokenizerFast, attention: str) -> None:
     model = build_model(TINY, tokenizer).eval()
     rows = next(iter(batches(tokenizer, dialogues(3), 512)))
     alone = 0.0
@@ -76,6 +78,7 @@ def test_a_packed_loss_equals_the_sum_over_dialogues_alone(tokenizer: PreTrained
             logits = model(input_ids=ids).logits[0]
             for t in range(1, ids.shape[1]):
                 alone -= weights[t].item() * torch.log_softmax(logits[t - 1], -1)[ids[0, t]].item()
+    model.set_attn_implementation(attention)
     assert batch_loss(model, rows).item() == pytest.approx(alone, rel=1e-4)
 
 
