@@ -1,7 +1,7 @@
 """Put exchanges together to dialogues: one turn or many, with references back, system prompts and judgement formats.
 
-Most dialogues are short, but most tokens of a long one stand late in it. `FORMS` gives each form its share by tokens,
-so that a question is asked at every position up to the full context about as often.
+Most dialogues are short, but most tokens of a long one stand late in it. `FORMS` gives each form its share by tokens:
+a small model learns its answers on single questions, and on the rest what a conversation adds to them.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _PLAIN_SYSTEM = (
 )  # fmt: skip
 
 
-LONGEST = 40
-"""Most exchanges of a dialogue: about what the context holds."""
+LONGEST = 24
+"""Most exchanges of a dialogue."""
 
 
 def single(rng: Random, draws: tuple[tuple[Draw, float], ...] = DRAWS) -> Dialogue:
@@ -182,8 +182,8 @@ def drill(rng: Random) -> Dialogue:
 
 
 FORMS: tuple[tuple[Callable[[Random], Dialogue], float, int], ...] = (
-    (single, 0.34, 32), (few, 0.13, 120), (many, 0.35, 680), (with_system, 0.03, 90), (critique, 0.02, 58),
-    (revision, 0.03, 77), (judgement, 0.10, 130),
+    (single, 0.55, 32), (few, 0.16, 120), (many, 0.11, 420), (with_system, 0.03, 90), (critique, 0.02, 58),
+    (revision, 0.04, 77), (judgement, 0.09, 130),
 )  # fmt: skip
 """Each form of dialogue, its share of all tokens, and about how many tokens one has."""
 

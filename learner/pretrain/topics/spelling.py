@@ -1,4 +1,4 @@
-"""Spelling and first letters of any word: those of all topics, common ones, names, and words without meaning."""
+"""Spelling and first letters of a thousand words: those of all topics, and common ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from random import Random
 
 from learner.pretrain.reply import Core, Exchange
-from learner.pretrain.topics import fun, geography, measures, names, nature, words
+from learner.pretrain.topics import fun, geography, measures, nature, words
 
 # Word lists and templates are laid out by hand, and long lists read better as one text.
 # ruff: noqa: SIM905
@@ -53,22 +53,14 @@ VOCABULARY = tuple(sorted(
     | _words_of(text for pair in fun.JOKES for text in pair) | _words_of(fun.HOWTOS)
     | _words_of(extra for _, extra in geography.CAPITALS.values())
 ))
-"""The words that are spelled most."""
+"""The words that are spelled."""
 
 
 def draw_word(rng: Random) -> str:
-    """A word of the vocabulary, a name, or a word made up of syllables or of the halves of two words."""
+    """A word of the vocabulary, as people write it. Words beyond it are more than so small a model learns to spell."""
+    word = rng.choice(VOCABULARY)
     kind = rng.random()
-    if kind < 0.55:
-        word = rng.choice(VOCABULARY)
-        return word if kind < 0.48 else word.capitalize() if kind < 0.52 else word.upper()
-    if kind < 0.65:
-        name = names.draw_name(rng)
-        return name if rng.random() < 0.6 else name.lower()
-    if kind < 0.82:
-        return names.invent(rng, rng.choice((1, 2, 2, 3)))
-    one, two = rng.sample(VOCABULARY, 2)
-    return (one[: rng.randint(2, 5)] + two[-rng.randint(2, 5) :]).lower()
+    return word if kind < 0.84 else word.capitalize() if kind < 0.92 else word.upper()
 
 
 _QUESTIONS = (
@@ -106,7 +98,7 @@ def _quoted(word: str, rng: Random) -> str:
 
 
 def spelling(rng: Random, follow: bool = False) -> Exchange:
-    """Draw a word to spell. What isn't a word is spelled all the same: letter by letter is always right."""
+    """Draw a word to spell."""
     word = draw_word(rng)
     text = rng.choice(_LATER if follow else _QUESTIONS).format(w=_quoted(word, rng))
 
