@@ -23,8 +23,8 @@ _PLAIN_SYSTEM = (
 )  # fmt: skip
 
 
-LONGEST = 24
-"""Most exchanges of a dialogue."""
+LONGEST = 40
+"""Most exchanges of a dialogue: about what the context holds."""
 
 
 def single(rng: Random, draws: tuple[tuple[Draw, float], ...] = DRAWS) -> Dialogue:
@@ -182,7 +182,7 @@ def drill(rng: Random) -> Dialogue:
 
 
 FORMS: tuple[tuple[Callable[[Random], Dialogue], float, int], ...] = (
-    (single, 0.55, 32), (few, 0.16, 120), (many, 0.11, 420), (with_system, 0.03, 90), (critique, 0.02, 58),
+    (single, 0.55, 32), (few, 0.16, 120), (many, 0.12, 680), (with_system, 0.03, 90), (critique, 0.02, 58),
     (revision, 0.04, 77), (judgement, 0.09, 130),
 )  # fmt: skip
 """Each form of dialogue, its share of all tokens, and about how many tokens one has."""
