@@ -58,7 +58,7 @@ def _by_what(model: Model) -> str:
     if isinstance(model, Llama) and model.weights.kernel is not None:
         return "compiled for this processor"
     if isinstance(model, Llama) and _suits_kernel(model.shape, model.dtype, model.device):
-        return "by torch: install a C compiler (cc), and this model answers several times faster"
+        return "by torch: with a C compiler (cc) that works, this model would answer several times faster"
     return "by torch"
 
 

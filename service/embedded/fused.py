@@ -2,12 +2,11 @@
 stretch of a prompt. Rows that decode are shared out among threads; each goes all the way by itself."""
 
 import ctypes
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -93,15 +92,11 @@ class FusedForward:
         """`compute` of every part, each in whichever thread is free first, this one among them."""
         if self.threads == 1 or len(parts) == 1:
             return [compute(part) for part in parts]
-        left = deque(enumerate(parts))
+        left = enumerate(parts)  # every thread takes the next of them
         results: dict[int, _Result] = {}
 
         def work() -> None:
-            while left:
-                try:
-                    number, part = left.popleft()
-                except IndexError:  # another thread took the last one
-                    return
+            for number, part in left:
                 results[number] = compute(part)
 
         helpers = [self.helpers.submit(work) for _ in range(min(self.threads, len(parts)) - 1)]
@@ -173,5 +168,4 @@ def _shares(group: RowGroup, rows: int, threads: int) -> Iterator[tuple[int, int
 
 def matrix_addresses(matrices: Matrices) -> ctypes.Array[ctypes.c_void_p]:
     """Where the panels of matrices are, layer by layer."""
-    flat = [matrix for layer in matrices for matrix in layer]
-    return addresses([matrix.blocks for matrix in flat if isinstance(matrix, Panels)])
+    return addresses([cast(Panels, matrix).blocks for layer in matrices for matrix in layer])

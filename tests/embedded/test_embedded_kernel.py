@@ -121,7 +121,7 @@ def test_the_start_up_line_says_who_computes(
     assert "compiled for this processor" in line()
     assert line(dtype="bfloat16").endswith("by torch.")
     monkeypatch.setattr(assemble, "load_kernel", lambda: None)
-    assert "install a C compiler" in line()
+    assert "with a C compiler" in line()
 
 
 def test_no_compiler_or_one_that_fails_means_no_kernel(
