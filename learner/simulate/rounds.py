@@ -105,7 +105,7 @@ def simulate(options: Options) -> int:
     else:
         show_table(taste.name, rows, [*notes, f"Picture: {picture}"], seconds)
     sys.stdout.flush()
-    draw_picture(taste.name, rows, picture)
+    draw_picture(taste.name, rows, picture, bounds_fluency=not taste.corrects)
     return 0
 
 

@@ -43,8 +43,11 @@ def check_writable(picture: Path) -> None:
         raise BadInput(f"Can't write to {picture.parent}: {error.strerror}.", "Choose another --picture.") from error
 
 
-def draw_picture(taste: str, rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """What was won, and beside it what it cost."""
+def draw_picture(taste: str, rows: Sequence[dict[str, Any]], path: Path, bounds_fluency: bool = True) -> None:
+    """What was won, and beside it what it cost.
+
+    `bounds_fluency`: whether the limit is drawn; facts that the base doesn't know are never fluent to it.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -57,14 +60,15 @@ def draw_picture(taste: str, rows: Sequence[dict[str, Any]], path: Path) -> None
     above = [100 * (row["share_won_high"] - row["share_won"]) for row in rows]
     won.errorbar(numbers, shares, yerr=[below, above], marker="o", capsize=4)
     won.axhline(50, color="grey", linewidth=0.8, linestyle=":")
-    won.set(title=f"“{taste}”: share won against the base", ylabel="%", ylim=(0, 102))
+    won.set(title=f"“{Path(taste).name}”: share won against the base", ylabel="%", ylim=(0, 102))
     kept.plot(numbers, [100 * row["accuracy"] for row in rows], marker="o", label="adapter")
     kept.plot(numbers, [100 * row["accuracy_base"] for row in rows], linestyle=":", color="grey", label="base")
     kept.set(title="right answers", ylabel="%", ylim=(0, 102))
     kept.legend()
     for key, label in (("fluency", "fluency, nats/token"), ("kl_per_token", "KL to the base, nats/token")):
         cost.plot(numbers, [row[key] for row in rows], marker="o", label=label)
-    cost.axhline(-0.25, color="red", linewidth=0.8, linestyle=":", label="least fluency")
+    if bounds_fluency:
+        cost.axhline(-0.25, color="red", linewidth=0.8, linestyle=":", label="least fluency")
     cost.set(title="what it cost")
     cost.legend()
     for axes in (won, kept, cost):
