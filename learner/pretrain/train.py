@@ -40,9 +40,9 @@ class Recipe:
     seed: int = 1
     minutes: float = 90.0
     """Most wall-clock time of the training before practice."""
-    max_steps: int = 4000
+    max_steps: int = 4800
     """Upper bound of the steps; the schedule follows whichever of time and steps is nearer its end."""
-    practice_steps: int = 800
+    practice_steps: int = 900
     """Steps after these, on `dialogue.practice`."""
     practice_lr: float = 0.35
     """Share of the peak learning rates at which practice begins."""
