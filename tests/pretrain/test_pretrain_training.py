@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -155,3 +156,5 @@ def test_sharper_weights_sample_at_temperature_1_what_the_trained_ones_sample_co
         export(trained, tokenizer, tmp_path, sharpness=1.25)
         written = LlamaForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
         torch.testing.assert_close(written(input_ids=ids).logits, 1.25 * before, rtol=0.05, atol=0.02)
+        going_on = build_model(replace(TINY, begin=str(tmp_path), sharpness=1.25), tokenizer)
+        torch.testing.assert_close(going_on(input_ids=ids).logits, before, rtol=0.05, atol=0.02)

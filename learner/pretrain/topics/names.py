@@ -57,7 +57,7 @@ NAMES = tuple((
 ).split())
 
 UNTAUGHT_NAMES = tuple((
-    "Olga Marta Dimitra Rosa Svenja Bartosz Tomoko Ngozi Peter Erwan Agnieszka Jamila Konrad Lorna Percival Renske "
+    "Olga Marta Dimitra Thora Svenja Bartosz Tomoko Ngozi Peter Erwan Agnieszka Jamila Konrad Lorna Percival Renske "
     "Sunita "
     "Thandi Ulrike Vaclav Wiebke Yanis Zoran Delphine Fergus Giorgio Henrietta Ilona Jolanta Margit Nikolai Robert"
 ).split())
