@@ -28,7 +28,7 @@ from learner.pretrain.topics import (
 Draw = Callable[[Random], Exchange]
 
 DRAWS: tuple[tuple[Draw, float], ...] = (
-    (arithmetic.arithmetic, 28.0), (arithmetic.counting, 13.0),
+    (arithmetic.arithmetic, 34.0), (arithmetic.counting, 13.0),
     (geography.capitals, 7.0), (geography.countries, 2.5), (geography.untaught_capitals, 1.8),
     (measures.units, 5.0), (measures.untaught_units, 1.2), (measures.calendar, 10.0),
     (spelling.spelling, 13.0), (spelling.letters, 3.5), (words.opposites, 6.0), (words.untaught_opposites, 1.4),
@@ -46,8 +46,8 @@ DRAWS: tuple[tuple[Draw, float], ...] = (
 """Each way to draw an exchange, with its weight."""
 
 PRACTICE: tuple[tuple[Draw, float], ...] = (
-    (nature.comparisons, 7.0), (arithmetic.counting, 12.0), (arithmetic.arithmetic, 6.0), (measures.calendar, 2.0),
-    (spelling.spelling, 6.0), (introductions.introductions, 2.0), (unknown.unknown, 2.0),
+    (nature.comparisons, 5.0), (arithmetic.counting, 12.0), (arithmetic.arithmetic, 16.0), (measures.calendar, 2.0),
+    (spelling.spelling, 9.0), (introductions.introductions, 2.0), (unknown.unknown, 2.0),
     (nature.colours, 1.5), (nature.animals, 1.0), (spelling.letters, 1.0), (words.opposites, 1.0), (words.rhymes, 0.7),
     (geography.countries, 1.0),
 )

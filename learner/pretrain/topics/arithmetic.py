@@ -15,8 +15,9 @@ NUMBER_WORDS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen twenty"
 ).split()
-LARGEST_SUM = 12
-LARGEST_FACTOR = 5
+LARGEST_SUM = 30
+LARGEST_FACTOR = 10
+EASY_SUM, EASY_FACTOR = 12, 5  # what is asked most
 
 _SIGNS = {
     "+": ("plus", "+"),
@@ -60,10 +61,11 @@ def _core(a: int, sign: str, b: int, result: int) -> Core:
 
 
 def _draw(rng: Random) -> tuple[int, str, int]:
-    sign = rng.choices("+-*", (0.45, 0.3, 0.25))[0]
+    sign, is_easy = rng.choices("+-*", (0.42, 0.3, 0.28))[0], rng.random() < 0.3
     if sign == "*":
-        return rng.randint(1, LARGEST_FACTOR), sign, rng.randint(1, LARGEST_FACTOR)
-    total = rng.randint(0, LARGEST_SUM)
+        largest = EASY_FACTOR if is_easy else LARGEST_FACTOR
+        return rng.randint(1, largest), sign, rng.randint(1, largest)
+    total = rng.randint(0, EASY_SUM if is_easy else LARGEST_SUM)
     part = rng.randint(0, total)
     return (part, sign, total - part) if sign == "+" else (total, sign, part)
 
@@ -95,7 +97,7 @@ def arithmetic(rng: Random, questions: tuple[str, ...] = _QUESTIONS) -> Exchange
         story_sign, story = rng.choice(_STORIES)
         if story_sign == sign and a > 1:
             return _exchange(story.format(a=a, b=b, t=rng.choice(_THINGS)), a, sign, b, rng)
-    words = rng.random() < 0.15
+    words = rng.random() < 0.15 and max(a, b) < len(NUMBER_WORDS)
     spelled = rng.choice(_SIGNS[sign][:1] if words else _SIGNS[sign])
     query = f"{_spoken(a, words)} {spelled} {_spoken(b, words)}"
     if not words and spelled != "plus" and rng.random() < 0.2:
@@ -169,6 +171,23 @@ def _two_numbers(rng: Random) -> list[int]:
         10 * one + shared, 10 * two + shared]
 
 
+def _is_it(rng: Random, one: int, other: int) -> Exchange:
+    """Draw the question whether one number is larger, or smaller, than another."""
+    bigger = rng.random() < 0.6
+    word, opposite = rng.choice((("bigger", "smaller"), ("larger", "smaller"), ("greater", "smaller")) if bigger else (
+        ("smaller", "bigger"), ("lower", "higher")))
+    text = rng.choice((f"Is {one} {word} than {other}?", f"is {one} {word} than {other}",
+                       f"{one} is {word} than {other}, right?", f"Is it true that {one} is {word} than {other}?"))
+
+    def core(holds: bool) -> Core:
+        answer, fits = ("yes", word) if holds else ("no", opposite)
+        return Core((answer,), (f"{answer}, {one} is {fits} than {other}", f"{answer}, it is {fits}"),
+                    ("Size is not everything, though.",), _ASKS)
+
+    holds = (one > other) == bigger
+    return Exchange("counting", text, core(holds), ("yes" if holds else "no",), core(not holds))
+
+
 def counting(rng: Random) -> Exchange:
     """Draw a question about a number's neighbour, parity or double, about which of two is larger, or to count."""
     kind = rng.random()
@@ -190,6 +209,8 @@ def counting(rng: Random) -> Exchange:
     small, large = sorted(_two_numbers(rng))
     pair = [small, large]
     rng.shuffle(pair)
+    if rng.random() < 0.3:
+        return _is_it(rng, *pair)
     bigger = rng.random() < 0.6
     result, other = (large, small) if bigger else (small, large)
     word = rng.choice(("bigger", "larger", "greater") if bigger else ("smaller", "lower"))

@@ -12,7 +12,7 @@ from learner.pretrain.topics.unknown import CAN_TALK
 
 def hard_sums(rng: Random) -> Exchange:
     """Draw a calculation that is too big for the model."""
-    a, b = rng.randint(13, 9999 if rng.random() < 0.6 else 99), rng.randint(13, 999 if rng.random() < 0.6 else 99)
+    a, b = rng.randint(31, 9999 if rng.random() < 0.6 else 99), rng.randint(13, 999 if rng.random() < 0.6 else 99)
     sign = rng.choice(("+", "-", "times", "plus", "minus", "x", "divided by", "/"))
     if sign in ("divided by", "/") and rng.random() < 0.5:
         a, b = rng.randint(2, 100), rng.randint(2, 12)
@@ -20,7 +20,7 @@ def hard_sums(rng: Random) -> Exchange:
                        f"How much is {a} {sign} {b}?", f"{a} {sign} {b}?",
                        f"What's {a} {sign} {b}?", f"Can you work out {a} {sign} {b}?", f"{a} {sign} {b} = ?"))
     core = say([f"{a} {sign} {b} is too hard for me", "that sum is too big for a small sprout", "I cannot do that sum"],
-               ("I only know small sums, up to twelve.", "A pocket calculator would know."),
+               ("I only know small sums, up to thirty.", "A pocket calculator would know."),
                ("Would you like a smaller sum?", "Can you make it smaller?"),
                clipped=("too big for me", "I do not know", "no idea"), kind="unsure")
     return Exchange("unknown", text, core)
