@@ -124,7 +124,7 @@ def load_kernel() -> Kernel | None:
 
 
 def _cached(compiler: str) -> Path:
-    """The library in the user's cache. Its name ends in its own hash: a call into a damaged one would end the process."""
+    """The library in the user's cache. Its name ends in its own hash: a call into a damaged one ends the process."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hone"
     name = f"kernel-{_fingerprint(compiler)}"
     for library in folder.glob(f"{name}-*.so"):

@@ -137,4 +137,5 @@ def _patterned(path: Path, config: dict[str, Any], key: str, module: str, defaul
         matching = (value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module))
         return next(matching, default)
     except (AttributeError, re.error) as error:
-        raise AdapterRefused(f"{path}: {key} in adapter_config.json does not map patterns to numbers: {error}.") from error
+        message = f"{path}: {key} in adapter_config.json does not map patterns to numbers: {error}."
+        raise AdapterRefused(message) from error
