@@ -25,7 +25,7 @@ from learner.run_folder import Metrics, RunFolder, finite, read_metrics
 from learner.run_lock import alone_in
 from learner.snapshot import FrozenFeedback, Tokenize, collect, read_snapshot, write_snapshot
 from learner.summary import describe, learned_from, why_nothing
-from learner.trainer import MakeTrainer, Trainer, stages_of
+from learner.trainer import MakeTrainer, Stage, Trainer, judgements_of_taste, stages_of
 from service.adapters.fingerprint import base_fingerprint
 from service.adapters.manifest import BaseModelIdentity, Provenance
 from service.adapters.registry import Registry
@@ -95,7 +95,7 @@ class Cycle:
     def _go_through(self) -> None:
         started = time.monotonic()
         frozen, lessons, run = self._learn_what()
-        stages = stages_of(run.method, lessons.train)
+        stages = self._without_what_the_parent_knows(run, frozen, lessons, stages_of(run.method, lessons.train))
         if not stages:
             self._finish_without(lessons, run.method)
             return
@@ -123,6 +123,18 @@ class Cycle:
         with self.store.begin() as tx:
             runs.set_snapshot(tx, self.run_id, self.fence, frozen.hash, frozen.position, names, parent=run.parent)
         return frozen, lessons, run
+
+    def _without_what_the_parent_knows(
+        self, run: Run, frozen: FrozenFeedback, lessons: Curated, stages: tuple[Stage, ...]
+    ) -> tuple[Stage, ...]:
+        """Beside new corrections, preferences that the parent was trained on are not trained on once more."""
+        if run.method != "auto" or stages != ("sft", "dpo") or run.parent is None:
+            return stages
+        with self.store.read() as tx:
+            known, position = runs.learned_by(tx, run.parent)
+        known -= {one.feedback_id for one in frozen.judgements if one.position > position}  # changed since
+        told = {name for pair in judgements_of_taste(lessons.train) for name in pair.feedback_ids}
+        return ("sft",) if told <= known else stages
 
     def _wait_for_the_run_before(self) -> None:
         deadline = time.monotonic() + ROLLOUT_SECONDS

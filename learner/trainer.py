@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from learner.batch import Progress, Snapshot
+from learner.batch import Pair, Progress, Snapshot
 from learner.curate import Curated
 
 PROBES = 4
@@ -34,15 +34,20 @@ MakeTrainer = Callable[[Path | None], Trainer]
 """From the parent adapter's folder (None: the bare base) to a trainer."""
 
 
+def judgements_of_taste(train: Snapshot) -> list[Pair]:
+    """Pairs with a better reply that nobody wrote as a correction."""
+    corrections = {(one.prompt_token_ids, one.reply_token_ids) for one in train.demonstrations}
+    return [pair for pair in train.pairs if not pair.tie and (pair.prompt_token_ids, pair.chosen) not in corrections]
+
+
 def stages_of(method: str, train: Snapshot) -> tuple[Stage, ...]:
     """The stages of a run that have something to learn from; empty when none has.
 
     A correction's own pair says nothing about taste that its demonstration doesn't say better, so by itself it starts
     preference learning only where that was asked for by name.
     """
-    corrections = {(one.prompt_token_ids, one.reply_token_ids) for one in train.demonstrations}
     decided = [pair for pair in train.pairs if not pair.tie]
-    judged = [pair for pair in decided if (pair.prompt_token_ids, pair.chosen) not in corrections]
+    judged = judgements_of_taste(train)
     found: list[Stage] = []
     if train.demonstrations and method in ("auto", "sft"):
         found.append("sft")

@@ -26,6 +26,9 @@ VLLM_MODULE = "vllm.entrypoints.openai.api_server"
 VLLM_PYTHON = Path(__file__).resolve().parent.parent / ".venv-vllm" / "bin" / "python"
 """Where `make vllm` puts vLLM's CPU build."""
 
+VLLM_PLUGIN = Path(__file__).with_name("vllm_plugin")
+"""Put on vLLM's path: what it does wrong without a GPU, put right."""
+
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM's --max-lora-rank takes."""
 
@@ -77,6 +80,7 @@ def _vllm(settings: Settings, port: int) -> Program:
         "--logprobs-mode": "raw_logprobs",  # the model's own, whatever temperature and top_p are: what is trained on
     }
     environment = {
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(VLLM_PLUGIN), os.environ.get("PYTHONPATH")))),
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
         "VLLM_CPU_KVCACHE_SPACE": str(math.ceil(engine.kv_cache_gib)),  # only the CPU build reads it
         "VLLM_NO_USAGE_STATS": "1",

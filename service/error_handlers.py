@@ -23,6 +23,7 @@ from service.errors import (
     Unauthorized,
     unexpected,
 )
+from service.routes.body_route import is_json
 from service.validation_messages import in_words
 from service.wire import FEEDBACK_KINDS
 
@@ -50,7 +51,8 @@ def bad_input(errors: list[ErrorDetails] | list[Any]) -> BadInput:
     if path and path[0] in FEEDBACK_KINDS:  # the union's tag: no field of the body
         del path[0]
     if first["type"] == "json_invalid":
-        return BadInput("The body isn't valid JSON.", str(first.get("ctx", {}).get("error", "")))
+        why = str(first.get("ctx", {}).get("error", ""))
+        return BadInput("The body isn't valid JSON.", f"{why}, at character {path[0]}." if path else why)
     if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
         return BadInput(f"kind: must be one of {', '.join(FEEDBACK_KINDS)}.", param="kind")
     if "param" in (first.get("ctx") or {}) and not path:
@@ -81,8 +83,8 @@ async def _ours(request: Request, error: Exception) -> JSONResponse:
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     refusal, said = bad_input(list(error.errors())), request.headers.get("content-type", "")
-    if refusal.message == _NOT_AN_OBJECT and said and "json" not in said.lower():
-        refusal.hint = f"Send it with the header content-type: application/json, not {said}."
+    if refusal.message == _NOT_AN_OBJECT and not is_json(said):
+        refusal.hint = f"Send it with the header content-type: application/json{said and ', not ' + said}."
     return answer(refusal)
 
 

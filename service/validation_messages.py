@@ -47,6 +47,8 @@ _OTHERS = {
 def in_words(error: Mapping[str, Any]) -> str:
     """One of pydantic's findings without its field, as half a sentence; our own validators' words stay as they are."""
     kind, context = str(error["type"]), error.get("ctx") or {}
+    if kind in ("too_short", "too_long") and isinstance(error.get("input"), str):
+        kind = f"string_{kind}"
     if context.get("min_length") == 1 and kind in _OTHERS:
         return "must not be empty"
     if kind in _TYPES:

@@ -3,6 +3,7 @@
 No threads and no I/O here: `worker` calls `step` for ever, tests call it by hand.
 """
 
+import math
 import random
 from collections.abc import Iterator
 
@@ -83,7 +84,9 @@ class Engine:
             logits.append(last)
         if not rows:
             return []
-        sampled = self._sample(rows, torch.cat(logits) if len(logits) > 1 else logits[0])
+        every = torch.cat(logits) if len(logits) > 1 else logits[0]
+        self._give_up_broken(rows, every)
+        sampled = self._sample(rows, every)
         self._newest = sampled.tokens
         return self._account(rows, sampled)
 
@@ -111,6 +114,7 @@ class Engine:
             for sequence, stretch, logits in zip(sequences, stretches, every_logits, strict=False):
                 budget -= len(stretch.tokens)
                 sequence.computed += len(stretch.tokens)
+                self._give_up_broken([sequence], logits[-1:], stretch.row)
                 if stretch.every:
                     self._note_prompt(sequence, stretch.start, logits)
                 if sequence.computed == len(sequence.tokens):
@@ -156,6 +160,16 @@ class Engine:
         entries = prompt_logprobs(logits[: len(following)], following, sequence.params.prompt_logprobs or 0)
         sequence.prompt_logprobs.extend(entries)
 
+    def _give_up_broken(self, sequences: list[Sequence], logits: Tensor, first_row: int = 0) -> None:
+        """Mark those whose `logits` are not finite (an adapter with huge weights), and keep that from their cache rows,
+        which begin with `first_row`: nobody else may suffer from it."""
+        if math.isfinite(logits.sum().item()):
+            return
+        for row, total in enumerate(logits.sum(dim=-1).tolist()):
+            if not math.isfinite(total):
+                sequences[row].broken = True
+                self.cache.clear_row(first_row + row)
+
     def _sample(self, rows: list[Sequence], logits: Tensor) -> Sampled:
         if self._sampler is None or rows != self._sampler_rows:
             params = [sequence.params for sequence in rows]
@@ -168,7 +182,8 @@ class Engine:
         updates = []
         for index, (sequence, token) in enumerate(zip(rows, sampled.tokens.tolist(), strict=True)):
             sequence.tokens.append(token)
-            update = Update(sequence.number, token, finish=sequence.finish_reason(self.cache.max_length))
+            finish = "error" if sequence.broken else sequence.finish_reason(self.cache.max_length)
+            update = Update(sequence.number, token, finish=finish)
             if sequence.params.logprobs is not None and sampled.logprobs is not None:
                 update.logprob = sampled.logprobs[index]
                 update.top = sampled.top[index] if sampled.top else None

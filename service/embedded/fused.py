@@ -17,7 +17,7 @@ from service.embedded.llama_lora import RowGroup, RowGroups
 from service.embedded.llama_weights import LlamaWeights
 from service.embedded.model import DecodeBatch, Stretch
 
-WORTH_A_THREAD = 4  # rows
+WORTH_A_THREAD = 8  # rows: a second thread gains little below, and HTTP wants a core too
 
 Matrices = list[list[Weight]]
 """By layer and `Matrix`."""

@@ -124,13 +124,22 @@ def load_kernel() -> Kernel | None:
 
 
 def _cached(compiler: str) -> Path:
+    """The library in the user's cache. Its name ends in its own hash: a call into a damaged one ends the process."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hone"
-    library = folder / f"kernel-{_fingerprint(compiler)}.so"
-    if not library.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as work:
-            _compile(compiler, Path(work)).replace(library)
-    return library
+    name = f"kernel-{_fingerprint(compiler)}"
+    for library in folder.glob(f"{name}-*.so"):
+        if library.name == f"{name}-{_hash(library.read_bytes())}.so":
+            return library
+        library.unlink()
+    with tempfile.TemporaryDirectory() as work:
+        content = _compile(compiler, Path(work)).read_bytes()
+    folder.mkdir(parents=True, exist_ok=True)
+    library = folder / f"{name}-{_hash(content)}.so"
+    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return Path(file.name).replace(library)
 
 
 def _compile(compiler: str, folder: Path) -> Path:
@@ -144,7 +153,11 @@ def _fingerprint(compiler: str) -> str:
     """What the compiled file depends on: source, flags, compiler and processor."""
     about = subprocess.run([compiler, "--version"], capture_output=True, timeout=COMPILING_SECONDS, check=False).stdout
     parts = (SOURCE.read_bytes(), " ".join(FLAGS).encode(), about, _processor())
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+    return _hash(b"\0".join(parts))
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _processor() -> bytes:

@@ -78,6 +78,11 @@ class KvCache:
         for view in self.views:
             view[target, :, :length] = view[source, :, :length]
 
+    def clear_row(self, row: int) -> None:
+        """Forget what a row holds that isn't finite: whoever has the row next multiplies what it may not see by 0."""
+        for view in self.views:
+            view[row].zero_()
+
     def _roomiest(self, rows: int) -> int | None:
         return self.max_length if rows * self.max_length <= self.tokens else None
 

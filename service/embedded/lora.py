@@ -6,6 +6,7 @@ other adapter types, layers that the model does not have, shapes that do not fit
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise AdapterRefused(f"{path} holds no adapter: adapter_config.json is missing.")
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AdapterRefused(f"{file} is not valid JSON: {error}.") from error
     if not isinstance(config, dict):
         raise AdapterRefused(f"{file} does not hold an adapter's configuration.")
@@ -114,21 +115,27 @@ def _delta(
     path: Path, config: dict[str, Any], module: str, parts: dict[str, Tensor], size: tuple[int, int]
 ) -> LoraDelta:
     down, up = parts["A"], parts["B"]
-    rank = _patterned(config, "rank_pattern", module, config.get("r"))
+    rank = _patterned(path, config, "rank_pattern", module, config.get("r"))
+    alpha = _patterned(path, config, "alpha_pattern", module, config.get("lora_alpha"))
+    if type(rank) is not int or rank < 1 or type(alpha) not in (int, float) or not math.isfinite(alpha):
+        raise AdapterRefused(
+            f"{path}: adapter_config.json gives {module} the rank (r) {rank!r} and lora_alpha {alpha!r}; "
+            "a whole number from 1 up and a finite number are needed."
+        )
     if down.shape != (rank, size[0]) or up.shape != (size[1], rank):
         raise AdapterRefused(
             f"{path}: {module} has shapes {tuple(down.shape)} and {tuple(up.shape)}; "
             f"the base model and rank {rank} ask for {(rank, size[0])} and {(size[1], rank)}."
         )
-    alpha = _patterned(config, "alpha_pattern", module, config.get("lora_alpha"))
-    if not isinstance(alpha, int | float) or not isinstance(rank, int):
-        raise AdapterRefused(f"{path}: adapter_config.json gives no number for r or lora_alpha.")
     return LoraDelta(down, up, alpha / (rank**0.5 if config.get("use_rslora") else rank))
 
 
-def _patterned(config: dict[str, Any], key: str, module: str, default: object) -> object:
+def _patterned(path: Path, config: dict[str, Any], key: str, module: str, default: Any) -> Any:
     """PEFT's per-module exceptions: the first pattern that matches the end of the module's name."""
-    for pattern, value in (config.get(key) or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return value
-    return default
+    patterns = config.get(key) or {}
+    try:
+        matching = (value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module))
+        return next(matching, default)
+    except (AttributeError, re.error) as error:
+        message = f"{path}: {key} in adapter_config.json does not map patterns to numbers: {error}."
+        raise AdapterRefused(message) from error

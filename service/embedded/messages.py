@@ -71,7 +71,7 @@ class Update:
     token: int
     logprob: float | None = None
     top: list[TokenLogprob] | None = None
-    finish: str | None = None  # "stop" or "length"
+    finish: str | None = None  # "stop", "length", or "error": its numbers were not finite, and the token means nothing
     prompt_logprobs: list[list[TokenLogprob] | None] | None = None  # with the first token, when asked for
 
 

@@ -30,6 +30,7 @@ class Sequence:
     computed: int = 0  # tokens whose keys and values are in the cache
     prompt_logprobs: list[list[TokenLogprob]] = field(default_factory=list)
     prompt_logprobs_sent: bool = False
+    broken: bool = False  # its numbers were not finite: it ends with the next token
 
     def __post_init__(self) -> None:
         self.prompt_length = len(self.tokens)

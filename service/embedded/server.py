@@ -18,6 +18,7 @@ from starlette.routing import Route
 from service.embedded import metrics
 from service.embedded.arguments import EngineArguments
 from service.embedded.disconnect import ClientGone, EventStream, answer_nobody, unless_gone
+from service.embedded.errors import AdapterRefused
 from service.embedded.link import EngineLink, Mailbox
 from service.embedded.messages import Ready
 from service.embedded.protocol import ChatRequest, CompletionRequest, Job, Limits, chat_job, completion_job
@@ -217,7 +218,10 @@ class EngineServer:
                     if sequence not in running:
                         continue  # what was under way when a stop string ended it
                     choice = running[sequence]
-                    piece = choice.take([update for update in updates if update.sequence == sequence])
+                    own = [update for update in updates if update.sequence == sequence]
+                    if own[-1].finish == "error":
+                        raise AdapterRefused(f"{adapter or 'The model'} computes numbers that are not finite.")
+                    piece = choice.take(own)
                     if piece.finish is not None:
                         del running[sequence]
                         self._link.abort(sequence)

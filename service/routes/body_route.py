@@ -41,7 +41,7 @@ async def _content(request: Request) -> Any:
     """What the body says; its bytes where it doesn't claim to be JSON: no model takes those."""
     try:
         content = await request.body()
-        return json.loads(content) if content and _is_json(request.headers.get("content-type", "")) else content or None
+        return json.loads(content) if content and is_json(request.headers.get("content-type", "")) else content or None
     except json.JSONDecodeError as error:
         found = {"type": "json_invalid", "loc": ("body", error.pos), "ctx": {"error": error.msg}}
         raise RequestValidationError([found]) from error
@@ -49,6 +49,7 @@ async def _content(request: Request) -> Any:
         raise BadInput("There was an error parsing the body") from error
 
 
-def _is_json(content_type: str) -> bool:
+def is_json(content_type: str) -> bool:
+    """Whether a body with this header is read as JSON."""
     kind, _, subtype = content_type.partition(";")[0].strip().lower().partition("/")
     return kind == "application" and (subtype == "json" or subtype.endswith("+json"))

@@ -34,7 +34,8 @@ def fastest_dtype() -> str:
 def preloaded() -> dict[str, str]:
     library = VLLM_PYTHON.parent.parent / "lib" / "libiomp5.so"
     before = os.environ.get("LD_PRELOAD", "")
-    return {"HF_HUB_OFFLINE": "1"} | ({"LD_PRELOAD": f"{library}:{before}"} if library.exists() else {})
+    as_it_comes = {"HF_HUB_OFFLINE": "1", "VLLM_PLUGINS": ""}  # without the plugin that `hone up` gives it
+    return as_it_comes | ({"LD_PRELOAD": f"{library}:{before}"} if library.exists() else {})
 
 
 def beside_vllm(streams: int, on_adapter: bool) -> Comparison:

@@ -58,6 +58,13 @@ def test_a_sound_adapter_is_read_whole(adapter: Path, shapes: dict[str, tuple[in
         ({"alora_invocation_tokens": [7]}, "alora_invocation_tokens"),
         ({"r": 8}, "rank 8"),
         ({"lora_alpha": None}, "lora_alpha"),
+        ({"lora_alpha": float("inf")}, "finite number"),
+        ({"lora_alpha": float("nan")}, "finite number"),
+        ({"lora_alpha": True}, "finite number"),
+        ({"r": True}, "whole number"),
+        ({"r": 0}, "whole number"),
+        ({"rank_pattern": {"(": 3}}, "rank_pattern"),
+        ({"alpha_pattern": [1]}, "alpha_pattern"),
     ],
 )
 def test_what_would_not_be_exact_is_refused(

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from service.embedded import assemble
 from service.embedded.engine import Engine
 from service.embedded.kv_cache import KvCache
 from service.embedded.messages import AddSequence, SamplingParams
@@ -203,6 +205,30 @@ def test_a_detached_adapter_serves_its_running_sequences_to_the_end(
     while not engine.idle:
         tokens += tokens_of(engine.step())
     assert tokens == Reference(folder, adapter).greedy([5, 6, 7], 12)[0]
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_an_adapter_whose_numbers_overflow_ends_its_own_replies_and_nobody_elses(
+    model_of: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, compiled: bool
+) -> None:
+    if not compiled:
+        monkeypatch.setattr(assemble, "load_kernel", lambda: None)
+    folder = model_of(family)
+    huge = save_adapter(tmp_path / "huge", folder, seed=1)
+    weights = {name: tensor * 1e18 for name, tensor in load_file(huge / "adapter_model.safetensors").items()}
+    save_file(weights, huge / "adapter_model.safetensors")
+    engine = build(folder)
+    attach(engine, "huge", huge)
+    texts = prompts(8, longest=90)
+    alone = [tokens_of(run(engine, [AddSequence(n, text, GREEDY)])[n]) for n, text in enumerate(texts)]
+    for first in (10, 20):
+        requests = [AddSequence(first + n, text, GREEDY, "huge" if n % 2 else None) for n, text in enumerate(texts)]
+        replies = run(engine, requests)
+        assert all(replies[first + n][-1].finish == "error" for n in range(1, 8, 2))
+        assert [tokens_of(replies[first + n]) for n in range(0, 8, 2)] == alone[::2]
+    after = run(engine, [AddSequence(30 + n, text, GREEDY) for n, text in enumerate(texts)])
+    assert [tokens_of(after[30 + n]) for n in range(8)] == alone
 
 
 def test_merged_copies_stay_within_their_memory_and_give_it_back(

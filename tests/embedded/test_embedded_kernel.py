@@ -96,9 +96,11 @@ def test_it_is_compiled_once_and_again_when_what_was_kept_is_broken(compiled: Ke
     [library] = cache.iterdir()
     made = library.stat().st_mtime_ns
     assert load_kernel() is not None and library.stat().st_mtime_ns == made
-    library.unlink()  # not overwritten: this process has it open
-    library.write_bytes(b"not a library")
-    assert load_kernel() is not None
+    whole = library.read_bytes()
+    for damaged in (b"not a library", whole[: len(whole) // 2], whole[:-9] + bytes(9)):
+        library.unlink()  # not overwritten: this process has it open
+        library.write_bytes(damaged)
+        assert load_kernel() is not None and [library] == list(cache.iterdir()) and library.read_bytes() == whole
 
 
 def test_where_nothing_can_be_kept_it_is_compiled_for_this_process(

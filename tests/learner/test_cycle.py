@@ -452,6 +452,30 @@ def test_the_next_run_starts_from_the_live_adapter(home: Home) -> None:
     assert the_run(home, run_id).parent == "v1"
 
 
+@pytest.mark.parametrize("news", ["none", "another comparison", "a changed one"])
+def test_a_correction_does_not_have_what_the_parent_prefers_trained_again(home: Home, news: str) -> None:
+    home.correct("a", "bb")
+    compared = home.compare("yes", "certainly so", "b", prompt=(1, 7))
+    for number in range(3):
+        if number == 2 and news == "another comparison":
+            home.compare("no", "certainly not", "b", prompt=(1, 8))
+        if number == 2 and news == "a changed one":
+            with home.store.begin() as tx:
+                judged = feedback.get_feedback(tx, "name:ann", compared).feedback
+                changed = judged.model_copy(update={"strength": 3})
+                feedback.change_feedback(tx, "name:ann", compared, changed)
+        home.correct("a", "ccc", prompt=(1, 9 + number))
+        run_id = queue(home, number=number)
+        trainer = Pretender()
+        cycle(home, lease(home), trainer).run()
+        with home.store.begin() as tx:
+            adapters.flip_live(tx, f"v{number + 1}", "test", "proven")
+        stages = {row["phase"] for row in read_metrics(home.settings.runs_folder / run_id / "metrics.jsonl")}
+        assert stages == ({"sft"} if number == 1 or (number == 2 and news == "none") else {"sft", "dpo"})
+    with home.store.read() as tx:
+        assert feedback.get_feedback(tx, "name:ann", compared).learned_in == ("v1", "v2", "v3")
+
+
 def test_a_run_starts_from_the_adapter_of_the_one_before_although_that_is_still_on_its_way(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -152,6 +152,11 @@ def test_a_bad_field_is_a_400_that_names_it(running: Running, change: dict[str, 
     assert param in error["message"]
 
 
+def test_a_text_that_is_too_long_is_counted_in_characters(running: Running) -> None:
+    response = running.post("/v1/chat/completions", ask(user="x" * 200))
+    assert response.json()["error"]["message"] == "user: must have at most 128 characters."
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[]", b'"x"', b"null", b"\xff\xfe", b"[" * 100_000, b'{"n": 1' + b"0" * 5000 + b"}"]
 )
@@ -161,7 +166,13 @@ def test_a_body_that_is_no_json_object_is_a_400(running: Running, body: bytes) -
     assert response.json()["error"]["type"] == "invalid_request_error"
 
 
-@pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "text/plain"])
+def test_where_json_breaks_off_is_told(running: Running) -> None:
+    headers = {"content-type": "application/json"}
+    response = running.http.post("/v1/chat/completions", content=b'{"model": "hone", oops}', headers=headers)
+    assert "at character 18." in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "text/plain", "text/x-json", ""])
 def test_a_wrong_content_type_is_named(running: Running, content_type: str) -> None:
     """The first is what curl sends unless it is told otherwise."""
     content = json.dumps(ask()).encode()

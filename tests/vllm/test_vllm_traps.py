@@ -6,8 +6,11 @@ The traps were seen in vLLM 0.32. If a later one mends the first of them, its te
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 
@@ -21,13 +24,14 @@ from service.adapters.registry import Registry
 from service.adapters.replica import Replica
 from service.adapters.rollout import Rollout
 from service.engine import Engine
+from service.engine_program import VLLM_PLUGIN, VLLM_PYTHON
 from service.settings import SPROUT
 from service.store.queries import adapters
 from service.store.session import Store
 from service.store.tables import Serving
 from tests.embedded.models import save_adapter
 from tests.engine_contract.asking import PROMPT, REPLY, TEXT, complete, gap, scores, true_scores
-from tests.fixtures.engines import MAX_LORAS, ServedEngine
+from tests.fixtures.engines import MAX_LORAS, ServedEngine, why_vllm_cannot_run
 from tests.fixtures.provenance import scored_provenance
 
 pytestmark = [pytest.mark.vllm, pytest.mark.xdist_group("vllm")]
@@ -116,6 +120,55 @@ def test_versions_beyond_the_slots_are_each_served_as_themselves(
         assert vllm_engine.unload(name).status_code == 200
         assert vllm_engine.post(TEXT, complete(model=name)).status_code == 404
     assert [model["id"] for model in vllm_engine.models()] == ["sprout"]
+
+
+def test_without_a_gpu_the_bare_base_is_nobodys_adapter_once_every_slot_was_filled(
+    vllm_engine: ServedEngine, trained: list[Path]
+) -> None:
+    """Without `service.vllm_plugin` vLLM computes it with the adapter in its last slot, beside others and alone."""
+    body = complete(prompt=PROMPT, temperature=0, logprobs=0, max_tokens=12, ignore_eos=True, return_token_ids=True)
+    names = [f"trap-{next(_numbers)}" for _ in range(MAX_LORAS)]
+
+    def said(model: str) -> tuple[list[int], list[float]]:
+        answer = vllm_engine.post(TEXT, body | {"model": model})
+        assert answer.status_code == 200, answer.text
+        [choice] = answer.json()["choices"]
+        return choice["token_ids"], choice["logprobs"]["token_logprobs"]
+
+    for name, folder in zip(names, trained, strict=False):
+        assert vllm_engine.load(name, folder).status_code == 200
+        said(name)
+    with ThreadPoolExecutor() as callers:
+        beside = list(callers.map(said, ["sprout", *names, "sprout"]))
+    for name in names:
+        vllm_engine.unload(name)
+    for tokens, logprobs in (beside[0], beside[-1], said("sprout")):
+        expected = true_scores([*PROMPT, *tokens])[len(PROMPT) - 1 :]
+        assert gap(logprobs, expected) < vllm_engine.close_to
+
+
+def test_that_trap_is_still_there() -> None:
+    """If not, `service.vllm_plugin` can go."""
+    if (reason := why_vllm_cannot_run()) is not None:
+        pytest.skip(reason)
+    code = """
+import torch
+from vllm.lora.ops.torch_ops import lora_ops
+import hone_vllm_plugin
+
+def shrunk():
+    output = torch.zeros(2, 3)
+    lora_ops.bgmv_shrink(torch.ones(2, 4), torch.ones(2, 1, 3, 4), output, torch.tensor([-1, 0]), 1.0)
+    return output[:, 0].tolist()
+
+before = shrunk()
+hone_vllm_plugin.register()
+hone_vllm_plugin.register()
+print(before, shrunk())
+"""
+    environment = os.environ | {"PYTHONPATH": str(VLLM_PLUGIN)}
+    ended = subprocess.run([VLLM_PYTHON, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == "[4.0, 4.0] [0.0, 4.0]"
 
 
 def test_only_what_vllm_proves_to_serve_goes_live(

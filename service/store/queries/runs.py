@@ -181,6 +181,17 @@ def list_runs(tx: Session, after: str | None = None, limit: int = 50) -> Sequenc
     return tx.scalars(query.where(Run.id < after) if after is not None else query).all()
 
 
+def learned_by(tx: Session, adapter: str) -> tuple[set[str], int]:
+    """The feedback that an adapter comes from, and the position up to which its run took feedback in.
+
+    Nothing and 0 for one that no run of this store made.
+    """
+    run = tx.scalar(select(Run).where(Run.adapter == adapter))
+    if run is None:
+        return set(), 0
+    return set(tx.scalars(select(RunFeedback.feedback_id).where(RunFeedback.run_id == run.id))), run.feedback_position
+
+
 def last_learned_position(tx: Session) -> int:
     """Feedback up to this position has been in a run that came to an end of its own; 0 when there was none."""
     return tx.scalar(select(func.max(Run.feedback_position)).where(Run.state.in_(_LEARNED))) or 0
