@@ -34,17 +34,17 @@ def fastest_dtype() -> str:
 def preloaded() -> dict[str, str]:
     library = VLLM_PYTHON.parent.parent / "lib" / "libiomp5.so"
     before = os.environ.get("LD_PRELOAD", "")
-    as_it_comes = {"HF_HUB_OFFLINE": "1", "VLLM_PLUGINS": ""}  # without the plugin that `hone up` gives it
-    return as_it_comes | ({"LD_PRELOAD": f"{library}:{before}"} if library.exists() else {})
+    return {"HF_HUB_OFFLINE": "1"} | ({"LD_PRELOAD": f"{library}:{before}"} if library.exists() else {})
 
 
 def beside_vllm(streams: int, on_adapter: bool) -> Comparison:
     if (reason := why_vllm_cannot_run()) is not None:
         raise CannotMeasure(reason)
+    as_fast, as_it_comes = ENGINE | {"dtype": fastest_dtype()}, {"VLLM_PLUGINS": ""}  # without what `hone up` mends
     with (
         tempfile.TemporaryDirectory() as temporary,
         serving_sprout("embedded", Path(temporary) / "ours", ENGINE, {}) as ours,
-        serving_sprout("vllm", Path(temporary) / "theirs", ENGINE | {"dtype": fastest_dtype()}, preloaded()) as theirs,
+        serving_sprout("vllm", Path(temporary) / "theirs", as_fast, preloaded() | as_it_comes) as theirs,
     ):
         ports = [urlsplit(engine.url).port or 0 for engine in (ours, theirs)]
         model = "sprout"

@@ -32,12 +32,12 @@ def mock_engine(tokens: int) -> Iterator[str]:
 
 
 @contextmanager
-def service(engine_url: str) -> Iterator[str]:
-    """The URL of the service alone, over an engine, with a fresh SQLite store on the disk."""
+def service(engine_url: str, home: Path | None = None) -> Iterator[str]:
+    """The URL of the service alone, over an engine, with a SQLite store on the disk: that of `home`, or a fresh one."""
     port = free_port()
     flags = ["--port", str(port), "--no-pages", "--engine-url", engine_url]
     with tempfile.TemporaryDirectory(prefix="hone-bench-") as fresh:
-        command = [sys.executable, "-m", "service.cli", "serve", "--home", fresh, *flags]
+        command = [sys.executable, "-m", "service.cli", "serve", "--home", str(home or fresh), *flags]
         with _running(command, {}, f"http://127.0.0.1:{port}/health"):
             yield f"http://127.0.0.1:{port}"
 

@@ -197,7 +197,7 @@ def vllm_swap() -> Comparison:
     with tempfile.TemporaryDirectory(prefix="hone-bench-") as temporary:
         place = Path(temporary)
         folders = [
-            save_adapter(place / f"trained-{seed}", SPROUT, seed, r=16, lora_alpha=64)
+            save_adapter(place / f"trained-{seed}", SPROUT, seed, r=16, lora_alpha=32)
             for seed in range(WARM_UPS + SWAPS)
         ]
         names, key = publish(place / "home", folders)
