@@ -84,9 +84,7 @@ class Engine:
             logits.append(last)
         if not rows:
             return []
-        every = torch.cat(logits) if len(logits) > 1 else logits[0]
-        self._give_up_broken(rows, every)
-        sampled = self._sample(rows, every)
+        sampled = self._sample(rows, torch.cat(logits) if len(logits) > 1 else logits[0])
         self._newest = sampled.tokens
         return self._account(rows, sampled)
 
@@ -100,6 +98,7 @@ class Engine:
         else:
             batch.advance(self._newest)
         logits = self.model.decode(batch)
+        self._give_up_broken(rows, logits)
         for sequence in rows:
             sequence.computed += 1
         return logits

@@ -21,8 +21,11 @@ USERS = ("vllm.lora.ops.torch_ops.lora_ops", "vllm.lora.ops.torch_ops", "vllm.lo
 
 
 def register() -> None:
-    """What vLLM calls in each of its processes, perhaps more than once."""
-    import_module(USERS[0])
+    """What vLLM calls in each of its processes, perhaps more than once. One without these operations is left alone."""
+    try:
+        import_module(USERS[0])
+    except ModuleNotFoundError:
+        return
     for name in USERS:
         module = sys.modules.get(name)
         for operation in OPERATIONS:
