@@ -118,7 +118,7 @@ def _home(settings: Settings) -> Iterator[Finding]:
 
 
 def _store(settings: Settings) -> Iterator[Finding]:
-    if settings.store.url is None and not (settings.home / "hone.db").exists():
+    if not settings.store_is_made:
         yield Finding("store", None, "not made yet", "The first start makes it.")
         return
     store = Store.open(settings.store_url, checkpoints=False)
@@ -165,7 +165,8 @@ def _address(settings: Settings, running_at: str | None) -> Iterator[Finding]:
     health, logs = _health(url), f"See {settings.home / 'logs'}."
     if health is not None:
         words = ", ".join(f"{part} {health[part]}" for part in _PARTS if part in health)
-        yield _verdict("service", health["status"] == "ok", f"Hone answers at {url}: {words}", logs)
+        whose = "" if running_at else ", not as the `hone up` of this home"
+        yield _verdict("service", health["status"] == "ok", f"Hone answers at {url}{whose}: {words}", logs)
     elif taken is not None:
         yield Finding("address", False, f"{taken.message} It is not Hone that answers at {url}.", taken.hint)
     else:

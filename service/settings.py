@@ -256,6 +256,11 @@ class Settings(Section):
         return self.store.url or f"sqlite:///{quote(str(self.home / 'hone.db'))}"
 
     @property
+    def store_is_made(self) -> bool:
+        """False before the first start in this home. A database elsewhere counts as made: opening it tells."""
+        return self.store.url is not None or (self.home / "hone.db").exists()
+
+    @property
     def adapters_folder(self) -> Path:
         return self.home / "adapters"
 

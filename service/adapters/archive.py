@@ -53,6 +53,9 @@ def unpack(archive: Path, folder: Path) -> None:
                 tar.extract(member, folder, set_attrs=False, filter="data")
     except FileNotFoundError:
         raise BadInput(f"There is no file {archive}.") from None
+    except IsADirectoryError:
+        uri = archive.resolve().as_uri()
+        raise BadInput(f"{archive} is a folder.", f"An adapter's folder is named by its URL: {uri}.") from None
     except tarfile.TarError as error:
         raise BadInput(
             f"{archive} is no exported adapter: {error}.", "Take one from `hone adapters export`."

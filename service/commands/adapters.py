@@ -16,6 +16,7 @@ from service.commands.options import (
     Json,
     Reason,
     as_text,
+    existing_store,
     open_store,
     say,
     say_beside,
@@ -46,7 +47,7 @@ def list_adapters(home: Home = None, as_json: Json = False) -> None:
     """Every adapter, newest first; `requested`: on its way to live."""
     from service.store.queries import adapters
 
-    store = open_store(settings_from(home))
+    store = existing_store(settings_from(home))
     with store.read() as tx:
         rows = [_row(row) for row in adapters.list_adapters(tx)]
         serving = _serving(tx)
@@ -65,7 +66,7 @@ def show_adapter(name: Name, home: Home = None, as_json: Json = False) -> None:
     """One adapter: its report, and who did what to it and why."""
     from service.store.queries import adapters
 
-    store = open_store(settings_from(home))
+    store = existing_store(settings_from(home))
     with store.read() as tx:
         row = adapters.get_adapter(tx, name)
         if row is None:
@@ -93,7 +94,7 @@ def promote(name: Name, reason: Reason = "", wait: Wait = 60.0, home: Home = Non
     """Make an adapter live, once the engine has been proven to serve it."""
     from service.store.queries import adapters
 
-    store = open_store(settings_from(home))
+    store = existing_store(settings_from(home))
     with store.begin() as tx:
         adapters.request_live(tx, name, ACTOR, reason or "Promoted.")
     _await(store, name, wait, as_json)
@@ -110,7 +111,7 @@ def rollback(
     """Go back to what was live before, or to a named version."""
     from service.store.queries import adapters
 
-    store = open_store(settings_from(home))
+    store = existing_store(settings_from(home))
     with store.begin() as tx:
         target = adapters.request_rollback(tx, to, ACTOR, reason).requested
     _await(store, target or "base", wait, as_json)
@@ -127,7 +128,7 @@ def canary(
     """Let an adapter answer a share of new conversations, or end that."""
     from service.store.queries import adapters
 
-    store = open_store(settings_from(home))
+    store = existing_store(settings_from(home))
     with store.begin() as tx:
         if name is None:
             adapters.clear_canary(tx, ACTOR, reason or "Ended.")
@@ -143,7 +144,7 @@ def reject(name: Name, reason: Reason = "", home: Home = None, as_json: Json = F
     """Take an adapter out, for ever."""
     from service.store.queries import adapters
 
-    store = open_store(settings_from(home))
+    store = existing_store(settings_from(home))
     with store.begin() as tx:
         result = _row(adapters.set_state(tx, name, "rejected", ACTOR, reason or "Rejected."))
     show(result, as_json, lambda: say(f"{name} is rejected."))
@@ -160,7 +161,9 @@ def import_adapter(
 ) -> None:
     """Publish an exported adapter as a candidate, under a new name."""
     place = _file_or_place(source)
-    name = _registry(settings_from(home)).import_adapter(place, reason or f"Imported from {Path(source).name}.")
+    settings = settings_from(home)
+    registry = _registry(settings, open_store(settings))
+    name = registry.import_adapter(place, reason or f"Imported from {Path(source).name}.")
     show({"name": name}, as_json, lambda: say(f"{source} is {name} here."))
 
 
@@ -179,7 +182,8 @@ def export_adapter(
 ) -> None:
     """Write an adapter to one file, or to a folder by URL."""
     target = target or f"{name}.tar"
-    _registry(settings_from(home)).export(name, _file_or_place(target))
+    settings = settings_from(home)
+    _registry(settings, existing_store(settings)).export(name, _file_or_place(target))
     show({"name": name, "archive": target}, as_json, lambda: say(f"{name} is in {target}."))
 
 
@@ -213,7 +217,7 @@ def _file_or_place(named: str) -> Any:
     return Place(named) if is_url(named) else Path(named)
 
 
-def _registry(settings: Settings) -> Any:
+def _registry(settings: Settings, store: Store) -> Any:
     from service.adapters.fingerprint import model_folder
     from service.adapters.registry import Registry
 
@@ -221,7 +225,7 @@ def _registry(settings: Settings) -> Any:
         base_folder = model_folder(settings.model_path)
     except BadInput:
         base_folder = None
-    return Registry.of(settings, open_store(settings), base_folder)
+    return Registry.of(settings, store, base_folder)
 
 
 def _row(row: Any) -> dict[str, Any]:

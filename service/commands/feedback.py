@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from service.commands.options import Home, Json, open_store, say, settings_from, show
+from service.commands.options import Home, Json, existing_store, say, settings_from, show
 
 app = typer.Typer(no_args_is_help=True, help="Feedback: statistics.")
 
@@ -19,7 +19,7 @@ def stats(home: Home = None, as_json: Json = False) -> None:
     """How much feedback there is, by kind, from how many people, and how much of it is new to the learner."""
     from service.store.queries import feedback
 
-    store = open_store(settings_from(home))
+    store = existing_store(settings_from(home))
     with store.read() as tx:
         found = feedback.stats(tx)
 

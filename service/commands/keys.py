@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from service.commands.options import Home, Json, open_store, say, settings_from, show, table
+from service.commands.options import Home, Json, existing_store, open_store, say, settings_from, show, table
 from service.errors import BadInput
 
 app = typer.Typer(no_args_is_help=True, help="API keys: create, list, revoke.")
@@ -39,7 +39,7 @@ def list_keys(home: Home = None, as_json: Json = False) -> None:
     """Every key, by prefix; revoked ones too."""
     from service.store.queries import keys
 
-    store = open_store(settings_from(home))
+    store = existing_store(settings_from(home))
     with store.read() as tx:
         rows = [{column: getattr(key, column) for column in COLUMNS} for key in keys.list_keys(tx)]
     show(rows, as_json, lambda: table(COLUMNS, rows, "There are no keys. `hone keys create --name YOU` makes one."))
@@ -54,7 +54,7 @@ def revoke(
     """Put a key out of force, and every browser session that was made from it."""
     from service.store.queries import keys
 
-    store = open_store(settings_from(home))
+    store = existing_store(settings_from(home))
     with store.begin() as tx:
         key = keys.revoke_key(tx, prefix)
         result = {"prefix": key.prefix, "name": key.name, "revoked_at": key.revoked_at}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import orjson
 import typer
 
-from service.errors import BadInput
+from service.errors import BadInput, NotFound
 from service.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -66,6 +66,15 @@ def open_store(settings: Settings) -> Store:
     from service.store.session import Store
 
     return Store.open(settings.store_url, checkpoints=False)
+
+
+def existing_store(settings: Settings) -> Store:
+    """The same for a command that looks up or changes what is there. Raises NotFound before the first start."""
+    if not settings.store_is_made:
+        raise NotFound(
+            f"Nothing is stored under {settings.home} yet.", "`hone up` makes it there; --home names another home."
+        )
+    return open_store(settings)
 
 
 def show(result: Any, as_json: bool, plain: Callable[[], None]) -> None:

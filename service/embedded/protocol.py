@@ -6,7 +6,7 @@ as vLLM ignores them.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -98,12 +98,7 @@ class ChatRequest(_Request):
 
 
 class CompletionRequest(_Request):
-    prompt: (
-        str
-        | Annotated[list[int], Field(min_length=1)]
-        | Annotated[list[str], Field(min_length=1)]
-        | Annotated[list[Annotated[list[int], Field(min_length=1)]], Field(min_length=1)]
-    )
+    prompt: str | list[int] | list[str] | list[list[int]]
     max_tokens: int | None = Field(USUAL_COMPLETION, ge=1)
     logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)
     echo: bool = False
@@ -163,6 +158,8 @@ def chat_job(request: ChatRequest, tokenizer: Tokenizer, limits: Limits) -> Job:
 def completion_job(request: CompletionRequest, tokenizer: Tokenizer, limits: Limits) -> Job:
     """Tokenise the prompt or prompts that are text."""
     given = request.prompt
+    if given == []:
+        raise BadInput("The prompt is empty.", param="prompt")
     many = [given] if isinstance(given, str) or isinstance(given[0], int) else given
     special = request.add_special_tokens is not False
     prompts = [tokenizer.encode(one, special) if isinstance(one, str) else list(one) for one in many]

@@ -107,7 +107,7 @@ def test_keys_are_made_listed_and_revoked(hone: Hone) -> None:
         (("adapters", "promote", "v7"), 4, "no adapter 'v7'"),
         (("adapters", "export", "v7"), 4, "no adapter 'v7'"),
         (("adapters", "import", "nothing.tar"), 2, "nothing.tar"),
-        (("adapters", "import", "/"), 7, "Is a directory"),
+        (("adapters", "import", "/"), 2, "is a folder. An adapter's folder is named by its URL: file:///."),
         (("adapters", "rollback"), 5, "nothing to roll back"),
         (("adapters", "rollback", "v7"), 4, "no adapter 'v7'"),
         (("adapters", "canary", "v7", "--share", "1.5"), 2, "between 0 and 1"),
@@ -118,7 +118,10 @@ def test_keys_are_made_listed_and_revoked(hone: Hone) -> None:
         (("ui", "--host", "0.0.0.0"), 2, "let everybody in"),
     ],
 )
-def test_an_error_is_one_line_and_an_exit_code(hone: Hone, arguments: tuple[str, ...], code: int, words: str) -> None:
+def test_an_error_is_one_line_and_an_exit_code(
+    hone: Hone, tmp_path: Path, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    store_of(tmp_path).close()
     done = hone(*arguments)
     assert (done.code, done.out) == (code, "")
     assert words in done.err and done.err.startswith("hone: ") and done.err.count("\n") == 1
@@ -128,7 +131,25 @@ def test_an_error_is_one_line_and_an_exit_code(hone: Hone, arguments: tuple[str,
     assert words in as_json.json["error"]["message"]
 
 
-def test_feedback_is_counted(hone: Hone) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("feedback", "stats"),
+        ("keys", "list"),
+        ("adapters", "list"),
+        ("adapters", "rollback"),
+        ("adapters", "export", "v1"),
+    ],
+)
+def test_looking_up_what_was_never_stored_makes_no_home(hone: Hone, tmp_path: Path, command: tuple[str, ...]) -> None:
+    done = hone(*command, "--home", str(tmp_path / "mistyped"))
+    assert (done.code, done.out, done.err.count("\n")) == (4, "", 1)
+    assert f"Nothing is stored under {tmp_path / 'mistyped'} yet" in done.err and "--home" in done.err
+    assert not (tmp_path / "mistyped").exists()
+
+
+def test_feedback_is_counted(hone: Hone, tmp_path: Path) -> None:
+    store_of(tmp_path).close()
     assert hone("feedback", "stats", "--json").json["total"] == 0
     assert "0 judgements" in hone("feedback", "stats").out
 
@@ -270,7 +291,7 @@ def test_a_port_in_use_is_one_clear_line(hone: Hone) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [("up",), ("learn",), ("serve", "--engine-url", "http://127.0.0.1:9"), ("keys", "list")]
+    "command", [("up",), ("learn",), ("serve", "--engine-url", "http://127.0.0.1:9"), ("keys", "create", "--name", "a")]
 )
 def test_a_home_that_cannot_be_written_is_one_clear_line(hone: Hone, tmp_path: Path, command: tuple[str, ...]) -> None:
     (tmp_path / "file").write_text("")

@@ -106,6 +106,11 @@ function toggle(key, kind, text) {
   editor?.scrollIntoView({ block: "nearest" });
 }
 
+/** Open an editor that nobody asked for, and so never in the place of one that is open. */
+function invite(key, kind, text) {
+  if (!panels.has(key)) toggle(key, kind, text);
+}
+
 /** Editors that nobody wrote in go when the conversation goes on. */
 function closeUntouched() {
   for (const [key, open] of panels) if (open.text === open.given) panels.delete(key);
@@ -124,7 +129,7 @@ function badge(reply) {
 
 function actions(reply, last, busy) {
   const thumb = (good) => { tell("thumb", { reply: reply.key, good: reply.thumb === good ? null : good });
-    if (good === false && reply.thumb !== false && !reply.critique) toggle(reply.key, "critique", ""); };
+    if (good === false && reply.thumb !== false && !reply.critique) invite(reply.key, "critique", ""); };
   const copy = (event) => { navigator.clipboard?.writeText(reply.text); toast("Copied."); };
   const items = [badge(reply)];
   if (reply.kept) items.push(
@@ -193,7 +198,7 @@ function choices(turn, busy) {
   const pick = (verdict, label, extra) => h(`button.hone-pick${extra || ""}`, { type: "button", disabled: busy, "data-verdict": verdict,
     onclick: () => {
       tell("pick", { turn: turn.key, verdict });
-      if (verdict === "both_bad") toggle(turn.replies[0].key, "correct", turn.replies[0].text);
+      if (verdict === "both_bad") invite(turn.replies[0].key, "correct", turn.replies[0].text);
     } }, label);
   return h("div.hone-choices", { role: "group", "aria-label": "Which answer is better?" }, h("span.hone-question", {}, "Which is better?"),
     pick("a", "A", ".strong"), pick("b", "B", ".strong"), pick("tie", "A tie"), pick("both_bad", "Both bad"),
