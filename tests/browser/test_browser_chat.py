@@ -104,6 +104,23 @@ def test_thumbs_belong_to_their_reply_and_can_be_changed_and_taken_back(fake: Fa
     )
 
 
+def test_a_thumb_down_leaves_the_editor_that_is_open(chat: Page) -> None:
+    say(chat, "Hello")
+    answered(chat)
+    chat.get_by_role("button", name="How it should have been").click()
+    editor = chat.get_by_role("textbox", name="How it should have been")
+    editor.fill("Half a senten")
+    chat.get_by_role("button", name="Bad reply").click()
+    expect(chat.get_by_role("button", name="Bad reply")).to_have_attribute("aria-pressed", "true")
+    expect(editor).to_have_value("Half a senten")
+    chat.get_by_role("button", name="Cancel").click()
+    chat.get_by_role("button", name="What was wrong?").click()
+    chat.get_by_role("button", name="Bad reply").click()  # takes it back
+    chat.get_by_role("button", name="Bad reply").click()
+    expect(chat.get_by_role("button", name="Bad reply")).to_have_attribute("aria-pressed", "true")
+    expect(chat.get_by_role("textbox", name="What was wrong?")).to_be_visible()
+
+
 def test_what_was_wrong_labels_and_a_score_are_told(fake: FakeService, chat: Page) -> None:
     say(chat, "Hello")
     answered(chat)
