@@ -21,7 +21,6 @@ class EngineArguments:
     max_model_len: int | None = None
     max_lora_rank: int = 64
     max_loras: int = 16
-    merged_lora_bytes: int = GIB
     dtype: str = "auto"
     device: str = "auto"
     threads: int = 0
@@ -49,12 +48,6 @@ def parse_arguments(argv: list[str] | None = None) -> EngineArguments:
     add("--max-model-len", type=_positive, help="longest prompt and reply, in tokens (default: what the model has)")
     add("--max-lora-rank", type=_positive, default=usual.max_lora_rank, help="largest LoRA rank (%(default)s)")
     add("--max-loras", type=_positive, default=usual.max_loras, help="most adapters loaded at once (%(default)s)")
-    add(
-        "--merged-lora-gib",
-        type=_gib,
-        default=usual.merged_lora_bytes / GIB,
-        help="memory for adapters merged into copies of the weights, which makes them free to run (%(default)s)",
-    )
     add("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default=usual.dtype, help="precision")
     add("--device", default=usual.device, help="auto, cpu, cuda, cuda:1, …")
     add(
@@ -68,7 +61,6 @@ def parse_arguments(argv: list[str] | None = None) -> EngineArguments:
     gib = options.pop("kv_cache_gib")
     if gib is not None:
         options["kv_cache_bytes"] = int(gib * GIB)
-    options["merged_lora_bytes"] = int(options.pop("merged_lora_gib") * GIB)
     return EngineArguments(**options)
 
 

@@ -91,12 +91,12 @@ def _load_model(
     kernel = load_kernel() if _suits_kernel(shape, dtype, device) else None
     weights = LlamaWeights(checkpoint, longest, dtype, device, kernel)
     if kernel is None:
-        llama = Llama(weights, arguments.merged_lora_bytes)
+        llama = Llama(weights)
         torch.set_num_threads(threads or default_threads(llama.weight_bytes))
         return llama, torch.get_num_threads()
     torch.set_num_threads(1)  # what is left to torch is too small to share, and its threads wait by spinning
     threads = threads or min(_cores(), KERNEL_THREADS)
-    return Llama(weights, arguments.merged_lora_bytes, threads), threads
+    return Llama(weights, threads), threads
 
 
 def _suits_kernel(shape: LlamaShape, dtype: torch.dtype, device: torch.device) -> bool:

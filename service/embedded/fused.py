@@ -1,5 +1,5 @@
-"""The fast path's forward pass as calls into the kernel (`kernel.c`): one for each adapter in a decode step, one for a
-stretch of a prompt. Rows that decode are shared out among threads; each goes all the way by itself."""
+"""The fast path's forward pass as calls into the kernel (`kernel.c`): a few for a decode step, one for a stretch of a
+prompt. Rows that decode are shared out among threads; each goes all the way by itself."""
 
 import ctypes
 from collections.abc import Callable, Iterator, Sequence
@@ -11,16 +11,13 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor
 
-from service.embedded.kernel import Panels, Weight, address, addresses
+from service.embedded.kernel import Panels, address, addresses
 from service.embedded.kv_cache import KvCache
-from service.embedded.llama_lora import RowGroup, RowGroups
+from service.embedded.llama_lora import LlamaAdapter, RowGroup, RowGroups, own
 from service.embedded.llama_weights import LlamaWeights
 from service.embedded.model import DecodeBatch, Stretch
 
 WORTH_A_THREAD = 8  # rows: a second thread gains little below, and HTTP wants a core too
-
-Matrices = list[list[Weight]]
-"""By layer and `Matrix`."""
 
 _Part = TypeVar("_Part")
 _Result = TypeVar("_Result")
@@ -32,10 +29,32 @@ class _Model(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int64) for name in
           ("layers", "hidden", "inner", "query_heads", "kv_heads", "head_dim", "vocab")),
-        ("norm_square", ctypes.c_float), ("head_eps", ctypes.c_float),
+        ("norm_eps", ctypes.c_float),
         *((name, ctypes.c_void_p) for name in
-          ("embedding", "rotation", "head", "biases", "query_norms", "key_norms")),
+          ("embedding", "rotation", "head", "final_norm", "matrices", "biases", "norms", "query_norms", "key_norms")),
     )  # fmt: skip
+
+
+class _Adapter(ctypes.Structure):
+    """`Adapter` of kernel.c."""
+
+    _fields_ = (("rank", ctypes.c_int64), ("downs", ctypes.c_void_p), ("ups", ctypes.c_void_p))
+
+
+class _Added:
+    """What an adapter adds, as the kernel takes it; nothing for None."""
+
+    def __init__(self, adapter: LlamaAdapter | None) -> None:
+        self.pointer = ctypes.c_void_p()
+        if adapter is None:
+            return
+        deltas = [delta for layer in adapter.deltas for delta in layer]
+        downs = addresses([None if delta is None else delta.down for delta in deltas])
+        ups = addresses([None if delta is None else delta.up for delta in deltas])
+        rank = max((delta.rank for delta in deltas if delta is not None), default=0)
+        structure = _Adapter(rank, ctypes.addressof(downs), ctypes.addressof(ups))
+        self.pointer = ctypes.c_void_p(ctypes.addressof(structure))
+        self._kept = (adapter, downs, ups, structure)  # what the pointer leads to
 
 
 class FusedForward:
@@ -43,21 +62,23 @@ class FusedForward:
 
     def __init__(self, weights: LlamaWeights, threads: int) -> None:
         shape = weights.shape
-        if weights.kernel is None or not isinstance(weights.head, Panels):
+        if weights.kernel is None:
             raise ValueError("a fused forward pass takes weights in panels")
         rotation = torch.view_as_real(weights.rotation).contiguous()
+        matrices = addresses([matrix for layer in weights.layers for matrix in layer.matrices])
         biases = addresses([bias for layer in weights.layers for bias in layer.biases])
+        norms = addresses([norm for layer in weights.layers for norm in layer.norms])
         query_norms = addresses([layer.query_norm for layer in weights.layers])
         key_norms = addresses([layer.key_norm for layer in weights.layers])
-        self._kept = (weights, rotation, biases, query_norms, key_norms)  # what the structure points to
+        self._kept = (weights, rotation, matrices, biases, norms, query_norms, key_norms)  # what `_model` points to
         self._functions = weights.kernel.functions
         self.vocab = shape.vocab_size
         self.threads = threads
         self._model = _Model(
             shape.layers, shape.hidden_size, shape.intermediate_size, shape.query_heads, shape.kv_heads,
-            shape.head_dim, shape.vocab_size, shape.hidden_size * shape.norm_eps, shape.norm_eps,
-            weights.embedding.data_ptr(), rotation.data_ptr(), weights.head.blocks.data_ptr(),
-            ctypes.addressof(biases), ctypes.addressof(query_norms), ctypes.addressof(key_norms),
+            shape.head_dim, shape.vocab_size, shape.norm_eps,
+            weights.embedding.data_ptr(), rotation.data_ptr(), cast(Panels, weights.head).address,
+            weights.final_norm.data_ptr(), *map(ctypes.addressof, (matrices, biases, norms, query_norms, key_norms)),
         )  # fmt: skip
 
     @cached_property
@@ -65,28 +86,29 @@ class FusedForward:
         """The threads beside the one that asks."""
         return ThreadPoolExecutor(max(1, self.threads - 1), thread_name_prefix="forward")
 
-    def scratch(self, tokens: int, capacity: int) -> Tensor:
+    def scratch(self, added: _Added, tokens: int, capacity: int) -> Tensor:
         """Room for a pass over so many tokens."""
         size = ctypes.c_int64
-        return torch.empty(self._functions.scratch_size(ctypes.byref(self._model), size(tokens), size(capacity)))
+        model = ctypes.byref(self._model)
+        return torch.empty(self._functions.scratch_size(model, added.pointer, size(tokens), size(capacity)))
 
-    def prefill(self, cache: KvCache, work: Sequence[tuple[Stretch, Matrices]]) -> list[Tensor]:
-        """Stretches of different rows, each with the matrices it runs with; their logits as `Model.prefill` says."""
+    def prefill(self, cache: KvCache, stretches: Sequence[Stretch]) -> list[Tensor]:
+        """Stretches of different rows; their logits as `Model.prefill` says."""
         planes = addresses(cache.views)
 
-        def compute(part: tuple[Stretch, Matrices]) -> Tensor:
-            stretch, matrices = part
+        def compute(stretch: Stretch) -> Tensor:
             count = len(stretch.tokens)
             first = 0 if stretch.every else count - 1
             logits = torch.empty(count - first, self.vocab)
             rows, positions = torch.full((count,), stretch.row), torch.arange(stretch.start, stretch.start + count)
+            added = _Added(own(stretch.adapter))
             self(
-                planes, cache.capacity, matrix_addresses(matrices), rows, stretch.tokens, positions, first,
-                self.scratch(count, cache.capacity), logits,
+                added, planes, cache.capacity, rows, stretch.tokens, positions, first,
+                self.scratch(added, count, cache.capacity), logits,
             )  # fmt: skip
             return logits
 
-        return self.share_out(compute, work)
+        return self.share_out(compute, stretches)
 
     def share_out(self, compute: Callable[[_Part], _Result], parts: Sequence[_Part]) -> list[_Result]:
         """`compute` of every part, each in whichever thread is free first, this one among them."""
@@ -106,13 +128,13 @@ class FusedForward:
         return [results[number] for number in range(len(parts))]
 
     def __call__(
-        self, planes: ctypes.Array[ctypes.c_void_p], capacity: int, matrices: ctypes.Array[ctypes.c_void_p],
+        self, added: _Added, planes: ctypes.Array[ctypes.c_void_p], capacity: int,
         rows: Tensor, tokens: Tensor, positions: Tensor, first: int, scratch: Tensor, logits: Tensor,
     ) -> None:  # fmt: skip
         """`forward` of kernel.c; `rows`, `tokens` and `positions` `(count,)`."""
         size = ctypes.c_int64
         self._functions.forward(
-            ctypes.byref(self._model), planes, size(capacity), matrices, address(rows), address(tokens),
+            ctypes.byref(self._model), added.pointer, planes, size(capacity), address(rows), address(tokens),
             address(positions), size(len(rows)), size(first), address(scratch), address(logits),
         )  # fmt: skip
 
@@ -123,12 +145,12 @@ class _Share:
 
     start: int
     stop: int
-    matrices: ctypes.Array[ctypes.c_void_p]
+    added: _Added
     scratch: Tensor
 
 
 class FusedStep:
-    """The decode steps of one batch, until rows join or leave; its groups are all merged."""
+    """The decode steps of one batch, until rows join or leave."""
 
     def __init__(self, forward: FusedForward, batch: DecodeBatch, groups: RowGroups) -> None:
         self._forward = forward
@@ -136,8 +158,9 @@ class FusedStep:
         self._planes = addresses(batch.cache.views)
         self._rows = groups.to_batch_order(torch.arange(batch.rows))
         self._shares = [
-            _Share(start, stop, matrix_addresses(group.matrices), forward.scratch(stop - start, batch.capacity))
+            _Share(start, stop, added, forward.scratch(added, stop - start, batch.capacity))
             for group in groups.groups
+            for added in (_Added(group.adapter),)
             for start, stop in _shares(group, batch.rows, forward.threads)
         ]
 
@@ -147,10 +170,10 @@ class FusedStep:
         tokens, positions = self._groups.to_batch_order(batch.tokens), self._groups.to_batch_order(batch.positions)
 
         def compute(share: _Share) -> None:
-            own = slice(share.start, share.stop)
+            mine = slice(share.start, share.stop)
             self._forward(
-                self._planes, batch.capacity, share.matrices, self._rows[own], tokens[own], positions[own], 0,
-                share.scratch, logits[own],
+                share.added, self._planes, batch.capacity, self._rows[mine], tokens[mine], positions[mine], 0,
+                share.scratch, logits[mine],
             )  # fmt: skip
 
         self._forward.share_out(compute, self._shares)
@@ -164,8 +187,3 @@ def _shares(group: RowGroup, rows: int, threads: int) -> Iterator[tuple[int, int
     parts = -(-count // most)
     for part in range(parts):
         yield group.start + count * part // parts, group.start + count * (part + 1) // parts
-
-
-def matrix_addresses(matrices: Matrices) -> ctypes.Array[ctypes.c_void_p]:
-    """Where the panels of matrices are, layer by layer."""
-    return addresses([cast(Panels, matrix).blocks for layer in matrices for matrix in layer])

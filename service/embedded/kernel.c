@@ -1,10 +1,11 @@
-/* The forward pass of the Llama family, and its matrix product, in float32 on one core.
+/* The forward pass of the Llama family, and its matrix product, computed in float32 on one core.
  *
  * A small model's step is a few hundred operations of a few microseconds each: a framework spends more time between them
  * than in them, and its matrix products are made for many rows, not for one to sixty-four. Here a step is one call.
  *
- * Matrices are stored in panels: the columns cut into blocks of PANEL, each block `(in, PANEL)` in one piece, the last one
- * filled up with zeros. A row's numbers are added up in the same order whatever rows are beside it, so that a reply does
+ * Matrices are stored in panels: the columns cut into blocks of a few vectors, each block `(in, width)` in one piece, the
+ * last one filled up with zeros. Few rows wait for memory, not for arithmetic: a matrix whose numbers all are bfloat16, as
+ * those of most checkpoints are, is kept in half the space, which changes no result. A row's numbers are added up in the same order whatever rows are beside it, so that a reply does
  * not depend on the batch that it happened to be in.
  *
  * What is computed, and how norms, rotation and heads are arranged in the weights: see llama.py and llama_weights.py.
@@ -99,24 +100,35 @@ static float exponentials(float *numbers, int64_t n, float shift) {
     return sum;
 }
 
-/* y[r] (+)= x[r] @ columns for `rows` rows: `in` rows of PANEL numbers, `pitch` apart, of which `width` count. Always
- * inlined, so that `rows` is a constant and all sums stay in registers. */
+/* A matrix `(in, out)` in panels. */
+typedef struct {
+    const void *panels;
+    int64_t out;
+    int64_t vectors; /* in a panel's row: VECTORS, or 1 for a narrow matrix */
+    int64_t halves;  /* its numbers are bfloat16, those of two neighbouring vectors in one vector's words */
+} Matrix;
+
+/* y[r] (+)= x[r] @ columns for `rows` rows: `in` rows of `vectors` vectors, `pitch` words apart, of which `width` numbers
+ * count. Always inlined, so that the first three are constants and all sums stay in registers. */
 static inline __attribute__((always_inline)) void tile(
-    const int rows, const float *columns, int64_t pitch, const float *x, int64_t in, float *y, int64_t stride,
-    int64_t width, int add) {
+    const int rows, const int vectors, const int halves, const float *columns, int64_t pitch, const float *x, int64_t in,
+    float *y, int64_t stride, int64_t width, int add) {
     vector sums[ROWS][VECTORS];
     for (int r = 0; r < rows; r++)
-        for (int v = 0; v < VECTORS; v++) sums[r][v] = (vector){0};
+        for (int v = 0; v < vectors; v++) sums[r][v] = (vector){0};
     for (int64_t k = 0; k < in; k++, columns += pitch) {
         vector weights[VECTORS];
-        for (int v = 0; v < VECTORS; v++) weights[v] = load(columns + v * LANES);
+        for (int v = 0; v < vectors; v++) {
+            integers words = (integers)load(columns + (halves ? v / 2 : v) * LANES);
+            weights[v] = (vector)(!halves ? words : v % 2 ? words & (int32_t)0xffff0000 : words << 16);
+        }
 #pragma GCC unroll 6
         for (int r = 0; r < rows; r++)
-            for (int v = 0; v < VECTORS; v++) sums[r][v] += weights[v] * x[r * in + k];
+            for (int v = 0; v < vectors; v++) sums[r][v] += weights[v] * x[r * in + k];
     }
     for (int r = 0; r < rows; r++) {
         float out[PANEL];
-        for (int v = 0; v < VECTORS; v++) store(out + v * LANES, sums[r][v]);
+        for (int v = 0; v < vectors; v++) store(out + v * LANES, sums[r][v]);
         float *to = y + r * stride;
         if (add)
             for (int64_t c = 0; c < width; c++) to[c] += out[c];
@@ -126,17 +138,18 @@ static inline __attribute__((always_inline)) void tile(
 }
 
 /* The same for any number of rows, in tiles of nearly equal height. */
-static void strip(int64_t rows, const float *columns, int64_t pitch, const float *x, int64_t in, float *y, int64_t stride,
-                  int64_t width, int add) {
+static inline __attribute__((always_inline)) void strip(
+    int64_t rows, const int vectors, const int halves, const float *columns, int64_t pitch, const float *x, int64_t in,
+    float *y, int64_t stride, int64_t width, int add) {
     for (int64_t left = (rows + ROWS - 1) / ROWS; left; left--) {
         int64_t some = (rows + left - 1) / left;
         switch (some) {
-            case 1: tile(1, columns, pitch, x, in, y, stride, width, add); break;
-            case 2: tile(2, columns, pitch, x, in, y, stride, width, add); break;
-            case 3: tile(3, columns, pitch, x, in, y, stride, width, add); break;
-            case 4: tile(4, columns, pitch, x, in, y, stride, width, add); break;
-            case 5: tile(5, columns, pitch, x, in, y, stride, width, add); break;
-            default: tile(6, columns, pitch, x, in, y, stride, width, add);
+            case 1: tile(1, vectors, halves, columns, pitch, x, in, y, stride, width, add); break;
+            case 2: tile(2, vectors, halves, columns, pitch, x, in, y, stride, width, add); break;
+            case 3: tile(3, vectors, halves, columns, pitch, x, in, y, stride, width, add); break;
+            case 4: tile(4, vectors, halves, columns, pitch, x, in, y, stride, width, add); break;
+            case 5: tile(5, vectors, halves, columns, pitch, x, in, y, stride, width, add); break;
+            default: tile(6, vectors, halves, columns, pitch, x, in, y, stride, width, add);
         }
         rows -= some;
         x += some * in;
@@ -144,13 +157,27 @@ static void strip(int64_t rows, const float *columns, int64_t pitch, const float
     }
 }
 
-/* y (+)= x @ matrix: x `(rows, in)`, matrix in panels, y `(rows, out)`. */
-void multiply(const float *x, const float *matrix, float *y, int64_t rows, int64_t in, int64_t out, int add) {
-    for (int64_t column = 0; column < out; column += PANEL, matrix += in * PANEL)
-        strip(rows, matrix, PANEL, x, in, y + column, out, out - column < PANEL ? out - column : PANEL, add);
+static inline __attribute__((always_inline)) void strips(
+    const int vectors, const int halves, const Matrix *matrix, const float *x, float *y, int64_t rows, int64_t in, int add) {
+    const int width = vectors * LANES, pitch = halves ? width / 2 : width;
+    const float *columns = matrix->panels;
+    for (int64_t column = 0, left; (left = matrix->out - column) > 0; column += width, columns += in * pitch)
+        strip(rows, vectors, halves, columns, pitch, x, in, y + column, matrix->out, left < width ? left : width, add);
 }
 
-int64_t panel_width(void) { return PANEL; }
+/* y (+)= x @ matrix: x `(rows, in)`, y `(rows, out)`. */
+void multiply(const float *x, const Matrix *matrix, float *y, int64_t rows, int64_t in, int add) {
+    if (matrix->halves)
+        strips(VECTORS, 1, matrix, x, y, rows, in, add);
+    else if (matrix->vectors == VECTORS)
+        strips(VECTORS, 0, matrix, x, y, rows, in, add);
+    else
+        strips(1, 0, matrix, x, y, rows, in, add);
+}
+
+int64_t lanes(void) { return LANES; }
+
+int64_t vectors(void) { return VECTORS; }
 
 /* ---- the forward pass ---- */
 
@@ -158,19 +185,29 @@ enum { QKV, OUT, GATE_UP, DOWN, MATRICES };
 
 typedef struct {
     int64_t layers, hidden, inner, query_heads, kv_heads, head_dim, vocab;
-    float norm_square;           /* hidden * eps: what is added to a vector's squared length */
-    float head_eps;              /* of query and key norms */
+    float norm_eps;
     const float *embedding;      /* (vocab, hidden) */
     const float *rotation;       /* (positions, head_dim / 2, 2): cosine, sine */
-    const float *head;           /* panels of (hidden, vocab) */
-    const float *const *biases;  /* [layer * MATRICES + matrix], NULL: none */
-    const float *const *query_norms, *const *key_norms; /* [layer], (head_dim,), NULL: none */
+    const Matrix *head;          /* (hidden, vocab) */
+    const float *final_norm;     /* (hidden,) */
+    /* By layer * MATRICES + matrix; NULL for a bias or a norm that there is none of. */
+    const Matrix *const *matrices;
+    const float *const *biases;
+    const float *const *norms;   /* what comes before the matrix */
+    const float *const *query_norms, *const *key_norms; /* by layer: (head_dim,), NULL: none */
 } Model;
 
-static void norms(const float *x, float *y, int64_t rows, const Model *m) {
-    for (; rows; rows--, x += m->hidden, y += m->hidden) {
-        float factor = 1 / sqrtf(dot(x, x, m->hidden) + m->norm_square);
-        for (int64_t i = 0; i < m->hidden; i++) y[i] = x[i] * factor;
+/* What an adapter adds to the matrices, by layer * MATRICES + matrix: x @ down @ up; NULL where it adds nothing. */
+typedef struct {
+    int64_t rank; /* the most numbers that lie between a down and its up */
+    const Matrix *const *downs, *const *ups;
+} Adapter;
+
+/* y[r] = x[r] / root mean square of x[r] * weight, for rows of n numbers. */
+static void norms(const float *x, float *y, const float *weight, int64_t rows, int64_t n, float eps) {
+    for (; rows; rows--, x += n, y += n) {
+        float factor = 1 / sqrtf(dot(x, x, n) / n + eps);
+        for (int64_t i = 0; i < n; i++) y[i] = x[i] * factor * weight[i];
     }
 }
 
@@ -178,14 +215,6 @@ static void add_bias(float *y, const float *bias, int64_t rows, int64_t n) {
     if (bias)
         for (int64_t r = 0; r < rows; r++)
             for (int64_t i = 0; i < n; i++) y[r * n + i] += bias[i];
-}
-
-static void head_norm(float *x, const float *weight, int64_t heads, int64_t dim, float eps) {
-    if (weight)
-        for (int64_t h = 0; h < heads; h++, x += dim) {
-            float factor = 1 / sqrtf(dot(x, x, dim) / dim + eps);
-            for (int64_t i = 0; i < dim; i++) x[i] *= factor * weight[i];
-        }
 }
 
 static void rotate(float *x, const float *rotation, int64_t heads, int64_t dim) {
@@ -212,7 +241,7 @@ static void attend(const float *query, const float *keys, const float *values, f
     }
     int64_t column = 0;
     for (; column + PANEL <= dim; column += PANEL)
-        strip(group, values + column, dim, scores, seen, out + column, dim, PANEL, 0);
+        strip(group, VECTORS, 0, values + column, dim, scores, seen, out + column, dim, PANEL, 0);
     for (; column < dim; column++)
         for (int64_t g = 0; g < group; g++) {
             float sum = 0;
@@ -232,17 +261,28 @@ static void gate(const float *gate_up, float *y, int64_t n) {
 }
 
 /* Floats of scratch memory that `forward` needs for so many tokens. */
-int64_t scratch_size(const Model *m, int64_t count, int64_t capacity) {
-    int64_t heads = m->query_heads + 2 * m->kv_heads;
-    return count * (2 * m->hidden + (heads + m->query_heads) * m->head_dim + 3 * m->inner) +
+int64_t scratch_size(const Model *m, const Adapter *adapter, int64_t count, int64_t capacity) {
+    int64_t heads = m->query_heads + 2 * m->kv_heads, rank = adapter ? adapter->rank : 0;
+    return count * (2 * m->hidden + (heads + m->query_heads) * m->head_dim + 3 * m->inner + rank) +
            m->query_heads / m->kv_heads * capacity;
 }
 
-/* Compute `count` tokens: number i stands at positions[i] of cache row rows[i]. All run with the same `matrices`
- * ([layer * MATRICES + matrix], in panels). Of one row there may be several, in order, each of which sees those before it.
- * Keys and values go to `planes` ([layer], (rows, 2 * kv_heads, capacity, head_dim): keys, then values), the logits
- * (count - first, vocab) of the tokens from `first` on to `logits`. */
-void forward(const Model *m, float *const *planes, int64_t capacity, const float *const *matrices, const int64_t *rows,
+/* y (+)= x through matrix number `i`: the base's own, its bias, and what the adapter adds. */
+static void project(const Model *m, const Adapter *adapter, int64_t i, const float *x, float *y, int64_t rows, int64_t in,
+                    int add, float *between) {
+    multiply(x, m->matrices[i], y, rows, in, add);
+    add_bias(y, m->biases[i], rows, m->matrices[i]->out);
+    if (adapter && adapter->downs[i]) {
+        multiply(x, adapter->downs[i], between, rows, in, 0);
+        multiply(between, adapter->ups[i], y, rows, adapter->downs[i]->out, 1);
+    }
+}
+
+/* Compute `count` tokens with one adapter, NULL: none. Number i stands at positions[i] of cache row rows[i]. Of one row
+ * there may be several, in order, each of which sees those before it. Keys and values go to `planes` ([layer],
+ * (rows, 2 * kv_heads, capacity, head_dim): keys, then values), the logits (count - first, vocab) of the tokens from `first`
+ * on to `logits`. */
+void forward(const Model *m, const Adapter *adapter, float *const *planes, int64_t capacity, const int64_t *rows,
              const int64_t *tokens, const int64_t *positions, int64_t count, int64_t first, float *scratch,
              float *logits) {
     const int64_t dim = m->head_dim, group = m->query_heads / m->kv_heads;
@@ -250,17 +290,19 @@ void forward(const Model *m, float *const *planes, int64_t capacity, const float
     float *hidden = scratch, *normed = hidden + count * m->hidden, *qkv = normed + count * m->hidden;
     float *attended = qkv + count * qkv_size, *gate_up = attended + count * queries;
     float *gated = gate_up + count * 2 * m->inner, *scores = gated + count * m->inner;
+    float *between = scores + group * capacity;
     for (int64_t i = 0; i < count; i++)
         memcpy(hidden + i * m->hidden, m->embedding + tokens[i] * m->hidden, m->hidden * sizeof *hidden);
     for (int64_t layer = 0; layer < m->layers; layer++) {
-        const float *const *matrix = matrices + layer * MATRICES, *const *bias = m->biases + layer * MATRICES;
-        norms(hidden, normed, count, m);
-        multiply(normed, matrix[QKV], qkv, count, m->hidden, qkv_size, 0);
-        add_bias(qkv, bias[QKV], count, qkv_size);
+        const int64_t here = layer * MATRICES;
+        norms(hidden, normed, m->norms[here + QKV], count, m->hidden, m->norm_eps);
+        project(m, adapter, here + QKV, normed, qkv, count, m->hidden, 0, between);
         for (int64_t i = 0; i < count; i++) {
             float *query = qkv + i * qkv_size, *key = query + queries;
-            head_norm(query, m->query_norms[layer], m->query_heads, dim, m->head_eps);
-            head_norm(key, m->key_norms[layer], m->kv_heads, dim, m->head_eps);
+            if (m->query_norms[layer]) {
+                norms(query, query, m->query_norms[layer], m->query_heads, dim, m->norm_eps);
+                norms(key, key, m->key_norms[layer], m->kv_heads, dim, m->norm_eps);
+            }
             rotate(query, m->rotation + positions[i] * dim, m->query_heads + m->kv_heads, dim);
             float *plane = planes[layer] + rows[i] * 2 * keys * capacity;
             for (int64_t h = 0; h < 2 * m->kv_heads; h++)
@@ -269,15 +311,12 @@ void forward(const Model *m, float *const *planes, int64_t capacity, const float
                 attend(query + h * group * dim, plane + h * capacity * dim, plane + (m->kv_heads + h) * capacity * dim,
                        attended + i * queries + h * group * dim, scores, group, positions[i] + 1, dim);
         }
-        multiply(attended, matrix[OUT], hidden, count, queries, m->hidden, 1);
-        add_bias(hidden, bias[OUT], count, m->hidden);
-        norms(hidden, normed, count, m);
-        multiply(normed, matrix[GATE_UP], gate_up, count, m->hidden, 2 * m->inner, 0);
-        add_bias(gate_up, bias[GATE_UP], count, 2 * m->inner);
+        project(m, adapter, here + OUT, attended, hidden, count, queries, 1, between);
+        norms(hidden, normed, m->norms[here + GATE_UP], count, m->hidden, m->norm_eps);
+        project(m, adapter, here + GATE_UP, normed, gate_up, count, m->hidden, 0, between);
         for (int64_t i = 0; i < count; i++) gate(gate_up + i * 2 * m->inner, gated + i * m->inner, m->inner);
-        multiply(gated, matrix[DOWN], hidden, count, m->inner, m->hidden, 1);
-        add_bias(hidden, bias[DOWN], count, m->hidden);
+        project(m, adapter, here + DOWN, gated, hidden, count, m->inner, 1, between);
     }
-    norms(hidden + first * m->hidden, normed, count - first, m);
-    multiply(normed, m->head, logits, count - first, m->hidden, m->vocab, 0);
+    norms(hidden + first * m->hidden, normed, m->final_norm, count - first, m->hidden, m->norm_eps);
+    multiply(normed, m->head, logits, count - first, m->hidden, 0);
 }

@@ -9,9 +9,9 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -24,51 +24,28 @@ FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fno-math-errno", "-shared", "-f
 COMPILING_SECONDS = 120
 
 
-@dataclass(frozen=True, eq=False)
-class Panels:
-    """A matrix `(in, out)` cut into panels of columns: `blocks` `(panels, in, panel_width)`, zeros after the last."""
+class _Matrix(ctypes.Structure):
+    """`Matrix` of kernel.c."""
 
-    blocks: Tensor
-    out: int
-    kernel: "Kernel"
+    _fields_ = (("panels", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("out", "vectors", "halves")))
+
+
+class Panels:
+    """A matrix `(in, out)` cut into panels of columns, as the kernel takes it. `kept` holds its numbers."""
+
+    def __init__(self, kept: Tensor, out: int, vectors: int, halves: bool) -> None:
+        self.kept = kept
+        self.out = out
+        self._matrix = _Matrix(kept.data_ptr(), out, vectors, halves)
+        self.address = ctypes.addressof(self._matrix)
 
     @property
     def nbytes(self) -> int:
-        return self.blocks.nbytes
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.blocks.shape[1], self.out
-
-    def dense(self) -> Tensor:
-        """The matrix `(in, out)` as it was packed."""
-        return self.blocks.transpose(0, 1).flatten(1)[:, : self.out].contiguous()
+        return self.kept.nbytes
 
 
 Weight = Tensor | Panels
 """One matrix `(in, out)`, as torch takes it or as the kernel does."""
-
-
-def multiply(x: Tensor, matrix: Weight, out: Tensor | None = None) -> Tensor:
-    """`x @ matrix`, `(n, out)`, written to `out` if that is given."""
-    if not isinstance(matrix, Panels):
-        return torch.mm(x, matrix, out=out)
-    y = x.new_empty(len(x), matrix.out) if out is None else out
-    matrix.kernel.multiply(x.contiguous(), matrix, y, add=False)
-    return y
-
-
-def multiply_onto(residual: Tensor, x: Tensor, matrix: Weight) -> Tensor:
-    """`residual + x @ matrix`; may write into `residual`."""
-    if not isinstance(matrix, Panels):
-        return torch.addmm(residual, x, matrix)
-    matrix.kernel.multiply(x.contiguous(), matrix, residual, add=True)
-    return residual
-
-
-def dense(matrix: Weight) -> Tensor:
-    """A matrix as torch takes it."""
-    return matrix.dense() if isinstance(matrix, Panels) else matrix
 
 
 class Kernel:
@@ -76,23 +53,30 @@ class Kernel:
 
     def __init__(self, library: Path) -> None:
         self.functions = ctypes.CDLL(str(library))  # calls let go of Python's lock
-        self.functions.panel_width.restype = ctypes.c_int64
-        self.functions.scratch_size.restype = ctypes.c_int64
-        self.panel_width: int = self.functions.panel_width()
+        for name in ("lanes", "vectors", "scratch_size"):
+            getattr(self.functions, name).restype = ctypes.c_int64
+        self.lanes: int = self.functions.lanes()
+        self.vectors: int = self.functions.vectors()
 
     def pack(self, matrix: Tensor) -> Panels:
-        """`matrix` `(in, out)`, float32, in panels."""
+        """`matrix` `(in, out)`, float32, in panels; in half the space where all its numbers are bfloat16."""
         rows, out = matrix.shape
-        padded = torch.nn.functional.pad(matrix, (0, -out % self.panel_width))
-        return Panels(padded.view(rows, -1, self.panel_width).transpose(0, 1).contiguous(), out, self)
+        vectors = self.vectors if out >= self.vectors * self.lanes else 1
+        padded = torch.nn.functional.pad(matrix, (0, -out % (vectors * self.lanes)))
+        panels = padded.view(rows, -1, vectors, self.lanes).transpose(0, 1)  # (panels, in, vectors, lanes)
+        halves = vectors > 1 and torch.equal(matrix, matrix.bfloat16().float())
+        if halves:
+            pairs = panels.bfloat16().unflatten(2, (-1, 2)).transpose(3, 4)  # (panels, in, pairs, lanes, 2)
+            low_half_first = pairs if sys.byteorder == "little" else pairs.flip(4)
+            return Panels(low_half_first.contiguous(), out, vectors, halves)
+        return Panels(panels.contiguous(), out, vectors, halves)
 
     def multiply(self, x: Tensor, matrix: Panels, y: Tensor, add: bool) -> None:
         """`y = x @ matrix`, or `y +=`; all contiguous and float32."""
         size = ctypes.c_int64
         self.functions.multiply(
-            address(x), address(matrix.blocks), address(y), size(len(x)), size(x.shape[1]), size(matrix.out),
-            ctypes.c_int(add),
-        )  # fmt: skip
+            address(x), ctypes.c_void_p(matrix.address), address(y), size(len(x)), size(x.shape[1]), ctypes.c_int(add)
+        )
 
 
 def address(tensor: Tensor | None) -> ctypes.c_void_p:
@@ -100,9 +84,11 @@ def address(tensor: Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
-def addresses(tensors: Sequence[Tensor | None]) -> ctypes.Array[ctypes.c_void_p]:
-    """An array of pointers. It does not keep the tensors alive."""
-    return (ctypes.c_void_p * len(tensors))(*(address(tensor) for tensor in tensors))
+def addresses(items: Sequence[Tensor | Panels | None]) -> ctypes.Array[ctypes.c_void_p]:
+    """An array of pointers. It does not keep what they point to alive."""
+    return (ctypes.c_void_p * len(items))(
+        *(ctypes.c_void_p(item.address) if isinstance(item, Panels) else address(item) for item in items)
+    )
 
 
 def load_kernel() -> Kernel | None:

@@ -5,21 +5,19 @@ Departures from the textbook, all exact up to rounding:
 - Projections that read the same input are one matrix: query, key and value; gate and up. All are stored `(in, out)`.
 - The halves that rotary embedding pairs are interleaved in the query and key weights, so that rotation is one complex
   multiplication. Scores do not change, because query and key are permuted alike.
-- In float32 the weight of each norm is folded into the matrix that follows it.
-- A small model on a CPU is computed by compiled code (`fused.py`), unless low-rank products are to be added.
+- A small model on a CPU is computed by compiled code (`fused.py`).
 - Heads that share a key head are treated as successive queries of that head, so grouped-query attention copies nothing.
 """
 
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from service.embedded.fused import FusedForward, FusedStep
-from service.embedded.kernel import multiply
 from service.embedded.kv_cache import KvCache, Plane
 from service.embedded.llama_lora import LlamaAdapter, RowGroups, prepare_adapter
 from service.embedded.llama_weights import LlamaShape, LlamaWeights, Matrix
@@ -70,44 +68,32 @@ class _Decode:
 class Llama:
     """A `Model` of the Llama family; see the module's docstring for what it does differently."""
 
-    def __init__(self, weights: LlamaWeights, merge_bytes: int = 0, threads: int = 1) -> None:
+    def __init__(self, weights: LlamaWeights, threads: int = 1) -> None:
         self.weights = weights
         self.shape = weights.shape
         self.planes = [Plane(2 * self.shape.kv_heads, self.shape.head_dim)] * self.shape.layers
         self.vocab_size = self.shape.vocab_size
         self.dtype = weights.dtype
         self.device = weights.device
-        self.weight_bytes = weights.merged_bytes + weights.head.nbytes  # what a step reads
-        self.merge_bytes = merge_bytes  # what is left for merged copies of the weights
+        self.weight_bytes = weights.nbytes
         self._fused = None if weights.kernel is None else FusedForward(weights, threads)
-        self._eps_norm = torch.tensor((self.shape.hidden_size * self.shape.norm_eps) ** 0.5, device=self.device)
 
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
         return self.shape.linear_shapes()
 
     @torch.inference_mode()
     def prepare(self, adapter: LoraAdapter) -> LlamaAdapter:
-        size = self.weights.merged_bytes
-        merge = self.dtype == torch.float32 and size <= self.merge_bytes
-        prepared = prepare_adapter(self.weights, adapter, merge)
-        if merge:
-            self._change_merge_bytes(-size)
-            weakref.finalize(prepared, self._change_merge_bytes, size)
-        return prepared
-
-    def _change_merge_bytes(self, by: int) -> None:
-        self.merge_bytes += by
+        return prepare_adapter(self.weights, adapter)
 
     @torch.inference_mode()
     def prefill(self, cache: KvCache, stretches: Sequence[Stretch]) -> list[Tensor]:
-        groups = [RowGroups.of_one(self.weights, len(stretch.tokens), stretch.adapter) for stretch in stretches]
-        if self._fused is not None and all(rows.merged for rows in groups):
-            matrices = [rows.groups[0].matrices for rows in groups]
-            return self._fused.prefill(cache, list(zip(stretches, matrices, strict=True)))
-        return [self._prefill(cache, stretch, rows) for stretch, rows in zip(stretches, groups, strict=True)]
+        if self._fused is not None:
+            return self._fused.prefill(cache, stretches)
+        return [self._prefill(cache, stretch) for stretch in stretches]
 
-    def _prefill(self, cache: KvCache, stretch: Stretch, rows: RowGroups) -> Tensor:
+    def _prefill(self, cache: KvCache, stretch: Stretch) -> Tensor:
         start, tokens = stretch.start, stretch.tokens
+        rows = RowGroups.of_one(self.weights, len(tokens), stretch.adapter)
         mask = causal_mask(start, len(tokens), self.dtype, self.device).repeat(self.shape.group, 1)
         rotation = self.weights.rotation[start : start + len(tokens)]
         attention = _Prefill(stretch.row, start, len(tokens), mask)
@@ -126,7 +112,7 @@ class Llama:
 
     def _plan(self, batch: DecodeBatch) -> RowGroups | FusedStep:
         rows = RowGroups.of_rows(self.weights, batch.adapters)
-        return FusedStep(self._fused, batch, rows) if self._fused is not None and rows.merged else rows
+        return rows if self._fused is None else FusedStep(self._fused, batch, rows)
 
     def _decode(self, batch: DecodeBatch, rows: RowGroups) -> Tensor:
         tokens, positions = rows.to_batch_order(batch.tokens), rows.to_batch_order(batch.positions)
@@ -156,11 +142,7 @@ class Llama:
         return hidden
 
     def _norm(self, hidden: Tensor, weight: Tensor | None) -> Tensor:
-        """RMS norm; where it is folded, the weight and the square root of the width are in the matrix that follows."""
-        if not self.weights.folded:
-            return F.rms_norm(hidden, (self.shape.hidden_size,), weight, self.shape.norm_eps)
-        length = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True)
-        return hidden / torch.hypot(length, self._eps_norm)
+        return F.rms_norm(hidden, (self.shape.hidden_size,), weight, self.shape.norm_eps)
 
     def _rotate(self, qkv: Tensor, rotation: Tensor, query_norm: Tensor | None, key_norm: Tensor | None) -> None:
         """Rotate queries and keys in place; `rotation` `(n, 1, head_dim / 2)`, complex."""
@@ -177,4 +159,4 @@ class Llama:
             rotated.copy_(torch.view_as_real(torch.view_as_complex(rotated.float()) * rotation))
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        return multiply(self._norm(hidden, self.weights.final_norm), self.weights.head).float()
+        return (self._norm(hidden, self.weights.final_norm) @ cast(Tensor, self.weights.head)).float()

@@ -1,58 +1,52 @@
-"""LoRA on the fast path: rows are grouped by adapter, and each group is computed with its own weights.
-
-An adapter is merged into a copy of the layers' matrices where that is exact (float32) and within the stated memory:
-then it costs nothing at all. Otherwise its low-rank products are added to the base's, fused as the base's matrices are.
-"""
+"""LoRA on the fast path: rows are grouped by adapter. The base's product is one for all rows, and to the rows of each
+group the low-rank products of its adapter are added, fused as the base's matrices are."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from service.embedded.kernel import Weight, dense, multiply, multiply_onto
-from service.embedded.llama_weights import PARTS, LlamaLayer, LlamaWeights, Matrix, fold_norm, interleave
+from service.embedded.kernel import Weight
+from service.embedded.llama_weights import PARTS, LlamaWeights, Matrix, interleave
 from service.embedded.lora import LoraAdapter
 from service.embedded.model import Adapter
 
-LowRank = tuple[Tensor, Tensor]  # down (in, rank) and up (rank, out), the scale in the latter
+
+@dataclass(frozen=True)
+class LowRank:
+    """`x @ down @ up` is added to a matrix's product: `down` `(in, rank)`, `up` `(rank, out)`, scaled."""
+
+    down: Weight
+    up: Weight
+    rank: int
+
+
+Deltas = list[list[LowRank | None]]
+"""By layer and `Matrix`; None where nothing is added."""
 
 
 @dataclass(eq=False)
 class LlamaAdapter:
-    """One adapter: `merged[layer][matrix]` replaces the base's matrix, or `deltas[layer][matrix]` is added to it."""
+    """One adapter."""
 
     name: str
-    merged: list[list[Weight]] | None
-    deltas: list[list[LowRank | None]] | None
+    deltas: Deltas
 
 
-def prepare_adapter(weights: LlamaWeights, adapter: LoraAdapter, merge: bool) -> LlamaAdapter:
-    """The adapter in the fast path's form, merged or as low-rank products."""
+def prepare_adapter(weights: LlamaWeights, adapter: LoraAdapter) -> LlamaAdapter:
+    """The adapter in the fast path's form."""
     prefixes = [f"model.layers.{number}." for number in range(weights.shape.layers)]
-    deltas = [
-        [_fused_delta(weights, layer, adapter, prefix, matrix) for matrix in Matrix]
-        for layer, prefix in zip(weights.layers, prefixes, strict=True)
-    ]
-    if not merge:
-        return LlamaAdapter(adapter.name, None, deltas)
-    merged = [
-        [
-            base if delta is None else weights.packed(torch.addmm(dense(base), *delta))
-            for base, delta in zip(layer.matrices, row, strict=True)
-        ]
-        for layer, row in zip(weights.layers, deltas, strict=True)
-    ]
-    return LlamaAdapter(adapter.name, merged, None)
+    return LlamaAdapter(
+        adapter.name, [[_fused_delta(weights, adapter, prefix, matrix) for matrix in Matrix] for prefix in prefixes]
+    )
 
 
-def _fused_delta(
-    weights: LlamaWeights, layer: LlamaLayer, adapter: LoraAdapter, prefix: str, matrix: Matrix
-) -> LowRank | None:
+def _fused_delta(weights: LlamaWeights, adapter: LoraAdapter, prefix: str, matrix: Matrix) -> LowRank | None:
     """The adapter's parts of one fused matrix as a single low-rank product: downs side by side, ups on a diagonal."""
     sizes = weights.shape.linear_shapes()
     widths = [sizes[prefix + part][1] for part in PARTS[matrix]]
-    norm = layer.norms[matrix] if weights.folded else None
     downs: list[Tensor] = []
     ups: list[Tensor] = []
     for index, part in enumerate(PARTS[matrix]):
@@ -62,22 +56,22 @@ def _fused_delta(
         down, up = delta.down.to(weights.device), delta.up.to(weights.device) * delta.scale
         if part in ("self_attn.q_proj", "self_attn.k_proj"):
             up = interleave(up, weights.shape.head_dim)
-        downs.append((down if norm is None else fold_norm(down, norm)).t())
+        downs.append(down.t())
         before, after = sum(widths[:index]), sum(widths[index + 1 :])
         ups.append(torch.nn.functional.pad(up.t(), (before, after)))
     if not downs:
         return None
-    return torch.cat(downs, dim=1).to(weights.dtype).contiguous(), torch.cat(ups).to(weights.dtype)
+    down, up = (torch.cat(downs, dim=1).to(weights.dtype), torch.cat(ups).to(weights.dtype))
+    return LowRank(weights.packed(down), weights.packed(up), len(up))
 
 
 @dataclass(frozen=True)
 class RowGroup:
-    """Rows `start` to `stop` of the batch run with these matrices, by layer, plus these low-rank products."""
+    """Rows `start` to `stop` of the batch run with this adapter, or with none."""
 
     start: int
     stop: int
-    matrices: list[list[Weight]]
-    deltas: list[list[LowRank | None]] | None
+    adapter: LlamaAdapter | None
 
 
 class RowGroups:
@@ -89,16 +83,15 @@ class RowGroups:
 
     def __init__(self, weights: LlamaWeights, groups: list[RowGroup], order: Tensor | None) -> None:
         self.groups = groups
-        self.biases = [layer.biases for layer in weights.layers]
+        self._layers = weights.layers
         self._order = order
         self._inverse = None if order is None else torch.argsort(order)
-        self.merged = all(group.deltas is None for group in groups)
-        self._only = groups[0] if len(groups) == 1 and groups[0].deltas is None else None
+        self._plain = all(group.adapter is None for group in groups)
 
     @staticmethod
     def of_one(weights: LlamaWeights, count: int, adapter: Adapter | None) -> "RowGroups":
         """`count` rows that all run with one adapter, or with none."""
-        return RowGroups(weights, [_group(weights, 0, count, adapter)], None)
+        return RowGroups(weights, [RowGroup(0, count, own(adapter))], None)
 
     @staticmethod
     def of_rows(weights: LlamaWeights, adapters: Sequence[Adapter | None]) -> "RowGroups":
@@ -109,7 +102,7 @@ class RowGroups:
         start = 0
         for place in range(1, len(order) + 1):
             if place == len(order) or adapters[order[place]] is not adapters[order[start]]:
-                groups.append(_group(weights, start, place, adapters[order[start]]))
+                groups.append(RowGroup(start, place, own(adapters[order[start]])))
                 start = place
         moved = order != list(range(len(order)))
         return RowGroups(weights, groups, torch.tensor(order, device=weights.device) if moved else None)
@@ -121,37 +114,25 @@ class RowGroups:
         return rows if self._inverse is None else rows.index_select(0, self._inverse)
 
     def project(self, layer: int, matrix: Matrix, inputs: Tensor) -> Tensor:
-        """`(rows, in)` through one fused matrix of a layer, each row with its own adapter: `(rows, out)`."""
-        bias = self.biases[layer][matrix]
-        if self._only is not None:
-            outputs = multiply(inputs, self._only.matrices[layer][matrix])
-        else:
-            outputs = inputs.new_empty(len(inputs), self.groups[0].matrices[layer][matrix].shape[1])
-            for group in self.groups:
+        """`(rows, in)` through one fused matrix of a layer, each row with its own adapter: `(rows, out)`. By torch."""
+        outputs = inputs @ cast(Tensor, self._layers[layer].matrices[matrix])
+        for group in self.groups:
+            delta = group.adapter.deltas[layer][matrix] if group.adapter else None
+            if delta is not None:
                 rows = slice(group.start, group.stop)
-                multiply(inputs[rows], group.matrices[layer][matrix], out=outputs[rows])
-            self._add_deltas(layer, matrix, inputs, outputs)
+                outputs[rows].addmm_(inputs[rows] @ cast(Tensor, delta.down), cast(Tensor, delta.up))
+        bias = self._layers[layer].biases[matrix]
         return outputs if bias is None else outputs.add_(bias)
 
     def project_onto(self, layer: int, matrix: Matrix, residual: Tensor, inputs: Tensor) -> Tensor:
-        """`residual` plus `project(layer, matrix, inputs)`; may write into `residual`."""
-        bias = self.biases[layer][matrix]
-        if self._only is None or bias is not None:
+        """`residual` plus `project(layer, matrix, inputs)`."""
+        if not self._plain or self._layers[layer].biases[matrix] is not None:
             return self.project(layer, matrix, inputs).add_(residual)
-        return multiply_onto(residual, inputs, self._only.matrices[layer][matrix])
-
-    def _add_deltas(self, layer: int, matrix: Matrix, inputs: Tensor, outputs: Tensor) -> None:
-        for group in self.groups:
-            delta = group.deltas[layer][matrix] if group.deltas else None
-            if delta is not None:
-                down, up = delta
-                outputs[group.start : group.stop].addmm_(inputs[group.start : group.stop] @ down, up)
+        return torch.addmm(residual, inputs, cast(Tensor, self._layers[layer].matrices[matrix]))
 
 
-def _group(weights: LlamaWeights, start: int, stop: int, adapter: Adapter | None) -> RowGroup:
-    base = [layer.matrices for layer in weights.layers]
-    if adapter is None:
-        return RowGroup(start, stop, base, None)
-    if not isinstance(adapter, LlamaAdapter):
+def own(adapter: Adapter | None) -> LlamaAdapter | None:
+    """The adapter as one of this module's. Raises TypeError for one that was prepared for another kind of model."""
+    if adapter is not None and not isinstance(adapter, LlamaAdapter):
         raise TypeError(f"{adapter} was prepared for another model")
-    return RowGroup(start, stop, adapter.merged or base, adapter.deltas)
+    return adapter

@@ -137,7 +137,7 @@ class LlamaLayer:
 
 
 class LlamaWeights:
-    """A checkpoint's tensors, fused, transposed, permuted, and (in float32: `folded`) with the norms folded in.
+    """A checkpoint's tensors, fused, transposed and permuted.
 
     With a `kernel` (float32 on a CPU only) the matrices are packed in its panels.
     """
@@ -152,31 +152,24 @@ class LlamaWeights:
     ) -> None:
         self.shape = LlamaShape.read(checkpoint.config)
         self.dtype, self.device, self.kernel = dtype, device, kernel
-        self.folded = dtype == torch.float32
         reader = _Reader(checkpoint.weights(dtype), self.shape, device)
         self.embedding = reader.take("model.embed_tokens.weight", self.shape.vocab_size, self.shape.hidden_size)
         self.layers = [self._layer(reader, f"model.layers.{number}.") for number in range(self.shape.layers)]
         self.final_norm = reader.take("model.norm.weight", self.shape.hidden_size)
         tied = checkpoint.config.get("tie_word_embeddings") or "lm_head.weight" not in reader.tensors
         head = self.embedding if tied else reader.take("lm_head.weight", *self.embedding.shape)
-        self.head = self._oriented(head, self.final_norm)
+        self.head = self.packed(head.t())
         angles = torch.arange(max_model_len)[:, None] * inverse_frequencies(checkpoint.config, self.shape.head_dim)
         self.rotation = torch.polar(torch.ones_like(angles), angles)[:, None].to(device)  # (positions, 1, dim / 2)
 
     @property
-    def merged_bytes(self) -> int:
-        """What one adapter merged into a copy of the layers takes."""
-        return sum(matrix.nbytes for layer in self.layers for matrix in layer.matrices)
+    def nbytes(self) -> int:
+        """What a step reads."""
+        return self.head.nbytes + sum(matrix.nbytes for layer in self.layers for matrix in layer.matrices)
 
     def packed(self, matrix: Tensor) -> Weight:
         """`matrix` `(in, out)` in the form that these weights are kept in."""
         return matrix.contiguous() if self.kernel is None else self.kernel.pack(matrix)
-
-    def _oriented(self, matrix: Tensor, norm: Tensor | None) -> Weight:
-        """`matrix` `(out, in)` as `(in, out)`, with the norm before it folded in where that is exact."""
-        if norm is not None and self.folded:
-            matrix = fold_norm(matrix, norm)
-        return self.packed(matrix.t())
 
     def _layer(self, reader: "_Reader", prefix: str) -> LlamaLayer:
         width, dim = self.shape.hidden_size, self.shape.head_dim
@@ -185,7 +178,7 @@ class LlamaWeights:
         norms[Matrix.GATE_UP] = reader.take(prefix + "post_attention_layernorm.weight", width)
         fused = [reader.fused(prefix, matrix) for matrix in Matrix]
         return LlamaLayer(
-            matrices=[self._oriented(weight, norm) for (weight, _), norm in zip(fused, norms, strict=True)],
+            matrices=[self.packed(weight.t()) for weight, _ in fused],
             biases=[bias for _, bias in fused],
             norms=norms,
             query_norm=reader.head_norm(prefix + "self_attn.q_norm.weight", dim),
@@ -229,8 +222,3 @@ def interleave(rows: Tensor, head_dim: int) -> Tensor:
     """Reorder `(heads * head_dim, …)` so that the two halves that rotary embedding pairs lie side by side."""
     halves = rows.view(-1, 2, head_dim // 2, *rows.shape[1:])
     return halves.transpose(1, 2).reshape(rows.shape)
-
-
-def fold_norm(matrix: Tensor, norm: Tensor) -> Tensor:
-    """`matrix` `(…, in)` so that it takes vectors of unit length where it took RMS-normed, weighted ones."""
-    return matrix * (norm * norm.shape[0] ** 0.5)

@@ -74,7 +74,7 @@ def test_sizes_may_be_given_in_bytes_or_gib() -> None:
     assert parse_arguments(["--kv-cache-bytes", "77"]).kv_cache_bytes == 77
     assert parse_arguments([]).name == "sprout"
     assert parse_arguments(["--model", "a/b", "--served-model-name", "mine"]).name == "mine"
-    wrong = ["--max-num-seqs 0", "--kv-cache-gib 1 --kv-cache-bytes 1", "--kv-cache-gib nan", "--merged-lora-gib inf"]
+    wrong = ["--max-num-seqs 0", "--kv-cache-gib 1 --kv-cache-bytes 1", "--kv-cache-gib nan", "--kv-cache-gib inf"]
     for options in (*wrong, "--threads -1", "--port 70000", "--nonsense"):
         with pytest.raises(SystemExit):
             parse_arguments(options.split())

@@ -231,24 +231,6 @@ def test_an_adapter_whose_numbers_overflow_ends_its_own_replies_and_nobody_elses
     assert [tokens_of(after[30 + n]) for n in range(8)] == alone
 
 
-def test_merged_copies_stay_within_their_memory_and_give_it_back(
-    model_of: Callable[[str], Path], tmp_path: Path
-) -> None:
-    folder = model_of("llama")
-    adapter = save_adapter(tmp_path / "a", folder, seed=1)
-    engine = build(folder, merged_lora_bytes=2**16)
-    model = engine.model
-    size = model.weights.merged_bytes  # type: ignore[attr-defined]
-    model.merge_bytes = size + size // 2  # type: ignore[attr-defined]
-    attach(engine, "one", adapter)
-    attach(engine, "two", adapter)
-    merged = [engine.adapters[name].merged is not None for name in ("one", "two")]  # type: ignore[attr-defined]
-    assert merged == [True, False]
-    engine.detach("one")
-    attach(engine, "three", adapter)
-    assert engine.adapters["three"].merged is not None  # type: ignore[attr-defined]
-
-
 def test_replies_end_at_eos_at_max_tokens_and_at_the_end_of_the_context(model_of: Callable[[str], Path]) -> None:
     folder = model_of("llama")
     greedy = Reference(folder).greedy([5, 6, 7], 6)[0]
