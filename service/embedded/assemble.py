@@ -16,7 +16,7 @@ from service.embedded.messages import Ready
 from service.embedded.model import Model
 
 USUAL_CACHE = GIB  # KV cache on a CPU that nobody sized
-KERNEL_BYTES = 64 * 2**20  # of weights, at most, for the compiled decode step
+KERNEL_WEIGHTS = 16 * 2**20  # numbers, at most, for the compiled forward pass
 KERNEL_THREADS = 4  # at most, unless told
 WORTH_A_THREAD = 8 * 2**20  # bytes of weights
 GPU_SHARE = 0.6  # of the free GPU memory, likewise
@@ -100,9 +100,9 @@ def _load_model(
 
 
 def _suits_kernel(shape: LlamaShape, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether a core's caches nearly hold the model; a larger one needs torch's threads more than a compiled kernel."""
-    size = sum(inner * outer for inner, outer in shape.linear_shapes().values()) * dtype.itemsize
-    return dtype == torch.float32 and device.type == "cpu" and size <= KERNEL_BYTES
+    """Whether the model is small; a larger one needs torch's threads more than a compiled forward pass."""
+    size = sum(inner * outer for inner, outer in shape.linear_shapes().values())
+    return dtype == torch.float32 and device.type == "cpu" and size <= KERNEL_WEIGHTS
 
 
 def _device(name: str) -> torch.device:

@@ -13,11 +13,13 @@ from torch import Tensor
 
 from service.embedded.kernel import Panels, address, addresses
 from service.embedded.kv_cache import KvCache
-from service.embedded.llama_lora import LlamaAdapter, RowGroup, RowGroups, own
+from service.embedded.llama_lora import LlamaAdapter, LowRank, RowGroup, RowGroups, own
 from service.embedded.llama_weights import LlamaWeights
 from service.embedded.model import DecodeBatch, Stretch
 
 WORTH_A_THREAD = 8  # rows: a second thread gains little below, and HTTP wants a core too
+
+MOST_PARTS = 3  # `PARTS` of kernel.c
 
 _Part = TypeVar("_Part")
 _Result = TypeVar("_Result")
@@ -28,7 +30,7 @@ class _Model(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in
-          ("layers", "hidden", "inner", "query_heads", "kv_heads", "head_dim", "vocab")),
+          ("layers", "hidden", "inner", "query_heads", "kv_heads", "head_dim")),
         ("norm_eps", ctypes.c_float),
         *((name, ctypes.c_void_p) for name in
           ("embedding", "rotation", "head", "final_norm", "matrices", "biases", "norms", "query_norms", "key_norms")),
@@ -38,7 +40,7 @@ class _Model(ctypes.Structure):
 class _Adapter(ctypes.Structure):
     """`Adapter` of kernel.c."""
 
-    _fields_ = (("rank", ctypes.c_int64), ("downs", ctypes.c_void_p), ("ups", ctypes.c_void_p))
+    _fields_ = (("rank", ctypes.c_int64), *((name, ctypes.c_void_p) for name in ("downs", "ups", "columns")))
 
 
 class _Added:
@@ -48,13 +50,19 @@ class _Added:
         self.pointer = ctypes.c_void_p()
         if adapter is None:
             return
-        deltas = [delta for layer in adapter.deltas for delta in layer]
-        downs = addresses([None if delta is None else delta.down for delta in deltas])
-        ups = addresses([None if delta is None else delta.up for delta in deltas])
-        rank = max((delta.rank for delta in deltas if delta is not None), default=0)
-        structure = _Adapter(rank, ctypes.addressof(downs), ctypes.addressof(ups))
+        parts = [part for layer in adapter.deltas for deltas in layer for part in _padded(deltas)]
+        downs = addresses([None if part is None else part.down for part in parts])
+        ups = addresses([None if part is None else part.up for part in parts])
+        columns = (ctypes.c_int64 * len(parts))(*(0 if part is None else part.start for part in parts))
+        rank = max((part.rank for part in parts if part is not None), default=0)
+        structure = _Adapter(rank, ctypes.addressof(downs), ctypes.addressof(ups), ctypes.addressof(columns))
         self.pointer = ctypes.c_void_p(ctypes.addressof(structure))
-        self._kept = (adapter, downs, ups, structure)  # what the pointer leads to
+        self._kept = (adapter, downs, ups, columns, structure)  # what the pointer leads to
+
+
+def _padded(deltas: list[LowRank]) -> list[LowRank | None]:
+    """As many as a matrix may have parts."""
+    return [*deltas, *[None] * (MOST_PARTS - len(deltas))]
 
 
 class FusedForward:
@@ -76,7 +84,7 @@ class FusedForward:
         self.threads = threads
         self._model = _Model(
             shape.layers, shape.hidden_size, shape.intermediate_size, shape.query_heads, shape.kv_heads,
-            shape.head_dim, shape.vocab_size, shape.norm_eps,
+            shape.head_dim, shape.norm_eps,
             weights.embedding.data_ptr(), rotation.data_ptr(), cast(Panels, weights.head).address,
             weights.final_norm.data_ptr(), *map(ctypes.addressof, (matrices, biases, norms, query_norms, key_norms)),
         )  # fmt: skip

@@ -5,8 +5,8 @@
  *
  * Matrices are stored in panels: the columns cut into blocks of a few vectors, each block `(in, width)` in one piece, the
  * last one filled up with zeros. Few rows wait for memory, not for arithmetic: a matrix whose numbers all are bfloat16, as
- * those of most checkpoints are, is kept in half the space, which changes no result. A row's numbers are added up in the same order whatever rows are beside it, so that a reply does
- * not depend on the batch that it happened to be in.
+ * those of most checkpoints are, is kept in half the space, which changes no result. A row's numbers are added up in the
+ * same order whatever rows are beside it, so that a reply does not depend on the batch that it happened to be in.
  *
  * What is computed, and how norms, rotation and heads are arranged in the weights: see llama.py and llama_weights.py.
  */
@@ -158,21 +158,22 @@ static inline __attribute__((always_inline)) void strip(
 }
 
 static inline __attribute__((always_inline)) void strips(
-    const int vectors, const int halves, const Matrix *matrix, const float *x, float *y, int64_t rows, int64_t in, int add) {
+    const int vectors, const int halves, const Matrix *matrix, const float *x, float *y, int64_t stride, int64_t rows,
+    int64_t in, int add) {
     const int width = vectors * LANES, pitch = halves ? width / 2 : width;
     const float *columns = matrix->panels;
     for (int64_t column = 0, left; (left = matrix->out - column) > 0; column += width, columns += in * pitch)
-        strip(rows, vectors, halves, columns, pitch, x, in, y + column, matrix->out, left < width ? left : width, add);
+        strip(rows, vectors, halves, columns, pitch, x, in, y + column, stride, left < width ? left : width, add);
 }
 
-/* y (+)= x @ matrix: x `(rows, in)`, y `(rows, out)`. */
-void multiply(const float *x, const Matrix *matrix, float *y, int64_t rows, int64_t in, int add) {
+/* y (+)= x @ matrix: x `(rows, in)`, y `(rows, out)` with its rows `stride` numbers apart. */
+void multiply(const float *x, const Matrix *matrix, float *y, int64_t stride, int64_t rows, int64_t in, int add) {
     if (matrix->halves)
-        strips(VECTORS, 1, matrix, x, y, rows, in, add);
+        strips(VECTORS, 1, matrix, x, y, stride, rows, in, add);
     else if (matrix->vectors == VECTORS)
-        strips(VECTORS, 0, matrix, x, y, rows, in, add);
+        strips(VECTORS, 0, matrix, x, y, stride, rows, in, add);
     else
-        strips(1, 0, matrix, x, y, rows, in, add);
+        strips(1, 0, matrix, x, y, stride, rows, in, add);
 }
 
 int64_t lanes(void) { return LANES; }
@@ -183,8 +184,10 @@ int64_t vectors(void) { return VECTORS; }
 
 enum { QKV, OUT, GATE_UP, DOWN, MATRICES };
 
+#define PARTS 3 /* that a matrix is fused of, at most: query, key and value */
+
 typedef struct {
-    int64_t layers, hidden, inner, query_heads, kv_heads, head_dim, vocab;
+    int64_t layers, hidden, inner, query_heads, kv_heads, head_dim;
     float norm_eps;
     const float *embedding;      /* (vocab, hidden) */
     const float *rotation;       /* (positions, head_dim / 2, 2): cosine, sine */
@@ -197,10 +200,12 @@ typedef struct {
     const float *const *query_norms, *const *key_norms; /* by layer: (head_dim,), NULL: none */
 } Model;
 
-/* What an adapter adds to the matrices, by layer * MATRICES + matrix: x @ down @ up; NULL where it adds nothing. */
+/* What an adapter adds: x @ down @ up to the columns from `columns` on, by (layer * MATRICES + matrix) * PARTS + part; NULL
+ * where it adds nothing. */
 typedef struct {
     int64_t rank; /* the most numbers that lie between a down and its up */
     const Matrix *const *downs, *const *ups;
+    const int64_t *columns;
 } Adapter;
 
 /* y[r] = x[r] / root mean square of x[r] * weight, for rows of n numbers. */
@@ -270,12 +275,15 @@ int64_t scratch_size(const Model *m, const Adapter *adapter, int64_t count, int6
 /* y (+)= x through matrix number `i`: the base's own, its bias, and what the adapter adds. */
 static void project(const Model *m, const Adapter *adapter, int64_t i, const float *x, float *y, int64_t rows, int64_t in,
                     int add, float *between) {
-    multiply(x, m->matrices[i], y, rows, in, add);
-    add_bias(y, m->biases[i], rows, m->matrices[i]->out);
-    if (adapter && adapter->downs[i]) {
-        multiply(x, adapter->downs[i], between, rows, in, 0);
-        multiply(between, adapter->ups[i], y, rows, adapter->downs[i]->out, 1);
-    }
+    const int64_t out = m->matrices[i]->out;
+    multiply(x, m->matrices[i], y, out, rows, in, add);
+    add_bias(y, m->biases[i], rows, out);
+    for (int64_t part = i * PARTS; adapter && part < (i + 1) * PARTS; part++)
+        if (adapter->downs[part]) {
+            const int64_t rank = adapter->downs[part]->out;
+            multiply(x, adapter->downs[part], between, rank, rows, in, 0);
+            multiply(between, adapter->ups[part], y + adapter->columns[part], out, rows, rank, 1);
+        }
 }
 
 /* Compute `count` tokens with one adapter, NULL: none. Number i stands at positions[i] of cache row rows[i]. Of one row
@@ -318,5 +326,5 @@ void forward(const Model *m, const Adapter *adapter, float *const *planes, int64
         project(m, adapter, here + DOWN, gated, hidden, count, m->inner, 1, between);
     }
     norms(hidden + first * m->hidden, normed, m->final_norm, count - first, m->hidden, m->norm_eps);
-    multiply(normed, m->head, logits, count - first, m->hidden, 0);
+    multiply(normed, m->head, logits, m->head->out, count - first, m->hidden, 0);
 }

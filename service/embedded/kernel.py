@@ -20,7 +20,10 @@ from torch import Tensor
 from service.embedded.arguments import COMPILERS
 
 SOURCE = Path(__file__).with_name("kernel.c")
-FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fno-math-errno", "-shared", "-fPIC")
+FLAGS = (
+    "-O3", "-march=native", "-std=gnu11", "-fno-math-errno", "-shared", "-fPIC",
+    "--param=avoid-fma-max-bits=0",  # else a lone row may be rounded otherwise than a row among others
+)  # fmt: skip
 COMPILING_SECONDS = 120
 
 
@@ -35,7 +38,6 @@ class Panels:
 
     def __init__(self, kept: Tensor, out: int, vectors: int, halves: bool) -> None:
         self.kept = kept
-        self.out = out
         self._matrix = _Matrix(kept.data_ptr(), out, vectors, halves)
         self.address = ctypes.addressof(self._matrix)
 
@@ -61,7 +63,7 @@ class Kernel:
     def pack(self, matrix: Tensor) -> Panels:
         """`matrix` `(in, out)`, float32, in panels; in half the space where all its numbers are bfloat16."""
         rows, out = matrix.shape
-        vectors = self.vectors if out >= self.vectors * self.lanes else 1
+        vectors = self.vectors if 2 * out > self.vectors * self.lanes else 1
         padded = torch.nn.functional.pad(matrix, (0, -out % (vectors * self.lanes)))
         panels = padded.view(rows, -1, vectors, self.lanes).transpose(0, 1)  # (panels, in, vectors, lanes)
         halves = vectors > 1 and torch.equal(matrix, matrix.bfloat16().float())
@@ -75,8 +77,9 @@ class Kernel:
         """`y = x @ matrix`, or `y +=`; all contiguous and float32."""
         size = ctypes.c_int64
         self.functions.multiply(
-            address(x), ctypes.c_void_p(matrix.address), address(y), size(len(x)), size(x.shape[1]), ctypes.c_int(add)
-        )
+            address(x), ctypes.c_void_p(matrix.address), address(y), size(y.shape[1]), size(len(x)), size(x.shape[1]),
+            ctypes.c_int(add),
+        )  # fmt: skip
 
 
 def address(tensor: Tensor | None) -> ctypes.c_void_p:

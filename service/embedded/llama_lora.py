@@ -1,11 +1,11 @@
-"""LoRA on the fast path: rows are grouped by adapter. The base's product is one for all rows, and to the rows of each
-group the low-rank products of its adapter are added, fused as the base's matrices are."""
+"""LoRA on the fast path: rows are grouped by adapter, and its low-rank products are added to those of the base."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from service.embedded.kernel import Weight
@@ -16,15 +16,16 @@ from service.embedded.model import Adapter
 
 @dataclass(frozen=True)
 class LowRank:
-    """`x @ down @ up` is added to a matrix's product: `down` `(in, rank)`, `up` `(rank, out)`, scaled."""
+    """`x @ down @ up` is added to a product's columns from `start` on; `down` `(in, rank)`, `up` `(rank, out)`."""
 
     down: Weight
     up: Weight
     rank: int
+    start: int
 
 
-Deltas = list[list[LowRank | None]]
-"""By layer and `Matrix`; None where nothing is added."""
+Deltas = list[list[list[LowRank]]]
+"""What is added, by layer and `Matrix`."""
 
 
 @dataclass(eq=False)
@@ -39,16 +40,15 @@ def prepare_adapter(weights: LlamaWeights, adapter: LoraAdapter) -> LlamaAdapter
     """The adapter in the fast path's form."""
     prefixes = [f"model.layers.{number}." for number in range(weights.shape.layers)]
     return LlamaAdapter(
-        adapter.name, [[_fused_delta(weights, adapter, prefix, matrix) for matrix in Matrix] for prefix in prefixes]
+        adapter.name, [[_deltas(weights, adapter, prefix, matrix) for matrix in Matrix] for prefix in prefixes]
     )
 
 
-def _fused_delta(weights: LlamaWeights, adapter: LoraAdapter, prefix: str, matrix: Matrix) -> LowRank | None:
-    """The adapter's parts of one fused matrix as a single low-rank product: downs side by side, ups on a diagonal."""
+def _deltas(weights: LlamaWeights, adapter: LoraAdapter, prefix: str, matrix: Matrix) -> list[LowRank]:
+    """The adapter's parts of one fused matrix: each for itself where compiled code computes them, else as one."""
     sizes = weights.shape.linear_shapes()
     widths = [sizes[prefix + part][1] for part in PARTS[matrix]]
-    downs: list[Tensor] = []
-    ups: list[Tensor] = []
+    found: list[tuple[Tensor, Tensor, int]] = []
     for index, part in enumerate(PARTS[matrix]):
         delta = adapter.deltas.get(prefix + part)
         if delta is None:
@@ -56,13 +56,20 @@ def _fused_delta(weights: LlamaWeights, adapter: LoraAdapter, prefix: str, matri
         down, up = delta.down.to(weights.device), delta.up.to(weights.device) * delta.scale
         if part in ("self_attn.q_proj", "self_attn.k_proj"):
             up = interleave(up, weights.shape.head_dim)
-        downs.append(down.t())
-        before, after = sum(widths[:index]), sum(widths[index + 1 :])
-        ups.append(torch.nn.functional.pad(up.t(), (before, after)))
-    if not downs:
-        return None
-    down, up = (torch.cat(downs, dim=1).to(weights.dtype), torch.cat(ups).to(weights.dtype))
-    return LowRank(weights.packed(down), weights.packed(up), len(up))
+        found.append((down.t(), up.t(), sum(widths[:index])))
+    if len(found) > 1 and weights.kernel is None:
+        found = [_fused(found, sum(widths))]
+    return [
+        LowRank(weights.packed(down.to(weights.dtype)), weights.packed(up.to(weights.dtype)), len(up), start)
+        for down, up, start in found
+    ]
+
+
+def _fused(parts: list[tuple[Tensor, Tensor, int]], width: int) -> tuple[Tensor, Tensor, int]:
+    """Parts as a single low-rank product: downs side by side, ups on a diagonal. Torch's calls cost more than zeros."""
+    downs, ups, starts = zip(*parts, strict=True)
+    placed = [F.pad(up, (start, width - start - up.shape[1])) for up, start in zip(ups, starts, strict=True)]
+    return torch.cat(downs, dim=1), torch.cat(placed), 0
 
 
 @dataclass(frozen=True)
@@ -117,10 +124,10 @@ class RowGroups:
         """`(rows, in)` through one fused matrix of a layer, each row with its own adapter: `(rows, out)`. By torch."""
         outputs = inputs @ cast(Tensor, self._layers[layer].matrices[matrix])
         for group in self.groups:
-            delta = group.adapter.deltas[layer][matrix] if group.adapter else None
-            if delta is not None:
-                rows = slice(group.start, group.stop)
-                outputs[rows].addmm_(inputs[rows] @ cast(Tensor, delta.down), cast(Tensor, delta.up))
+            rows = slice(group.start, group.stop)
+            for delta in group.adapter.deltas[layer][matrix] if group.adapter else ():
+                down, up = cast(Tensor, delta.down), cast(Tensor, delta.up)
+                outputs[rows, delta.start : delta.start + up.shape[1]].addmm_(inputs[rows] @ down, up)
         bias = self._layers[layer].biases[matrix]
         return outputs if bias is None else outputs.add_(bias)
 

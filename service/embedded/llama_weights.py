@@ -177,12 +177,15 @@ class LlamaWeights:
         norms[Matrix.QKV] = reader.take(prefix + "input_layernorm.weight", width)
         norms[Matrix.GATE_UP] = reader.take(prefix + "post_attention_layernorm.weight", width)
         fused = [reader.fused(prefix, matrix) for matrix in Matrix]
+        query_norm, key_norm = (reader.head_norm(f"{prefix}self_attn.{name}_norm.weight", dim) for name in "qk")
+        if (query_norm is None) != (key_norm is None):
+            raise EngineError(f"the checkpoint has a norm for queries or keys alone in {prefix}self_attn")
         return LlamaLayer(
             matrices=[self.packed(weight.t()) for weight, _ in fused],
             biases=[bias for _, bias in fused],
             norms=norms,
-            query_norm=reader.head_norm(prefix + "self_attn.q_norm.weight", dim),
-            key_norm=reader.head_norm(prefix + "self_attn.k_norm.weight", dim),
+            query_norm=query_norm,
+            key_norm=key_norm,
         )
 
 

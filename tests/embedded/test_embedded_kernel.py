@@ -1,14 +1,17 @@
 """The compiled kernel: the same answers as without it, whatever the processor, and no trouble where it cannot be."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from service.embedded import assemble, kernel
 from service.embedded.arguments import EngineArguments
+from service.embedded.errors import EngineError
 from service.embedded.kernel import Kernel, load_kernel
 from service.embedded.llama import Llama
 from service.embedded.messages import AddSequence, Update
@@ -17,7 +20,15 @@ from tests.embedded.models import save_adapter
 
 WIDTHS = {"widest": (), "256 bits": ("-mno-avx512f",), "128 bits": ("-mno-avx",)}
 FAMILIES = ["llama", "qwen2", "qwen3"]
+PARTLY = {"target_modules": ["q_proj", "v_proj", "up_proj", "down_proj"], "layers_to_transform": [1]}
 PROMPTS = [list(range(5, 5 + length)) for length in (1, 3, 7, 20, 33, 2, 11)]
+
+
+def in_bfloat16(model: Path, folder: Path) -> Path:
+    shutil.copytree(model, folder)
+    weights = {name: tensor.bfloat16() for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
 
 
 @pytest.fixture
@@ -59,16 +70,20 @@ def test_products_equal_those_of_torch(
             y = before.clone()
             narrow.multiply(x, packed, y, add)
             assert torch.allclose(y, before + expected if add else expected, atol=1e-4)
+            for row in range(rows):  # not by one bit does it matter what is beside it
+                alone = before[row : row + 1].clone()
+                narrow.multiply(x[row : row + 1].contiguous(), packed, alone, add)
+                assert torch.equal(alone[0], y[row])
 
 
 @pytest.mark.parametrize("flags", WIDTHS.values(), ids=WIDTHS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "stored"), [(family, "float32") for family in FAMILIES] + [("llama", "bfloat16")])
 def test_replies_equal_those_without_a_kernel(
     compiled: Kernel, model_of: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    family: str, flags: tuple[str, ...],
+    family: str, stored: str, flags: tuple[str, ...],
 ) -> None:  # fmt: skip
-    folder = model_of(family)
-    adapter = save_adapter(tmp_path / "adapter", folder, seed=1)
+    folder = in_bfloat16(model_of(family), tmp_path / "model") if stored == "bfloat16" else model_of(family)
+    adapter = save_adapter(tmp_path / "adapter", folder, seed=1, **PARTLY)
     requests = [
         AddSequence(number, prompt, replace(GREEDY, max_tokens=16), "a" if number % 3 else None)
         for number, prompt in enumerate(PROMPTS)
@@ -92,12 +107,34 @@ def test_replies_equal_those_without_a_kernel(
         assert [u.logprob for u in one[number]] == pytest.approx([u.logprob for u in updates], abs=1e-4)
 
 
-def test_a_reply_does_not_depend_on_the_rows_beside_it(compiled: Kernel, model_of: Callable[[str], Path]) -> None:
-    requests = [AddSequence(number, prompt, GREEDY) for number, prompt in enumerate(PROMPTS)]
-    together = run(build(model_of("llama"), threads=2), requests)
+@pytest.mark.parametrize("flags", WIDTHS.values(), ids=WIDTHS)
+def test_a_reply_does_not_depend_on_the_rows_beside_it(
+    compiled: Kernel, model_of: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    flags: tuple[str, ...],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(kernel, "FLAGS", kernel.FLAGS + flags)
+    folder = model_of("llama")
+    adapter = save_adapter(tmp_path / "adapter", folder, seed=1, r=4)
+    requests = [AddSequence(n, prompt, GREEDY, "a" if n % 2 else None) for n, prompt in enumerate(PROMPTS)]
+
+    def replies(wanted: list[AddSequence], threads: int) -> dict[int, list[Update]]:
+        engine = build(folder, threads=threads)
+        attach(engine, "a", adapter)
+        return run(engine, wanted)
+
+    together = replies(requests, threads=2)
     for number, request in enumerate(requests):
-        alone = run(build(model_of("llama")), [request])[number]
+        alone = replies([request], threads=1)[number]
         assert [update.logprob for update in together[number]] == [update.logprob for update in alone]
+
+
+def test_a_norm_for_queries_alone_is_refused(compiled: Kernel, model_of: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(model_of("qwen3"), tmp_path / "damaged"))
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.self_attn.k_norm.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(EngineError, match=r"queries or keys alone in model\.layers\.1\."):
+        build(folder)
 
 
 def test_it_is_compiled_once_and_again_when_what_was_kept_is_broken(compiled: Kernel, cache: Path) -> None:
