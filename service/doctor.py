@@ -52,11 +52,14 @@ def _verdict(check: str, ok: bool, found: str, advice: str) -> Finding:
     return Finding(check, ok, found, "" if ok else advice)
 
 
-def examine(settings: Settings, url: str | None = None) -> Iterator[Finding]:
-    """One finding a check. A check that breaks is a finding, too. `url`: where Hone runs over this home, if known."""
+def examine(settings: Settings, own: str | None = None, elsewhere: bool = False) -> Iterator[Finding]:
+    """One finding a check. A check that breaks is a finding, too.
+
+    `own`: where the `hone up` of this home listens, if it runs; `elsewhere`: look where the settings say all the same.
+    """
 
     def address(settings: Settings) -> Iterator[Finding]:
-        return _address(settings, url)
+        return _address(settings, own, elsewhere)
 
     checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
         _python,
@@ -151,10 +154,10 @@ def _model(settings: Settings) -> Iterator[Finding]:
         )
 
 
-def _address(settings: Settings, running_at: str | None) -> Iterator[Finding]:
+def _address(settings: Settings, own: str | None, elsewhere: bool) -> Iterator[Finding]:
     """Whether Hone answers where it runs, or where the settings say it would; else whether that place is free."""
-    url, taken = running_at or settings.server.local_url, None
-    if running_at is None:
+    url, taken = settings.server.local_url if elsewhere or own is None else own, None
+    if url != own:
         try:
             listen(settings.server.host, settings.server.port).close()
             free = f"{url} is free" if settings.server.port else "any free port"
@@ -165,7 +168,7 @@ def _address(settings: Settings, running_at: str | None) -> Iterator[Finding]:
     health, logs = _health(url), f"See {settings.home / 'logs'}."
     if health is not None:
         words = ", ".join(f"{part} {health[part]}" for part in _PARTS if part in health)
-        whose = "" if running_at else ", not as the `hone up` of this home"
+        whose = "" if url == own else ", not as the `hone up` of this home"
         yield _verdict("service", health["status"] == "ok", f"Hone answers at {url}{whose}: {words}", logs)
     elif taken is not None:
         yield Finding("address", False, f"{taken.message} It is not Hone that answers at {url}.", taken.hint)

@@ -20,8 +20,7 @@ def doctor(home: Home = None, host: Host = None, port: Port = None, as_json: Jso
     from service.doctor import examine
     from service.stack import running_at
 
-    said = host is not None or port is not None
-    findings = list(examine(settings, None if said else running_at(settings.home)))
+    findings = list(examine(settings, running_at(settings.home), elsewhere=host is not None or port is not None))
 
     def plain() -> None:
         for finding in findings:

@@ -175,15 +175,19 @@ def test_a_killed_engine_or_learner_comes_back_by_itself_and_the_log_tells_of_it
     assert f"The {name} ended (SIGKILL)" in told[-2] and f"The {name} was started again (process" in told[-1]
 
 
-def test_doctor_finds_hone_where_it_runs_whatever_the_settings_say(house: House) -> None:
-    def found(*flags: str) -> dict[str, Any]:
-        command = [sys.executable, "-m", "service.cli", "doctor", "--home", str(house.home), "--json", *flags]
+def test_doctor_finds_hone_where_it_runs_whatever_the_settings_say(house: House, tmp_path: Path) -> None:
+    def found(*flags: str, home: Path = house.home) -> dict[str, Any]:
+        command = [sys.executable, "-m", "service.cli", "doctor", "--home", str(home), "--json", *flags]
         done = subprocess.run(command, capture_output=True, text=True, env=os.environ | QUIET, timeout=120)
         return {finding["check"]: finding for finding in json.loads(done.stdout)}
 
     until(house.is_ready, START_SECONDS)
     service = found()["service"]
     assert service["ok"] and service["found"].startswith(f"Hone answers at {house.url}: store ok, engine ok, live base")
+    its_port = house.url.rsplit(":", 1)[1]
+    assert found("--port", its_port)["service"] == service
+    other = found("--port", its_port, home=tmp_path / "other")["service"]
+    assert f"answers at {house.url}, not as the `hone up` of this home: store ok" in other["found"]
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
