@@ -7,13 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from service.embedded.kernel import Panels, address, addresses
 from service.embedded.kv_cache import KvCache
-from service.embedded.llama_lora import LlamaAdapter, LowRank, RowGroup, RowGroups, own
+from service.embedded.llama_lora import Deltas, LlamaAdapter, LowRank, RowGroup, RowGroups, own
 from service.embedded.llama_weights import LlamaWeights
 from service.embedded.model import DecodeBatch, Stretch
 
@@ -46,18 +47,18 @@ class _Adapter(ctypes.Structure):
 class _Added:
     """What an adapter adds, as the kernel takes it; nothing for None."""
 
-    def __init__(self, adapter: LlamaAdapter | None) -> None:
+    def __init__(self, deltas: Deltas | None) -> None:
         self.pointer = ctypes.c_void_p()
-        if adapter is None:
+        if deltas is None:
             return
-        parts = [part for layer in adapter.deltas for deltas in layer for part in _padded(deltas)]
+        parts = [part for layer in deltas for of_matrix in layer for part in _padded(of_matrix)]
         downs = addresses([None if part is None else part.down for part in parts])
         ups = addresses([None if part is None else part.up for part in parts])
         columns = (ctypes.c_int64 * len(parts))(*(0 if part is None else part.start for part in parts))
         rank = max((part.rank for part in parts if part is not None), default=0)
         structure = _Adapter(rank, ctypes.addressof(downs), ctypes.addressof(ups), ctypes.addressof(columns))
         self.pointer = ctypes.c_void_p(ctypes.addressof(structure))
-        self._kept = (adapter, downs, ups, columns, structure)  # what the pointer leads to
+        self._kept = (deltas, downs, ups, columns, structure)  # what the pointer leads to
 
 
 def _padded(deltas: list[LowRank]) -> list[LowRank | None]:
@@ -79,6 +80,8 @@ class FusedForward:
         query_norms = addresses([layer.query_norm for layer in weights.layers])
         key_norms = addresses([layer.key_norm for layer in weights.layers])
         self._kept = (weights, rotation, matrices, biases, norms, query_norms, key_norms)  # what `_model` points to
+        self._nothing = _Added(None)
+        self._added: WeakKeyDictionary[LlamaAdapter, _Added] = WeakKeyDictionary()
         self._functions = weights.kernel.functions
         self.vocab = shape.vocab_size
         self.threads = threads
@@ -88,6 +91,15 @@ class FusedForward:
             weights.embedding.data_ptr(), rotation.data_ptr(), cast(Panels, weights.head).address,
             weights.final_norm.data_ptr(), *map(ctypes.addressof, (matrices, biases, norms, query_norms, key_norms)),
         )  # fmt: skip
+
+    def added(self, adapter: LlamaAdapter | None) -> _Added:
+        """What an adapter adds, laid out once for as long as it lives."""
+        if adapter is None:
+            return self._nothing
+        found = self._added.get(adapter)
+        if found is None:
+            found = self._added[adapter] = _Added(adapter.deltas)
+        return found
 
     @cached_property
     def helpers(self) -> ThreadPoolExecutor:
@@ -109,7 +121,7 @@ class FusedForward:
             first = 0 if stretch.every else count - 1
             logits = torch.empty(count - first, self.vocab)
             rows, positions = torch.full((count,), stretch.row), torch.arange(stretch.start, stretch.start + count)
-            added = _Added(own(stretch.adapter))
+            added = self.added(own(stretch.adapter))
             self(
                 added, planes, cache.capacity, rows, stretch.tokens, positions, first,
                 self.scratch(added, count, cache.capacity), logits,
@@ -168,7 +180,7 @@ class FusedStep:
         self._shares = [
             _Share(start, stop, added, forward.scratch(added, stop - start, batch.capacity))
             for group in groups.groups
-            for added in (_Added(group.adapter),)
+            for added in (forward.added(group.adapter),)
             for start, stop in _shares(group, batch.rows, forward.threads)
         ]
 

@@ -1,6 +1,8 @@
 """The compiled kernel: the same answers as without it, whatever the processor, and no trouble where it cannot be."""
 
+import gc
 import shutil
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -126,6 +128,19 @@ def test_a_reply_does_not_depend_on_the_rows_beside_it(
     for number, request in enumerate(requests):
         alone = replies([request], threads=1)[number]
         assert [update.logprob for update in together[number]] == [update.logprob for update in alone]
+
+
+def test_an_adapter_that_is_unloaded_is_freed(
+    compiled: Kernel, model_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    engine = build(model_of("llama"))
+    attach(engine, "a", save_adapter(tmp_path / "adapter", model_of("llama"), seed=1))
+    run(engine, [AddSequence(0, PROMPTS[3], GREEDY, "a")])
+    adapter = weakref.ref(engine.adapters["a"])
+    engine.detach("a")
+    run(engine, [AddSequence(1, PROMPTS[3], GREEDY)])
+    gc.collect()
+    assert adapter() is None
 
 
 def test_a_norm_for_queries_alone_is_refused(compiled: Kernel, model_of: Callable[[str], Path], tmp_path: Path) -> None:
