@@ -107,7 +107,7 @@ class Replicas:
         """
         tried: dict[EngineReplica, HoneError] = {}
         for number in range(1, MOST_TRIES + 1):
-            replica = await self._choose(adapter, conversation, tried)
+            replica = await self._choose(adapter, conversation, tried, is_admitted=number > 1)
             ejections = replica.ejections
             async with AsyncExitStack() as stack:
                 try:
@@ -130,12 +130,17 @@ class Replicas:
                     raise _told(error, BROKE_OFF) from error
                 return
 
-    async def _choose(self, adapter: str, conversation: str, tried: dict[EngineReplica, HoneError]) -> EngineReplica:
-        """Whom to ask next. Those that failed are left out, but for one that was put right since."""
+    async def _choose(
+        self, adapter: str, conversation: str, tried: dict[EngineReplica, HoneError], is_admitted: bool
+    ) -> EngineReplica:
+        """Whom to ask next. Those that failed are left out, but for one that was put right since.
+
+        `is_admitted`: an engine had room for the request once. It is not turned away because that one has gone.
+        """
         candidates = [replica for replica in await self._serving() if replica not in tried]
         if not candidates:
             raise _told(next(iter(tried.values())), AWAY)
-        if not tried:  # who was turned away by an engine has been let in once already
+        if not is_admitted:
             candidates = [replica for replica in candidates if replica.under_way < self._max_requests]
         if not candidates:
             raise EnginesBusy(

@@ -290,6 +290,33 @@ def test_a_whole_answer_may_take_longer_than_any_silence_while_the_engine_is_wel
     asyncio.run(work())
 
 
+def test_an_answer_that_comes_while_the_engine_is_asked_whether_it_is_well_is_seen_at_once() -> None:
+    async def work() -> None:
+        asked, answered, read = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def answer(writer: asyncio.StreamWriter, number: int) -> None:
+            if number == 0:
+                await asked.wait()
+                writer.write(WHOLE)
+                await writer.drain()
+                answered.set()
+            else:
+                asked.set()
+                await answered.wait()
+                await asyncio.sleep(0.05)  # for the answer to arrive first
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+            await read.wait()  # the connections stay open
+
+        async with raw_server(answer) as url:
+            engine = Engine(url, silence_seconds=0.2)
+            async with asyncio.timeout(10):
+                assert await engine.chat(BODY) == {"choices": []}
+            read.set()
+            await engine.close()
+
+    asyncio.run(work())
+
+
 def test_a_stream_waits_in_line_for_as_long_as_the_engine_is_well() -> None:
     async def work() -> None:
         asked_twice = asyncio.Event()

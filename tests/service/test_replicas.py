@@ -294,6 +294,24 @@ def test_when_all_are_full_it_is_429_and_when_to_come_back(tmp_path: Path) -> No
         assert fleet.post("/v1/chat/completions", ask("one")).status_code == 200
 
 
+def test_what_was_let_in_is_answered_though_the_others_are_full_when_its_engine_dies(tmp_path: Path) -> None:
+    with fleet_in(tmp_path / "home", max_requests=2) as fleet:
+
+        async def story() -> list[httpx2.Response]:
+            async with httpx2.AsyncClient(base_url=fleet.url, timeout=60) as http:
+                talks = (ask(f"talk-{number}", "!patient") for number in range(2 * ENGINES))
+                asked = [asyncio.create_task(http.post("/v1/chat/completions", json=talk)) for talk in talks]
+                await asyncio.to_thread(until, lambda: fleet.are_at_work(2 * ENGINES))
+                await asyncio.to_thread(fleet.powers[1].off)
+                await asyncio.to_thread(until, lambda: fleet.engines[0].under_way + fleet.engines[2].under_way == 6)
+                for engine in fleet.engines:
+                    engine.patience.set()
+                return await asyncio.gather(*asked)
+
+        answers = asyncio.run(story())
+        assert [answer.status_code for answer in answers] == [200] * 2 * ENGINES
+
+
 def test_an_adapter_goes_live_on_all_or_on_none(fleet: Fleet, tmp_path: Path) -> None:
     name = fleet.go_live(tmp_path / "first")
     assert [replica["adapters"] for replica in fleet.replicas()] == [[name]] * ENGINES
