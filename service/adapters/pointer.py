@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 
+from service.adapters.replica import NotTaken
 from service.errors import AdapterBroken
 from service.store.queries import adapters
 from service.store.queries.adapters import BASE
@@ -31,10 +32,10 @@ class Pointer:
                 _log.info("%s is live. %s", name, proof)
 
     def put_aside(self, name: str, error: AdapterBroken) -> None:
-        """Drop what was asked for, or the canary: rejected, unless it has been live before."""
+        """Drop what was asked for, or the canary: rejected, unless it was live before or the engines can be mended."""
         _log.warning("%s", error)
         with self._store.begin() as tx:
-            adapters.put_aside(tx, name, str(error))
+            adapters.put_aside(tx, name, str(error), for_good=not isinstance(error, NotTaken))
 
     def replace_live(self, name: str, error: AdapterBroken, tried: Collection[str]) -> None:
         """Flip to what was live before, if that was not tried yet, else to the base."""

@@ -40,6 +40,10 @@ class NotServed(AdapterBroken):
     """The folder is sound, but this engine doesn't serve it as it was trained."""
 
 
+class NotTaken(NotServed):
+    """This engine won't have it as it is set up now. Set up otherwise it may, so that is no judgement for ever."""
+
+
 class Replica(Generic[E_co]):
     """One engine. `look`, `bring`, `unload_spare` change what it holds: one at a time, under `changing`."""
 
@@ -207,7 +211,7 @@ class Replica(Generic[E_co]):
     async def _load_and_prove(self, name: str) -> str:
         path, manifest = await asyncio.to_thread(self._registry.check, name)
         if self._base_sha256 not in (None, manifest.base.sha256):
-            raise NotServed(
+            raise NotTaken(
                 f"{name} was trained on another base model ({manifest.base.name}) than the one that is served now.",
                 "Serve that base, or learn again on this one.",
             )
@@ -251,7 +255,10 @@ class Replica(Generic[E_co]):
                     "It needs the adapters folder under the same path, and vLLM --enable-lora and "
                     "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True.",
                 ) from error
-            raise NotServed(f"The engine refused to load {name}: {error.message}") from error
+            raise NotTaken(
+                f"The engine refused to load {name}: {error.message}",
+                "Mend that at the engine, then ask for the adapter again.",
+            ) from error
         self._held[name] = str(path)
 
     async def _prove(self, name: str, manifest: Manifest, own: Logprobs, scores: dict[str, Logprobs]) -> str:
@@ -275,7 +282,7 @@ class Replica(Generic[E_co]):
             if error.status == 404:
                 self.eject(f"it knows {model} no more: it has restarted")
                 raise EngineAway(f"The engine restarted while {name} was being proven.", retry_after=1) from error
-            raise NotServed(f"The engine refused to score the probes of {name}: {error.message}") from error
+            raise NotTaken(f"The engine refused to score the probes of {name}: {error.message}") from error
 
     async def _unload(self, name: str) -> None:
         self._proven.pop(name, None)  # before anything is awaited: from here on nobody may take hold of it

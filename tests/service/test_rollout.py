@@ -106,21 +106,25 @@ def test_a_broken_folder_is_rejected_by_the_name_of_the_file(house: House) -> No
     assert house.serving().live == "base" and house.engine.calls == []
 
 
-def test_an_adapter_that_the_engine_refuses_is_rejected_in_the_engines_words(house: House) -> None:
+def test_an_adapter_that_the_engine_refuses_is_put_aside_in_the_engines_words(house: House) -> None:
     name = house.publish()
     house.engine.refuses[name] = (400, "rank 64 is above max_lora_rank 32")
     house.promote(name)
     house.reconcile()
-    assert house.row(name).state == "rejected"
+    assert house.row(name).state == "candidate" and house.serving().requested is None
     assert "refused to load v1: rank 64 is above" in house.row(name).reason
+    house.engine.refuses.clear()
+    house.promote(name)
+    house.reconcile()
+    assert house.serving().live == name
 
 
-def test_an_adapter_trained_on_another_base_is_rejected(house: House) -> None:
+def test_an_adapter_trained_on_another_base_is_put_aside(house: House) -> None:
     name = house.publish(base=BaseModelIdentity(name="Qwen/Qwen3-0.6B", sha256="0" * 64))
     house.promote(name)
     house.start_service(base_sha256="1" * 64)
     house.reconcile()
-    assert house.row(name).state == "rejected"
+    assert house.row(name).state == "candidate" and house.serving().requested is None
     assert "another base model (Qwen/Qwen3-0.6B)" in house.row(name).reason
 
 

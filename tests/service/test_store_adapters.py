@@ -105,6 +105,17 @@ def test_what_was_rejected_keeps_its_reason(store: Store) -> None:
         assert [event.action for event in adapters.events(tx, name)] == ["rejected", "published"]
 
 
+def test_what_is_put_aside_but_not_for_good_is_a_candidate_again(store: Store) -> None:
+    name = _candidate(store)
+    with store.begin() as tx:
+        adapters.request_live(tx, name, "olga", "try it")
+        adapters.put_aside(tx, name, "rank 64 is above max_lora_rank 32", for_good=False)
+        adapter = adapters.get_adapter(tx, name)
+        assert adapter is not None and adapter.state == "candidate" and "rank 64" in adapter.reason
+        assert adapters.serving(tx).requested is None
+        assert adapters.request_live(tx, name, "olga", "the engine was mended").requested == name
+
+
 def test_what_is_put_aside_is_rejected_only_if_it_never_was_live(store: Store) -> None:
     before, live, new = _live(store), _live(store), _candidate(store)
     with store.begin() as tx:

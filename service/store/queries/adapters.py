@@ -4,8 +4,8 @@
          └─────────────┴───────────┴──────────────────┴────► rejected, for ever
 
 `request_live` only writes the wish; the service's rollout loads and proves the adapter, then `flip_live` moves the
-pointer. What has been live and can't be served now is retired, not rejected: `put_aside`. Everything here that changes
-something also writes an event, in the same transaction.
+pointer. What has been live, or could be served by engines set up otherwise, is not rejected: `put_aside`. Everything
+here that changes something also writes an event, in the same transaction.
 """
 
 from __future__ import annotations
@@ -96,16 +96,18 @@ def set_state(
     return adapter
 
 
-def put_aside(tx: Session, name: str, reason: str) -> None:
+def put_aside(tx: Session, name: str, reason: str, for_good: bool = True) -> None:
     """Take out what was asked for, or is the canary, and can't be served.
 
-    One that has been live was good once: it is retired and may be asked for again. Any other is rejected. Nothing
-    happens to one that somebody else has rejected or made live meanwhile. Raises NotFound.
+    One that has been live was good once: it is retired and may be asked for again. Any other is rejected, or, if not
+    `for_good`, a candidate again. Nothing happens to one that somebody else has rejected or made live meanwhile.
+    Raises NotFound.
     """
     adapter = _get_locked(tx, name)
     if adapter.state in ("rejected", "live"):
         return
-    if not tx.scalar(select(exists().where(AdapterEventRow.adapter == name, AdapterEventRow.action == "live"))):
+    was_live = tx.scalar(select(exists().where(AdapterEventRow.adapter == name, AdapterEventRow.action == "live")))
+    if for_good and not was_live:
         set_state(tx, name, "rejected", ROLLOUT, reason)
         return
     desired = _locked_serving(tx)
@@ -113,7 +115,7 @@ def put_aside(tx: Session, name: str, reason: str) -> None:
         clear_request(tx, reason)
     if desired.canary == name:
         desired.canary, desired.canary_share, desired.changed_at = None, 0.0, now()
-    _move(tx, adapter, "retired", "put aside", ROLLOUT, reason)
+    _move(tx, adapter, "retired" if was_live else "candidate", "put aside", ROLLOUT, reason)
 
 
 def replace_live(tx: Session, successor: str, reason: str) -> None:
