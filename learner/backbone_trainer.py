@@ -77,18 +77,22 @@ class BackboneTrainer:
         """Go on with an adapter that an earlier attempt trained."""
         self._backbone.load_adapter_state(load_file(folder / ADAPTER_WEIGHTS))
 
-    def evaluate(self, lessons: Curated, progress: Progress) -> dict[str, Any]:
-        """The report, with the outcome of every gate."""
-        prompts = affordable(lessons.held_out.prompts)
+    def evaluate(self, stages: tuple[Stage, ...], lessons: Curated, progress: Progress) -> dict[str, Any]:
+        """The report on what these stages trained, with the outcome of every gate."""
+        prompts, standing = affordable(lessons.held_out.prompts), list[TokenIds]()
         if len(prompts) < FEWEST_HELD_OUT:
-            taught = set(lessons.train.prompts)
-            standing = self._standing_prompts(FEWEST_HELD_OUT, held_out=True)
-            prompts += [prompt for prompt in standing if prompt not in taught][: FEWEST_HELD_OUT - len(prompts)]
+            known = {*lessons.train.prompts, *prompts}
+            standing = [one for one in self._standing_prompts(FEWEST_HELD_OUT, held_out=True) if one not in known]
+            standing = standing[: FEWEST_HELD_OUT - len(prompts)]
         judge = self._fitted_judge(lessons.train)
         corrected = sorted({one.prompt_token_ids for one in lessons.train.demonstrations})
         seed = self._settings.seed
-        like_them = neighbours(self._backbone, corrected, prompts, Random(seed), seed, kept_back=True)
-        report = evaluate(self._backbone, lessons.held_out, prompts, self._settings, judge, progress, like_them)
+        asked = [*prompts, *standing]
+        like_them = neighbours(self._backbone, corrected, asked, Random(seed), seed, kept_back=True)
+        report = evaluate(
+            self._backbone, lessons.held_out, prompts, self._settings, judge, progress,
+            neighbours=like_them, standing=standing, taught=lessons.train.demonstrations if "sft" in stages else (),
+        )  # fmt: skip
         gates = verdict(report, self._settings).gates
         return report.to_json() | {"gates": [vars(gate) for gate in gates]}
 

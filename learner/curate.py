@@ -59,8 +59,9 @@ def curate(frozen: FrozenFeedback, settings: LearnerSettings, max_length: int | 
     votes = count_votes(_cap_people(_newest_word(usable, set_aside), settings.max_per_person, set_aside))
     set_aside += votes.set_aside
     agreed = _consensus(votes.pairs, set_aside)
-    demonstrations = _fitting(_agreed_demonstrations(votes.demonstrations, agreed, set_aside), max_length, set_aside)
     held = held_out_conversations(frozen, settings.held_out_share)
+    demonstrations = _agreed_demonstrations(votes.demonstrations, agreed, held, set_aside)
+    demonstrations = _fitting(demonstrations, max_length, set_aside)
     pairs, prompts = _split_pairs(agreed, held, set_aside), _split_prompts(usable, frozen.prompts, held)
     rng = Random(f"{settings.seed} {frozen.hash}")
     parts = []
@@ -183,11 +184,17 @@ def _agree(key: PairKey, votes: Sequence[Vote]) -> Pair | None:
 
 
 def _agreed_demonstrations(
-    given: Sequence[tuple[Judgement, Demonstration]], agreed: Agreed, set_aside: Counter[str]
+    given: Sequence[tuple[Judgement, Demonstration]],
+    agreed: Agreed,
+    held: frozenset[str],
+    set_aside: Counter[str],
 ) -> list[Demonstration]:
-    """Each correction once, and none that the consensus holds to be worse than what it corrects."""
+    """Each correction once, and none that the consensus holds to be worse than what it corrects.
+
+    What was given on both sides of the split is learned, not measured.
+    """
     kept: dict[tuple[TokenIds, TokenIds], Demonstration] = {}
-    for judgement, demonstration in given:
+    for judgement, demonstration in sorted(given, key=lambda one: one[1].conversation_id in held):
         prompt, reply = demonstration.prompt_token_ids, demonstration.reply_token_ids
         _, pair = agreed.get(_key(prompt, reply, judgement.replies[0].token_ids), ((), None))
         contested = judgement.replies[0].complete and judgement.replies[0].token_ids != reply

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from learner.daemon import Learner
+from learner.daemon import Learner, outliving_the_store
 from service.errors import TrainingFailed
 from service.settings import Settings
 from service.store.queries import runs
@@ -51,13 +51,13 @@ def learn_once(
 
 def _work_until_over(settings: Settings, store: Store, learner: Learner, run_id: str, quiet: bool) -> Run:
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}")
-    beaten = time.monotonic()
+    work, beat, beaten = outliving_the_store(learner.work), outliving_the_store(learner.beat), time.monotonic()
     with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), disable=quiet) as bar:
         task = bar.add_task("waiting", total=1)
         while True:
-            learner.work()
+            work()
             if time.monotonic() - beaten > settings.learner.lease_seconds / 4:
-                learner.beat()
+                beat()
                 beaten = time.monotonic()
             with store.read() as tx:
                 run = runs.get_run(tx, run_id)

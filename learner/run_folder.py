@@ -1,4 +1,4 @@
-"""The folder that a run leaves behind: settings, snapshot, metrics by step, curves, samples, report, log.
+"""The folder that a run leaves behind: settings, recipe, snapshot, metrics by step, curves, samples, report, log.
 
 Every file but the log and the metrics, which grow, is written under another name, flushed and renamed, so that it is
 there whole or not at all; that is what lets a killed run see how far it came. While a run trains there are also
@@ -62,8 +62,15 @@ class RunFolder:
         """The trained adapter; there only when training is over."""
         return self.path / "adapter"
 
+    def keep_recipe(self, recipe: Mapping[str, Any]) -> bool:
+        """Remember what the run is made with; False if what is there was made with something else."""
+        kept, text = self.path / "recipe.json", json.dumps(recipe, sort_keys=True, indent=2) + "\n"
+        same = not kept.exists() or kept.read_text(encoding="utf-8") == text
+        write_whole(kept, text)
+        return same
+
     def start_over(self) -> None:
-        """Remove what was made of a snapshot that no longer holds, the snapshot itself first."""
+        """Remove all that was made so far, the snapshot first."""
         for path in (self.snapshot, self.metrics, self.curves, self.report, self.path / "samples.jsonl"):
             path.unlink(missing_ok=True)
         for folder in (self.checkpoint, self.adapter):

@@ -24,6 +24,9 @@ ONE_SIDED_THUMB = "a thumb without an opposite one on another reply to the same 
 SINGLE_SCORE = "a score without another one, of the same person, on another reply to the same prompt"
 DISAGREEMENT = "people contradict each other"
 NOT_YET_USED = "{kind}s are not used by this method yet"
+MOST_HELD_TOGETHER = 8
+"""Replies to one prompt that are held against each other, the newest: all pairs of many would drown all else."""
+TOO_MANY_REPLIES = f"about older replies to a prompt than the newest {MOST_HELD_TOGETHER}"
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,9 @@ def _rank(judgement: Judgement, feedback: Ranking, votes: Votes) -> None:
 
 def _pair_scores(judgements: Sequence[Judgement], votes: Votes) -> None:
     """Scores of one person on one prompt; people use the scale differently, so nobody's is held against another's."""
-    for scored in _grouped(judgements, by_caller=True):
+    for given in _grouped(judgements, by_caller=True):
+        scored = given[-MOST_HELD_TOGETHER:]
+        votes.set_aside[TOO_MANY_REPLIES] += len(given) - len(scored)
         paired: set[str] = set()
         for first, second in combinations(scored, 2):
             if first.replies[0].token_ids == second.replies[0].token_ids:
@@ -141,16 +146,24 @@ def _pair_thumbs(judgements: Sequence[Judgement], votes: Votes) -> None:
             assert isinstance(thumb.feedback, Thumb)
             sums[thumb.replies[0].token_ids] += 1 if thumb.feedback.good else -1
             newest[thumb.replies[0].token_ids] = thumb
-        good, bad = [[reply for reply in sums if sign * sums[reply] > 0] for sign in (1, -1)]
+        newest_first = sorted(sums, key=lambda reply: newest[reply].position, reverse=True)
+        all_good, all_bad = [[reply for reply in newest_first if sign * sums[reply] > 0] for sign in (1, -1)]
+        good, bad = all_good[:MOST_HELD_TOGETHER], all_bad[:MOST_HELD_TOGETHER]
         for liked, disliked in product(good, bad):
             first, second = newest[liked], newest[disliked]
             voter = first.caller if first.caller == second.caller else f"{first.caller} and {second.caller}"
             votes.pairs.append(_joint_vote(first, second, 1.0, voter, 1 / max(len(good), len(bad))))
         paired = {*good, *bad} if good and bad else set()
         for thumb in thumbs:
-            if thumb.replies[0].token_ids not in paired:
-                undecided = sums[thumb.replies[0].token_ids] == 0
-                votes.set_aside[DISAGREEMENT if undecided else ONE_SIDED_THUMB] += 1
+            if (reply := thumb.replies[0].token_ids) not in paired:
+                votes.set_aside[_why_unpaired(sums[reply], has_both=bool(paired))] += 1
+
+
+def _why_unpaired(thumbs: int, has_both: bool) -> str:
+    """Of a thumb on a reply whose thumbs, up less down, are so many."""
+    if thumbs == 0:
+        return DISAGREEMENT
+    return TOO_MANY_REPLIES if has_both else ONE_SIDED_THUMB
 
 
 def _grouped(judgements: Sequence[Judgement], by_caller: bool) -> Iterator[list[Judgement]]:

@@ -4,7 +4,7 @@ Comparisons alone are too few and too far from what the policy says to train on 
 50 % or wins with empty replies. So: (1) fit a preference model to all comparisons; (2) sample replies to prompts that
 people really asked, first from the base, then from the policy as it is; (3) grade them (`rollouts`); (4) move it
 towards anchor · exp(u) by listwise DPO on them (arXiv 2305.18290, 2402.01878), with the people's own pairs beside; (2)
-to (4) again, on-policy (arXiv 2402.04792); (5) measure on prompts kept aside and hold the adapter's strength back until
+to (4) again, on-policy (arXiv 2402.04792); (5) measure on those prompts and hold the adapter's strength back until
 it is inside the limits, and wins no more than enough.
 
 Three things keep its sense. The targets are odds relative to the anchor with a fixed temperature, so there is an
