@@ -25,6 +25,8 @@ class EngineFacts:
     base: str
     server: str | None = None
     """Name and version, where it names one."""
+    root: str | None = None
+    """The folder or hub name that the base was loaded from."""
     has_lora: bool | None = None
     """Whether it was started with LoRA at all."""
     loads_adapters: bool | None = None
@@ -58,6 +60,10 @@ class AdapterEngine(Protocol):
     async def facts(self) -> EngineFacts: ...
     async def load_adapter(self, name: str, path: str) -> None: ...
     async def unload_adapter(self, name: str) -> None: ...
+    def salt_cache(self, name: str, salt: str) -> None:
+        """Have what is computed of prompts under an adapter reused under the same salt alone."""
+        ...
+
     async def score(self, model: str, prompt: Sequence[int], reply: Sequence[int]) -> Sequence[float]:
         """Natural log-probability of each token of `reply` under a model."""
         ...

@@ -44,7 +44,7 @@ class Pointer:
             if desired.live != name:
                 return
             previous = adapters.get_adapter(tx, desired.previous)
-            may_serve = previous is not None and previous.state == "retired" and previous.name not in tried
+            may_serve = previous is not None and previous.state != "rejected" and previous.name not in tried
             successor = desired.previous if may_serve else BASE
             adapters.replace_live(tx, successor, str(error))
         _log.error("%s can't be served any more; %s is live. %s", name, successor, error)

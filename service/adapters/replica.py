@@ -5,7 +5,8 @@ takes it out (`eject`) when the engine is in doubt. From then on nothing that wa
 
 Only names of versions (`v12`) are touched; what else somebody loads into the same engine is theirs. One adapter changes
 at a time. Those in use are never unloaded, names are never used again, and nothing is ever loaded in place: vLLM's
-prefix cache knows an adapter by its name and path.
+prefix cache knows an adapter by its name and path. Where both come back all the same, with other weights, in a home
+that was wiped or from a restored database, the manifest's hash keeps the two apart: it salts that cache.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from service.adapters.engine import AdapterEngine, EngineFacts
-from service.adapters.manifest import Manifest
+from service.adapters.manifest import Manifest, Probe
 from service.adapters.proof import Logprobs, judge
 from service.adapters.registry import Registry
 from service.errors import AdapterBroken, EngineAway, EngineRefused, EngineUnavailable
@@ -44,6 +45,10 @@ class NotTaken(NotServed):
     """This engine won't have it as it is set up now. Set up otherwise it may, so that is no judgement for ever."""
 
 
+class NotSetUp(EngineUnavailable):
+    """This engine can load no adapters at all, or doesn't see their folder."""
+
+
 class Replica(Generic[E_co]):
     """One engine. `look`, `bring`, `unload_spare` change what it holds: one at a time, under `changing`."""
 
@@ -53,10 +58,9 @@ class Replica(Generic[E_co]):
         engine: E_co,
         max_loras: int,
         probe_tolerance: float = 0.05,
-        base_sha256: str | None = None,
-        when_reached: Callable[[str, EngineFacts], None] = lambda url, facts: None,
+        when_told: Callable[[str, EngineFacts], None] = lambda url, facts: None,
     ) -> None:
-        """`base_sha256`: the fingerprint of the engine's base, if known; adapters trained on another are refused."""
+        """`when_told`: what to do with what the engine tells when it is reached, and when vLLM tells its slots."""
         self.changing = asyncio.Lock()
         self.needed: tuple[str, ...] = ()  # what it must hold to get requests
         self.wanted: frozenset[str] = frozenset()  # never unloaded to make room
@@ -66,8 +70,8 @@ class Replica(Generic[E_co]):
         self.refusals: dict[str, AdapterBroken] = {}  # by adapter: why it can't be served
         self.under_way = 0
         self.ejections = 0
-        self._registry, self._engine, self._when_reached = registry, engine, when_reached
-        self._max_loras, self._tolerance, self._base_sha256 = max_loras, probe_tolerance, base_sha256
+        self._registry, self._engine, self._when_told = registry, engine, when_told
+        self._max_loras, self._tolerance = max_loras, probe_tolerance
         self._facts = EngineFacts("")
         self._held: dict[str, str] = {}  # name → path, as the engine said last
         self._proven: dict[str, str] = {}  # likewise, of those that were proven since they were loaded
@@ -150,9 +154,7 @@ class Replica(Generic[E_co]):
                 models = await self._engine.models()
                 if not await self._engine.is_healthy():
                     raise EngineAway(f"The engine at {self.url} says that it isn't well.", "Look at its log.")
-                if not self.is_reached:
-                    self._facts = await self._engine.facts()
-                    self._when_reached(self.url, self._facts)
+                await self._read_facts()
         except (EngineUnavailable, EngineRefused) as error:
             self.eject(str(error))
             raise EngineAway(error.message, error.hint, retry_after=1) from error
@@ -174,7 +176,7 @@ class Replica(Generic[E_co]):
         if time.monotonic() - self._refused_at.get(name, float("-inf")) < REFUSAL_SECONDS and name in self.refusals:
             raise self.refusals[name]
         try:
-            words = await self._load_and_prove(name)
+            words = await self._check_load_and_prove(name)
         except AdapterBroken as error:
             self.refusals[name] = error
             if isinstance(error, NotServed):
@@ -185,12 +187,25 @@ class Replica(Generic[E_co]):
         return words
 
     async def unload_spare(self, keep: int, first: Collection[str]) -> None:
-        """Unload what is neither wanted nor in use, but for `keep`: those in `first`, then the last used."""
+        """Unload what is neither wanted nor in use, but for `keep`: those in `first`, then the last used.
+
+        Fewer are kept where the engine has fewer slots, which may be known only since it holds them.
+        """
         spare = self._spare()
         spare.sort(key=lambda name: (name in first, self._age(name)), reverse=True)
-        for name in spare[keep:]:
+        room = max(0, self.slots - len(self._held) + len(spare))
+        for name in spare[min(keep, room) :]:
             if not self._users[name]:
                 await self._unload(name)
+
+    async def _read_facts(self) -> None:
+        """When the engine is reached, and again until vLLM, once it has answered a request, tells its slots."""
+        if self.is_reached and (self._facts.slots is not None or self._facts.server is None):
+            return
+        facts = await self._engine.facts()
+        if not self.is_reached or facts.slots is not None:
+            self._when_told(self.url, facts)
+        self._facts = facts
 
     def _forget(self, names: Collection[str]) -> None:
         """The engine holds these no more. Without one that it needs, it has restarted and gets no requests."""
@@ -208,15 +223,26 @@ class Replica(Generic[E_co]):
         """Grows with the last use; what was not used since this service started goes by its number."""
         return self._last_used.get(name, -1), number_of(name) or 0
 
-    async def _load_and_prove(self, name: str) -> str:
+    async def _check_load_and_prove(self, name: str) -> str:
         path, manifest = await asyncio.to_thread(self._registry.check, name)
-        if self._base_sha256 not in (None, manifest.base.sha256):
+        if not await asyncio.to_thread(self._registry.is_of_this_base, manifest):
             raise NotTaken(
                 f"{name} was trained on another base model ({manifest.base.name}) than the one that is served now.",
                 "Serve that base, or learn again on this one.",
             )
+        self._engine.salt_cache(name, manifest.hash())
         if name in self._held and self._held[name] != str(path):
             await self._unload(name)
+        was_held = name in self._held
+        try:
+            return await self._load_and_prove(name, path, manifest)
+        except NotServed:
+            if not was_held or name in self._held:
+                raise
+        # vLLM outlives homes: what it held had this name and path in one that is gone. By now it is unloaded.
+        return await self._load_and_prove(name, path, manifest)
+
+    async def _load_and_prove(self, name: str, path: Path, manifest: Manifest) -> str:
         if name not in self._held:
             await self._make_room(name)
         # vLLM frees the slot of what was unloaded only when another needs it, and takes whichever was used longest
@@ -250,7 +276,7 @@ class Replica(Generic[E_co]):
             if error.status == 409:
                 raise EngineUnavailable(f"The engine can't take {name} now: {error.message}", retry_after=1) from error
             if error.status == 404 or self._facts.has_lora is False:
-                raise EngineUnavailable(
+                raise NotSetUp(
                     f"The engine can't load {name} from {path}: {error.message}",
                     "It needs the adapters folder under the same path, and vLLM --enable-lora and "
                     "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True.",
@@ -275,14 +301,25 @@ class Replica(Generic[E_co]):
 
     async def _score(self, name: str, model: str, manifest: Manifest) -> Sequence[Sequence[float]]:
         """The probes of adapter `name` under `model`."""
-        scores = (self._engine.score(model, probe.prompt_token_ids, probe.token_ids) for probe in manifest.probes)
         try:
-            return await asyncio.gather(*scores)
+            return await self._score_all(model, manifest.probes)
         except EngineRefused as error:
             if error.status == 404:
                 self.eject(f"it knows {model} no more: it has restarted")
                 raise EngineAway(f"The engine restarted while {name} was being proven.", retry_after=1) from error
             raise NotTaken(f"The engine refused to score the probes of {name}: {error.message}") from error
+
+    async def _score_all(self, model: str, probes: Sequence[Probe]) -> Sequence[Sequence[float]]:
+        """Side by side; none is scored any more when one fails."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                scoring = [
+                    group.create_task(self._engine.score(model, probe.prompt_token_ids, probe.token_ids))
+                    for probe in probes
+                ]
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        return [one.result() for one in scoring]
 
     async def _unload(self, name: str) -> None:
         self._proven.pop(name, None)  # before anything is awaited: from here on nobody may take hold of it

@@ -19,13 +19,14 @@ WORDS = ("Hello", " there", ",", " friend", "!")
 EOS = 2
 LOGPROB = -0.5
 BASE = "fake"
-CONTEXT = 64
+CONTEXT = 2048
 
 
 class FakeEngine:
     def __init__(self) -> None:
         self.adapters: dict[str, str] = {}
-        self.bodies: list[dict[str, Any]] = []
+        self.bodies: list[dict[str, Any]] = []  # of chats
+        self.completions: list[dict[str, Any]] = []  # their bodies
         self.under_way = 0
         self.fails: int | None = None  # a status, in place of every reply
         self.dies_first = False  # streams break off after the head, before any token
@@ -65,6 +66,7 @@ class FakeEngine:
 
     async def complete(self, request: Request) -> Response:
         body = await request.json()
+        self.completions.append(body)
         if refusal := self._unknown(body):
             return refusal
         logprob = LOGPROB if body["model"] == BASE else self.logprob

@@ -138,6 +138,7 @@ def test_what_does_not_fit_this_home_s_base_is_not_fetched_again(
     name = one.publish(source, provenance(), {}, "Passed.")
     base = tmp_path / "base"
     base.mkdir()
+    (base / "config.json").write_text("{}")
     wide = np.zeros((1, 2), np.float32)
     save_file({"model.layers.0.self_attn.q_proj.weight": wide}, base / "model.safetensors")
     elsewhere = Registry(sqlite_store, one.folder, base, Place("badline://bucket/shared"))
@@ -333,6 +334,21 @@ def test_two_stores_that_were_given_one_place_leave_each_other_s_adapters_alone(
     shutil.rmtree(one.folder / name)
     one.check(name)
     store.close()
+
+
+def test_what_a_home_had_before_it_shared_a_store_makes_room_and_stays(
+    sqlite_store: Store, source: Path, tmp_path: Path, url: str
+) -> None:
+    one, other = homes(sqlite_store, tmp_path, url)
+    before = Store.open(f"sqlite:///{tmp_path / 'before.db'}")
+    mine = write_source(tmp_path / "mine", seed=1)
+    name = Registry(before, other.folder).publish(mine, provenance(), {}, "Mine.")
+    before.close()
+    assert one.publish(source, provenance(), {}, "Ours.") == name
+    assert (other.check(name)[0] / WEIGHTS).read_bytes() == (source / WEIGHTS).read_bytes()
+    (aside,) = {entry.name for entry in other.folder.iterdir()} - {name, ".lock"}
+    assert aside.startswith(f"{name}.unregistered-")
+    assert (other.folder / aside / WEIGHTS).read_bytes() == (mine / WEIGHTS).read_bytes()
 
 
 def test_a_place_that_is_away_keeps_no_home_from_starting(sqlite_store: Store, tmp_path: Path) -> None:

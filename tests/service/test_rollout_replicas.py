@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from service.adapters.engine import EngineFacts
 from service.adapters.registry import Registry
 from service.adapters.rollout import Rollout
 from service.errors import EngineUnavailable
@@ -318,6 +319,67 @@ def test_no_more_is_loaded_than_the_engine_says_it_has_slots(registry: Registry,
         for _ in range(6):
             house.go_live()
     assert house.engine.most_held == 3
+
+
+class Reticence:
+    """vLLM tells how many slots it has only once it has answered a request; `heard` is what it told so far."""
+
+    def __init__(self, house: House, slots: int) -> None:
+        self.was_asked, self.looks = False, 0
+        self.heard: list[int | None] = []
+        self._house = house
+        engine, score = house.engine, house.engine.score
+
+        async def facts() -> EngineFacts:
+            self.looks += 1
+            return EngineFacts(engine.base, "vLLM 0.32.0", has_lora=True, slots=slots if self.was_asked else None)
+
+        async def use(*arguments: Any) -> Any:
+            self.was_asked = True
+            return await score(*arguments)
+
+        engine.max_loras = 8  # what the settings say
+        engine.facts = facts  # type: ignore[method-assign]
+        engine.score = use  # type: ignore[method-assign, assignment]
+
+    def start(self, keep_loaded: int) -> None:
+        """Engine and service."""
+        self.was_asked = False
+        self._house.engine.restart()
+        self._house.start_service(keep_loaded=keep_loaded)
+        self._house.replica._when_told = lambda url, facts: self.heard.append(facts.slots)
+
+
+def test_slots_that_vllm_tells_only_after_its_first_request_are_kept_to_from_then_on(
+    registry: Registry, source: Path
+) -> None:
+    with House(registry, source) as house:
+        vllm = Reticence(house, slots=3)
+        vllm.start(keep_loaded=6)
+        for _ in range(3):
+            house.reconcile()
+        assert (house.replica.slots, vllm.heard) == (8, [None])
+        for _ in range(6):
+            house.go_live()
+        assert (house.replica.slots, vllm.heard, house.engine.most_held) == (3, [None, 3], 3)
+        looks = vllm.looks
+        house.reconcile()
+        assert vllm.looks == looks
+
+
+def test_what_was_loaded_before_the_slots_were_known_makes_room(registry: Registry, source: Path) -> None:
+    with House(registry, source) as house:
+        vllm = Reticence(house, slots=2)
+        vllm.start(keep_loaded=2)
+        house.go_live()
+        canary, after = house.publish(), house.publish()
+        vllm.start(keep_loaded=2)
+        house.canary(canary)
+        house.promote(after)
+        house.reconcile()
+        assert len(house.engine.held) == 3 and house.serving().live == after
+        house.reconcile()
+        assert house.engine.held.keys() == {canary, after}
 
 
 def test_a_name_is_never_loaded_twice_over_another_path(house: House) -> None:
