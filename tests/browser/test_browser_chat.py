@@ -285,7 +285,10 @@ def test_an_error_is_said_in_plain_words_and_trying_again_helps(fake: FakeServic
     expect(chat.get_by_role("alert")).to_have_count(0)
 
 
-def test_a_reload_types_again_what_was_not_answered_and_nothing_else(fake: FakeService, chat: Page) -> None:
+def test_a_reload_types_again_what_was_not_answered_and_nothing_else(
+    fake: FakeService, running: tuple[str, FakeService], open_page: OpenPage
+) -> None:
+    chat = open_page(running[0], goes_away=True)
     fake.broken = "engine"
     say(chat, "Hello")
     expect(chat.get_by_role("alert")).to_be_visible()
