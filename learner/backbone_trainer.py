@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -29,7 +30,7 @@ from learner.methods.retention import neighbours
 from learner.pretrain.dialogue import is_held_out
 from learner.pretrain.questions import draw_prompts
 from learner.sampling import affordable
-from learner.trainer import PROBE_TOKENS, PROBES, Stage, stages_of
+from learner.trainer import PROBE_TOKENS, PROBES, Stage, judgements_of_taste, stages_of
 from service.errors import TrainingFailed
 from service.settings import Settings
 
@@ -87,10 +88,12 @@ class BackboneTrainer:
         judge = self._fitted_judge(lessons.train)
         corrected = sorted({one.prompt_token_ids for one in lessons.train.demonstrations})
         seed = self._settings.seed
+        taste = judgements_of_taste(lessons.held_out) if "dpo" in stages else ()
+        held_out = replace(lessons.held_out, pairs=tuple(taste))  # what no stage trained on drifts by chance
         asked = [*prompts, *standing]
         like_them = neighbours(self._backbone, corrected, asked, Random(seed), seed, kept_back=True)
         report = evaluate(
-            self._backbone, lessons.held_out, prompts, self._settings, judge, progress,
+            self._backbone, held_out, prompts, self._settings, judge, progress,
             neighbours=like_them, standing=standing, taught=lessons.train.demonstrations if "sft" in stages else (),
         )  # fmt: skip
         gates = verdict(report, self._settings).gates

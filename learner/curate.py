@@ -3,7 +3,7 @@
 In this order: only what is about the base model that is trained; each person's newest word on a thing counts; a cap on
 the judgements of one person (a fixed number of samples plants a behaviour whatever the size of the set, so the number
 is capped, not the share); votes and demonstrations (`learner.votes`); consensus, where people contradict each other;
-only what fits the model; the held-out split, by conversation; and a cap on the whole, which keeps the newest and
+the held-out split, by conversation; only what fits the model; and a cap on the whole, which keeps the newest and
 replays a random part of the older.
 """
 
@@ -18,14 +18,13 @@ from typing import Any, TypeVar
 
 from learner.batch import Demonstration, Pair, Snapshot, TokenIds
 from learner.snapshot import AskedPrompt, FrozenFeedback, Judgement
-from learner.votes import DISAGREEMENT, Vote, count_votes
+from learner.votes import DISAGREEMENT, SAID_AGAIN, Vote, count_votes
 from service.settings import LearnerSettings
 from service.wire import Correction, replies_named
 
 OTHER_BASE = "about replies of another base model than the one that is trained"
 NO_PROMPT = "the engine did not say which tokens the prompt had"
 TOO_LONG = "longer than the model's context"
-SAID_AGAIN = "the same person judged the same thing again; the newest counts"
 OVER_CAP = "beyond the number of judgements of one person that a run uses"
 OUTVOTED = "a correction that other people's judgements contradict"
 TWICE = "the same correction was given twice"

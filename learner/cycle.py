@@ -29,7 +29,7 @@ from learner.trainer import MakeTrainer, Stage, Trainer, judgements_of_taste, st
 from service.adapters.fingerprint import base_fingerprint
 from service.adapters.manifest import BaseModelIdentity, Provenance
 from service.adapters.registry import Registry
-from service.errors import NotFound, TrainingFailed
+from service.errors import BadInput, NotFound, TrainingFailed
 from service.settings import Settings
 from service.store.queries import adapters, feedback, runs
 from service.store.queries.adapters import BASE
@@ -88,10 +88,12 @@ class Cycle:
     def run(self) -> None:
         """Go through all phases. Raises LeaseLost when another process has taken over, HoneError when it can't be."""
         with alone_in(self.folder.path, self.run_id, waiting=lambda: self._say("snapshot", 0, 1)):
+            self._say("snapshot", 0, 1)  # is it still ours?
             self.folder.write_settings(self.settings)
-            if not self.folder.keep_recipe(self._recipe()):
+            if self.folder.recipe not in (None, recipe := self._recipe()):
                 log.info("Settings or the base model have changed since it began: it begins afresh.")
                 self.folder.start_over()
+            self.folder.write_recipe(recipe)
             for _ in range(MOST_BEGINNINGS):
                 try:
                     return self._go_through()
@@ -120,7 +122,10 @@ class Cycle:
     def _recipe(self) -> dict[str, Any]:
         """What an adapter depends on beside the feedback: another attempt goes on only with the same."""
         learner = self.settings.learner.model_dump(mode="json", exclude=set(WHEN_AND_HOW))
-        return {"base_sha256": base_fingerprint(self.settings.model_path), "learner": learner}
+        try:
+            return {"base_sha256": base_fingerprint(self.settings.model_path), "learner": learner}
+        except BadInput:  # not on this machine yet: training fetches it
+            return {"base_sha256": None, "learner": learner}
 
     def _learn_what(self) -> tuple[FrozenFeedback, Curated, Run]:
         """Freeze the feedback, or take what this run froze in an earlier attempt, and choose from it."""
@@ -166,10 +171,11 @@ class Cycle:
             frozen = collect(tx, feedback.last_position(tx), self.tokenize, served_as)
             live = adapters.serving(tx).live
         write_snapshot(frozen, self.folder.snapshot)
-        if live == BASE:
-            return None
-        _, manifest = Registry.of(self.settings, self.store).check(live)
-        return live if manifest.base.sha256 == base_fingerprint(self.settings.model_path) else None
+        return live if live != BASE and self._is_of_this_base(live) else None
+
+    def _is_of_this_base(self, name: str) -> bool:
+        _, manifest = Registry.of(self.settings, self.store).check(name)
+        return manifest.base.sha256 == base_fingerprint(self.settings.model_path)
 
     def _was_taken_back(self) -> bool:
         with self.store.read() as tx:
@@ -180,7 +186,8 @@ class Cycle:
         if name is None:
             with self.store.read() as tx:
                 live = adapters.serving(tx).live
-            return None, "" if live == BASE else f"It starts from the base: {live} was made for another one."
+            is_strange = live != BASE and not self._is_of_this_base(live)
+            return None, f"It starts from the base: {live} was made for another one." if is_strange else ""
         folder, manifest = Registry.of(self.settings, self.store).check(name)
         if manifest.rank == self.settings.learner.rank:
             return folder, ""

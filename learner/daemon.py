@@ -153,7 +153,8 @@ class Learner:
         if training is None:
             return
         training.stop()
-        with contextlib.suppress(LeaseLost), self._store.begin() as tx:  # lost: it ended in the last moment
+        # Lost: it ended in the last moment. A store that is away finds out when the lease runs out.
+        with contextlib.suppress(LeaseLost, StoreError), self._store.begin() as tx:
             runs.release_run(tx, training.lease.run_id, training.lease.fence)
             log.info("Run %s is given back; the next start goes on with it.", training.lease.run_id)
 

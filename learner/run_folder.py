@@ -62,12 +62,17 @@ class RunFolder:
         """The trained adapter; there only when training is over."""
         return self.path / "adapter"
 
-    def keep_recipe(self, recipe: Mapping[str, Any]) -> bool:
-        """Remember what the run is made with; False if what is there was made with something else."""
-        kept, text = self.path / "recipe.json", json.dumps(recipe, sort_keys=True, indent=2) + "\n"
-        same = not kept.exists() or kept.read_text(encoding="utf-8") == text
-        write_whole(kept, text)
-        return same
+    @property
+    def recipe(self) -> dict[str, Any] | None:
+        """What all that is here was made with; None before anything was."""
+        try:
+            recipe: dict[str, Any] = json.loads((self.path / "recipe.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return recipe
+
+    def write_recipe(self, recipe: Mapping[str, Any]) -> None:
+        write_whole(self.path / "recipe.json", json.dumps(recipe, indent=2) + "\n")
 
     def start_over(self) -> None:
         """Remove all that was made so far, the snapshot first."""

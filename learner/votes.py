@@ -16,6 +16,7 @@ from learner.batch import Demonstration, TokenIds
 from learner.snapshot import JudgedReply, Judgement
 from service.wire import TEACHING_KINDS, Comparison, Correction, Ranking, Score, Thumb
 
+SAID_AGAIN = "the same person judged the same thing again; the newest counts"
 SAME_REPLY = "the two replies are word for word the same"
 CUT_OFF = "a reply was cut off before its end"
 OTHER_PROMPT = "the replies answer different prompts"
@@ -124,12 +125,12 @@ def _rank(judgement: Judgement, feedback: Ranking, votes: Votes) -> None:
 def _pair_scores(judgements: Sequence[Judgement], votes: Votes) -> None:
     """Scores of one person on one prompt; people use the scale differently, so nobody's is held against another's."""
     for given in _grouped(judgements, by_caller=True):
-        scored = given[-MOST_HELD_TOGETHER:]
-        votes.set_aside[TOO_MANY_REPLIES] += len(given) - len(scored)
+        newest = {judgement.replies[0].token_ids: judgement for judgement in given}
+        scored = sorted(newest.values(), key=lambda judgement: judgement.position)[-MOST_HELD_TOGETHER:]
+        votes.set_aside[SAID_AGAIN] += len(given) - len(newest)
+        votes.set_aside[TOO_MANY_REPLIES] += len(newest) - len(scored)
         paired: set[str] = set()
         for first, second in combinations(scored, 2):
-            if first.replies[0].token_ids == second.replies[0].token_ids:
-                continue
             assert isinstance(first.feedback, Score) and isinstance(second.feedback, Score)
             strength = (first.feedback.score - second.feedback.score) / 3
             votes.pairs.append(_joint_vote(first, second, strength, first.caller, 1 / (len(scored) - 1)))

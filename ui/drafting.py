@@ -45,9 +45,9 @@ async def draft(
     finally:
         for task in (reader, stopped):
             task.cancel()
+        talk.busy, talk.stop = False, None
         with suppress(asyncio.CancelledError, ServiceError):
             await reader
-        talk.busy, talk.stop = False, None
         _finish(turn, drafts)
     await _mark_kept(service, who, drafts)
     yield None

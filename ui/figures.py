@@ -93,7 +93,7 @@ KNOWN: dict[str, Known] = {
     "seconds": Known("Duration", _plain, "Seconds that the run took"),
 }
 BESIDE = {known.base for known in KNOWN.values()}
-NO_FIGURE = {"attempt"}
+NO_FIGURE = {"attempt", "pair_prompts", "correction_log_prob_base"}  # the last: in reports of older runs
 
 
 def figures(report: dict[str, Any]) -> list[dict[str, str]]:

@@ -16,6 +16,7 @@ from ui.conversation import Conversation, Reply, Turn
 MOST_TURNS = 100
 MOST_DRAFTS = 10  # exchanges that one turn may name
 FEEDBACK_PAGE = 200  # the service's largest
+MOST_FEEDBACK = 2000  # looked through for the marks of a conversation
 KINDS = ("thumb", "score", "label", "critique", "correction")
 
 Step = tuple[tuple[str, ...], int | None]  # the exchanges that hold a turn's drafts, and the position of the chosen one
@@ -65,10 +66,10 @@ async def _exchange(service: ServiceClient, who: Credentials, exchange_id: str) 
 
 
 async def _my_feedback(service: ServiceClient, who: Credentials) -> list[dict[str, Any]]:
-    """All of it, newest first."""
+    """The newest `MOST_FEEDBACK`, newest first."""
     page = await service.my_feedback(who, limit=FEEDBACK_PAGE)
     found: list[dict[str, Any]] = page["data"]
-    while page["next"]:
+    while page["next"] and len(found) < MOST_FEEDBACK:
         page = await service.my_feedback(who, page["next"], FEEDBACK_PAGE)
         found += page["data"]
     return found

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from learner.evaluate.intervals import wilson
-from learner.evaluate.report import KNOWN_LOG_PROB, Report
+from learner.evaluate.report import Report
 from service.settings import LearnerSettings
 
 MOST_UNFINISHED = 0.05  # share of replies cut at the length limit, above the base's
-LEAST_DISTINCT = 0.5  # distinct-2, as a share of the base's at equal length
+LEAST_DISTINCT = 0.5  # distinct-2, as a share of the base's over as many word pairs
 MOST_AGREEMENT_LOST = 0.05  # of what the base's replies agree on, beyond chance
-MOST_NATS_LOST_ON_CORRECTIONS = 2.0
+MOST_NATS_LOST_ON_TAUGHT, MOST_NATS_LOST_ON_CORRECTIONS = 0.5, 2.0
 LEAST_REPLIES = 16
 
 
@@ -138,15 +138,15 @@ def spares_neighbours(report: Report, settings: LearnerSettings) -> Gate | None:
 
 
 def learns_corrections(report: Report, settings: LearnerSettings) -> Gate | None:
-    """What people wrote for it to learn has to be likelier than before."""
+    """What people wrote for it to learn must not become less likely, but for the drift of what it knew already."""
     now, before = report.taught_log_prob, report.taught_log_prob_before
     if now is None or before is None:
         return None
     return Gate(
         "learns its corrections",
-        now > before or now >= KNOWN_LOG_PROB,
-        f"The {report.taught} corrections that it learned from have log-probability {now:.2f} "
-        f"({before:.2f} before); it would give {report.taught_known} of them.",
+        now >= before - MOST_NATS_LOST_ON_TAUGHT,
+        f"The {report.taught} corrections that it was taught have log-probability {now:.2f} "
+        f"(limit {before - MOST_NATS_LOST_ON_TAUGHT:.2f}); it would give {report.taught_known} of them.",
     )
 
 
@@ -163,23 +163,22 @@ def keeps_corrections(report: Report, settings: LearnerSettings) -> Gate | None:
 
 def agrees_with_people(report: Report, settings: LearnerSettings) -> Gate | None:
     """Refused when it moved against the held-out judgements themselves, beyond chance."""
-    return _better_than_chance("agrees with people", report.pair_accuracy, report.pairs, "It moved towards")
+    return _better_than_chance("agrees with people", report, report.pair_accuracy, "It moved towards")
 
 
 def judged_as_people_do(report: Report, settings: LearnerSettings) -> Gate | None:
     """The share won is the preference model's word: one that people contradict proves nothing."""
-    return _better_than_chance(
-        "judged as people do", report.judge_accuracy, report.pairs, "The preference model that grades it picks"
-    )
+    what = "The preference model that grades it picks"
+    return _better_than_chance("judged as people do", report, report.judge_accuracy, what)
 
 
-def _better_than_chance(name: str, share: float | None, pairs: int, what: str) -> Gate | None:
-    """Refused when even the upper end of the share's 95 % interval is below a half."""
-    if share is None or pairs == 0:
+def _better_than_chance(name: str, report: Report, share: float | None, what: str) -> Gate | None:
+    """Refused when even the upper end of the share's 95 % interval, with prompts as the draws, is below a half."""
+    if share is None or report.pairs == 0:
         return None
-    _, high = wilson(share * pairs, pairs)
-    reason = f"{what} the better reply in {share:.1%} of {pairs} held-out pairs, at most {high:.1%} (limit 50.0%)."
-    return Gate(name, high >= 0.5, reason)
+    _, high = wilson(share * report.pair_prompts, report.pair_prompts)
+    reason = f"{what} the better reply in {share:.1%} of {report.pairs} held-out pairs, at most {high:.1%}"
+    return Gate(name, high >= 0.5, f"{reason} (limit 50.0%).")
 
 
 def no_worse_than_parent(report: Report, settings: LearnerSettings) -> Gate | None:

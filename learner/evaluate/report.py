@@ -57,7 +57,8 @@ class Report:
     share_won_base: Share | None = None  # against the bare base
     judge_accuracy: float | None = None  # the preference model's, on held-out pairs
     pair_accuracy: float | None = None  # held-out pairs whose chosen reply gained more than the rejected, ties left out
-    pairs: int = 0
+    pairs: int = 0  # held-out ones, where it was trained on preferences
+    pair_prompts: int = 0  # different prompts among them
     fluency: float = 0.0  # the base's log-probability of the candidate's replies, less that of its own
     kl_per_token: float = 0.0  # to the anchor, on the candidate's replies
     empty_share: float = 0.0
@@ -135,8 +136,8 @@ def evaluate(
     base = _answer(backbone, chosen, "base", settings.seed + 1)
     parent = _answer(backbone, chosen, "parent", settings.seed + 2) if backbone.has("parent") else base
     tell(PHASE, 2, 4, {})
-    nobodys = len(set(chosen) - set(prompts))
-    report: dict[str, Any] = {"prompts": len(chosen), "standing_prompts": nobodys, "replies": len(candidate.flat)}
+    added = len(set(chosen) - set(prompts))
+    report: dict[str, Any] = {"prompts": len(chosen), "standing_prompts": added, "replies": len(candidate.flat)}
     report |= _judged(judge, chosen, candidate, parent, base, held_out.pairs)
     report |= _likelihoods(backbone, chosen, candidate, base)
     report |= _surface(candidate, base)
@@ -311,7 +312,9 @@ def _on_judgements(backbone: Backbone, held_out: Snapshot) -> dict[str, Any]:
         rejected = [(pair.prompt_token_ids, pair.rejected) for pair in decided]
         gain = backbone.score(chosen, "policy") - backbone.score(chosen, "anchor")
         gain_rejected = backbone.score(rejected, "policy") - backbone.score(rejected, "anchor")
-        found |= {"pair_accuracy": float((gain > gain_rejected).float().mean()), "pairs": len(decided)}
+        agrees = (gain > gain_rejected).float() + 0.5 * (gain == gain_rejected).float()
+        prompts = len({pair.prompt_token_ids for pair in decided})
+        found |= {"pair_accuracy": float(agrees.mean()), "pairs": len(decided), "pair_prompts": prompts}
     demonstrations = [(d.prompt_token_ids, d.reply_token_ids) for d in held_out.demonstrations if _fits(backbone, d)]
     if demonstrations:
         found["corrections"] = len(demonstrations)

@@ -36,6 +36,7 @@ TOKENS = 60
 SECONDS = 6.0  # of load, with a kill and without one
 PATIENCE_SECONDS = 60.0  # for one reply
 LOST, SILENT = "requests lost that had not begun", "streams that ended in silence"
+UNPROVOKED = "streams that ended with an error and no engine was killed"
 
 
 @dataclass
@@ -146,21 +147,17 @@ def all_get_requests(url: str) -> bool:
 
 
 def compare(killed: Sequence[Stretch], undisturbed: Sequence[Stretch]) -> Comparison:
-    """Raises RuntimeError when a request was lost that had not begun, or a stream ended in silence."""
     stretches = [*killed, *undisturbed]
     lost, silent = sum(one.lost for one in stretches), sum(one.silent for one in stretches)
-    if lost or silent:
-        raise RuntimeError(f"{LOST}: {lost}; {SILENT}: {silent}")
-    if errors := sum(len(one.told) for one in undisturbed):
-        raise RuntimeError(f"{errors} streams ended with an error and no engine was killed")
     told, requests = sum(len(one.told) for one in killed), sum(len(one.heard) for one in killed)
     note = (
         f"{ENGINES} embedded engines, {STREAMS} streams and {WHOLES} whole answers at once; {len(killed)} kills (-9) "
-        f"of one: of {requests} requests meanwhile none that had not begun was lost; {told} streams that had begun "
-        f"ended with an error event and none in silence; the last error came "
+        f"of one: of {requests} requests meanwhile {lost} that had not begun were lost; {told} streams that had begun "
+        f"ended with an error event and {silent} in silence; the last error came "
         f"{max(one.seconds_of_errors for one in killed):.2f} s after a kill at most"
     )
-    figures = {LOST: float(lost), SILENT: float(silent)}
+    unprovoked = sum(len(one.told) for one in undisturbed)
+    figures = {LOST: float(lost), SILENT: float(silent), UNPROVOKED: float(unprovoked)}
     return Comparison([one.rate for one in killed], [one.rate for one in undisturbed], note, figures)
 
 
@@ -169,7 +166,7 @@ def compare(killed: Sequence[Stretch], undisturbed: Sequence[Stretch]) -> Compar
     unit="answers/s",
     peer_name="the same load without a kill",
     target=0.66,
-    limits={LOST: 0, SILENT: 0},
+    limits={LOST: 0, SILENT: 0, UNPROVOKED: 0},
 )
 def replica_kill() -> Comparison:
     killed: list[Stretch] = []

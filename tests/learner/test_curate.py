@@ -12,7 +12,6 @@ from learner.curate import (
     OTHER_BASE,
     OUTVOTED,
     OVER_CAP,
-    SAID_AGAIN,
     TOO_LONG,
     Curated,
     _fraction,
@@ -26,6 +25,7 @@ from learner.votes import (
     DISAGREEMENT,
     MOST_HELD_TOGETHER,
     ONE_SIDED_THUMB,
+    SAID_AGAIN,
     SAME_REPLY,
     SINGLE_SCORE,
     TOO_MANY_REPLIES,
@@ -110,9 +110,12 @@ def test_opposite_thumbs_on_one_prompt_pair_up_and_others_wait(home: Home) -> No
 def test_many_replies_to_one_prompt_are_not_all_held_against_each_other(home: Home) -> None:
     for number in range(20):
         home.judge(Score(exchange_id=home.chat("a " * (number + 1), conversation="one"), score=1 + number % 10))
+    for _ in range(5):
+        home.judge(Score(exchange_id=home.chat("a " * 20, conversation="one"), score=10))
     pairs = curated(home).train.pairs
     assert len(pairs) <= MOST_HELD_TOGETHER * (MOST_HELD_TOGETHER - 1) / 2
-    assert curated(home).counts["set_aside"] == {TOO_MANY_REPLIES: 20 - MOST_HELD_TOGETHER}
+    assert len(pairs) > MOST_HELD_TOGETHER
+    assert curated(home).counts["set_aside"] == {TOO_MANY_REPLIES: 20 - MOST_HELD_TOGETHER, SAID_AGAIN: 5}
 
 
 def test_many_thumbs_on_one_prompt_are_not_all_held_against_each_other(home: Home) -> None:

@@ -17,6 +17,7 @@ SOUND = Report(
     agreement_lost_low=-0.03,
     correction_log_prob=-3.0, correction_log_prob_before=-9.0, corrections=4, taught=9, taught_known=9,
     taught_log_prob=-0.1, taught_log_prob_before=-12.0, judge_accuracy=0.8, pair_accuracy=0.7, pairs=40,
+    pair_prompts=40,
 )  # fmt: skip
 
 
@@ -41,7 +42,7 @@ def test_a_sound_candidate_passes_every_gate() -> None:
             "spares other answers of their kind",
         ),
         ({"correction_log_prob": -12.0}, "keeps corrections"),
-        ({"taught_log_prob": -12.5}, "learns its corrections"),
+        ({"taught_log_prob": -12.6}, "learns its corrections"),
         ({"pair_accuracy": 0.2}, "agrees with people"),
         ({"judge_accuracy": 0.3}, "judged as people do"),
         ({"share_won": Share(0.3, 0.2, 0.4, 500, 0)}, "no worse than its parent"),
@@ -79,8 +80,9 @@ def test_what_was_not_measured_is_not_judged() -> None:
 
 
 def test_few_judgements_against_it_may_be_chance() -> None:
-    assert verdict(replace(SOUND, pair_accuracy=0.25, judge_accuracy=0.25, pairs=4), SETTINGS).passed
-    assert not verdict(replace(SOUND, pair_accuracy=0.4, pairs=400), SETTINGS).passed
+    assert verdict(replace(SOUND, pair_accuracy=0.0, judge_accuracy=0.0, pairs=3, pair_prompts=3), SETTINGS).passed
+    assert verdict(replace(SOUND, pair_accuracy=0.4, pairs=400, pair_prompts=20), SETTINGS).passed
+    assert not verdict(replace(SOUND, pair_accuracy=0.4, pairs=400, pair_prompts=400), SETTINGS).passed
 
 
 def test_what_was_known_already_need_not_become_likelier() -> None:

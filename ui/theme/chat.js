@@ -196,7 +196,7 @@ function panel(reply) {
     send(area.value.trim());
   };
   area.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") close();
+    if (event.key === "Escape" && !sending) close();
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) save();
   });
   const has = correcting ? reply.corrected : reply.critique !== null;
@@ -211,7 +211,7 @@ function panel(reply) {
     h("div.hone-row", {},
       has ? h("button.hone-link", { type: "button", disabled: sending, onclick: () => send("") }, "Take it back") : null,
       h("span.hone-fill"),
-      h("button.hone-plain", { type: "button", onclick: close }, "Cancel"),
+      h("button.hone-plain", { type: "button", disabled: sending, onclick: close }, "Cancel"),
       h("button.hone-main", { type: "button", disabled: sending, onclick: save }, correcting ? "Save correction" : "Save")));
 }
 
