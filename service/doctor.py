@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx2
 
+from service.adapters.files import UNREGISTERED
 from service.adapters.fingerprint import base_fingerprint
 from service.adapters.place import Place
 from service.adapters.replacement import replacement
@@ -23,7 +24,7 @@ from service.engine_program import find_vllm_python
 from service.errors import BadInput, HoneError, PortInUse
 from service.installed import LEARNER_EXTRA
 from service.listening import listen
-from service.settings import Settings
+from service.settings import Settings, check_rank
 from service.store.queries import adapters, keys
 from service.store.session import Store
 
@@ -69,6 +70,7 @@ def examine(settings: Settings, own: str | None = None, elsewhere: bool = False)
         _store,
         _adapters,
         _model,
+        _rank,
         address,
         _engine,
     )
@@ -140,6 +142,11 @@ def _store(settings: Settings) -> Iterator[Finding]:
 
 
 def _adapters(settings: Settings) -> Iterator[Finding]:
+    folder = settings.adapters_folder
+    if aside := sorted(folder.glob(f"*{UNREGISTERED}*")):
+        found = f"{', '.join(path.name for path in aside)} in {folder}: not this store's, or unreadable"
+        advice = f"`hone adapters import file://{aside[0]}` makes the first an adapter here; remove what nobody wants."
+        yield Finding("set aside", None, found, advice)
     if settings.adapters.url is not None:
         place = Place(settings.adapters.url)
         yield Finding("adapters", True, f"{place.url} can be read; {len(place.names())} there")
@@ -159,6 +166,11 @@ def _model(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "weights", False, found, "`hone base dequantise --out FOLDER` writes them: name it engine.weights."
         )
+
+
+def _rank(settings: Settings) -> Iterator[Finding]:
+    check_rank(settings)
+    yield Finding("rank", True, f"{settings.learner.rank}; the engine takes up to {settings.engine.max_lora_rank}")
 
 
 def _address(settings: Settings, own: str | None, elsewhere: bool) -> Iterator[Finding]:

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from service.adapters.replica import NotServed, NotSetUp, NotTaken, Replica
+from service.adapters.replica import EngineNotSetUp, ProofFailed, RefusedByEngine, Replica
 from service.adapters.rollout import Rollout
 from service.engine import Engine
 from service.errors import (
@@ -126,7 +126,7 @@ class Replicas:
                 try:
                     await stack.enter_async_context(replica.using(adapter))
                     begun = await begin(replica.engine)
-                except (EngineUnavailable, EngineRefused, NotServed) as error:
+                except (EngineUnavailable, EngineRefused, ProofFailed, RefusedByEngine) as error:
                     failure = self._judge(replica, ejections, adapter, error)
                     log.warning("a request failed at an engine", engine=replica.url, error=str(error))
                     if number == MOST_TRIES:
@@ -215,12 +215,12 @@ def _told(failure: HoneError, plainly: str) -> HoneError:
     """What the caller hears of it: where engines and files are, and how they are mended, is for operators."""
     if isinstance(failure, EngineAway):
         return EngineUnavailable(plainly, retry_after=1)
-    if isinstance(failure, NotSetUp):
+    if isinstance(failure, EngineNotSetUp):
         return EngineUnavailable(NOT_SET_UP)
     if isinstance(failure, AdapterUnreachable):
         return AdapterUnreachable(UNREADABLE, retry_after=1)
     if isinstance(failure, AdapterBroken):
-        return AdapterBroken(NOT_SET_UP if isinstance(failure, NotTaken) else failure.message)
+        return AdapterBroken(NOT_SET_UP if isinstance(failure, RefusedByEngine) else failure.message)
     return failure
 
 

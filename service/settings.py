@@ -310,16 +310,14 @@ def load_settings(
                 raise SettingsError(f"Bad settings: {what}.", f"The sections are {', '.join(_SECTIONS)}.")
             tables.setdefault(section, {}).update(_engine(values) if section == "engine" else values)
     try:
-        settings = Settings(home=home, **tables)
+        return Settings(home=home, **tables)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {in_words(e)}" for e in error.errors())
         raise SettingsError(f"Bad settings: {problems}.", "See docs/settings.md.") from error
-    _agree(settings)
-    return settings
 
 
-def _agree(settings: Settings) -> None:
-    """What one section says must not contradict another."""
+def check_rank(settings: Settings) -> None:
+    """For who is about to learn. Raises SettingsError when the engine, by the settings, would take nothing of it."""
     engine, rank = settings.engine, settings.learner.rank
     if rank > engine.max_lora_rank:
         elsewhere = ", if the engines were started with as much (vLLM: --max-lora-rank)" if engine.urls else ""

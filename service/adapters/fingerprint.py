@@ -21,8 +21,8 @@ _BLOCKS, _BLOCK = 256, 256 << 10  # of larger ones so many blocks of so many byt
 class LocalModel:
     """A base model's files on this machine, which may come only while Hone runs: vLLM downloads what it serves.
 
-    What isn't there, completely, is looked for again whenever somebody asks; what was found is remembered. Looking and
-    hashing read files: ask beside the event loop.
+    What isn't there, completely, is looked for again whenever somebody asks; what was found is remembered, until
+    somebody doubts it. Looking and hashing read files: ask beside the event loop.
     """
 
     def __init__(self, model: str | Path | None) -> None:
@@ -40,10 +40,12 @@ class LocalModel:
                 self._folder = folder
         return self._folder
 
-    def sha256(self) -> str | None:
-        """Its fingerprint."""
+    def sha256(self, anew: bool = False) -> str | None:
+        """Its fingerprint. `anew`: a file may have been growing, or still to come, when it was hashed."""
         folder = self.folder()
         with self._looking, suppress(BadInput, OSError):
+            if anew:
+                self._sha256 = None
             if self._sha256 is None and folder is not None:
                 self._sha256 = base_fingerprint(folder)
         return self._sha256

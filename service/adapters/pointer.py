@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 
-from service.adapters.replica import NotTaken
-from service.errors import AdapterBroken
+from service.adapters.replica import RefusedByEngine
+from service.errors import AdapterBroken, AdapterUnreachable
 from service.store.queries import adapters
 from service.store.queries.adapters import BASE
 from service.store.session import Store
@@ -35,9 +35,9 @@ class Pointer:
         """Drop what was asked for, or the canary: rejected, unless it was live before or the engines can be mended."""
         _log.warning("%s", error)
         with self._store.begin() as tx:
-            adapters.put_aside(tx, name, str(error), for_good=not isinstance(error, NotTaken))
+            adapters.put_aside(tx, name, str(error), for_good=not isinstance(error, RefusedByEngine))
 
-    def replace_live(self, name: str, error: AdapterBroken, tried: Collection[str]) -> None:
+    def replace_live(self, name: str, error: AdapterBroken | AdapterUnreachable, tried: Collection[str]) -> None:
         """Flip to what was live before, if that was not tried yet, else to the base."""
         with self._store.begin() as tx:
             desired = adapters.serving(tx)

@@ -10,7 +10,8 @@ this store began: what has none is another store's (this one is new here, or was
 aside, because its name will be wanted, and never removed.
 
 Homes on several machines may use one store and share a place (`adapters.url`): what is published is put there before it
-is registered, and a home that lacks a registered adapter, or has it damaged, fetches it when it is asked for.
+is registered, and a home that lacks a registered adapter, or has it damaged or unreadable, fetches it when it is asked
+for.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Registry:
         it exists all the same, and that the store's answer was lost. Raises as `publish_folder`.
         """
         with self._publishing():
-            self._set_strangers_aside()  # before the store may give their name away, and call what lies there its own
+            self._set_unregistered_aside()  # before the store may give their name away
             with self.store.begin() as tx:
                 reserved = adapters.reserve_adapter(tx, provenance.parent, provenance.run_id)
                 name, created_at = reserved.name, reserved.created_at
@@ -110,8 +111,8 @@ class Registry:
     def check(self, name: str) -> tuple[Path, Manifest]:
         """The folder of a published adapter, checked against the store.
 
-        Where homes share adapters it is fetched if it is missing here, or damaged. Raises NotFound, AdapterBroken,
-        AdapterUnreachable.
+        Where homes share adapters it is fetched if it is missing here, damaged or can't be read. Raises NotFound,
+        AdapterBroken, AdapterUnreachable.
         """
         with self.store.read() as tx:
             adapter = adapters.get_adapter(tx, name)
@@ -120,7 +121,7 @@ class Registry:
         path, base_folder = self.folder / name, self.base.folder()
         try:
             manifest = check_folder(path, adapter.manifest_hash, base_folder)
-        except AdapterBroken:
+        except (AdapterBroken, AdapterUnreachable):
             if self.shared is None or _is_sound(path, adapter.manifest_hash):
                 raise
             self._fetch(name, adapter.manifest_hash, self.shared)
@@ -131,7 +132,8 @@ class Registry:
 
     def is_of_this_base(self, manifest: Manifest) -> bool:
         """Whether an adapter was trained on the base model that is here; True while none is."""
-        return self.base.sha256() in (None, manifest.base.sha256)
+        may_be = (None, manifest.base.sha256)
+        return self.base.sha256() in may_be or self.base.sha256(anew=True) in may_be
 
     def export(self, name: str, target: Path | Place) -> None:
         """Write an adapter to a tar file, or its files to a place; nothing is overwritten.
@@ -167,14 +169,17 @@ class Registry:
     def _fetch(self, name: str, manifest_hash: str, shared: Place) -> None:
         """Under the publishers' lock, lest `recover` takes what is being written for a dead one's."""
         path = self.folder / name
+
+        def make_way() -> None:
+            if path.exists():
+                if (sound := _is_sound(path)) is False:
+                    remove_folder(path)
+                else:  # if it is sound, it is another of that name, from before this home shared a store
+                    self._set_aside(path, "is not this store's" if sound else "can't be read")
+
         with self._publishing():
-            if _is_sound(path, manifest_hash):
-                return  # somebody fetched it while this waited
-            if path.exists() and _is_sound(path):
-                self._set_aside(path)  # another adapter of that name, from before this home shared a store
-            elif path.exists():
-                remove_folder(path)
-            (shared / name).fetch(path, manifest_hash)
+            if not _is_sound(path, manifest_hash):  # else somebody fetched it while this waited
+                (shared / name).fetch(path, manifest_hash, make_way)
 
     def _give_up(self, name: str, reason: str) -> None:
         """As far as it goes: what can't be cleared away now, `recover` will.
@@ -202,35 +207,35 @@ class Registry:
             else:  # another home's publisher is not to be told from a dead one
                 abandoned = adapters.abandon_publishing(tx, None, before=now() - LONGEST_PUBLISHING)
                 abandoned += adapters.abandon_publishing(tx, run_id) if run_id is not None else []
-        self._set_strangers_aside()
-        with self.store.read() as tx:
-            unregistered = {row.name for row in adapters.list_adapters(tx) if row.manifest_hash is None}
+        known = self._set_unregistered_aside()
+        never_registered = {name for name, row in known.items() if row.manifest_hash is None}
         done = [f"{name} was never completely published: rejected." for name in abandoned]
         try:
             done += self._clear_shared()
         except AdapterUnreachable as error:
             done.append(f"What nobody registered could not be looked for. {error}")
         for path in sorted(self.folder.iterdir()):
-            if path.name.startswith(UNFINISHED) or path.name in unregistered:
+            if path.name.startswith(UNFINISHED) or path.name in never_registered:
                 remove_folder(path)
                 done.append(f"Removed {path}, which was never registered.")
         return done
 
-    def _set_strangers_aside(self) -> None:
-        """Free the names of adapters that are another store's. Raises StoreError."""
+    def _set_unregistered_aside(self) -> dict[str, Adapter]:
+        """Free the names of adapters that are another store's; returns this one's, by name. Raises StoreError."""
         with self.store.read() as tx:
-            rows = {row.name: row for row in adapters.list_adapters(tx)}
+            known = {row.name: row for row in adapters.list_adapters(tx)}
         try:
             for path in sorted(self.folder.iterdir()):
-                if adapters.number_of(path.name) is not None and _is_strange(path, rows.get(path.name)):
-                    self._set_aside(path)
+                if adapters.number_of(path.name) is not None and _is_unregistered(path, known.get(path.name)):
+                    self._set_aside(path, "is not this store's")
         except OSError as error:
             raise _unwritable(self.folder, error) from error
+        return known
 
-    def _set_aside(self, path: Path) -> None:
+    def _set_aside(self, path: Path, why: str) -> None:
         aside = set_aside(path)
         how = f"`hone adapters import file://{aside}` makes it an adapter here."
-        _log.warning("%s is not this store's: it is called %s now. %s", path, aside.name, how)
+        _log.warning("%s %s: it is called %s now. %s", path, why, aside.name, how)
 
     def _clear_shared(self) -> list[str]:
         """Remove from the shared place what was given up before it was registered; returns what was done, in words.
@@ -267,7 +272,7 @@ class Registry:
             yield True
 
 
-def _is_strange(path: Path, row: Adapter | None) -> bool:
+def _is_unregistered(path: Path, row: Adapter | None) -> bool:
     """Whether what lies under a version's name isn't what this store, by its row, gave that name to."""
     if row is None or row.manifest_hash is not None:
         return row is None
@@ -279,14 +284,20 @@ def _is_strange(path: Path, row: Adapter | None) -> bool:
         return True
 
 
-def _is_sound(path: Path, manifest_hash: str | None = None) -> bool:
-    """Whether a folder is what was published, whatever the base; without a hash, whether it is any adapter's."""
+def _is_sound(path: Path, manifest_hash: str | None = None) -> bool | None:
+    """Whether a folder is what was published, whatever the base; without a hash, whether it is any adapter's.
+
+    None while that can't be read.
+    """
     try:
         check_folder(path, manifest_hash)
     except AdapterBroken:
         return False
+    except AdapterUnreachable:
+        return None
     return True
 
 
-def _unwritable(folder: Path, error: OSError) -> StoreError:
-    return StoreError(f"Can't write to {folder}: {error.strerror}.", "Give Hone's user the right to write there.")
+def _unwritable(folder: Path, error: OSError) -> AdapterUnreachable:
+    what = f"Can't write to {folder}: {error.strerror}."
+    return AdapterUnreachable(what, "Give Hone's user the right to write there.")

@@ -15,17 +15,17 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from service.adapters.engine import AdapterEngine, EngineFacts
-from service.adapters.manifest import Manifest, Probe
+from service.adapters.engine import AdapterEngine, EngineFacts, score_all
+from service.adapters.manifest import Manifest
 from service.adapters.proof import Logprobs, judge
 from service.adapters.registry import Registry
-from service.errors import AdapterBroken, EngineAway, EngineRefused, EngineUnavailable
+from service.errors import AdapterBroken, AdapterUnreachable, EngineAway, EngineRefused, EngineUnavailable
 from service.store.queries.adapters import BASE, number_of
 
 LOOK_SECONDS = 5.0
@@ -37,15 +37,19 @@ E_co = TypeVar("E_co", bound=AdapterEngine, covariant=True)
 _log = logging.getLogger(__name__)
 
 
-class NotServed(AdapterBroken):
-    """The folder is sound, but this engine doesn't serve it as it was trained."""
+class ProofFailed(AdapterBroken):
+    """The folder is sound and this engine has loaded it, but doesn't serve it as it was trained."""
 
 
-class NotTaken(NotServed):
+class RefusedByEngine(AdapterBroken):
     """This engine won't have it as it is set up now. Set up otherwise it may, so that is no judgement for ever."""
 
 
-class NotSetUp(EngineUnavailable):
+OF_ONE_ENGINE = (ProofFailed, RefusedByEngine)
+"""What is wrong with an adapter at one engine. Any other AdapterBroken is about its folder."""
+
+
+class EngineNotSetUp(EngineUnavailable):
     """This engine can load no adapters at all, or doesn't see their folder."""
 
 
@@ -68,6 +72,7 @@ class Replica(Generic[E_co]):
         self.is_reached = False
         self.problem: str | None = "it has not been looked at yet"  # why it gets no requests
         self.refusals: dict[str, AdapterBroken] = {}  # by adapter: why it can't be served
+        self.unreadable: dict[str, tuple[float, AdapterUnreachable]] = {}  # likewise: since when (monotonic), and why
         self.under_way = 0
         self.ejections = 0
         self._registry, self._engine, self._when_told = registry, engine, when_told
@@ -121,13 +126,15 @@ class Replica(Generic[E_co]):
         self.ejections += 1
         self._proven.clear()
         self.refusals.clear()
+        self.unreadable.clear()
         self._refused_at.clear()
 
     @asynccontextmanager
     async def using(self, name: str) -> AsyncIterator[None]:
         """Hold an adapter (or `base`) loaded for a request that takes as long as the block; load it first if need be.
 
-        Raises NotFound for an unknown name, AdapterBroken when it can't be served, EngineUnavailable.
+        Raises NotFound for an unknown name, AdapterBroken when it can't be served, AdapterUnreachable while its files
+        can't be read, EngineUnavailable.
         """
         self.under_way += 1
         try:
@@ -154,13 +161,16 @@ class Replica(Generic[E_co]):
                 models = await self._engine.models()
                 if not await self._engine.is_healthy():
                     raise EngineAway(f"The engine at {self.url} says that it isn't well.", "Look at its log.")
-                await self._read_facts()
+                if not self.is_reached:
+                    self._learn(await self._engine.facts())
         except (EngineUnavailable, EngineRefused) as error:
             self.eject(str(error))
             raise EngineAway(error.message, error.hint, retry_after=1) from error
         except TimeoutError as error:
             self.eject(f"it did not say within {LOOK_SECONDS:g} s what it holds")
             raise EngineAway(f"The engine at {self.url} did not answer in time.", retry_after=1) from error
+        if self.is_reached:
+            await self._ask_for_slots()
         self.is_reached = True
         self._held = {model.name: model.path for model in models if model.parent is not None}
         self._forget({name for name, path in self._proven.items() if self._held.get(name) != path})
@@ -168,8 +178,9 @@ class Replica(Generic[E_co]):
     async def bring(self, name: str) -> str:
         """Have the engine serve an adapter, and prove that it does; the proof in words ("" if proven before).
 
-        Call `look` first. Raises NotFound, AdapterBroken for its folder, NotServed when this engine can't serve it,
-        EngineUnavailable when the engine is away, full or not set up for it.
+        Call `look` first. Raises NotFound, AdapterBroken for its folder, AdapterUnreachable while that can't be read,
+        ProofFailed and RefusedByEngine when this engine can't serve it, EngineUnavailable when the engine is away or
+        full, and EngineNotSetUp.
         """
         if name == BASE or name in self._proven:
             return ""
@@ -178,9 +189,14 @@ class Replica(Generic[E_co]):
         try:
             words = await self._check_load_and_prove(name)
         except AdapterBroken as error:
+            self.unreadable.pop(name, None)
             self.refusals[name] = error
-            if isinstance(error, NotServed):
+            if isinstance(error, OF_ONE_ENGINE):
                 self._refused_at[name] = time.monotonic()
+            raise
+        except AdapterUnreachable as error:
+            since, _ = self.unreadable.get(name, (time.monotonic(), error))
+            self.unreadable[name] = (since, error)
             raise
         self.refusals.pop(name, None)
         self._last_used[name] = next(self._uses)
@@ -198,14 +214,18 @@ class Replica(Generic[E_co]):
             if not self._users[name]:
                 await self._unload(name)
 
-    async def _read_facts(self) -> None:
-        """When the engine is reached, and again until vLLM, once it has answered a request, tells its slots."""
-        if self.is_reached and (self._facts.slots is not None or self._facts.server is None):
-            return
-        facts = await self._engine.facts()
-        if not self.is_reached or facts.slots is not None:
-            self._when_told(self.url, facts)
+    def _learn(self, facts: EngineFacts) -> None:
         self._facts = facts
+        self._when_told(self.url, facts)
+
+    async def _ask_for_slots(self) -> None:
+        """vLLM with LoRA tells them once it has answered a request. Not to answer this is no sign of being unwell."""
+        if self._facts.has_lora and self._facts.slots is None:
+            with suppress(EngineUnavailable, EngineRefused, TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    facts = await self._engine.facts()
+                if facts.slots is not None:
+                    self._learn(facts)
 
     def _forget(self, names: Collection[str]) -> None:
         """The engine holds these no more. Without one that it needs, it has restarted and gets no requests."""
@@ -225,8 +245,9 @@ class Replica(Generic[E_co]):
 
     async def _check_load_and_prove(self, name: str) -> str:
         path, manifest = await asyncio.to_thread(self._registry.check, name)
+        self.unreadable.pop(name, None)
         if not await asyncio.to_thread(self._registry.is_of_this_base, manifest):
-            raise NotTaken(
+            raise RefusedByEngine(
                 f"{name} was trained on another base model ({manifest.base.name}) than the one that is served now.",
                 "Serve that base, or learn again on this one.",
             )
@@ -236,8 +257,8 @@ class Replica(Generic[E_co]):
         was_held = name in self._held
         try:
             return await self._load_and_prove(name, path, manifest)
-        except NotServed:
-            if not was_held or name in self._held:
+        except ProofFailed:
+            if not was_held:
                 raise
         # vLLM outlives homes: what it held had this name and path in one that is gone. By now it is unloaded.
         return await self._load_and_prove(name, path, manifest)
@@ -276,12 +297,12 @@ class Replica(Generic[E_co]):
             if error.status == 409:
                 raise EngineUnavailable(f"The engine can't take {name} now: {error.message}", retry_after=1) from error
             if error.status == 404 or self._facts.has_lora is False:
-                raise NotSetUp(
+                raise EngineNotSetUp(
                     f"The engine can't load {name} from {path}: {error.message}",
                     "It needs the adapters folder under the same path, and vLLM --enable-lora and "
                     "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True.",
                 ) from error
-            raise NotTaken(
+            raise RefusedByEngine(
                 f"The engine refused to load {name}: {error.message}",
                 "Mend that at the engine, then ask for the adapter again.",
             ) from error
@@ -297,29 +318,18 @@ class Replica(Generic[E_co]):
         await self._unload(name)
         if verdict.engine_at_fault:
             raise EngineUnavailable(f"{name} can't be proven. {verdict.words}", "Check engine.model and engine.dtype.")
-        raise NotServed(f"{name} isn't served as it was trained. {verdict.words}")
+        raise ProofFailed(f"{name} isn't served as it was trained. {verdict.words}")
 
-    async def _score(self, name: str, model: str, manifest: Manifest) -> Sequence[Sequence[float]]:
+    async def _score(self, name: str, model: str, manifest: Manifest) -> Logprobs:
         """The probes of adapter `name` under `model`."""
         try:
-            return await self._score_all(model, manifest.probes)
+            texts = [(probe.prompt_token_ids, probe.token_ids) for probe in manifest.probes]
+            return await score_all(self._engine, model, texts)
         except EngineRefused as error:
             if error.status == 404:
                 self.eject(f"it knows {model} no more: it has restarted")
                 raise EngineAway(f"The engine restarted while {name} was being proven.", retry_after=1) from error
-            raise NotTaken(f"The engine refused to score the probes of {name}: {error.message}") from error
-
-    async def _score_all(self, model: str, probes: Sequence[Probe]) -> Sequence[Sequence[float]]:
-        """Side by side; none is scored any more when one fails."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                scoring = [
-                    group.create_task(self._engine.score(model, probe.prompt_token_ids, probe.token_ids))
-                    for probe in probes
-                ]
-        except ExceptionGroup as failed:
-            raise failed.exceptions[0] from None
-        return [one.result() for one in scoring]
+            raise RefusedByEngine(f"The engine refused to score the probes of {name}: {error.message}") from error
 
     async def _unload(self, name: str) -> None:
         self._proven.pop(name, None)  # before anything is awaited: from here on nobody may take hold of it

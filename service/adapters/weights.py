@@ -58,11 +58,12 @@ def reading(path: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where a tensor lies: `start` counts bytes from the beginning of the file."""
+    """Where a tensor lies: `start` and `end` count bytes from the beginning of the file."""
 
     dtype: str
     shape: tuple[int, ...]
     start: int
+    end: int
 
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
@@ -83,13 +84,13 @@ def _header(path: Path) -> dict[str, TensorInfo]:
         try:
             header = json.loads(file.read(length))
             tensors = {name: _tensor(entry, 8 + length) for name, entry in header.items() if name != "__metadata__"}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise broken(path, f"has a header that isn't safetensors ({type(error).__name__})") from error
     end = 8 + length
-    for name, tensor in sorted(tensors.items(), key=lambda item: item[1].start):
+    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
         if tensor.start != end:
             raise broken(path, f"has a gap or an overlap before tensor {name}")
-        end += math.prod(tensor.shape) * _DTYPE_BYTES[tensor.dtype]
+        end = tensor.end
     if end != size:
         raise broken(path, f"has {size} bytes, and its tensors need {end}")
     return tensors
@@ -109,6 +110,8 @@ def check_lora(
         match = _LORA_NAME.fullmatch(name)
         if match is None or not any(_is_module(match["module"], target) for target in target_modules):
             raise broken(path, f"has the tensor {name}, which is no LoRA weight of {', '.join(target_modules)}")
+        if tensor.dtype not in _DTYPE_BYTES:
+            raise broken(path, f"has {name} in {tensor.dtype}, which engines don't serve")
         halves.setdefault(match["module"], {})[match["half"]] = tensor.shape
     if missing := [t for t in target_modules if not any(_is_module(module, t) for module in halves)]:
         raise broken(path, f"has no weights for {', '.join(missing)}")
@@ -123,16 +126,15 @@ def check_lora(
 def base_shapes(model_folder: Path) -> dict[str, tuple[int, ...]]:
     """Shapes of a base model's weights by name; empty when the folder holds no safetensors files.
 
-    Raises AdapterUnreachable when they can't be read, which is no fault of an adapter's.
+    Raises AdapterUnreachable when they can't be read, or aren't all there yet, which is no fault of an adapter's.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     try:
         for path in sorted(model_folder.glob("*.safetensors")):
             shapes |= {name: tensor.shape for name, tensor in _header(path).items()}
-    except OSError as error:
-        raise AdapterUnreachable(
-            f"The base model's weights can't be read: {error.strerror or error}.", f"Check {model_folder}."
-        ) from error
+    except (OSError, AdapterBroken) as error:
+        why = error.strerror or error if isinstance(error, OSError) else "a file is damaged, or still being written"
+        raise AdapterUnreachable(f"The base model's weights can't be read: {why}.", f"Check {model_folder}.") from error
     return shapes
 
 
@@ -143,11 +145,12 @@ def _name(folder: Path) -> str:
 
 
 def _tensor(entry: Any, data_start: int) -> TensorInfo:
-    start, end = entry["data_offsets"]
-    tensor = TensorInfo(entry["dtype"], tuple(int(size) for size in entry["shape"]), data_start + int(start))
-    if tensor.dtype not in _DTYPE_BYTES or min((*tensor.shape, start), default=0) < 0:
+    """In a base, which may be quantised or hold more than weights, other dtypes than an adapter's are sound, too."""
+    start, end = (data_start + int(offset) for offset in entry["data_offsets"])
+    tensor = TensorInfo(entry["dtype"], tuple(int(size) for size in entry["shape"]), start, end)
+    if min((*tensor.shape, start - data_start, end - start)) < 0:
         raise ValueError(entry)
-    if end - start != math.prod(tensor.shape) * _DTYPE_BYTES[tensor.dtype]:
+    if tensor.dtype in _DTYPE_BYTES and end - start != math.prod(tensor.shape) * _DTYPE_BYTES[tensor.dtype]:
         raise ValueError(entry)
     return tensor
 

@@ -34,7 +34,7 @@ from service.store.queries import conversations, exchanges
 from service.transactions import Transactions
 
 LAST_EVENT = b"data: [DONE]\n\n"
-TAKEN_OVER = "What was live can't be served any more. Another adapter takes over now; try again in a moment."
+TAKEN_OVER = "The version that was to answer can't be served any more. Another takes over now; try again in a moment."
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
@@ -129,7 +129,7 @@ class Chat:
 
     @asynccontextmanager
     async def _answering(self, turn: Turn, begin: Callable[[Engine], Awaitable[T]]) -> AsyncIterator[T]:
-        """What `begin` brings. If what is live turns out to be broken, the rollout puts another in its place."""
+        """What `begin` brings. If what is live, or the canary, turns out to be broken, the rollout sees to another."""
         try:
             async with self._replicas.answering(turn.route.adapter, turn.conversation_id, begin) as begun:
                 yield begun

@@ -24,7 +24,7 @@ from service.commands.options import (
     show,
 )
 from service.errors import BadInput, SettingsError
-from service.settings import ServerSettings, Settings
+from service.settings import ServerSettings, Settings, check_rank
 
 if TYPE_CHECKING:
     from service.engine_checks import EngineReport
@@ -79,6 +79,7 @@ def learn(
         raise BadInput(f"There is no method {method!r}.", "Choose auto, sft or dpo.")
     require_learner_packages("The learner")
     settings = settings_from(home)
+    check_rank(settings)
     stack.prepare_home(settings)
     logs.configure("learner", settings.home)
     if once:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from service.errors import NotFound
 from service.parts import FOR_OPERATORS, Operator, Parts, Wired
 from service.store.queries import adapters as queries
-from service.store.queries.adapters import BASE
+from service.store.queries.adapters import BASE, BASE_IS_NO_ADAPTER
 from service.store.tables import Adapter, AdapterEventRow, Serving
 from service.wire import (
     AdapterEvent,
@@ -71,8 +71,7 @@ async def end_canary(parts: Wired, operator: Operator) -> ServingView:
 async def promote(name: str, body: PromoteRequest, parts: Wired, operator: Operator) -> AdapterView:
     """Asks for it to go live; it does once the engine has been proven to serve it."""
     if name == BASE:
-        hint = "POST /v1/adapters/rollback with to = base makes it live."
-        raise NotFound("There is no adapter 'base': it is what serves without one.", hint)
+        raise NotFound(BASE_IS_NO_ADAPTER, "POST /v1/adapters/rollback with to = base makes it live.")
     await parts.transactions.write(queries.request_live, name, operator.name, body.reason or "Promoted.")
     parts.rollout.wake()
     return await _look(parts, name)

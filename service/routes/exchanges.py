@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Sequence
 
 from fastapi import APIRouter, Request, Response
 
+from service.adapters.engine import score_all
 from service.auth import Caller
 from service.chat.streaming import CallerLeft, until_caller_leaves
 from service.engine import Engine
@@ -54,23 +55,17 @@ async def score(body: ScoreRequest, request: Request, parts: Wired, caller: AnyC
         scored = await until_caller_leaves(request.receive, _scores(parts, exchange, route))
     except CallerLeft:
         return Response(status_code=499)  # nobody reads it; nginx's number for the log
-    return ScoreResponse(model=route.model, adapter=route.adapter, token_logprobs=tuple(scored))
+    return ScoreResponse(model=route.model, adapter=route.adapter, token_logprobs=tuple(map(tuple, scored)))
 
 
-async def _scores(parts: Parts, exchange: Exchange, route: Route) -> list[tuple[float, ...]]:
-    """Of each reply; none is computed any more when one fails."""
+async def _scores(parts: Parts, exchange: Exchange, route: Route) -> list[Sequence[float]]:
+    """Of each reply."""
     name = await parts.replicas.base() if route.adapter == BASE else route.adapter
 
-    async def score_replies(engine: Engine) -> list[tuple[float, ...]]:
-        try:
-            async with asyncio.TaskGroup() as group:
-                scoring = [
-                    group.create_task(engine.score(name, exchange.prompt_token_ids, reply.token_ids))
-                    for reply in exchange.replies
-                ]
-        except ExceptionGroup as failed:
-            raise failed.exceptions[0] from None
-        return [one.result() for one in scoring]
+    async def score_replies(engine: Engine) -> list[Sequence[float]]:
+        return await score_all(
+            engine, name, [(exchange.prompt_token_ids, reply.token_ids) for reply in exchange.replies]
+        )
 
     async with parts.replicas.answering(route.adapter, exchange.conversation_id, score_replies) as scored:
         pass  # it is whole

@@ -80,7 +80,7 @@ def test_the_script_gives_vllm_the_options_that_hone_up_gives_it(tmp_path: Path,
 
 def test_the_script_rounds_ranks_as_hone_up_does(tmp_path: Path) -> None:
     for rank in (1, 2, *(allowed + more for allowed in VLLM_RANKS[1:-1] for more in (0, 1)), VLLM_RANKS[-1]):
-        environment = MODEL | {"HONE_ENGINE__MAX_LORA_RANK": str(rank), "HONE_LEARNER__RANK": "1"}
+        environment = MODEL | {"HONE_ENGINE__MAX_LORA_RANK": str(rank)}
         arguments, _ = started(tmp_path, environment)
         assert options(arguments[2:]) >= {one for one in options(of_hone_up(environment).arguments) if "rank" in one[0]}
 

@@ -163,6 +163,26 @@ def test_a_base_that_can_not_be_read_now_says_nothing_about_the_adapter(
                 check_folder(published, base_folder=base)
 
 
+@pytest.mark.parametrize("left", [b"", b"junk" * 10, -1])
+def test_a_base_that_is_damaged_or_still_being_copied_says_nothing_about_the_adapter(
+    published: Path, tmp_path: Path, left: bytes | int
+) -> None:
+    weights = write_base(tmp_path / "base") / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:left] if isinstance(left, int) else left)
+    with pytest.raises(AdapterUnreachable, match="a file is damaged, or still being written"):
+        check_folder(published, base_folder=weights.parent)
+    weights.write_bytes(whole)
+    check_folder(published, base_folder=weights.parent)
+
+
+def test_a_base_may_hold_what_no_adapter_may(published: Path, tmp_path: Path) -> None:
+    """Quantised weights, masks, counters."""
+    odd = {f"{kind}.weight": np.zeros((2, 3), kind) for kind in ("uint8", "int64", "bool")}
+    save_file(odd, write_base(tmp_path / "base") / "odd.safetensors")
+    check_folder(published, base_folder=tmp_path / "base")
+
+
 @contextmanager
 def _no_more_files() -> Iterator[None]:
     """The kernel's limit on open files, reached."""
@@ -215,6 +235,10 @@ def _no_numbers(tensors: Tensors) -> None:
     tensors[FIRST] = np.full_like(tensors[FIRST], np.nan)
 
 
+def _whole_numbers(tensors: Tensors) -> None:
+    tensors[FIRST] = tensors[FIRST].astype(np.int64)
+
+
 def _one_target_less(tensors: Tensors) -> None:
     for name in [name for name in tensors if TARGETS[0] in name]:
         del tensors[name]
@@ -228,6 +252,7 @@ def _one_target_less(tensors: Tensors) -> None:
         (_other_module, "which is no LoRA weight of q_proj, v_proj"),
         (_whole_weights, "which is no LoRA weight of q_proj, v_proj"),
         (_no_numbers, "infinite or not numbers"),
+        (_whole_numbers, "in I64, which engines don't serve"),
         (_one_target_less, "has no weights for q_proj"),
     ],
 )

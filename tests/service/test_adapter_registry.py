@@ -16,13 +16,15 @@ import pytest
 from sqlalchemy.orm import Session
 
 from service.adapters.files import check_folder
-from service.adapters.manifest import CONFIG, MANIFEST, WEIGHTS
+from service.adapters.fingerprint import base_fingerprint
+from service.adapters.manifest import CONFIG, MANIFEST, WEIGHTS, BaseModelIdentity, Manifest
 from service.adapters.place import Place
 from service.adapters.registry import Registry
 from service.errors import AdapterBroken, BadInput, LeaseLost, NotFound, StoreError
+from service.store.clock import now
 from service.store.queries import adapters, runs
 from service.store.session import Store
-from tests.fixtures.adapters import provenance, write_source
+from tests.fixtures.adapters import provenance, write_base, write_source
 from tests.fixtures.schema import check_manifest
 
 
@@ -103,6 +105,25 @@ def test_weights_that_do_not_fit_the_base_become_no_adapter(registry: Registry, 
     assert _folders(registry) == {"v1"}
     with pytest.raises(AdapterBroken, match=r"but the base has \(1, 2\) there"):
         fitting.check("v1")
+
+
+def test_a_base_that_was_still_growing_is_hashed_again_before_an_adapter_is_refused(
+    registry: Registry, tmp_path: Path
+) -> None:
+    weights = write_base(tmp_path / "base") / "model.safetensors"
+    whole, of_base = weights.read_bytes(), base_fingerprint(weights.parent)
+    here = Registry(registry.store, registry.folder, weights.parent)
+
+    def trained_on(sha256: str) -> Manifest:
+        return Manifest.of(provenance(base=BaseModelIdentity(name="base", sha256=sha256)), "v1", now())
+
+    weights.write_bytes(whole[:-1])
+    assert not here.is_of_this_base(trained_on(of_base))
+    weights.write_bytes(whole)
+    assert here.is_of_this_base(trained_on(of_base))
+    weights.with_name("more.safetensors").write_bytes(whole)
+    assert here.is_of_this_base(trained_on(base_fingerprint(weights.parent)))
+    assert not here.is_of_this_base(trained_on("0" * 64))
 
 
 def test_what_is_not_published_is_not_found(registry: Registry) -> None:

@@ -110,6 +110,7 @@ def test_keys_are_made_listed_and_revoked(hone: Hone) -> None:
         (("keys", "revoke", "nothing"), 4, "no key 'nothing'"),
         (("adapters", "show", "v7"), 4, "no adapter 'v7'"),
         (("adapters", "promote", "v7"), 4, "no adapter 'v7'"),
+        (("adapters", "promote", "base"), 4, "what serves without one. `hone adapters rollback base`"),
         (("adapters", "export", "v7"), 4, "no adapter 'v7'"),
         (("adapters", "import", "nothing.tar"), 2, "nothing.tar"),
         (("adapters", "import", "/"), 2, "is a folder. An adapter's folder is named by its URL: file:///."),
@@ -349,6 +350,23 @@ def test_a_misspelt_setting_is_refused_by_name(hone: Hone, tmp_path: Path, monke
     (tmp_path / "home" / "hone.toml").unlink()
     monkeypatch.setenv("HONE_LEARNER__RNAK", "4")
     assert "learner.rnak" in hone("keys", "list").err
+
+
+def test_a_rank_above_the_engines_keeps_a_learner_from_starting_and_nothing_else(
+    hone: Hone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A home may hold such settings from before they were looked at: what is live must still be in somebody's hand."""
+    name = publish(tmp_path)
+    monkeypatch.setenv("HONE_LEARNER__RANK", "33")
+    monkeypatch.setenv("HONE_SERVER__PORT", "0")
+    for command in (("learn",), ("learn", "--once"), ("up",)):
+        done = hone(*command)
+        assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+        assert "learner.rank is 33, above engine.max_lora_rank (32)" in done.err
+    assert hone("adapters", "promote", name, "--wait", "0").code == 0
+    assert hone("keys", "list").code == 0
+    (rank,) = (finding for finding in hone("doctor", "--json").json if finding["check"] == "rank")
+    assert (rank["ok"], rank["advice"]) == (False, "Lower learner.rank, or set engine.max_lora_rank = 33.")
 
 
 def test_doctor_says_what_to_do(hone: Hone, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from service.adapters.engine import score_all
 from service.adapters.fingerprint import LocalModel, base_fingerprint
 from service.adapters.manifest import WEIGHTS, BaseModelIdentity, Probe
 from service.adapters.place import Place
@@ -21,7 +22,7 @@ from service.adapters.registry import Registry
 from service.auth import Caller
 from service.chat.completion import Chat
 from service.chat.request import ChatRequest
-from service.errors import AdapterBroken, EngineRefused, EngineUnavailable, HoneError, NotFound
+from service.errors import AdapterBroken, AdapterUnreachable, EngineRefused, EngineUnavailable, HoneError, NotFound
 from service.metrics import Metrics
 from service.replicas import Replicas
 from service.settings import ChatSettings
@@ -152,6 +153,18 @@ def test_a_broken_folder_is_rejected_by_the_name_of_the_file(house: House) -> No
     assert house.serving().live == "base" and house.engine.calls == []
 
 
+def fail_to_read(patch: pytest.MonkeyPatch, *names: str) -> None:
+    """From now on the disk fails where the weights of these adapters are."""
+    whole = Path.open
+
+    def fail(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name == WEIGHTS and path.parent.name in names:
+            raise OSError(errno.EIO, "Input/output error")
+        return whole(path, *arguments, **options)
+
+    patch.setattr(Path, "open", fail)
+
+
 @pytest.mark.parametrize("engine_restarts", [False, True])
 def test_a_disk_that_fails_for_a_moment_is_no_judgement_on_the_adapter(
     house: House, monkeypatch: pytest.MonkeyPatch, engine_restarts: bool
@@ -160,15 +173,8 @@ def test_a_disk_that_fails_for_a_moment_is_no_judgement_on_the_adapter(
     house.promote(name)
     if engine_restarts:  # then what is live has to be read, too
         house.engine.restart()
-    whole = Path.open
-
-    def fail(path: Path, *arguments: Any, **options: Any) -> Any:
-        if path.name == WEIGHTS:
-            raise OSError(errno.EIO, "Input/output error")
-        return whole(path, *arguments, **options)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", fail)
+        fail_to_read(patch, live, name)
         for _ in range(2):
             with pytest.raises(HoneError, match=f"{WEIGHTS} can't be read: Input/output error"):
                 house.reconcile()
@@ -176,6 +182,68 @@ def test_a_disk_that_fails_for_a_moment_is_no_judgement_on_the_adapter(
     assert (house.row(live).state, house.row(name).state) == ("live", "candidate")
     house.reconcile()
     assert house.serving().live == name
+
+
+@pytest.mark.parametrize("what_restarts", ["engine", "service"])
+def test_when_what_is_live_can_not_be_read_for_long_the_one_before_takes_over(
+    house: House, monkeypatch: pytest.MonkeyPatch, what_restarts: str
+) -> None:
+    first, second = house.go_live(), house.go_live()
+    if what_restarts == "engine":
+        house.engine.restart()
+    else:
+        house.start_service()
+    with monkeypatch.context() as patch:
+        fail_to_read(patch, second)
+        with pytest.raises(AdapterUnreachable):
+            house.reconcile()
+        assert house.serving().live == second
+        patch.setattr("service.adapters.rollout.UNREADABLE_SECONDS", 0.0)
+        house.reconcile()
+        assert (house.serving().live, house.row(second).state) == (first, "retired")
+        assert house.rollout.loaded == {first}
+        told = house.replacement()
+        assert told is not None and "can't be read: Input/output error" in told
+        assert told.endswith(f"When that is mended: `hone adapters promote {second}`.")
+        house.promote(second)  # too early: what was asked for waits, and nobody waits for it
+        with pytest.raises(AdapterUnreachable):
+            house.reconcile()
+        assert (house.serving().live, house.serving().requested) == (first, second)
+    house.reconcile()
+    assert (house.serving().live, house.replacement()) == (second, None)
+
+
+def test_a_time_in_which_it_could_be_read_ends_the_wait_for_what_is_live(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = house.go_live()
+    house.engine.restart()
+    with monkeypatch.context() as patch:
+        fail_to_read(patch, live)
+        with pytest.raises(AdapterUnreachable):
+            house.reconcile()
+    monkeypatch.setattr("service.adapters.rollout.UNREADABLE_SECONDS", 0.0)
+    house.engine.refuses[live] = (409, "8 adapters are loaded")
+    with pytest.raises(EngineUnavailable):
+        house.reconcile()
+    assert (house.serving().live, house.replica.unreadable) == (live, {})
+
+
+def test_a_canary_that_can_not_be_read_keeps_no_engine_from_its_requests(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, canary = house.go_live(), house.publish()
+    house.canary(canary)
+    house.reconcile()
+    house.engine.restart()
+    with monkeypatch.context() as patch:
+        fail_to_read(patch, canary)
+        with pytest.raises(AdapterUnreachable, match=f"Adapter {canary}"):
+            house.reconcile()
+        assert house.rollout.serving and house.rollout.loaded == {live}
+        assert house.serving().canary == canary and "can't be read" in (house.rollout.problem or "")
+    house.reconcile()
+    assert house.rollout.loaded == {live, canary} and house.rollout.problem is None
 
 
 def test_an_adapter_that_the_engine_refuses_is_put_aside_in_the_engines_words(house: House) -> None:
@@ -200,7 +268,7 @@ def test_an_adapter_trained_on_another_base_is_put_aside(house: House, tmp_path:
     assert "another base model (Qwen/Qwen3-0.6B)" in house.row(name).reason
 
 
-def test_a_base_that_is_downloaded_after_the_start_counts_from_then_on_and_is_hashed_once_beside_the_loop(
+def test_a_base_that_is_downloaded_after_the_start_counts_from_then_on_and_is_hashed_beside_the_loop(
     house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashed_in: list[Thread] = []
@@ -223,7 +291,8 @@ def test_a_base_that_is_downloaded_after_the_start_counts_from_then_on_and_is_ha
     house.promote(own)
     house.reconcile()
     assert house.serving().live == own
-    assert len(hashed_in) == 1 and hashed_in[0] is not main_thread()
+    assert len(hashed_in) == 2  # once, and once more before the other was refused
+    assert main_thread() not in hashed_in
 
 
 @pytest.mark.parametrize("how", ["away", "not set up for adapters", "full", "of another base"])
@@ -638,8 +707,35 @@ def test_when_one_probe_can_not_be_scored_the_others_are_given_up(house: House) 
             async with house.replica.using(name):
                 pass
         assert len(given_up) == 2
+        here = asyncio.current_task()
+        assert here is not None and here.cancelling() == 0  # else whatever it awaits next under a timeout would end
 
     house.play(use())
+
+
+def test_who_is_cancelled_while_scores_are_given_up_ends(house: House) -> None:
+    giving_up = asyncio.Event()
+
+    async def score(model: str, prompt: object, reply: tuple[int, ...]) -> tuple[float, ...]:
+        if reply == (1,):
+            raise EngineRefused("The engine does not like this.", 400)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            giving_up.set()
+            await asyncio.Event().wait()  # it takes its time
+        return ()
+
+    house.engine.score = score  # type: ignore[method-assign,assignment]
+
+    async def body() -> None:
+        scoring = asyncio.create_task(score_all(house.engine, "sprout", [((0,), (1,)), ((0,), (2,))]))
+        await giving_up.wait()
+        scoring.cancel()
+        await asyncio.wait((scoring,), timeout=5)
+        assert scoring.cancelled()
+
+    house.play(body())
 
 
 def test_a_request_that_changed_while_it_was_proven_flips_nothing(house: House) -> None:

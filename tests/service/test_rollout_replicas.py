@@ -12,7 +12,7 @@ import pytest
 from service.adapters.engine import EngineFacts
 from service.adapters.registry import Registry
 from service.adapters.rollout import Rollout
-from service.errors import EngineUnavailable
+from service.errors import EngineAway, EngineUnavailable
 from tests.service.house import House
 
 
@@ -68,6 +68,21 @@ def test_an_adapter_that_no_engine_serves_is_rejected(house: House) -> None:
     house.promote(name)
     house.reconcile()
     assert house.row(name).state == "rejected" and house.serving().live == live
+
+
+@pytest.mark.parametrize("odd", range(3))
+def test_while_some_engine_might_serve_it_set_up_otherwise_it_is_not_rejected(house: House, odd: int) -> None:
+    """One of them refuses to load it, the others load it and don't serve it."""
+    name = house.publish()
+    for number, engine in enumerate(house.engines):
+        if number == odd:
+            engine.refuses[name] = (400, "rank 4 is above max_lora_rank 2")
+        else:
+            engine.idle.add(name)
+    house.promote(name)
+    house.reconcile()
+    assert (house.row(name).state, house.serving().requested) == ("candidate", None)
+    assert "rank 4 is above" in house.row(name).reason
 
 
 def test_an_engine_that_refused_is_not_made_to_load_again_at_once(house: House) -> None:
@@ -324,15 +339,18 @@ def test_no_more_is_loaded_than_the_engine_says_it_has_slots(registry: Registry,
 class Reticence:
     """vLLM tells how many slots it has only once it has answered a request; `heard` is what it told so far."""
 
-    def __init__(self, house: House, slots: int) -> None:
-        self.was_asked, self.looks = False, 0
+    def __init__(self, house: House, slots: int, has_lora: bool | None = True) -> None:
+        self.was_asked, self.fails, self.looks = False, False, 0
         self.heard: list[int | None] = []
         self._house = house
         engine, score = house.engine, house.engine.score
 
         async def facts() -> EngineFacts:
             self.looks += 1
-            return EngineFacts(engine.base, "vLLM 0.32.0", has_lora=True, slots=slots if self.was_asked else None)
+            if self.fails:
+                raise EngineAway("It did not answer in time.")
+            told = slots if self.was_asked and has_lora else None
+            return EngineFacts(engine.base, "vLLM 0.32.0", has_lora=has_lora, slots=told)
 
         async def use(*arguments: Any) -> Any:
             self.was_asked = True
@@ -365,6 +383,38 @@ def test_slots_that_vllm_tells_only_after_its_first_request_are_kept_to_from_the
         looks = vllm.looks
         house.reconcile()
         assert vllm.looks == looks
+
+
+@pytest.mark.parametrize("has_lora", [False, None])
+def test_a_vllm_that_never_tells_its_slots_is_asked_once(
+    registry: Registry, source: Path, has_lora: bool | None
+) -> None:
+    """One without LoRA, and one that keeps its figures to itself."""
+    with House(registry, source) as house:
+        vllm = Reticence(house, slots=3, has_lora=has_lora)
+        vllm.start(keep_loaded=2)
+        for _ in range(3):
+            house.reconcile()
+        assert (vllm.looks, house.rollout.serving) == (1, [house.replica])
+
+
+def test_an_engine_that_is_well_and_does_not_tell_its_slots_keeps_its_requests(
+    registry: Registry, source: Path
+) -> None:
+    with House(registry, source) as house:
+        vllm = Reticence(house, slots=3)
+        vllm.start(keep_loaded=2)
+        house.reconcile()
+        vllm.fails = True
+        house.reconcile()
+        assert (house.rollout.serving, house.replica.ejections) == ([house.replica], 0)
+        vllm.fails, vllm.was_asked = False, True
+        house.reconcile()
+        assert house.replica.slots == 3
+        house.rollout.eject(house.replica, "a request broke off")
+        vllm.fails = True
+        with pytest.raises(EngineUnavailable, match="did not answer"):
+            house.reconcile()  # of one that comes back all has to be known
 
 
 def test_what_was_loaded_before_the_slots_were_known_makes_room(registry: Registry, source: Path) -> None:

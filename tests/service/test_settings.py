@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from service.errors import SettingsError
-from service.settings import SPROUT, Settings, load_settings
+from service.settings import SPROUT, Settings, check_rank, load_settings
 from service.stack import Stack, as_environment
 
 
@@ -129,15 +129,16 @@ def test_a_bad_value_is_told_in_plain_words(tmp_path: Path) -> None:
         (["http://a"], "engine.max_lora_rank = 33, if the engines were started with as much (vLLM: --max-lora-rank)."),
     ],
 )
-def test_a_rank_that_no_engine_would_load_is_told_before_anything_is_learned(
+def test_a_rank_that_no_engine_would_load_is_told_to_who_is_about_to_learn(
     tmp_path: Path, urls: list[str], words: str
 ) -> None:
     engine: dict[str, Any] = {"urls": urls}
+    settings = load_settings(tmp_path, {"learner": {"rank": 33}, "engine": engine}, {})
     with pytest.raises(SettingsError) as refused:
-        load_settings(tmp_path, {"learner": {"rank": 33}, "engine": engine}, {})
+        check_rank(settings)
     assert "learner.rank is 33, above engine.max_lora_rank (32)" in str(refused.value)
     assert str(refused.value).endswith(words)
-    assert load_settings(tmp_path, {"learner": {"rank": 33}, "engine": engine | {"max_lora_rank": 33}}, {})
+    check_rank(load_settings(tmp_path, {"learner": {"rank": 33}, "engine": engine | {"max_lora_rank": 33}}, {}))
 
 
 def test_an_engine_that_the_environment_names_is_named_once_to_the_processes(

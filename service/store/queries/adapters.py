@@ -26,6 +26,7 @@ from service.store.tables import Adapter, AdapterEventRow, Serving
 
 BASE = "base"
 """What serves without any adapter."""
+BASE_IS_NO_ADAPTER = "There is no adapter 'base': it is what serves without one."
 
 ROLLOUT = "rollout"
 """The actor's name for what the service does by itself."""
