@@ -340,8 +340,8 @@ def test_an_engine_that_restarts_empty_never_answers_without_its_adapters(fleet:
         for number in range(6):
             answer = fleet.post("/v1/chat/completions", ask(f"talk-{restart}-{number}"))
             assert (answer.status_code, answer.json()["system_fingerprint"]) == (200, name)
+    until(lambda: all(name in engine.adapters for engine in fleet.engines))
     until(lambda: [replica["adapters"] for replica in fleet.replicas()] == [[name]] * ENGINES)
-    assert all(name in engine.adapters for engine in fleet.engines)
 
 
 def test_a_version_on_demand_is_loaded_where_it_is_asked_for(fleet: Fleet, tmp_path: Path) -> None:
