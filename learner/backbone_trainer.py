@@ -37,8 +37,9 @@ from service.settings import Settings
 log = logging.getLogger("hone.learner")
 
 STANDING_SEED = 20_261_121
-FEWEST_PROMPTS = 128
-"""Prompts that a stage samples on, or an evaluation, at least: where people asked fewer, standing ones are added."""
+FEWEST_PROMPTS, FEWEST_RETAINED = 128, 320
+"""Prompts that learning a preference samples on, and that corrections must not move, at least: where people asked
+fewer, standing ones are added."""
 FEWEST_HELD_OUT = 48
 
 
@@ -53,7 +54,6 @@ class BackboneTrainer:
     def train(self, stages: tuple[Stage, ...], lessons: Curated, checkpoint: Path, progress: Progress) -> None:
         """Train the policy in place. Raises TrainingFailed; what `progress` raises comes through."""
         checkpoint.mkdir(exist_ok=True)
-        prompts = self._training_prompts(lessons)
         plan: list[tuple[str, Stage]] = [(stage, stage) for stage in stages]
         if stages == ("sft", "dpo"):
             plan.append(("sft again", "sft"))
@@ -62,6 +62,7 @@ class BackboneTrainer:
             if kept.exists():
                 self._backbone.load_adapter_state(load_file(kept))
                 continue
+            prompts = self._training_prompts(lessons, FEWEST_RETAINED if stage == "sft" else FEWEST_PROMPTS)
             self._stage(stage, lessons.train, prompts, _renamed(name, progress))
             unfinished = kept.with_suffix(".partial")
             save_file(self._backbone.adapter_state(), unfinished)
@@ -117,12 +118,12 @@ class BackboneTrainer:
             result = preference.train(self._backbone, train.pairs, prompts, self._settings, progress)
         log.info("%s: %s", stage, result)
 
-    def _training_prompts(self, lessons: Curated) -> list[TokenIds]:
+    def _training_prompts(self, lessons: Curated, fewest: int) -> list[TokenIds]:
         prompts = affordable(lessons.train.prompts)
-        if len(prompts) < FEWEST_PROMPTS:
+        if len(prompts) < fewest:
             measured = set(lessons.held_out.prompts)
-            standing = self._standing_prompts(FEWEST_PROMPTS, held_out=False)
-            prompts += [prompt for prompt in standing if prompt not in measured][: FEWEST_PROMPTS - len(prompts)]
+            standing = self._standing_prompts(fewest, held_out=False)
+            prompts += [prompt for prompt in standing if prompt not in measured][: fewest - len(prompts)]
         return list(dict.fromkeys(prompts))
 
     def _standing_prompts(self, count: int, held_out: bool) -> list[TokenIds]:

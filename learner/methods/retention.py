@@ -25,8 +25,8 @@ from learner.batch import Demonstration, TokenIds, by_length, collate
 from learner.sampling import AFFORDABLE_TOKENS, sample
 from learner.tensors import kl_top, top_log_probs
 
-OTHERS = 96
-"""Prompts that people asked and nobody corrected."""
+OTHERS = 256
+"""Prompts that nobody corrected. With 96, forty-six corrections cost other answers 2.8 % of all, with 256 1.3 %."""
 NEIGHBOURS = 192
 """Questions like the corrected ones, at most."""
 TRIES, MOST_TRIES = 1024, 256

