@@ -6,6 +6,7 @@
 #   docker build -t hone .
 #   docker run -v hone:/home/hone/state hone keys create --role operator --name me
 #   docker run -p 8000:8000 -v hone:/home/hone/state hone
+# Adapters in an object store: --build-arg EXTRAS=s3, or gcs, or both with a comma.
 # Mount a volume on /home/hone/state: it holds everything that must survive.
 
 # What all have in common, but for what is installed.
@@ -22,14 +23,16 @@ VOLUME /home/hone/state
 ENTRYPOINT ["hone"]
 
 FROM source AS service
-RUN pip install -c deploy/constraints.txt .
+ARG EXTRAS=
+RUN pip install -c deploy/constraints.txt ".${EXTRAS:+[$EXTRAS]}"
 USER hone
 EXPOSE 8000
 CMD ["serve"]
 
 # PyPI's torch for Linux brings CUDA. bitsandbytes is for bases in 4 bits.
 FROM source AS learner-gpu
-RUN pip install -c deploy/constraints.txt '.[nf4]'
+ARG EXTRAS=
+RUN pip install -c deploy/constraints.txt ".[nf4${EXTRAS:+,$EXTRAS}]"
 USER hone
 CMD ["learn"]
 
@@ -38,8 +41,9 @@ FROM source AS cpu
 # For the embedded engine, which compiles its kernel for the processor that it runs on.
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ARG EXTRAS=
 RUN pip install --extra-index-url ${TORCH_INDEX} -c deploy/constraints.txt torch \
-    && pip install -c deploy/constraints.txt '.[learner]'
+    && pip install -c deploy/constraints.txt ".[learner${EXTRAS:+,$EXTRAS}]"
 USER hone
 EXPOSE 8000
 CMD ["up"]

@@ -1,6 +1,6 @@
 # Everything a newcomer needs: each target works alone, in a fresh clone, on a fresh machine.
 #   make run     the whole of Hone on http://127.0.0.1:8000     make test    all tests
-#   make lint    ruff, mypy strict                              make bench   benchmarks -> docs/benchmarks.md
+#   make lint    ruff, mypy strict                              make bench   docs/benchmarks.md, docs/quantised.md
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -9,21 +9,23 @@ BIN := $(VENV)/bin
 VLLM := .venv-vllm
 LITELLM := .venv-litellm
 RUNS_VLLM := $(shell [ "$$(uname -sm)" = "Linux x86_64" ] && grep -qsw avx2 /proc/cpuinfo && echo yes)
-PACKAGES := chromium chromium-driver postgresql gcc libc6-dev
+PACKAGES := chromium postgresql gcc libc6-dev
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+APT_INSTALL := $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: setup system-packages vllm litellm run test lint bench sprout clean
 
-# System packages and Python packages come down side by side.
+# Debian's Python can't make an environment without python3-venv. The other system packages come down beside Python's.
 setup:
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || ! command -v apt-get >/dev/null || { $(APT_INSTALL) python3-venv >/dev/null; }
 	@$(MAKE) --no-print-directory -j2 system-packages $(VENV)/installed
 
-# torch by itself and first: on a machine without a GPU the pinned build brings no CUDA packages.
+# torch by itself and first. PyPI's for Linux may bring CUDA, several GB: TORCH_INDEX names another index for it.
 $(VENV)/installed: pyproject.toml deploy/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Hone needs Python 3.11 or newer; set PYTHON=…"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c deploy/constraints.txt torch
+	$(BIN)/pip install -q -c deploy/constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	$(BIN)/pip install -q -c deploy/constraints.txt -e '.[test]'
 	@touch $@
 
@@ -51,9 +53,8 @@ $(LITELLM)/installed: deploy/litellm.txt
 # without them; without a compiler a small model answers several times slower.
 system-packages:
 	@if ! { command -v chromium && command -v cc && ls /usr/lib/postgresql/*/bin/postgres; } >/dev/null 2>&1; then \
-		if command -v apt-get >/dev/null; then \
-			$(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq $(PACKAGES) >/dev/null; \
-		else echo "Install what these give on your system: $(PACKAGES)"; fi; fi
+		{ command -v apt-get && $(APT_INSTALL) $(PACKAGES); } >/dev/null || \
+		echo "Not installed: $(PACKAGES). Install what these give on your system; the tests need them, Hone is slower without a compiler."; fi
 
 run: setup
 	$(BIN)/hone up
@@ -68,6 +69,7 @@ lint: setup
 
 bench: setup vllm litellm
 	$(BIN)/python -m tests.bench --all --write docs/benchmarks.md
+	$(BIN)/python -m tests.bench.quantised --vllm --write docs/quantised.md
 
 # The built-in model, from its generator to its model card (at most two hours on two cores).
 sprout: setup

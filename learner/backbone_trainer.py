@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -29,7 +30,7 @@ from learner.methods.retention import neighbours
 from learner.pretrain.dialogue import is_held_out
 from learner.pretrain.questions import draw_prompts
 from learner.sampling import affordable
-from learner.trainer import PROBE_TOKENS, PROBES, Stage, stages_of
+from learner.trainer import PROBE_TOKENS, PROBES, Stage, judgements_of_taste, stages_of
 from service.errors import TrainingFailed
 from service.settings import Settings
 
@@ -77,18 +78,24 @@ class BackboneTrainer:
         """Go on with an adapter that an earlier attempt trained."""
         self._backbone.load_adapter_state(load_file(folder / ADAPTER_WEIGHTS))
 
-    def evaluate(self, lessons: Curated, progress: Progress) -> dict[str, Any]:
-        """The report, with the outcome of every gate."""
-        prompts = affordable(lessons.held_out.prompts)
+    def evaluate(self, stages: tuple[Stage, ...], lessons: Curated, progress: Progress) -> dict[str, Any]:
+        """The report on what these stages trained, with the outcome of every gate."""
+        prompts, standing = affordable(lessons.held_out.prompts), list[TokenIds]()
         if len(prompts) < FEWEST_HELD_OUT:
-            taught = set(lessons.train.prompts)
-            standing = self._standing_prompts(FEWEST_HELD_OUT, held_out=True)
-            prompts += [prompt for prompt in standing if prompt not in taught][: FEWEST_HELD_OUT - len(prompts)]
+            known = {*lessons.train.prompts, *prompts}
+            standing = [one for one in self._standing_prompts(FEWEST_HELD_OUT, held_out=True) if one not in known]
+            standing = standing[: FEWEST_HELD_OUT - len(prompts)]
         judge = self._fitted_judge(lessons.train)
         corrected = sorted({one.prompt_token_ids for one in lessons.train.demonstrations})
         seed = self._settings.seed
-        like_them = neighbours(self._backbone, corrected, prompts, Random(seed), seed, kept_back=True)
-        report = evaluate(self._backbone, lessons.held_out, prompts, self._settings, judge, progress, like_them)
+        taste = judgements_of_taste(lessons.held_out) if "dpo" in stages else ()
+        held_out = replace(lessons.held_out, pairs=tuple(taste))  # what no stage trained on drifts by chance
+        asked = [*prompts, *standing]
+        like_them = neighbours(self._backbone, corrected, asked, Random(seed), seed, kept_back=True)
+        report = evaluate(
+            self._backbone, held_out, prompts, self._settings, judge, progress,
+            neighbours=like_them, standing=standing, taught=lessons.train.demonstrations if "sft" in stages else (),
+        )  # fmt: skip
         gates = verdict(report, self._settings).gates
         return report.to_json() | {"gates": [vars(gate) for gate in gates]}
 

@@ -3,7 +3,7 @@
 In this order: only what is about the base model that is trained; each person's newest word on a thing counts; a cap on
 the judgements of one person (a fixed number of samples plants a behaviour whatever the size of the set, so the number
 is capped, not the share); votes and demonstrations (`learner.votes`); consensus, where people contradict each other;
-only what fits the model; the held-out split, by conversation; and a cap on the whole, which keeps the newest and
+the held-out split, by conversation; only what fits the model; and a cap on the whole, which keeps the newest and
 replays a random part of the older.
 """
 
@@ -18,14 +18,13 @@ from typing import Any, TypeVar
 
 from learner.batch import Demonstration, Pair, Snapshot, TokenIds
 from learner.snapshot import AskedPrompt, FrozenFeedback, Judgement
-from learner.votes import DISAGREEMENT, Vote, count_votes
+from learner.votes import DISAGREEMENT, SAID_AGAIN, Vote, count_votes
 from service.settings import LearnerSettings
 from service.wire import Correction, replies_named
 
 OTHER_BASE = "about replies of another base model than the one that is trained"
 NO_PROMPT = "the engine did not say which tokens the prompt had"
 TOO_LONG = "longer than the model's context"
-SAID_AGAIN = "the same person judged the same thing again; the newest counts"
 OVER_CAP = "beyond the number of judgements of one person that a run uses"
 OUTVOTED = "a correction that other people's judgements contradict"
 TWICE = "the same correction was given twice"
@@ -59,8 +58,9 @@ def curate(frozen: FrozenFeedback, settings: LearnerSettings, max_length: int | 
     votes = count_votes(_cap_people(_newest_word(usable, set_aside), settings.max_per_person, set_aside))
     set_aside += votes.set_aside
     agreed = _consensus(votes.pairs, set_aside)
-    demonstrations = _fitting(_agreed_demonstrations(votes.demonstrations, agreed, set_aside), max_length, set_aside)
     held = held_out_conversations(frozen, settings.held_out_share)
+    demonstrations = _agreed_demonstrations(votes.demonstrations, agreed, held, set_aside)
+    demonstrations = _fitting(demonstrations, max_length, set_aside)
     pairs, prompts = _split_pairs(agreed, held, set_aside), _split_prompts(usable, frozen.prompts, held)
     rng = Random(f"{settings.seed} {frozen.hash}")
     parts = []
@@ -183,11 +183,17 @@ def _agree(key: PairKey, votes: Sequence[Vote]) -> Pair | None:
 
 
 def _agreed_demonstrations(
-    given: Sequence[tuple[Judgement, Demonstration]], agreed: Agreed, set_aside: Counter[str]
+    given: Sequence[tuple[Judgement, Demonstration]],
+    agreed: Agreed,
+    held: frozenset[str],
+    set_aside: Counter[str],
 ) -> list[Demonstration]:
-    """Each correction once, and none that the consensus holds to be worse than what it corrects."""
+    """Each correction once, and none that the consensus holds to be worse than what it corrects.
+
+    What was given on both sides of the split is learned, not measured.
+    """
     kept: dict[tuple[TokenIds, TokenIds], Demonstration] = {}
-    for judgement, demonstration in given:
+    for judgement, demonstration in sorted(given, key=lambda one: one[1].conversation_id in held):
         prompt, reply = demonstration.prompt_token_ids, demonstration.reply_token_ids
         _, pair = agreed.get(_key(prompt, reply, judgement.replies[0].token_ids), ((), None))
         contested = judgement.replies[0].complete and judgement.replies[0].token_ids != reply

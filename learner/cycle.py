@@ -29,7 +29,7 @@ from learner.trainer import MakeTrainer, Stage, Trainer, judgements_of_taste, st
 from service.adapters.fingerprint import base_fingerprint
 from service.adapters.manifest import BaseModelIdentity, Provenance
 from service.adapters.registry import Registry
-from service.errors import NotFound, TrainingFailed
+from service.errors import BadInput, NotFound, TrainingFailed
 from service.settings import Settings
 from service.store.queries import adapters, feedback, runs
 from service.store.queries.adapters import BASE
@@ -43,6 +43,10 @@ LEARNER = "learner"
 
 ROLLOUT_SECONDS = 10.0
 """How long a run waits for the adapter of the one before to go live, so as to start from it; a service may be away."""
+
+WHEN_AND_HOW = ("every_minutes", "after_feedback", "auto_promote", "max_attempts", "lease_seconds", "tick_seconds",
+                "threads", "niceness")  # fmt: skip
+"""Settings of the learner that change nothing about the adapter."""
 
 LOOK_SECONDS = 0.1
 SECONDS_BETWEEN_SAYING = 0.5
@@ -84,7 +88,12 @@ class Cycle:
     def run(self) -> None:
         """Go through all phases. Raises LeaseLost when another process has taken over, HoneError when it can't be."""
         with alone_in(self.folder.path, self.run_id, waiting=lambda: self._say("snapshot", 0, 1)):
+            self._say("snapshot", 0, 1)  # is it still ours?
             self.folder.write_settings(self.settings)
+            if self.folder.recipe not in (None, recipe := self._recipe()):
+                log.info("Settings or the base model have changed since it began: it begins afresh.")
+                self.folder.start_over()
+            self.folder.write_recipe(recipe)
             for _ in range(MOST_BEGINNINGS):
                 try:
                     return self._go_through()
@@ -99,15 +108,24 @@ class Cycle:
         if not stages:
             self._finish_without(lessons, run.method)
             return
-        said = describe(frozen, lessons, stages)
+        parent, remark = self._parent(run.parent)
+        said = f"{describe(frozen, lessons, stages)} {remark}".strip()
         log.info("%s", said)
-        trainer = self.make_trainer(self._parent_folder(run.parent))
+        trainer = self.make_trainer(parent)
         self._train(trainer, stages, lessons)
-        report = self._evaluate(trainer, lessons)
+        report = self._evaluate(trainer, stages, lessons)
         report |= {"feedback": lessons.counts, "seconds": round(time.monotonic() - started, 2), "attempt": run.attempt}
         self._say("publish", 0, 1)
         self._publish(run, self._provenance(run, frozen, trainer.probes(lessons)), report, said)
         shutil.rmtree(self.folder.adapter, ignore_errors=True)  # the registry has it
+
+    def _recipe(self) -> dict[str, Any]:
+        """What an adapter depends on beside the feedback: another attempt goes on only with the same."""
+        learner = self.settings.learner.model_dump(mode="json", exclude=set(WHEN_AND_HOW))
+        try:
+            return {"base_sha256": base_fingerprint(self.settings.model_path), "learner": learner}
+        except BadInput:  # not on this machine yet: training fetches it
+            return {"base_sha256": None, "learner": learner}
 
     def _learn_what(self) -> tuple[FrozenFeedback, Curated, Run]:
         """Freeze the feedback, or take what this run froze in an earlier attempt, and choose from it."""
@@ -153,22 +171,29 @@ class Cycle:
             frozen = collect(tx, feedback.last_position(tx), self.tokenize, served_as)
             live = adapters.serving(tx).live
         write_snapshot(frozen, self.folder.snapshot)
-        if live == BASE:
-            return None
-        _, manifest = Registry.of(self.settings, self.store).check(live)
-        return live if manifest.base.sha256 == base_fingerprint(self.settings.model_path) else None
+        return live if live != BASE and self._is_of_this_base(live) else None
+
+    def _is_of_this_base(self, name: str) -> bool:
+        _, manifest = Registry.of(self.settings, self.store).check(name)
+        return manifest.base.sha256 == base_fingerprint(self.settings.model_path)
 
     def _was_taken_back(self) -> bool:
         with self.store.read() as tx:
             return feedback.withdrawn_of_run(tx, self.run_id) > 0
 
-    def _parent_folder(self, parent: str | None) -> Path | None:
-        if parent is None:
-            return None
-        folder, _ = Registry.of(self.settings, self.store).check(parent)
-        return folder
+    def _parent(self, name: str | None) -> tuple[Path | None, str]:
+        """Its folder, and what is to be said of where the run starts from."""
+        if name is None:
+            with self.store.read() as tx:
+                live = adapters.serving(tx).live
+            is_strange = live != BASE and not self._is_of_this_base(live)
+            return None, f"It starts from the base: {live} was made for another one." if is_strange else ""
+        folder, manifest = Registry.of(self.settings, self.store).check(name)
+        if manifest.rank == self.settings.learner.rank:
+            return folder, ""
+        return folder, f"It keeps the rank {manifest.rank} of {name}; learner.rank holds for what starts from the base."
 
-    def _train(self, trainer: Trainer, stages: tuple[Any, ...], lessons: Curated) -> None:
+    def _train(self, trainer: Trainer, stages: tuple[Stage, ...], lessons: Curated) -> None:
         """Leaves the trained adapter in the run's folder; a second attempt takes it from there."""
         if self.folder.adapter.exists():
             trainer.restore(self.folder.adapter)
@@ -182,11 +207,11 @@ class Cycle:
         unfinished.rename(self.folder.adapter)
         shutil.rmtree(self.folder.checkpoint, ignore_errors=True)
 
-    def _evaluate(self, trainer: Trainer, lessons: Curated) -> dict[str, Any]:
+    def _evaluate(self, trainer: Trainer, stages: tuple[Stage, ...], lessons: Curated) -> dict[str, Any]:
         self._say("evaluate", 0, 1)
         report = self.folder.read_report()
         if report is None:
-            report = dict(finite(trainer.evaluate(lessons, self._progress("evaluate"))))
+            report = dict(finite(trainer.evaluate(stages, lessons, self._progress("evaluate"))))
             self.folder.write_report(report)
         return report
 

@@ -153,7 +153,8 @@ class Learner:
         if training is None:
             return
         training.stop()
-        with contextlib.suppress(LeaseLost), self._store.begin() as tx:  # lost: it ended in the last moment
+        # Lost: it ended in the last moment. A store that is away finds out when the lease runs out.
+        with contextlib.suppress(LeaseLost, StoreError), self._store.begin() as tx:
             runs.release_run(tx, training.lease.run_id, training.lease.fence)
             log.info("Run %s is given back; the next start goes on with it.", training.lease.run_id)
 
@@ -255,19 +256,19 @@ def make_clock(settings: Settings, learner: Learner) -> BackgroundScheduler:
     )
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
     tick, chosen = settings.learner.tick_seconds, settings.learner
-    clock.add_job(_goes_on(learner.work), IntervalTrigger(seconds=tick), next_run_time=datetime.now(UTC))
-    clock.add_job(_goes_on(learner.beat), IntervalTrigger(seconds=min(5.0, chosen.lease_seconds / 4)))
+    clock.add_job(outliving_the_store(learner.work), IntervalTrigger(seconds=tick), next_run_time=datetime.now(UTC))
+    clock.add_job(outliving_the_store(learner.beat), IntervalTrigger(seconds=min(5.0, chosen.lease_seconds / 4)))
     if chosen.after_feedback:
-        clock.add_job(_goes_on(learner.queue_by_count), IntervalTrigger(seconds=tick))
+        clock.add_job(outliving_the_store(learner.queue_by_count), IntervalTrigger(seconds=tick))
     if chosen.every_minutes:
         slots = IntervalTrigger(seconds=60 * chosen.every_minutes, start_date=EPOCH)
         now = datetime.now(UTC)  # a slot may have begun while no learner ran
-        clock.add_job(_goes_on(learner.queue_by_time), slots, next_run_time=now)
+        clock.add_job(outliving_the_store(learner.queue_by_time), slots, next_run_time=now)
     return clock
 
 
-def _goes_on(job: Callable[[], None]) -> Callable[[], None]:
-    """A full disk or a locked database stops one tick, not the learner."""
+def outliving_the_store(job: Callable[[], None]) -> Callable[[], None]:
+    """A full disk or a database that is away ends one try of a job, not the learner."""
 
     def run() -> None:
         try:

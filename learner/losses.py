@@ -20,10 +20,9 @@ def sft_loss(log_probs: Tensor, reply_mask: Tensor, weights: Tensor | None = Non
     log_probs, reply_mask: (B, T), aligned (log_probs[b, t] is that of the token whose mask is reply_mask[b, t]);
     weights: (B,), how much each example's tokens count. Nothing to score gives a loss of 0.
     """
-    per_token = reply_mask.float() if weights is None else reply_mask * weights.unsqueeze(1)
-    loss = -(masked_sum(log_probs, reply_mask, 1) @ (torch.ones(len(log_probs)).to(log_probs) if weights is None
-                                                      else weights.to(log_probs)))  # fmt: skip
-    loss = loss / per_token.sum().clamp(min=torch.finfo(log_probs.dtype).tiny)
+    weights = torch.ones(len(log_probs)).to(log_probs) if weights is None else weights.to(log_probs)
+    tokens = reply_mask.sum(1).to(log_probs) @ weights
+    loss = -(masked_sum(log_probs, reply_mask, 1) @ weights) / tokens.clamp(min=torch.finfo(log_probs.dtype).tiny)
     return loss, {"nll": loss.item()}
 
 

@@ -27,7 +27,9 @@ try:
     from bitsandbytes.nn import Linear4bit
     from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 except ModuleNotFoundError as error:
-    raise TrainingFailed("NF4 needs the package bitsandbytes.", "pip install 'hone[nf4]'") from error
+    raise TrainingFailed(
+        "NF4 needs the package bitsandbytes.", "pip install '.[nf4]' in the project's folder."
+    ) from error
 
 BLOCK = 64
 """Weights that share a scale: bitsandbytes' own choice for a model that it loads."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from datetime import datetime
@@ -12,8 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from learner.daemon import Learner
-from service.errors import TrainingFailed
+from learner.daemon import Learner, outliving_the_store
+from service.errors import StoreError, TrainingFailed
 from service.settings import Settings
 from service.store.queries import runs
 from service.store.session import Store
@@ -22,6 +23,10 @@ from service.store.tables import Run
 BROKEN_OFF = ("failed", "cancelled")
 OVER = ("succeeded", "rejected", "nothing_to_learn", *BROKEN_OFF)
 LOOK_SECONDS = 0.2
+AWAY_SECONDS = 2.0
+"""Until a store that is away is asked again."""
+
+log = logging.getLogger("hone.learner")
 
 
 def learn_once(
@@ -51,16 +56,21 @@ def learn_once(
 
 def _work_until_over(settings: Settings, store: Store, learner: Learner, run_id: str, quiet: bool) -> Run:
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}")
-    beaten = time.monotonic()
+    work, beat, beaten = outliving_the_store(learner.work), outliving_the_store(learner.beat), time.monotonic()
     with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), disable=quiet) as bar:
         task = bar.add_task("waiting", total=1)
         while True:
-            learner.work()
+            work()
             if time.monotonic() - beaten > settings.learner.lease_seconds / 4:
-                learner.beat()
+                beat()
                 beaten = time.monotonic()
-            with store.read() as tx:
-                run = runs.get_run(tx, run_id)
+            try:
+                with store.read() as tx:
+                    run = runs.get_run(tx, run_id)
+            except StoreError as error:
+                log.error("%s", error)
+                time.sleep(AWAY_SECONDS)
+                continue
             assert run is not None  # runs are never deleted
             if run.state in OVER:
                 whole = 1 if run.state not in BROKEN_OFF else 0

@@ -1,4 +1,4 @@
-"""The folder that a run leaves behind: settings, snapshot, metrics by step, curves, samples, report, log.
+"""The folder that a run leaves behind: settings, recipe, snapshot, metrics by step, curves, samples, report, log.
 
 Every file but the log and the metrics, which grow, is written under another name, flushed and renamed, so that it is
 there whole or not at all; that is what lets a killed run see how far it came. While a run trains there are also
@@ -62,8 +62,20 @@ class RunFolder:
         """The trained adapter; there only when training is over."""
         return self.path / "adapter"
 
+    @property
+    def recipe(self) -> dict[str, Any] | None:
+        """What all that is here was made with; None before anything was."""
+        try:
+            recipe: dict[str, Any] = json.loads((self.path / "recipe.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return recipe
+
+    def write_recipe(self, recipe: Mapping[str, Any]) -> None:
+        write_whole(self.path / "recipe.json", json.dumps(recipe, indent=2) + "\n")
+
     def start_over(self) -> None:
-        """Remove what was made of a snapshot that no longer holds, the snapshot itself first."""
+        """Remove all that was made so far, the snapshot first."""
         for path in (self.snapshot, self.metrics, self.curves, self.report, self.path / "samples.jsonl"):
             path.unlink(missing_ok=True)
         for folder in (self.checkpoint, self.adapter):

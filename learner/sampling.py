@@ -20,8 +20,8 @@ from learner.batch import TokenIds, by_length
 
 AFFORDABLE_TOKENS = 128
 """Of a prompt that a training samples on. One far into a long conversation costs many times what others cost."""
-FEWEST_LONG = 16
-"""How many of the shortest are taken where all prompts are longer than that."""
+FEWEST = 16
+"""How many are taken at least, however long they are."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,10 @@ def longest_prompt(backbone: Backbone, max_new_tokens: int) -> int:
 
 
 def affordable(prompts: Sequence[TokenIds]) -> list[TokenIds]:
-    """Those that are not too long to sample on again and again, in their order."""
+    """Those that are not too long to sample on again and again, in their order; then the shortest others."""
     short = [prompt for prompt in prompts if len(prompt) <= AFFORDABLE_TOKENS]
-    return short or sorted(prompts, key=len)[:FEWEST_LONG]
+    longer = sorted((prompt for prompt in prompts if len(prompt) > AFFORDABLE_TOKENS), key=len)
+    return short + longer[: max(0, FEWEST - len(short))]
 
 
 def sample(

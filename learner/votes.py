@@ -16,6 +16,7 @@ from learner.batch import Demonstration, TokenIds
 from learner.snapshot import JudgedReply, Judgement
 from service.wire import TEACHING_KINDS, Comparison, Correction, Ranking, Score, Thumb
 
+SAID_AGAIN = "the same person judged the same thing again; the newest counts"
 SAME_REPLY = "the two replies are word for word the same"
 CUT_OFF = "a reply was cut off before its end"
 OTHER_PROMPT = "the replies answer different prompts"
@@ -24,6 +25,9 @@ ONE_SIDED_THUMB = "a thumb without an opposite one on another reply to the same 
 SINGLE_SCORE = "a score without another one, of the same person, on another reply to the same prompt"
 DISAGREEMENT = "people contradict each other"
 NOT_YET_USED = "{kind}s are not used by this method yet"
+MOST_HELD_TOGETHER = 8
+"""Replies to one prompt that are held against each other, the newest: all pairs of many would drown all else."""
+TOO_MANY_REPLIES = f"about older replies to a prompt than the newest {MOST_HELD_TOGETHER}"
 
 
 @dataclass(frozen=True)
@@ -120,11 +124,13 @@ def _rank(judgement: Judgement, feedback: Ranking, votes: Votes) -> None:
 
 def _pair_scores(judgements: Sequence[Judgement], votes: Votes) -> None:
     """Scores of one person on one prompt; people use the scale differently, so nobody's is held against another's."""
-    for scored in _grouped(judgements, by_caller=True):
+    for given in _grouped(judgements, by_caller=True):
+        newest = {judgement.replies[0].token_ids: judgement for judgement in given}
+        scored = sorted(newest.values(), key=lambda judgement: judgement.position)[-MOST_HELD_TOGETHER:]
+        votes.set_aside[SAID_AGAIN] += len(given) - len(newest)
+        votes.set_aside[TOO_MANY_REPLIES] += len(newest) - len(scored)
         paired: set[str] = set()
         for first, second in combinations(scored, 2):
-            if first.replies[0].token_ids == second.replies[0].token_ids:
-                continue
             assert isinstance(first.feedback, Score) and isinstance(second.feedback, Score)
             strength = (first.feedback.score - second.feedback.score) / 3
             votes.pairs.append(_joint_vote(first, second, strength, first.caller, 1 / (len(scored) - 1)))
@@ -141,16 +147,24 @@ def _pair_thumbs(judgements: Sequence[Judgement], votes: Votes) -> None:
             assert isinstance(thumb.feedback, Thumb)
             sums[thumb.replies[0].token_ids] += 1 if thumb.feedback.good else -1
             newest[thumb.replies[0].token_ids] = thumb
-        good, bad = [[reply for reply in sums if sign * sums[reply] > 0] for sign in (1, -1)]
+        newest_first = sorted(sums, key=lambda reply: newest[reply].position, reverse=True)
+        all_good, all_bad = [[reply for reply in newest_first if sign * sums[reply] > 0] for sign in (1, -1)]
+        good, bad = all_good[:MOST_HELD_TOGETHER], all_bad[:MOST_HELD_TOGETHER]
         for liked, disliked in product(good, bad):
             first, second = newest[liked], newest[disliked]
             voter = first.caller if first.caller == second.caller else f"{first.caller} and {second.caller}"
             votes.pairs.append(_joint_vote(first, second, 1.0, voter, 1 / max(len(good), len(bad))))
         paired = {*good, *bad} if good and bad else set()
         for thumb in thumbs:
-            if thumb.replies[0].token_ids not in paired:
-                undecided = sums[thumb.replies[0].token_ids] == 0
-                votes.set_aside[DISAGREEMENT if undecided else ONE_SIDED_THUMB] += 1
+            if (reply := thumb.replies[0].token_ids) not in paired:
+                votes.set_aside[_why_unpaired(sums[reply], has_both=bool(paired))] += 1
+
+
+def _why_unpaired(thumbs: int, has_both: bool) -> str:
+    """Of a thumb on a reply whose thumbs, up less down, are so many."""
+    if thumbs == 0:
+        return DISAGREEMENT
+    return TOO_MANY_REPLIES if has_both else ONE_SIDED_THUMB
 
 
 def _grouped(judgements: Sequence[Judgement], by_caller: bool) -> Iterator[list[Judgement]]:

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
-from pathlib import Path
 
 import structlog
 from fastapi import FastAPI
@@ -20,7 +19,6 @@ from starlette.middleware.cors import CORSMiddleware
 
 from service import error_handlers
 from service.adapters.engine import EngineFacts
-from service.adapters.fingerprint import base_fingerprint, model_folder
 from service.adapters.registry import Registry
 from service.adapters.replica import Replica
 from service.adapters.rollout import Rollout
@@ -30,7 +28,6 @@ from service.chat.completion import Chat
 from service.door import Door
 from service.engine import Engine
 from service.engine_checks import shortcomings
-from service.errors import BadInput
 from service.metrics import Metrics, RequestTimer
 from service.origin_check import OriginCheck
 from service.pages import Pages
@@ -79,15 +76,13 @@ def _add_routes(app: FastAPI) -> None:
 
 def _wire(settings: Settings, store: Store, engine_urls: Sequence[str]) -> Parts:
     transactions, metrics = Transactions(store), Metrics()
-    base_folder, base_sha256 = _base(settings)
-    registry = Registry.of(settings, store, base_folder)
+    registry = Registry.of(settings, store, settings.model_path)
     engines = [
         Replica(
             registry,
             Engine(url, settings.engine.timeout_seconds, settings.engine.silence_seconds),
             settings.engine.max_loras,
             settings.rollout.probe_tolerance,
-            base_sha256,
             partial(_log_facts, settings),
         )
         for url in engine_urls
@@ -108,17 +103,8 @@ def _wire(settings: Settings, store: Store, engine_urls: Sequence[str]) -> Parts
     )
 
 
-def _base(settings: Settings) -> tuple[Path | None, str | None]:
-    """The base model's files and fingerprint, where they are on this machine; an engine elsewhere may have its own."""
-    try:
-        folder = model_folder(settings.model_path)
-        return folder, base_fingerprint(folder)
-    except BadInput:
-        return None, None
-
-
 def _log_facts(settings: Settings, url: str, facts: EngineFacts) -> None:
-    """What an engine that was reached tells of itself, and what about that is wrong."""
+    """What an engine that was reached, or tells more now, tells of itself, and what about that is wrong."""
     log.info("engine reached", engine=url, facts=facts.words)
     for shortcoming in shortcomings(facts, settings):
         log.warning("engine not as it should be", engine=url, what=shortcoming.what, mend=shortcoming.mend)

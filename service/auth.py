@@ -58,7 +58,8 @@ class Caller:
     def must_be_operator(self) -> None:
         if self.role != "operator":
             raise Forbidden(
-                "This is for operators.", "Open the operator link, or use a key of `hone keys create --role operator`."
+                "This is for operators.",
+                "Open the operator link, or use a key of `hone keys create --role operator --name YOU`.",
             )
 
 

@@ -13,26 +13,28 @@ from typing import Any
 
 import httpx2
 
+from service.adapters.files import UNREGISTERED
 from service.adapters.fingerprint import base_fingerprint
 from service.adapters.place import Place
 from service.adapters.replacement import replacement
 from service.auth import is_loopback
 from service.embedded.arguments import COMPILERS
-from service.engine_checks import ANSWER_SECONDS, examine_engines
+from service.engine_checks import ANSWER_SECONDS, examine_engines, untold
 from service.engine_program import find_vllm_python
-from service.errors import HoneError, PortInUse
+from service.errors import BadInput, HoneError, PortInUse
 from service.installed import LEARNER_EXTRA
 from service.listening import listen
-from service.settings import Settings
+from service.settings import Settings, check_rank
 from service.store.queries import adapters, keys
 from service.store.session import Store
 
 LEAST_FREE_BYTES = 500_000_000
 ABSENT = "not installed"
 NEEDED = ("fastapi", "gradio", "sqlalchemy")
+SETUP = "Run `make setup`, or `pip install .` in the project's folder."
 FOR_THE_LEARNER = ("torch", "transformers", "peft", "safetensors", "apscheduler")
 OPTIONAL = {
-    "bitsandbytes": "training against a base in 4 bits: pip install 'hone[nf4]'",
+    "bitsandbytes": "training against a base in 4 bits: pip install '.[nf4]'",
     "vllm": "a faster engine on a GPU",
 }
 _PARTS = ("store", "engine", "live", "pages", "rollout")  # of what `/health` tells
@@ -68,6 +70,7 @@ def examine(settings: Settings, own: str | None = None, elsewhere: bool = False)
         _store,
         _adapters,
         _model,
+        _rank,
         address,
         _engine,
     )
@@ -87,7 +90,7 @@ def _python(settings: Settings) -> Iterator[Finding]:
 def _packages(settings: Settings) -> Iterator[Finding]:
     for name in NEEDED:
         version = _version(name)
-        yield _verdict(name, version is not None, version or ABSENT, "Run `make setup`, or `pip install hone`.")
+        yield _verdict(name, version is not None, version or ABSENT, SETUP)
     is_service_alone = bool(settings.engine.urls) and _version("torch") is None
     for name in FOR_THE_LEARNER:
         version = _version(name)
@@ -139,19 +142,35 @@ def _store(settings: Settings) -> Iterator[Finding]:
 
 
 def _adapters(settings: Settings) -> Iterator[Finding]:
+    folder = settings.adapters_folder
+    if aside := sorted(folder.glob(f"*{UNREGISTERED}*")):
+        found = f"{', '.join(path.name for path in aside)} in {folder}: not this store's, or unreadable"
+        advice = f"`hone adapters import file://{aside[0]}` makes the first an adapter here; remove what nobody wants."
+        yield Finding("set aside", None, found, advice)
     if settings.adapters.url is not None:
         place = Place(settings.adapters.url)
         yield Finding("adapters", True, f"{place.url} can be read; {len(place.names())} there")
 
 
 def _model(settings: Settings) -> Iterator[Finding]:
-    digest = base_fingerprint(settings.model_path)
+    try:
+        digest = base_fingerprint(settings.model_path)
+    except BadInput as error:
+        if not settings.engine.urls or settings.learner.quantise != "none":
+            raise
+        yield Finding("model", None, error.message, "The engines have their own; only a learner here would need it.")
+        return
     yield Finding("model", True, f"{settings.engine.model} ({digest[:12]})")
     if settings.learner.quantise == "nf4" and not settings.engine.urls and settings.engine.weights is None:
         found = "the learner trains against NF4, and the engine of `hone up` serves other weights"
         yield Finding(
             "weights", False, found, "`hone base dequantise --out FOLDER` writes them: name it engine.weights."
         )
+
+
+def _rank(settings: Settings) -> Iterator[Finding]:
+    check_rank(settings)
+    yield Finding("rank", True, f"{settings.learner.rank}; the engine takes up to {settings.engine.max_lora_rank}")
 
 
 def _address(settings: Settings, own: str | None, elsewhere: bool) -> Iterator[Finding]:
@@ -188,6 +207,8 @@ def _engine(settings: Settings) -> Iterator[Finding]:
     for report in examine_engines(settings) if settings.engine.urls else ():
         if report.facts is not None:
             yield Finding("engine", True, f"{report.url} {report.facts.words}")
+            if (advice := untold(report.facts, settings)) is not None:
+                yield Finding("engine options", None, f"{report.url} doesn't tell them all", advice)
         for one in report.shortcomings:
             yield Finding("engine", False, f"{report.url}: {one.what}", one.mend or "Look at its log.")
 

@@ -1,13 +1,15 @@
 """The door of the pages: who may see which, and how a browser gets its identity.
 
 Pure ASGI middleware before the mounted pages. On this machine every browser gets an identity of its own with its first
-look at the chat page. Elsewhere all that belongs to the pages needs a session, because they call the API from this
-machine: the sign-in form exchanges a key for one. Everything under `/operator` is for operators' sessions; the operator
-link (`/operator?key=…`) is exchanged for one at once, so that the key leaves the address bar.
+look at the chat page, and keeps it for as long as it comes back. Elsewhere all that belongs to the pages needs a
+session, because they call the API from this machine: the sign-in form exchanges a key for one. Everything under
+`/operator` is for operators' sessions; the operator link (`/operator?key=…`) is exchanged for one at once, so that the
+key leaves the address bar.
 """
 
 from __future__ import annotations
 
+import time
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -15,7 +17,7 @@ from starlette.requests import cookie_parser
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.auth import COOKIE, Caller, Identities
+from service.auth import COOKIE, SESSION_SECONDS, Caller, Identities
 from service.error_handlers import answer
 from service.errors import Forbidden, HoneError, Unauthorized
 from service.pages import NO_PAGES
@@ -40,8 +42,8 @@ class Door:
             response = answer(error)
         if response is not None:
             return await response(scope, receive, send)
-        if scope["path"] == "/" and visitor is None:
-            send = self._with_identity(scope, send)
+        if scope["path"] == "/" and (token := self._identity(headers, visitor)) is not None:
+            send = _with_cookie(session_cookie(token, scope["scheme"] == "https"), send)
         return await self.app(scope, receive, send)
 
     async def _stop(self, scope: Scope, visitor: Caller | None, is_local: bool) -> Response | None:
@@ -76,18 +78,33 @@ class Door:
         return response
 
     async def _visitor(self, headers: Headers) -> Caller | None:
-        cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE)
+        cookie = _cookie(headers)
         return await self.identities.of_session(cookie, headers) if cookie else None
 
-    def _with_identity(self, scope: Scope, send: Send) -> Send:
-        token, _ = self.identities.sessions.sign_browser()
-        cookie = session_cookie(token, scope["scheme"] == "https")
+    def _identity(self, headers: Headers, visitor: Caller | None) -> str | None:
+        """A token for a browser that nobody knows yet, or a fresh one where half of its own's time has passed.
 
-        async def setting(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                if not any(value.startswith(f"{COOKIE}=") for value in headers.getlist("set-cookie")):
-                    headers.append("set-cookie", cookie)
-            await send(message)
+        None for any other, and for a session that was made from a key: who has one can sign in again as the same.
+        """
+        sessions = self.identities.sessions
+        if visitor is None:
+            return sessions.sign_browser()[0]
+        session = sessions.check(_cookie(headers))
+        if session is None or session.key_prefix is not None or session.expires - time.time() > SESSION_SECONDS / 2:
+            return None
+        return sessions.sign(session.caller, session.role)
 
-        return setting
+
+def _cookie(headers: Headers) -> str:
+    return cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
+
+
+def _with_cookie(cookie: str, send: Send) -> Send:
+    async def setting(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            if not any(value.startswith(f"{COOKIE}=") for value in headers.getlist("set-cookie")):
+                headers.append("set-cookie", cookie)
+        await send(message)
+
+    return setting

@@ -61,6 +61,7 @@ class Engine:
         self.url = url
         self._timeout, self._silence = timeout_seconds, silence_seconds
         self._base: EngineModel | None = None
+        self._salts: dict[str, str] = {}
         self._http = httpx2.AsyncClient(
             base_url=self.url,
             transport=transport,
@@ -103,7 +104,7 @@ class Engine:
         base = await self.base()
         paths = ("/version", "/metrics", "/v1/load_lora_adapter")
         version, metrics, loading = await asyncio.gather(*map(self._peek, paths))
-        return read_facts(base.name, base.max_model_len, version, metrics, loading)
+        return read_facts(base.name, base.path, base.max_model_len, version, metrics, loading)
 
     async def load_adapter(self, name: str, path: str) -> None:
         """Raises EngineRefused when the engine finds the folder missing or broken, the name taken, the rank too large.
@@ -121,6 +122,14 @@ class Engine:
     async def unload_adapter(self, name: str) -> None:
         await self._request("POST", "/v1/unload_lora_adapter", {"lora_name": name})
 
+    def salt_cache(self, name: str, salt: str) -> None:
+        """Send `salt` with every request to an adapter.
+
+        vLLM's prefix cache knows an adapter by name and path alone. When both come back with other weights, as after a
+        home was wiped or a database restored, it would answer from what it computed under those before.
+        """
+        self._salts[name] = salt
+
     async def chat(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """A whole chat completion, with token ids and log-probabilities; it may take long while the engine is well."""
         with closing(await self._chat({**body, "return_token_ids": True})) as answer:
@@ -132,7 +141,7 @@ class Engine:
 
     async def _chat(self, body: Mapping[str, Any]) -> Connection:
         try:
-            answer = await self._replies.post("/v1/chat/completions", orjson.dumps(body))
+            answer = await self._replies.post("/v1/chat/completions", orjson.dumps(self._salted(body)))
         except (OSError, TimeoutError) as error:
             raise self._unreachable(error) from error
         if answer.status != 200:
@@ -142,7 +151,8 @@ class Engine:
 
     async def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """A text completion: `prompt` may be text or token ids."""
-        return self._list_in(await self._while_healthy(self._request("POST", "/v1/completions", body)), "choices")
+        work = self._request("POST", "/v1/completions", self._salted(body))
+        return self._list_in(await self._while_healthy(work), "choices")
 
     async def score(self, model: str, prompt: Sequence[int], reply: Sequence[int]) -> tuple[float, ...]:
         """Natural log-probability under `model` of each token of `reply`, given `prompt` and the tokens before it.
@@ -161,6 +171,10 @@ class Engine:
         if len(scored) != len(tokens):
             raise EngineUnavailable(f"The engine at {self.url} scored {len(scored)} tokens of {len(tokens)}.")
         return tuple(float(scored[at][str(tokens[at])]["logprob"]) for at in range(len(prompt), len(tokens)))
+
+    def _salted(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        salt = self._salts.get(body.get("model", ""))
+        return body if salt is None else {**body, "cache_salt": salt}
 
     async def _peek(self, path: str) -> Answer:
         request = self._http.build_request("GET", path, timeout=CONNECT_SECONDS)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from service.adapters.engine import EngineFacts
 from service.engine import Engine
@@ -58,6 +60,8 @@ def examine_engines(settings: Settings) -> list[EngineReport]:
 
 def shortcomings(facts: EngineFacts, settings: Settings) -> Iterator[Shortcoming]:
     """What an engine that answers can't do, and how to mend it."""
+    yield from _another_model(facts, settings)
+    yield from _short_context(facts, settings)
     if facts.has_lora is False:
         yield Shortcoming("It was started without LoRA.", "Start vLLM with --enable-lora.")
     if facts.loads_adapters is False:
@@ -79,6 +83,59 @@ def shortcomings(facts: EngineFacts, settings: Settings) -> Iterator[Shortcoming
         yield Shortcoming(
             f"It takes adapters up to rank {facts.rank}, and the learner makes them with {settings.learner.rank}.",
             f"Start it with --max-lora-rank {settings.learner.rank}, or set learner.rank.",
+        )
+
+
+def untold(facts: EngineFacts, settings: Settings) -> str | None:
+    """How vLLM has to have been started where nobody can see it from outside; None for another engine."""
+    if facts.server is None or not facts.server.startswith("vLLM"):
+        return None
+    return (
+        "See that it was started with --logprobs-mode raw_logprobs, --override-generation-config "
+        f"'{{\"max_new_tokens\": null}}' and --max-lora-rank {settings.learner.rank} or more."
+    )
+
+
+def _another_model(facts: EngineFacts, settings: Settings) -> Iterator[Shortcoming]:
+    """Of names and folders the last part counts alone: in a container the same model lies under another path."""
+    engine = settings.engine
+    if settings.learner.quantise == "nf4" and engine.weights is None:
+        return  # it has to serve what was dequantised, which may be called anything
+    wanted = {engine.model, settings.model_path, engine.weights}
+    if _names(wanted) & _names({facts.base, facts.root}):
+        return
+    under = f" ({facts.root})" if facts.root not in (None, facts.base) else ""
+    yield Shortcoming(
+        f"It serves {facts.base}{under}, and engine.model is {engine.model}.",
+        f"Serve that, or name in engine.model what it serves; if it is the same, --served-model-name {engine.model}.",
+    )
+
+
+def _names(models: set[str | None]) -> set[str]:
+    """What models given by folder or hub name are called, also where the folder is a link or the hub's cache."""
+    given = {model for model in models if model}
+    return {_last_part(path) for model in given for path in (model, os.path.realpath(model))}
+
+
+def _last_part(model: str) -> str:
+    """`Qwen3-4B` for `Qwen/Qwen3-4B`, `/models/Qwen3-4B` and `…/models--Qwen--Qwen3-4B/snapshots/1cfa9a7208`."""
+    path = PurePath(model)
+    cached = next((part for part in path.parts if part.startswith("models--")), None)
+    return (path.name if cached is None else cached.rpartition("--")[2]).casefold()
+
+
+def _short_context(facts: EngineFacts, settings: Settings) -> Iterator[Shortcoming]:
+    longest, wanted = settings.chat.max_tokens, settings.engine.max_model_len
+    needed = 2 * longest  # a prompt holds the replies before: room for one
+    if facts.context is not None and facts.context < needed:
+        yield Shortcoming(
+            f"Its context is {facts.context} tokens, and a reply alone may have {longest} (chat.max_tokens).",
+            f"Start it with --max-model-len {needed} or more, or set chat.max_tokens = {max(1, facts.context // 2)}.",
+        )
+    elif facts.context is not None and wanted is not None and facts.context < wanted:
+        yield Shortcoming(
+            f"Its context is {facts.context} tokens, fewer than engine.max_model_len ({wanted}).",
+            f"Start it with --max-model-len {wanted}, or set engine.max_model_len = {facts.context}.",
         )
 
 

@@ -91,7 +91,7 @@ class Connection(asyncio.Protocol):
         self._pool, self._loop = pool, asyncio.get_running_loop()
         self._parser = httptools.HttpResponseParser(self)
         self._body: list[bytes] = []
-        self._unread = self._requests = 0
+        self._unread = self._requests = self._arrivals = 0
         self._rest = b""  # of the body: the beginning of an event
         self._has_begun = self._has_head = self._is_complete = self._is_paused = False
         self._stays_open = self._is_left = False
@@ -177,6 +177,7 @@ class Connection(asyncio.Protocol):
     async def _more(self) -> None:
         """Wait until something has come, or the connection has ended."""
         while self._broken is None:
+            arrivals = self._arrivals
             self._waiter, self._waits_since = self._loop.create_future(), self._loop.time()
             if self._silence is None:
                 self._watch_for(self._pool.silence_seconds)
@@ -185,7 +186,10 @@ class Connection(asyncio.Protocol):
                     return
             finally:
                 self._waiter = None
-            if not await self._pool.is_well():
+            is_well = await self._pool.is_well()
+            if self._arrivals > arrivals:  # while it was asked; nobody waited for it then
+                return
+            if not is_well:
                 raise EngineAway("The engine fell silent.", retry_after=1)
         if not self._is_complete:
             raise EngineAway(f"The connection to the engine broke: {self._broken}.", retry_after=1) from self._broken
@@ -220,6 +224,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
 
     def data_received(self, data: bytes) -> None:
+        self._arrivals += 1
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:

@@ -27,7 +27,9 @@ class Answer:
         return self.content.decode(errors="replace") if self.status == 200 else ""
 
 
-def read_facts(base: str, context: int | None, version: Answer, metrics: Answer, loading: Answer) -> EngineFacts:
+def read_facts(
+    base: str, root: str, context: int | None, version: Answer, metrics: Answer, loading: Answer
+) -> EngineFacts:
     """`loading`: what a GET to the route that loads adapters answers, which takes a POST, where there is one."""
     number, limits = _version(version.content), dict(_OUR_LIMITS.findall(metrics.text))
     slots = _VLLMS_SLOTS.search(metrics.text)
@@ -36,6 +38,7 @@ def read_facts(base: str, context: int | None, version: Answer, metrics: Answer,
     return EngineFacts(
         base=base,
         server="embedded engine" if is_ours else f"vLLM {number}" if number is not None else None,
+        root=root,
         has_lora=True if is_ours else "vllm:lora_requests_info" in metrics.text if is_vllm else None,
         loads_adapters={405: True, 404: False}.get(loading.status),
         slots=int(limits["loras"]) if is_ours else int(slots[1]) if slots else None,

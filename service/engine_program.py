@@ -88,7 +88,13 @@ def _vllm(settings: Settings, port: int) -> Program:
     return Program(
         "engine",
         VLLM_MODULE,
-        [*_flags(options), "--enable-lora", *_lora_layers(settings), *shlex.split(engine.vllm_options)],
+        [
+            *_flags(options),
+            "--enable-lora",
+            "--disable-uvicorn-access-log",
+            *_lora_layers(settings),
+            *shlex.split(engine.vllm_options),
+        ],
         stop_seconds=30.0,
         python=str(find_vllm_python(engine)),
         environment=environment,
@@ -128,8 +134,8 @@ def find_vllm_python(engine: EngineSettings, beside_project: Path = VLLM_PYTHON,
         return beside_project
     raise SettingsError(
         "vLLM is not installed.",
-        "With a GPU: pip install 'hone[vllm]', or name another interpreter that has it with engine.vllm_python. "
-        "Without one: `make vllm` in the project's folder.",
+        "In the project's folder, with a GPU: pip install '.[vllm]'; without one: `make vllm`. Or name another "
+        "interpreter that has it with engine.vllm_python.",
     )
 
 

@@ -94,7 +94,7 @@ class StoreError(HoneError):
 
 
 class AdapterUnreachable(StoreError):
-    """The place that adapters are shared at can't be reached, or an adapter arrives otherwise than it was published.
+    """Adapters' files, or the place they are shared at, can't be read or written, or arrive otherwise than published.
 
     That may pass and says nothing about the adapter: it is tried again.
     """

@@ -6,7 +6,8 @@ import importlib.util
 
 from service.errors import SettingsError
 
-LEARNER_EXTRA = "pip install 'hone[learner]'"
+LEARNER_EXTRA = "pip install '.[learner]' in the project's folder"
+"""Not by Hone's name, under which a package index may hold somebody else's."""
 
 
 def require_learner_packages(part: str, otherwise: str = "") -> None:

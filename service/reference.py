@@ -52,7 +52,7 @@ def api_page(routes: FastAPI) -> str:
 
 
 def commands_page(tree: Any) -> str:
-    """Every command of a Typer application (as its click command tree), with its options."""
+    """Every command of a Typer application (as its click command tree), with its arguments and options."""
     lines = ["# Commands\n", _WRITTEN]
     lines.append("Every command takes `--home` and `--json`. An error is one line on stderr and an exit code.")
     lines.append(
@@ -60,11 +60,13 @@ def commands_page(tree: Any) -> str:
     )
     lines.append('`{"error": {"message", "type", "param", "code"}}`, the error body of the HTTP API (api.md).\n')
     for path, command in _leaves(tree, ()):
-        usage = " ".join([*path, *(_argument(p) for p in command.params if p.param_type_name == "argument")])
-        lines += [f"## `{usage}`\n", " ".join((command.help or "").split()) + "\n"]
+        arguments = [one for one in command.params if one.param_type_name == "argument"]
+        lines += [f"## `{' '.join([*path, *map(_usage, arguments)])}`\n", " ".join((command.help or "").split()) + "\n"]
+        lines += [f"- `{_name(argument)}`: {argument.help}" for argument in arguments]
         for option in command.params:
             if option.param_type_name == "option" and not option.hidden and option.name not in ("home", "as_json"):
-                lines.append(f"- `{'`, `'.join((*option.opts, *option.secondary_opts))}`: {option.help}")
+                flags = "`, `".join((*option.opts, *option.secondary_opts))
+                lines.append(f"- `{flags}`: {option.help}{_else(option)}")
         lines.append("")
     return "\n".join(lines)
 
@@ -182,9 +184,23 @@ def _leaves(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ..
             yield from _leaves(child, (*(path or ("hone",)), name))
 
 
-def _argument(parameter: Any) -> str:
-    name = parameter.metavar or parameter.name.upper()
-    return f"[{name} …]" if parameter.nargs == -1 else str(name)
+def _usage(argument: Any) -> str:
+    words = f"{_name(argument)} …" if argument.nargs == -1 else _name(argument)
+    return words if argument.required else f"[{words}]"
+
+
+def _name(argument: Any) -> str:
+    return str(argument.metavar or argument.name.upper())
+
+
+def _else(option: Any) -> str:
+    """What holds where the option is not given, if that is anything."""
+    if option.required:
+        return " Required."
+    if option.default in (None, "") or (option.default is False and not option.secondary_opts):
+        return ""
+    flag = {True: option.opts, False: option.secondary_opts}.get(option.default) if option.is_flag else None
+    return f" Default: `{flag[0] if flag else option.default}`."
 
 
 def _default(field: FieldInfo) -> str:

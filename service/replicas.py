@@ -20,10 +20,18 @@ from typing import Any, TypeVar
 
 import structlog
 
-from service.adapters.replica import NotServed, Replica
+from service.adapters.replica import EngineNotSetUp, ProofFailed, RefusedByEngine, Replica
 from service.adapters.rollout import Rollout
 from service.engine import Engine
-from service.errors import EngineAway, EngineRefused, EnginesBusy, EngineUnavailable, HoneError
+from service.errors import (
+    AdapterBroken,
+    AdapterUnreachable,
+    EngineAway,
+    EngineRefused,
+    EnginesBusy,
+    EngineUnavailable,
+    HoneError,
+)
 
 MOST_TRIES = 3
 """Of one request: one that brings down whatever computes it must not bring down every engine."""
@@ -34,7 +42,9 @@ REMEMBERED = 100_000
 
 AWAY = "The model is starting or away; try again in a moment."
 BROKE_OFF = "The model went away in the middle of the reply; try again in a moment."
-"""What a caller is told. Where the engines are, and what is wrong, operators find in the log and in /health."""
+UNREADABLE = "This version can't be read now; try again in a moment."
+NOT_SET_UP = "This version can't be served as the engines are set up now; ask for another."
+"""What a caller is told. Where engines and files are, and what is wrong, operators find in the log and in /health."""
 
 EngineReplica = Replica[Engine]
 T = TypeVar("T")
@@ -103,25 +113,30 @@ class Replicas:
         """What `begin` brings from an engine that serves `adapter`; it keeps doing so for as long as the block takes.
 
         When `begin` fails through the engine's fault, another one is asked; what fails in the block is the caller's
-        to tell. Raises EnginesBusy, EngineUnavailable, AdapterBroken, NotFound, and what `begin` raises.
+        to tell. Raises EnginesBusy, EngineUnavailable, AdapterBroken, AdapterUnreachable, NotFound, and what `begin`
+        raises.
         """
         tried: dict[EngineReplica, HoneError] = {}
         for number in range(1, MOST_TRIES + 1):
-            replica = await self._choose(adapter, conversation, tried)
+            replica = await self._choose(adapter, conversation, tried, is_admitted=number > 1)
+            if number > 1:
+                self._when_retried()
             ejections = replica.ejections
             async with AsyncExitStack() as stack:
                 try:
                     await stack.enter_async_context(replica.using(adapter))
                     begun = await begin(replica.engine)
-                except (EngineUnavailable, EngineRefused, NotServed) as error:
+                except (EngineUnavailable, EngineRefused, ProofFailed, RefusedByEngine) as error:
                     failure = self._judge(replica, ejections, adapter, error)
+                    log.warning("a request failed at an engine", engine=replica.url, error=str(error))
                     if number == MOST_TRIES:
                         raise _told(failure, AWAY) from error
                     if replica.ejections == ejections:  # it is held to be well, and failed all the same
                         tried[replica] = failure
-                    self._when_retried()
-                    log.warning("asking another engine", engine=replica.url, error=str(error))
                     continue
+                except (AdapterBroken, AdapterUnreachable) as error:
+                    log.warning("an adapter can't be served", adapter=adapter, error=str(error))
+                    raise _told(error, AWAY) from error
                 try:
                     yield begun
                 except EngineUnavailable as error:
@@ -130,12 +145,17 @@ class Replicas:
                     raise _told(error, BROKE_OFF) from error
                 return
 
-    async def _choose(self, adapter: str, conversation: str, tried: dict[EngineReplica, HoneError]) -> EngineReplica:
-        """Whom to ask next. Those that failed are left out, but for one that was put right since."""
+    async def _choose(
+        self, adapter: str, conversation: str, tried: dict[EngineReplica, HoneError], is_admitted: bool
+    ) -> EngineReplica:
+        """Whom to ask next. Those that failed are left out, but for one that was put right since.
+
+        `is_admitted`: an engine had room for the request once. It is not turned away because that one has gone.
+        """
         candidates = [replica for replica in await self._serving() if replica not in tried]
         if not candidates:
             raise _told(next(iter(tried.values())), AWAY)
-        if not tried:  # who was turned away by an engine has been let in once already
+        if not is_admitted:
             candidates = [replica for replica in candidates if replica.under_way < self._max_requests]
         if not candidates:
             raise EnginesBusy(
@@ -192,8 +212,16 @@ class Replicas:
 
 
 def _told(failure: HoneError, plainly: str) -> HoneError:
-    """What the caller hears of it: an engine's address and how it can't be reached are for operators."""
-    return EngineUnavailable(plainly, retry_after=1) if isinstance(failure, EngineAway) else failure
+    """What the caller hears of it: where engines and files are, and how they are mended, is for operators."""
+    if isinstance(failure, EngineAway):
+        return EngineUnavailable(plainly, retry_after=1)
+    if isinstance(failure, EngineNotSetUp):
+        return EngineUnavailable(NOT_SET_UP)
+    if isinstance(failure, AdapterUnreachable):
+        return AdapterUnreachable(UNREADABLE, retry_after=1)
+    if isinstance(failure, AdapterBroken):
+        return AdapterBroken(NOT_SET_UP if isinstance(failure, RefusedByEngine) else failure.message)
+    return failure
 
 
 def _draw(conversation: str, url: str) -> bytes:

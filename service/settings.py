@@ -42,6 +42,16 @@ class ServerSettings(Section):
         (), description="Origins of other sites whose pages may call the API (CORS)."
     )
 
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        """As browsers send them, so that all who compare find the same."""
+        plain = (origin.strip().rstrip("/") for origin in origins)
+        named = tuple(origin for origin in plain if origin)
+        if any("*" in origin for origin in named):
+            raise ValueError("* would let every site's pages in; name each site, such as https://chat.example")
+        return named
+
     @property
     def local_url(self) -> str:
         """Where this machine reaches the service: an address for all interfaces is no address to call."""
@@ -190,7 +200,9 @@ class LearnerSettings(Section):
     auto_promote: bool = Field(
         True, description="Promote a candidate that passed every gate; otherwise it waits for an operator."
     )
-    max_attempts: int = Field(3, ge=1, description="How often a run is tried again after its process died.")
+    max_attempts: int = Field(
+        3, ge=1, description="How often a run is tried whose process dies, the first time included."
+    )
     lease_seconds: float = Field(
         30.0, gt=0, description="A run whose learner has not been heard of for so long is taken over."
     )
@@ -200,7 +212,11 @@ class LearnerSettings(Section):
         15, ge=0, le=19, description="How far a training steps back for other processes (POSIX niceness)."
     )
     held_out_share: float = Field(
-        0.2, gt=0, lt=1, description="Share of conversations kept out of training, for evaluation."
+        0.2,
+        gt=0,
+        lt=1,
+        description="Share of conversations kept out of training, for evaluation. A larger one measures, for a while, "
+        "on conversations that adapters before have learned from.",
     )
     max_per_person: int = Field(
         1000, ge=1, description="Most judgements of one person that a run learns from, newest first."
@@ -228,9 +244,7 @@ class LearnerSettings(Section):
         0.2, gt=0, description="DPO's β on people's own pairs: how strongly the policy is held to the anchor."
     )
     batch_size: int = Field(16, ge=1, description="Examples per optimizer step.")
-    max_kl_per_token: float = Field(
-        1.0, gt=0, description="Gate and early stop: largest KL to the anchor per token, in nats."
-    )
+    max_kl_per_token: float = Field(1.0, gt=0, description="Gate: largest KL to the anchor per token, in nats.")
     min_fluency: float = Field(
         -0.25,
         description="Gate: least fluency: log-probability per token of replies under the base, less that of its own.",
@@ -300,6 +314,18 @@ def load_settings(
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {in_words(e)}" for e in error.errors())
         raise SettingsError(f"Bad settings: {problems}.", "See docs/settings.md.") from error
+
+
+def check_rank(settings: Settings) -> None:
+    """For who is about to learn. Raises SettingsError when the engine, by the settings, would take nothing of it."""
+    engine, rank = settings.engine, settings.learner.rank
+    if rank > engine.max_lora_rank:
+        elsewhere = ", if the engines were started with as much (vLLM: --max-lora-rank)" if engine.urls else ""
+        raise SettingsError(
+            f"Bad settings: learner.rank is {rank}, above engine.max_lora_rank ({engine.max_lora_rank}), the largest "
+            "that the engine takes.",
+            f"Lower learner.rank, or set engine.max_lora_rank = {rank}{elsewhere}.",
+        )
 
 
 def _engine(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ again, callers wait instead of being refused.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import socket
 import threading
@@ -20,7 +21,7 @@ import httpx2
 
 from service.auth import CONSOLE, is_loopback, load_secret
 from service.engine_program import engine_program
-from service.errors import Conflict, EngineUnavailable, SettingsError
+from service.errors import Conflict, SettingsError
 from service.listening import free_port, listen, port_of
 from service.settings import ENVIRONMENT_PREFIX, Settings
 from service.store.queries import keys
@@ -31,7 +32,10 @@ LOCK = "up.lock"
 LOOK_SECONDS = 0.1
 OTHER_NAME = f"{ENVIRONMENT_PREFIX}ENGINE__URL"
 """What `engine.urls` may be called, too: said twice it would be an error."""
-START_SECONDS = 600.0  # a large model takes its time to load
+FIRST_TELL_SECONDS = 30.0
+"""Of a start, after which it is told what is waited for; told again after twice that, and so on."""
+
+_log = logging.getLogger(__name__)
 
 
 class Stack:
@@ -60,21 +64,34 @@ class Stack:
     def wait_until_ready(self, stopping: threading.Event) -> bool:
         """Wait until chats are answered and the pages have settled; False when it was told to stop.
 
-        Raises ProgramEnded, with its last words, when something can't start, and EngineUnavailable after very long.
+        There is no deadline: a large model may have to be downloaded first. Raises ProgramEnded, with its last words,
+        when something can't start.
         """
-        deadline = time.monotonic() + START_SECONDS
+        began, tell_after = time.monotonic(), FIRST_TELL_SECONDS
         with httpx2.Client(base_url=self.url, timeout=5.0, trust_env=False, verify=False) as http:
             while not stopping.wait(LOOK_SECONDS):
                 self.supervisor.check_started()
-                if time.monotonic() > deadline:
-                    raise EngineUnavailable("Hone did not become ready.", f"See {self.settings.home / 'logs'}.")
-                try:
-                    health = http.get("/health")
-                    if health.status_code == 200 and health.json().get("pages") != "starting":
-                        return True
-                except httpx2.HTTPError:
-                    continue
+                if (missing := self._missing(http)) is None:
+                    return True
+                if (waited := time.monotonic() - began) >= tell_after:
+                    _log.warning("After %.0f s Hone still waits for %s.", waited, missing)
+                    tell_after *= 2
         return False
+
+    def _missing(self, http: httpx2.Client) -> str | None:
+        """What has to be there before chats are answered, and where to look; None when they are."""
+        logs = self.settings.home / "logs"
+        try:
+            health = http.get("/health").json()
+        except (httpx2.HTTPError, ValueError):
+            health = {}
+        if health.get("engine") == "not ready":
+            if self._engine is None:
+                return f"an engine at {' or '.join(self.engine_urls)}: {logs / 'service.log'} says why"
+            return f"the engine: {logs / 'engine.out'} says how far it is"
+        if health.get("status") == "ok" and health.get("pages") != "starting":
+            return None
+        return f"the service: {logs / 'service.log'} says how far it is"
 
     def watch(self, stopping: threading.Event) -> None:
         """Keep everything running until told to stop."""

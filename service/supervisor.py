@@ -63,9 +63,6 @@ class Supervisor:
         self._running.append(_Running(program, self._spawn(program), time.monotonic()))
         _log.info("The %s was started (process %d).", program.name, self._running[-1].process.pid)
 
-    def process_id(self, name: str) -> int:
-        return next(one.process.pid for one in self._running if one.program.name == name)
-
     def check_started(self) -> None:
         """Raises ProgramEnded, with its last words, when a program has ended already."""
         for one in self._running:
@@ -78,14 +75,15 @@ class Supervisor:
             if one.again_at is None and (code := one.process.poll()) is not None:
                 self._note_crash(one, code)
             elif one.again_at is not None and time.monotonic() >= one.again_at:
-                one.process, one.began, one.again_at = self._spawn(one.program), time.monotonic(), None
-                _log.warning("The %s was started again (process %d).", one.program.name, one.process.pid)
+                self._start_again(one)
 
     def stop(self) -> None:
         """Stop everything, the last started first; what doesn't end in its time is killed."""
         while self._running:
             one = self._running.pop()
             if one.process.poll() is not None:
+                if one.again_at is None:  # else that was done when it crashed, and its number may be another's by now
+                    _end_family(one)
                 continue
             one.process.terminate()
             try:
@@ -112,19 +110,35 @@ class Supervisor:
 
     def _note_crash(self, one: _Running, code: int) -> None:
         _end_family(one)
-        now = time.monotonic()
-        one.pause = FIRST_PAUSE if now - one.began > STEADY_SECONDS else one.pause
-        one.again_at, pause = now + one.pause, one.pause
-        one.pause = min(2 * one.pause, LONGEST_PAUSE)
+        one.pause = FIRST_PAUSE if time.monotonic() - one.began > STEADY_SECONDS else one.pause
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         words = "" if code < 0 else f": {self._last_words(one.program)}"
-        _log.warning("The %s ended (%s)%s. It starts again in %g s.", one.program.name, how, words, pause)
+        self._pause(one, f"ended ({how}){words}")
+
+    def _start_again(self, one: _Running) -> None:
+        try:
+            one.process = self._spawn(one.program)
+        except OSError as error:  # no memory for another process, say, or no folder for what it writes
+            self._pause(one, f"can't be started: {error}")
+            return
+        one.began, one.again_at = time.monotonic(), None
+        _log.warning("The %s was started again (process %d).", one.program.name, one.process.pid)
+
+    def _pause(self, one: _Running, why: str) -> None:
+        """Have it started again after its pause; the next one will be longer."""
+        one.again_at, pause = time.monotonic() + one.pause, one.pause
+        one.pause = min(2 * one.pause, LONGEST_PAUSE)
+        _log.warning("The %s %s. It starts again in %g s.", one.program.name, why, pause)
 
     def _output(self, program: Program) -> Path:
         return self._logs / f"{program.name}.out"
 
     def _last_words(self, program: Program) -> str:
-        lines = self._output(program).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        try:
+            said = self._output(program).read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            return f"what it said can't be read: {error}"
+        lines = said.strip().splitlines()
         words = lines[-1].strip()[:500] if lines else f"it said nothing; see {self._logs}"
         return words if program.python is None else f"{words} (the reason may stand above, in {self._output(program)})"
 

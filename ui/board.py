@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,17 +20,25 @@ RUNS_SHOWN = 20
 PROOF = re.compile(r"Proved: .*? nats per token\.")
 
 
+def _now() -> int:
+    return time.time_ns() // 1_000_000  # milliseconds
+
+
 @dataclass
 class Board:
-    """One browser's view. `chosen_run` None follows the newest run; `opened` are the adapters shown in full."""
+    """One browser's view. `chosen_run` None follows the newest run; `opened` are the adapters shown in full.
+
+    `serial` counts notices and `version` views, as in `Conversation`, but from the time on: a page that stays open
+    while its server is restarted draws only what is newer than what it shows.
+    """
 
     chosen_run: str | None = None
     opened: set[str] = field(default_factory=set)
     notice: str = ""
     tone: str = "info"
-    serial: int = 0
+    serial: int = field(default_factory=_now)
     drawn: dict[str, Any] = field(default_factory=dict)  # part → what the page shows now
-    version: int = 0  # counts views, as in `Conversation`
+    version: int = field(default_factory=_now)
     asked: int = 0  # pictures begun
     answered: int = 0  # the newest picture that was shown
 

@@ -104,23 +104,28 @@ class ChatPage:
         if _is_lost(talk, event):
             yield talk.lost()
             return
+        async with talk.judging:
+            pass  # what is being said about the drafts so far is stored first
         if talk.busy or not talk.turns:
             yield talk.view()
             return
         turn = talk.turns[-1]
-        turn.side_by_side, turn.comparison, turn.compared = False, None, None
-        turn.chosen = len(turn.replies)
+        count, before = len(turn.replies), (turn.side_by_side, turn.comparison, turn.compared, turn.chosen)
+        turn.side_by_side, turn.comparison, turn.compared, turn.chosen = False, None, None, count
         async for view in self._draft(talk, turn, 1, request):
             yield view
-        if len(turn.replies) > 1 and not turn.error:
-            turn.compared = (len(turn.replies) - 1, len(turn.replies) - 2)
+        if count and len(turn.replies) == count:  # no draft began: all is as it was
+            turn.side_by_side, turn.comparison, turn.compared, turn.chosen = before
+            yield talk.view()
+        elif count and not turn.error:
+            turn.compared = (count, count - 1)
             yield talk.view()
 
     async def _draft(self, talk: Conversation, turn: Turn, count: int, request: gr.Request) -> AsyncIterator[View]:
         try:
             who = credentials(request)
         except ServiceError as error:
-            turn.error, turn.side_by_side = error.message, False
+            turn.error, turn.side_by_side, turn.compared = error.message, False, None
         else:
             async for _ in draft(self._service, who, talk, turn, count):
                 yield talk.view()
@@ -169,7 +174,7 @@ class ChatPage:
 
     async def critique(self, talk: Conversation, event: gr.EventData, request: gr.Request) -> View:
         text = _text(event, "text")
-        thanks = "Thank you. The learner will read that." if text else "Taken back."
+        thanks = "Thank you. It is kept, but not used for learning yet." if text else "Taken back."
         return await self._judge(talk, event, request, "critique", {"text": text} if text else None, thanks)
 
     async def correct(self, talk: Conversation, event: gr.EventData, request: gr.Request) -> View:
@@ -190,7 +195,8 @@ class ChatPage:
             return talk.lost()
         reply = talk.find_reply(str(event._data.get("reply")))
         try:
-            await judge(self._service, credentials(request), _known(reply), kind, content)
+            async with talk.judging:
+                await judge(self._service, credentials(request), _known(reply), kind, content)
         except ServiceError as error:
             talk.say(error.message, "error")
         else:
@@ -203,20 +209,21 @@ class ChatPage:
         if _is_lost(talk, event):
             return talk.lost()
         turn, verdict = talk.find_turn(str(event._data.get("turn"))), str(event._data.get("verdict"))
-        if turn is None or talk.busy:
+        async with talk.judging:
+            if turn is None or talk.busy:
+                return talk.view()
+            try:
+                if verdict == "skip":
+                    turn.settle("a")
+                elif verdict == "undo":
+                    await compare(self._service, credentials(request), turn, None)
+                    turn.chosen = None if turn.side_by_side else turn.chosen
+                else:
+                    await compare(self._service, credentials(request), turn, verdict)
+                    turn.settle(verdict)
+            except ServiceError as error:
+                talk.say(error.message, "error")
             return talk.view()
-        try:
-            if verdict == "skip":
-                turn.settle("a")
-            elif verdict == "undo":
-                await compare(self._service, credentials(request), turn, None)
-                turn.chosen = None if turn.side_by_side else turn.chosen
-            else:
-                await compare(self._service, credentials(request), turn, verdict)
-                turn.settle(verdict)
-        except ServiceError as error:
-            talk.say(error.message, "error")
-        return talk.view()
 
     # -- one's own feedback -----------------------------------------------------------------------------------------
 
@@ -234,6 +241,8 @@ class ChatPage:
     async def withdraw(
         self, shelf: Shelf, talk: Conversation, event: gr.EventData, request: gr.Request
     ) -> tuple[View, View]:
+        if _is_lost(talk, event):
+            return shelf.view(), talk.lost()
         feedback_id = str(event._data.get("id"))
         try:
             await shelf.withdraw(self._service, credentials(request), feedback_id)

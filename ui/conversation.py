@@ -58,7 +58,6 @@ class Reply:
             "name": self.name,
             "adapter": self.adapter,
             "text": self.shown,
-            "original": self.text,
             "finish": self.finish_reason,
             "kept": self.kept,
             "thumb": given["thumb"]["good"] if "thumb" in given else None,
@@ -81,6 +80,7 @@ class Turn:
     comparison: dict[str, Any] | None = None  # the stored feedback
     side_by_side: bool = False
     error: str = ""
+    asked: list[dict[str, str]] = field(default_factory=list)  # the messages that the drafts answer
 
     @property
     def reply(self) -> Reply | None:
@@ -94,14 +94,15 @@ class Turn:
     def trail(self) -> str:
         """`exchange~exchange.position`: whose drafts these are, and which of them the conversation goes on with.
 
-        The position counts the drafts that the service holds, in the order of the page. It is left out while the pick
-        is open, and the whole is empty where there is nothing that could be drawn again.
+        The position counts the drafts that the service holds, in the order of the page; where it doesn't hold the one
+        that goes on, the last that it holds does. It is left out while the pick is open, and the whole is empty where
+        there is nothing that could be drawn again.
         """
         kept = [reply for reply in self.replies if reply.kept]
         exchanges = "~".join(dict.fromkeys(str(reply.exchange_id) for reply in kept))
-        if self.reply is None:
-            return exchanges if self.open else ""
-        return f"{exchanges}.{kept.index(self.reply)}" if self.reply in kept else ""
+        if not kept or self.open:
+            return exchanges
+        return f"{exchanges}.{kept.index(self.reply if self.reply in kept else kept[-1])}"
 
     def settle(self, verdict: str) -> None:
         """Go on with the draft that `verdict` names; a tie or "both bad" keeps the draft that came first."""
@@ -139,6 +140,9 @@ class Conversation:
     the model was told when it was asked last, empty as long as all of them fit into its context.
 
     `version` counts views: events run side by side, and a view that was overtaken on its way is not to be drawn.
+
+    `judging` is held while something is said about a reply, so that of two presses the second changes what the first
+    one gave.
     """
 
     id: str | None = None
@@ -149,6 +153,7 @@ class Conversation:
     serial: int = 0
     version: int = 0
     stop: asyncio.Event | None = None  # set while a reply is drafted
+    judging: asyncio.Lock = field(default_factory=asyncio.Lock)
     tokens_per_character: float = 0.0
     seen_from: str = ""
 

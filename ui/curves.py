@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 CHARTS = 6  # at most
 NO_METRIC = {"step", "steps", "phase", "epoch", "time", "at", "seconds", "elapsed", "tokens", "examples", "batch"}
-PHASES = {"sft": "corrections (SFT)", "dpo": "preferences (DPO)"}
+PHASES = {"sft": "corrections (SFT)", "dpo": "preferences (DPO)", "sft again": "corrections once more"}
 
 
 class Known(NamedTuple):

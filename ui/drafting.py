@@ -7,6 +7,7 @@ browser. Stopping closes the stream, which frees the engine's slot; what was wri
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 from math import inf
@@ -15,6 +16,7 @@ from ui.client import Credentials, ServiceClient, ServiceError
 from ui.conversation import Conversation, Reply, Turn, messages
 
 FRAME = 0.04  # seconds
+COMMIT = 1.0  # seconds that the service may take to store what was stopped
 PROMPT_SHARE = 0.75
 """How much of the model's context a conversation may fill, so that room is left for the reply."""
 FORGETTING = "This conversation is longer than the model can read at once: it no longer sees the oldest messages."
@@ -43,24 +45,30 @@ async def draft(
     finally:
         for task in (reader, stopped):
             task.cancel()
+        talk.busy, talk.stop = False, None
         with suppress(asyncio.CancelledError, ServiceError):
             await reader
-        talk.busy, talk.stop = False, None
         _finish(turn, drafts)
     await _mark_kept(service, who, drafts)
     yield None
 
 
 async def _read(service: ServiceClient, who: Credentials, talk: Conversation, turn: Turn, drafts: list[Reply]) -> None:
-    """Ask with as much of the conversation as fits: as far as it can be foretold, and then as the service says."""
+    """Ask with as much of the conversation as fits: as far as it can be foretold, and then as the service says.
+
+    Another draft is asked for with the messages of the one before: only so can the two be compared.
+    """
+    if turn.asked:
+        return await _take(service, who, talk, turn.asked, drafts)
     whole = talk.turns_before(turn)
     seen = talk.turns_before(turn, await _room(service, who, talk))
     while True:
         if len(seen) < len(whole) and not talk.seen_from:
             talk.say(FORGETTING)
         talk.seen_from = (seen[0] if seen else turn).key if len(seen) < len(whole) else ""
+        turn.asked = messages(seen, turn.prompt)
         try:
-            return await _take(service, who, talk, messages(seen, turn.prompt), drafts)
+            return await _take(service, who, talk, turn.asked, drafts)
         except ServiceError as error:
             if error.code != "context_length_exceeded" or not seen:
                 raise
@@ -92,16 +100,31 @@ def _finish(turn: Turn, drafts: list[Reply]) -> None:
     begun = [reply for reply in drafts if reply.text or reply.exchange_id]
     turn.replies = [reply for reply in turn.replies if reply not in drafts or reply in begun]
     if len(begun) < 2:
-        turn.side_by_side = False
+        turn.side_by_side, turn.compared = False, None
         turn.chosen = len(turn.replies) - 1 if turn.replies else None
+    if not turn.replies:
+        turn.asked = []
 
 
 async def _mark_kept(service: ServiceClient, who: Credentials, drafts: list[Reply]) -> None:
-    """A finished reply is in the store. One that was stopped may be: ask, since feedback needs it there."""
+    """A finished reply is in the store, and one that was stopped in a moment: ask, since feedback needs it there."""
     for reply in drafts:
         if reply.finish_reason in ("stop", "length"):
             reply.kept = True
         elif reply.exchange_id:
-            with suppress(ServiceError):
-                stored = await service.exchange(who, reply.exchange_id)
-                reply.kept = any(choice["index"] == reply.index for choice in stored["replies"])
+            patience = COMMIT if reply.finish_reason == "stopped" and reply.text else 0.0
+            reply.kept = reply.index in await _stored(service, who, reply.exchange_id, patience)
+
+
+async def _stored(service: ServiceClient, who: Credentials, exchange_id: str, patience: float) -> list[int]:
+    """Which replies of an exchange the service holds; one that it doesn't know yet is asked for again."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            exchange = await service.exchange(who, exchange_id)
+        except ServiceError as error:
+            if error.status != 404 or time.monotonic() >= deadline:
+                return []
+            await asyncio.sleep(FRAME)
+        else:
+            return [reply["index"] for reply in exchange["replies"]]

@@ -76,9 +76,16 @@ KNOWN: dict[str, Known] = {
         "Knows corrections",
         _plain,
         "Log-probability of kept-back corrections: nearer to 0 is better",
-        "correction_log_prob_base",
     ),
+    "correction_log_prob_before": Known("Knew them before", _plain, "The same of the adapter that it started from"),
+    "taught_log_prob": Known(
+        "Learned its corrections", _plain, "Log-probability of those that it was taught: nearer to 0 is better"
+    ),
+    "taught_log_prob_before": Known("Knew those before", _plain, "The same of the adapter that it started from"),
+    "taught": Known("Corrections taught", _plain, "Written by people for it to learn"),
+    "taught_known": Known("Of these it would give", _plain, "Those that are likelier than everything else"),
     "prompts": Known("Prompts asked", _plain, "Kept back from training, so that it has not learned them"),
+    "standing_prompts": Known("Of these standing ones", _plain, "Asked by nobody: they fill up where people asked few"),
     "replies": Known("Replies measured", _plain, "What the figures above are about"),
     "pairs": Known("Pairs kept back", _plain, "Judged by people and not trained on"),
     "corrections": Known("Corrections kept back", _plain, "Written by people and not trained on"),
@@ -86,7 +93,7 @@ KNOWN: dict[str, Known] = {
     "seconds": Known("Duration", _plain, "Seconds that the run took"),
 }
 BESIDE = {known.base for known in KNOWN.values()}
-NO_FIGURE = {"attempt"}
+NO_FIGURE = {"attempt", "pair_prompts", "correction_log_prob_base"}  # the last: in reports of older runs
 
 
 def figures(report: dict[str, Any]) -> list[dict[str, str]]:
@@ -135,7 +142,10 @@ GATES = {
         "Corrections stay where they are",
         "A corrected answer must not spread to the questions that are like it.",
     ),
+    "learns its corrections": ("Learned its corrections", "Those that it was taught must have become likelier."),
     "keeps corrections": ("Knows corrections", "Those that it was not shown; nearer to 0 is better."),
+    "agrees with people": ("Agrees with people", "On judgements that were kept back, all but chance."),
+    "judged as people do": ("Its judge agrees with people", "A share won proves nothing by a judge that doesn't."),
     "no worse than its parent": ("No worse than before", "Against its parent, by a judge that learned from people."),
 }
 """What each rule is called on the page, and what it is for."""

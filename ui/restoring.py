@@ -15,7 +15,8 @@ from ui.conversation import Conversation, Reply, Turn
 
 MOST_TURNS = 100
 MOST_DRAFTS = 10  # exchanges that one turn may name
-MOST_FEEDBACK = 200  # the service's largest page
+FEEDBACK_PAGE = 200  # the service's largest
+MOST_FEEDBACK = 2000  # looked through for the marks of a conversation
 KINDS = ("thumb", "score", "label", "critique", "correction")
 
 Step = tuple[tuple[str, ...], int | None]  # the exchanges that hold a turn's drafts, and the position of the chosen one
@@ -45,12 +46,12 @@ async def restore(service: ServiceClient, who: Credentials, talk: Conversation, 
     ]
     if not turns:
         return
-    stored = (await service.my_feedback(who, limit=MOST_FEEDBACK))["data"]
-    in_force = [one for one in stored if not one["withdrawn"]]
+    in_force = [one for one in await _my_feedback(service, who) if not one["withdrawn"]]
     for turn in turns:
         turn.comparison = next((one for one in in_force if _compares(one, turn)), None)
         for reply in turn.replies:
-            reply.given = {one["feedback"]["kind"]: one for one in in_force if _is_about(one, reply)}
+            about = [one for one in reversed(in_force) if _is_about(one, reply)]
+            reply.given = {one["feedback"]["kind"]: one for one in about}  # of two of a kind the newest
     talk.turns = turns
     talk.id = list(found.values())[-1]["conversation_id"]
 
@@ -62,6 +63,16 @@ async def _exchange(service: ServiceClient, who: Credentials, exchange_id: str) 
         if error.status == 404:
             return None
         raise
+
+
+async def _my_feedback(service: ServiceClient, who: Credentials) -> list[dict[str, Any]]:
+    """The newest `MOST_FEEDBACK`, newest first."""
+    page = await service.my_feedback(who, limit=FEEDBACK_PAGE)
+    found: list[dict[str, Any]] = page["data"]
+    while page["next"] and len(found) < MOST_FEEDBACK:
+        page = await service.my_feedback(who, page["next"], FEEDBACK_PAGE)
+        found += page["data"]
+    return found
 
 
 def _turn(exchanges: list[dict[str, Any]], position: int | None) -> Turn:
@@ -85,7 +96,8 @@ def _turn(exchanges: list[dict[str, Any]], position: int | None) -> Turn:
     else:
         chosen = min(position, last)
     compared = (0, 1) if pair else (last, last - 1) if last else None
-    return Turn(str(prompt), replies=replies, chosen=chosen, side_by_side=pair, compared=compared)
+    asked = exchanges[-1]["messages"]  # another draft is compared with the last
+    return Turn(str(prompt), replies=replies, chosen=chosen, side_by_side=pair, compared=compared, asked=asked)
 
 
 def _compares(stored: dict[str, Any], turn: Turn) -> bool:

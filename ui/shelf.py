@@ -9,6 +9,7 @@ from typing import Any
 from ui.client import Credentials, ServiceClient, ServiceError
 
 EXCERPT = 240  # characters of a reply that are shown
+NOT_LEARNED_YET = ("label", "critique")  # kinds that are kept, and that no method learns from
 
 
 @dataclass
@@ -16,17 +17,21 @@ class Shelf:
     items: list[dict[str, Any]] = field(default_factory=list)
     next: str | None = None
     shown: bool = False
-    loading: bool = False
     error: str = ""
 
     def start(self) -> None:
         self.items, self.next, self.shown, self.error = [], None, True, ""
 
     async def load(self, service: ServiceClient, who: Credentials) -> None:
-        """Append the next page, each feedback with an excerpt of the replies it is about."""
+        """Append the next page, each feedback with an excerpt of the replies it is about.
+
+        Where another press brought that page meanwhile, or the shelf was opened anew, this one is too late.
+        """
+        items = self.items
         page = await service.my_feedback(who, self.next)
-        self.items += await asyncio.gather(*(_item(service, who, stored) for stored in page["data"]))
-        self.next, self.error = page.get("next"), ""
+        more = await asyncio.gather(*(_item(service, who, stored) for stored in page["data"]))
+        if self.items is items:
+            self.items, self.next, self.error = [*items, *more], page.get("next"), ""
 
     async def withdraw(self, service: ServiceClient, who: Credentials, feedback_id: str) -> None:
         await service.withdraw_feedback(who, feedback_id)
@@ -51,6 +56,7 @@ async def _item(service: ServiceClient, who: Credentials, stored: dict[str, Any]
         "at": stored["created_at"],
         "withdrawn": stored["withdrawn"],
         "learned_in": list(stored["learned_in"]),
+        "teaches": feedback["kind"] not in NOT_LEARNED_YET,
         "feedback": feedback,
         "prompt": next((excerpt["prompt"] for excerpt in excerpts if excerpt), ""),
         "replies": [excerpt["reply"] for excerpt in excerpts if excerpt],

@@ -29,6 +29,7 @@ options=(
   --override-generation-config '{"max_new_tokens": null}'
   --logprobs-mode raw_logprobs
   --enable-lora
+  --disable-uvicorn-access-log  # Hone looks at its engines twice a second
 )
 [[ -z ${HONE_ENGINE__MAX_MODEL_LEN:-} ]] || options+=(--max-model-len "$HONE_ENGINE__MAX_MODEL_LEN")
 [[ -z ${TENSOR_PARALLEL_SIZE:-} ]] || options+=(--tensor-parallel-size "$TENSOR_PARALLEL_SIZE")

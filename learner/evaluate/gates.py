@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from learner.evaluate.intervals import wilson
 from learner.evaluate.report import Report
 from service.settings import LearnerSettings
 
 MOST_UNFINISHED = 0.05  # share of replies cut at the length limit, above the base's
-LEAST_DISTINCT = 0.5  # distinct-2, as a share of the base's at equal length
+LEAST_DISTINCT = 0.5  # distinct-2, as a share of the base's over as many word pairs
 MOST_AGREEMENT_LOST = 0.05  # of what the base's replies agree on, beyond chance
-MOST_NATS_LOST_ON_CORRECTIONS = 2.0
+MOST_NATS_LOST_ON_TAUGHT, MOST_NATS_LOST_ON_CORRECTIONS = 0.5, 2.0
 LEAST_REPLIES = 16
 
 
@@ -58,10 +59,12 @@ def finite(report: Report, settings: LearnerSettings) -> Gate:
 
 
 def measured(report: Report, settings: LearnerSettings) -> Gate:
+    asked = report.prompts - report.standing_prompts
     return Gate(
         "measured",
         report.replies >= LEAST_REPLIES,
-        f"{report.replies} replies to {report.prompts} held-out prompts were measured (at least {LEAST_REPLIES}).",
+        f"{report.replies} replies were measured (at least {LEAST_REPLIES}), to {asked} held-out prompts that people "
+        f"asked and {report.standing_prompts} standing ones.",
     )
 
 
@@ -134,15 +137,48 @@ def spares_neighbours(report: Report, settings: LearnerSettings) -> Gate | None:
     )
 
 
-def keeps_corrections(report: Report, settings: LearnerSettings) -> Gate | None:
-    if report.correction_log_prob is None or report.correction_log_prob_base is None:
+def learns_corrections(report: Report, settings: LearnerSettings) -> Gate | None:
+    """What people wrote for it to learn must not become less likely, but for the drift of what it knew already."""
+    now, before = report.taught_log_prob, report.taught_log_prob_before
+    if now is None or before is None:
         return None
-    limit = report.correction_log_prob_base - MOST_NATS_LOST_ON_CORRECTIONS
+    return Gate(
+        "learns its corrections",
+        now >= before - MOST_NATS_LOST_ON_TAUGHT,
+        f"The {report.taught} corrections that it was taught have log-probability {now:.2f} "
+        f"(limit {before - MOST_NATS_LOST_ON_TAUGHT:.2f}); it would give {report.taught_known} of them.",
+    )
+
+
+def keeps_corrections(report: Report, settings: LearnerSettings) -> Gate | None:
+    if report.correction_log_prob is None or report.correction_log_prob_before is None:
+        return None
+    limit = report.correction_log_prob_before - MOST_NATS_LOST_ON_CORRECTIONS
     return Gate(
         "keeps corrections",
         report.correction_log_prob >= limit,
         f"Held-out corrections have log-probability {report.correction_log_prob:.2f} (limit {limit:.2f}).",
     )
+
+
+def agrees_with_people(report: Report, settings: LearnerSettings) -> Gate | None:
+    """Refused when it moved against the held-out judgements themselves, beyond chance."""
+    return _better_than_chance("agrees with people", report, report.pair_accuracy, "It moved towards")
+
+
+def judged_as_people_do(report: Report, settings: LearnerSettings) -> Gate | None:
+    """The share won is the preference model's word: one that people contradict proves nothing."""
+    what = "The preference model that grades it picks"
+    return _better_than_chance("judged as people do", report, report.judge_accuracy, what)
+
+
+def _better_than_chance(name: str, report: Report, share: float | None, what: str) -> Gate | None:
+    """Refused when even the upper end of the share's 95 % interval, with prompts as the draws, is below a half."""
+    if share is None or report.pairs == 0:
+        return None
+    _, high = wilson(share * report.pair_prompts, report.pair_prompts)
+    reason = f"{what} the better reply in {share:.1%} of {report.pairs} held-out pairs, at most {high:.1%}"
+    return Gate(name, high >= 0.5, f"{reason} (limit 50.0%).")
 
 
 def no_worse_than_parent(report: Report, settings: LearnerSettings) -> Gate | None:
@@ -168,6 +204,9 @@ RULES: tuple[Rule, ...] = (
     varied,
     keeps_its_answers,
     spares_neighbours,
+    learns_corrections,
     keeps_corrections,
+    agrees_with_people,
+    judged_as_people_do,
     no_worse_than_parent,
 )

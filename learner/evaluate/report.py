@@ -1,6 +1,6 @@
 """Everything measured about a candidate, on conversations kept out of training: what it wins and what it costs.
 
-The candidate, its parent and the bare base each answer the held-out prompts at temperature 1, as people will meet them.
+The candidate, its parent and the bare base each answer the held-out prompts at temperature 1, where every habit shows.
 Nothing here knows what people like but their judgements: `share_won` is graded by the preference model fitted to the
 training comparisons, `judge_accuracy` says how far to trust that grade, `pair_accuracy` uses the held-out judgements
 alone. `agreement` stands for correctness where no answer key exists: how often a reply holds the words on which the
@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from random import Random
 from typing import Any
 
 import torch
@@ -29,6 +31,9 @@ PROMPTS = 48
 REPLIES = 4
 MAX_NEW_TOKENS = 160
 SAMPLES_KEPT = 12
+MOST_TAUGHT = 256
+KNOWN_LOG_PROB = -0.7
+"""Of a whole reply: a probability of a half, above which the policy would rather say it than anything else."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,8 @@ class Report:
     share_won_base: Share | None = None  # against the bare base
     judge_accuracy: float | None = None  # the preference model's, on held-out pairs
     pair_accuracy: float | None = None  # held-out pairs whose chosen reply gained more than the rejected, ties left out
-    pairs: int = 0
+    pairs: int = 0  # held-out ones, where it was trained on preferences
+    pair_prompts: int = 0  # different prompts among them
     fluency: float = 0.0  # the base's log-probability of the candidate's replies, less that of its own
     kl_per_token: float = 0.0  # to the anchor, on the candidate's replies
     empty_share: float = 0.0
@@ -69,9 +75,14 @@ class Report:
     neighbours_agreement: float | None = None
     neighbours_agreement_base: float | None = None
     neighbours_agreement_lost_low: float | None = None
-    correction_log_prob: float | None = None  # mean log-probability of a whole held-out correction
-    correction_log_prob_base: float | None = None
-    corrections: int = 0
+    taught: int = 0  # corrections that it learned from, the newest `MOST_TAUGHT` at most
+    taught_known: int = 0  # of these, how many it would give
+    taught_log_prob: float | None = None  # mean log-probability of a whole one
+    taught_log_prob_before: float | None = None  # under the parent
+    corrections: int = 0  # held-out ones
+    correction_log_prob: float | None = None
+    correction_log_prob_before: float | None = None
+    standing_prompts: int = 0  # of the prompts, those that nobody asked: they fill up where people asked too few
     not_finite: int = 0  # log-probabilities that are NaN or infinite
     samples: tuple[dict[str, str], ...] = field(default=())  # prompt, reply, reply of the base
 
@@ -107,22 +118,26 @@ def evaluate(
     judge: PreferenceModel | None = None,
     progress: Progress | None = None,
     neighbours: Sequence[TokenIds] = (),
+    standing: Sequence[TokenIds] = (),
+    taught: Sequence[Demonstration] = (),
 ) -> Report:
     """Measure the policy. `prompts`: what people asked in held-out conversations; `held_out`: what they judged there.
 
     `neighbours`: questions like those that were corrected, whose answers were right before and are to stay.
+    `standing`: prompts to measure on beside theirs; `taught`: the corrections that it learned from.
     Without any prompt the sampled figures are those of no replies: a gate treats that as not proven.
     """
     tell = progress or (lambda *_: None)
     longest = longest_prompt(backbone, MAX_NEW_TOKENS)  # a cut one would be scored on other tokens than sampled on
-    chosen = _spread([p for p in dict.fromkeys(prompts) if len(p) <= longest], PROMPTS)
+    chosen = _spread([p for p in dict.fromkeys([*prompts, *standing]) if len(p) <= longest], PROMPTS)
     tell(PHASE, 0, 4, {})
     candidate = _answer(backbone, chosen, "policy", settings.seed)
     tell(PHASE, 1, 4, {})
     base = _answer(backbone, chosen, "base", settings.seed + 1)
     parent = _answer(backbone, chosen, "parent", settings.seed + 2) if backbone.has("parent") else base
     tell(PHASE, 2, 4, {})
-    report: dict[str, Any] = {"prompts": len(chosen), "replies": len(candidate.flat)}
+    added = len(set(chosen) - set(prompts))
+    report: dict[str, Any] = {"prompts": len(chosen), "standing_prompts": added, "replies": len(candidate.flat)}
     report |= _judged(judge, chosen, candidate, parent, base, held_out.pairs)
     report |= _likelihoods(backbone, chosen, candidate, base)
     report |= _surface(candidate, base)
@@ -130,6 +145,7 @@ def evaluate(
     report |= _on_neighbours(backbone, neighbours, settings.seed)
     tell(PHASE, 3, 4, {})
     report |= _on_judgements(backbone, held_out)
+    report |= _on_taught(backbone, taught)
     report["samples"] = _samples(backbone, chosen, candidate, base)
     tell(PHASE, 4, 4, {})
     return Report(**report)
@@ -215,20 +231,31 @@ def _likelihoods(backbone: Backbone, prompts: Sequence[TokenIds], candidate: Ans
 
 def _surface(candidate: Answers, base: Answers) -> dict[str, Any]:
     found: dict[str, Any] = {}
+    most = min(sum(len(_word_pairs(text)) for text in answers.flat_texts) for answers in (candidate, base))
     for suffix, answers in (("", candidate), ("_base", base)):
         texts = answers.flat_texts
         found["mean_length" + suffix] = sum(len(text.split()) for text in texts) / max(1, len(texts))
-        found["distinct_2" + suffix] = distinct_2(texts)
+        found["distinct_2" + suffix] = distinct_2(texts, most)
         found["unfinished_share" + suffix] = sum(not reply.ended for reply in answers.flat) / max(1, len(texts))
     texts = candidate.flat_texts
     found["empty_share"] = sum(not text.strip() for text in texts) / max(1, len(texts))
     return found
 
 
-def distinct_2(texts: Sequence[str]) -> float:
-    """Different word pairs over all word pairs (arXiv 1510.03055); 1 where there is none."""
-    pairs = [pair for text in texts for pair in zip(text.split(), text.split()[1:], strict=False)]
-    return len(set(pairs)) / len(pairs) if pairs else 1.0
+def distinct_2(texts: Sequence[str], most: int | None = None) -> float:
+    """Different word pairs over all word pairs (arXiv 1510.03055); different texts over all where none has a pair.
+
+    The more pairs, the more repeat: to compare, take as many of both, `most`, from texts in an order of chance.
+    """
+    shuffled = Random(0).sample(texts, len(texts))
+    pairs = [pair for text in shuffled for pair in _word_pairs(text)][:most]
+    if not pairs:
+        return len(set(texts)) / max(1, len(texts))
+    return len(set(pairs)) / len(pairs)
+
+
+def _word_pairs(text: str) -> list[tuple[str, str]]:
+    return list(pairwise(text.split()))
 
 
 def _agreement(candidate: Answers, base: Answers) -> dict[str, Any]:
@@ -285,13 +312,32 @@ def _on_judgements(backbone: Backbone, held_out: Snapshot) -> dict[str, Any]:
         rejected = [(pair.prompt_token_ids, pair.rejected) for pair in decided]
         gain = backbone.score(chosen, "policy") - backbone.score(chosen, "anchor")
         gain_rejected = backbone.score(rejected, "policy") - backbone.score(rejected, "anchor")
-        found |= {"pair_accuracy": float((gain > gain_rejected).float().mean()), "pairs": len(decided)}
+        agrees = (gain > gain_rejected).float() + 0.5 * (gain == gain_rejected).float()
+        prompts = len({pair.prompt_token_ids for pair in decided})
+        found |= {"pair_accuracy": float(agrees.mean()), "pairs": len(decided), "pair_prompts": prompts}
     demonstrations = [(d.prompt_token_ids, d.reply_token_ids) for d in held_out.demonstrations if _fits(backbone, d)]
     if demonstrations:
         found["corrections"] = len(demonstrations)
         found["correction_log_prob"] = float(backbone.score(demonstrations, "policy").mean())
-        found["correction_log_prob_base"] = float(backbone.score(demonstrations, "base").mean())
+        found["correction_log_prob_before"] = float(backbone.score(demonstrations, _before(backbone)).mean())
     return found
+
+
+def _on_taught(backbone: Backbone, taught: Sequence[Demonstration]) -> dict[str, Any]:
+    examples = [(d.prompt_token_ids, d.reply_token_ids) for d in taught if _fits(backbone, d)][-MOST_TAUGHT:]
+    if not examples:
+        return {}
+    log_probs = backbone.score(examples, "policy")
+    return {
+        "taught": len(examples),
+        "taught_known": int((log_probs >= KNOWN_LOG_PROB).sum()),
+        "taught_log_prob": float(log_probs.mean()),
+        "taught_log_prob_before": float(backbone.score(examples, _before(backbone)).mean()),
+    }
+
+
+def _before(backbone: Backbone) -> Role:
+    return "parent" if backbone.has("parent") else "base"
 
 
 def _fits(backbone: Backbone, example: Pair | Demonstration) -> bool:

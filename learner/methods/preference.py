@@ -4,7 +4,7 @@ Comparisons alone are too few and too far from what the policy says to train on 
 50 % or wins with empty replies. So: (1) fit a preference model to all comparisons; (2) sample replies to prompts that
 people really asked, first from the base, then from the policy as it is; (3) grade them (`rollouts`); (4) move it
 towards anchor · exp(u) by listwise DPO on them (arXiv 2305.18290, 2402.01878), with the people's own pairs beside; (2)
-to (4) again, on-policy (arXiv 2402.04792); (5) measure on prompts kept aside and hold the adapter's strength back until
+to (4) again, on-policy (arXiv 2402.04792); (5) measure on those prompts and hold the adapter's strength back until
 it is inside the limits, and wins no more than enough.
 
 Three things keep its sense. The targets are odds relative to the anchor with a fixed temperature, so there is an
@@ -89,8 +89,8 @@ def train(
     Raises TrainingFailed when the loss stays without a finite value.
     """
     fitting, too_long = within_length(pairs, backbone.max_length)
-    asked = [*prompts, *(pair.prompt_token_ids for pair in fitting)]
-    asked = affordable([p for p in dict.fromkeys(asked) if p and len(p) <= backbone.max_length // 2])
+    asked = [*prompts, *affordable(list(dict.fromkeys(pair.prompt_token_ids for pair in fitting)))]
+    asked = [p for p in dict.fromkeys(asked) if p and len(p) <= backbone.max_length // 2]
     if all(pair.tie for pair in fitting) or not asked:
         return PreferenceResult(0, len(fitting), too_long, 0)
     rng = Random(settings.seed)

@@ -74,7 +74,7 @@ def _step(
     backbone: Backbone, demonstrations: Sequence[Demonstration], retention: Retention, size: int, stepper: Stepper
 ) -> dict[str, float]:
     batch = collate([(d.prompt_token_ids, d.reply_token_ids) for d in demonstrations], backbone.pad_id)
-    weights = torch.tensor([d.weight for d in demonstrations])
+    weights = torch.tensor([d.weight for d in demonstrations]).to(backbone.device)
     loss, metrics = sft_loss(backbone.log_probs(batch), batch.reply_mask.to(backbone.device), weights)
     kept = retention.loss(size)
     return metrics | {"retention_kl": kept.item()} | stepper.step(loss + RETENTION_WEIGHT * kept)

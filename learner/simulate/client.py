@@ -48,16 +48,20 @@ class Reply:
 
 
 class Client:
-    """Use as an async context manager. `key`: an operator's, for "learn now"; people go by `user` on loopback."""
+    """Use as an async context manager. `key`: an operator's, for "learn now".
+
+    People go by `user` on loopback, unless `check` finds that this service lets nobody in without a key.
+    """
 
     def __init__(self, url: str, key: str | None, transport: httpx2.AsyncBaseTransport | None = None) -> None:
         self.counts = Counts()
         self._operator = {"authorization": f"Bearer {key}"} if key else {}
-        self._local = httpx2.URL(url).host in ("127.0.0.1", "localhost", "::1")
+        is_local = httpx2.URL(url).host in ("127.0.0.1", "localhost", "::1")
+        self._by_name = is_local
         self._room = asyncio.Semaphore(MOST_AT_ONCE)
         limits = httpx2.Limits(max_connections=64)
         self._http = httpx2.AsyncClient(
-            base_url=url, timeout=SECONDS, limits=limits, trust_env=not self._local, transport=transport
+            base_url=url, timeout=SECONDS, limits=limits, trust_env=not is_local, transport=transport
         )
 
     async def __aenter__(self) -> Client:
@@ -65,6 +69,13 @@ class Client:
 
     async def __aexit__(self, *_: object) -> None:
         await self._http.aclose()
+
+    async def check(self) -> None:
+        """Learn whether people may go by name here, and make sure of the operator's key. Raises ServiceRefused."""
+        # A service that listens beyond this machine wants a key on loopback, too, and so does one behind a proxy.
+        nameless = await self._send("GET", "/v1/whoami", None, {})
+        self._by_name = nameless.status_code == 200
+        await self.call("GET", "/v1/serving")
 
     async def chat(self, model: str, prompt: str, user: str, **sampling: Any) -> list[Reply]:
         """One exchange in a conversation of its own. Raises ServiceRefused."""
@@ -110,24 +121,27 @@ class Client:
 
     async def call(self, method: str, path: str, body: Any = None, user: str | None = None) -> Any:
         """One JSON request, as `user` or else as the operator. Raises ServiceRefused with the service's own words."""
-        self.counts.requests += 1
-        try:
-            async with self._room:
-                headers = self._headers(user) if user else self._operator
-                answer = await self._http.request(method, path, json=body, headers=headers)
-        except httpx2.HTTPError as error:
-            self.counts.failed += 1
-            self.counts.note(f"{type(error).__name__}: {error}")
-            hint = f"Is a service running at {self._http.base_url}?" if isinstance(error, httpx2.ConnectError) else ""
-            raise ServiceRefused(f"{method} {path} failed: {type(error).__name__} {error}.", hint) from error
+        answer = await self._send(method, path, body, self._headers(user) if user else self._operator)
         if answer.status_code >= 400:
             self.counts.failed += 1
             self.counts.note(f"{answer.status_code} {answer.text[:200]}")
             raise ServiceRefused(f"{method} {path} was answered {answer.status_code}: {_message(answer)}")
         return answer.json()
 
+    async def _send(self, method: str, path: str, body: Any, headers: dict[str, str]) -> httpx2.Response:
+        """Raises ServiceRefused where nothing is answered."""
+        self.counts.requests += 1
+        try:
+            async with self._room:
+                return await self._http.request(method, path, json=body, headers=headers)
+        except httpx2.HTTPError as error:
+            self.counts.failed += 1
+            self.counts.note(f"{type(error).__name__}: {error}")
+            hint = f"Is a service running at {self._http.base_url}?" if isinstance(error, httpx2.ConnectError) else ""
+            raise ServiceRefused(f"{method} {path} failed: {type(error).__name__} {error}.", hint) from error
+
     def _headers(self, user: str) -> dict[str, str]:
-        return {"x-hone-user": user} if self._local else self._operator
+        return {"x-hone-user": user} if self._by_name else self._operator
 
     def _chat_body(self, model: str, prompt: str, user: str) -> dict[str, Any]:
         conversation = {"conversation_id": f"sim-{uuid.uuid4().hex}"}

@@ -23,8 +23,16 @@ from service.store.session import Store
 
 START_SECONDS = 120.0
 STOP_SECONDS = 30.0
-OWN = ("HONE_HOME", "HONE_SERVER__", "HONE_STORE__", "HONE_ENGINE__URL")
-"""What the environment may say of a real service, whose store, engine and address a simulation keeps away from."""
+OWN = (
+    "HONE_HOME",
+    "HONE_SERVER__",
+    "HONE_STORE__",
+    "HONE_ADAPTERS__",
+    "HONE_ENGINE__URL",
+    "HONE_LEARNER__AUTO_PROMOTE",
+)
+"""What the environment may say for a real service alone: where its store, adapters and engines are, where it listens,
+and that an operator promotes, whom a simulation lacks. What it serves and how it learns are handed on."""
 QUIET = {"HONE_LEARNER__AFTER_FEEDBACK": "0", "HONE_LEARNER__EVERY_MINUTES": "0", "HONE_SERVER__PAGES": "false"}
 """The learner begins when it is told to, and nobody looks at the pages."""
 
@@ -56,7 +64,8 @@ def own_house(settings: Mapping[str, str] | None = None, home: Path | None = Non
 
 def _start(home: Path, settings: dict[str, str]) -> House:
     port = free_port()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(OWN)} | QUIET | settings
+    others = {name: value for name, value in os.environ.items() if not name.upper().startswith(OWN)}
+    environment = others | QUIET | settings
     environment |= {"HONE_HOME": str(home), "HONE_SERVER__PORT": str(port), "HONE_SERVER__HOST": "127.0.0.1"}
     store = Store.open(load_settings(home, environment=environment).store_url)
     with store.begin() as tx:

@@ -24,7 +24,7 @@ from learner.simulate import measure
 from learner.simulate.client import Client, Counts, ServiceRefused
 from learner.simulate.house import own_house
 from learner.simulate.people import Tell, background_chat, give_comparisons, give_corrections
-from learner.simulate.show import check_writable, draw_picture, show_table
+from learner.simulate.show import check_drawable, draw_picture, show_table
 from learner.simulate.tastes import Taste, draw_up_to, load_taste
 from service.errors import BadInput
 
@@ -74,11 +74,11 @@ def simulate(options: Options) -> int:
     if options.url and not options.key:
         raise BadInput(
             "An operator's key is needed to say “learn now” to a running service.",
-            "Make one with `hone keys create --role operator` and hand it over with --key.",
+            "Make one with `hone keys create --role operator --name YOU` and hand it over with --key.",
         )
     taste = load_taste(options.taste)
     picture = options.picture or Path(f"simulate-{re.sub(r'[^A-Za-z0-9_-]+', '-', taste.name).strip('-')}.png")
-    check_writable(picture)
+    check_drawable(picture)
     signal.signal(signal.SIGTERM, _end)
     started = time.monotonic()
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}")
@@ -118,6 +118,7 @@ async def _simulate(
     options: Options, taste: Taste, url: str, key: str | None, tell: Tell, say: Callable[[str], None]
 ) -> tuple[list[dict[str, Any]], list[str]]:
     async with Client(url, key) as client:
+        await client.check()
         simulation = Simulation(client, options, taste, draw_material(taste, options), tell)
         rows, notes = [await simulation.measure(0, "base")], list[str]()
         for number in range(1, options.rounds + 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from service.errors import BadInput
+from service.errors import BadInput, SettingsError
 
 
 def show_table(taste: str, rows: Sequence[dict[str, Any]], notes: Sequence[str], seconds: float) -> None:
@@ -32,8 +33,14 @@ def show_table(taste: str, rows: Sequence[dict[str, Any]], notes: Sequence[str],
         console.print(note, highlight=False)
 
 
-def check_writable(picture: Path) -> None:
-    """Raises BadInput when the picture could not be written there, before a simulation has taken its minutes."""
+def check_drawable(picture: Path) -> None:
+    """Before a simulation has taken its minutes: raises BadInput when the picture could not be written there, and
+    SettingsError when there is nothing to draw it with."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise SettingsError(
+            "The picture of a simulation needs matplotlib, which is not installed here.",
+            "pip install '.[learner]' in the project's folder.",
+        )
     if picture.suffix != ".png":
         raise BadInput(f"The picture {picture} is no .png file.", "Name it so.")
     try:

@@ -1,7 +1,7 @@
 """What people like, stated as code: which of two replies is better, and what such people talk about.
 
 Each taste looks at the surface that a person would look at, with word lists of its own. Nobody likes an empty reply:
-whatever the taste, it loses against one that says something.
+whatever the built-in taste, it loses against one that says something. A taste from a file is taken at its word.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ BUILT_IN = {
 
 
 def load_taste(name: str) -> Taste:
-    """A built-in taste, or `FILE.py:function`. Raises BadInput that says what there is."""
+    """A built-in taste, or `FILE.py:function`, which alone decides. Raises BadInput that says what there is."""
     if name in BUILT_IN:
         return _nobody_likes_silence(BUILT_IN[name])
     file, separator, function = name.rpartition(":")

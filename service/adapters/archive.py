@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import tarfile
 from pathlib import Path
+from typing import IO, cast
 
 from service.adapters.files import check_folder
 from service.adapters.manifest import CONFIG, MANIFEST, REPORT, WEIGHTS
@@ -50,7 +52,9 @@ def unpack(archive: Path, folder: Path) -> None:
             if len({member.name for member in members}) != len(members):
                 raise BadInput(f"{archive}: a file is in there twice.", "Export the adapter again.")
             for member in members:
-                tar.extract(member, folder, set_attrs=False, filter="data")
+                packed = cast(IO[bytes], tar.extractfile(member))  # None only for what is no plain file
+                with packed, (folder / member.name).open("xb") as file:
+                    shutil.copyfileobj(packed, file)
     except FileNotFoundError:
         raise BadInput(f"There is no file {archive}.") from None
     except IsADirectoryError:

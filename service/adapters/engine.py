@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+Text = tuple[Sequence[int], Sequence[int]]
+"""The token ids of a prompt and of its reply."""
 
 
 class LoadedModel(Protocol):
@@ -25,6 +29,8 @@ class EngineFacts:
     base: str
     server: str | None = None
     """Name and version, where it names one."""
+    root: str | None = None
+    """The folder or hub name that the base was loaded from."""
     has_lora: bool | None = None
     """Whether it was started with LoRA at all."""
     loads_adapters: bool | None = None
@@ -58,9 +64,28 @@ class AdapterEngine(Protocol):
     async def facts(self) -> EngineFacts: ...
     async def load_adapter(self, name: str, path: str) -> None: ...
     async def unload_adapter(self, name: str) -> None: ...
+    def salt_cache(self, name: str, salt: str) -> None:
+        """Have what is computed of prompts under an adapter reused under the same salt alone."""
+        ...
+
     async def score(self, model: str, prompt: Sequence[int], reply: Sequence[int]) -> Sequence[float]:
         """Natural log-probability of each token of `reply` under a model."""
         ...
+
+
+async def score_all(engine: AdapterEngine, model: str, texts: Iterable[Text]) -> list[Sequence[float]]:
+    """The scores of all replies, side by side; none is computed any more when one fails or the caller is cancelled.
+
+    No asyncio.TaskGroup: before Python 3.13 one that fails may leave its caller marked as cancelled, which ends what it
+    next waits for under a timeout, and may swallow a cancellation that comes meanwhile.
+    """
+    tasks = [asyncio.create_task(engine.score(model, prompt, reply)) for prompt, reply in texts]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _or_not_told(number: int | None) -> str:

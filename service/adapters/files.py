@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +20,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from service.adapters.manifest import CONFIG, MANIFEST, REPORT, UNFINISHED, WEIGHTS, FileEntry, Manifest
-from service.adapters.weights import RESTORE, base_shapes, broken, check_lora
+from service.adapters.weights import RESTORE, base_shapes, broken, check_lora, reading, unreadable
 from service.errors import AdapterBroken, Conflict, StoreError
+
+UNREGISTERED = ".unregistered-"
+"""Follows the name that a folder had before it was set aside."""
 
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"}
 _BLOCK = 1 << 20
@@ -72,7 +76,7 @@ def check_folder(path: Path, manifest_hash: str | None = None, base_folder: Path
     """Check everything about an adapter's folder: files, sizes, hashes, shapes, numbers.
 
     `manifest_hash`: what the store knows of it; `base_folder`: the base model's, to compare shapes with. Raises
-    AdapterBroken, which names the file and what is wrong with it.
+    AdapterBroken, which names the file and what is wrong with it, and AdapterUnreachable when one can't be read now.
     """
     manifest = check_sizes(path, manifest_hash)
     for name, entry in manifest.files.items():
@@ -84,7 +88,7 @@ def check_folder(path: Path, manifest_hash: str | None = None, base_folder: Path
 
 
 def check_sizes(path: Path, manifest_hash: str | None = None) -> Manifest:
-    """Check the manifest, and that every file it lists is there, in full. Raises AdapterBroken."""
+    """Check the manifest, and that every file it lists is there, in full. Raises AdapterBroken, AdapterUnreachable."""
     manifest = read_manifest(path, manifest_hash)
     _check_names(path, manifest)
     for name, entry in manifest.files.items():
@@ -93,10 +97,18 @@ def check_sizes(path: Path, manifest_hash: str | None = None) -> Manifest:
 
 
 def read_manifest(path: Path, manifest_hash: str | None = None) -> Manifest:
-    """The manifest of an adapter's folder, checked against its hash if one is given. Raises AdapterBroken."""
-    if not path.is_dir():
-        raise AdapterBroken(f"Adapter {path.name}: its folder {path} is missing.", RESTORE)
-    content = _read(path / MANIFEST)
+    """The manifest of an adapter's folder, checked against its hash if one is given.
+
+    Raises AdapterBroken, AdapterUnreachable. Where a missing folder was says the hint: who isn't to know leaves it out.
+    """
+    try:
+        content = _read(path / MANIFEST)
+    except AdapterBroken:
+        with reading(path / MANIFEST):
+            is_there = path.is_dir()
+        if is_there:
+            raise
+        raise AdapterBroken(f"Adapter {path.name}: its folder is missing.", f"{RESTORE} Its place is {path}.") from None
     if manifest_hash is not None and hashlib.sha256(content).hexdigest() != manifest_hash:
         raise broken(path / MANIFEST, "was changed after it was published")
     try:
@@ -112,6 +124,13 @@ def remove_folder(path: Path) -> None:
         path = path.rename(path.with_name(f"{UNFINISHED}{path.name}-{secrets.token_hex(4)}"))
         flush(path.parent)
     shutil.rmtree(path)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a folder, so that its name is free and nobody takes it for an adapter; returns where it is now."""
+    aside = path.rename(path.with_name(f"{path.name}{UNREGISTERED}{secrets.token_hex(4)}"))
+    flush(aside.parent)
+    return aside
 
 
 def _fill(folder: Path, source: Path, manifest: Manifest, report: dict[str, Any] | None) -> None:
@@ -149,30 +168,35 @@ def _other_weights(folder: Path) -> str:
 
 
 def _check_names(path: Path, manifest: Manifest) -> None:
-    for found in sorted(path.iterdir()):
+    try:
+        with os.scandir(path) as entries:
+            are_plain = {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
+    except OSError as error:
+        raise unreadable(path, "its folder", error) from error
+    for name, is_plain in sorted(are_plain.items()):
+        found = path / name
         if found.suffix in _PICKLES:
             raise broken(found, "is a pickle, which can run code: it is never loaded")
-        if found.name != MANIFEST and found.name not in manifest.files:
+        if name != MANIFEST and name not in manifest.files:
             raise broken(found, "is not in the manifest")
-        if found.is_symlink() or not found.is_file():
+        if not is_plain:
             raise broken(found, "is not a plain file")
     if missing := {CONFIG, WEIGHTS, REPORT} - set(manifest.files):
         raise broken(path / MANIFEST, f"doesn't list {min(missing)}")
 
 
 def _check_size(path: Path, entry: FileEntry) -> None:
-    if not path.is_file():
+    with reading(path):
+        found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
         raise broken(path, "is missing")
-    if (size := path.stat().st_size) != entry.bytes:
+    if (size := found.st_size) != entry.bytes:
         raise broken(path, f"is {'truncated' if size < entry.bytes else 'too long'}: {size} of {entry.bytes} bytes")
 
 
 def _check_content(path: Path, entry: FileEntry) -> None:
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise broken(path, f"can't be read: {error.strerror}") from error
+    with reading(path), path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != entry.sha256:
         raise broken(path, "was changed after it was published: its SHA-256 is another")
 
@@ -197,12 +221,8 @@ def _check_config(path: Path, manifest: Manifest) -> None:
 
 
 def _read(path: Path) -> bytes:
-    try:
+    with reading(path):
         return path.read_bytes()
-    except FileNotFoundError:
-        raise broken(path, "is missing") from None
-    except OSError as error:
-        raise broken(path, f"can't be read: {error.strerror}") from error
 
 
 def flush(path: Path) -> None:

@@ -4,12 +4,51 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 
 from service.errors import BadInput
 
+_INDEX = "model.safetensors.index.json"
+_PART = re.compile(r".+-of-\d+\.safetensors")
 _WHOLE_BELOW = 64 << 20  # bytes: smaller files are hashed whole
 _BLOCKS, _BLOCK = 256, 256 << 10  # of larger ones so many blocks of so many bytes, evenly spread
+
+
+class LocalModel:
+    """A base model's files on this machine, which may come only while Hone runs: vLLM downloads what it serves.
+
+    What isn't there, completely, is looked for again whenever somebody asks; what was found is remembered, until
+    somebody doubts it. Looking and hashing read files: ask beside the event loop.
+    """
+
+    def __init__(self, model: str | Path | None) -> None:
+        """`model`: a folder or a hub name; None: there is nothing to be found."""
+        self._model = model
+        self._folder: Path | None = None
+        self._sha256: str | None = None
+        self._looking = Lock()  # who asks meanwhile has what is found
+
+    def folder(self) -> Path | None:
+        with self._looking, suppress(BadInput, OSError):  # OSError: a file that is just being replaced
+            if self._folder is None and self._model is not None:
+                folder = model_folder(self._model)
+                _files(folder)
+                self._folder = folder
+        return self._folder
+
+    def sha256(self, anew: bool = False) -> str | None:
+        """Its fingerprint. `anew`: a file may have been growing, or still to come, when it was hashed."""
+        folder = self.folder()
+        with self._looking, suppress(BadInput, OSError):
+            if anew:
+                self._sha256 = None
+            if self._sha256 is None and folder is not None:
+                self._sha256 = base_fingerprint(folder)
+        return self._sha256
 
 
 def base_fingerprint(model: str | Path) -> str:
@@ -18,16 +57,8 @@ def base_fingerprint(model: str | Path) -> str:
     `model`: a folder, or the hub name of a model that is in the local hub cache. Raises BadInput when it is neither,
     or isn't complete.
     """
-    folder = model_folder(model)
-    files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
-    if not files[0].is_file() or len(files) == 1:
-        raise BadInput(f"{folder} holds no model: config.json and *.safetensors are needed.", "Check engine.model.")
-    if missing := _named_in_index(folder) - {path.name for path in files}:
-        raise BadInput(
-            f"{folder} lacks {min(missing)}: the model isn't completely downloaded.", "Wait, or fetch it again."
-        )
     digest = hashlib.sha256()
-    for path in files:
+    for path in _files(model_folder(model)):
         digest.update(f"{path.name} {path.stat().st_size}\n".encode())
         _add(digest, path)
     return digest.hexdigest()
@@ -49,17 +80,27 @@ def model_folder(model: str | Path) -> Path:
         ) from error
 
 
-def _named_in_index(folder: Path) -> set[str]:
-    """The files that a model in several parts consists of."""
+def _files(folder: Path) -> list[Path]:
+    """A model's configuration and weights. Raises BadInput while they are not all there."""
+    config, weights = folder / "config.json", sorted(folder.glob("*.safetensors"))
+    if not config.is_file() or not weights:
+        raise BadInput(f"{folder} holds no model: config.json and *.safetensors are needed.", "Check engine.model.")
+    if missing := _named_in_index(folder, weights) - {path.name for path in weights}:
+        raise BadInput(
+            f"{folder} lacks {min(missing)}: the model isn't completely downloaded.", "Wait, or fetch it again."
+        )
+    return [config, *weights]
+
+
+def _named_in_index(folder: Path, weights: Sequence[Path]) -> set[str]:
+    """The files that a model in several parts consists of; the index itself, where there are parts without one."""
     try:
-        index = json.loads((folder / "model.safetensors.index.json").read_text(encoding="utf-8"))
+        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
         return set(index["weight_map"].values())
     except FileNotFoundError:
-        return set()
+        return {_INDEX} if any(_PART.fullmatch(path.name) for path in weights) else set()
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise BadInput(
-            f"{folder}: model.safetensors.index.json is damaged ({error}).", "Fetch the model again."
-        ) from error
+        raise BadInput(f"{folder}: {_INDEX} is damaged ({error}).", "Fetch the model again.") from error
 
 
 def _add(digest: hashlib._Hash, path: Path) -> None:

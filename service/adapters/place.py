@@ -94,11 +94,14 @@ class Place:
                 f"{folder.name} can't be written to {self.url}: {_said(error)}.", _ADVICE
             ) from error
 
-    def fetch(self, target: Path, manifest_hash: str | None = None) -> None:
+    def fetch(
+        self, target: Path, manifest_hash: str | None = None, make_way: Callable[[], None] = lambda: None
+    ) -> None:
         """Copy the adapter here to the folder `target`, which appears complete or not at all.
 
-        `manifest_hash`: what the store knows of its manifest. What arrives damaged is asked for again. Raises
-        AdapterUnreachable, also when it stays damaged, and StoreError when the disk is full.
+        `manifest_hash`: what the store knows of its manifest; `make_way`: called once all has arrived, when `target`
+        has to be free. What arrives damaged is asked for again. Raises AdapterUnreachable, also when it stays damaged,
+        and StoreError when the disk is full.
         """
         content = self._manifest(manifest_hash)
         manifest = self._parsed(content)
@@ -109,6 +112,7 @@ class Place:
             for name, entry in manifest.files.items():
                 self._fetch_file(name, entry, unfinished / name)
             write_file(unfinished / MANIFEST, (content,))
+            make_way()
 
     def created_at(self) -> datetime | None:
         """When the adapter here was made; None where there is no manifest."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 
-from service.errors import AdapterBroken
+from service.adapters.replica import RefusedByEngine
+from service.errors import AdapterBroken, AdapterUnreachable
 from service.store.queries import adapters
 from service.store.queries.adapters import BASE
 from service.store.session import Store
@@ -31,19 +32,19 @@ class Pointer:
                 _log.info("%s is live. %s", name, proof)
 
     def put_aside(self, name: str, error: AdapterBroken) -> None:
-        """Drop what was asked for, or the canary: rejected, unless it has been live before."""
+        """Drop what was asked for, or the canary: rejected, unless it was live before or the engines can be mended."""
         _log.warning("%s", error)
         with self._store.begin() as tx:
-            adapters.put_aside(tx, name, str(error))
+            adapters.put_aside(tx, name, str(error), for_good=not isinstance(error, RefusedByEngine))
 
-    def replace_live(self, name: str, error: AdapterBroken, tried: Collection[str]) -> None:
+    def replace_live(self, name: str, error: AdapterBroken | AdapterUnreachable, tried: Collection[str]) -> None:
         """Flip to what was live before, if that was not tried yet, else to the base."""
         with self._store.begin() as tx:
             desired = adapters.serving(tx)
             if desired.live != name:
                 return
             previous = adapters.get_adapter(tx, desired.previous)
-            may_serve = previous is not None and previous.state == "retired" and previous.name not in tried
+            may_serve = previous is not None and previous.state != "rejected" and previous.name not in tried
             successor = desired.previous if may_serve else BASE
             adapters.replace_live(tx, successor, str(error))
         _log.error("%s can't be served any more; %s is live. %s", name, successor, error)

@@ -1,11 +1,13 @@
 """Proof that an engine serves an adapter: the log-probabilities of probes, trainer against engine.
 
-An adapter can load without an error and change nothing, or be answered from another one's cache. So the engine scores
+An adapter can load without an error and change nothing, or be answered by another one's weights. So the engine scores
 replies whose log-probabilities the trainer knows, under the adapter, the bare base and the adapter that is live:
     gap    mean |engine's adapter - trainer's adapter| per token must be within the tolerance, and
     other  where base or live adapter can be told apart from the trainer's adapter at all (their distance to it is more
            than twice the noise, which is mean |engine's base - trainer's base|), the gap must be clearly smaller
            than that distance.
+To score, vLLM computes the whole text anew: of what its prefix cache would answer this proves nothing. That names are
+never used again, and the cache's salt (`service.adapters.replica`), keep that cache right.
 """
 
 from __future__ import annotations

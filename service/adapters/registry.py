@@ -5,15 +5,19 @@ Publishing takes three steps, and whatever dies in between leaves nothing that c
     2. write the folder under that name, completely                      (temporary name, flush, rename)
     3. register the candidate, and end the run that made it              (transaction)
 Publishers hold a lock on the adapters folder, which the kernel takes from them when they die. `recover` takes the same
-lock: what is half-published then belongs to nobody alive, and is cleared away.
+lock: what is half-published then belongs to nobody alive, and is cleared away. Step 1 leaves a row of everything that
+this store began: what has none is another store's (this one is new here, or was restored from a backup), and is set
+aside, because its name will be wanted, and never removed.
 
 Homes on several machines may use one store and share a place (`adapters.url`): what is published is put there before it
-is registered, and a home that lacks a registered adapter, or has it damaged, fetches it when it is asked for.
+is registered, and a home that lacks a registered adapter, or has it damaged or unreadable, fetches it when it is asked
+for.
 """
 
 from __future__ import annotations
 
 import fcntl
+import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,16 +28,19 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from service.adapters.archive import export_folder, unpack
-from service.adapters.files import check_folder, publish_folder, read_manifest, remove_folder
+from service.adapters.files import check_folder, publish_folder, read_manifest, remove_folder, set_aside
+from service.adapters.fingerprint import LocalModel
 from service.adapters.manifest import MANIFEST, UNFINISHED, Manifest, Provenance
 from service.adapters.place import Place
-from service.errors import AdapterBroken, AdapterUnreachable, Conflict, NotFound, StoreError
+from service.errors import AdapterBroken, AdapterUnreachable, NotFound, StoreError
 from service.settings import Settings
 from service.store.clock import now
 from service.store.queries import adapters
-from service.store.session import Store
+from service.store.session import Store, serialise
+from service.store.tables import Adapter
 
 _LOCK = ".lock"
+_log = logging.getLogger(__name__)
 LONGEST_PUBLISHING = timedelta(days=1)
 """Where homes share a place, what was begun longer ago belongs to nobody alive."""
 
@@ -41,20 +48,18 @@ LONGEST_PUBLISHING = timedelta(days=1)
 class Registry:
     """The adapters in `folder`, whose states are in `store`."""
 
-    def __init__(
-        self, store: Store, folder: Path, base_folder: Path | None = None, shared: Place | None = None
-    ) -> None:
-        """`base_folder`: the base model's files, if they are here: shapes are then compared with them."""
+    def __init__(self, store: Store, folder: Path, base: str | Path | None = None, shared: Place | None = None) -> None:
+        """`base`: the base model, by folder or hub name: once its files are here, shapes are compared with them."""
         self.store = store
         self.folder = folder
-        self.base_folder = base_folder
+        self.base = LocalModel(base)
         self.shared = shared
 
     @classmethod
-    def of(cls, settings: Settings, store: Store, base_folder: Path | None = None) -> Registry:
+    def of(cls, settings: Settings, store: Store, base: str | Path | None = None) -> Registry:
         """That of a home. Raises BadInput when `adapters.url` needs a package that isn't installed."""
         url = settings.adapters.url
-        return cls(store, settings.adapters_folder, base_folder, Place(url) if url else None)
+        return cls(store, settings.adapters_folder, base, Place(url) if url else None)
 
     def publish(
         self,
@@ -67,9 +72,11 @@ class Registry:
         """Publish what lies in `source` (adapter_config.json, adapter_model.safetensors); returns its new name.
 
         `and_then(tx, name)` runs in the transaction that registers the candidate: end the run there, request it live.
-        When anything fails, that included, no adapter exists and the error is raised. Raises as `publish_folder`.
+        When anything fails, that included, no adapter exists and the error is raised; only a StoreError may mean that
+        it exists all the same, and that the store's answer was lost. Raises as `publish_folder`.
         """
         with self._publishing():
+            self._set_unregistered_aside()  # before the store may give their name away
             with self.store.begin() as tx:
                 reserved = adapters.reserve_adapter(tx, provenance.parent, provenance.run_id)
                 name, created_at = reserved.name, reserved.created_at
@@ -92,7 +99,8 @@ class Registry:
         """Clear away what dead publishers left; returns what was done, in words. Call it when a process starts.
 
         While somebody is publishing there is nothing to do: whoever is waited for cleans up after itself. `run_id`:
-        the caller's own run, of which nothing else is under way. Raises StoreError.
+        the caller's own run, of which nothing else is under way. What another store published is set aside, which the
+        log tells. Raises StoreError.
         """
         with self._publishing(wait=False) as alone:
             try:
@@ -103,24 +111,29 @@ class Registry:
     def check(self, name: str) -> tuple[Path, Manifest]:
         """The folder of a published adapter, checked against the store.
 
-        Where homes share adapters it is fetched if it is missing here, or damaged. Raises NotFound, AdapterBroken,
-        AdapterUnreachable.
+        Where homes share adapters it is fetched if it is missing here, damaged or can't be read. Raises NotFound,
+        AdapterBroken, AdapterUnreachable.
         """
         with self.store.read() as tx:
             adapter = adapters.get_adapter(tx, name)
         if adapter is None or adapter.manifest_hash is None:
             raise NotFound(f"There is no adapter {name!r}.", "`hone adapters list` shows them.")
-        path = self.folder / name
+        path, base_folder = self.folder / name, self.base.folder()
         try:
-            manifest = check_folder(path, adapter.manifest_hash, self.base_folder)
-        except AdapterBroken:
+            manifest = check_folder(path, adapter.manifest_hash, base_folder)
+        except (AdapterBroken, AdapterUnreachable):
             if self.shared is None or _is_sound(path, adapter.manifest_hash):
                 raise
             self._fetch(name, adapter.manifest_hash, self.shared)
-            manifest = check_folder(path, adapter.manifest_hash, self.base_folder)
+            manifest = check_folder(path, adapter.manifest_hash, base_folder)
         if manifest.name != name:
             raise AdapterBroken(f"Adapter {name}: {MANIFEST} is that of {manifest.name}.")
         return path, manifest
+
+    def is_of_this_base(self, manifest: Manifest) -> bool:
+        """Whether an adapter was trained on the base model that is here; True while none is."""
+        may_be = (None, manifest.base.sha256)
+        return self.base.sha256() in may_be or self.base.sha256(anew=True) in may_be
 
     def export(self, name: str, target: Path | Place) -> None:
         """Write an adapter to a tar file, or its files to a place; nothing is overwritten.
@@ -142,36 +155,49 @@ class Registry:
             else:
                 source.mkdir()
                 unpack(exported, source)
-            manifest = check_folder(source, base_folder=self.base_folder)
+            manifest = check_folder(source, base_folder=self.base.folder())
             provenance = manifest.provenance().model_copy(
                 update={"parent": None, "run_id": None, "imported_from": manifest.name}
             )
             return self.publish(source, provenance, {"imported_from": manifest.name}, reason)
 
     def _check_new(self, path: Path) -> Manifest:
-        if self.base_folder is not None:
-            return check_folder(path, base_folder=self.base_folder)
+        if (base_folder := self.base.folder()) is not None:
+            return check_folder(path, base_folder=base_folder)
         return read_manifest(path)
 
     def _fetch(self, name: str, manifest_hash: str, shared: Place) -> None:
         """Under the publishers' lock, lest `recover` takes what is being written for a dead one's."""
         path = self.folder / name
-        with self._publishing():
-            if _is_sound(path, manifest_hash):
-                return  # somebody fetched it while this waited
+
+        def make_way() -> None:
             if path.exists():
-                remove_folder(path)
-            (shared / name).fetch(path, manifest_hash)
+                if (sound := _is_sound(path)) is False:
+                    remove_folder(path)
+                else:  # if it is sound, it is another of that name, from before this home shared a store
+                    self._set_aside(path, "is not this store's" if sound else "can't be read")
+
+        with self._publishing():
+            if not _is_sound(path, manifest_hash):  # else somebody fetched it while this waited
+                (shared / name).fetch(path, manifest_hash, make_way)
 
     def _give_up(self, name: str, reason: str) -> None:
-        """As far as it goes: what can't be cleared away now, `recover` will."""
+        """As far as it goes: what can't be cleared away now, `recover` will.
+
+        The store is asked first: it may have registered the adapter, and only its answer was lost.
+        """
         try:
+            with self.store.begin() as tx:
+                serialise(tx, "adapters")  # a registration that is still being committed is waited for
+                row = adapters.get_adapter(tx, name)
+                if row is None or row.manifest_hash is not None:
+                    return
+                if row.state == "publishing":  # else it was abandoned meanwhile
+                    adapters.set_state(tx, name, "rejected", adapters.ROLLOUT, f"Not published: {reason}")
             if (self.folder / name).exists():
                 remove_folder(self.folder / name)
-            with self.store.begin() as tx:
-                adapters.set_state(tx, name, "rejected", adapters.ROLLOUT, f"Not published: {reason}")
             self._clear_shared()
-        except (StoreError, OSError, Conflict):  # Conflict: it was abandoned meanwhile
+        except (StoreError, OSError):
             pass
 
     def _clear_up(self, run_id: str | None) -> list[str]:
@@ -181,19 +207,35 @@ class Registry:
             else:  # another home's publisher is not to be told from a dead one
                 abandoned = adapters.abandon_publishing(tx, None, before=now() - LONGEST_PUBLISHING)
                 abandoned += adapters.abandon_publishing(tx, run_id) if run_id is not None else []
-        with self.store.read() as tx:
-            registered = {row.name for row in adapters.list_adapters(tx) if row.manifest_hash is not None}
+        known = self._set_unregistered_aside()
+        never_registered = {name for name, row in known.items() if row.manifest_hash is None}
         done = [f"{name} was never completely published: rejected." for name in abandoned]
         try:
             done += self._clear_shared()
         except AdapterUnreachable as error:
             done.append(f"What nobody registered could not be looked for. {error}")
         for path in sorted(self.folder.iterdir()):
-            is_version = adapters.number_of(path.name) is not None
-            if path.name.startswith(UNFINISHED) or (is_version and path.name not in registered):
+            if path.name.startswith(UNFINISHED) or path.name in never_registered:
                 remove_folder(path)
                 done.append(f"Removed {path}, which was never registered.")
         return done
+
+    def _set_unregistered_aside(self) -> dict[str, Adapter]:
+        """Free the names of adapters that are another store's; returns this one's, by name. Raises StoreError."""
+        with self.store.read() as tx:
+            known = {row.name: row for row in adapters.list_adapters(tx)}
+        try:
+            for path in sorted(self.folder.iterdir()):
+                if adapters.number_of(path.name) is not None and _is_unregistered(path, known.get(path.name)):
+                    self._set_aside(path, "is not this store's")
+        except OSError as error:
+            raise _unwritable(self.folder, error) from error
+        return known
+
+    def _set_aside(self, path: Path, why: str) -> None:
+        aside = set_aside(path)
+        how = f"`hone adapters import file://{aside}` makes it an adapter here."
+        _log.warning("%s %s: it is called %s now. %s", path, why, aside.name, how)
 
     def _clear_shared(self) -> list[str]:
         """Remove from the shared place what was given up before it was registered; returns what was done, in words.
@@ -230,14 +272,32 @@ class Registry:
             yield True
 
 
-def _is_sound(path: Path, manifest_hash: str) -> bool:
-    """Whether a folder is what was published, whatever the base."""
+def _is_unregistered(path: Path, row: Adapter | None) -> bool:
+    """Whether what lies under a version's name isn't what this store, by its row, gave that name to."""
+    if row is None or row.manifest_hash is not None:
+        return row is None
+    try:
+        return read_manifest(path).created_at != row.created_at
+    except AdapterBroken:
+        return False  # nothing tells
+    except AdapterUnreachable:
+        return True
+
+
+def _is_sound(path: Path, manifest_hash: str | None = None) -> bool | None:
+    """Whether a folder is what was published, whatever the base; without a hash, whether it is any adapter's.
+
+    None while that can't be read.
+    """
     try:
         check_folder(path, manifest_hash)
     except AdapterBroken:
         return False
+    except AdapterUnreachable:
+        return None
     return True
 
 
-def _unwritable(folder: Path, error: OSError) -> StoreError:
-    return StoreError(f"Can't write to {folder}: {error.strerror}.", "Give Hone's user the right to write there.")
+def _unwritable(folder: Path, error: OSError) -> AdapterUnreachable:
+    what = f"Can't write to {folder}: {error.strerror}."
+    return AdapterUnreachable(what, "Give Hone's user the right to write there.")

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from service.adapters.files import check_sizes
 from service.adapters.weights import RESTORE
-from service.errors import AdapterBroken
+from service.errors import AdapterBroken, AdapterUnreachable
 from service.store.queries import adapters
 
 
@@ -29,6 +29,6 @@ def _is_back(tx: Session, adapters_folder: Path, name: str) -> bool:
     adapter = adapters.get_adapter(tx, name)
     try:
         check_sizes(adapters_folder / name, adapter.manifest_hash if adapter else None)
-    except AdapterBroken:
+    except (AdapterBroken, AdapterUnreachable):
         return False
     return True

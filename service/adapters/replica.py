@@ -5,7 +5,8 @@ takes it out (`eject`) when the engine is in doubt. From then on nothing that wa
 
 Only names of versions (`v12`) are touched; what else somebody loads into the same engine is theirs. One adapter changes
 at a time. Those in use are never unloaded, names are never used again, and nothing is ever loaded in place: vLLM's
-prefix cache knows an adapter by its name and path.
+prefix cache knows an adapter by its name and path. Where both come back all the same, with other weights, in a home
+that was wiped or from a restored database, the manifest's hash keeps the two apart: it salts that cache.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from service.adapters.engine import AdapterEngine, EngineFacts
+from service.adapters.engine import AdapterEngine, EngineFacts, score_all
 from service.adapters.manifest import Manifest
 from service.adapters.proof import Logprobs, judge
 from service.adapters.registry import Registry
-from service.errors import AdapterBroken, EngineAway, EngineRefused, EngineUnavailable
+from service.errors import AdapterBroken, AdapterUnreachable, EngineAway, EngineRefused, EngineUnavailable
 from service.store.queries.adapters import BASE, number_of
 
 LOOK_SECONDS = 5.0
@@ -36,8 +37,20 @@ E_co = TypeVar("E_co", bound=AdapterEngine, covariant=True)
 _log = logging.getLogger(__name__)
 
 
-class NotServed(AdapterBroken):
-    """The folder is sound, but this engine doesn't serve it as it was trained."""
+class ProofFailed(AdapterBroken):
+    """The folder is sound and this engine has loaded it, but doesn't serve it as it was trained."""
+
+
+class RefusedByEngine(AdapterBroken):
+    """This engine won't have it as it is set up now. Set up otherwise it may, so that is no judgement for ever."""
+
+
+OF_ONE_ENGINE = (ProofFailed, RefusedByEngine)
+"""What is wrong with an adapter at one engine. Any other AdapterBroken is about its folder."""
+
+
+class EngineNotSetUp(EngineUnavailable):
+    """This engine can load no adapters at all, or doesn't see their folder."""
 
 
 class Replica(Generic[E_co]):
@@ -49,10 +62,9 @@ class Replica(Generic[E_co]):
         engine: E_co,
         max_loras: int,
         probe_tolerance: float = 0.05,
-        base_sha256: str | None = None,
-        when_reached: Callable[[str, EngineFacts], None] = lambda url, facts: None,
+        when_told: Callable[[str, EngineFacts], None] = lambda url, facts: None,
     ) -> None:
-        """`base_sha256`: the fingerprint of the engine's base, if known; adapters trained on another are refused."""
+        """`when_told`: what to do with what the engine tells when it is reached, and when vLLM tells its slots."""
         self.changing = asyncio.Lock()
         self.needed: tuple[str, ...] = ()  # what it must hold to get requests
         self.wanted: frozenset[str] = frozenset()  # never unloaded to make room
@@ -60,10 +72,11 @@ class Replica(Generic[E_co]):
         self.is_reached = False
         self.problem: str | None = "it has not been looked at yet"  # why it gets no requests
         self.refusals: dict[str, AdapterBroken] = {}  # by adapter: why it can't be served
+        self.unreadable: dict[str, tuple[float, AdapterUnreachable]] = {}  # likewise: since when (monotonic), and why
         self.under_way = 0
         self.ejections = 0
-        self._registry, self._engine, self._when_reached = registry, engine, when_reached
-        self._max_loras, self._tolerance, self._base_sha256 = max_loras, probe_tolerance, base_sha256
+        self._registry, self._engine, self._when_told = registry, engine, when_told
+        self._max_loras, self._tolerance = max_loras, probe_tolerance
         self._facts = EngineFacts("")
         self._held: dict[str, str] = {}  # name → path, as the engine said last
         self._proven: dict[str, str] = {}  # likewise, of those that were proven since they were loaded
@@ -113,13 +126,15 @@ class Replica(Generic[E_co]):
         self.ejections += 1
         self._proven.clear()
         self.refusals.clear()
+        self.unreadable.clear()
         self._refused_at.clear()
 
     @asynccontextmanager
     async def using(self, name: str) -> AsyncIterator[None]:
         """Hold an adapter (or `base`) loaded for a request that takes as long as the block; load it first if need be.
 
-        Raises NotFound for an unknown name, AdapterBroken when it can't be served, EngineUnavailable.
+        Raises NotFound for an unknown name, AdapterBroken when it can't be served, AdapterUnreachable while its files
+        can't be read, EngineUnavailable.
         """
         self.under_way += 1
         try:
@@ -147,14 +162,15 @@ class Replica(Generic[E_co]):
                 if not await self._engine.is_healthy():
                     raise EngineAway(f"The engine at {self.url} says that it isn't well.", "Look at its log.")
                 if not self.is_reached:
-                    self._facts = await self._engine.facts()
-                    self._when_reached(self.url, self._facts)
+                    self._learn(await self._engine.facts())
         except (EngineUnavailable, EngineRefused) as error:
             self.eject(str(error))
             raise EngineAway(error.message, error.hint, retry_after=1) from error
         except TimeoutError as error:
             self.eject(f"it did not say within {LOOK_SECONDS:g} s what it holds")
             raise EngineAway(f"The engine at {self.url} did not answer in time.", retry_after=1) from error
+        if self.is_reached:
+            await self._ask_for_slots()
         self.is_reached = True
         self._held = {model.name: model.path for model in models if model.parent is not None}
         self._forget({name for name, path in self._proven.items() if self._held.get(name) != path})
@@ -162,31 +178,54 @@ class Replica(Generic[E_co]):
     async def bring(self, name: str) -> str:
         """Have the engine serve an adapter, and prove that it does; the proof in words ("" if proven before).
 
-        Call `look` first. Raises NotFound, AdapterBroken for its folder, NotServed when this engine can't serve it,
-        EngineUnavailable when the engine is away, full or not set up for it.
+        Call `look` first. Raises NotFound, AdapterBroken for its folder, AdapterUnreachable while that can't be read,
+        ProofFailed and RefusedByEngine when this engine can't serve it, EngineUnavailable when the engine is away or
+        full, and EngineNotSetUp.
         """
         if name == BASE or name in self._proven:
             return ""
         if time.monotonic() - self._refused_at.get(name, float("-inf")) < REFUSAL_SECONDS and name in self.refusals:
             raise self.refusals[name]
         try:
-            words = await self._load_and_prove(name)
+            words = await self._check_load_and_prove(name)
         except AdapterBroken as error:
+            self.unreadable.pop(name, None)
             self.refusals[name] = error
-            if isinstance(error, NotServed):
+            if isinstance(error, OF_ONE_ENGINE):
                 self._refused_at[name] = time.monotonic()
+            raise
+        except AdapterUnreachable as error:
+            since, _ = self.unreadable.get(name, (time.monotonic(), error))
+            self.unreadable[name] = (since, error)
             raise
         self.refusals.pop(name, None)
         self._last_used[name] = next(self._uses)
         return words
 
     async def unload_spare(self, keep: int, first: Collection[str]) -> None:
-        """Unload what is neither wanted nor in use, but for `keep`: those in `first`, then the last used."""
+        """Unload what is neither wanted nor in use, but for `keep`: those in `first`, then the last used.
+
+        Fewer are kept where the engine has fewer slots, which may be known only since it holds them.
+        """
         spare = self._spare()
         spare.sort(key=lambda name: (name in first, self._age(name)), reverse=True)
-        for name in spare[keep:]:
+        room = max(0, self.slots - len(self._held) + len(spare))
+        for name in spare[min(keep, room) :]:
             if not self._users[name]:
                 await self._unload(name)
+
+    def _learn(self, facts: EngineFacts) -> None:
+        self._facts = facts
+        self._when_told(self.url, facts)
+
+    async def _ask_for_slots(self) -> None:
+        """vLLM with LoRA tells them once it has answered a request. Not to answer this is no sign of being unwell."""
+        if self._facts.has_lora and self._facts.slots is None:
+            with suppress(EngineUnavailable, EngineRefused, TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    facts = await self._engine.facts()
+                if facts.slots is not None:
+                    self._learn(facts)
 
     def _forget(self, names: Collection[str]) -> None:
         """The engine holds these no more. Without one that it needs, it has restarted and gets no requests."""
@@ -204,15 +243,27 @@ class Replica(Generic[E_co]):
         """Grows with the last use; what was not used since this service started goes by its number."""
         return self._last_used.get(name, -1), number_of(name) or 0
 
-    async def _load_and_prove(self, name: str) -> str:
+    async def _check_load_and_prove(self, name: str) -> str:
         path, manifest = await asyncio.to_thread(self._registry.check, name)
-        if self._base_sha256 not in (None, manifest.base.sha256):
-            raise NotServed(
+        self.unreadable.pop(name, None)
+        if not await asyncio.to_thread(self._registry.is_of_this_base, manifest):
+            raise RefusedByEngine(
                 f"{name} was trained on another base model ({manifest.base.name}) than the one that is served now.",
                 "Serve that base, or learn again on this one.",
             )
+        self._engine.salt_cache(name, manifest.hash())
         if name in self._held and self._held[name] != str(path):
             await self._unload(name)
+        was_held = name in self._held
+        try:
+            return await self._load_and_prove(name, path, manifest)
+        except ProofFailed:
+            if not was_held:
+                raise
+        # vLLM outlives homes: what it held had this name and path in one that is gone. By now it is unloaded.
+        return await self._load_and_prove(name, path, manifest)
+
+    async def _load_and_prove(self, name: str, path: Path, manifest: Manifest) -> str:
         if name not in self._held:
             await self._make_room(name)
         # vLLM frees the slot of what was unloaded only when another needs it, and takes whichever was used longest
@@ -246,12 +297,15 @@ class Replica(Generic[E_co]):
             if error.status == 409:
                 raise EngineUnavailable(f"The engine can't take {name} now: {error.message}", retry_after=1) from error
             if error.status == 404 or self._facts.has_lora is False:
-                raise EngineUnavailable(
+                raise EngineNotSetUp(
                     f"The engine can't load {name} from {path}: {error.message}",
                     "It needs the adapters folder under the same path, and vLLM --enable-lora and "
                     "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True.",
                 ) from error
-            raise NotServed(f"The engine refused to load {name}: {error.message}") from error
+            raise RefusedByEngine(
+                f"The engine refused to load {name}: {error.message}",
+                "Mend that at the engine, then ask for the adapter again.",
+            ) from error
         self._held[name] = str(path)
 
     async def _prove(self, name: str, manifest: Manifest, own: Logprobs, scores: dict[str, Logprobs]) -> str:
@@ -264,18 +318,18 @@ class Replica(Generic[E_co]):
         await self._unload(name)
         if verdict.engine_at_fault:
             raise EngineUnavailable(f"{name} can't be proven. {verdict.words}", "Check engine.model and engine.dtype.")
-        raise NotServed(f"{name} isn't served as it was trained. {verdict.words}")
+        raise ProofFailed(f"{name} isn't served as it was trained. {verdict.words}")
 
-    async def _score(self, name: str, model: str, manifest: Manifest) -> Sequence[Sequence[float]]:
+    async def _score(self, name: str, model: str, manifest: Manifest) -> Logprobs:
         """The probes of adapter `name` under `model`."""
-        scores = (self._engine.score(model, probe.prompt_token_ids, probe.token_ids) for probe in manifest.probes)
         try:
-            return await asyncio.gather(*scores)
+            texts = [(probe.prompt_token_ids, probe.token_ids) for probe in manifest.probes]
+            return await score_all(self._engine, model, texts)
         except EngineRefused as error:
             if error.status == 404:
                 self.eject(f"it knows {model} no more: it has restarted")
                 raise EngineAway(f"The engine restarted while {name} was being proven.", retry_after=1) from error
-            raise NotServed(f"The engine refused to score the probes of {name}: {error.message}") from error
+            raise RefusedByEngine(f"The engine refused to score the probes of {name}: {error.message}") from error
 
     async def _unload(self, name: str) -> None:
         self._proven.pop(name, None)  # before anything is awaited: from here on nobody may take hold of it

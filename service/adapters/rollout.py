@@ -6,10 +6,12 @@ canary. One more loop moves the live pointer, in two phases: load and prove what
 gets requests, then one transaction. A restart of any engine, of the service or of all needs nothing more than that.
 
 What goes wrong is somebody's. A broken folder, or an adapter that no engine serves as it was trained, is the adapter's
-fault: it is rejected with the reason. One that has been live was good once, so it is put aside, not rejected, and the
-one before takes over: with its folder put back, or on an engine that can serve it, it may be promoted again. An engine
-that does otherwise than its fellows, is away, or is not set up to load adapters says nothing about the adapter: the
-rollout notes what is wrong and tries again, more and more rarely.
+fault: it is rejected with the reason. What every engine refuses as it is set up now, and what has been live and so was
+good once, is put aside, not rejected: with its folder put back, or on an engine that can serve it, it may be promoted
+again. Where that was live, the one before takes over. Files that can't be read now, and an engine that does otherwise
+than its fellows, is away, or is not set up to load adapters, say nothing about the adapter: the rollout notes what is
+wrong and tries again, more and more rarely. Only what is live can't wait for long: when no engine is proven to serve it
+any more, as after a restart, and its files can't be read, the one before takes over, too.
 """
 
 from __future__ import annotations
@@ -17,19 +19,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 
 from service.adapters.engine import AdapterEngine
 from service.adapters.pointer import Pointer
-from service.adapters.replica import NotServed, Replica
-from service.errors import AdapterBroken, EngineAway, EngineUnavailable, HoneError
+from service.adapters.replica import OF_ONE_ENGINE, RefusedByEngine, Replica
+from service.errors import AdapterBroken, AdapterUnreachable, EngineAway, EngineUnavailable, HoneError
 from service.store.queries.adapters import BASE
 from service.store.session import Store
 from service.store.tables import Serving
 
 LONGEST_PAUSE_SECONDS = 2.0
 """Between two tries while something is wrong."""
+UNREADABLE_SECONDS = 15.0
+"""For so long what is live is waited for while its files can't be read and no engine is proven to serve it."""
 
 _log = logging.getLogger(__name__)
 AnyReplica = Replica[AdapterEngine]
@@ -135,7 +140,7 @@ class Rollout:
             async with self._changing(replica):
                 await replica.look()
                 for name in replica.needed:
-                    await replica.bring(name)
+                    await self._put_back(replica, name)
             if not replica.serves:
                 async with self._membership:
                     await self._read()  # another may be live by now
@@ -166,9 +171,18 @@ class Rollout:
             self.wake()
         return again
 
+    async def _put_back(self, replica: AnyReplica, name: str) -> None:
+        """Bring what it needs. A canary that can't be read now is left to `settle`: nobody waits for one."""
+        try:
+            await replica.bring(name)
+        except AdapterUnreachable:
+            if name == self._live:
+                raise
+
     def _admit(self, replica: AnyReplica) -> None:
         """Let it have requests, if it has what is needed by now and serves the same base as its fellows."""
-        if not replica.is_reached or replica.lacks():
+        lacking = [name for name in replica.lacks() if name == self._live or name not in replica.unreadable]
+        if not replica.is_reached or lacking:
             self.doubt(replica)
             return
         for fellow in self.serving:
@@ -201,7 +215,7 @@ class Rollout:
         reached = [replica for replica in self.replicas if replica.is_reached]
         if desired.live == BASE or any(desired.live in replica.loaded for replica in reached):
             self._tried.clear()
-        elif (error := self._verdict(desired.live, reached)) is not None:
+        elif (error := self._verdict(desired.live, reached) or self._loss(desired.live, reached)) is not None:
             self._tried.add(desired.live)
             await asyncio.to_thread(self._pointer.replace_live, desired.live, error, self._tried)
             self._forgive(desired.live)
@@ -212,12 +226,25 @@ class Rollout:
         return False
 
     def _verdict(self, name: str, replicas: Sequence[AnyReplica]) -> AdapterBroken | None:
-        """What is wrong with an adapter: its folder, or that none of these replicas serves it as it was trained."""
+        """What is wrong with an adapter: its folder, or that none of these replicas serves it.
+
+        Of several reasons one that is no judgement for ever counts: set up otherwise, that engine might have served it.
+        """
         refusals = [replica.refusals[name] for replica in replicas if name in replica.refusals]
-        broken = [error for error in refusals if not isinstance(error, NotServed)]
+        broken = [error for error in refusals if not isinstance(error, OF_ONE_ENGINE)]
         if broken:
             return broken[0]
-        return refusals[0] if refusals and len(refusals) == len(replicas) else None
+        if not refusals or len(refusals) < len(replicas):
+            return None
+        return next((error for error in refusals if isinstance(error, RefusedByEngine)), refusals[0])
+
+    def _loss(self, name: str, replicas: Sequence[AnyReplica]) -> AdapterUnreachable | None:
+        """Why none of these replicas can be given an adapter, if that has lasted: nothing else is wrong with it."""
+        unreadable = [replica.unreadable[name] for replica in replicas if name in replica.unreadable]
+        if not unreadable or len(unreadable) < len(replicas):
+            return None
+        since, error = min(unreadable, key=lambda one: one[0])
+        return error if time.monotonic() - since >= UNREADABLE_SECONDS else None
 
     def _forgive(self, name: str) -> None:
         """It has been judged; whoever asks for it again wants it tried again."""
@@ -258,7 +285,7 @@ class Rollout:
         if (error := self._verdict(name, serving)) is not None:
             raise error
         for failure in failures:
-            if isinstance(failure, NotServed):
+            if isinstance(failure, AdapterBroken):
                 raise EngineUnavailable(f"{name} waits, as not every engine serves it. {failure}") from failure
             raise failure
         words = next((words for words in tries if isinstance(words, str) and words), "")
@@ -268,8 +295,9 @@ class Rollout:
         try:
             async with self._changing(replica):
                 return await replica.bring(name)
-        except NotServed as error:
-            raise NotServed(f"{replica.url}: {error.message}" if len(self.replicas) > 1 else error.message) from error
+        except AdapterBroken as error:
+            where = f"{replica.url}: " if len(self.replicas) > 1 else ""
+            raise AdapterBroken(f"{where}{error.message}") from error
 
     async def _unload_spare(self, replica: AnyReplica, previous: str) -> None:
         with contextlib.suppress(EngineAway):

@@ -34,6 +34,7 @@ from service.store.queries import conversations, exchanges
 from service.transactions import Transactions
 
 LAST_EVENT = b"data: [DONE]\n\n"
+TAKEN_OVER = "The version that was to answer can't be served any more. Another takes over now; try again in a moment."
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
@@ -68,6 +69,7 @@ class Chat:
         if (request.n or 1) > self._settings.max_choices:
             raise BadInput(f"n: at most {self._settings.max_choices} choices.", param="n")
         conversation_id = conversation_of(request, caller.name)
+        base = await self._replicas.base()  # first: before an engine serves nobody knows that the canary is loaded
         chosen = await self._transactions.glance(
             route, request.model, conversation_id, caller.name, self._rollout.loaded
         )
@@ -76,7 +78,7 @@ class Chat:
             caller=caller.name,
             conversation_id=conversation_id,
             route=chosen,
-            base=await self._replicas.base(),
+            base=base,
             sampling=request.sampling(self._settings),
             recording=Recording(
                 new_id("chatcmpl"), chosen.model, chosen.adapter, bool(request.logprobs), bool(request.return_token_ids)
@@ -127,7 +129,7 @@ class Chat:
 
     @asynccontextmanager
     async def _answering(self, turn: Turn, begin: Callable[[Engine], Awaitable[T]]) -> AsyncIterator[T]:
-        """What `begin` brings. If what is live turns out to be broken, the rollout puts another in its place."""
+        """What `begin` brings. If what is live, or the canary, turns out to be broken, the rollout sees to another."""
         try:
             async with self._replicas.answering(turn.route.adapter, turn.conversation_id, begin) as begun:
                 yield begun
@@ -135,7 +137,7 @@ class Chat:
             if turn.route.alias != ALIAS:
                 raise
             self._rollout.wake()
-            raise EngineUnavailable(str(error), "Another adapter takes over now; try again.", retry_after=1) from error
+            raise EngineUnavailable(TAKEN_OVER, retry_after=1) from error
 
     async def _ask(self, turn: Turn, ask: Callable[[dict[str, Any]], Awaitable[T]]) -> T:
         """Ask an engine; once more where its refusal can be helped."""

@@ -81,7 +81,7 @@ def _chunk(payload: bytes) -> dict[str, Any]:
     status = error.get("code") if isinstance(error, dict) else None
     if isinstance(status, int) and 400 <= status < 500:
         raise EngineRefused(words, status)
-    raise EngineUnavailable(f"The engine failed: {words}")
+    raise EngineUnavailable(f"The engine failed: {words}", retry_after=1)
 
 
 def _has_token(chunk: dict[str, Any]) -> bool:

@@ -94,6 +94,8 @@ def promote(name: Name, reason: Reason = "", wait: Wait = 60.0, home: Home = Non
     """Make an adapter live, once the engine has been proven to serve it."""
     from service.store.queries import adapters
 
+    if name == adapters.BASE:
+        raise NotFound(adapters.BASE_IS_NO_ADAPTER, "`hone adapters rollback base` makes it live.")
     store = existing_store(settings_from(home))
     with store.begin() as tx:
         adapters.request_live(tx, name, ACTOR, reason or "Promoted.")
@@ -218,14 +220,9 @@ def _file_or_place(named: str) -> Any:
 
 
 def _registry(settings: Settings, store: Store) -> Any:
-    from service.adapters.fingerprint import model_folder
     from service.adapters.registry import Registry
 
-    try:
-        base_folder = model_folder(settings.model_path)
-    except BadInput:
-        base_folder = None
-    return Registry.of(settings, store, base_folder)
+    return Registry.of(settings, store, settings.model_path)
 
 
 def _row(row: Any) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from service.commands.options import (
     show,
 )
 from service.errors import BadInput, SettingsError
-from service.settings import Settings
+from service.settings import ServerSettings, Settings, check_rank
 
 if TYPE_CHECKING:
     from service.engine_checks import EngineReport
@@ -79,6 +79,7 @@ def learn(
         raise BadInput(f"There is no method {method!r}.", "Choose auto, sft or dpo.")
     require_learner_packages("The learner")
     settings = settings_from(home)
+    check_rank(settings)
     stack.prepare_home(settings)
     logs.configure("learner", settings.home)
     if once:
@@ -96,23 +97,24 @@ def learn(
 def ui(
     api: Annotated[str, typer.Option("--api", help="URL of the service.")] = "http://127.0.0.1:8000",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 7860,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = 7860,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
     """The pages alone, for a service that runs elsewhere."""
     from service.auth import is_loopback
-    from service.listening import listen
+    from service.listening import listen, port_of
 
     if not is_loopback(host) and is_loopback(urlsplit(api).hostname or ""):
         raise SettingsError(
             f"On {host} these pages would let everybody in through {api}, which trusts this machine.",
             "Listen on 127.0.0.1, or name the address under which other machines reach the service.",
         )
-    listen(host, port).close()
+    with listen(host, port) as bound:
+        port = port_of(bound)
     from ui.app import serve as serve_pages
 
-    url = f"http://{host}:{port}"
+    url = ServerSettings(host=host, port=port).local_url
     show({"url": url}, as_json, lambda: say(f"The pages are at {url}"))
     serve_pages(api, host, port)
 

@@ -34,15 +34,15 @@ def run(
     settings: Settings, store: Store, listener: socket.socket, when_ready: Callable[[], None], grace_seconds: int
 ) -> None:
     """Serve until SIGTERM or SIGINT; replies under way then have `grace_seconds` to end."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # uvicorn raises the signal again when it has stopped: then there is still the store to close.
-        signal.signal(number, lambda *_: None)
     sys.setswitchinterval(SWITCH_SECONDS)
     app = create_app(settings, store, settings.engine.urls)
     config = uvicorn.Config(
         app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=grace_seconds
     )
     server = _Server(config, when_ready)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn raises the signal again when it has stopped: then there is still the store to close.
+        signal.signal(number, lambda *_: None)
     server.run(sockets=[listener])
     if not server.started:
         raise HoneError("The service could not start.", f"See {settings.home / 'logs'}.")

@@ -17,7 +17,9 @@ def simulate(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of chats and feedback, with learning between.")] = 3,
     comparisons: Annotated[int, typer.Option(min=1, help="Comparisons in each round.")] = 100,
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
-    picture: Annotated[Path | None, typer.Option(help="Where to draw what was learned (a .png file).")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Where to draw what was learned (a .png file); else simulate-TASTE.png.")
+    ] = None,
     home: Home = None,
     as_json: Json = False,
 ) -> None:

@@ -21,6 +21,7 @@ from service.commands.options import (
     show,
 )
 from service.commands.processes import check_address, first_link, greet
+from service.settings import check_rank
 
 
 def up(
@@ -41,6 +42,8 @@ def up(
     settings = settings_from(
         home, server__host=host, server__port=port, engine__model=model, engine__kind=engine, engine__urls=urls
     )
+    if learner:
+        check_rank(settings)
     from service import logs, stack
 
     stack.prepare_home(settings)

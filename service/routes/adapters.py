@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from service.errors import NotFound
 from service.parts import FOR_OPERATORS, Operator, Parts, Wired
 from service.store.queries import adapters as queries
+from service.store.queries.adapters import BASE, BASE_IS_NO_ADAPTER
 from service.store.tables import Adapter, AdapterEventRow, Serving
 from service.wire import (
     AdapterEvent,
@@ -60,7 +61,7 @@ async def roll_back(body: RollbackRequest, parts: Wired, operator: Operator) -> 
 
 @router.delete("/v1/adapters/canary", openapi_extra=FOR_OPERATORS)
 async def end_canary(parts: Wired, operator: Operator) -> ServingView:
-    """Ends the canary; it becomes a candidate again."""
+    """Ends the canary; it is a candidate again, or retired if it was live before."""
     row = await parts.transactions.write(queries.clear_canary, operator.name, "Ended by an operator.")
     parts.rollout.wake()
     return _serving(row)
@@ -69,6 +70,8 @@ async def end_canary(parts: Wired, operator: Operator) -> ServingView:
 @router.post("/v1/adapters/{name}/promote", status_code=202, openapi_extra=FOR_OPERATORS)
 async def promote(name: str, body: PromoteRequest, parts: Wired, operator: Operator) -> AdapterView:
     """Asks for it to go live; it does once the engine has been proven to serve it."""
+    if name == BASE:
+        raise NotFound(BASE_IS_NO_ADAPTER, "POST /v1/adapters/rollback with to = base makes it live.")
     await parts.transactions.write(queries.request_live, name, operator.name, body.reason or "Promoted.")
     parts.rollout.wake()
     return await _look(parts, name)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Sequence
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request, Response
 
+from service.adapters.engine import score_all
 from service.auth import Caller
+from service.chat.streaming import CallerLeft, until_caller_leaves
 from service.engine import Engine
 from service.errors import NotFound
 from service.parts import AnyCaller, Parts, Wired
-from service.routing import BASE, resolve
+from service.routing import BASE, Route, resolve
 from service.store.queries import exchanges
 from service.store.tables import Exchange
 from service.wire import ScoreRequest, ScoreResponse, StoredExchange, StoredReply
@@ -44,20 +46,30 @@ async def get_exchange(exchange_id: str, parts: Wired, caller: AnyCaller) -> Sto
     )
 
 
-@router.post("/v1/score")
-async def score(body: ScoreRequest, parts: Wired, caller: AnyCaller) -> ScoreResponse:
+@router.post("/v1/score", response_model=ScoreResponse)
+async def score(body: ScoreRequest, request: Request, parts: Wired, caller: AnyCaller) -> ScoreResponse | Response:
     """The natural log-probability of each token of an exchange's replies under another model."""
     exchange = await _own(parts, caller.under(body.user), body.exchange_id)
     route = await parts.transactions.read(resolve, body.model)
+    try:
+        scored = await until_caller_leaves(request.receive, _scores(parts, exchange, route))
+    except CallerLeft:
+        return Response(status_code=499)  # nobody reads it; nginx's number for the log
+    return ScoreResponse(model=route.model, adapter=route.adapter, token_logprobs=tuple(map(tuple, scored)))
+
+
+async def _scores(parts: Parts, exchange: Exchange, route: Route) -> list[Sequence[float]]:
+    """Of each reply."""
     name = await parts.replicas.base() if route.adapter == BASE else route.adapter
 
-    async def score_replies(engine: Engine) -> list[tuple[float, ...]]:
-        replies = (engine.score(name, exchange.prompt_token_ids, reply.token_ids) for reply in exchange.replies)
-        return await asyncio.gather(*replies)
+    async def score_replies(engine: Engine) -> list[Sequence[float]]:
+        return await score_all(
+            engine, name, [(exchange.prompt_token_ids, reply.token_ids) for reply in exchange.replies]
+        )
 
     async with parts.replicas.answering(route.adapter, exchange.conversation_id, score_replies) as scored:
         pass  # it is whole
-    return ScoreResponse(model=route.model, adapter=route.adapter, token_logprobs=tuple(scored))
+    return scored
 
 
 async def _own(parts: Parts, caller: Caller, exchange_id: str) -> Exchange:

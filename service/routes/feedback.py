@@ -23,8 +23,9 @@ async def give_feedback(
 ) -> StoredFeedback:
     """One judgement. Sent again with the same `Idempotency-Key`, it answers what was stored the first time."""
     name = caller.under(body.user).name
-    stored = await parts.transactions.write(queries.add_feedback, name, body, idempotency_key)
-    parts.metrics.feedback.labels(body.kind).inc()
+    stored, is_new = await parts.transactions.write(queries.add_feedback_once, name, body, idempotency_key)
+    if is_new:
+        parts.metrics.feedback.labels(body.kind).inc()
     return stored
 
 
@@ -51,7 +52,7 @@ async def get_feedback(feedback_id: str, parts: Wired, caller: AnyCaller) -> Sto
 
 @router.put("/{feedback_id}")
 async def change_feedback(feedback_id: str, body: FeedbackBody, parts: Wired, caller: AnyCaller) -> StoredFeedback:
-    """Replaces a judgement; the learner takes it as new."""
+    """Replaces a judgement by one of the same kind, in the same conversation; the learner takes it as new."""
     name = caller.under(body.user).name
     return await parts.transactions.write(queries.change_feedback, name, feedback_id, body)
 

@@ -80,4 +80,5 @@ def _first_line(error: BaseException | None) -> str:
 
 def _say(words: tuple[str, str], database: str, detail: str) -> StoreError:
     what, hint = words
-    return StoreError(f"The database {database} {what}{f' ({detail})' if detail else ''}.", hint)
+    soon = 1 if words is _BUSY else None
+    return StoreError(f"The database {database} {what}{f' ({detail})' if detail else ''}.", hint, retry_after=soon)

@@ -23,19 +23,21 @@ START_SECONDS = 120.0
 
 
 @contextmanager
-def mock_engine(tokens: int) -> Iterator[str]:
-    """Its URL."""
+def mock_engine(tokens: int, gap_seconds: float = 0.0) -> Iterator[str]:
+    """Its URL. `gap_seconds`: between two tokens of a stream."""
     port = free_port()
-    command = [sys.executable, "-m", "tests.bench.mock_engine", "--port", str(port), "--tokens", str(tokens)]
+    options = {"--port": port, "--tokens": tokens, "--gap-ms": 1000 * gap_seconds}
+    flags = [str(part) for option in options.items() for part in option]
+    command = [sys.executable, "-m", "tests.bench.mock_engine", *flags]
     with _running(command, {}, f"http://127.0.0.1:{port}/health"):
         yield f"http://127.0.0.1:{port}"
 
 
 @contextmanager
-def service(engine_url: str, home: Path | None = None) -> Iterator[str]:
-    """The URL of the service alone, over an engine, with a SQLite store on the disk: that of `home`, or a fresh one."""
+def service(engine_urls: Sequence[str], home: Path | None = None) -> Iterator[str]:
+    """The URL of the service alone, over engines, with a SQLite store on the disk: that of `home`, or a fresh one."""
     port = free_port()
-    flags = ["--port", str(port), "--no-pages", "--engine-url", engine_url]
+    flags = ["--port", str(port), "--no-pages", "--engine-url", *engine_urls]
     with tempfile.TemporaryDirectory(prefix="hone-bench-") as fresh:
         command = [sys.executable, "-m", "service.cli", "serve", "--home", str(home or fresh), *flags]
         with _running(command, {}, f"http://127.0.0.1:{port}/health"):

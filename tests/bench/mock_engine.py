@@ -2,7 +2,8 @@
 
 `python -m tests.bench.mock_engine --port N`, in a process of its own, speaks the part of vLLM's API that the service
 uses, over asyncio and httptools alone. Every reply is of `--tokens` tokens; a stream's come as fast as the connection
-takes them, or `--gap-ms` apart. Token ids and log-probabilities are told to those who ask for them, as vLLM does.
+takes them, or one every `--gap-ms`, by the clock and for all streams at once, as from an engine that computes
+elsewhere: it waits for nobody here. Token ids and log-probabilities are told to those who ask for them, as vLLM does.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import socket
+from collections.abc import Sequence
 from typing import Any, cast
 
 import httptools
@@ -126,15 +128,19 @@ class Connection(asyncio.Protocol):
         usage = bool((body.get("stream_options") or {}).get("include_usage"))
         events = self._replies.events[detailed, usage]
         if self._gap:
-            self._streaming = asyncio.get_running_loop().create_task(self._stream(events))
+            self._streaming = asyncio.get_running_loop().create_task(self._stream(events, self._replies.tokens))
         else:
             self._transport.write(STREAM_HEAD + b"".join(events))
 
-    async def _stream(self, events: list[bytes]) -> None:
-        self._transport.write(STREAM_HEAD)
-        for event in events:
+    async def _stream(self, events: Sequence[bytes], tokens: int) -> None:
+        """Who speaks, then a token a step; what follows the last comes with it."""
+        clock = asyncio.get_running_loop().time
+        self._transport.write(STREAM_HEAD + events[0])
+        step = clock() // self._gap
+        for number, event in enumerate(events[1 : tokens + 1], 1):
+            await asyncio.sleep((step + number) * self._gap - clock())
             self._transport.write(event)
-            await asyncio.sleep(self._gap)
+        self._transport.write(b"".join(events[tokens + 1 :]))
 
 
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"

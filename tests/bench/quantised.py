@@ -1,11 +1,12 @@
 """An adapter trained against NF4 weights, served over one base or another: how far is the engine from the trainer?
 
-    python -m tests.bench.quantised [--vllm] [--plugin PYTHON]
+    python -m tests.bench.quantised [--vllm] [--plugin PYTHON] [--write docs/quantised.md]
 
-prints the table of docs/quantised.md. A QLoRA adapter learns corrections on `sprout`; replies are drawn from it at
-temperature 1, and each engine scores them. KL(trainer ‖ engine) per token is estimated from both log-probabilities
-(`service.adapters.proof.kl_per_token`), without bias, since the trainer drew the tokens. The control is an adapter that
-was trained against the bfloat16 base and is served over that: what remains there is the engine's own arithmetic.
+prints the table of docs/quantised.md, and writes what it measured into it; `make bench` runs it. A QLoRA adapter learns
+corrections on `sprout`; replies are drawn from it at temperature 1, and each engine scores them. KL(trainer ‖ engine)
+per token is estimated from both log-probabilities (`service.adapters.proof.kl_per_token`), without bias, since the
+trainer drew the tokens. The control is an adapter that was trained against the bfloat16 base and is served over that:
+what remains there is the engine's own arithmetic.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from service.adapters.manifest import Probe
 from service.adapters.proof import judge, kl_per_token, mean_gap
 from service.settings import SPROUT, LearnerSettings, RolloutSettings
 from tests.engine_contract.asking import scores
-from tests.fixtures.engines import SMALL, ServedEngine, serving_sprout
+from tests.fixtures.engines import SMALL, ServedEngine, serving_sprout, why_vllm_cannot_run
 
 PROBES = 4  # of the replies, for the proof that the rollout asks for
 Quantise = Literal["none", "nf4"]
@@ -132,17 +133,38 @@ def _rows(place: Path, vllm: bool, plugin: str | None) -> Iterator[str]:
             )
 
 
+def rewritten(page: str, rows: Sequence[str]) -> str:
+    """The page with these rows of its table in the place of those about the same. Raises KeyError for a new one."""
+    lines = page.splitlines(keepends=True)
+    for row in rows:
+        about = row.split("|")[:4]  # nothing, then whom it is about
+        places = [number for number, line in enumerate(lines) if line.split("|")[:4] == about]
+        if len(places) != 1:
+            raise KeyError(f"the page has {len(places)} rows about {'|'.join(about).strip(' |')}")
+        lines[places[0]] = row + "\n"
+    return "".join(lines)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.quantised", description=__doc__)
     parser.add_argument("--vllm", action="store_true", help="measure vLLM of `make vllm`, too")
     parser.add_argument("--plugin", metavar="PYTHON", help="an interpreter with vLLM and its bitsandbytes plugin")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the rows into the table of this page")
     arguments = parser.parse_args()
+    with_vllm = arguments.vllm
+    if with_vllm and (reason := why_vllm_cannot_run()) is not None:
+        print(f"without vLLM: {reason}.", file=sys.stderr, flush=True)
+        with_vllm = False
     torch.set_num_threads(1)
     print("| adapter trained against | engine | serves | KL per token | mean gap | proof |")
     print("| --- | --- | --- | ---: | ---: | --- |")
+    rows = []
     with tempfile.TemporaryDirectory(prefix="hone-quantised-") as place:
-        for row in _rows(Path(place), arguments.vllm, arguments.plugin):
+        for row in _rows(Path(place), with_vllm, arguments.plugin):
             print(row, flush=True)
+            rows.append(row)
+    if arguments.write:
+        arguments.write.write_text(rewritten(arguments.write.read_text("utf-8"), rows), encoding="utf-8")
     return 0
 
 

@@ -203,6 +203,6 @@ def vllm_swap() -> Comparison:
         names, key = publish(place / "home", folders)
         with (
             serving_sprout("vllm", place / "engine", ENGINE | {"dtype": fastest_dtype()}, preloaded()) as engine,
-            service(engine.url, place / "home") as url,
+            service([engine.url], place / "home") as url,
         ):
             return asyncio.run(measure(url, key, engine.url, names, folders))

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page, sync_playwright
 
 ARGUMENTS = (
     "--no-sandbox",
@@ -31,11 +31,15 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+def _is_cut_off(error: Error) -> bool:
+    return "AbortError" in str(error)
+
+
 @pytest.fixture
 def open_page(chromium: Browser) -> Iterator[OpenPage]:
     """Opens a URL as a new browser would; `context` options as Playwright's. Script errors fail the test.
 
-    `goes_away`: the server will be gone for a while, of which the console may tell.
+    `goes_away`: the server will be gone for a while, or the page while a reply comes; of that the console may tell.
     """
     contexts: list[BrowserContext] = []
     errors: list[str] = []
@@ -51,7 +55,7 @@ def open_page(chromium: Browser) -> Iterator[OpenPage]:
 
         page.set_default_timeout(PATIENCE)
         origin = "/".join(url.split("/")[:3])
-        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("pageerror", lambda error: None if goes_away and _is_cut_off(error) else errors.append(str(error)))
         page.on("console", note)
         page.on(
             "request",

@@ -139,6 +139,10 @@ def test_what_was_wrong_labels_and_a_score_are_told(fake: FakeService, chat: Pag
     assert [feedback["kind"] for feedback in told] == ["thumb", "score", "label", "critique"]
     assert (told[1]["score"], told[2]["labels"]) == (3, ["wrong", "rude"])
     assert told[3]["text"] == "Far too cheerful."
+    chat.get_by_role("button", name="Your feedback").click()
+    fates = chat.get_by_role("dialog", name="Your feedback").locator(".hone-entry .hone-tag")
+    kept, waits = "kept; not used for learning yet", "waiting to be learned"
+    expect(fates).to_have_text([kept, kept, waits, waits])
 
 
 def test_a_correction_goes_on_as_the_reply(fake: FakeService, chat: Page) -> None:
@@ -157,6 +161,47 @@ def test_a_correction_goes_on_as_the_reply(fake: FakeService, chat: Page) -> Non
     answered(chat, turns=2)
     assert fake.asked[1]["messages"][1]["content"] == "Lisbon, of course."
     assert fake.feedback["fb-1"]["feedback"]["text"] == "Lisbon, of course."
+
+
+def test_what_is_written_stays_until_it_is_stored(fake: FakeService, chat: Page) -> None:
+    say(chat, "Hello")
+    answered(chat)
+    for opener, save in (("How it should have been", "Save correction"), ("What was wrong?", "Save")):
+        chat.get_by_role("button", name=opener).click()
+        editor, button = chat.get_by_role("textbox", name=opener), chat.get_by_role("button", name=save, exact=True)
+        editor.fill("Lisbon, of course.")
+        fake.refuses_feedback = fake.holds_feedback = True
+        button.click()
+        expect(button).to_be_disabled()
+        expect(editor).not_to_be_editable()
+        fake.holds_feedback = False
+        expect(chat.locator(".hone-toast.error").last).to_contain_text("The store is busy.")
+        expect(editor).to_be_editable()
+        expect(editor).to_have_value("Lisbon, of course.")
+        fake.refuses_feedback = False
+        button.click()
+        expect(chat.locator(".hone-panel")).to_have_count(0)
+        expect(chat.get_by_role("button", name=opener)).to_be_focused()
+    told = [stored["feedback"] for stored in fake.feedback.values()]
+    assert [(feedback["kind"], feedback["text"]) for feedback in told] == [
+        ("correction", "Lisbon, of course."),
+        ("critique", "Lisbon, of course."),
+    ]
+
+
+def test_a_correction_is_taken_back(fake: FakeService, chat: Page) -> None:
+    say(chat, "Hello")
+    answered(chat)
+    opener = chat.get_by_role("button", name="How it should have been")
+    opener.click()
+    chat.get_by_role("textbox", name="How it should have been").fill("Lisbon, of course.")
+    chat.get_by_role("button", name="Save correction").click()
+    expect(chat.locator(".hone-tag")).to_have_text("your version")
+    opener.click()
+    chat.get_by_role("button", name="Take it back").click()
+    expect(chat.locator(".hone-panel")).to_have_count(0)
+    expect(chat.locator(".hone-text")).to_contain_text("fine")
+    assert fake.feedback["fb-1"]["withdrawn"]
 
 
 def test_of_two_answers_the_picked_one_goes_on(fake: FakeService, chat: Page) -> None:
@@ -222,8 +267,12 @@ def test_stop_ends_the_reply_and_frees_the_engine(fake: FakeService, chat: Page)
     chat.get_by_role("button", name="Stop").click()
     expect(chat.locator(".hone-tag")).to_have_text("stopped")
     eventually(lambda: fake.closed_streams == 1)
-    expect(chat.get_by_role("button", name="Good reply")).to_have_count(0)  # it isn't stored: nothing to judge
     expect(chat.get_by_role("button", name="Try again")).to_be_visible()
+    expect(chat.get_by_role("button", name="Good reply")).to_be_visible()
+    chat.reload()
+    answered(chat)
+    expect(chat.locator(".hone-text")).to_contain_text("It is")
+    expect(chat.get_by_label("Your message")).to_have_value("")
 
 
 def test_an_error_is_said_in_plain_words_and_trying_again_helps(fake: FakeService, chat: Page) -> None:
@@ -234,6 +283,53 @@ def test_an_error_is_said_in_plain_words_and_trying_again_helps(fake: FakeServic
     chat.get_by_role("button", name="Try again").click()
     answered(chat)
     expect(chat.get_by_role("alert")).to_have_count(0)
+
+
+def test_a_reload_types_again_what_was_not_answered_and_nothing_else(
+    fake: FakeService, running: tuple[str, FakeService], open_page: OpenPage
+) -> None:
+    chat = open_page(running[0], goes_away=True)
+    fake.broken = "engine"
+    say(chat, "Hello")
+    expect(chat.get_by_role("alert")).to_be_visible()
+    chat.reload()
+    expect(chat.get_by_label("Your message")).to_have_value("Hello")
+    fake.broken = ""
+    chat.get_by_role("button", name="Send").click()
+    answered(chat)
+    fake.hold_at = 5
+    chat.get_by_role("button", name="Try again").click()
+    expect(chat.locator(".hone-text.streaming")).to_contain_text("It is")
+    chat.reload()
+    answered(chat)
+    expect(chat.locator(".hone-text")).to_contain_text("A rather different answer")
+    expect(chat.get_by_label("Your message")).to_have_value("")
+
+
+def test_two_answers_that_never_came_are_not_compared(fake: FakeService, chat: Page) -> None:
+    fake.broken = "engine"
+    chat.locator(".hone-switch").click()
+    say(chat, "Hello")
+    expect(chat.get_by_role("alert")).to_be_visible()
+    expect(chat.get_by_role("button", name="Try again")).to_be_visible()
+    expect(chat.locator(".hone-verdict")).to_have_count(0)
+
+
+def test_a_reply_is_copied(fake: FakeService, running: tuple[str, FakeService], open_page: OpenPage) -> None:
+    page = open_page(running[0], permissions=["clipboard-read", "clipboard-write"])
+    say(page, "Hello")
+    answered(page)
+    page.get_by_role("button", name="Copy").click()
+    expect(page.locator(".hone-toast")).to_have_text("Copied.")
+    assert page.evaluate("navigator.clipboard.readText()") == fake.replies[0]
+
+
+def test_where_a_page_can_not_copy_it_says_so(fake: FakeService, chat: Page) -> None:
+    chat.evaluate("() => { Object.defineProperty(navigator, 'clipboard', { value: undefined }) }")  # as over plain HTTP
+    say(chat, "Hello")
+    answered(chat)
+    chat.get_by_role("button", name="Copy").click()
+    expect(chat.locator(".hone-toast")).to_contain_text("doesn't let the page copy")
 
 
 def test_ones_own_feedback_is_listed_with_where_it_shipped_and_can_be_withdrawn(fake: FakeService, chat: Page) -> None:

@@ -1,4 +1,4 @@
-"""The chat page when its server is restarted: it comes back by itself, and no press is lost unsaid."""
+"""The pages when their server is restarted: they come back by themselves, and no press is lost unsaid."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import PATIENCE, OpenPage
 from tests.browser.test_browser_chat import answered, say
-from tests.ui.fake_service import FakeService
+from tests.ui.fake_service import FakeService, fake_run
 from tests.ui.server import serving
 from ui.app import create_app
 
@@ -111,3 +111,51 @@ def test_a_press_before_the_page_has_noticed_is_not_lost_unsaid(
     else:
         chat.get_by_role("button", name="Good reply").last.click()
         expect(chat.get_by_role("button", name="Good reply").last).to_have_attribute("aria-pressed", "true")
+
+
+def test_what_was_saved_before_the_page_has_noticed_is_still_in_its_editor(server: Server, open_page: OpenPage) -> None:
+    chat = chat_of_two_turns(server, open_page)
+    chat.route("**/app_id", lambda route: None)
+    chat.locator(".hone-turn").last.get_by_role("button", name="How it should have been").click()
+    editor = chat.get_by_role("textbox", name="How it should have been")
+    editor.fill("Lisbon, of course.")
+    server.restart()
+    chat.get_by_role("button", name="Save correction").click()
+    expect(chat.locator(".hone-toast")).to_contain_text("Please do it once more.")
+    answered(chat, turns=2)
+    expect(editor).to_have_value("Lisbon, of course.")
+    assert not server.fake.feedback
+    chat.get_by_role("button", name="Save correction").click()
+    expect(chat.locator(".hone-tag")).to_have_text("your version")
+    expect(chat.locator(".hone-panel")).to_have_count(0)
+
+
+def test_what_was_withdrawn_before_the_page_has_noticed_leaves_the_conversation(
+    server: Server, open_page: OpenPage
+) -> None:
+    chat = chat_of_two_turns(server, open_page)
+    good = chat.get_by_role("button", name="Good reply").last
+    good.click()
+    expect(good).to_have_attribute("aria-pressed", "true")
+    chat.route("**/app_id", lambda route: None)
+    server.restart()
+    chat.get_by_role("button", name="Your feedback").click()
+    chat.get_by_role("button", name="Withdraw").click()
+    expect(chat.locator(".hone-toast")).to_contain_text("Please do it once more.")
+    answered(chat, turns=2)
+    expect(good).to_have_attribute("aria-pressed", "true")
+
+
+def test_the_operators_page_goes_on(server: Server, open_page: OpenPage) -> None:
+    server.fake.runs["run-1"] = fake_run("run-1", "running", step=5)
+    board = open_page(f"{server.url}/operator?key=right", goes_away=True)
+    steps, toast = board.locator("[data-run=run-1] .hone-steps"), board.locator(".hone-toast")
+    expect(steps).to_have_text("5 / 20")
+    board.get_by_role("button", name="Learn now").click()
+    expect(toast).to_contain_text("asked to start")
+    toast.get_by_role("button", name="Dismiss").click()
+    server.restart()
+    server.fake.runs["run-1"].update(step=6)
+    expect(steps).to_have_text("6 / 20")
+    board.get_by_role("button", name="Learn now").click()
+    expect(toast).to_contain_text("asked to start")

@@ -8,25 +8,23 @@ import functools
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
-import tomllib
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fsspec.registry import known_implementations
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.deploy.reading import ROOT, Dockerfile, parse_command, settings_of
+from tests.deploy.reading import EXTRAS, PROJECT, ROOT, Dockerfile, parse_command, settings_of
 from tests.service.fake_engine import FakeEngine
 from tests.service.serving import serve
 from tests.test_imports import MAY_BE_HEAVY, OURS, is_under, module_name, sources
 
 TARGETS = ("service", "learner-gpu", "cpu")
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
 @pytest.fixture(scope="module")
@@ -51,18 +49,44 @@ def test_what_is_copied_exists_and_is_not_kept_out_of_the_build(dockerfile: Dock
             assert not any(fnmatch.fnmatch(path, pattern) for pattern in ignored), path
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_an_image_installs_extras_that_exist_under_the_pinned_versions(dockerfile: Dockerfile, target: str) -> None:
+def asked_of_pip(dockerfile: Dockerfile, target: str, extras: str) -> list[list[str]]:
+    """The words that every pip of an image gets, as its shell makes them, with `--build-arg EXTRAS=…`."""
     steps = [value for name, value in dockerfile.of(target) if name == "RUN" and "pip install" in value]
+    commands = [command.strip() for step in steps for command in step.split("&&")]
+    assert all(command.startswith("pip install ") for command in commands)
+    environment = {"PATH": os.environ["PATH"], "EXTRAS": extras, "TORCH_INDEX": "https://index.example"}
+    instead = 'pip() { printf "%s\\n" "$@"; }; '
+    said = [subprocess.check_output(["sh", "-c", instead + one], env=environment, text=True) for one in commands]
+    return [words.splitlines() for words in said]
+
+
+@pytest.mark.parametrize("more", ["", "s3", "s3,gcs"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_image_installs_extras_that_exist_under_the_pinned_versions(
+    dockerfile: Dockerfile, target: str, more: str
+) -> None:
     copied = {path for name, value in dockerfile.of(target) if name == "COPY" for path in value.split()[:-1]}
-    asked = []
-    for step in " && ".join(steps).split("&&"):
-        words = shlex.split(step)
+    asked = asked_of_pip(dockerfile, target, more)
+    for words in asked:
         assert words[words.index("-c") + 1] == "deploy/constraints.txt" and "deploy/constraints.txt" in copied
-        asked.append(words[-1])
-    extras = {extra for word in asked for extra in re.findall(r"\[(.*)\]", word)}
-    assert extras == {"service": set(), "learner-gpu": {"nf4"}, "cpu": {"learner"}}[target]
-    assert extras <= set(PROJECT["optional-dependencies"]) and asked[-1].startswith(".")
+    assert ("ARG", "EXTRAS=") in dockerfile.of(target)
+    found = re.fullmatch(r"\.(?:\[([\w,]+)\])?", asked[-1][-1])
+    assert found is not None
+    extras = set(found[1].split(",")) if found[1] else set()
+    own: dict[str, set[str]] = {"service": set(), "learner-gpu": {"nf4"}, "cpu": {"learner"}}
+    assert extras == own[target] | set(more.split(",")) - {""} and extras <= EXTRAS
+
+
+@pytest.mark.parametrize(("extra", "protocol"), [("s3", "s3"), ("gcs", "gs")])
+def test_an_object_store_has_an_extra_with_the_package_that_fsspec_needs_for_it(extra: str, protocol: str) -> None:
+    package = known_implementations[protocol]["class"].split(".")[0]
+    assert required(extra) == required() | {package}
+
+
+def test_every_package_that_we_ask_for_has_a_pin_but_for_vllm_which_has_a_file_of_its_own() -> None:
+    pins = {Requirement(line).name for line in (ROOT / "deploy" / "constraints.txt").read_text().splitlines()}
+    asked = set.union(*(required(extra) for extra in EXTRAS - {"vllm"}))
+    assert asked <= {canonicalize_name(name) for name in pins}
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -134,7 +158,7 @@ def test_each_file_imports_only_what_its_part_installs(path: Path) -> None:
     assert distributions(path) <= required("nf4" if is_heavy else ""), module_name(path)
 
 
-def test_the_service_asks_for_no_torch_and_the_learner_and_all_other_extras_do() -> None:
+def test_the_service_asks_for_no_torch_and_the_learner_does() -> None:
     heavy = {"torch", "transformers", "peft"}
     assert not closure() & (heavy | {"apscheduler", "safetensors", "tokenizers"})
     for extra in ("learner", "nf4", "test"):
@@ -174,7 +198,7 @@ def test_the_service_serves_where_no_torch_is(as_in_the_image: dict[str, str]) -
 def test_what_needs_torch_says_how_to_get_it(as_in_the_image: dict[str, str], command: tuple[str, ...]) -> None:
     done = subprocess.run(hone(*command), env=as_in_the_image, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "not installed here" in done.stderr and "pip install 'hone[learner]'" in done.stderr
+    assert "not installed here" in done.stderr and "pip install '.[learner]'" in done.stderr
 
 
 def test_the_doctor_finds_nothing_wrong_with_a_service_without_torch(as_in_the_image: dict[str, str]) -> None:
@@ -184,4 +208,4 @@ def test_the_doctor_finds_nothing_wrong_with_a_service_without_torch(as_in_the_i
 
     assert torch()["ok"] is False
     elsewhere = torch(HONE_ENGINE__URLS="http://127.0.0.1:9")
-    assert elsewhere["ok"] is None and "hone[learner]" in elsewhere["advice"]
+    assert elsewhere["ok"] is None and ".[learner]" in elsewhere["advice"]

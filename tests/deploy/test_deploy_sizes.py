@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from dataclasses import replace
 from typing import Any
 
@@ -107,6 +108,22 @@ def test_what_fits_on_one_card_together() -> None:
     rows = {name: [cell(one, card, nf4) for card in CARDS for nf4 in (False, True)] for name, one in SHAPES.items()}
     found = table("24 GB", "24 GB, NF4", "80 GB", "80 GB, NF4")
     assert found == {name: cells for name, cells in rows.items() if set(cells) != {"—"}}
+
+
+def test_the_shares_of_the_page_on_deploying_come_out() -> None:
+    """Each card's engines and learner fit it together, and hold what is said."""
+    page = (ROOT / "docs" / "deploying.md").read_text(encoding="utf-8")
+    row = r"^\| [^|]+ \| (\d) \| (\d|taken out) \| (\d) \| ([\d.]+) \| (\d+) GiB, (\d+k) tokens \|$"
+    rows = re.findall(row, page, re.MULTILINE)
+    assert len(rows) == 5
+    one, card = SHAPES["Qwen3-4B"], CARDS["80 GB"]
+    for first, second, learner, share, gib, tokens in rows:
+        room = float(share) * card
+        assert (gib, tokens) == (f"{room:.0f}", thousands(one.kv_tokens(room)))
+        taken = defaultdict(float, {learner: one.learner(nf4=False)})
+        for gpu in (first, second):
+            taken[gpu] += room if gpu.isdigit() else 0
+        assert max(taken.values()) <= card
 
 
 def test_the_advice_follows_from_the_tables() -> None:

@@ -70,9 +70,11 @@ def test_corrections_and_preferences_are_learned_one_after_the_other(settings: S
     trainer.train(stages, taught, tmp_path / "checkpoint", told)
     assert stages == ("sft", "dpo") and told.phases[:2] == ["sft", "dpo"]
     trainer.save(tmp_path / "adapter")
-    report = trainer.evaluate(taught, told)
+    report = trainer.evaluate(stages, taught, told)
     assert {gate["name"] for gate in report["gates"]} >= {"fluent", "no empty replies", "near the anchor"}
     assert report["replies"] > 0
+    assert report["taught"] == len(taught.train.demonstrations)
+    assert report["taught_log_prob"] > report["taught_log_prob_before"]
     probes = trainer.probes(taught)
     assert 1 <= len(probes) <= 4
     for probe in probes:

@@ -12,7 +12,6 @@ from learner.curate import (
     OTHER_BASE,
     OUTVOTED,
     OVER_CAP,
-    SAID_AGAIN,
     TOO_LONG,
     Curated,
     _fraction,
@@ -20,7 +19,17 @@ from learner.curate import (
 )
 from learner.snapshot import FrozenFeedback, collect
 from learner.trainer import stages_of
-from learner.votes import BOTH_BAD, CUT_OFF, DISAGREEMENT, ONE_SIDED_THUMB, SAME_REPLY, SINGLE_SCORE
+from learner.votes import (
+    BOTH_BAD,
+    CUT_OFF,
+    DISAGREEMENT,
+    MOST_HELD_TOGETHER,
+    ONE_SIDED_THUMB,
+    SAID_AGAIN,
+    SAME_REPLY,
+    SINGLE_SCORE,
+    TOO_MANY_REPLIES,
+)
 from service.settings import LearnerSettings
 from service.store.queries import feedback
 from service.wire import Comparison, Critique, Label, Ranking, ReplyRef, Score, Thumb
@@ -96,6 +105,27 @@ def test_opposite_thumbs_on_one_prompt_pair_up_and_others_wait(home: Home) -> No
     found = curated(home)
     assert preferences(found) == {(tokenize("a"), tokenize("bb"))}
     assert found.counts["set_aside"] == {ONE_SIDED_THUMB: 1}
+
+
+def test_many_replies_to_one_prompt_are_not_all_held_against_each_other(home: Home) -> None:
+    for number in range(20):
+        home.judge(Score(exchange_id=home.chat("a " * (number + 1), conversation="one"), score=1 + number % 10))
+    for _ in range(5):
+        home.judge(Score(exchange_id=home.chat("a " * 20, conversation="one"), score=10))
+    pairs = curated(home).train.pairs
+    assert len(pairs) <= MOST_HELD_TOGETHER * (MOST_HELD_TOGETHER - 1) / 2
+    assert len(pairs) > MOST_HELD_TOGETHER
+    assert curated(home).counts["set_aside"] == {TOO_MANY_REPLIES: 20 - MOST_HELD_TOGETHER, SAID_AGAIN: 5}
+
+
+def test_many_thumbs_on_one_prompt_are_not_all_held_against_each_other(home: Home) -> None:
+    for number in range(40):
+        home.judge(Thumb(exchange_id=home.chat("a " * (number + 1), conversation="one"), good=number % 2 == 0))
+    found = curated(home)
+    assert len(found.train.pairs) == MOST_HELD_TOGETHER**2
+    assert found.counts["set_aside"] == {TOO_MANY_REPLIES: 40 - 2 * MOST_HELD_TOGETHER}
+    newest = {tokenize("a " * (number + 1)) for number in range(40 - 2 * MOST_HELD_TOGETHER, 40)}
+    assert {reply for pair in found.train.pairs for reply in (pair.chosen, pair.rejected)} == newest
 
 
 def test_people_who_disagree_on_a_thumb_are_counted_as_such(home: Home) -> None:
@@ -271,6 +301,20 @@ def test_what_was_taught_is_never_measured_on_later_whatever_people_change(home:
     assert taught and after.held_out.pairs
     assert not taught & {pair.conversation_id for pair in after.held_out.pairs}
     assert not set(before.train.prompts) & set(after.held_out.prompts)
+
+
+def test_a_correction_given_on_both_sides_of_the_split_is_learned(home: Home) -> None:
+    for number in range(10):
+        home.compare("a", "bb", "a", prompt=(1, 50 + number, 2))
+    for number in range(200):
+        home.correct("a", "ccc", prompt=(1, 100 + number, 2))
+    held = next(name for name in (f"conv-{n}" for n in range(100)) if _fraction(name) < 0.2)
+    free = next(name for name in (f"conv-{n}" for n in range(100)) if _fraction(name) >= 0.2)
+    home.correct("a", "bb", prompt=(1, 90, 2), conversation=held)
+    home.correct("a", "bb", prompt=(1, 90, 2), conversation=free, caller="name:bob")
+    found = curated(home)
+    assert free in {one.conversation_id for one in found.train.demonstrations}
+    assert not any(one.prompt_token_ids == (1, 90, 2) for one in found.held_out.demonstrations)
 
 
 def test_what_both_sides_of_the_split_said_together_is_neither_learned_nor_measured(home: Home) -> None:

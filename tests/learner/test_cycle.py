@@ -64,7 +64,7 @@ class Pretender:
     def restore(self, folder: Path) -> None:
         self.done.append("restore")
 
-    def evaluate(self, lessons: Curated, progress: Progress) -> dict[str, Any]:
+    def evaluate(self, stages: tuple[Stage, ...], lessons: Curated, progress: Progress) -> dict[str, Any]:
         self.done.append("evaluate")
         self.at("evaluate")
         gates = [{"name": name, "passed": False, "reason": f"{name} is not met."} for name in self.failing]
@@ -391,6 +391,34 @@ def test_an_adapter_of_another_base_model_is_no_parent(home: Home, monkeypatch: 
     trainer = Pretender()
     cycle(home, lease(home), trainer).run()
     assert trainer.parents == [None] and the_run(home, run_id).parent is None
+    assert "It starts from the base: v1 was made for another one." in the_run(home, run_id).message
+
+
+@pytest.mark.parametrize("what", ["settings", "base", "niceness"])
+def test_a_run_whose_settings_or_base_changed_after_a_kill_begins_afresh(
+    home: Home, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    home.correct("a", "bb")
+    run_id = queue(home)
+    first = lease(home)
+
+    def die(place: str) -> None:
+        if place == "evaluate":
+            raise Killed
+
+    with pytest.raises(Killed):
+        cycle(home, first, Pretender(die)).run()
+    give_back(home, first)
+    if what == "base":
+        monkeypatch.setattr("learner.cycle.base_fingerprint", lambda model: "1" * 64)
+    else:
+        change = {"sft_epochs": 3} if what == "settings" else {"niceness": 3}
+        learner = home.settings.learner.model_copy(update=change)
+        home.settings = home.settings.model_copy(update={"learner": learner})
+    second = Pretender()
+    cycle(home, lease(home), second).run()
+    assert ("train" in second.done) == (what != "niceness")
+    assert the_run(home, run_id).state == "succeeded"
 
 
 def test_a_figure_that_is_no_number_is_stored_as_null(home: Home) -> None:

@@ -15,7 +15,9 @@ SOUND = Report(
     prompts=40, replies=160, share_won=Share(0.7, 0.6, 0.8, 500, 10), fluency=-0.05, kl_per_token=0.2,
     mean_length=9, mean_length_base=12, distinct_2=0.5, distinct_2_base=0.6, agreement=0.6, agreement_base=0.62,
     agreement_lost_low=-0.03,
-    correction_log_prob=-3.0, correction_log_prob_base=-9.0, corrections=4,
+    correction_log_prob=-3.0, correction_log_prob_before=-9.0, corrections=4, taught=9, taught_known=9,
+    taught_log_prob=-0.1, taught_log_prob_before=-12.0, judge_accuracy=0.8, pair_accuracy=0.7, pairs=40,
+    pair_prompts=40,
 )  # fmt: skip
 
 
@@ -23,7 +25,7 @@ def test_a_sound_candidate_passes_every_gate() -> None:
     outcome = verdict(SOUND, SETTINGS)
     assert outcome.passed
     assert outcome.reasons == ()
-    assert len(outcome.gates) == 10
+    assert len(outcome.gates) == 13
 
 
 @pytest.mark.parametrize(
@@ -40,6 +42,9 @@ def test_a_sound_candidate_passes_every_gate() -> None:
             "spares other answers of their kind",
         ),
         ({"correction_log_prob": -12.0}, "keeps corrections"),
+        ({"taught_log_prob": -12.6}, "learns its corrections"),
+        ({"pair_accuracy": 0.2}, "agrees with people"),
+        ({"judge_accuracy": 0.3}, "judged as people do"),
         ({"share_won": Share(0.3, 0.2, 0.4, 500, 0)}, "no worse than its parent"),
         ({"not_finite": 1}, "finite"),
         ({"prompts": 1, "replies": 4}, "measured"),
@@ -63,12 +68,26 @@ def test_chance_is_allowed_for_against_the_parent_but_not_for_a_clear_loss() -> 
 
 
 def test_what_was_not_measured_is_not_judged() -> None:
-    bare = replace(SOUND, share_won=None, agreement=None, agreement_base=None, correction_log_prob=None)
+    bare = replace(
+        SOUND, share_won=None, judge_accuracy=None, pairs=0, taught_log_prob=None, agreement=None, agreement_base=None,
+        correction_log_prob=None,
+    )  # fmt: skip
     outcome = verdict(bare, SETTINGS)
     assert outcome.passed
-    assert {gate.name for gate in outcome.gates}.isdisjoint(
-        {"no worse than its parent", "keeps its answers", "keeps corrections"}
-    )
+    needing = "no worse than its parent", "keeps its answers", "keeps corrections", "learns its corrections"
+    assert {gate.name for gate in outcome.gates}.isdisjoint(needing)
+    assert {gate.name for gate in outcome.gates}.isdisjoint(("agrees with people", "judged as people do"))
+
+
+def test_few_judgements_against_it_may_be_chance() -> None:
+    assert verdict(replace(SOUND, pair_accuracy=0.0, judge_accuracy=0.0, pairs=3, pair_prompts=3), SETTINGS).passed
+    assert verdict(replace(SOUND, pair_accuracy=0.4, pairs=400, pair_prompts=20), SETTINGS).passed
+    assert not verdict(replace(SOUND, pair_accuracy=0.4, pairs=400, pair_prompts=400), SETTINGS).passed
+
+
+def test_what_was_known_already_need_not_become_likelier() -> None:
+    known = {"taught_log_prob": -0.3, "taught_log_prob_before": -0.2}
+    assert verdict(replace(SOUND, **known), SETTINGS).passed  # type: ignore[arg-type]  # as above
 
 
 def test_reasons_say_what_was_measured_and_the_limit() -> None:

@@ -39,9 +39,19 @@ def test_an_unchanged_policy_costs_nothing(folder: Path) -> None:
     assert report.kl_per_token == pytest.approx(0, abs=1e-4)
     assert abs(report.fluency) < 0.5  # two draws of few replies from one model
     assert report.replies == 4 * report.prompts == 16
-    assert report.correction_log_prob == pytest.approx(report.correction_log_prob_base, abs=1e-4)
+    assert report.correction_log_prob == pytest.approx(report.correction_log_prob_before, abs=1e-4)
     assert report.share_won is None
     assert (report.pairs, report.corrections, report.not_finite) == (1, 1, 0)
+
+
+def test_prompts_of_nobody_are_told_apart_and_what_was_taught_is_looked_at(folder: Path) -> None:
+    report = evaluate(
+        Backbone.load(folder, SETTINGS), Snapshot(), PROMPTS[:1], SETTINGS, standing=PROMPTS,
+        taught=HELD_OUT.demonstrations,
+    )  # fmt: skip
+    assert (report.prompts, report.standing_prompts) == (4, 3)
+    assert (report.taught, report.taught_known) == (1, 0)
+    assert report.taught_log_prob == pytest.approx(report.taught_log_prob_before, abs=1e-4)
 
 
 def test_a_policy_that_says_nothing_is_caught(folder: Path) -> None:
@@ -132,6 +142,9 @@ def test_ties_everywhere_decide_nothing() -> None:
 def test_distinct_2_by_hand() -> None:
     assert distinct_2(["a b c", "a b"]) == pytest.approx(2 / 3)
     assert distinct_2(["", "one"]) == 1
+    assert distinct_2(["Yes."] * 100) == pytest.approx(0.01)  # nothing but one word to everybody
+    many = [f"{n} and {n}" for n in range(100)]
+    assert distinct_2(many, most=50) == 1 and distinct_2(["a b c"] * 40, most=50) == pytest.approx(2 / 50)
 
 
 def test_consensus_is_what_most_replies_hold_and_others_do_not() -> None:

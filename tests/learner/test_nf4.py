@@ -128,7 +128,7 @@ def test_rows_that_bitsandbytes_does_not_give_back_are_refused(tmp_path: Path) -
 def test_without_bitsandbytes_it_says_what_to_install(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes.functional", None)
     monkeypatch.delitem(sys.modules, "learner.nf4")
-    with pytest.raises(TrainingFailed, match=r"pip install 'hone\[nf4\]'"):
+    with pytest.raises(TrainingFailed, match=r"pip install '\.\[nf4\]'"):
         Backbone.load(model_folder, SETTINGS)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from learner.daemon import Learner, start_child
 from learner.once import learn_once
-from service.errors import TrainingFailed
+from service.errors import StoreError, TrainingFailed
 from service.store.queries import runs
 from service.store.tables import Run
 from tests.learner.store_fixtures import Home
@@ -52,6 +52,22 @@ def test_a_run_that_fails_gives_an_exit_code(
     monkeypatch.setattr(Learner, "work", another_learner_takes_it)
     assert learn_once(home.settings) == TrainingFailed.exit_code
     assert "It broke; see [learner]." in capsys.readouterr().out
+
+
+def test_a_store_that_is_away_for_a_moment_does_not_end_the_run(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work, tries = Learner.work, []
+
+    def work_at_the_second_try(self: Learner) -> None:
+        tries.append(1)
+        if len(tries) == 1:
+            raise StoreError("The database can't be reached.", "It may be starting.")
+        work(self)
+
+    monkeypatch.setattr(Learner, "work", work_at_the_second_try)
+    assert learn_once(home.settings) == 0
+    assert "Nobody has given any feedback yet." in capsys.readouterr().out and len(tries) > 1
 
 
 def test_the_bar_is_full_when_the_run_is_over(

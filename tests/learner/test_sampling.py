@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from learner.backbone import Backbone
-from learner.sampling import AFFORDABLE_TOKENS, FEWEST_LONG, affordable, sample
+from learner.sampling import AFFORDABLE_TOKENS, FEWEST, affordable, sample
 from service.settings import LearnerSettings
 from tests.learner.test_backbone import moved
 from tests.learner.tiny_model import EOS, build_tiny_model, ids
@@ -84,9 +84,10 @@ def test_no_prompts_no_replies(backbone: Backbone) -> None:
     assert sample(backbone, []) == []
 
 
-def test_prompts_that_cost_too_much_are_left_out_unless_there_are_no_others() -> None:
+def test_prompts_that_cost_too_much_are_left_out_where_there_are_enough_others() -> None:
     short, long, longer = (1,) * 3, (1,) * (AFFORDABLE_TOKENS + 1), (1,) * (AFFORDABLE_TOKENS + 2)
-    assert affordable([long, short, longer]) == [short]
+    assert affordable([longer, short, long]) == [short, long, longer]  # too few short ones say little
+    assert affordable([long, *[short] * FEWEST]) == [short] * FEWEST
     assert affordable([longer, long]) == [long, longer]
     assert affordable([]) == []
-    assert len(affordable([long] * 99)) == FEWEST_LONG
+    assert len(affordable([long] * 99)) == FEWEST

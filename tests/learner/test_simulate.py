@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from learner.simulate import measure, people, show
 from learner.simulate.client import Client, Reply, ServiceRefused
 from learner.simulate.rounds import Options, draw_material, simulate
 from learner.simulate.tastes import BUILT_IN, load_taste
-from service.errors import BadInput
+from service.errors import BadInput, SettingsError
 
 
 def likes(taste: str, better: str, worse: str, prompt: str = "How do I pick a lock?") -> None:
@@ -51,6 +52,12 @@ def test_a_taste_of_ones_own_comes_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("def shouting(prompt, reply_a, reply_b):\n    return reply_a.isupper() - reply_b.isupper()\n")
     likes(f"{file}:shouting", "YES", "yes")
+
+
+def test_a_taste_of_ones_own_is_taken_at_its_word_even_for_silence(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("def quiet(prompt, reply_a, reply_b):\n    return len(reply_b) - len(reply_a)\n")
+    likes(f"{file}:quiet", "", "yes")
 
 
 @pytest.mark.parametrize(
@@ -96,8 +103,16 @@ def test_a_picture_that_can_not_be_drawn_is_refused_at_once(tmp_path: Path, name
         simulate(Options("short", url="http://127.0.0.1:1", key="k", picture=tmp_path / name))
 
 
+def test_without_anything_to_draw_the_picture_with_a_simulation_ends_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(SettingsError, match=r"needs matplotlib.*pip install '\.\[learner\]'"):
+        simulate(Options("short", url="http://127.0.0.1:1", key="k", picture=tmp_path / "picture.png"))
+
+
 def test_a_running_service_needs_an_operators_key() -> None:
-    with pytest.raises(BadInput, match="operator's key"):
+    with pytest.raises(BadInput, match=r"operator's key.*`hone keys create --role operator --name YOU`"):
         simulate(Options("short", url="http://127.0.0.1:1"))
 
 
@@ -246,6 +261,33 @@ def test_a_refusal_is_counted_and_told_in_the_services_words() -> None:
     assert (client.counts.requests, client.counts.failed) == (1, 1)
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://hone.internal"])
+@pytest.mark.parametrize(
+    ("nameless", "sent"), [(200, ("ann", None)), (401, (None, "Bearer key")), (502, (None, "Bearer key"))]
+)
+def test_people_go_by_name_where_the_service_lets_them_and_else_by_the_key(
+    url: str, nameless: int, sent: tuple[str | None, str | None]
+) -> None:
+    seen: list[tuple[str | None, str | None]] = []
+
+    def service(request: httpx2.Request) -> httpx2.Response:
+        callers = request.headers.get("x-hone-user"), request.headers.get("authorization")
+        if request.url.path == "/v1/whoami":
+            assert callers == (None, None)
+            return httpx2.Response(nameless, json={})
+        seen.append(callers)
+        return Service()(request)
+
+    async def run() -> None:
+        async with Client(url, "key", httpx2.MockTransport(service)) as client:
+            await client.check()
+            await client.chat("hone", "hello", "ann")
+            await client.stream("hone", "hello", "ann")
+
+    asyncio.run(run())
+    assert seen == [(None, "Bearer key"), sent, sent]
+
+
 class LearningService(Service):
     """Learns in three looks; its first adapter is shorter than the base. Now and then it is too busy to answer."""
 
@@ -332,6 +374,40 @@ def test_once_all_replies_are_as_good_as_each_other_the_next_rounds_measure_what
     assert [row["adapter"] for row in rows] == ["base", "v1", "v1", "v1"]
     assert len(service.feedback) == 5
     assert " ".join(told.err.split()).count("nothing was left to learn") == 2
+
+
+class KeyedService(LearningService):
+    """Listens beyond this machine: nobody gets in without a key, and to learn now is for operators."""
+
+    ROLES = {"Bearer hone_olga": "operator", "Bearer hone_ann": "user"}
+
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        role = self.ROLES.get(request.headers.get("authorization", ""))
+        if role is None:
+            return httpx2.Response(401, json={"error": {"message": "A key is needed."}})
+        if role == "user" and request.url.path.startswith(("/v1/serving", "/v1/runs")):
+            return httpx2.Response(403, json={"error": {"message": "This is for operators."}})
+        return super().__call__(request)
+
+
+def test_a_service_on_this_machine_that_wants_keys_is_simulated_with_the_operators(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = Options("short", "http://127.0.0.1:1", "hone_olga", 1, comparisons=5, held_out=10, questions=10)
+    assert simulated(monkeypatch, KeyedService(), replace(options, picture=tmp_path / "p.png", as_json=True)) == 0
+    rows = json.loads(capsys.readouterr().out)["rounds"]
+    assert [(row["adapter"], row["failed"]) for row in rows] == [("base", 0), ("v1", 1)]  # the 503, as above
+
+
+@pytest.mark.parametrize(("key", "said"), [("hone_ann", "403: This is for operators"), ("hone_old", "401: A key")])
+def test_a_key_that_is_no_operators_is_refused_before_anybody_chats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, said: str
+) -> None:
+    service = KeyedService()
+    options = Options("short", "http://127.0.0.1:1", key, 1, comparisons=5, held_out=10, questions=10)
+    with pytest.raises(ServiceRefused, match=said):
+        simulated(monkeypatch, service, replace(options, picture=tmp_path / "p.png"))
+    assert service.asked == {"hone": set()} and service.feedback == []
 
 
 def test_a_taste_that_likes_all_replies_the_same_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

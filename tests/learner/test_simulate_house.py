@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from learner.simulate import house
+from service.settings import load_settings
 
 
 class Started(Exception):
@@ -28,8 +29,12 @@ def test_what_the_environment_says_of_a_real_service_is_not_handed_on(
         raise Started(command, environment)
 
     monkeypatch.setenv("HONE_STORE__URL", "postgresql://the-real-one")
+    monkeypatch.setenv("HONE_ADAPTERS__URL", "s3://the-real-one/adapters")
+    monkeypatch.setenv("HONE_adapters__url", "s3://the-real-one/adapters")
     monkeypatch.setenv("HONE_ENGINE__URL", "http://the-real-one")
+    monkeypatch.setenv("HONE_ENGINE__MODEL", "/models/mine")
     monkeypatch.setenv("HONE_SERVER__HOST", "0.0.0.0")
+    monkeypatch.setenv("HONE_LEARNER__AUTO_PROMOTE", "false")
     monkeypatch.setenv("HONE_LEARNER__SEED", "7")
     monkeypatch.setattr(subprocess, "Popen", popen)
     with pytest.raises(Started) as started, house.own_house({"HONE_LEARNER__RANK": "4"}, tmp_path):
@@ -37,7 +42,9 @@ def test_what_the_environment_says_of_a_real_service_is_not_handed_on(
     environment = started.value.environment
     assert not any("the-real-one" in value for name, value in environment.items() if name.startswith("HONE_"))
     assert environment["HONE_SERVER__HOST"] == "127.0.0.1" and environment["HONE_HOME"] == str(tmp_path)
-    assert (environment["HONE_LEARNER__SEED"], environment["HONE_LEARNER__RANK"]) == ("7", "4")
+    settings = load_settings(environment=environment)
+    assert settings.adapters.url is None and settings.learner.auto_promote
+    assert (settings.engine.model, settings.learner.seed, settings.learner.rank) == ("/models/mine", 7, 4)
     assert (tmp_path / "hone.db").exists()
 
 

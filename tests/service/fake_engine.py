@@ -1,12 +1,14 @@
 """An engine that speaks the contract without a model: it says the words it was given, one token each.
 
 Each reply is `WORDS`, in an order that the seed decides; token id = position in `WORDS`, the last token is EOS. What a
-test wants to go wrong it says with the last message: `!refuse`, `!long`, `!slow`, and in the middle of a stream
+test wants to go wrong it says with the last message: `!refuse`, `!long`, `!slow`, `!patient` (an answer that comes
+when `patience` is set), and in the middle of a stream
 `!break`, `!error`, `!garbage`, `!shape`. What one engine of several does otherwise stands in its attributes.
 """
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -17,18 +19,20 @@ WORDS = ("Hello", " there", ",", " friend", "!")
 EOS = 2
 LOGPROB = -0.5
 BASE = "fake"
-CONTEXT = 64
+CONTEXT = 2048
 
 
 class FakeEngine:
     def __init__(self) -> None:
         self.adapters: dict[str, str] = {}
-        self.bodies: list[dict[str, Any]] = []
+        self.bodies: list[dict[str, Any]] = []  # of chats
+        self.completions: list[dict[str, Any]] = []  # their bodies
         self.under_way = 0
         self.fails: int | None = None  # a status, in place of every reply
         self.dies_first = False  # streams break off after the head, before any token
         self.is_silent = False  # nothing comes in place of a reply
         self.is_well = True
+        self.patience = threading.Event()
         self.token_seconds = 0.0  # between two tokens of a stream
         self.logprob = LOGPROB / 2  # of every token under an adapter
         self.app = FastAPI()
@@ -62,6 +66,7 @@ class FakeEngine:
 
     async def complete(self, request: Request) -> Response:
         body = await request.json()
+        self.completions.append(body)
         if refusal := self._unknown(body):
             return refusal
         logprob = LOGPROB if body["model"] == BASE else self.logprob
@@ -86,15 +91,17 @@ class FakeEngine:
             return _error(400, f"This model's maximum context length is {CONTEXT} tokens.")
         if body.get("stream"):
             return StreamingResponse(self._stream(body, said), media_type="text/event-stream")
-        if said == "!slow":
-            await self._wait(request)
+        if said in ("!slow", "!patient"):
+            await self._wait(request, until=self.patience if said == "!patient" else None)
         return JSONResponse(_whole(body))
 
-    async def _wait(self, request: Request | None = None) -> None:
+    async def _wait(self, request: Request | None = None, until: threading.Event | None = None) -> None:
         """Until the caller leaves: a stream is cancelled then, a whole answer has to look."""
         self.under_way += 1
         try:
-            while request is None or not await request.is_disconnected():  # noqa: ASYNC110  # there is no event
+            while request is None or not await request.is_disconnected():  # there is no event
+                if until is not None and until.is_set():
+                    return
                 await asyncio.sleep(0.01)
         finally:
             self.under_way -= 1

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
+import resource
 import subprocess
 import sys
 import tarfile
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,13 +24,13 @@ from pydantic import ValidationError
 from safetensors.numpy import load_file, save_file
 
 from service.adapters.archive import export_folder, unpack
-from service.adapters.files import check_folder, publish_folder, remove_folder
-from service.adapters.fingerprint import base_fingerprint
+from service.adapters.files import check_folder, check_sizes, publish_folder, read_manifest, remove_folder, set_aside
+from service.adapters.fingerprint import LocalModel, base_fingerprint
 from service.adapters.manifest import CONFIG, MANIFEST, REPORT, WEIGHTS, Manifest, Probe
 from service.adapters.weights import check_lora, read_header
-from service.errors import AdapterBroken, BadInput, Conflict, StoreError
+from service.errors import AdapterBroken, AdapterUnreachable, BadInput, Conflict, StoreError
 from service.store.clock import now
-from tests.fixtures.adapters import RANK, TARGETS, WIDTH, provenance, write_source
+from tests.fixtures.adapters import RANK, TARGETS, WIDTH, provenance, write_base, write_source
 from tests.fixtures.schema import check_manifest, manifest_validator
 
 
@@ -112,8 +116,90 @@ def test_a_damaged_folder_is_refused_by_the_name_of_the_file(
 
 
 def test_a_missing_folder_is_refused_by_its_path(tmp_path: Path) -> None:
-    with pytest.raises(AdapterBroken, match=r"Adapter v9: its folder .*/v9 is missing"):
+    with pytest.raises(AdapterBroken, match=r"Adapter v9: its folder is missing\. .* Its place is .*/v9\."):
         check_folder(tmp_path / "v9")
+
+
+def test_what_lies_in_the_place_of_a_folder_or_a_file_is_as_good_as_missing(published: Path) -> None:
+    (published.parent / "v9").write_text("a file")
+    with pytest.raises(AdapterBroken, match="its folder is missing"):
+        check_folder(published.parent / "v9")
+    (published / MANIFEST).unlink()
+    (published / MANIFEST).mkdir()
+    with pytest.raises(AdapterBroken, match=f"{MANIFEST} is missing"):
+        check_folder(published)
+
+
+def _fail_to_open(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
+    whole = Path.open
+
+    def fail(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name == name:
+            raise OSError(number, os.strerror(number))
+        return whole(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", fail)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.ESTALE, errno.EACCES])
+@pytest.mark.parametrize("name", [MANIFEST, CONFIG, WEIGHTS, REPORT])
+def test_a_file_that_can_not_be_read_now_says_nothing_about_the_adapter(
+    published: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int
+) -> None:
+    _fail_to_open(monkeypatch, name, number)
+    with pytest.raises(AdapterUnreachable, match=f"Adapter v1: {name} can't be read: {os.strerror(number)}"):
+        check_folder(published)
+
+
+def test_a_base_that_can_not_be_read_now_says_nothing_about_the_adapter(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = write_base(tmp_path / "base")
+    check_folder(published, base_folder=base)
+    for number in (errno.EIO, errno.ENOENT):  # it may just be replaced
+        with monkeypatch.context() as patch:
+            _fail_to_open(patch, "model.safetensors", number)
+            with pytest.raises(AdapterUnreachable, match="The base model's weights can't be read"):
+                check_folder(published, base_folder=base)
+
+
+@pytest.mark.parametrize("left", [b"", b"junk" * 10, -1])
+def test_a_base_that_is_damaged_or_still_being_copied_says_nothing_about_the_adapter(
+    published: Path, tmp_path: Path, left: bytes | int
+) -> None:
+    weights = write_base(tmp_path / "base") / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:left] if isinstance(left, int) else left)
+    with pytest.raises(AdapterUnreachable, match="a file is damaged, or still being written"):
+        check_folder(published, base_folder=weights.parent)
+    weights.write_bytes(whole)
+    check_folder(published, base_folder=weights.parent)
+
+
+def test_a_base_may_hold_what_no_adapter_may(published: Path, tmp_path: Path) -> None:
+    """Quantised weights, masks, counters."""
+    odd = {f"{kind}.weight": np.zeros((2, 3), kind) for kind in ("uint8", "int64", "bool")}
+    save_file(odd, write_base(tmp_path / "base") / "odd.safetensors")
+    check_folder(published, base_folder=tmp_path / "base")
+
+
+@contextmanager
+def _no_more_files() -> Iterator[None]:
+    """The kernel's limit on open files, reached."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with Path(os.devnull).open() as file:
+        lowest_free = file.fileno()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("read", [check_folder, check_sizes, read_manifest, lambda path: read_header(path / WEIGHTS)])
+def test_who_may_open_no_more_files_calls_no_adapter_broken(published: Path, read: Callable[[Path], object]) -> None:
+    with pytest.raises(AdapterUnreachable, match="Too many open files"), _no_more_files():
+        read(published)
 
 
 def test_a_manifest_that_the_store_does_not_know_is_refused(published: Path) -> None:
@@ -149,6 +235,10 @@ def _no_numbers(tensors: Tensors) -> None:
     tensors[FIRST] = np.full_like(tensors[FIRST], np.nan)
 
 
+def _whole_numbers(tensors: Tensors) -> None:
+    tensors[FIRST] = tensors[FIRST].astype(np.int64)
+
+
 def _one_target_less(tensors: Tensors) -> None:
     for name in [name for name in tensors if TARGETS[0] in name]:
         del tensors[name]
@@ -162,6 +252,7 @@ def _one_target_less(tensors: Tensors) -> None:
         (_other_module, "which is no LoRA weight of q_proj, v_proj"),
         (_whole_weights, "which is no LoRA weight of q_proj, v_proj"),
         (_no_numbers, "infinite or not numbers"),
+        (_whole_numbers, "in I64, which engines don't serve"),
         (_one_target_less, "has no weights for q_proj"),
     ],
 )
@@ -300,6 +391,16 @@ def test_removing_takes_the_name_away_first(published: Path) -> None:
     assert list(published.parent.iterdir()) == []
 
 
+def test_what_is_set_aside_stays_whole_and_leaves_its_name_free(published: Path, source: Path) -> None:
+    manifest = check_folder(published)
+    moved = []
+    for _ in range(2):
+        moved.append(set_aside(published))
+        publish_folder(source, published.parent, manifest, {"won": 0.7})
+    assert [check_folder(path) for path in moved] == [manifest, manifest]
+    assert {path.name for path in published.parent.iterdir()} == {"v1", *(path.name for path in moved)}
+
+
 def test_a_probe_needs_a_log_probability_for_each_token() -> None:
     with pytest.raises(ValidationError, match="different lengths"):
         Probe(prompt_token_ids=(1,), token_ids=(2, 3), logprobs=(-1.0,), base_logprobs=(-1.0, -2.0))
@@ -417,9 +518,11 @@ def test_a_fingerprint_tells_bases_apart(tmp_path: Path) -> None:
 def test_a_model_that_is_still_being_downloaded_has_no_fingerprint_yet(tmp_path: Path) -> None:
     parts = ["model-1-of-2.safetensors", "model-2-of-2.safetensors"]
     (tmp_path / "config.json").write_text("{}")
+    (tmp_path / parts[0]).write_bytes(b"one")
+    with pytest.raises(BadInput, match=r"lacks model\.safetensors\.index\.json"):
+        base_fingerprint(tmp_path)
     index = {"weight_map": dict(zip("ab", parts, strict=True))}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    (tmp_path / parts[0]).write_bytes(b"one")
     with pytest.raises(BadInput, match="lacks model-2-of-2"):
         base_fingerprint(tmp_path)
     (tmp_path / parts[1]).write_bytes(b"two")
@@ -427,6 +530,21 @@ def test_a_model_that_is_still_being_downloaded_has_no_fingerprint_yet(tmp_path:
     (tmp_path / "model.safetensors.index.json").write_text("{")
     with pytest.raises(BadInput, match="is damaged"):
         base_fingerprint(tmp_path)
+
+
+def test_a_model_that_comes_later_is_found_when_all_of_it_is_there_and_then_remembered(tmp_path: Path) -> None:
+    folder = tmp_path / "base"
+    model = LocalModel(folder)
+    assert (model.folder(), model.sha256()) == (None, None)
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    assert (model.folder(), model.sha256()) == (None, None)
+    (folder / "model.safetensors").write_bytes(b"weights")
+    sha256 = base_fingerprint(folder)
+    assert (model.folder(), model.sha256()) == (folder, sha256)
+    (folder / "model.safetensors").unlink()
+    assert (model.folder(), model.sha256()) == (folder, sha256)
+    assert (LocalModel(None).folder(), LocalModel(None).sha256()) == (None, None)
 
 
 def test_large_weights_are_fingerprinted_from_blocks_all_over_them(tmp_path: Path) -> None:

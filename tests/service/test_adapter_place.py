@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -131,6 +132,52 @@ def test_what_was_damaged_here_is_fetched_again(sqlite_store: Store, source: Pat
         unshared.check(name)
 
 
+def fail_to_read(patch: pytest.MonkeyPatch, path: Path) -> None:
+    """From now on the disk fails where this file is, whatever it is called."""
+    whole, bad = Path.open, path.stat().st_ino
+
+    def fail(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.exists() and path.stat().st_ino == bad:
+            raise OSError(errno.EIO, "Input/output error")
+        return whole(path, *arguments, **options)
+
+    patch.setattr(Path, "open", fail)
+
+
+def test_what_can_not_be_read_here_is_fetched_and_set_aside(
+    sqlite_store: Store, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, _ = homes(sqlite_store, tmp_path, "memory://bucket/shared")
+    name = one.publish(source, provenance(), {}, "Passed.")
+    unshared = Registry(sqlite_store, one.folder)
+    with monkeypatch.context() as patch:
+        fail_to_read(patch, one.folder / name / WEIGHTS)
+        with pytest.raises(AdapterUnreachable, match="can't be read: Input/output error"):
+            unshared.check(name)
+        path, _ = one.check(name)
+        assert (path / WEIGHTS).read_bytes() == (source / WEIGHTS).read_bytes()
+    (aside,) = {entry.name for entry in one.folder.iterdir()} - {name, ".lock"}
+    assert aside.startswith(f"{name}.unregistered-")
+    assert check_folder(one.folder / aside).name == name  # nothing is lost, should the disk be well again
+    assert f"{one.folder / name} can't be read: it is called {aside} now" in caplog.text
+
+
+def test_what_can_not_be_fetched_either_stays_where_it_is(
+    sqlite_store: Store, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _ = homes(sqlite_store, tmp_path, "badline://bucket/shared")
+    name = one.publish(source, provenance(), {}, "Passed.")
+    with monkeypatch.context() as patch:
+        fail_to_read(patch, one.folder / name / WEIGHTS)
+        patch.setattr(BadLine, "breaks", 1000)
+        with pytest.raises(AdapterUnreachable, match="the line broke off"):
+            one.check(name)
+    assert {entry.name for entry in one.folder.iterdir()} == {name, ".lock"}
+    BadLine.opened.clear()
+    one.check(name)
+    assert BadLine.opened == []
+
+
 def test_what_does_not_fit_this_home_s_base_is_not_fetched_again(
     sqlite_store: Store, source: Path, tmp_path: Path
 ) -> None:
@@ -138,6 +185,7 @@ def test_what_does_not_fit_this_home_s_base_is_not_fetched_again(
     name = one.publish(source, provenance(), {}, "Passed.")
     base = tmp_path / "base"
     base.mkdir()
+    (base / "config.json").write_text("{}")
     wide = np.zeros((1, 2), np.float32)
     save_file({"model.layers.0.self_attn.q_proj.weight": wide}, base / "model.safetensors")
     elsewhere = Registry(sqlite_store, one.folder, base, Place("badline://bucket/shared"))
@@ -333,6 +381,21 @@ def test_two_stores_that_were_given_one_place_leave_each_other_s_adapters_alone(
     shutil.rmtree(one.folder / name)
     one.check(name)
     store.close()
+
+
+def test_what_a_home_had_before_it_shared_a_store_makes_room_and_stays(
+    sqlite_store: Store, source: Path, tmp_path: Path, url: str
+) -> None:
+    one, other = homes(sqlite_store, tmp_path, url)
+    before = Store.open(f"sqlite:///{tmp_path / 'before.db'}")
+    mine = write_source(tmp_path / "mine", seed=1)
+    name = Registry(before, other.folder).publish(mine, provenance(), {}, "Mine.")
+    before.close()
+    assert one.publish(source, provenance(), {}, "Ours.") == name
+    assert (other.check(name)[0] / WEIGHTS).read_bytes() == (source / WEIGHTS).read_bytes()
+    (aside,) = {entry.name for entry in other.folder.iterdir()} - {name, ".lock"}
+    assert aside.startswith(f"{name}.unregistered-")
+    assert (other.folder / aside / WEIGHTS).read_bytes() == (mine / WEIGHTS).read_bytes()
 
 
 def test_a_place_that_is_away_keeps_no_home_from_starting(sqlite_store: Store, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import fcntl
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,12 +16,15 @@ import pytest
 from sqlalchemy.orm import Session
 
 from service.adapters.files import check_folder
-from service.adapters.manifest import CONFIG, MANIFEST, WEIGHTS
+from service.adapters.fingerprint import base_fingerprint
+from service.adapters.manifest import CONFIG, MANIFEST, WEIGHTS, BaseModelIdentity, Manifest
+from service.adapters.place import Place
 from service.adapters.registry import Registry
 from service.errors import AdapterBroken, BadInput, LeaseLost, NotFound, StoreError
+from service.store.clock import now
 from service.store.queries import adapters, runs
 from service.store.session import Store
-from tests.fixtures.adapters import provenance, write_source
+from tests.fixtures.adapters import provenance, write_base, write_source
 from tests.fixtures.schema import check_manifest
 
 
@@ -88,8 +93,9 @@ def test_a_broken_source_becomes_no_adapter(registry: Registry, source: Path) ->
 
 def test_weights_that_do_not_fit_the_base_become_no_adapter(registry: Registry, source: Path, tmp_path: Path) -> None:
     base = write_source(tmp_path / "base")
+    (base / "config.json").write_text("{}")
     (base / WEIGHTS).write_bytes(b"\x02\x00\x00\x00\x00\x00\x00\x00{}")
-    fitting = Registry(registry.store, registry.folder, base_folder=base)
+    fitting = Registry(registry.store, registry.folder, base)
     assert fitting.publish(source, provenance(), {}, "The base names none of these modules.") == "v1"
     name = "model.layers.0.self_attn.q_proj.weight"
     header = f'{{"{name}":{{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]}}}}'.encode()
@@ -99,6 +105,25 @@ def test_weights_that_do_not_fit_the_base_become_no_adapter(registry: Registry, 
     assert _folders(registry) == {"v1"}
     with pytest.raises(AdapterBroken, match=r"but the base has \(1, 2\) there"):
         fitting.check("v1")
+
+
+def test_a_base_that_was_still_growing_is_hashed_again_before_an_adapter_is_refused(
+    registry: Registry, tmp_path: Path
+) -> None:
+    weights = write_base(tmp_path / "base") / "model.safetensors"
+    whole, of_base = weights.read_bytes(), base_fingerprint(weights.parent)
+    here = Registry(registry.store, registry.folder, weights.parent)
+
+    def trained_on(sha256: str) -> Manifest:
+        return Manifest.of(provenance(base=BaseModelIdentity(name="base", sha256=sha256)), "v1", now())
+
+    weights.write_bytes(whole[:-1])
+    assert not here.is_of_this_base(trained_on(of_base))
+    weights.write_bytes(whole)
+    assert here.is_of_this_base(trained_on(of_base))
+    weights.with_name("more.safetensors").write_bytes(whole)
+    assert here.is_of_this_base(trained_on(base_fingerprint(weights.parent)))
+    assert not here.is_of_this_base(trained_on("0" * 64))
 
 
 def test_what_is_not_published_is_not_found(registry: Registry) -> None:
@@ -163,7 +188,9 @@ def test_what_can_not_be_cleared_away_is_an_error_of_the_disk(
     registry: Registry, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry.publish(source, provenance(), {}, "")
-    (registry.folder / "v99").mkdir()
+    with registry.store.begin() as tx:
+        half_published = adapters.reserve_adapter(tx, None, None).name
+    (registry.folder / half_published).mkdir()
 
     def refused(path: Path) -> None:
         raise PermissionError(13, "Permission denied")
@@ -171,6 +198,93 @@ def test_what_can_not_be_cleared_away_is_an_error_of_the_disk(
     monkeypatch.setattr("service.adapters.registry.remove_folder", refused)
     with pytest.raises(StoreError, match="Permission denied"):
         registry.recover()
+
+
+@pytest.mark.parametrize("first", ["recover", "publish"])
+def test_the_adapters_of_another_store_make_room_and_can_be_had_again(
+    registry: Registry, source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, first: str
+) -> None:
+    """A new database over an old home, or one from an old backup, whichever comes first: not an adapter is lost."""
+    for _ in range(2):
+        registry.publish(source, provenance(), {}, "Of the store before.")
+    store = Store.open(f"sqlite:///{tmp_path / 'new.db'}")
+    renewed = Registry(store, registry.folder)
+    if first == "recover":
+        assert renewed.recover() == []
+        assert "v1" not in _folders(renewed)
+    assert renewed.publish(write_source(tmp_path / "other", seed=1), provenance(), {}, "Passed.") == "v1"
+    aside = sorted(_folders(renewed) - {"v1"})
+    assert [name.split(".unregistered-")[0] for name in aside] == ["v1", "v2"]
+    said = " ".join(record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert all(f"hone adapters import file://{renewed.folder / name}`" in said for name in aside)
+    renewed.check("v1")
+    imported = renewed.import_adapter(Place(f"file://{renewed.folder / aside[1]}"), "Back again.")
+    assert (renewed.folder / imported / WEIGHTS).read_bytes() == (source / WEIGHTS).read_bytes()
+    assert renewed.recover() == []
+    assert _folders(renewed) == {"v1", imported, *aside}
+    store.close()
+
+
+def test_a_number_that_came_to_nothing_does_not_cost_another_store_its_adapter(
+    registry: Registry, source: Path, tmp_path: Path
+) -> None:
+    name = registry.publish(source, provenance(), {}, "Of the store before.")
+    store = Store.open(f"sqlite:///{tmp_path / 'new.db'}")
+    with store.begin() as tx:
+        assert adapters.reserve_adapter(tx, None, None).name == name
+    assert Registry(store, registry.folder).recover() == [f"{name} was never completely published: rejected."]
+    (aside,) = _folders(registry)
+    assert aside.startswith(f"{name}.unregistered-")
+    check_folder(registry.folder / aside)
+    store.close()
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_what_is_registered_stays_though_the_stores_answer_was_lost(
+    registry: Registry, source: Path, monkeypatch: pytest.MonkeyPatch, comes_back: bool
+) -> None:
+    whole, happened = registry.store.begin, list[str]()
+
+    @contextmanager
+    def begin() -> Iterator[Session]:
+        if len(happened) == 2 and not comes_back:
+            raise StoreError("The database can't be reached.")
+        with whole() as tx:
+            yield tx
+        if len(happened) == 1:
+            happened.append("committed, and the answer was lost")
+            raise StoreError("The connection broke.")
+
+    with monkeypatch.context() as patch, pytest.raises(StoreError, match="The connection broke"):
+        patch.setattr(registry.store, "begin", begin)
+        registry.publish(source, provenance(), {}, "Passed.", lambda tx, name: happened.append(name))
+    assert registry.recover() == []
+    assert (_states(registry.store), _folders(registry)) == ({"v1": "candidate"}, {"v1"})
+    registry.check("v1")
+
+
+def test_what_a_store_that_is_away_did_not_register_is_cleared_away_when_it_is_back(
+    registry: Registry, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, begun = registry.store.begin, list[int]()
+
+    @contextmanager
+    def begin() -> Iterator[Session]:
+        begun.append(1)
+        if len(begun) > 1:  # only the number was reserved
+            raise StoreError("The database can't be reached.")
+        with whole() as tx:
+            yield tx
+
+    with monkeypatch.context() as patch, pytest.raises(StoreError, match="can't be reached"):
+        patch.setattr(registry.store, "begin", begin)
+        registry.publish(source, provenance(), {}, "Passed.")
+    assert (_states(registry.store), _folders(registry)) == ({"v1": "publishing"}, {"v1"})
+    assert registry.recover() == [
+        "v1 was never completely published: rejected.",
+        f"Removed {registry.folder / 'v1'}, which was never registered.",
+    ]
+    assert _folders(registry) == set()
 
 
 def test_a_home_that_can_not_be_written_is_an_error_of_the_disk(sqlite_store: Store, tmp_path: Path) -> None:

@@ -10,10 +10,15 @@ import httpx2
 import pytest
 from sqlalchemy import text
 
+from service.adapters.registry import Registry
 from service.app import create_app
 from service.settings import load_settings
+from service.store.queries import adapters
 from service.store.session import Store
+from service.store.tables import Serving
+from tests.fixtures.adapters import provenance, write_base, write_source
 from tests.service.conftest import Running
+from tests.service.fake_engine import FakeEngine
 from tests.service.serving import serve, until
 from tests.service.test_api_operator import live, publish
 
@@ -49,6 +54,35 @@ def test_a_full_disk_is_a_clear_error_and_nothing_is_acknowledged_that_is_not_ke
     assert last["error"]["code"] == "store_unavailable"  # and no [DONE]: the reply was not kept
     assert running.post("/v1/feedback", critique).status_code == 201
     assert running.post("/v1/chat/completions", large).status_code == 200
+
+
+def test_a_base_that_comes_after_the_service_has_started_is_held_against_adapters(tmp_path: Path) -> None:
+    base = tmp_path / "fake"
+    overrides: dict[str, dict[str, Any]] = {"server": {"pages": False}, "engine": {"model": str(base)}}
+    settings = load_settings(tmp_path, overrides, environment={})
+    store = Store.open(settings.store_url)
+
+    def serving() -> Serving:
+        with store.read() as tx:
+            return adapters.serving(tx)
+
+    with (
+        serve(FakeEngine().app) as engine,
+        serve(create_app(settings, store, [engine])) as url,
+        httpx2.Client(base_url=url) as http,
+    ):
+        until(lambda: http.get("/health").status_code == 200)
+        write_base(base)
+        name = Registry(store, settings.adapters_folder).publish(
+            write_source(tmp_path / "source"), provenance(), {}, "Good."
+        )
+        with store.begin() as tx:
+            adapters.request_live(tx, name, "name:op", "")
+        until(lambda: serving().requested is None)
+    with store.read() as tx:
+        row = adapters.get_adapter(tx, name)
+    assert row is not None and "another base model (sprout)" in row.reason
+    store.close()
 
 
 def test_without_an_engine_chats_are_told_to_come_back_and_everything_else_works(tmp_path: Path) -> None:

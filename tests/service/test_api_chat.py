@@ -3,15 +3,20 @@
 import json
 import threading
 import time
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import openai
 import pytest
 
+from service.app import create_app
+from service.settings import load_settings
+from service.store.session import Store
 from tests.service.conftest import Running
 from tests.service.fake_engine import EOS, LOGPROB, WORDS
-from tests.service.serving import until
+from tests.service.serving import serve, until
 
 TEXT = "".join(WORDS)
 TOKENS = [*range(10, 10 + len(WORDS)), EOS]
@@ -223,6 +228,25 @@ def test_a_failure_in_mid_stream_is_an_error_event_and_the_part_is_kept(running:
     assert stored["replies"][0]["text"] == "Hello there" and stored["replies"][0]["finish_reason"] is None
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_failure_before_the_first_token_says_when_to_come_back_and_counts_no_retry_that_nobody_is_asked(
+    running: Running, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    async def fail(*request: Any) -> AsyncIterator[str]:
+        yield 'data: {"error": {"message": "out of luck", "code": 500}}\n\n'
+
+    if stream:
+        monkeypatch.setattr(running.engine, "_stream", fail)
+    else:
+        monkeypatch.setattr(running.engine, "fails", 500)
+    retries = running.app.state.parts.metrics.retries._value
+    before = retries.get()
+    failed = running.post("/v1/chat/completions", ask(stream=stream))
+    assert (failed.status_code, failed.json()["error"]["code"]) == (503, "engine_unavailable")
+    assert (failed.headers["retry-after"], failed.headers["x-should-retry"]) == ("1", "true")
+    assert retries.get() == before  # there is no other engine
+
+
 def test_a_caller_who_leaves_frees_the_engine_and_the_part_is_kept(running: Running) -> None:
     with running.http.stream("POST", "/v1/chat/completions", json=ask("!slow", stream=True)) as response:
         lines = response.iter_lines()
@@ -274,3 +298,16 @@ def test_somebody_elses_conversation_is_refused_before_anything_is_generated(run
     assert (theirs.status_code, theirs.json()["error"]["param"]) == (409, "hone.conversation_id")
     assert theirs.headers["x-should-retry"] == "false"
     assert len(running.engine.bodies) == asked
+
+
+def test_pages_of_a_site_that_is_named_with_a_slash_may_call_the_api(tmp_path: Path) -> None:
+    server = {"pages": False, "allowed_origins": ["https://chat.example/"]}
+    settings = load_settings(tmp_path, {"server": server}, environment={})
+    store = Store.open(settings.store_url)
+    with serve(create_app(settings, store, ["http://127.0.0.1:9"])) as url, httpx2.Client(base_url=url) as http:
+        origin = {"origin": "https://chat.example"}
+        preflight = http.options("/v1/models", headers=origin | {"access-control-request-method": "GET"})
+        for answer in (preflight, http.get("/v1/models", headers=origin)):
+            allowed = answer.headers.get("access-control-allow-origin")
+            assert (answer.status_code, allowed) == (200, "https://chat.example")
+    store.close()

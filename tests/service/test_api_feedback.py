@@ -140,10 +140,16 @@ def test_nobody_judges_or_sees_somebody_elses_exchange_and_cannot_tell_it_exists
     assert running.operator.get(f"/v1/exchanges/{exchange}").status_code == 200
 
 
+def thumbs(running: Running) -> float:
+    """How many the metrics have counted."""
+    counts = [line for line in running.get("/metrics").text.splitlines() if 'feedback_total{kind="thumb"}' in line]
+    return sum(float(line.split()[-1]) for line in counts)
+
+
 def test_a_repeated_send_is_harmless_and_another_body_under_its_key_is_refused(running: Running, exchange: str) -> None:
-    body = of_ann(kind="thumb", good=True, exchange_id=exchange)
+    body, before = of_ann(kind="thumb", good=True, exchange_id=exchange), thumbs(running)
     first, again = (running.post("/v1/feedback", body, {"Idempotency-Key": f"k-{exchange}"}).json() for _ in range(2))
-    assert first == again
+    assert first == again and thumbs(running) == before + 1
     other = running.post("/v1/feedback", body | {"good": False}, {"Idempotency-Key": f"k-{exchange}"})
     assert other.status_code == 409 and other.headers["x-should-retry"] == "false"
     assert running.post("/v1/feedback", body, {"Idempotency-Key": "k" * 300}).status_code == 400

@@ -1,12 +1,16 @@
 """Operator routes: adapters, runs and serving, over a real registry and the fake engine."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from service.adapters.registry import Registry
 from service.doctor import examine
+from service.engine import Engine
+from service.errors import EngineRefused
 from service.store.queries import adapters, runs
 from tests.fixtures.adapters import provenance, write_source
 from tests.service.conftest import Running
@@ -85,6 +89,64 @@ def test_an_adapter_is_promoted_served_under_its_names_and_rolled_back(running: 
     assert ask(running)["system_fingerprint"] == "base"
 
 
+def test_the_base_is_not_promoted_but_rolled_back_to(running: Running, tmp_path: Path) -> None:
+    name = publish(running, tmp_path)
+    running.operator.post(f"/v1/adapters/{name}/promote", json={})
+    until(lambda: live(running) == name)
+    refused = running.operator.post("/v1/adapters/base/promote", json={})
+    assert refused.status_code == 404 and "/v1/adapters/rollback" in refused.json()["error"]["message"]
+    assert running.operator.get("/v1/serving").json()["requested"] is None and live(running) == name
+    running.operator.post("/v1/adapters/rollback", json={"to": "base"})
+    until(lambda: live(running) == "base")
+
+
+def test_when_one_reply_can_not_be_scored_the_others_are_given_up(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = {"model": "hone", "messages": [{"role": "user", "content": "hi"}], "n": 3}
+    exchange = running.post("/v1/chat/completions", body).json()["id"]
+    begun: list[int] = []
+    given_up: list[int] = []
+
+    async def score(engine: Engine, *arguments: Any) -> tuple[float, ...]:
+        begun.append(1)
+        try:
+            if len(begun) == 3:
+                raise EngineRefused("The engine does not like this.", 400)
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            given_up.append(1)
+            raise
+        return ()
+
+    monkeypatch.setattr(Engine, "score", score)
+    refused = running.post("/v1/score", {"exchange_id": exchange})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "engine_error")
+    assert len(given_up) == 2
+
+
+def test_who_asks_for_a_score_and_leaves_leaves_no_work_behind(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange = ask(running)["id"]
+    under_way: list[int] = []
+
+    async def score(engine: Engine, *arguments: Any) -> tuple[float, ...]:
+        under_way.append(1)
+        try:
+            await asyncio.sleep(600)
+        finally:
+            under_way.pop()
+        return ()
+
+    monkeypatch.setattr(Engine, "score", score)
+    with pytest.raises(httpx2.ReadTimeout):
+        running.http.post("/v1/score", json={"exchange_id": exchange}, timeout=0.5)
+    until(lambda: not under_way)
+    scored = 'hone_requests_total{route="/v1/score",status="499"}'
+    until(lambda: scored in running.get("/metrics").text)
+
+
 def test_an_adapter_that_changes_nothing_is_rejected_with_the_reason(running: Running, tmp_path: Path) -> None:
     name = publish(running, tmp_path, gain=3.0)
     running.operator.post(f"/v1/adapters/{name}/promote", json={})
@@ -154,7 +216,7 @@ def test_unknown_adapters_and_runs_are_404_and_what_cannot_be_done_a_409(running
     for path in ("/v1/adapters/v999", "/v1/adapters/..", "/v1/runs/run-none", "/v1/runs/run-none/metrics"):
         assert running.operator.get(path).status_code == 404
     assert running.operator.post("/v1/adapters/v999/promote", json={}).status_code == 404
-    assert running.operator.post("/v1/adapters/base/promote", json={}).status_code == 409  # it is live
+    assert running.operator.post("/v1/adapters/rollback", json={"to": "base"}).status_code == 409  # it is live
 
 
 def test_learn_now_queues_a_run_that_can_be_watched_and_cancelled(running: Running) -> None:

@@ -214,6 +214,37 @@ async def test_the_chat_page_gives_an_identity_on_loopback_and_asks_for_a_key_el
 
 
 @pytest.mark.anyio
+async def test_a_browser_that_comes_back_stays_the_same_for_ever(
+    pages: tuple[Door, Store, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door, store, on_loopback = pages
+    days, began = 0, time.time()
+    monkeypatch.setattr("service.auth.time.time", lambda: began + days * 24 * 3600)
+
+    async def renewed_after(more: int) -> bool:
+        nonlocal days
+        days += more
+        return "set-cookie" in (await http.get("/")).headers
+
+    def whose() -> str | None:
+        session = door.identities.sessions.check(http.cookies.get(COOKIE) or "")
+        return session.caller if session is not None else None
+
+    async with browser(door) as http:
+        await http.get("/" if on_loopback else f"/?key={new_key(store, 'user', 'una')}")
+        first = whose()
+        renewed = [await renewed_after(44), await renewed_after(2), await renewed_after(1)]
+        assert first is not None and whose() == first
+        if not on_loopback:  # made from a key, which says again who one is
+            assert renewed == [False, False, False]
+            return
+        assert renewed == [False, True, False]
+        assert await renewed_after(80) and whose() == first
+        await renewed_after(91)
+        assert whose() != first
+
+
+@pytest.mark.anyio
 async def test_a_page_that_a_proxy_passed_on_needs_a_key(pages: tuple[Door, Store, bool]) -> None:
     door, store, _ = pages
     async with browser(door) as http:

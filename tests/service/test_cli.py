@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import shlex
 import socket
 import sqlite3
 from collections.abc import Callable
@@ -13,14 +14,18 @@ from typing import Any
 import pytest
 import typer
 from fastapi import FastAPI
+from typer.exceptions import TyperException
 
 from service import cli, reference
 from service.adapters.registry import Registry
 from service.app import api_description
 from service.commands.report import report_lines
+from service.errors import PortInUse
+from service.listening import listen
 from service.settings import load_settings
 from service.store.queries import adapters
 from service.store.session import Store
+from tests.deploy.reading import parse_command
 from tests.fixtures.adapters import provenance, write_source
 from tests.service.fake_engine import FakeEngine
 from tests.service.serving import serve
@@ -105,6 +110,7 @@ def test_keys_are_made_listed_and_revoked(hone: Hone) -> None:
         (("keys", "revoke", "nothing"), 4, "no key 'nothing'"),
         (("adapters", "show", "v7"), 4, "no adapter 'v7'"),
         (("adapters", "promote", "v7"), 4, "no adapter 'v7'"),
+        (("adapters", "promote", "base"), 4, "what serves without one. `hone adapters rollback base`"),
         (("adapters", "export", "v7"), 4, "no adapter 'v7'"),
         (("adapters", "import", "nothing.tar"), 2, "nothing.tar"),
         (("adapters", "import", "/"), 2, "is a folder. An adapter's folder is named by its URL: file:///."),
@@ -290,6 +296,22 @@ def test_a_port_in_use_is_one_clear_line(hone: Hone) -> None:
             assert f"127.0.0.1:{port}" in done.err and "--port" in done.err
 
 
+@pytest.mark.parametrize(("host", "name"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::1", "[::1]")])
+def test_the_pages_say_where_they_can_be_reached(
+    hone: Hone, monkeypatch: pytest.MonkeyPatch, host: str, name: str
+) -> None:
+    try:
+        listen(host, 0).close()
+    except PortInUse:
+        pytest.skip(f"this machine has no {host}")
+    served: list[tuple[str, int]] = []
+    monkeypatch.setattr("ui.app.serve", lambda api, host, port: served.append((host, port)))
+    done = hone("ui", "--api", "http://hone.internal", "--host", host, "--port", "0", "--json")
+    ((served_at, port),) = served
+    assert served_at == host and port > 0
+    assert done.json == {"url": f"http://{name}:{port}"}
+
+
 @pytest.mark.parametrize(
     "command", [("up",), ("learn",), ("serve", "--engine-url", "http://127.0.0.1:9"), ("keys", "create", "--name", "a")]
 )
@@ -330,6 +352,23 @@ def test_a_misspelt_setting_is_refused_by_name(hone: Hone, tmp_path: Path, monke
     assert "learner.rnak" in hone("keys", "list").err
 
 
+def test_a_rank_above_the_engines_keeps_a_learner_from_starting_and_nothing_else(
+    hone: Hone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A home may hold such settings from before they were looked at: what is live must still be in somebody's hand."""
+    name = publish(tmp_path)
+    monkeypatch.setenv("HONE_LEARNER__RANK", "33")
+    monkeypatch.setenv("HONE_SERVER__PORT", "0")
+    for command in (("learn",), ("learn", "--once"), ("up",)):
+        done = hone(*command)
+        assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+        assert "learner.rank is 33, above engine.max_lora_rank (32)" in done.err
+    assert hone("adapters", "promote", name, "--wait", "0").code == 0
+    assert hone("keys", "list").code == 0
+    (rank,) = (finding for finding in hone("doctor", "--json").json if finding["check"] == "rank")
+    assert (rank["ok"], rank["advice"]) == (False, "Lower learner.rank, or set engine.max_lora_rank = 33.")
+
+
 def test_doctor_says_what_to_do(hone: Hone, tmp_path: Path) -> None:
     done = hone("doctor", "--json")
     found = {finding["check"]: finding for finding in done.json}
@@ -346,6 +385,7 @@ def test_doctor_knows_an_engine_and_a_package_when_it_sees_one(
     (tmp_path / "vllm.py").write_text("")  # a module that no distribution of its name brought
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("HONE_SERVER__PORT", "0")
+    monkeypatch.setenv("HONE_ENGINE__MODEL", "/models/fake")
 
     def found() -> Any:
         return {finding["check"]: finding for finding in hone("doctor", "--json").json}
@@ -402,8 +442,22 @@ def test_engines_follow_one_flag_and_nothing_else(hone: Hone) -> None:
     assert (done.code, done.err.count("\n")) == (2, 1) and "named twice" in done.err
 
 
+def test_doctor_says_of_a_vllm_elsewhere_what_nobody_can_see_from_outside(
+    hone: Hone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = FakeEngine()
+    engine.app.get("/version")(lambda: {"version": "0.32.0"})
+    monkeypatch.setenv("HONE_ENGINE__MODEL", "/models/fake")
+    with serve(engine.app) as url:
+        monkeypatch.setenv("HONE_ENGINE__URL", url)
+        found = [one for one in hone("doctor", "--json").json if one["check"].startswith("engine")]
+    assert [(one["check"], one["ok"]) for one in found] == [("engine", True), ("engine options", None)]
+    assert "--logprobs-mode raw_logprobs" in found[1]["advice"]
+
+
 def test_doctor_tells_of_every_engine(hone: Hone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HONE_SERVER__PORT", "0")
+    monkeypatch.setenv("HONE_ENGINE__MODEL", "/models/fake")
     with serve(FakeEngine().app) as url:
         monkeypatch.setenv("HONE_ENGINE__URLS", f"{url},http://127.0.0.1:9")
         found = [one for one in hone("doctor", "--json").json if one["check"] == "engine"]
@@ -441,6 +495,55 @@ def test_the_documentation_is_up_to_date(page: str, tmp_path: Path) -> None:
     reference.write(tmp_path, api_description(), typer.main.get_command(cli.app))
     written = (ROOT / "docs" / page).read_text(encoding="utf-8")
     assert written == (tmp_path / page).read_text(encoding="utf-8"), "run `hone reference`"
+
+
+def test_the_commands_page_says_what_may_be_left_out_and_what_then_holds() -> None:
+    page = reference.commands_page(typer.main.get_command(cli.app)).splitlines()
+    assert {
+        "## `hone adapters export NAME [FILE_OR_URL]`",
+        "## `hone serve [URL …]`",
+        "- `NAME`: The version; without one, the canary ends.",
+        "- `--name`: The caller that the key stands for. Required.",
+        "- `--role`: user or operator. Default: `user`.",
+        "- `--seed`: Seed of every random choice. Default: `0`.",
+        "- `--learner`, `--no-learner`: Start the learner, too. Default: `--learner`.",
+        "- `--once`: One run, now; then end.",
+        "- `--reason`: Why; kept in the adapter's history.",
+    } <= set(page)
+
+
+def written_out(text: str) -> list[list[str]]:
+    """The words after `hone` of every command that can be copied: on a line of its own, or with its flags in a text."""
+    alone = re.findall(r"^ *(?:\.venv/bin/)?hone (.+)", text, re.MULTILINE)
+    within = re.findall(r"`(?:\.venv/bin/)?hone ([a-z][^`\n]* --[^`\n]+)`", text)
+    return [shlex.split(words, comments=True) for words in (*alone, *within)]
+
+
+def test_every_command_that_is_written_out_can_be_copied() -> None:
+    """In the documentation, and in what errors advise."""
+    pages = (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))
+    code = (path for part in ("service", "learner", "ui") for path in (ROOT / part).rglob("*.py"))
+    said = [(path, words) for path in (*pages, *code) for words in written_out(path.read_text(encoding="utf-8"))]
+    assert len(said) > 20
+    for path, words in said:
+        try:
+            parse_command(words)
+        except TyperException as error:
+            pytest.fail(f"{path.relative_to(ROOT)} says `hone {shlex.join(words)}`: {error.format_message()}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "    hone up --prot 8001  # it's elsewhere",
+        "```sh\nhone adapters promote\n```",
+        "`hone keys create --role user`",
+    ],
+)
+def test_a_command_that_could_not_be_copied_is_found(text: str) -> None:
+    (words,) = written_out(text)
+    with pytest.raises(TyperException):
+        parse_command(words)
 
 
 def test_every_command_that_the_documentation_names_exists() -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -249,12 +250,22 @@ def test_an_engine_that_cannot_start_ends_everything_with_its_last_words(tmp_pat
         timeout=START_SECONDS,
     )
     assert done.returncode != 0 and done.stdout == ""
-    assert "engine could not start" in done.stderr and done.stderr.count("\n") == 1
+    *waiting, last = done.stderr.splitlines()
+    assert "engine could not start" in last and all("still waits for" in line for line in waiting)
     with closing(Store.open(f"sqlite:///{tmp_path / 'home' / 'hone.db'}")) as store, store.read() as tx:
         assert keys.list_keys(tx) == []  # the operator link, which is shown once, is still to come
 
 
 # -- the supervisor ---------------------------------------------------------------------------------------------------
+
+
+def child_with(word: str) -> psutil.Process | None:
+    """The process of ours that has this on its command line."""
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):  # one that was just killed has no command line
+            if word in child.cmdline():
+                return child
+    return None
 
 
 def test_a_crashed_program_starts_again_and_all_are_stopped_in_order(
@@ -276,21 +287,48 @@ def test_a_crashed_program_starts_again_and_all_are_stopped_in_order(
 
     until(lambda: all(answers(port) for port in ports), 60)
     supervisor.check_started()
-    before = supervisor.process_id("first")
-    os.kill(before, signal.SIGKILL)
+    before = child_with(ports[0])
+    assert before is not None
+    before.kill()
 
     def is_back() -> bool:
         supervisor.look()
-        return supervisor.process_id("first") != before and answers(ports[0])
+        return child_with(ports[0]) not in (None, before) and answers(ports[0])
 
     until(is_back, 60)
-    assert caplog.messages == [
+    processes = [child_with(port) for port in ports]
+    assert processes[0] is not None and caplog.messages == [
         "The first ended (SIGKILL). It starts again in 0.5 s.",
-        f"The first was started again (process {supervisor.process_id('first')}).",
+        f"The first was started again (process {processes[0].pid}).",
     ]
-    processes = [psutil.Process(supervisor.process_id(name)) for name in ("first", "second")]
     supervisor.stop()
-    assert not any(process.is_running() for process in processes)
+    assert not any(process is None or process.is_running() for process in processes)
+
+
+def test_a_crash_and_a_start_that_fails_end_nothing_else_and_are_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody removes the folder of what programs write; it is there again later."""
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    supervisor = Supervisor(logs, os.environ)
+    supervisor.start(Program("thing", "no_such_module_anywhere", (), stop_seconds=1))
+    shutil.rmtree(logs)
+
+    def look_until(words: str, times: int = 1) -> None:
+        def is_told() -> bool:
+            supervisor.look()
+            return caplog.text.count(words) >= times
+
+        until(is_told, 60)
+
+    look_until("ended (exit code 1): what it said can't be read")
+    look_until("can't be started", times=2)
+    assert "It starts again in 1 s." in caplog.text and "It starts again in 2 s." in caplog.text
+    logs.mkdir()
+    look_until("was started again")
+    look_until("No module named no_such_module_anywhere")
+    supervisor.stop()
 
 
 def test_a_program_that_cannot_start_says_why(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from fastapi.responses import PlainTextResponse
 
 from service.adapters.engine import EngineFacts
 from service.engine import Engine
-from service.engine_checks import examine_engines, shortcomings
+from service.engine_checks import examine_engines, shortcomings, untold
+from service.engine_program import engine_program
 from service.settings import Settings, load_settings
 from tests.service.fake_engine import CONTEXT, FakeEngine
 from tests.service.serving import serve
@@ -61,13 +63,13 @@ def facts_of(metrics: str | None, version: str | None, loads: bool = True) -> En
 def test_an_engine_is_known_by_what_it_answers(
     metrics: str | None, version: str | None, loads: bool, facts: dict[str, Any]
 ) -> None:
-    expected = replace(EngineFacts("fake", loads_adapters=True, context=CONTEXT), **facts)
+    expected = replace(EngineFacts("fake", root="/models/fake", loads_adapters=True, context=CONTEXT), **facts)
     assert facts_of(metrics, version, loads) == expected
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return load_settings(tmp_path, {"learner": {"rank": 16}}, {})
+    return load_settings(tmp_path, {"learner": {"rank": 16}, "engine": {"model": "base"}}, {})
 
 
 @pytest.mark.parametrize(
@@ -78,6 +80,7 @@ def settings(tmp_path: Path) -> Settings:
         ({"slots": 2}, "a swap needs 3. Start it with --max-loras 8"),
         ({"slots": 4}, "fewer than engine.max_loras"),
         ({"rank": 8}, "--max-lora-rank 16"),
+        ({"context": 511}, "with --max-model-len 512 or more, or set chat.max_tokens = 255"),
     ],
 )
 def test_what_is_wrong_is_said_with_how_to_mend_it(settings: Settings, facts: dict[str, Any], words: str) -> None:
@@ -86,11 +89,80 @@ def test_what_is_wrong_is_said_with_how_to_mend_it(settings: Settings, facts: di
 
 
 def test_an_engine_that_tells_everything_or_nothing_has_no_shortcoming(settings: Settings) -> None:
-    whole = EngineFacts("base", "vLLM 0.32.0", True, True, slots=8, rank=32, context=4096)
+    whole = EngineFacts("base", "vLLM 0.32.0", "base", True, True, slots=8, rank=32, context=4096)
     assert not list(shortcomings(whole, settings)) and not list(shortcomings(EngineFacts("base"), settings))
     assert whole.words == (
         "serves base: vLLM 0.32.0; LoRA on, loading at run time on; 8 slots, rank up to 32; context 4096 tokens"
     )
+
+
+@pytest.mark.parametrize(
+    ("model", "base", "root"),
+    [
+        ("Qwen/Qwen3-4B", "Qwen/Qwen3-4B", "Qwen/Qwen3-4B"),
+        ("Qwen/Qwen3-4B", "our-model", "Qwen/Qwen3-4B"),
+        ("Qwen/Qwen3-4B", "Qwen/Qwen3-4B", "/model"),
+        ("Qwen/Qwen3-4B", "our-model", "/models/qwen3-4b/"),
+        ("Qwen/Qwen3-4B", "our-model", "/models/hub/models--Qwen--Qwen3-4B/snapshots/1cfa9a7208"),
+        ("/srv/models/Qwen3-4B", "Qwen/Qwen3-4B", None),
+        ("sprout", "our-model", "/app/service/sprout"),
+    ],
+)
+def test_an_engine_s_model_is_known_by_its_name_or_by_the_last_part_of_where_it_lies(
+    tmp_path: Path, model: str, base: str, root: str | None
+) -> None:
+    settings = load_settings(tmp_path, {"engine": {"model": model}}, {})
+    assert not list(shortcomings(EngineFacts(base, root=root), settings))
+
+
+def test_a_link_to_a_model_is_that_model(tmp_path: Path) -> None:
+    (tmp_path / "Qwen3-4B").mkdir()
+    (tmp_path / "current").symlink_to(tmp_path / "Qwen3-4B")
+    settings = load_settings(tmp_path, {"engine": {"model": str(tmp_path / "current")}}, {})
+    assert not list(shortcomings(EngineFacts("our-model", root="/models/Qwen3-4B"), settings))
+
+
+@pytest.mark.parametrize(
+    ("base", "root", "words"),
+    [
+        ("Qwen/Qwen3-8B", "Qwen/Qwen3-8B", "It serves Qwen/Qwen3-8B, and engine.model is Qwen/Qwen3-4B."),
+        ("our-model", "/model", "It serves our-model (/model), and"),
+        ("our-model", None, "It serves our-model, and"),
+    ],
+)
+def test_another_model_than_the_settings_name_is_told(tmp_path: Path, base: str, root: str | None, words: str) -> None:
+    settings = load_settings(tmp_path, {"engine": {"model": "Qwen/Qwen3-4B"}}, {})
+    (found,) = shortcomings(EngineFacts(base, root=root), settings)
+    assert words in found.what and "--served-model-name Qwen/Qwen3-4B" in found.mend
+
+
+@pytest.mark.parametrize(
+    ("weights", "root", "is_told"),
+    [(None, "/models/any", False), ("/models/nf4", "/mnt/nf4", False), ("/models/nf4", "/mnt/other", True)],
+)
+def test_what_was_dequantised_may_be_called_anything_unless_the_settings_name_it(
+    tmp_path: Path, weights: str | None, root: str, is_told: bool
+) -> None:
+    changes: dict[str, dict[str, Any]] = {"engine": {"weights": weights}, "learner": {"quantise": "nf4"}}
+    settings = load_settings(tmp_path, changes, {})
+    assert bool(list(shortcomings(EngineFacts("our-model", root=root), settings))) == is_told
+
+
+def test_a_context_below_what_the_settings_name_is_told(tmp_path: Path) -> None:
+    settings = load_settings(tmp_path, {"engine": {"max_model_len": 8192, "model": "base"}}, {})
+    (found,) = shortcomings(EngineFacts("base", context=4096), settings)
+    assert "4096 tokens, fewer than engine.max_model_len (8192)" in found.what
+    assert not list(shortcomings(EngineFacts("base", context=8192), settings))
+
+
+def test_of_vllm_it_is_said_how_it_has_to_have_been_started_and_of_others_nothing(tmp_path: Path) -> None:
+    settings = load_settings(tmp_path, {"engine": {"kind": "vllm", "vllm_python": sys.executable}}, {})
+    advice = untold(EngineFacts("base", "vLLM 0.32.0"), settings)
+    assert advice is not None and "--max-lora-rank 16 or more" in advice
+    arguments = list(engine_program(settings, 8001).arguments)
+    for option in ("--logprobs-mode", "--override-generation-config"):
+        assert option in advice and arguments[arguments.index(option) + 1] in advice
+    assert untold(EngineFacts("base", "embedded engine"), settings) is untold(EngineFacts("base"), settings) is None
 
 
 def test_every_engine_of_the_settings_is_reported_on(tmp_path: Path) -> None:

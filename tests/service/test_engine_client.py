@@ -108,6 +108,36 @@ def test_a_stream_is_recorded_token_by_token_and_ends_with_done(engine_url: str)
     check_recorded(kept)
 
 
+def test_every_request_to_an_adapter_carries_its_salt_and_no_other_does() -> None:
+    fake, salt = FakeEngine(), "5a" * 32
+    fake.adapters |= {"v1": "/adapters/v1", "v2": "/adapters/v2"}
+
+    async def work(engine: Engine) -> None:
+        engine.salt_cache("v1", salt)
+        for model in ("v1", "v2", "fake"):
+            body = BODY | {"model": model}
+            await engine.chat(body)
+            assert [payload async for payload in payloads(await engine.chat_stream(body))][-1] == DONE
+            await engine.score(model, [1, 2], [3])
+
+    with serve(fake.app) as url:
+        run(url, work)
+    assert [body.get("cache_salt") for body in fake.bodies] == [salt] * 2 + [None] * 4
+    assert [body.get("cache_salt") for body in fake.completions] == [salt, None, None]
+
+
+def test_a_salt_is_taken_by_either_engine(engine_url: str) -> None:
+    async def work(engine: Engine) -> None:
+        name = (await engine.base()).name
+        engine.salt_cache(name, "5a" * 32)
+        kept = recording()
+        kept.take(await engine.chat(await ask(engine)))
+        check_recorded(kept)
+        assert len(await engine.score(name, [1, 4], [5, 2])) == 2
+
+    run(engine_url, work)
+
+
 def test_scores_are_those_of_the_sampled_tokens(engine_url: str) -> None:
     async def work(engine: Engine) -> None:
         kept = recording()
@@ -285,6 +315,33 @@ def test_a_whole_answer_may_take_longer_than_any_silence_while_the_engine_is_wel
                 with pytest.raises(EngineUnavailable, match="fell silent"):
                     await engine.chat(BODY)
             gone.set()
+            await engine.close()
+
+    asyncio.run(work())
+
+
+def test_an_answer_that_comes_while_the_engine_is_asked_whether_it_is_well_is_seen_at_once() -> None:
+    async def work() -> None:
+        asked, answered, read = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def answer(writer: asyncio.StreamWriter, number: int) -> None:
+            if number == 0:
+                await asked.wait()
+                writer.write(WHOLE)
+                await writer.drain()
+                answered.set()
+            else:
+                asked.set()
+                await answered.wait()
+                await asyncio.sleep(0.05)  # for the answer to arrive first
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+            await read.wait()  # the connections stay open
+
+        async with raw_server(answer) as url:
+            engine = Engine(url, silence_seconds=0.2)
+            async with asyncio.timeout(10):
+                assert await engine.chat(BODY) == {"choices": []}
+            read.set()
             await engine.close()
 
     asyncio.run(work())

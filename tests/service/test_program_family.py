@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from service.errors import ProgramEnded
 from service.supervisor import Program, Supervisor
 from tests.service.serving import until
 
@@ -17,6 +19,11 @@ FAMILY = """
 import subprocess, sys, time
 subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 time.sleep(600)
+"""
+DYING = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+sys.exit(f"My child {child.pid} lives on")
 """
 START = """
 import os, sys, time
@@ -31,13 +38,18 @@ time.sleep(600)
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     (tmp_path / "family.py").write_text(FAMILY)
+    (tmp_path / "dying.py").write_text(DYING)
     return os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
 
 
-def family_of(head: int) -> list[psutil.Process]:
+def family() -> list[psutil.Process]:
     """The head of the group, the program, and its child; empty while not all are there."""
-    found = [psutil.Process(head), *psutil.Process(head).children(recursive=True)]
-    return found if len(found) == 3 else []
+    for head in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):  # one that has just ended
+            if "family" in head.cmdline():
+                found = [head, *head.children(recursive=True)]
+                return found if len(found) == 3 else []
+    return []
 
 
 def is_gone(process: psutil.Process) -> bool:
@@ -54,20 +66,41 @@ def test_a_killed_program_takes_its_children_along_and_starts_again(
     """Whether the program itself is killed or the process that heads its group."""
     supervisor = Supervisor(tmp_path, environment)
     supervisor.start(Program("parent", "family", (), 5.0, python=sys.executable))
-    until(lambda: len(family_of(supervisor.process_id("parent"))) == 3, 60)
-    before = family_of(supervisor.process_id("parent"))
+    until(family, 60)
+    before = family()
     before[victim].kill()
 
     def is_back() -> bool:
         supervisor.look()
-        now = supervisor.process_id("parent")
-        return now != before[0].pid and len(family_of(now)) == 3
+        now = family()
+        return bool(now) and now[0] != before[0]
 
     until(is_back, 60)
     assert all(map(is_gone, before)) and caplog.text.count("ended") == 1
-    again = family_of(supervisor.process_id("parent"))
+    again = family()
     supervisor.stop()
     until(lambda: all(map(is_gone, again)), 30)
+
+
+def test_what_a_program_that_could_not_start_has_started_ends_with_the_others(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    supervisor = Supervisor(tmp_path, environment)
+    supervisor.start(Program("parent", "dying", (), 5.0, python=sys.executable))
+    told: list[str] = []
+
+    def has_ended() -> bool:
+        try:
+            supervisor.check_started()
+        except ProgramEnded as error:
+            told.append(str(error))
+        return bool(told)
+
+    until(has_ended, 60)
+    child = psutil.Process(int(told[0].split("My child ")[1].split()[0]))
+    assert child.is_running()
+    supervisor.stop()
+    until(lambda: is_gone(child), 30)
 
 
 def test_a_killed_supervisor_leaves_nobody_behind(tmp_path: Path, environment: dict[str, str]) -> None:

@@ -188,13 +188,17 @@ def test_what_has_not_begun_is_asked_of_another_engine(fleet: Fleet, how: str, s
     assert sum(fleet.asked()) - fleet.asked()[home] == 3
 
 
+def retries(fleet: Fleet) -> float:
+    counted = next(line for line in fleet.get("/metrics").text.splitlines() if line.startswith("hone_retries_total"))
+    return float(counted.split()[1])
+
+
 def test_a_retry_is_counted(fleet: Fleet) -> None:
     for engine in fleet.engines[:2]:
         engine.fails = 500
     for number in range(6):
         assert fleet.post("/v1/chat/completions", ask(f"talk-{number}")).status_code == 200
-    retries = next(line for line in fleet.get("/metrics").text.splitlines() if line.startswith("hone_retries_total"))
-    assert float(retries.split()[1]) > 0
+    assert retries(fleet) > 0
 
 
 def test_what_every_engine_fails_at_is_tried_no_more_than_thrice(fleet: Fleet) -> None:
@@ -203,7 +207,7 @@ def test_what_every_engine_fails_at_is_tried_no_more_than_thrice(fleet: Fleet) -
     answer = fleet.post("/v1/chat/completions", ask("talk"))
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_unavailable")
     assert "out of order" in answer.json()["error"]["message"]
-    assert fleet.asked() == [1, 1, 1]
+    assert fleet.asked() == [1, 1, 1] and retries(fleet) == 2
     assert all(fleet.healthy())  # they said that they are well
 
 
@@ -294,6 +298,24 @@ def test_when_all_are_full_it_is_429_and_when_to_come_back(tmp_path: Path) -> No
         assert fleet.post("/v1/chat/completions", ask("one")).status_code == 200
 
 
+def test_what_was_let_in_is_answered_though_the_others_are_full_when_its_engine_dies(tmp_path: Path) -> None:
+    with fleet_in(tmp_path / "home", max_requests=2) as fleet:
+
+        async def story() -> list[httpx2.Response]:
+            async with httpx2.AsyncClient(base_url=fleet.url, timeout=60) as http:
+                talks = (ask(f"talk-{number}", "!patient") for number in range(2 * ENGINES))
+                asked = [asyncio.create_task(http.post("/v1/chat/completions", json=talk)) for talk in talks]
+                await asyncio.to_thread(until, lambda: fleet.are_at_work(2 * ENGINES))
+                await asyncio.to_thread(fleet.powers[1].off)
+                await asyncio.to_thread(until, lambda: fleet.engines[0].under_way + fleet.engines[2].under_way == 6)
+                for engine in fleet.engines:
+                    engine.patience.set()
+                return await asyncio.gather(*asked)
+
+        answers = asyncio.run(story())
+        assert [answer.status_code for answer in answers] == [200] * 2 * ENGINES
+
+
 def test_an_adapter_goes_live_on_all_or_on_none(fleet: Fleet, tmp_path: Path) -> None:
     name = fleet.go_live(tmp_path / "first")
     assert [replica["adapters"] for replica in fleet.replicas()] == [[name]] * ENGINES
@@ -318,8 +340,8 @@ def test_an_engine_that_restarts_empty_never_answers_without_its_adapters(fleet:
         for number in range(6):
             answer = fleet.post("/v1/chat/completions", ask(f"talk-{restart}-{number}"))
             assert (answer.status_code, answer.json()["system_fingerprint"]) == (200, name)
+    until(lambda: all(name in engine.adapters for engine in fleet.engines))
     until(lambda: [replica["adapters"] for replica in fleet.replicas()] == [[name]] * ENGINES)
-    assert all(name in engine.adapters for engine in fleet.engines)
 
 
 def test_a_version_on_demand_is_loaded_where_it_is_asked_for(fleet: Fleet, tmp_path: Path) -> None:

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import shutil
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing, suppress
 from pathlib import Path
+from threading import Thread, current_thread, main_thread
 from typing import Any
 
 import pytest
 
-from service.adapters.manifest import BaseModelIdentity, Probe
+from service.adapters.engine import score_all
+from service.adapters.fingerprint import LocalModel, base_fingerprint
+from service.adapters.manifest import WEIGHTS, BaseModelIdentity, Probe
+from service.adapters.place import Place
 from service.adapters.proof import judge, kl_per_token
 from service.adapters.registry import Registry
-from service.errors import AdapterBroken, EngineUnavailable, NotFound
-from tests.fixtures.adapters import write_source
+from service.auth import Caller
+from service.chat.completion import Chat
+from service.chat.request import ChatRequest
+from service.errors import AdapterBroken, AdapterUnreachable, EngineRefused, EngineUnavailable, HoneError, NotFound
+from service.metrics import Metrics
+from service.replicas import Replicas
+from service.settings import ChatSettings
+from service.store.queries import conversations
+from service.transactions import Transactions
+from tests.fixtures.adapters import provenance, write_base, write_source
 from tests.service.house import House
 
 
@@ -22,6 +36,11 @@ from tests.service.house import House
 def house(registry: Registry, source: Path) -> Iterator[House]:
     with House(registry, source) as house:
         yield house
+
+
+def gateway(house: House) -> Replicas:
+    """Who takes requests to the engines."""
+    return Replicas(house.replicas, house.rollout, 8)  # type: ignore[arg-type]  # engines in memory, which only score
 
 
 def test_a_requested_adapter_is_loaded_proven_and_only_then_live(house: House) -> None:
@@ -73,6 +92,34 @@ def test_a_name_from_another_home_is_unloaded_before_ours_is_loaded(house: House
     assert house.serving().live == name
 
 
+@pytest.mark.parametrize("are_true", [True, False])
+def test_what_an_engine_still_holds_of_a_home_that_is_gone_is_loaded_anew(house: House, are_true: bool) -> None:
+    """A wiped home's first adapter has name and place of the one before; `are_true`: what it says of itself is."""
+    name, engine = house.publish(), house.engine
+    engine.held[name] = str(house.registry.folder / name)
+    engine.idle.add(name)  # it holds other weights
+    whole = engine.load_adapter
+
+    async def load_adapter(name: str, path: str) -> None:
+        await whole(name, path)
+        if are_true:
+            engine.idle.discard(name)
+
+    engine.load_adapter = load_adapter  # type: ignore[method-assign]
+    house.promote(name)
+    house.reconcile()
+    loaded_anew = [("unload", name), ("load", name)]
+    if are_true:
+        assert (house.serving().live, engine.calls) == (name, loaded_anew)
+    else:
+        assert (house.row(name).state, engine.calls) == ("rejected", [*loaded_anew, ("unload", name)])
+
+
+def test_what_an_engine_remembers_under_an_adapter_is_told_apart_by_the_manifest(house: House) -> None:
+    name = house.go_live()
+    assert house.engine.salts == {name: house.row(name).manifest_hash}
+
+
 def test_an_adapter_that_loads_and_changes_nothing_is_rejected(house: House) -> None:
     live = house.go_live()
     name = house.publish(gain=0.04)  # within the tolerance of the base: only the comparison with it can tell
@@ -106,22 +153,146 @@ def test_a_broken_folder_is_rejected_by_the_name_of_the_file(house: House) -> No
     assert house.serving().live == "base" and house.engine.calls == []
 
 
-def test_an_adapter_that_the_engine_refuses_is_rejected_in_the_engines_words(house: House) -> None:
+def fail_to_read(patch: pytest.MonkeyPatch, *names: str) -> None:
+    """From now on the disk fails where the weights of these adapters are."""
+    whole = Path.open
+
+    def fail(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name == WEIGHTS and path.parent.name in names:
+            raise OSError(errno.EIO, "Input/output error")
+        return whole(path, *arguments, **options)
+
+    patch.setattr(Path, "open", fail)
+
+
+@pytest.mark.parametrize("engine_restarts", [False, True])
+def test_a_disk_that_fails_for_a_moment_is_no_judgement_on_the_adapter(
+    house: House, monkeypatch: pytest.MonkeyPatch, engine_restarts: bool
+) -> None:
+    live, name = house.go_live(), house.publish()
+    house.promote(name)
+    if engine_restarts:  # then what is live has to be read, too
+        house.engine.restart()
+    with monkeypatch.context() as patch:
+        fail_to_read(patch, live, name)
+        for _ in range(2):
+            with pytest.raises(HoneError, match=f"{WEIGHTS} can't be read: Input/output error"):
+                house.reconcile()
+    assert (house.serving().live, house.serving().requested) == (live, name)
+    assert (house.row(live).state, house.row(name).state) == ("live", "candidate")
+    house.reconcile()
+    assert house.serving().live == name
+
+
+@pytest.mark.parametrize("what_restarts", ["engine", "service"])
+def test_when_what_is_live_can_not_be_read_for_long_the_one_before_takes_over(
+    house: House, monkeypatch: pytest.MonkeyPatch, what_restarts: str
+) -> None:
+    first, second = house.go_live(), house.go_live()
+    if what_restarts == "engine":
+        house.engine.restart()
+    else:
+        house.start_service()
+    with monkeypatch.context() as patch:
+        fail_to_read(patch, second)
+        with pytest.raises(AdapterUnreachable):
+            house.reconcile()
+        assert house.serving().live == second
+        patch.setattr("service.adapters.rollout.UNREADABLE_SECONDS", 0.0)
+        house.reconcile()
+        assert (house.serving().live, house.row(second).state) == (first, "retired")
+        assert house.rollout.loaded == {first}
+        told = house.replacement()
+        assert told is not None and "can't be read: Input/output error" in told
+        assert told.endswith(f"When that is mended: `hone adapters promote {second}`.")
+        house.promote(second)  # too early: what was asked for waits, and nobody waits for it
+        with pytest.raises(AdapterUnreachable):
+            house.reconcile()
+        assert (house.serving().live, house.serving().requested) == (first, second)
+    house.reconcile()
+    assert (house.serving().live, house.replacement()) == (second, None)
+
+
+def test_a_time_in_which_it_could_be_read_ends_the_wait_for_what_is_live(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = house.go_live()
+    house.engine.restart()
+    with monkeypatch.context() as patch:
+        fail_to_read(patch, live)
+        with pytest.raises(AdapterUnreachable):
+            house.reconcile()
+    monkeypatch.setattr("service.adapters.rollout.UNREADABLE_SECONDS", 0.0)
+    house.engine.refuses[live] = (409, "8 adapters are loaded")
+    with pytest.raises(EngineUnavailable):
+        house.reconcile()
+    assert (house.serving().live, house.replica.unreadable) == (live, {})
+
+
+def test_a_canary_that_can_not_be_read_keeps_no_engine_from_its_requests(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, canary = house.go_live(), house.publish()
+    house.canary(canary)
+    house.reconcile()
+    house.engine.restart()
+    with monkeypatch.context() as patch:
+        fail_to_read(patch, canary)
+        with pytest.raises(AdapterUnreachable, match=f"Adapter {canary}"):
+            house.reconcile()
+        assert house.rollout.serving and house.rollout.loaded == {live}
+        assert house.serving().canary == canary and "can't be read" in (house.rollout.problem or "")
+    house.reconcile()
+    assert house.rollout.loaded == {live, canary} and house.rollout.problem is None
+
+
+def test_an_adapter_that_the_engine_refuses_is_put_aside_in_the_engines_words(house: House) -> None:
     name = house.publish()
     house.engine.refuses[name] = (400, "rank 64 is above max_lora_rank 32")
     house.promote(name)
     house.reconcile()
-    assert house.row(name).state == "rejected"
+    assert house.row(name).state == "candidate" and house.serving().requested is None
     assert "refused to load v1: rank 64 is above" in house.row(name).reason
+    house.engine.refuses.clear()
+    house.promote(name)
+    house.reconcile()
+    assert house.serving().live == name
 
 
-def test_an_adapter_trained_on_another_base_is_rejected(house: House) -> None:
+def test_an_adapter_trained_on_another_base_is_put_aside(house: House, tmp_path: Path) -> None:
+    house.registry.base = LocalModel(write_base(tmp_path / "base"))
     name = house.publish(base=BaseModelIdentity(name="Qwen/Qwen3-0.6B", sha256="0" * 64))
     house.promote(name)
-    house.start_service(base_sha256="1" * 64)
     house.reconcile()
-    assert house.row(name).state == "rejected"
+    assert house.row(name).state == "candidate" and house.serving().requested is None
     assert "another base model (Qwen/Qwen3-0.6B)" in house.row(name).reason
+
+
+def test_a_base_that_is_downloaded_after_the_start_counts_from_then_on_and_is_hashed_beside_the_loop(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed_in: list[Thread] = []
+
+    def fingerprint(model: Path) -> str:
+        hashed_in.append(current_thread())
+        return base_fingerprint(model)
+
+    monkeypatch.setattr("service.adapters.fingerprint.base_fingerprint", fingerprint)
+    base = tmp_path / "base"
+    house.registry.base = LocalModel(base)
+    before = house.go_live()
+    write_base(base)
+    other = house.publish()
+    house.promote(other)
+    house.reconcile()
+    assert (house.serving().live, house.row(other).state) == (before, "candidate")
+    assert "another base model (sprout)" in house.row(other).reason
+    own = house.publish(base=BaseModelIdentity(name="sprout", sha256=base_fingerprint(base)))
+    house.promote(own)
+    house.reconcile()
+    assert house.serving().live == own
+    assert len(hashed_in) == 2  # once, and once more before the other was refused
+    assert main_thread() not in hashed_in
 
 
 @pytest.mark.parametrize("how", ["away", "not set up for adapters", "full", "of another base"])
@@ -290,7 +461,7 @@ def test_an_adapter_whose_folder_is_put_back_can_be_promoted_again(house: House,
     house.reconcile()
     assert (house.serving().live, house.row(second).state) == (first, "retired")
     told = house.replacement()
-    assert told is not None and f"its folder {folder} is missing" in told
+    assert told is not None and "its folder is missing" in told and f"Its place is {folder}." in told
 
     house.promote(second)  # too early: it is checked again, and put aside again
     house.reconcile()
@@ -454,6 +625,117 @@ def test_using_what_can_not_be_served_says_why(house: House) -> None:
     with pytest.raises(EngineUnavailable):
         house.play(use(house.publish()))
     assert house.row(name).state == "candidate"
+
+
+@pytest.mark.parametrize("how", ["no folder", "nothing at the place", "not seen by the engine", "refused by it"])
+def test_where_the_files_are_is_told_to_operators_alone(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr("service.adapters.place.PAUSE_SECONDS", 0.0)
+    house.reconcile()
+    name = house.publish()
+    folder = house.registry.folder / name
+    if how in ("no folder", "nothing at the place"):
+        shutil.rmtree(folder)
+    else:
+        house.engine.refuses[name] = (404 if how.startswith("not seen") else 400, f"No adapter found for {folder}")
+    if how == "nothing at the place":
+        house.registry.shared = Place(f"file://{tmp_path}/shared")
+
+    async def begin(engine: object) -> None:
+        pytest.fail("it is not loaded")
+
+    async def ask() -> None:
+        async with gateway(house).answering(name, "talk", begin):
+            pass
+
+    with pytest.raises(HoneError) as told:
+        house.play(ask())
+    assert told.value.status in (422, 503) and str(tmp_path) not in str(told.value)
+    house.promote(name)
+    with suppress(HoneError):
+        house.reconcile()
+    assert str(tmp_path) in f"{house.row(name).reason} {house.rollout.problem}"
+
+
+@pytest.mark.parametrize("what", ["service", "engine"])
+def test_a_conversation_keeps_the_canary_that_it_began_with_when_something_restarts(house: House, what: str) -> None:
+    """Who asks before the engine serves again has to wait for it, and is routed only then."""
+    live, canary = house.go_live(), house.publish()
+    house.canary(canary)
+    house.reconcile()
+    with house.registry.store.begin() as tx:
+        conversations.remember_conversation(tx, "talk", "name:ann", canary)
+    if what == "service":
+        house.start_service()
+    else:
+        house.engine.restart()
+        house.rollout.eject(house.replica, "it can't be reached")
+    body = {"model": "hone", "messages": [{"role": "user", "content": "hi"}], "hone": {"conversation_id": "talk"}}
+    request, ann = ChatRequest.model_validate(body), Caller("name:ann", "user")
+
+    async def ask(chat: Chat) -> None:
+        turn = await chat.begin(request, ann)
+        assert (turn.route.adapter, turn.route.is_remembered) == (canary, True)
+
+    assert house.rollout.loaded == frozenset()
+    with closing(Transactions(house.registry.store)) as transactions:
+        house.play(ask(Chat(ChatSettings(), gateway(house), house.rollout, transactions, Metrics())))
+    assert house.serving().live == live
+
+
+def test_when_one_probe_can_not_be_scored_the_others_are_given_up(house: House) -> None:
+    name = house.publish(probes=provenance().probes * 3)
+    begun: list[int] = []
+    given_up: list[int] = []
+
+    async def score(*arguments: Any) -> tuple[float, ...]:
+        begun.append(1)
+        try:
+            if len(begun) == 3:
+                raise EngineRefused("The engine does not like this.", 400)
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            given_up.append(1)
+            raise
+        return ()
+
+    house.engine.score = score  # type: ignore[method-assign,assignment]
+
+    async def use() -> None:
+        with pytest.raises(AdapterBroken, match="refused to score the probes of v1: The engine does not like this"):
+            async with house.replica.using(name):
+                pass
+        assert len(given_up) == 2
+        here = asyncio.current_task()
+        assert here is not None and here.cancelling() == 0  # else whatever it awaits next under a timeout would end
+
+    house.play(use())
+
+
+def test_who_is_cancelled_while_scores_are_given_up_ends(house: House) -> None:
+    giving_up = asyncio.Event()
+
+    async def score(model: str, prompt: object, reply: tuple[int, ...]) -> tuple[float, ...]:
+        if reply == (1,):
+            raise EngineRefused("The engine does not like this.", 400)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            giving_up.set()
+            await asyncio.Event().wait()  # it takes its time
+        return ()
+
+    house.engine.score = score  # type: ignore[method-assign,assignment]
+
+    async def body() -> None:
+        scoring = asyncio.create_task(score_all(house.engine, "sprout", [((0,), (1,)), ((0,), (2,))]))
+        await giving_up.wait()
+        scoring.cancel()
+        await asyncio.wait((scoring,), timeout=5)
+        assert scoring.cancelled()
+
+    house.play(body())
 
 
 def test_a_request_that_changed_while_it_was_proven_flips_nothing(house: House) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from service.adapters.fingerprint import base_fingerprint
 from service.adapters.registry import Registry
 from service.adapters.replica import Replica
 from service.adapters.rollout import Rollout
@@ -40,7 +39,7 @@ def engine(model: Path) -> Iterator[EngineProcess]:
 def test_real_adapters_are_proven_or_refused_and_survive_the_engines_death(
     engine: EngineProcess, model: Path, sqlite_store: Store, tmp_path: Path
 ) -> None:
-    registry = Registry(sqlite_store, tmp_path / "adapters", base_folder=model)
+    registry = Registry(sqlite_store, tmp_path / "adapters", model)
     first, second = (save_adapter(tmp_path / f"trained {seed}", model, seed) for seed in (1, 2))
     told = scored_provenance(first, model, PROMPT, REPLY)
     honest = registry.publish(first, told, {}, "")
@@ -56,7 +55,7 @@ def test_real_adapters_are_proven_or_refused_and_survive_the_engines_death(
 
     async def story() -> None:
         client = Engine(engine.url)
-        replica = Replica(registry, client, max_loras=3, base_sha256=base_fingerprint(model))
+        replica = Replica(registry, client, max_loras=3)
         rollout = Rollout(registry.store, [replica], reconcile_seconds=0.05)
 
         async def until(holds: Callable[[], bool]) -> None:

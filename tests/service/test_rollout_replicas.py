@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from service.adapters.engine import EngineFacts
 from service.adapters.registry import Registry
 from service.adapters.rollout import Rollout
-from service.errors import EngineUnavailable
+from service.errors import EngineAway, EngineUnavailable
 from tests.service.house import House
 
 
@@ -67,6 +68,21 @@ def test_an_adapter_that_no_engine_serves_is_rejected(house: House) -> None:
     house.promote(name)
     house.reconcile()
     assert house.row(name).state == "rejected" and house.serving().live == live
+
+
+@pytest.mark.parametrize("odd", range(3))
+def test_while_some_engine_might_serve_it_set_up_otherwise_it_is_not_rejected(house: House, odd: int) -> None:
+    """One of them refuses to load it, the others load it and don't serve it."""
+    name = house.publish()
+    for number, engine in enumerate(house.engines):
+        if number == odd:
+            engine.refuses[name] = (400, "rank 4 is above max_lora_rank 2")
+        else:
+            engine.idle.add(name)
+    house.promote(name)
+    house.reconcile()
+    assert (house.row(name).state, house.serving().requested) == ("candidate", None)
+    assert "rank 4 is above" in house.row(name).reason
 
 
 def test_an_engine_that_refused_is_not_made_to_load_again_at_once(house: House) -> None:
@@ -318,6 +334,102 @@ def test_no_more_is_loaded_than_the_engine_says_it_has_slots(registry: Registry,
         for _ in range(6):
             house.go_live()
     assert house.engine.most_held == 3
+
+
+class Reticence:
+    """vLLM tells how many slots it has only once it has answered a request; `heard` is what it told so far."""
+
+    def __init__(self, house: House, slots: int, has_lora: bool | None = True) -> None:
+        self.was_asked, self.fails, self.looks = False, False, 0
+        self.heard: list[int | None] = []
+        self._house = house
+        engine, score = house.engine, house.engine.score
+
+        async def facts() -> EngineFacts:
+            self.looks += 1
+            if self.fails:
+                raise EngineAway("It did not answer in time.")
+            told = slots if self.was_asked and has_lora else None
+            return EngineFacts(engine.base, "vLLM 0.32.0", has_lora=has_lora, slots=told)
+
+        async def use(*arguments: Any) -> Any:
+            self.was_asked = True
+            return await score(*arguments)
+
+        engine.max_loras = 8  # what the settings say
+        engine.facts = facts  # type: ignore[method-assign]
+        engine.score = use  # type: ignore[method-assign, assignment]
+
+    def start(self, keep_loaded: int) -> None:
+        """Engine and service."""
+        self.was_asked = False
+        self._house.engine.restart()
+        self._house.start_service(keep_loaded=keep_loaded)
+        self._house.replica._when_told = lambda url, facts: self.heard.append(facts.slots)
+
+
+def test_slots_that_vllm_tells_only_after_its_first_request_are_kept_to_from_then_on(
+    registry: Registry, source: Path
+) -> None:
+    with House(registry, source) as house:
+        vllm = Reticence(house, slots=3)
+        vllm.start(keep_loaded=6)
+        for _ in range(3):
+            house.reconcile()
+        assert (house.replica.slots, vllm.heard) == (8, [None])
+        for _ in range(6):
+            house.go_live()
+        assert (house.replica.slots, vllm.heard, house.engine.most_held) == (3, [None, 3], 3)
+        looks = vllm.looks
+        house.reconcile()
+        assert vllm.looks == looks
+
+
+@pytest.mark.parametrize("has_lora", [False, None])
+def test_a_vllm_that_never_tells_its_slots_is_asked_once(
+    registry: Registry, source: Path, has_lora: bool | None
+) -> None:
+    """One without LoRA, and one that keeps its figures to itself."""
+    with House(registry, source) as house:
+        vllm = Reticence(house, slots=3, has_lora=has_lora)
+        vllm.start(keep_loaded=2)
+        for _ in range(3):
+            house.reconcile()
+        assert (vllm.looks, house.rollout.serving) == (1, [house.replica])
+
+
+def test_an_engine_that_is_well_and_does_not_tell_its_slots_keeps_its_requests(
+    registry: Registry, source: Path
+) -> None:
+    with House(registry, source) as house:
+        vllm = Reticence(house, slots=3)
+        vllm.start(keep_loaded=2)
+        house.reconcile()
+        vllm.fails = True
+        house.reconcile()
+        assert (house.rollout.serving, house.replica.ejections) == ([house.replica], 0)
+        vllm.fails, vllm.was_asked = False, True
+        house.reconcile()
+        assert house.replica.slots == 3
+        house.rollout.eject(house.replica, "a request broke off")
+        vllm.fails = True
+        with pytest.raises(EngineUnavailable, match="did not answer"):
+            house.reconcile()  # of one that comes back all has to be known
+
+
+def test_what_was_loaded_before_the_slots_were_known_makes_room(registry: Registry, source: Path) -> None:
+    with House(registry, source) as house:
+        vllm = Reticence(house, slots=2)
+        vllm.start(keep_loaded=2)
+        house.go_live()
+        canary, after = house.publish(), house.publish()
+        vllm.start(keep_loaded=2)
+        house.canary(canary)
+        house.promote(after)
+        house.reconcile()
+        assert len(house.engine.held) == 3 and house.serving().live == after
+        house.reconcile()
+        assert house.engine.held.keys() == {canary, after}
 
 
 def test_a_name_is_never_loaded_twice_over_another_path(house: House) -> None:

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from service.errors import SettingsError
-from service.settings import SPROUT, Settings, load_settings
+from service.settings import SPROUT, Settings, check_rank, load_settings
 from service.stack import Stack, as_environment
 
 
@@ -122,6 +122,25 @@ def test_a_bad_value_is_told_in_plain_words(tmp_path: Path) -> None:
         load_settings(tmp_path, {"server": {"port": "many"}, "learner": {"rank": 0}}, {})
 
 
+@pytest.mark.parametrize(
+    ("urls", "words"),
+    [
+        ([], "or set engine.max_lora_rank = 33."),
+        (["http://a"], "engine.max_lora_rank = 33, if the engines were started with as much (vLLM: --max-lora-rank)."),
+    ],
+)
+def test_a_rank_that_no_engine_would_load_is_told_to_who_is_about_to_learn(
+    tmp_path: Path, urls: list[str], words: str
+) -> None:
+    engine: dict[str, Any] = {"urls": urls}
+    settings = load_settings(tmp_path, {"learner": {"rank": 33}, "engine": engine}, {})
+    with pytest.raises(SettingsError) as refused:
+        check_rank(settings)
+    assert "learner.rank is 33, above engine.max_lora_rank (32)" in str(refused.value)
+    assert str(refused.value).endswith(words)
+    check_rank(load_settings(tmp_path, {"learner": {"rank": 33}, "engine": engine | {"max_lora_rank": 33}}, {}))
+
+
 def test_an_engine_that_the_environment_names_is_named_once_to_the_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,6 +163,20 @@ def test_what_is_no_list_stays_whole_in_the_environment(tmp_path: Path) -> None:
     assert settings.adapters.url == "s3://bucket/a,b"
     assert settings.server.allowed_origins == ("https://a.example", "https://b.example")
     assert load_settings(tmp_path, None, as_environment(settings)) == settings
+
+
+def test_origins_are_kept_as_browsers_send_them(tmp_path: Path) -> None:
+    environment = {"HONE_SERVER__ALLOWED_ORIGINS": "https://a.example, https://b.example/ ,"}
+    settings = load_settings(tmp_path, None, environment)
+    assert settings.server.allowed_origins == ("https://a.example", "https://b.example")
+    assert load_settings(tmp_path, None, as_environment(settings)) == settings
+    assert load_settings(tmp_path, None, {"HONE_SERVER__ALLOWED_ORIGINS": ""}).server.allowed_origins == ()
+
+
+@pytest.mark.parametrize("origin", ["*", "https://*.example"])
+def test_nobody_lets_every_site_in_by_a_star(tmp_path: Path, origin: str) -> None:
+    with pytest.raises(SettingsError, match=r"server\.allowed_origins: \* would let every site's pages in; name each"):
+        load_settings(tmp_path, {"server": {"allowed_origins": ["https://a.example", origin]}}, {})
 
 
 def test_a_place_for_adapters_is_a_url(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ ADA, EVE = "name:ada", "name:eve"
 
 def give(store: Store, judgement: Feedback, caller: str = ADA, key: str | None = None) -> StoredFeedback:
     with store.begin() as tx:
-        return queries.add_feedback(tx, caller, judgement, key)
+        return queries.add_feedback_once(tx, caller, judgement, key)[0]
 
 
 def _all_kinds(exchange_id: str) -> list[Feedback]:
@@ -105,18 +105,28 @@ def test_changing_replaces_the_judgement_and_makes_it_news(store: Store) -> None
     give(store, Thumb(exchange_id=exchange_id, good=True))
     with store.begin() as tx:
         seen = queries.last_position(tx)
-        changed = queries.change_feedback(tx, ADA, first.id, Score(exchange_id=exchange_id, score=2))
+        changed = queries.change_feedback(tx, ADA, first.id, Thumb(exchange_id=exchange_id, good=False))
         assert queries.count_since(tx, seen) == 1
-        unchanged = queries.change_feedback(tx, ADA, first.id, Score(exchange_id=exchange_id, score=2))
+        unchanged = queries.change_feedback(tx, ADA, first.id, Thumb(exchange_id=exchange_id, good=False))
         assert queries.count_since(tx, seen) == 1
     assert unchanged == changed
     assert changed.id == first.id and changed.created_at == first.created_at
-    assert changed.feedback == Score(exchange_id=exchange_id, score=2)
+    assert changed.feedback == Thumb(exchange_id=exchange_id, good=False)
     third = give(store, Thumb(exchange_id=exchange_id, good=False))
     with store.read() as tx:
         order = [row.id for row in queries.active_feedback(tx, queries.last_position(tx))]
         old = [row.id for row in queries.active_feedback(tx, seen)]
     assert order[-2:] == [first.id, third.id] and first.id not in old
+
+
+def test_a_judgement_stays_of_its_kind_and_about_its_conversation(store: Store) -> None:
+    exchange_id, elsewhere = add_chat(store), add_chat(store)
+    given_ = give(store, Thumb(exchange_id=exchange_id, good=True))
+    with store.begin() as tx:
+        with pytest.raises(BadInput, match="is a thumb and can't become a score"):
+            queries.change_feedback(tx, ADA, given_.id, Score(exchange_id=exchange_id, score=2))
+        with pytest.raises(BadInput, match="another conversation"):
+            queries.change_feedback(tx, ADA, given_.id, Thumb(exchange_id=elsewhere, good=True))
 
 
 def test_withdrawn_feedback_is_learned_from_no_more(store: Store) -> None:

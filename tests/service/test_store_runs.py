@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 
 import pytest
@@ -17,13 +19,15 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from sqlalchemy import text
 
 from service.errors import Conflict, LeaseLost, NotFound
 from service.store.identifiers import new_id
 from service.store.queries import feedback, runs
 from service.store.session import Store
 from service.wire import Thumb
-from tests.fixtures.stores import add_chat
+from tests.fixtures.stores import PostgresServer, add_chat
+from tests.service.serving import until
 
 MAX_ATTEMPTS = 3
 EXPIRED = -1.0
@@ -293,6 +297,52 @@ def test_of_many_who_ask_at_once_one_queues_the_run(store: Store) -> None:
     for thread in threads:
         thread.join()
     assert len({run_id for run_id, _ in asked}) == 1 and sum(is_new for _, is_new in asked) == 1
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("how", ["cancelled", "cancelled under way", "succeeded"])
+def test_a_run_that_ends_in_the_moment_that_somebody_would_take_it_stays_so(
+    postgres_server: PostgresServer, how: str
+) -> None:
+    """Whoever would take it has to wait for whoever ends it, and sees then that it is over."""
+    with closing(Store.open(postgres_server.fresh_url())) as store, ThreadPoolExecutor(1) as other:
+        run_id = _queue(store)
+        lease = None if how == "cancelled" else _lease(store, seconds=EXPIRED)
+        with store.begin() as tx:
+            if lease is not None and how == "succeeded":
+                runs.finish_run(tx, run_id, lease.fence, "succeeded", "All gates passed.")
+            else:
+                runs.cancel_run(tx, run_id)
+            tx.flush()
+            taken = other.submit(_lease, store)
+            until(lambda: _is_waited_for(store))
+        assert taken.result(30) is None
+        assert _state(store, run_id) == how.split()[0]
+
+
+@pytest.mark.postgres
+def test_who_asks_for_a_run_in_the_moment_that_it_is_cancelled_gets_another(postgres_server: PostgresServer) -> None:
+    with closing(Store.open(postgres_server.fresh_url())) as store, ThreadPoolExecutor(1) as other:
+        run_id = _queue(store)
+
+        def ask() -> tuple[str, bool]:
+            with store.begin() as tx:
+                run, is_new = runs.ask_for_run(tx, "sft", promote=False)
+                return run.id, is_new
+
+        with store.begin() as tx:
+            runs.cancel_run(tx, run_id)
+            tx.flush()
+            asked = other.submit(ask)
+            until(lambda: _is_waited_for(store))
+        another, is_new = asked.result(30)
+        assert is_new and (_state(store, run_id), _state(store, another)) == ("cancelled", "queued")
+
+
+def _is_waited_for(store: Store) -> bool:
+    """Whether a transaction waits for another one."""
+    with store.read() as tx:
+        return bool(tx.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
 
 
 def test_a_run_whose_process_died_too_often_fails_with_the_reason_and_the_next_is_taken(store: Store) -> None:

@@ -272,11 +272,25 @@ def test_a_write_waits_for_a_short_one_of_another_process(tmp_path: Path) -> Non
     store.close()
 
 
+def test_a_write_that_others_keep_waiting_for_too_long_is_told_to_try_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.store.session.BUSY_SECONDS", 0.1)
+    store = Store.open(f"sqlite:///{tmp_path / 'hone.db'}")
+    other = sqlite3.connect(tmp_path / "hone.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match=r"is busy.*Try again") as busy, store.begin() as tx:
+        keys.create_key(tx, "user", "ada")
+    assert busy.value.retry_after == 1
+    other.close()
+    store.close()
+
+
 @pytest.mark.postgres
 def test_a_server_that_is_gone_is_named_without_its_password(postgres_server: PostgresServer, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"can't be reached.*server runs") as gone:
         Store.open(f"postgresql://hone:hush@/hone?host={tmp_path}")
-    assert "hush" not in str(gone.value)
+    assert "hush" not in str(gone.value) and gone.value.retry_after is None
     with pytest.raises(StoreError, match=r"doesn't exist.*was created"):
         Store.open(postgres_server.url("nowhere"))
 

@@ -74,6 +74,9 @@ class FakeService:
     hold_at: int | None = None  # a stream waits before its so-manieth token for as long as this is set
     replies: tuple[str, ...] = REPLIES
     broken: str = ""  # "engine": no reply begins; "midway": each breaks after three tokens; "truncated": no [DONE]
+    refuses_feedback: bool = False
+    holds_feedback: bool = False  # no feedback is answered for as long as this is set
+    commit: float | None = 0.2  # seconds until what was stopped is stored; None: it never is
     context: int = 10_000  # tokens
     tells_context: bool = True
     keys_only: bool = False
@@ -186,7 +189,19 @@ async def _stream(
         answer = {"id": exchange_id, "system_fingerprint": fake.serving["live"], "choices": [choice]}
         return f"data: {json.dumps(answer)}\n\n"
 
-    count = body.get("n", 1)
+    owners, exchanges = fake.owners, fake.exchanges  # a test that comes later has others
+
+    def store(said: list[str], finish: str | None) -> None:
+        owners[exchange_id] = caller
+        exchanges[exchange_id] = {
+            "id": exchange_id,
+            "conversation_id": conversation,
+            "adapter": fake.serving["live"],
+            "messages": body["messages"],
+            "replies": [{"index": i, "text": text, "finish_reason": finish} for i, text in enumerate(said)],
+        }
+
+    count, sent = body.get("n", 1), 0
     texts = [fake.replies[(len(fake.asked) - 1 + i) % len(fake.replies)] for i in range(count)]
     try:
         for index in range(count):
@@ -202,36 +217,38 @@ async def _stream(
             for index, text in enumerate(texts):
                 if at < len(text):
                     yield event(index, {"content": text[at]})
+            sent = at + 1
             await asyncio.sleep(fake.pace)
         for index in range(count):
             yield event(index, {}, "stop")
-        fake.owners[exchange_id] = caller
-        fake.exchanges[exchange_id] = {
-            "id": exchange_id,
-            "conversation_id": conversation,
-            "adapter": fake.serving["live"],
-            "messages": body["messages"],
-            "replies": [{"index": i, "text": text, "finish_reason": "stop"} for i, text in enumerate(texts)],
-        }
+        store(texts, "stop")
         usage = {"prompt_tokens": _tokens(body["messages"])}
         ending = {"id": exchange_id, "system_fingerprint": fake.serving["live"], "choices": [], "usage": usage}
         yield f": kept alive\n\ndata: {json.dumps(ending)}\n\ndata: [DONE]\n\n"
     except asyncio.CancelledError:
         fake.closed_streams += 1
+        if sent and fake.commit is not None:
+            asyncio.get_running_loop().call_later(fake.commit, store, [text[:sent] for text in texts], None)
         raise
 
 
 def _feedback_routes(app: FastAPI, fake: FakeService) -> None:
     def check(request: Request, feedback: dict[str, Any]) -> None:
         refs = [feedback["a"], feedback["b"]] if feedback["kind"] == "comparison" else [feedback]
-        for ref in refs:
-            exchange = fake.own(request, fake.exchanges, ref["exchange_id"])
+        exchanges = [fake.own(request, fake.exchanges, ref["exchange_id"]) for ref in refs]
+        if any(exchange["messages"] != exchanges[0]["messages"] for exchange in exchanges):
+            raise Refused(400, "The replies answer different messages, so they can't be compared.", "invalid_request")
+        for ref, exchange in zip(refs, exchanges, strict=True):
             if feedback["kind"] == "correction" and feedback["text"] == exchange["replies"][ref["index"]]["text"]:
                 raise Refused(400, "The correction equals the reply.", "invalid_request")
 
     @app.post("/v1/feedback", status_code=201)
     async def give(request: Request) -> dict[str, Any]:
         feedback = await request.json()
+        while fake.holds_feedback:  # noqa: ASYNC110  # as above
+            await asyncio.sleep(0.01)
+        if fake.refuses_feedback:
+            raise Refused(503, "The store is busy. Try again in a moment.", "unavailable")
         check(request, feedback)
         name = f"fb-{len(fake.feedback) + 1}"
         fake.owners[name] = fake.caller(request)

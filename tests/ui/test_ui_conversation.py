@@ -37,7 +37,7 @@ def test_the_conversation_goes_on_as_the_person_corrected_it() -> None:
     turn, new = answered("capital?", "Paris"), Turn("sure?")
     turn.replies[0].given["correction"] = stored("fb-1", text="Lisbon")
     assert messages(Conversation(turns=[turn, new]).turns_before(new), "sure?")[1]["content"] == "Lisbon"
-    assert turn.replies[0].view()["original"] == "Paris"
+    assert turn.replies[0].text == "Paris"
 
 
 def test_a_turn_that_failed_is_not_told() -> None:
@@ -75,6 +75,12 @@ def test_the_trail_names_the_drafts_of_each_turn_and_which_of_them_goes_on() -> 
         answered("open", "a", "b", chosen=None, pair=True),
     ]
     assert Conversation(turns=turns).trail() == "ex-one.0/ex-pair.1/ex-again~ex-2.1/ex-open"
+
+
+def test_a_try_that_is_not_stored_leaves_the_trail_to_the_one_before() -> None:
+    turn = answered("one", "good", chosen=1)
+    turn.replies.append(Reply(0, exchange_id="ex-2", text="hal", finish_reason="stopped"))
+    assert turn.trail() == "ex-one.0"
 
 
 def test_a_reply_grows_and_keeps_its_key() -> None:

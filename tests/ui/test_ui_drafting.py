@@ -31,6 +31,14 @@ def drafted(api_url: str, talk: Conversation, turn: Turn, count: int = 1, stop_a
     return using(api_url, run)
 
 
+def closed(fake: FakeService) -> bool:
+    """Whether the service has noticed, in good time, that nobody reads its stream any more."""
+    deadline = time.monotonic() + 10
+    while not fake.closed_streams and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return fake.closed_streams == 1
+
+
 def test_a_draft_grows_on_the_page_and_ends_kept(fake: FakeService, api_url: str) -> None:
     fake.pace = 0.01
     talk, turn = talk_about("Hello")
@@ -69,21 +77,22 @@ def test_stopping_closes_the_stream_and_keeps_what_was_written(fake: FakeService
     drafted(api_url, talk, turn, stop_after=4)
     reply = turn.replies[0]
     assert 4 <= len(reply.text) < len(fake.replies[0]) and reply.finish_reason == "stopped"
-    assert not reply.kept  # the service holds no such exchange: nothing can be said about it
     assert not talk.busy and not turn.error
-    deadline = time.monotonic() + 10
-    while not fake.closed_streams and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert fake.closed_streams == 1
+    assert closed(fake)
 
 
-def test_what_was_stopped_and_stored_can_be_judged(fake: FakeService, api_url: str) -> None:
-    fake.pace = 0.02
+def test_what_was_stopped_can_be_judged_as_soon_as_it_is_stored(fake: FakeService, api_url: str) -> None:
+    fake.pace, fake.commit = 0.02, 0.3
+    talk, turn = talk_about("Hello", pair=True)
+    drafted(api_url, talk, turn, count=2, stop_after=4)
+    assert [(reply.finish_reason, reply.kept) for reply in turn.replies] == [("stopped", True)] * 2
+
+
+def test_what_was_stopped_and_is_never_stored_can_not_be_judged(fake: FakeService, api_url: str) -> None:
+    fake.pace, fake.commit = 0.02, None
     talk, turn = talk_about("Hello")
-    fake.owners["chatcmpl-1"] = "anna"
-    fake.exchanges["chatcmpl-1"] = {"replies": [{"index": 0, "text": "It is"}]}
     drafted(api_url, talk, turn, stop_after=4)
-    assert turn.replies[0].finish_reason == "stopped" and turn.replies[0].kept
+    assert turn.replies[0].finish_reason == "stopped" and not turn.replies[0].kept
 
 
 def test_an_engine_that_is_away_leaves_an_error_and_no_reply(fake: FakeService, api_url: str) -> None:
@@ -107,7 +116,7 @@ def test_a_pair_of_which_nothing_came_is_no_pair(fake: FakeService, api_url: str
     fake.broken = "engine"
     talk, turn = talk_about("Hello", pair=True)
     drafted(api_url, talk, turn, count=2)
-    assert not turn.side_by_side and not turn.open and turn.error
+    assert not turn.side_by_side and not turn.open and turn.compared is None and turn.error
 
 
 def test_a_page_that_goes_away_stops_its_draft(fake: FakeService, api_url: str) -> None:
@@ -122,8 +131,8 @@ def test_a_page_that_goes_away_stops_its_draft(fake: FakeService, api_url: str) 
         await steps.aclose()  # type: ignore[attr-defined]  # an async generator, as Gradio closes it
 
     using(api_url, leave)
-    assert not talk.busy
-    assert asyncio.run(asyncio.sleep(0, result=turn.replies[0].finish_reason)) == "stopped"
+    assert not talk.busy and turn.replies[0].finish_reason == "stopped"
+    assert closed(fake)
 
 
 @pytest.mark.parametrize("tells_context", [True, False])

@@ -43,6 +43,12 @@ def test_a_chart_says_what_it_shows_and_an_unknown_one_its_name() -> None:
     assert (unknown["label"], unknown["meaning"]) == ("New metric", "")
 
 
+def test_each_phase_of_a_run_on_corrections_and_preferences_has_a_name() -> None:
+    (chart,) = curves([line for phase in ("sft", "dpo", "sft again") for line in lines(phase, 1, loss=1.0)])
+    said = [line["label"] for line in chart["lines"]]
+    assert said == ["corrections (SFT)", "preferences (DPO)", "corrections once more"]
+
+
 def test_a_report_reads_as_names_and_numbers() -> None:
     report = {
         "fluency": -0.0812,
@@ -81,7 +87,8 @@ def test_whatever_the_learner_measures_and_rules_on_is_explained_in_plain_words(
     report = replace(report, agreement=0.7, agreement_base=0.6, agreement_lost_low=-0.2)
     report = replace(report, neighbours=9, neighbours_agreement=0.7, neighbours_agreement_base=0.7)
     report = replace(report, neighbours_agreement_lost_low=-0.1)
-    report = replace(report, correction_log_prob=-9.0, correction_log_prob_base=-12.0, corrections=3)
+    report = replace(report, correction_log_prob=-9.0, correction_log_prob_before=-12.0, corrections=3)
+    report = replace(report, taught=5, taught_known=4, taught_log_prob=-0.3, taught_log_prob_before=-9.0)
     held = verdict(report, LearnerSettings())
     shown = figures({**report.to_json(), "seconds": 12.5})
     ruled = gates({"gates": [asdict(gate) for gate in held.gates]})

@@ -12,6 +12,7 @@ from starlette.requests import Request
 
 from service.adapters.manifest import Probe
 from service.adapters.proof import judge
+from service.wire import FEEDBACK_KINDS, TEACHING_KINDS
 from tests.ui.fake_service import OPERATOR, FakeService, fake_adapter, fake_run
 from tests.ui.test_ui_client import using
 from ui.board import Board, _since_when
@@ -19,7 +20,8 @@ from ui.chat import MAX_PROMPT, ChatPage
 from ui.client import ServiceClient
 from ui.conversation import Conversation
 from ui.operator import OperatorPage
-from ui.shelf import Shelf
+from ui.restoring import FEEDBACK_PAGE
+from ui.shelf import NOT_LEARNED_YET, Shelf
 
 T = TypeVar("T")
 
@@ -45,11 +47,23 @@ def say(api_url: str, talk: Conversation, text: str, session: str | None = "anna
     return on_chat(api_url, act)
 
 
-def again(api_url: str, talk: Conversation) -> dict[str, Any]:
+def again(api_url: str, talk: Conversation, stop: bool = False) -> dict[str, Any]:
+    """Another try; with `stop`, one that is stopped before anything came of it."""
+
     async def act(page: ChatPage) -> dict[str, Any]:
-        return [view async for view in page.retry(talk, event(), request())][-1]
+        views = []
+        async for view in page.retry(talk, event(), request()):
+            views.append(view)
+            if stop and talk.stop is not None:
+                talk.stop.set()
+        return views[-1]
 
     return on_chat(api_url, act)
+
+
+def correct(api_url: str, talk: Conversation, turn: int, text: str) -> dict[str, Any]:
+    told = event(reply=talk.turns[turn].replies[0].key, text=text)
+    return on_chat(api_url, lambda page: page.correct(talk, told, request()))
 
 
 def test_a_chat_goes_on_with_what_was_said(fake: FakeService, api_url: str) -> None:
@@ -125,6 +139,56 @@ def test_trying_again_keeps_both_replies_and_lets_them_be_compared(fake: FakeSer
     assert (told["a"]["exchange_id"], told["b"]["exchange_id"]) == ("chatcmpl-2", "chatcmpl-1")
 
 
+@pytest.mark.parametrize("reloaded", [False, True])
+def test_another_try_can_be_compared_whatever_was_corrected_meanwhile(
+    fake: FakeService, api_url: str, reloaded: bool
+) -> None:
+    talk = Conversation()
+    say(api_url, talk, "One")
+    say(api_url, talk, "Two")
+    correct(api_url, talk, 0, "Better.")
+    if reloaded:
+        talk = restored(api_url, talk.trail())
+    again(api_url, talk)
+    assert fake.asked[2]["messages"] == fake.asked[1]["messages"]
+    assert pick(api_url, talk, "a")["turns"][1]["verdict"] == "a"
+    say(api_url, talk, "Three")
+    assert fake.asked[3]["messages"][1]["content"] == "Better."
+
+
+def test_after_an_error_the_model_is_told_what_was_corrected_meanwhile(fake: FakeService, api_url: str) -> None:
+    talk = Conversation()
+    say(api_url, talk, "One")
+    fake.broken = "engine"
+    say(api_url, talk, "Two")
+    fake.broken = ""
+    correct(api_url, talk, 0, "Better.")
+    again(api_url, talk)
+    assert fake.asked[2]["messages"][1]["content"] == "Better."
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_another_try_of_which_nothing_came_leaves_all_as_it_was(fake: FakeService, api_url: str, stop: bool) -> None:
+    talk = Conversation()
+    say(api_url, talk, "One")
+    again(api_url, talk)
+    before = pick(api_url, talk, "b")["turns"][0]
+    fake.broken = "" if stop else "engine"
+    after = again(api_url, talk, stop)["turns"][0]
+    assert bool(after["error"]) is not stop
+    assert (after["chosen"], after["verdict"]) == (0, "b") and {**after, "error": ""} == before
+    pick(api_url, talk, "tie")
+    assert [stored["feedback"]["verdict"] for stored in fake.feedback.values()] == ["tie"]
+
+
+def test_two_answers_of_which_nothing_came_are_not_compared(fake: FakeService, api_url: str) -> None:
+    talk = Conversation()
+    fake.broken = "engine"
+    assert say(api_url, talk, "One", pair=True)["turns"][0]["compared"] is None
+    assert say(api_url, talk, "Two", session=None, pair=True)["turns"][1]["compared"] is None
+    assert "no two answers" in pick(api_url, talk, "a")["notice"]["text"]
+
+
 def test_trying_again_after_an_error_makes_a_reply(fake: FakeService, api_url: str) -> None:
     talk = Conversation()
     fake.broken = "engine"
@@ -147,6 +211,37 @@ def test_judging_through_the_page_reaches_the_service_and_its_errors_reach_the_p
     assert view["notice"]["tone"] == "error" and "equals the reply" in view["notice"]["text"]
     view = on_chat(api_url, lambda page: page.thumb(talk, event(reply="gone", good=True), request()))
     assert "no longer on this page" in view["notice"]["text"]
+
+
+def test_of_two_presses_at_once_the_second_changes_what_the_first_gave(fake: FakeService, api_url: str) -> None:
+    talk = Conversation()
+    say(api_url, talk, "One", pair=True)
+    turn, reply = talk.turns[0].key, talk.turns[0].replies[0].key
+
+    async def press(page: ChatPage) -> None:
+        presses = [page.thumb(talk, event(reply=reply, good=good), request()) for good in (True, False)]
+        presses += [page.pick(talk, event(turn=turn, verdict=verdict), request()) for verdict in ("a", "b")]
+        await asyncio.gather(*presses)
+
+    on_chat(api_url, press)
+    told = [stored["feedback"] for stored in fake.feedback.values()]
+    assert [(feedback.get("good"), feedback.get("verdict")) for feedback in told] == [(False, None), (None, "b")]
+
+
+def test_another_try_waits_for_the_verdict_on_the_ones_before(fake: FakeService, api_url: str) -> None:
+    talk = Conversation()
+    say(api_url, talk, "One")
+    again(api_url, talk)
+    told = event(turn=talk.turns[0].key, verdict="b")
+
+    async def press(page: ChatPage) -> None:
+        verdict = asyncio.create_task(page.pick(talk, told, request()))
+        await asyncio.sleep(0)
+        async for _ in page.retry(talk, event(), request()):
+            assert verdict.done()
+
+    on_chat(api_url, press)
+    assert len(talk.turns[0].replies) == 3 and talk.turns[0].comparison is None
 
 
 @pytest.mark.parametrize("labels", [[], None, "wrong", ["made-up"], [{}]])
@@ -226,6 +321,35 @@ def test_a_trail_that_leads_nowhere_is_an_empty_page(fake: FakeService, api_url:
     assert restored(api_url, trail).turns == []
 
 
+def give(fake: FakeService, numbers: range, **feedback: Any) -> None:
+    """As if anna had said that so many times, elsewhere."""
+    for number in numbers:
+        fake.feedback[f"fb-{number}"] = {
+            "id": f"fb-{number}",
+            "created_at": "2026-11-01T00:00:00Z",
+            "withdrawn": False,
+            "learned_in": [],
+            "feedback": {"index": 0, **feedback},
+        }
+        fake.owners[f"fb-{number}"] = "anna"
+
+
+def test_a_reloaded_page_shows_the_newest_of_two_judgements(fake: FakeService, api_url: str) -> None:
+    talk = Conversation()
+    say(api_url, talk, "One")
+    for number, good in ((1, True), (2, False)):
+        give(fake, range(number, number + 1), kind="thumb", exchange_id="chatcmpl-1", good=good)
+    assert restored(api_url, talk.trail()).turns[0].replies[0].view()["thumb"] is False
+
+
+def test_a_reloaded_page_shows_a_judgement_however_long_ago_it_was_given(fake: FakeService, api_url: str) -> None:
+    talk = Conversation()
+    say(api_url, talk, "One")
+    give(fake, range(1, 2), kind="thumb", exchange_id="chatcmpl-1", good=True)
+    give(fake, range(2, 2 * FEEDBACK_PAGE + 2), kind="label", exchange_id="chatcmpl-gone", labels=["wrong"])
+    assert restored(api_url, talk.trail()).turns[0].replies[0].view()["thumb"] is True
+
+
 def test_somebody_elses_trail_shows_nothing(fake: FakeService, api_url: str) -> None:
     talk = Conversation()
     say(api_url, talk, "One")
@@ -259,6 +383,16 @@ def test_what_is_withdrawn_on_the_shelf_is_gone_from_the_chat(fake: FakeService,
     assert chat_view["turns"][0]["replies"][0]["thumb"] is None
 
 
+def test_a_server_that_does_not_know_the_page_withdraws_nothing(fake: FakeService, api_url: str) -> None:
+    talk = Conversation()
+    say(api_url, talk, "One")
+    told = event(reply=talk.turns[0].replies[0].key, good=True)
+    seen = on_chat(api_url, lambda page: page.thumb(talk, told, request()))["version"]
+    gone = event(id="fb-1", seen=seen)
+    _, view = on_chat(api_url, lambda page: page.withdraw(Shelf(), Conversation(), gone, request()))
+    assert view["lost"] and not fake.feedback["fb-1"]["withdrawn"]
+
+
 def test_nobody_withdraws_what_somebody_else_said(fake: FakeService, api_url: str) -> None:
     talk, shelf = Conversation(), Shelf()
     say(api_url, talk, "One")
@@ -269,20 +403,34 @@ def test_nobody_withdraws_what_somebody_else_said(fake: FakeService, api_url: st
 
 
 def test_a_long_shelf_comes_page_by_page(fake: FakeService, api_url: str) -> None:
-    for number in range(1, 26):
-        fake.feedback[f"fb-{number}"] = {
-            "id": f"fb-{number}",
-            "created_at": "2026-11-01T00:00:00Z",
-            "withdrawn": False,
-            "learned_in": [],
-            "feedback": {"kind": "label", "labels": ["wrong"], "exchange_id": "chatcmpl-gone", "index": 0},
-        }
-        fake.owners[f"fb-{number}"] = "anna"
+    give(fake, range(1, 26), kind="label", exchange_id="chatcmpl-gone", labels=["wrong"])
     shelf = Shelf()
     assert on_chat(api_url, lambda page: page.open_shelf(shelf, request()))["more"]
     view = on_chat(api_url, lambda page: page.more(shelf, request()))
     assert [item["id"] for item in view["items"]] == [f"fb-{number}" for number in range(25, 0, -1)]
     assert not view["more"] and view["items"][0]["replies"] == []
+
+
+@pytest.mark.parametrize("count", [3, 25])
+def test_a_press_on_the_shelf_that_comes_twice_counts_once(fake: FakeService, api_url: str, count: int) -> None:
+    give(fake, range(1, count + 1), kind="label", exchange_id="chatcmpl-gone", labels=["wrong"])
+    shelf = Shelf()
+
+    async def press(page: ChatPage) -> None:
+        await asyncio.gather(page.open_shelf(shelf, request()), page.open_shelf(shelf, request()))
+        if shelf.next:
+            await asyncio.gather(page.more(shelf, request()), page.more(shelf, request()))
+
+    on_chat(api_url, press)
+    assert [item["id"] for item in shelf.items] == [f"fb-{number}" for number in range(count, 0, -1)]
+
+
+def test_the_shelf_promises_no_learning_from_what_nothing_learns_from(fake: FakeService, api_url: str) -> None:
+    assert set(NOT_LEARNED_YET) == set(FEEDBACK_KINDS) - set(TEACHING_KINDS)
+    give(fake, range(1, 2), kind="critique", exchange_id="chatcmpl-gone", text="Too long.")
+    give(fake, range(2, 3), kind="thumb", exchange_id="chatcmpl-gone", good=True)
+    view = on_chat(api_url, lambda page: page.open_shelf(Shelf(), request()))
+    assert [item["teaches"] for item in view["items"]] == [True, False]
 
 
 # ---- operators ----------------------------------------------------------------------------------------------------
@@ -400,6 +548,18 @@ def test_a_look_that_was_overtaken_by_a_later_one_is_not_drawn() -> None:
     assert not board.overtaken(2) and board.overtaken(1) and not board.overtaken(3)
 
 
+def test_the_board_of_a_restarted_server_is_drawn_over_the_one_before(adapters: FakeService, api_url: str) -> None:
+    before = Board()
+
+    def reject(board: Board, name: str) -> Any:
+        return on_board(api_url, lambda page: page.reject(board, event(adapter=name), request(OPERATOR)))[0]
+
+    for name in ("v2", "v1", "v2"):
+        view = reject(before, name)
+    again = reject(Board(), "v2")
+    assert again["version"] > view["version"] and again["notice"]["serial"] > view["notice"]["serial"]
+
+
 def test_the_run_under_way_is_shown_until_another_is_chosen(fake: FakeService, api_url: str) -> None:
     fake.runs = {"run-1": fake_run("run-1", "succeeded"), "run-2": fake_run("run-2", "running")}
     fake.metrics = {"run-1": [{"step": 1, "phase": "sft", "loss": 2.0}], "run-2": []}
@@ -423,12 +583,6 @@ def test_a_service_that_is_away_is_said_and_looked_for_again() -> None:
     board = Board()
     top, runs, _, _ = look("http://127.0.0.1:9", board)
     assert "can't be reached" in top["away"] and runs["hidden"]
-
-
-def test_states_are_not_shared_between_browsers() -> None:
-    assert Conversation().turns is not Conversation().turns
-    assert Board().opened is not Board().opened
-    assert Shelf().items is not Shelf().items
 
 
 def test_stopping_when_nothing_is_drafted_changes_nothing() -> None:

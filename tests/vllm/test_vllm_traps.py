@@ -18,7 +18,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from service.adapters.fingerprint import base_fingerprint
 from service.adapters.manifest import WEIGHTS
 from service.adapters.registry import Registry
 from service.adapters.replica import Replica
@@ -30,13 +29,14 @@ from service.store.queries import adapters
 from service.store.session import Store
 from service.store.tables import Serving
 from tests.embedded.models import save_adapter
-from tests.engine_contract.asking import PROMPT, REPLY, TEXT, complete, gap, scores, true_scores
+from tests.engine_contract.asking import PROMPT, REPLY, TEXT, chat, complete, gap, scores, true_scores
 from tests.fixtures.engines import MAX_LORAS, ServedEngine, why_vllm_cannot_run
 from tests.fixtures.provenance import scored_provenance
 
 pytestmark = [pytest.mark.vllm, pytest.mark.xdist_group("vllm")]
 
 LONG = PROMPT * 25  # more than two of the blocks in which vLLM keeps prefixes
+LONG_CHAT = [{"role": "user", "content": "What is the capital of France? " * 35}]
 PATIENCE_SECONDS = 120
 
 _numbers = count(1)
@@ -94,6 +94,44 @@ def test_the_same_name_and_path_answers_from_a_stale_cache_but_a_new_name_never_
     tokens = [*LONG, *REPLY]
     assert gap(scores(vllm_engine, fresh, tokens), true_scores(tokens, trained[1])) < vllm_engine.close_to
     assert gap(stale, true) > 1e-3, "this vLLM keys its prefix cache by more than name and path"
+
+
+async def _said_by(client: Engine, model: str) -> list[float]:
+    """The same through the service's client: of a chat, then of a completion."""
+    options = {"model": model, "temperature": 0, "max_tokens": 1}
+    chatted = await client.chat(chat(messages=LONG_CHAT, logprobs=True, top_logprobs=5, **options))
+    completed = await client.complete(complete(prompt=LONG, logprobs=5, ignore_eos=True, **options))
+    [token] = chatted["choices"][0]["logprobs"]["content"]
+    [top] = completed["choices"][0]["logprobs"]["top_logprobs"]
+    of_chat = sorted((one["logprob"] for one in token["top_logprobs"]), reverse=True)
+    return [*of_chat[:5], *sorted(top.values(), reverse=True)[:5]]
+
+
+def test_what_comes_back_under_its_name_and_path_is_told_apart_by_its_salt(
+    vllm_engine: ServedEngine, trained: list[Path], tmp_path: Path, fresh: str
+) -> None:
+    """As the first adapter of a home that was wiped: `v1` again, in the folder of the first `v1`, of other weights."""
+    place, reused = tmp_path / "place", f"{fresh}-reused"
+
+    async def story() -> tuple[list[float], list[float], list[float]]:
+        plain, salting = Engine(vllm_engine.url), Engine(vllm_engine.url)
+        try:
+            for number, folder in enumerate(trained[:2]):
+                shutil.rmtree(place, ignore_errors=True)
+                shutil.copytree(folder, place)
+                await plain.load_adapter(reused, str(place))
+                salting.salt_cache(reused, str(number) * 64)
+                unsalted, salted = await _said_by(plain, reused), await _said_by(salting, reused)
+                await plain.unload_adapter(reused)
+            await plain.load_adapter(fresh, str(trained[1]))
+            return unsalted, salted, await _said_by(plain, fresh)
+        finally:
+            await plain.close()
+            await salting.close()
+
+    unsalted, salted, true = asyncio.run(asyncio.wait_for(story(), PATIENCE_SECONDS))
+    for part in (slice(0, 5), slice(5, 10)):  # chat, completion
+        assert gap(salted[part], true[part]) < 1e-3 < gap(unsalted[part], true[part])
 
 
 def test_an_adapter_whose_tensors_match_nothing_loads_without_a_word_and_changes_nothing(
@@ -175,7 +213,7 @@ def test_only_what_vllm_proves_to_serve_goes_live(
     vllm_engine: ServedEngine, trained: list[Path], sqlite_store: Store, tmp_path: Path
 ) -> None:
     """An adapter that changes nothing, and one of other weights than its manifest says, load well and are rejected."""
-    registry = Registry(sqlite_store, tmp_path / "adapters", base_folder=SPROUT)
+    registry = Registry(sqlite_store, tmp_path / "adapters", SPROUT)
     idle = tmp_path / "idle"
     shutil.copytree(trained[0], idle)
     _multiply(idle, 0.0)
@@ -188,7 +226,7 @@ def test_only_what_vllm_proves_to_serve_goes_live(
 
     async def story() -> None:
         client = Engine(vllm_engine.url)
-        replica = Replica(registry, client, MAX_LORAS, base_sha256=base_fingerprint(SPROUT))
+        replica = Replica(registry, client, MAX_LORAS)
         rollout = Rollout(sqlite_store, [replica])
         loop = asyncio.create_task(rollout.run())
         try:

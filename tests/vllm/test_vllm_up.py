@@ -85,7 +85,7 @@ def who_answers(url: str) -> str | None:
 def promote(home: Path, trained: Path) -> str:
     """Publish an adapter and ask for it to go live; returns its name."""
     with closing(Store.open(f"sqlite:///{home / 'hone.db'}", checkpoints=False)) as store:
-        registry = Registry(store, home / "adapters", base_folder=SPROUT)
+        registry = Registry(store, home / "adapters", SPROUT)
         name = registry.publish(trained, scored_provenance(trained, SPROUT, PROMPT, REPLY), {}, "")
         with store.begin() as tx:
             adapters.request_live(tx, name, "name:op", "")

@@ -72,7 +72,8 @@ function remember() {
   const replies = talk.turns.flatMap((turn) => turn.replies);
   const honeEditors = restoring ? history.state?.honeEditors
     : replies.filter((reply) => reply.name && panels.has(reply.key)).map((reply) => ({ name: reply.name, ...panels.get(reply.key) }));
-  const honeDraft = input.value || (talk.busy ? talk.turns.at(-1).prompt : ""); // no reload brings back what is not answered yet
+  const last = talk.turns.at(-1);
+  const honeDraft = input.value || (last && !last.replies.some((reply) => reply.name) ? last.prompt : ""); // the trail leads to no reply to it
   keepInHistory({ honeDraft, honeEditors }, trail ? `#${trail}` : location.pathname + location.search);
 }
 
@@ -80,6 +81,7 @@ function remember() {
 function reopenEditors() {
   const names = new Map(talk.turns.flatMap((turn) => turn.replies).map((reply) => [reply.name, reply.key]));
   for (const { name, ...open } of history.state?.honeEditors || []) if (names.has(name)) panels.set(names.get(name), open);
+  endSending(true);
 }
 
 input.addEventListener("input", () => { fit(input); remember(); sendButton.disabled = !input.value.trim(); });
@@ -94,10 +96,12 @@ composer.addEventListener("click", (event) => { if (event.target === composer) i
 
 // ---- one reply --------------------------------------------------------------------------------------------------
 
-const panels = new Map(); // reply key → {kind, text, given}: the editor that is open under it, and the text it opened with
+// reply key → {kind, text, given, sent}: the editor that is open under it, the text it opened with, and the text on its way
+const panels = new Map();
 
 function toggle(key, kind, text) {
   const open = panels.get(key);
+  if (isSending(open)) return;
   if (open && open.kind === kind) panels.delete(key);
   else panels.set(key, { kind, text, given: text });
   redraw(true);
@@ -113,7 +117,24 @@ function invite(key, kind, text) {
 
 /** Editors that nobody wrote in go when the conversation goes on. */
 function closeUntouched() {
-  for (const [key, open] of panels) if (open.text === open.given) panels.delete(key);
+  for (const [key, open] of panels) if (open.text === open.given && !isSending(open)) panels.delete(key);
+}
+
+const isSending = (open) => typeof open?.sent === "string";
+
+/** Editors close when what was sent from them is stored; if it `failed`, they are open to be written in again. Whether any changed. */
+function endSending(failed) {
+  let changed = false;
+  for (const reply of talk.turns.flatMap((turn) => turn.replies)) {
+    const open = panels.get(reply.key);
+    if (!isSending(open)) continue;
+    const stored = (open.kind === "critique" ? reply.critique : reply.corrected && reply.text) || "";
+    if (stored.trim() === open.sent) panels.delete(reply.key);
+    else if (failed) open.sent = null;
+    else continue;
+    changed = true;
+  }
+  return changed;
 }
 
 function button(name, label, pressed, act, extra) {
@@ -130,7 +151,12 @@ function badge(reply) {
 function actions(reply, last, busy) {
   const thumb = (good) => { tell("thumb", { reply: reply.key, good: reply.thumb === good ? null : good });
     if (good === false && reply.thumb !== false && !reply.critique) invite(reply.key, "critique", ""); };
-  const copy = (event) => { navigator.clipboard?.writeText(reply.text); toast("Copied."); };
+  const copy = async () => {
+    try {
+      await navigator.clipboard.writeText(reply.text); // no page has a clipboard over plain HTTP, but for this machine's own
+      toast("Copied.");
+    } catch { toast("This browser doesn't let the page copy. Select the text and copy it yourself.", "error"); }
+  };
   const items = [badge(reply)];
   if (reply.kept) items.push(
     button("up", "Good reply", reply.thumb === true, () => thumb(true), ".up"),
@@ -148,24 +174,29 @@ function actions(reply, last, busy) {
 function panel(reply) {
   const open = panels.get(reply.key);
   if (!open) return null;
-  const correcting = open.kind === "correct";
-  const area = h("textarea", { rows: 3, "aria-label": correcting ? "How it should have been" : "What was wrong?",
+  const correcting = open.kind === "correct", sending = isSending(open);
+  const area = h("textarea", { rows: 3, readonly: sending, "aria-label": correcting ? "How it should have been" : "What was wrong?",
     placeholder: correcting ? "Write the reply as it should have been." : "What was wrong, or what would have been better?" });
   area.value = open.text;
   area.addEventListener("input", () => { open.text = area.value; fit(area); remember(); });
-  const close = () => { // back to the button that opened it
-    panels.delete(reply.key);
+  const leave = () => { // back to the button that opened it
     redraw(true);
     thread.querySelector(`[data-reply="${reply.key}"] .hone-act.${open.kind}`)?.focus({ preventScroll: true });
+  };
+  const close = () => { panels.delete(reply.key); leave(); };
+  const send = (text) => { // it stays until the service has answered: nothing that was written is lost
+    if (sending) return;
+    open.sent = text;
+    tell(open.kind, { reply: reply.key, text });
+    leave();
   };
   const save = () => {
     if (!area.value.trim()) return area.focus();
     if (correcting && area.value.trim() === reply.text.trim()) return toast("That is the reply as it stands. Change something first, or press the thumb.", "error");
-    tell(open.kind, { reply: reply.key, text: area.value });
-    close();
+    send(area.value.trim());
   };
   area.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") close();
+    if (event.key === "Escape" && !sending) close();
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) save();
   });
   const has = correcting ? reply.corrected : reply.critique !== null;
@@ -176,15 +207,15 @@ function panel(reply) {
   const labels = correcting ? null : h("div.hone-labels", { role: "group", "aria-label": "Labels" }, (props.labels || []).map((name) =>
     h("button.hone-chip", { type: "button", "aria-pressed": String(reply.labels.includes(name)), onclick: () => label(name) }, name)));
   queueMicrotask(() => fit(area));
-  return h("div.hone-panel", {}, h("h4", {}, correcting ? "How it should have been" : "What was wrong?"), labels, area, scale,
+  return h("div.hone-panel", { "aria-busy": String(sending) }, h("h4", {}, correcting ? "How it should have been" : "What was wrong?"), labels, area, scale,
     h("div.hone-row", {},
-      has ? h("button.hone-link", { type: "button", onclick: () => { tell(open.kind, { reply: reply.key, text: "" }); close(); } }, "Take it back") : null,
+      has ? h("button.hone-link", { type: "button", disabled: sending, onclick: () => send("") }, "Take it back") : null,
       h("span.hone-fill"),
-      h("button.hone-plain", { type: "button", onclick: close }, "Cancel"),
-      h("button.hone-main", { type: "button", onclick: save }, correcting ? "Save correction" : "Save")));
+      h("button.hone-plain", { type: "button", disabled: sending, onclick: close }, "Cancel"),
+      h("button.hone-main", { type: "button", disabled: sending, onclick: save }, correcting ? "Save correction" : "Save")));
 }
 
-function drawReply(reply, turn, last, busy, title) {
+function drawReply(reply, last, busy, title) {
   const streaming = reply.finish === null;
   const body = h(`div.hone-text${streaming ? ".streaming" : ""}`, { "aria-busy": String(streaming) },
     reply.text ? markdown(reply.text) : streaming ? h("span.hone-wait", { "aria-label": "Thinking" }, h("i"), h("i"), h("i")) : h("p.hone-empty", {}, "(an empty reply)"));
@@ -223,12 +254,12 @@ function drawTurn(turn, last, busy) {
   const writing = turn.replies.some((reply) => reply.finish === null);
   let answer;
   if (open) {
-    answer = [h("div.hone-pair", {}, turn.replies.map((reply, i) => drawReply(reply, turn, false, busy, "AB"[i]))), writing ? null : choices(turn, busy)];
+    answer = [h("div.hone-pair", {}, turn.replies.map((reply, i) => drawReply(reply, false, busy, "AB"[i]))), writing ? null : choices(turn, busy)];
   } else {
     const chosen = turn.replies[turn.chosen ?? turn.replies.length - 1];
     const other = turn.side_by_side && turn.replies.find((reply) => reply !== chosen);
-    answer = [chosen ? drawReply(chosen, turn, last, busy) : null, verdictLine(turn, last, busy),
-      other ? h("details.hone-other", {}, h("summary", {}, "The other answer"), drawReply(other, turn, false, busy)) : null];
+    answer = [chosen ? drawReply(chosen, last, busy) : null, verdictLine(turn, last, busy),
+      other ? h("details.hone-other", {}, h("summary", {}, "The other answer"), drawReply(other, false, busy)) : null];
   }
   const error = turn.error ? h("div.hone-error", { role: "alert" }, h("p", {}, turn.error),
     last && !busy ? h("button.hone-plain", { type: "button", onclick: () => tell("retry") }, icon("again"), "Try again") : null) : null;
@@ -256,6 +287,8 @@ window.addEventListener("scroll", () => {
 
 function redraw(forced) {
   clearSent();
+  root.dataset.seen = talk.version; // for the drawer
+  if (endSending(talk.notice.serial !== notices && talk.notice.tone === "error")) forced = true;
   const before = focused();
   const opened = new Set([...thread.querySelectorAll("details[open]")].map((node) => node.closest("[data-turn]").dataset.turn));
   const nodes = talk.turns.map((turn, i) => {
@@ -341,6 +374,7 @@ async function lookForServer() {
     sayHint(false);
   } catch { // refused, or nothing answers
     sayHint(true);
+    if (endSending(true)) redraw(true);
   }
 }
 

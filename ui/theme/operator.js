@@ -292,7 +292,7 @@ function redraw() {
   if (!(board.version > drawn)) return; // nothing yet, or overtaken by a later one
   drawn = board.version;
   place(root, { top: drawTop, runs: drawRuns, curves: drawCurves, adapters: drawAdapters }[props.part](board));
-  if (board.notice && board.notice.serial > notices) toast(board.notice.text, board.notice.tone);
+  if (board.notice?.text && board.notice.serial > notices) toast(board.notice.text, board.notice.tone);
   notices = Math.max(notices, board.notice?.serial || 0);
 }
 

@@ -21,7 +21,14 @@ const MARKS = { thumb: (f) => (f.good ? "up" : "down"), correction: () => "pen",
 function fate(item) {
   if (item.withdrawn) return h("span.hone-tag.quiet", {}, "withdrawn");
   if (item.learned_in.length) return h("span.hone-tag.shipped", { title: "Adapters that were trained on it" }, `learned in ${item.learned_in.join(", ")}`);
+  if (!item.teaches) return h("span.hone-tag.quiet", { title: "No way of learning uses this kind of feedback yet" }, "kept; not used for learning yet");
   return h("span.hone-tag.quiet", { title: "The next run of the learner will see it" }, "waiting to be learned");
+}
+
+/** As `tell` in chat.js does: it changes what the chat shows, and a server that was restarted is not to act on it. */
+function withdraw(item) {
+  history.replaceState({ ...history.state, honeUnanswered: true }, "");
+  trigger("withdraw", { id: item.id, seen: Number(document.querySelector(".hone-chat").dataset.seen) });
 }
 
 function entry(item) {
@@ -34,7 +41,7 @@ function entry(item) {
     feedback.text ? h("p.hone-said", {}, feedback.text) : null,
     feedback.comment ? h("p.hone-said", {}, feedback.comment) : null,
     h("div.hone-row", {}, item.adapter ? h("span.hone-badge", { class: `hone-badge ${item.adapter === "base" ? "base" : "tuned"}` }, item.adapter) : null, fate(item), h("span.hone-fill"),
-      item.withdrawn ? null : h("button.hone-link", { type: "button", onclick: () => trigger("withdraw", { id: item.id }) }, "Withdraw")));
+      item.withdrawn ? null : h("button.hone-link", { type: "button", onclick: () => withdraw(item) }, "Withdraw")));
 }
 
 function redraw() {

@@ -4,8 +4,8 @@
          └─────────────┴───────────┴──────────────────┴────► rejected, for ever
 
 `request_live` only writes the wish; the service's rollout loads and proves the adapter, then `flip_live` moves the
-pointer. What has been live and can't be served now is retired, not rejected: `put_aside`. Everything here that changes
-something also writes an event, in the same transaction.
+pointer. What has been live, or could be served by engines set up otherwise, is not rejected: `put_aside`. Everything
+here that changes something also writes an event, in the same transaction.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from service.store.tables import Adapter, AdapterEventRow, Serving
 
 BASE = "base"
 """What serves without any adapter."""
+BASE_IS_NO_ADAPTER = "There is no adapter 'base': it is what serves without one."
 
 ROLLOUT = "rollout"
 """The actor's name for what the service does by itself."""
@@ -96,16 +97,18 @@ def set_state(
     return adapter
 
 
-def put_aside(tx: Session, name: str, reason: str) -> None:
+def put_aside(tx: Session, name: str, reason: str, for_good: bool = True) -> None:
     """Take out what was asked for, or is the canary, and can't be served.
 
-    One that has been live was good once: it is retired and may be asked for again. Any other is rejected. Nothing
-    happens to one that somebody else has rejected or made live meanwhile. Raises NotFound.
+    One that has been live was good once: it is retired and may be asked for again. Any other is rejected, or, if not
+    `for_good`, a candidate again. Nothing happens to one that somebody else has rejected or made live meanwhile.
+    Raises NotFound.
     """
     adapter = _get_locked(tx, name)
     if adapter.state in ("rejected", "live"):
         return
-    if not tx.scalar(select(exists().where(AdapterEventRow.adapter == name, AdapterEventRow.action == "live"))):
+    rest = _at_rest(tx, name)
+    if for_good and rest == "candidate":
         set_state(tx, name, "rejected", ROLLOUT, reason)
         return
     desired = _locked_serving(tx)
@@ -113,7 +116,7 @@ def put_aside(tx: Session, name: str, reason: str) -> None:
         clear_request(tx, reason)
     if desired.canary == name:
         desired.canary, desired.canary_share, desired.changed_at = None, 0.0, now()
-    _move(tx, adapter, "retired", "put aside", ROLLOUT, reason)
+    _move(tx, adapter, rest, "put aside", ROLLOUT, reason)
 
 
 def replace_live(tx: Session, successor: str, reason: str) -> None:
@@ -144,11 +147,9 @@ def state_of(tx: Tx, name: str) -> str | None:
     return found[0] if found is not None else None
 
 
-def list_adapters(tx: Session, after: str | None = None, limit: int | None = None) -> Sequence[Adapter]:
-    """Newest first; `after`: the name that the page before ended with; `limit` None: all."""
-    query = select(Adapter).order_by(Adapter.number.desc()).limit(limit)
-    number = number_of(after) if after else None
-    return tx.scalars(query.where(Adapter.number < number) if number is not None else query).all()
+def list_adapters(tx: Session) -> Sequence[Adapter]:
+    """All, newest first."""
+    return tx.scalars(select(Adapter).order_by(Adapter.number.desc())).all()
 
 
 def events(tx: Session, name: str | None = None, limit: int = 200) -> Sequence[AdapterEventRow]:
@@ -184,11 +185,20 @@ def request_live(tx: Session, name: str, actor: str, reason: str) -> Serving:
 
 
 def request_rollback(tx: Session, to: str | None, actor: str, reason: str) -> Serving:
-    """Ask for `to`, or else for what was live before. Raises as `request_live`, and Conflict when nothing was."""
+    """Ask for `to`, or else for what was live before.
+
+    Raises as `request_live`, and Conflict when nothing was live before, or what was has been rejected since.
+    """
     desired = _locked_serving(tx)
     target = to or desired.previous
     if target == desired.live:
         raise Conflict(f"There is nothing to roll back to: {target} is live.", "Name a version, or base.")
+    before = get_adapter(tx, target) if to is None else None
+    if before is not None and before.state == "rejected":
+        raise Conflict(
+            f"{target}, which was live before, was rejected: {before.reason}",
+            "Say where to go: `rollback base`, or `rollback vN`.",
+        )
     return request_live(tx, target, actor, reason or f"Rolled back from {desired.live}.")
 
 
@@ -255,10 +265,10 @@ def set_canary(tx: Session, name: str, share: float, actor: str, reason: str) ->
 
 
 def clear_canary(tx: Session, actor: str, reason: str) -> Serving:
-    """End the canary, if there is one; it becomes a candidate again."""
+    """End the canary, if there is one; it is a candidate again, or retired if it was live before."""
     desired = _locked_serving(tx)
-    if desired.canary is not None:
-        _move(tx, _get_locked(tx, desired.canary), "candidate", "canary ended", actor, reason)
+    if (name := desired.canary) is not None:
+        _move(tx, _get_locked(tx, name), _at_rest(tx, name), "canary ended", actor, reason)
         desired.canary, desired.canary_share, desired.changed_at = None, 0.0, now()
     return desired
 
@@ -278,6 +288,12 @@ def _get_locked(tx: Session, name: str) -> Adapter:
     if adapter is None:
         raise NotFound(f"There is no adapter {name!r}.", "`hone adapters list` shows them.")
     return adapter
+
+
+def _at_rest(tx: Session, name: str) -> Literal["retired", "candidate"]:
+    """The state of an adapter that is neither live nor the canary, by whether it has ever been live."""
+    was_live = tx.scalar(select(exists().where(AdapterEventRow.adapter == name, AdapterEventRow.action == "live")))
+    return "retired" if was_live else "candidate"
 
 
 def _servable(tx: Session, name: str) -> Adapter:

@@ -30,15 +30,39 @@ from service.wire import (
 _MAX_KEY_LENGTH = 255
 
 
-def add_feedback(tx: Session, caller: str, feedback: Feedback, idempotency_key: str | None = None) -> StoredFeedback:
-    """Store a judgement. The same idempotency key with the same body answers what was stored the first time.
+def add_feedback_once(
+    tx: Session, caller: str, feedback: Feedback, idempotency_key: str | None
+) -> tuple[StoredFeedback, bool]:
+    """Store a judgement; and whether it is new.
 
-    Raises NotFound for an exchange that doesn't exist or is somebody else's (the two look the same to the caller),
-    BadInput for a judgement that says nothing, Conflict for an idempotency key used for another body.
+    The same idempotency key with the same body answers what was stored the first time. Raises as `add_feedback`, and
+    Conflict for an idempotency key used for another body.
     """
     serialise(tx, "feedback")
     if idempotency_key is not None and (known := _answered_before(tx, caller, idempotency_key, feedback)):
-        return known
+        return known, False
+    stored = add_feedback(tx, caller, feedback)
+    if idempotency_key is not None:
+        tx.add(
+            IdempotencyKey(
+                caller=caller,
+                key=idempotency_key,
+                body_hash=_body_hash(feedback),
+                feedback_id=stored.id,
+                created_at=stored.created_at,
+            )
+        )
+        tx.flush()
+    return stored, True
+
+
+def add_feedback(tx: Session, caller: str, feedback: Feedback) -> StoredFeedback:
+    """Store a judgement.
+
+    Raises NotFound for an exchange that doesn't exist or is somebody else's (the two look the same to the caller),
+    BadInput for a judgement that says nothing.
+    """
+    serialise(tx, "feedback")
     _check(tx, caller, feedback)
     moment = now()
     row = FeedbackRow(
@@ -52,17 +76,6 @@ def add_feedback(tx: Session, caller: str, feedback: Feedback, idempotency_key: 
     )
     tx.add(row)
     tx.flush()
-    if idempotency_key is not None:
-        tx.add(
-            IdempotencyKey(
-                caller=caller,
-                key=idempotency_key,
-                body_hash=_body_hash(feedback),
-                feedback_id=row.id,
-                created_at=moment,
-            )
-        )
-        tx.flush()
     return _stored(row)
 
 
@@ -89,15 +102,19 @@ def list_feedback(tx: Session, caller: str, after: str | None = None, limit: int
 
 
 def change_feedback(tx: Session, caller: str, feedback_id: str, feedback: Feedback) -> StoredFeedback:
-    """Replace a judgement; it counts as new to the learner. Raises as `add_feedback`, and Conflict when withdrawn."""
+    """Replace a judgement; it counts as new to the learner.
+
+    It stays of its kind and about its conversation: what somebody has learned from must not become what they are
+    measured on. Raises as `add_feedback`, BadInput for another kind or conversation, and Conflict when withdrawn.
+    """
     serialise(tx, "feedback")
     row = _own(tx, caller, feedback_id)
     if row.withdrawn_at is not None:
         raise Conflict(f"Feedback {feedback_id} was withdrawn.", "Send a new one.")
     _check(tx, caller, feedback)
+    _check_change(tx, row, feedback)
     if row.body != (body := feedback.model_dump(mode="json")):
-        row.body, row.kind = body, feedback.kind
-        row.exchange_id = replies_named(feedback)[0].exchange_id
+        row.body, row.exchange_id = body, replies_named(feedback)[0].exchange_id
         row.updated_at = now()
         row.position = _next_position(tx)
         tx.flush()
@@ -155,6 +172,18 @@ def stats(tx: Session) -> FeedbackStats:
         people=tx.scalar(select(func.count(FeedbackRow.caller.distinct())).where(active)) or 0,
         since_last_run=count_since(tx, last_learned_position(tx)),
     )
+
+
+def _check_change(tx: Session, row: FeedbackRow, feedback: Feedback) -> None:
+    if feedback.kind != row.kind:
+        raise BadInput(
+            f"Feedback {row.id} is a {row.kind} and can't become a {feedback.kind}.", "Withdraw it and send a new one."
+        )
+    about = get_exchanges(tx, {row.exchange_id, replies_named(feedback)[0].exchange_id})
+    if len({exchange.conversation_id for exchange in about.values()}) > 1:
+        raise BadInput(
+            f"Feedback {row.id} is about a reply of another conversation.", "Withdraw it and send a new one."
+        )
 
 
 def _check(tx: Session, caller: str, feedback: Feedback) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import Select, delete, func, insert, select
 from sqlalchemy.orm import Session
 
 from service.errors import BadInput, Conflict, LeaseLost, NotFound
@@ -77,7 +77,7 @@ def ask_for_run(tx: Session, method: str | None = None, promote: bool | None = N
     """
     serialise(tx, "runs")
     never_begun = select(Run).where(Run.state == "queued", Run.started_at.is_(None))
-    waiting = tx.scalar(never_begun.order_by(Run.created_at, Run.id).limit(1))
+    waiting = tx.scalar(_locked(never_begun.order_by(Run.created_at, Run.id).limit(1)))
     wishes = {} if promote is None else {"promote": promote}
     if waiting is not None:
         waiting.method, waiting.options = method or waiting.method, waiting.options | wishes
@@ -94,10 +94,11 @@ def lease_run(tx: Session, worker: str, lease_seconds: float, max_attempts: int)
     """
     serialise(tx, "runs")
     moment = now()
-    if tx.scalar(select(Run.id).where(Run.state == "running", Run.leased_until > moment).limit(1)) is not None:
+    not_over = select(Run).where(Run.state.in_(("queued", "running"))).order_by(Run.created_at, Run.id)
+    waiting = tx.scalars(_locked(not_over)).all()
+    if any(run.leased_until is not None and run.leased_until > moment for run in waiting):
         return None
-    waiting = select(Run).where(Run.state.in_(("queued", "running"))).order_by(Run.created_at, Run.id)
-    for run in tx.scalars(waiting).all():
+    for run in waiting:
         if run.attempt >= max_attempts:
             _end(run, "failed", f"Its process died {run.attempt} times, last in phase {run.phase or 'start'!r}.")
             continue
@@ -203,6 +204,11 @@ def _leased(tx: Session, run_id: str, fence: int) -> Run:
         what = "is gone" if run is None else f"is {run.state}" if run.state != "running" else "was taken over"
         raise LeaseLost(f"Run {run_id} {what}: the lease with fence {fence} is void.", "Stop working on it.")
     return run
+
+
+def _locked(query: Select[Run]) -> Select[Run]:
+    """Runs that nobody else changes before this transaction ends: one that just was is looked at again (PostgreSQL)."""
+    return query.with_for_update().execution_options(populate_existing=True)
 
 
 def _get_locked(tx: Session, run_id: str) -> Run | None:

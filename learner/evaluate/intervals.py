@@ -1,0 +1,18 @@
+"""Intervals of what was counted."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+Z = 1.959964
+"""Of a two-sided 95 % interval."""
+
+
+def wilson(successes: float, trials: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval for a share (Wilson 1927); (0, 1) for no trials."""
+    if trials == 0:
+        return 0.0, 1.0
+    share, weight = successes / trials, Z * Z / trials
+    centre = (share + weight / 2) / (1 + weight)
+    half = Z * sqrt(share * (1 - share) / trials + weight / (4 * trials)) / (1 + weight)
+    return max(0.0, centre - half), min(1.0, centre + half)

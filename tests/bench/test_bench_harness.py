@@ -1,0 +1,94 @@
+"""What is asked of a benchmark is told with what it measured, and what is missed is marked, in figures and in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from tests.bench.__main__ import load_benchmarks
+from tests.bench.harness import REGISTRY, Benchmark, Comparison, alternate
+from tests.bench.page import MISSED, page, verdict
+
+LATE = "ms added to the 99th percentile"
+
+
+def of(
+    ours: float,
+    peer: float,
+    *,
+    higher_is_better: bool = True,
+    target: float | None = None,
+    figures: Mapping[str, float] | None = None,
+    limits: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    """The result of a benchmark that measured this."""
+    comparison = Comparison([ours], [peer], "as noted", figures or {})
+    one = Benchmark("speed", "pages/s", "a snail", lambda: comparison, higher_is_better, target, limits or {})
+    return one.run()
+
+
+def test_medians_are_compared_and_above_one_is_better_whichever_way_the_unit_goes() -> None:
+    assert of(30, 10)["ratio"] == 3.0
+    assert of(30, 10, higher_is_better=False)["ratio"] == 0.333
+    turns = iter([1.0, 10.0, 9.0, 30.0, 2.0, 20.0])
+    found = alternate(lambda: next(turns), lambda: next(turns), repeats=3)
+    assert (found.ours, found.peer) == ([1.0, 9.0, 2.0], [10.0, 30.0, 20.0])
+    one = Benchmark("speed", "pages/s", "a snail", lambda: found)
+    assert (one.run()["ours"], one.run()["peer"], one.run()["ratio"]) == (2.0, 20.0, 0.1)
+
+
+def test_a_ratio_is_asked_to_be_at_least_and_a_figure_at_most_so_much() -> None:
+    assert of(98, 100, target=0.98)["asked"] == [{"figure": "ratio", "measured": 0.98, "asked": 0.98, "is_met": True}]
+    assert of(97, 100, target=0.98)["asked"][0]["is_met"] is False
+    within, above = (of(1, 1, figures={LATE: late}, limits={LATE: 15.0})["asked"] for late in (15.0, 15.1))
+    assert within == [{"figure": LATE, "measured": 15.0, "asked": 15.0, "is_met": True}]
+    assert above == [{"figure": LATE, "measured": 15.1, "asked": 15.0, "is_met": False}]
+    assert of(1, 1)["asked"] == []
+
+
+def test_what_is_missed_by_less_than_is_shown_is_missed_all_the_same() -> None:
+    [asked] = of(0.97999, 1, target=0.98)["asked"]
+    assert (asked["measured"], asked["is_met"]) == (0.98, False)
+
+
+def test_a_limit_for_what_was_not_measured_is_a_mistake() -> None:
+    with pytest.raises(KeyError, match="99th"):
+        of(1, 1, limits={LATE: 15.0})
+
+
+def test_the_page_says_in_words_what_is_missed_and_marks_it() -> None:
+    missed = of(90, 100, target=0.98, figures={LATE: 20.0}, limits={LATE: 15.0})
+    text = page([missed], {}, "2026-11-26")
+    assert f"Of 2 figures that are asked 2 are {MISSED}:" in text and "Measured on 2026-11-26." in text
+    assert "- `speed`, ratio: 0.9, asked at least 0.98\n" in text
+    assert f"- `speed`, {LATE}: 20.0, asked at most 15\n" in text
+    assert f"| `speed` | pages/s | 90 | 100 | a snail | 0.9 | 0.98 {MISSED} |\n" in text
+    assert f"| `speed` | {LATE} | 20.0 | 15 {MISSED} |\n" in text
+    assert "- `speed`: as noted\n" in text
+
+
+def test_the_page_says_so_when_nothing_is_missed_and_what_could_not_be_measured() -> None:
+    met, not_asked = of(100, 100, target=0.98, figures={LATE: 5.0}, limits={LATE: 15.0}), of(1, 2)
+    assert verdict([met, not_asked]) == "All 2 figures that are asked are reached.\n"
+    text = page([met, not_asked], {"swap": "vLLM is not installed"}, "2026-11-26")
+    assert MISSED not in text and "| 0.98 |\n" in text and "| 0.5 |  |\n" in text
+    assert "- `swap` could not be measured: vLLM is not installed.\n" in text
+
+
+def test_every_table_of_the_page_has_cells_for_its_columns() -> None:
+    text = page([of(90, 100, target=0.98, figures={LATE: 20.0}, limits={LATE: 15.0})], {}, "2026-11-26")
+    tables = [part.splitlines() for part in text.split("\n\n") if part.startswith("|")]
+    assert [len(table) for table in tables] == [3, 3]
+    for table in tables:
+        assert len({line.count("|") for line in table}) == 1
+
+
+def test_what_the_issue_asks_of_the_gateway_is_asked() -> None:
+    load_benchmarks()
+    latency = REGISTRY["gateway-latency"]
+    assert latency.target == 3.0 and sorted(set(latency.limits.values())) == [1.5, 15.0] and len(latency.limits) == 4
+    for name in ("stream-tax", "stream-tax-paced"):
+        assert REGISTRY[name].target == 0.98 and len(REGISTRY[name].limits) == 1
+    assert set(REGISTRY["replica-kill"].limits.values()) == {0}

@@ -1,0 +1,55 @@
+"""What `hone doctor` misses, and what it doesn't."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.adapters.registry import Registry
+from service.doctor import Finding, examine
+from service.settings import load_settings
+from service.store.session import Store
+from tests.fixtures.adapters import provenance
+
+
+def found(check: str, home: Path, **sections: dict[str, Any]) -> Finding:
+    settings = load_settings(home, sections, environment={})
+    return next(finding for finding in examine(settings) if finding.check == check)
+
+
+@pytest.mark.parametrize(
+    ("urls", "quantise", "ok"),
+    [([], "none", False), (["http://127.0.0.1:9"], "none", None), (["http://127.0.0.1:9"], "nf4", False)],
+)
+def test_a_model_that_is_not_on_this_machine_is_missed_where_something_here_needs_it(
+    tmp_path: Path, urls: list[str], quantise: str, ok: bool | None
+) -> None:
+    """Engines elsewhere have their own; a learner that trains against it in 4 bits does not."""
+    engine = {"model": "nobody/nothing", "urls": urls}
+    model = found("model", tmp_path, engine=engine, learner={"quantise": quantise})
+    assert model.ok is ok and "nobody/nothing" in model.found and model.advice
+
+
+def test_folders_that_were_set_aside_are_told_with_how_to_have_them_again(
+    sqlite_store: Store, source: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "adapters"
+    Registry(sqlite_store, folder).publish(source, provenance(), {}, "Of the store before.")
+    assert "set aside" not in {finding.check for finding in examine(load_settings(tmp_path, environment={}))}
+    with closing(Store.open(f"sqlite:///{tmp_path / 'new.db'}")) as store:
+        Registry(store, folder).recover()
+        (aside,) = folder.glob("v1.*")
+        told = found("set aside", tmp_path)
+        assert told.ok is None and told.found.startswith(f"{aside.name} in {folder}: ")
+        assert f"`hone adapters import file://{aside}`" in told.advice
+
+
+def test_what_is_missing_is_installed_from_the_project_not_from_an_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.doctor.NEEDED", ("no_such_package",))
+    missing = found("no_such_package", tmp_path)
+    assert missing.ok is False and "`pip install .` in the project's folder" in missing.advice
