@@ -9,15 +9,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import sqrt
 from typing import Any, TypeVar
 
+from learner.evaluate.intervals import wilson
 from learner.pretrain.questions import Prompt, is_right
 from learner.simulate.client import Client, Reply, ServiceRefused
 from learner.simulate.tastes import Prefer, words
 
 T = TypeVar("T")
-Z = 1.959964  # of a 95 % interval
 ANSWER_TOKENS = 128
 ATTEMPTS = 3
 SURVEYOR = "surveyor"
@@ -107,16 +106,6 @@ def figures(won: Won, ours: Answers, base: Answers) -> dict[str, Any]:
         "distinct_2": round(distinct_2(texts), 4),
         "kl_per_token": round(ours.kl_per_token, 4),
     }
-
-
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """Wilson's 95 % score interval for a share (Wilson 1927); (0, 1) for no trials."""
-    if trials == 0:
-        return 0.0, 1.0
-    share, weight = successes / trials, Z * Z / trials
-    centre = (share + weight / 2) / (1 + weight)
-    half = Z * sqrt(share * (1 - share) / trials + weight / (4 * trials)) / (1 + weight)
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def distinct_2(texts: Sequence[str]) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from learner.evaluate.intervals import wilson
 from learner.pretrain.dialogue import is_held_out
 from learner.pretrain.questions import Prompt
 from learner.simulate import measure, people, show
@@ -122,7 +123,7 @@ def test_a_running_service_needs_an_operators_key() -> None:
 )
 def test_wilsons_interval(won: int, of: int, low: float, high: float) -> None:
     """By the R function `prop.test(correct=FALSE)`."""
-    assert measure.wilson(won, of) == pytest.approx((low, high), abs=1e-4)
+    assert wilson(won, of) == pytest.approx((low, high), abs=1e-4)
 
 
 def replies(*texts: str, logprobs: tuple[float, ...] = (-1.0,)) -> list[Reply]:
