@@ -111,12 +111,11 @@ def ui(
             "Listen on 127.0.0.1, or name the address under which other machines reach the service.",
         )
     with listen(host, port) as bound:
-        port = port_of(bound)
-    from ui.app import serve as serve_pages
+        from ui.app import serve as serve_pages
 
-    url = ServerSettings(host=host, port=port).local_url
-    show({"url": url}, as_json, lambda: say(f"The pages are at {url}"))
-    serve_pages(api, host, port)
+        url = ServerSettings(host=host, port=port_of(bound)).local_url
+        show({"url": url}, as_json, lambda: say(f"The pages are at {url}"))
+        serve_pages(api, bound)
 
 
 def _run_service(settings: Settings, listener: socket.socket, when_ready: Callable[[], None]) -> None:

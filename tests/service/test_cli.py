@@ -305,7 +305,7 @@ def test_the_pages_say_where_they_can_be_reached(
     except PortInUse:
         pytest.skip(f"this machine has no {host}")
     served: list[tuple[str, int]] = []
-    monkeypatch.setattr("ui.app.serve", lambda api, host, port: served.append((host, port)))
+    monkeypatch.setattr("ui.app.serve", lambda api, listener: served.append(listener.getsockname()[:2]))
     done = hone("ui", "--api", "http://hone.internal", "--host", host, "--port", "0", "--json")
     ((served_at, port),) = served
     assert served_at == host and port > 0
