@@ -113,4 +113,5 @@ def serve(api_url: str, listener: socket.socket) -> None:
     app = create_app(api_url)
     if listener.getsockname()[0] in LOOPBACK:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK)
-    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
+    with contextlib.suppress(KeyboardInterrupt):  # raised again by uvicorn once it has stopped
+        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
