@@ -86,11 +86,12 @@ def retain(
 ) -> list[Retained]:
     """Sample the starting policy on prompts that nobody corrected: some of `prompts`, and neighbours."""
     corrected = {one.prompt_token_ids for one in demonstrations}
-    others = sorted(set(prompts) - corrected)
-    others = rng.sample(others, min(OTHERS, len(others)))
-    others += [one for one in neighbours(backbone, sorted(corrected), prompts, rng, seed) if one not in corrected]
     longest = longest_prompt(backbone, REPLY_TOKENS)  # a cut one would be learned on other tokens than sampled on
-    others = [prompt for prompt in dict.fromkeys(others) if len(prompt) <= longest]
+    others = sorted(prompt for prompt in set(prompts) - corrected if len(prompt) <= longest)
+    others = rng.sample(others, min(OTHERS, len(others)))
+    like_them = neighbours(backbone, sorted(corrected), prompts, rng, seed)
+    others += [prompt for prompt in like_them if prompt not in corrected and len(prompt) <= longest]
+    others = list(dict.fromkeys(others))
     replies = [reply.token_ids for (reply,) in sample(backbone, others, max_new_tokens=REPLY_TOKENS, seed=seed)]
     described = _describe(backbone, list(zip(others, replies, strict=True)))
     return [
