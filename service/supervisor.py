@@ -117,7 +117,7 @@ class Supervisor:
         one.pause = FIRST_PAUSE if time.monotonic() - one.began > STEADY_SECONDS else one.pause
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         words = "" if code < 0 else f": {self._last_words(one.program)}"
-        self._pause(one, f"ended ({how}){words}")
+        self._pause(one, f"ended ({how}){words.rstrip('.')}")
 
     def _start_again(self, one: _Running) -> None:
         try:

@@ -95,8 +95,10 @@ KNOWN: dict[str, Known] = {
     "pairs": Known("Pairs kept back", _plain, "Judged by people and not trained on"),
     "corrections": Known("Corrections kept back", _plain, "Written by people and not trained on"),
     "not_finite": Known("Broken numbers", _plain, "Replies whose probability could not be computed: must be 0"),
-    "seconds": Known("Duration", _plain, "Seconds that the run took"),
+    "seconds": Known("Duration", lambda seconds: f"{round(seconds):,} s", "Computing, without what was waited for"),
 }
+BY_JUDGE = ("share_won", "share_won_base")
+UNCHECKED = "Take it with care: no judgement of people was kept back to check the judge by"
 BESIDE = {known.base for known in KNOWN.values()}
 NO_FIGURE = {"attempt", "pair_prompts", "correction_log_prob_base"}
 
@@ -112,13 +114,14 @@ def figures(report: dict[str, Any]) -> list[dict[str, str]]:
 def _figure(name: str, report: dict[str, Any]) -> dict[str, str]:
     known = KNOWN.get(name) or Known(name.replace("_", " ").capitalize(), _plain, "")
     value, base = report[name], _number(report.get(known.base))
+    is_unchecked = name in BY_JUDGE and not report.get("pairs")
     return {
         "name": name,
         "label": known.label,
         "value": known.form(_number(value) or 0),
         "interval": _interval(value, known.form),
         "base": "" if base is None else known.form(base),
-        "meaning": known.meaning,
+        "meaning": f"{known.meaning}. {UNCHECKED}" if is_unchecked else known.meaning,
     }
 
 

@@ -120,8 +120,7 @@ def keeps_its_answers(report: Report, settings: LearnerSettings) -> Gate | None:
         "keeps its answers",
         report.agreement_lost_low <= MOST_AGREEMENT_LOST,
         f"{report.agreement:.3f} of what the base's replies agree on is kept "
-        f"(base {report.agreement_base:.3f}), "
-        f"at least {report.agreement_lost_low:.3f} lost (limit {MOST_AGREEMENT_LOST:.3f}).",
+        f"(base {report.agreement_base:.3f}), {_lost(report.agreement_lost_low)}.",
     )
 
 
@@ -136,8 +135,13 @@ def spares_neighbours(report: Report, settings: LearnerSettings) -> Gate | None:
         "spares other answers of their kind",
         lost <= MOST_AGREEMENT_LOST,
         f"{kept:.3f} of what the base's replies to {report.neighbours} questions like the corrected ones agree on is "
-        f"kept (base {base:.3f}), at least {lost:.3f} lost (limit {MOST_AGREEMENT_LOST:.3f}).",
+        f"kept (base {base:.3f}), {_lost(lost)}.",
     )
+
+
+def _lost(at_least: float) -> str:
+    found = f"at least {at_least:.3f} lost" if at_least > 0 else "no loss is proven"
+    return f"{found} (limit {MOST_AGREEMENT_LOST:.3f})"
 
 
 def learns_corrections(report: Report, settings: LearnerSettings) -> Gate | None:
@@ -148,7 +152,7 @@ def learns_corrections(report: Report, settings: LearnerSettings) -> Gate | None
     return Gate(
         "learns its corrections",
         now > before,
-        f"The {report.taught_new} corrections that are new to it have log-probability {now:.2f} (limit {before:.2f}); "
+        f"Corrections that are new to it: {report.taught_new}, of log-probability {now:.2f} (limit {before:.2f}); "
         f"of all {report.taught} it would give {report.taught_known}.",
     )
 

@@ -105,6 +105,8 @@ def ui(
     from service.auth import is_loopback
     from service.listening import listen, port_of
 
+    if urlsplit(api).scheme not in ("http", "https") or not urlsplit(api).hostname:
+        raise BadInput(f"{api!r} is no URL of a service.", "Name one such as http://127.0.0.1:8000.")
     if not is_loopback(host) and is_loopback(urlsplit(api).hostname or ""):
         raise SettingsError(
             f"On {host} these pages would let everybody in through {api}, which trusts this machine.",

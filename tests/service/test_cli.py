@@ -122,6 +122,7 @@ def test_keys_are_made_listed_and_revoked(hone: Hone) -> None:
         (("learn", "--no-promote"), 2, "--promote belongs to one run. Add --once"),
         (("serve",), 2, "needs an engine"),
         (("ui", "--host", "0.0.0.0"), 2, "let everybody in"),
+        (("ui", "--api", "nonsense"), 1, "'nonsense' is no URL of a service"),
     ],
 )
 def test_an_error_is_one_line_and_an_exit_code(

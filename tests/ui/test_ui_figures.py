@@ -74,6 +74,13 @@ def test_a_share_that_was_not_decided_is_left_out(share: object) -> None:
     assert figures({"share_won": share}) == []
 
 
+def test_a_share_won_by_a_judge_that_nothing_checked_says_so() -> None:
+    share = {"value": 0.7, "low": 0.6, "high": 0.8}
+    (unchecked,), (checked, _) = figures({"share_won": share}), figures({"share_won": share, "pairs": 9})
+    assert "no judgement of people was kept back" in unchecked["meaning"]
+    assert "care" not in checked["meaning"]
+
+
 def test_gates_keep_their_reasons() -> None:
     report = {"gates": [{"name": "fluent", "passed": False, "reason": "Too odd."}, "garbage"]}
     (gate,) = gates(report)

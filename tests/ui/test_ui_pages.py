@@ -405,7 +405,7 @@ def test_the_shelf_shows_what_was_said_about_what_and_where_it_shipped(fake: Fak
     fake.feedback["fb-1"]["learned_in"] = ["v3"]
     view = on_chat(api_url, lambda page: page.open_shelf(shelf, request()))
     (item,) = view["items"]
-    assert view["shown"] and not view["more"] and item["learned_in"] == ["v3"]
+    assert view["shown"] and not view["more"] and item["learned_in"] == ["v3"] and not item["considered"]
     assert item["prompt"] == "One" and item["replies"] == list(fake.replies) and item["adapter"] == "base"
     others = on_chat(api_url, lambda page: page.open_shelf(Shelf(), request("bert")))
     assert others["items"] == []
