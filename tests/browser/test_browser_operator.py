@@ -83,7 +83,7 @@ def test_learn_now_shows_a_run_that_moves_by_itself(fake: FakeService, board: Pa
     fake.runs["run-1"].update(step=5)
     fake.metrics["run-1"] += [{"step": step, "phase": "dpo", "loss": 1 / step} for step in range(1, 6)]
     expect(run.locator(".hone-steps")).to_have_text("5 / 20")
-    expect(run.locator("li.now")).to_have_text("train")
+    expect(run.locator("li.now")).to_have_text("train preferences (DPO)")
     expect(board.locator("[data-metric=loss] polyline")).to_be_visible()
     expect(board.get_by_role("img", name="Loss: from 1 at step 1 to 0.2 at step 5")).to_be_visible()
     fake.runs["run-1"].update(state="succeeded", finished_at=now(), message="v3 passed every gate.")
