@@ -24,6 +24,8 @@ PHASE = "sft"
 LEARNED_LOG_PROB = -0.2  # of a whole correction: P ≈ 0.82; training stops when all are above
 FEWEST_STEPS = 180  # that few corrections may take, however few the epochs; most stop long before
 PASSES = 3  # over all that is retained, at least: a correction is learned before its neighbours are back in place
+LAST_RATE = 0.05
+"""Of the learning rate, at the last step: what large steps move at random, small ones put back."""
 RETENTION_WEIGHT = 24.0  # at 8, forty corrections cost other answers of their kind a tenth of their accuracy
 
 
@@ -61,7 +63,8 @@ def train(
         while step < steps and (min(log_probs) < LEARNED_LOG_PROB or retention.passes < PASSES):
             for indices in shuffled_batches(len(fitting), settings.batch_size, rng):
                 step += 1
-                metrics = _step(backbone, [fitting[i] for i in indices], retention, settings.batch_size, stepper)
+                rate = 1 + (LAST_RATE - 1) * step / steps
+                metrics = _step(backbone, [fitting[i] for i in indices], retention, settings.batch_size, stepper, rate)
                 progress(PHASE, step, steps, metrics | {"worst_correction": min(log_probs)})
             log_probs = _log_probs(backbone, fitting)
         skipped = stepper.skipped
@@ -71,13 +74,18 @@ def train(
 
 
 def _step(
-    backbone: Backbone, demonstrations: Sequence[Demonstration], retention: Retention, size: int, stepper: Stepper
+    backbone: Backbone,
+    demonstrations: Sequence[Demonstration],
+    retention: Retention,
+    size: int,
+    stepper: Stepper,
+    rate: float,
 ) -> dict[str, float]:
     batch = collate([(d.prompt_token_ids, d.reply_token_ids) for d in demonstrations], backbone.pad_id)
     weights = torch.tensor([d.weight for d in demonstrations]).to(backbone.device)
     loss, metrics = sft_loss(backbone.log_probs(batch), batch.reply_mask.to(backbone.device), weights)
     kept = retention.loss(size)
-    return metrics | {"retention_kl": kept.item()} | stepper.step(loss + RETENTION_WEIGHT * kept)
+    return metrics | {"retention_kl": kept.item()} | stepper.step(loss + RETENTION_WEIGHT * kept, rate)
 
 
 def _log_probs(backbone: Backbone, demonstrations: Sequence[Demonstration]) -> list[float]:
