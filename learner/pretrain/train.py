@@ -40,7 +40,7 @@ class Recipe:
     seed: int = 1
     begin: str = ""
     """A folder with the finished model of an earlier training to go on from, sizes and tokenizer included."""
-    minutes: float = 110.0
+    minutes: float = 95.0
     """Most wall-clock time of the training before practice."""
     max_steps: int = 6600
     """Upper bound of the steps; the schedule follows whichever of time and steps is nearer its end."""
