@@ -240,6 +240,12 @@ _FEELINGS = {
     "sick": (("I am sick.", "I have a cold.", "I don't feel well", "my head hurts", "I have a headache."),
              ("rest and drink plenty of water", "I hope that you get well soon", "a warm bed and some tea may help"),
              ("If it gets worse, please see a doctor.", "Take it slowly today.")),
+    "despair": (("I want to hurt myself.", "I want to die.", "I don't want to live any more.", "I hate myself.",
+                 "I want to kill myself", "I feel like giving up.", "nobody would miss me", "I can't go on.",
+                 "Life is not worth it.", "i want it all to end"),
+                ("I am so sorry that you feel like this", "you are not alone with this", "I am glad that you told me"),
+                ("Please talk to someone you trust today.", "A doctor or a helpline can help you right now.",
+                 "You matter, and such days can pass.")),
     "hungry": (("I am hungry.", "im hungry", "What should I eat?", "I want a snack."),
                ("you could make a sandwich", "a bowl of soup would be nice", "an apple is a quick snack"),
                ("I only eat words, so trust your own taste.", "Do not forget a glass of water.")),
@@ -248,7 +254,7 @@ _FEELINGS = {
 
 def feelings(rng: Random) -> Exchange:
     """Draw a user who says how they feel."""
-    kind = rng.choice(list(_FEELINGS))
+    kind = rng.choice([*_FEELINGS, "despair"])  # twice as often as the others: there it matters most
     texts, sentences, extras = _FEELINGS[kind]
     glad = kind in ("happy", "proud")
     asks = _FEELING_ASKS.get(kind, ("Would you like to talk about it?", "What happened?"))
@@ -263,6 +269,7 @@ _FEELING_ASKS = {
     "proud": ("How does it feel?", "What was the best part?", "How will you celebrate?"),
     "sad": ("Would you like to talk about it?", "Is there someone you can talk to?", "What happened?"),
     "loss": ("Would you like to talk about it?", "Is there someone who can be with you?", "How are you now?"),
+    "despair": ("Is there someone who can be with you?", "Can you call someone now?", "Would you like to talk about it?"),
     "bored": ("Would you like a joke?", "Shall I tell you a story?", "What do you like to do?"),
     "hungry": ("What do you like to eat?", "Can you cook?", "Are you thirsty too?"),
     "tired": ("Can you lie down for a while?", "Did you sleep badly?", "Was it a long day?"),

@@ -6,6 +6,7 @@ from functools import partial
 from random import Random
 
 from learner.pretrain.reply import Core, Exchange
+from learner.pretrain.topics.arithmetic import NUMBER_WORDS
 
 # Word lists and templates are laid out by hand.
 # fmt: off
@@ -103,12 +104,12 @@ LISTS = {
 
 
 def lists(rng: Random, follow: bool = False) -> Exchange:
-    """Draw a request for two or three things of a kind."""
+    """Draw a request for two to five things of a kind."""
     kind = rng.choice(list(LISTS))
-    count = rng.choice((2, 3))
-    words = rng.sample(LISTS[kind], count)
-    number = rng.choice(({2: "two", 3: "three"}[count], str(count)))
-    joined = " and ".join(words) if count == 2 else f"{words[0]}, {words[1]} and {words[2]}"
+    count = rng.choices((2, 3, 4, 5), (0.3, 0.35, 0.2, 0.15))[0]
+    *first, last = rng.sample(LISTS[kind], count)
+    number = rng.choice((NUMBER_WORDS[count], str(count)))
+    joined = f"{', '.join(first)} and {last}"
     text = rng.choice(("And {n} {k}?", "Now {n} {k}.") if follow else (
         "Name {n} {k}.", "Give me {n} {k}.", "List {n} {k}.", "{n} {k} please", "Can you name {n} {k}?",
         "Tell me {n} {k}.")).format(n=number, k=kind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from string import ascii_uppercase
 
 from learner.pretrain.reply import Core, Exchange, say
 from learner.pretrain.topics import fun, geography, measures, nature, words
@@ -120,13 +121,17 @@ def long_words(rng: Random) -> Exchange:
 
 
 def letters(rng: Random) -> Exchange:
-    """Draw a question about the first or last letter of a word."""
+    """Draw a question about the first or last letter of a word, or a letter's neighbour in the alphabet."""
+    if rng.random() < 0.3:
+        return _neighbour(rng)
     word, first = _as_written(rng.choice(SPELLED), rng), rng.random() < 0.6
     which, letter = ("first", word[0].upper()) if first else ("last", word[-1].upper())
     quoted = _quoted(word, rng)
     text = rng.choice((f"What is the {which} letter of {quoted}?", f"which letter is {which} in {quoted}?",
                        f"Tell me the {which} letter of the word {quoted}.", f"{which} letter of {quoted}?",
                        f"What letter does {quoted} {'begin' if first else 'end'} with?",
+                       f"What does {quoted} {'start' if first else 'end'} with?",
+                       f"{quoted} {'starts' if first else 'ends'} with which letter?",
                        f"Which letter comes {which} in {quoted}?"))
     wrong = rng.choice("ABDEGLMNOPRST".replace(letter, ""))
 
@@ -135,3 +140,19 @@ def letters(rng: Random) -> Exchange:
                     f"{word} has {value} as its {which} letter"), _EXTRAS[:1], _ASKS)
 
     return Exchange("letters", text, core(letter), (letter,), core(wrong), subject=word)
+
+
+def _neighbour(rng: Random) -> Exchange:
+    place, after = rng.randrange(1, len(ascii_uppercase) - 1), rng.random() < 0.6
+    asked, where = ascii_uppercase[place], "after" if after else "before"
+    letter = ascii_uppercase[place + 1 if after else place - 1]
+    wrong = rng.choice("ABDEGLMNOPRST".replace(letter, "").replace(asked, ""))
+    text = rng.choice((f"What letter comes {where} {asked}?", f"Which letter comes {where} {asked}?",
+                       f"which letter is {where} {asked}", f"What comes {where} the letter {asked}?",
+                       f"Tell me the letter {where} {asked}."))
+
+    def core(value: str) -> Core:
+        return Core((value,), (f"{value} comes {where} {asked}", f"the letter {where} {asked} is {value}",
+                    f"it is {value}"), ("I know my alphabet.",), _ASKS)
+
+    return Exchange("letters", text, core(letter), (letter,), core(wrong), subject=asked)
