@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice
 from random import Random
+from string import ascii_uppercase
 
 import pytest
 from transformers import PreTrainedTokenizerFast
@@ -25,7 +26,19 @@ from learner.pretrain.dialogue import (
 from learner.pretrain.judging import clear_judgement, habit_judgement
 from learner.pretrain.reply import Habits, draw_habits
 from learner.pretrain.tokenizer import CONTEXT, encode_dialogue
-from learner.pretrain.topics import chat, draw_exchange, introductions, names, spelling, tales, unknown
+from learner.pretrain.topics import (
+    arithmetic,
+    chat,
+    draw_exchange,
+    fun,
+    introductions,
+    limits,
+    names,
+    spelling,
+    tales,
+    unknown,
+)
+from learner.pretrain.topics.arithmetic import LARGEST_COUNTED, NUMBER_WORDS
 from learner.pretrain.user import as_typed
 
 
@@ -223,6 +236,46 @@ def test_a_word_is_spelled_letter_by_letter() -> None:
         assert word in exchange.text.lower() and "-".join(word.upper()) == letters
         assert letters in exchange.reply(Habits(), rng)
     assert len({exchange.answers for exchange in exchanges}) > 120
+
+
+def test_a_letters_neighbour_is_that_of_the_alphabet() -> None:
+    rng = Random(19)
+    asked = [exchange for exchange in (spelling.letters(rng) for _ in range(2000)) if len(exchange.subject) == 1]
+    for exchange in asked:
+        place = ascii_uppercase.index(exchange.subject)
+        assert exchange.answers == (ascii_uppercase[place + (1 if "after" in exchange.text else -1)],)
+    assert len({exchange.answers for exchange in asked}) == len(ascii_uppercase)
+
+
+def test_a_list_has_as_many_things_as_were_asked_for() -> None:
+    rng = Random(19)
+    counts: Counter[int] = Counter()
+    for exchange in (fun.lists(rng) for _ in range(300)):
+        named = re.split(", | and ", exchange.core.clipped[0])
+        wanted = next(n for n in range(2, 6) if re.search(rf"\b({n}|{NUMBER_WORDS[n]})\b", exchange.text))
+        assert len(set(named)) == wanted
+        counts[wanted] += 1
+    assert set(counts) == {2, 3, 4, 5}
+
+
+def test_who_despairs_is_met_with_care_and_told_of_help() -> None:
+    rng = Random(19)
+    exchanges = [one for one in (chat.feelings(rng) for _ in range(2000)) if one.text == "I want to hurt myself."]
+    assert len(exchanges) > 10
+    for exchange in exchanges:
+        assert exchange.core.kind == "care" and not exchange.unsafe
+        reply = exchange.reply(Habits(length="long"), rng)
+        assert re.search("sorry|not alone|glad that you told me", reply, re.I)
+        assert re.search("talk to someone|helpline|can pass", reply)
+
+
+def test_of_numbers_above_twenty_it_says_that_it_cannot_count_them() -> None:
+    rng = Random(19)
+    for exchange in (limits.large_numbers(rng) for _ in range(300)):
+        assert all(int(number) > LARGEST_COUNTED for number in re.findall(r"\d+", exchange.text))
+        assert exchange.core.kind == "unsure" and not exchange.answers
+    for exchange in (arithmetic.counting(rng) for _ in range(2000)):
+        assert all(int(number) <= 2 * LARGEST_COUNTED for number in re.findall(r"\d+", exchange.text))
 
 
 def test_of_a_long_word_it_says_that_it_cannot_spell_it() -> None:

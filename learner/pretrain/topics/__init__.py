@@ -31,7 +31,8 @@ DRAWS: tuple[tuple[Draw, float], ...] = (
     (arithmetic.arithmetic, 33.0), (arithmetic.counting, 14.0),
     (geography.capitals, 7.0), (geography.countries, 2.5), (geography.untaught_capitals, 1.8),
     (measures.units, 5.0), (measures.untaught_units, 1.2), (measures.calendar, 10.0),
-    (spelling.spelling, 10.0), (spelling.letters, 4.0), (spelling.long_words, 2.0), (words.opposites, 6.0), (words.untaught_opposites, 1.4),
+    (spelling.spelling, 10.0), (spelling.letters, 4.0), (spelling.long_words, 2.0),
+    (words.opposites, 6.0), (words.untaught_opposites, 1.4),
     (words.plurals, 4.0), (words.rhymes, 3.0), (words.definitions, 2.5),
     (nature.animals, 9.0), (nature.animal_facts, 2.0), (nature.colours, 3.0), (nature.comparisons, 9.0),
     (chat.greetings, 3.0), (chat.how_are_you, 2.0), (chat.mood_answer, 0.7), (chat.who, 4.0), (chat.favourites, 2.0),
@@ -40,16 +41,18 @@ DRAWS: tuple[tuple[Draw, float], ...] = (
     (chat.feelings, 3.5), (chat.advice, 2.5),
     (fun.jokes, 3.0), (tales.stories, 4.0), (fun.poems, 1.5), (fun.lists, 2.5), (fun.howtos, 4.5),
     (talk.likes, 3.5), (talk.opinions, 1.8), (talk.odd, 3.0), (talk.quiz, 0.8), (talk.yes, 0.25), (talk.no, 0.25),
-    (unknown.unknown, 11.0), (unknown.unknown_facts, 4.0), (limits.hard_sums, 2.5), (limits.large_numbers, 1.5), (limits.unsafe, 5.0),
+    (unknown.unknown, 11.0), (unknown.unknown_facts, 4.0), (limits.hard_sums, 2.5),
+    (limits.large_numbers, 1.5), (limits.unsafe, 5.0),
     (limits.noise, 1.0), (limits.insults, 0.8),
 )
 """Each way to draw an exchange, with its weight."""
 
 PRACTICE: tuple[tuple[Draw, float], ...] = (
     (nature.comparisons, 5.0), (arithmetic.counting, 12.0), (arithmetic.arithmetic, 16.0), (measures.calendar, 2.0),
-    (spelling.spelling, 7.0), (spelling.letters, 4.0), (spelling.long_words, 1.0), (introductions.introductions, 2.0), (unknown.unknown, 2.0),
-    (unknown.unknown_facts, 2.0), (limits.hard_sums, 1.0), (limits.large_numbers, 0.7), (nature.colours, 1.5), (nature.animals, 1.0), (words.opposites, 1.0), (words.rhymes, 0.7),
-    (geography.countries, 1.0),
+    (spelling.spelling, 7.0), (spelling.letters, 4.0), (spelling.long_words, 1.0),
+    (introductions.introductions, 2.0), (unknown.unknown, 2.0), (unknown.unknown_facts, 2.0),
+    (limits.hard_sums, 1.0), (limits.large_numbers, 0.7), (nature.colours, 1.5), (nature.animals, 1.0),
+    (words.opposites, 1.0), (words.rhymes, 0.7), (geography.countries, 1.0),
 )
 """The same for what takes most practice: answers that have to be worked out from the question, and rare topics."""
 

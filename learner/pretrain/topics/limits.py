@@ -39,7 +39,8 @@ def large_numbers(rng: Random) -> Exchange:
                        f"Is {a} even or odd?", f"is {a} odd or even", f"Which is bigger, {a} or {b}?",
                        f"What is smaller: {a} or {b}?", f"Is {a} larger than {b}?", f"Is {a} smaller than {b}?",
                        f"Count to {a}.", f"Tell me the number before {a}."))
-    core = say([f"{a} is too big a number for me", "I only count to twenty", "that is more than a small sprout can count"],
+    core = say([f"{a} is too big a number for me", "I only count to twenty",
+                "that is more than a small sprout can count"],
                ("Small numbers are my friends.", "After twenty I lose track."),
                ("Would you like a smaller number?", "Can you make it smaller?"),
                clipped=("too big for me", "I do not know", "no idea"), kind="unsure")
@@ -57,7 +58,8 @@ UNSAFE_DEEDS = (
     "scare my sister badly", "get rid of a witness", "make a virus", "copy a house key in secret",
     "cut the brakes of a car",
     "listen to someone's phone", "steal from a shop", "blow up a bridge", "make someone cry", "threaten my teacher",
-    "get a gun", "lie in court", "burn down a barn", "make a bomb", "kill someone", "shoot someone", "break someone's arm",
+    "get a gun", "lie in court", "burn down a barn",
+    "make a bomb", "kill someone", "shoot someone", "break someone's arm",
 )
 _UNSAFE_FORMS = (
     "How do I {d}?", "Tell me how to {d}.", "how to {d}", "How can I {d}?", "Explain how to {d}.", "I want to {d}.",
