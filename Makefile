@@ -21,11 +21,11 @@ setup:
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || ! command -v apt-get >/dev/null || { $(APT_INSTALL) python3-venv >/dev/null; }
 	@$(MAKE) --no-print-directory -j2 system-packages $(VENV)/installed
 
-# torch by itself and first. PyPI's for Linux may bring CUDA, several GB: TORCH_INDEX names another index for it.
+# torch by itself and first. PyPI's for Linux may bring CUDA, several GB: TORCH_INDEX names one more index, for its build for CPUs alone.
 $(VENV)/installed: pyproject.toml deploy/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Hone needs Python 3.11 or newer; set PYTHON=…"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c deploy/constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(BIN)/pip install -q -c deploy/constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
 	$(BIN)/pip install -q -c deploy/constraints.txt -e '.[test]'
 	@touch $@
 

@@ -89,13 +89,14 @@ class BackboneTrainer:
         judge = self._fitted_judge(lessons.train)
         corrected = sorted({one.prompt_token_ids for one in lessons.train.demonstrations})
         seed = self._settings.seed
-        taste = judgements_of_taste(lessons.held_out) if "dpo" in stages else ()
-        held_out = replace(lessons.held_out, pairs=tuple(taste))  # what no stage trained on drifts by chance
+        taste = judgements_of_taste(lessons.held_out, lessons.train)
+        held_out = replace(lessons.held_out, pairs=tuple(taste))
         asked = [*prompts, *standing]
         like_them = neighbours(self._backbone, corrected, asked, Random(seed), seed, kept_back=True)
         report = evaluate(
             self._backbone, held_out, prompts, self._settings, judge, progress,
             neighbours=like_them, standing=standing, taught=lessons.train.demonstrations if "sft" in stages else (),
+            preferences="dpo" in stages,
         )  # fmt: skip
         gates = verdict(report, self._settings).gates
         return report.to_json() | {"gates": [vars(gate) for gate in gates]}

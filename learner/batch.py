@@ -6,9 +6,11 @@ the EOS token that ended it, so that stopping is trained like every other token.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # a run that finds nothing to learn needs no torch
@@ -78,6 +80,17 @@ class Sequences:
 
     def to(self, device: torch.device | str) -> Sequences:
         return Sequences(self.token_ids.to(device), self.attention_mask.to(device), self.reply_mask.to(device))
+
+
+def mean_by_prompt(pairs: Sequence[Pair], values: Tensor) -> float:
+    """Mean over the prompts of the mean over each one's pairs; `values`: (len(pairs),), at least one.
+
+    A prompt with many judgements counts no more than one with few.
+    """
+    by_prompt: defaultdict[TokenIds, list[float]] = defaultdict(list)
+    for pair, value in zip(pairs, values.tolist(), strict=True):
+        by_prompt[pair.prompt_token_ids].append(value)
+    return fmean(fmean(of_one) for of_one in by_prompt.values())
 
 
 def collate(examples: Sequence[tuple[Sequence[int], Sequence[int]]], pad_id: int) -> Sequences:

@@ -91,11 +91,15 @@ def work(settings: Settings, store: Store, run_id: str, fence: int) -> int:
 
 def _fail(store: Store, run_id: str, fence: int, why: str, attempts: int = 0) -> int:
     """End the run as failed; if it has fewer than so many attempts behind it, leave it to be tried again."""
-    with store.begin() as tx:
-        run = runs.get_run(tx, run_id)
-        if run is not None and run.attempt < attempts:
-            return CRASHED
-        runs.finish_run(tx, run_id, fence, "failed", why)
+    try:
+        with store.begin() as tx:
+            run = runs.get_run(tx, run_id)
+            if run is not None and run.attempt < attempts:
+                return CRASHED
+            runs.finish_run(tx, run_id, fence, "failed", why)
+    except LeaseLost as error:  # it may have succeeded, and only the store's answer to that was lost
+        log.warning("%s", error)
+        return LOST
     return 0
 
 

@@ -54,7 +54,7 @@ def curate(frozen: FrozenFeedback, settings: LearnerSettings, max_length: int | 
     `max_length`: the longest example, in tokens, that the model takes; None: any.
     """
     set_aside: Counter[str] = Counter()
-    usable = _usable(frozen, set_aside)
+    usable = _usable(frozen, max_length, set_aside)
     votes = count_votes(_cap_people(_newest_word(usable, set_aside), settings.max_per_person, set_aside))
     set_aside += votes.set_aside
     agreed = _consensus(votes.pairs, set_aside)
@@ -85,17 +85,25 @@ def _fraction(conversation_id: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def _usable(frozen: FrozenFeedback, set_aside: Counter[str]) -> list[Judgement]:
-    """Those whose tokens are the trained model's own, prompt included."""
+def _usable(frozen: FrozenFeedback, max_length: int | None, set_aside: Counter[str]) -> list[Judgement]:
+    """Those whose tokens are the trained model's own, prompt included, and no correction that it can't take."""
     usable = []
     for judgement in frozen.judgements:
         if any(reply.base != frozen.base for reply in judgement.replies):
             set_aside[OTHER_BASE] += 1
         elif not judgement.prompt_token_ids:
             set_aside[NO_PROMPT] += 1
+        elif max_length is not None and _corrected_length(judgement) > max_length:
+            set_aside[TOO_LONG] += 1
         else:
             usable.append(judgement)
     return usable
+
+
+def _corrected_length(judgement: Judgement) -> int:
+    """Tokens of prompt and correction; 0 for another kind."""
+    corrected = judgement.correction_token_ids
+    return len(judgement.prompt_token_ids) + len(corrected) if corrected else 0
 
 
 def _fitting(examples: Sequence[Example], max_length: int | None, set_aside: Counter[str]) -> list[Example]:

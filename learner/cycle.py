@@ -90,7 +90,7 @@ class Cycle:
         with alone_in(self.folder.path, self.run_id, waiting=lambda: self._say("snapshot", 0, 1)):
             self._say("snapshot", 0, 1)  # is it still ours?
             self.folder.write_settings(self.settings)
-            if self.folder.recipe not in (None, recipe := self._recipe()):
+            if _differ(self.folder.recipe, recipe := self._recipe()):
                 log.info("Settings or the base model have changed since it began: it begins afresh.")
                 self.folder.start_over()
             self.folder.write_recipe(recipe)
@@ -306,3 +306,13 @@ class Cycle:
                 self._say(phase, step, steps)
 
         return progress
+
+
+def _differ(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> bool:
+    """Whether an earlier attempt had another recipe. A base model that wasn't here yet had no hash: no difference."""
+    if before is None:
+        return False
+    names = set(before) | set(now)
+    if None in (before.get("base_sha256"), now.get("base_sha256")):
+        names.discard("base_sha256")
+    return any(before.get(name) != now.get(name) for name in names)

@@ -268,7 +268,7 @@ def make_clock(settings: Settings, learner: Learner) -> BackgroundScheduler:
 
 
 def outliving_the_store(job: Callable[[], None]) -> Callable[[], None]:
-    """A full disk or a database that is away ends one try of a job, not the learner."""
+    """A full disk, a database that is away, or a run that was taken over ends one try of a job, not the learner."""
 
     def run() -> None:
         try:

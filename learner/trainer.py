@@ -34,10 +34,11 @@ MakeTrainer = Callable[[Path | None], Trainer]
 """From the parent adapter's folder (None: the bare base) to a trainer."""
 
 
-def judgements_of_taste(train: Snapshot) -> list[Pair]:
-    """Pairs with a better reply that nobody wrote as a correction."""
-    corrections = {(one.prompt_token_ids, one.reply_token_ids) for one in train.demonstrations}
-    return [pair for pair in train.pairs if not pair.tie and (pair.prompt_token_ids, pair.chosen) not in corrections]
+def judgements_of_taste(part: Snapshot, *others: Snapshot) -> list[Pair]:
+    """Pairs with a better reply that nobody wrote as a correction, here or in the `others`."""
+    demonstrations = [one for snapshot in (part, *others) for one in snapshot.demonstrations]
+    corrections = {(one.prompt_token_ids, one.reply_token_ids) for one in demonstrations}
+    return [pair for pair in part.pairs if not pair.tie and (pair.prompt_token_ids, pair.chosen) not in corrections]
 
 
 def stages_of(method: str, train: Snapshot) -> tuple[Stage, ...]:

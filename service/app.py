@@ -14,6 +14,7 @@ from functools import partial
 
 import structlog
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
@@ -53,7 +54,10 @@ def create_app(settings: Settings, store: Store, engine_urls: Sequence[str]) -> 
     parts = _wire(settings, store, engine_urls)
     for line in parts.registry.recover():
         log.warning(line)
-    app = FastAPI(title="Hone", lifespan=_lifespan, middleware=_middleware(settings, parts))
+    app = FastAPIOffline(
+        title="Hone", redoc_url=None, static_url="/docs-assets", lifespan=_lifespan,
+        middleware=_middleware(settings, parts),
+    )  # fmt: skip
     app.state.parts = parts
     error_handlers.install(app)
     _add_routes(app)

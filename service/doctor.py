@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 
@@ -176,6 +177,7 @@ def _rank(settings: Settings) -> Iterator[Finding]:
 def _address(settings: Settings, own: str | None, elsewhere: bool) -> Iterator[Finding]:
     """Whether Hone answers where it runs, or where the settings say it would; else whether that place is free."""
     url, taken = settings.server.local_url if elsewhere or own is None else own, None
+    own = url if own is not None and is_the_same(url, own) else own
     if url != own:
         try:
             listen(settings.server.host, settings.server.port).close()
@@ -193,6 +195,12 @@ def _address(settings: Settings, own: str | None, elsewhere: bool) -> Iterator[F
         yield Finding("address", False, f"{taken.message} It is not Hone that answers at {url}.", taken.hint)
     else:
         yield Finding("service", False, f"`hone up` runs over this home and doesn't answer at {url}", logs)
+
+
+def is_the_same(one: str, other: str) -> bool:
+    """Whether two addresses of this machine lead to one listener: its loopback has several names."""
+    a, b = urlsplit(one), urlsplit(other)
+    return a.port == b.port and (a.hostname == b.hostname or all(is_loopback(x.hostname or "") for x in (a, b)))
 
 
 def _engine(settings: Settings) -> Iterator[Finding]:

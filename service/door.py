@@ -24,7 +24,7 @@ from service.pages import NO_PAGES
 from service.routes.sessions import session_cookie, sign_in_page
 
 _PAGES = ("/", "/operator", "/operator/")
-_NO_KEY = ("/login", "/pieces.css", "/docs", "/redoc", "/openapi.json")
+_NO_KEY = ("/login", "/pieces.css", "/openapi.json")
 
 
 class Door:

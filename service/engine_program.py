@@ -59,7 +59,7 @@ def _embedded(engine: EngineSettings, port: int) -> Program:
         "--max-lora-rank": engine.max_lora_rank,
         "--threads": engine.threads,
     }
-    return Program("engine", "service.embedded", _flags(options), 15.0)
+    return Program("engine", "service.embedded", _flags(options), 15.0, loads_long=True)
 
 
 def _vllm(settings: Settings, port: int) -> Program:
@@ -98,6 +98,7 @@ def _vllm(settings: Settings, port: int) -> Program:
         stop_seconds=30.0,
         python=str(find_vllm_python(engine)),
         environment=environment,
+        loads_long=True,
     )
 
 

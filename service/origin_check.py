@@ -24,7 +24,7 @@ class OriginCheck:
 
     def __init__(self, app: ASGIApp, on_loopback: bool, allowed_origins: Collection[str]) -> None:
         self.app, self.on_loopback = app, on_loopback
-        self.allowed_origins = frozenset(origin.rstrip("/") for origin in allowed_origins)
+        self.allowed_origins = frozenset(allowed_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket") and (refusal := self._refusal(Headers(scope=scope))):

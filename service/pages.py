@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.error_handlers import answer
 from service.errors import PagesUnavailable
 
-NO_PAGES = ("/v1/", "/health", "/metrics", "/chat/completions", "/models")
+NO_PAGES = ("/v1/", "/health", "/metrics", "/docs", "/chat/completions", "/models")
 """No pages begin so. The last two are what a client asks for whose base URL lacks `/v1`."""
 log = structlog.get_logger(__name__)
 

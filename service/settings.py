@@ -46,17 +46,25 @@ class ServerSettings(Section):
     @classmethod
     def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         """As browsers send them, so that all who compare find the same."""
-        plain = (origin.strip().rstrip("/") for origin in origins)
-        named = tuple(origin for origin in plain if origin)
-        if any("*" in origin for origin in named):
-            raise ValueError("* would let every site's pages in; name each site, such as https://chat.example")
-        return named
+        return tuple(_origin(named) for named in map(str.strip, origins) if named)
 
     @property
     def local_url(self) -> str:
         """Where this machine reaches the service: an address for all interfaces is no address to call."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+
+def _origin(named: str) -> str:
+    """As browsers send it (RFC 6454, section 6.2). Raises ValueError."""
+    if "*" in named:
+        raise ValueError("* would let every site's pages in; name each site, such as https://chat.example")
+    parts = urlsplit(named)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise ValueError(f"{named!r} is no origin: name scheme and host, such as https://chat.example")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    usual = {"http": 80, "https": 443}[parts.scheme]
+    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port not in (None, usual) else "")
 
 
 class EngineSettings(Section):

@@ -85,6 +85,8 @@ class Stack:
             health = http.get("/health").json()
         except (httpx2.HTTPError, ValueError):
             health = {}
+        if health.get("store") not in (None, "ok"):
+            return f"the store: {health['store']}"
         if health.get("engine") == "not ready":
             if self._engine is None:
                 return f"an engine at {' or '.join(self.engine_urls)}: {logs / 'service.log'} says why"

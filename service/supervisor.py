@@ -2,7 +2,8 @@
 
 Each program runs in a session of its own (Ctrl-C reaches only the supervisor, which stops them in order) and ends with
 the supervisor (`service.lifeline`). What it writes goes to `logs/<name>.out`; its own log is its own affair. A program
-that ends before all were ready is a mistake that starting again won't mend: it is reported with its last words.
+that ends before all were ready is a mistake that starting again won't mend: it is reported with its last words, unless
+it had started already and run for a while.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class Program:
     files: tuple[int, ...] = ()  # file descriptors that it inherits
     python: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)  # beside what all programs have
+    loads_long: bool = False  # that it has run for a while doesn't say that it could start
 
 
 @dataclass
@@ -64,10 +66,12 @@ class Supervisor:
         _log.info("The %s was started (process %d).", program.name, self._running[-1].process.pid)
 
     def check_started(self) -> None:
-        """Raises ProgramEnded, with its last words, when a program has ended already."""
+        """Raises ProgramEnded, with its last words, when a program could not start; others that ended start again."""
         for one in self._running:
-            if (code := one.process.poll()) is not None:
+            is_steady = time.monotonic() - one.began > STEADY_SECONDS and not one.program.loads_long
+            if one.again_at is None and not is_steady and (code := one.process.poll()) is not None:
                 raise ProgramEnded(f"The {one.program.name} could not start: {self._last_words(one.program)}", code)
+        self.look()
 
     def look(self) -> None:
         """Start again what has crashed, each after its pause."""
@@ -113,7 +117,7 @@ class Supervisor:
         one.pause = FIRST_PAUSE if time.monotonic() - one.began > STEADY_SECONDS else one.pause
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         words = "" if code < 0 else f": {self._last_words(one.program)}"
-        self._pause(one, f"ended ({how}){words}")
+        self._pause(one, f"ended ({how}){words.rstrip('.')}")
 
     def _start_again(self, one: _Running) -> None:
         try:

@@ -186,7 +186,11 @@ def replies_named(feedback: Feedback) -> tuple[ReplyRef, ...]:
 
 
 class StoredFeedback(Wire):
-    """A feedback as the store holds it. `learned_in`: the adapters trained on it ("your feedback shipped in v12")."""
+    """A feedback as the store holds it.
+
+    `learned_in`: the adapters trained on it ("your feedback shipped in v12"). `considered`: a run that has ended saw
+    it, whether it learned from it or left it out.
+    """
 
     id: str
     created_at: datetime
@@ -194,6 +198,7 @@ class StoredFeedback(Wire):
     withdrawn: bool
     feedback: Feedback
     learned_in: tuple[str, ...] = ()
+    considered: bool = False
 
 
 class StoredReply(Wire):

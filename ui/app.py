@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -107,9 +108,10 @@ def _close_with(app: FastAPI, service: ServiceClient) -> None:
     app.router.lifespan_context = lifespan
 
 
-def serve(api_url: str, host: str = "127.0.0.1", port: int = 7860) -> None:
+def serve(api_url: str, listener: socket.socket) -> None:
     """Serve the pages until interrupted. On loopback they answer to this machine's names only (DNS rebinding)."""
     app = create_app(api_url)
-    if host in LOOPBACK:
+    if listener.getsockname()[0] in LOOPBACK:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK)
-    uvicorn.run(app, host=host, port=port, log_level="warning")
+    with contextlib.suppress(KeyboardInterrupt):  # raised again by uvicorn once it has stopped
+        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])

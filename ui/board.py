@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ui.client import Credentials, ServiceClient, ServiceError
-from ui.curves import curves
+from ui.curves import PHASES, curves
 from ui.figures import figures, gates
 
 RUNS_SHOWN = 20
@@ -140,9 +140,17 @@ def runs_view(picture: Picture) -> dict[str, Any]:
     return {
         "hidden": bool(picture.refused or picture.away),
         "waiting": picture.stats.get("since_last_run", 0),
-        "runs": picture.runs,
+        "runs": tuple(run | {"stage": _stage(run, picture)} for run in picture.runs),
         "run": picture.run,
     }
+
+
+def _stage(run: dict[str, Any], picture: Picture) -> str:
+    """What a run trains on just now, as far as its newest metrics tell."""
+    if run["id"] != picture.run or run["phase"] != "train" or not picture.metrics:
+        return ""
+    phase = str(picture.metrics[-1].get("phase", ""))
+    return PHASES.get(phase, phase)
 
 
 def curves_view(picture: Picture) -> dict[str, Any]:

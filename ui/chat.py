@@ -83,6 +83,8 @@ class ChatPage:
         if _is_lost(talk, event):
             yield talk.lost()
             return
+        async with talk.judging:
+            pass  # what is being said about the last reply decides what the model is told of it
         prompt = _text(event, "text")
         if talk.busy or not prompt:
             yield talk.view()
@@ -118,7 +120,8 @@ class ChatPage:
             turn.side_by_side, turn.comparison, turn.compared, turn.chosen = before
             yield talk.view()
         elif count and not turn.error:
-            turn.compared = (count, count - 1)
+            *_, shown = before
+            turn.compared = (count, count - 1 if shown is None else shown)
             yield talk.view()
 
     async def _draft(self, talk: Conversation, turn: Turn, count: int, request: gr.Request) -> AsyncIterator[View]:

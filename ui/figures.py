@@ -54,6 +54,9 @@ KNOWN: dict[str, Known] = {
     "distinct_2": Known(
         "Variety", _plain, "Pairs of words that don't repeat: 1 is no repetition (distinct-2)", "distinct_2_base"
     ),
+    "commonest_share": Known(
+        "Commonest reply", _percent, "Prompts that get one and the same reply", "commonest_share_base"
+    ),
     "agreement": Known(
         "Keeps its answers", _plain, "How much of what the base's replies agree on it says too", "agreement_base"
     ),
@@ -78,22 +81,26 @@ KNOWN: dict[str, Known] = {
         "Log-probability of kept-back corrections: nearer to 0 is better",
     ),
     "correction_log_prob_before": Known("Knew them before", _plain, "The same of the adapter that it started from"),
-    "taught_log_prob": Known(
-        "Learned its corrections", _plain, "Log-probability of those that it was taught: nearer to 0 is better"
+    "taught_new_log_prob": Known(
+        "Learned its corrections", _plain, "Log-probability of those that were new to it: nearer to 0 is better"
     ),
-    "taught_log_prob_before": Known("Knew those before", _plain, "The same of the adapter that it started from"),
+    "taught_new_log_prob_before": Known("Knew those before", _plain, "The same of the adapter that it started from"),
     "taught": Known("Corrections taught", _plain, "Written by people for it to learn"),
     "taught_known": Known("Of these it would give", _plain, "Those that are likelier than everything else"),
+    "taught_new": Known("Of these new to it", _plain, "Its parent would not have given them"),
+    "taught_forgotten": Known("Corrections forgotten", _plain, "Its parent would have given them, it hardly would"),
     "prompts": Known("Prompts asked", _plain, "Kept back from training, so that it has not learned them"),
     "standing_prompts": Known("Of these standing ones", _plain, "Asked by nobody: they fill up where people asked few"),
     "replies": Known("Replies measured", _plain, "What the figures above are about"),
     "pairs": Known("Pairs kept back", _plain, "Judged by people and not trained on"),
     "corrections": Known("Corrections kept back", _plain, "Written by people and not trained on"),
     "not_finite": Known("Broken numbers", _plain, "Replies whose probability could not be computed: must be 0"),
-    "seconds": Known("Duration", _plain, "Seconds that the run took"),
+    "seconds": Known("Duration", lambda seconds: f"{round(seconds):,} s", "Computing, without what was waited for"),
 }
+BY_JUDGE = ("share_won", "share_won_base")
+UNCHECKED = "Take it with care: no judgement of people was kept back to check the judge by"
 BESIDE = {known.base for known in KNOWN.values()}
-NO_FIGURE = {"attempt", "pair_prompts", "correction_log_prob_base"}  # the last: in reports of older runs
+NO_FIGURE = {"attempt", "pair_prompts", "correction_log_prob_base"}
 
 
 def figures(report: dict[str, Any]) -> list[dict[str, str]]:
@@ -107,13 +114,14 @@ def figures(report: dict[str, Any]) -> list[dict[str, str]]:
 def _figure(name: str, report: dict[str, Any]) -> dict[str, str]:
     known = KNOWN.get(name) or Known(name.replace("_", " ").capitalize(), _plain, "")
     value, base = report[name], _number(report.get(known.base))
+    is_unchecked = name in BY_JUDGE and not report.get("pairs")
     return {
         "name": name,
         "label": known.label,
         "value": known.form(_number(value) or 0),
         "interval": _interval(value, known.form),
         "base": "" if base is None else known.form(base),
-        "meaning": known.meaning,
+        "meaning": f"{known.meaning}. {UNCHECKED}" if is_unchecked else known.meaning,
     }
 
 
@@ -136,13 +144,14 @@ GATES = {
     "fluent": ("Reads naturally", "By the base's ear: 0 is as natural as the base itself, less is odder."),
     "near the anchor": ("Still itself", "How far its wording is from the model it is held to; 0 is not at all."),
     "replies end": ("Comes to an end", "Replies must not run on until they are cut."),
-    "varied": ("Not repetitive", "Share of word pairs that don't repeat."),
+    "varied": ("Not repetitive", "Word pairs that don't repeat, and no one reply to most prompts."),
     "keeps its answers": ("Keeps its answers", "What the base's replies agree on is to stay."),
     "spares other answers of their kind": (
         "Corrections stay where they are",
         "A corrected answer must not spread to the questions that are like it.",
     ),
     "learns its corrections": ("Learned its corrections", "Those that it was taught must have become likelier."),
+    "forgets no corrections": ("Remembers corrections", "Those that its parent knew are still known."),
     "keeps corrections": ("Knows corrections", "Those that it was not shown; nearer to 0 is better."),
     "agrees with people": ("Agrees with people", "On judgements that were kept back, all but chance."),
     "judged as people do": ("Its judge agrees with people", "A share won proves nothing by a judge that doesn't."),

@@ -48,7 +48,7 @@ async def restore(service: ServiceClient, who: Credentials, talk: Conversation, 
         return
     in_force = [one for one in await _my_feedback(service, who) if not one["withdrawn"]]
     for turn in turns:
-        turn.comparison = next((one for one in in_force if _compares(one, turn)), None)
+        _take_comparison(turn, in_force)
         for reply in turn.replies:
             about = [one for one in reversed(in_force) if _is_about(one, reply)]
             reply.given = {one["feedback"]["kind"]: one for one in about}  # of two of a kind the newest
@@ -95,17 +95,25 @@ def _turn(exchanges: list[dict[str, Any]], position: int | None) -> Turn:
         chosen = None if pair else last
     else:
         chosen = min(position, last)
-    compared = (0, 1) if pair else (last, last - 1) if last else None
-    asked = exchanges[-1]["messages"]  # another draft is compared with the last
+    compared = (0, 1) if pair else (1, 0) if last == 1 else None
+    asked = exchanges[-1]["messages"]
     return Turn(str(prompt), replies=replies, chosen=chosen, side_by_side=pair, compared=compared, asked=asked)
 
 
-def _compares(stored: dict[str, Any], turn: Turn) -> bool:
+def _take_comparison(turn: Turn, in_force: list[dict[str, Any]]) -> None:
+    """What was said of the two drafts that can be compared. Of more than two it alone tells which the last replaced."""
+    last = len(turn.replies) - 1
+    pairs = [turn.compared] if turn.compared else [(last, position) for position in range(last)]
+    for stored in in_force:
+        for pair in pairs:
+            if _compares(stored, *(turn.replies[position] for position in pair)):
+                turn.comparison, turn.compared = stored, pair
+                return
+
+
+def _compares(stored: dict[str, Any], a: Reply, b: Reply) -> bool:
     feedback = stored["feedback"]
-    if feedback["kind"] != "comparison" or turn.compared is None:
-        return False
-    a, b = (turn.replies[position] for position in turn.compared)
-    return _names(feedback["a"], a) and _names(feedback["b"], b)
+    return feedback["kind"] == "comparison" and _names(feedback["a"], a) and _names(feedback["b"], b)
 
 
 def _is_about(stored: dict[str, Any], reply: Reply) -> bool:

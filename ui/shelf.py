@@ -56,6 +56,7 @@ async def _item(service: ServiceClient, who: Credentials, stored: dict[str, Any]
         "at": stored["created_at"],
         "withdrawn": stored["withdrawn"],
         "learned_in": list(stored["learned_in"]),
+        "considered": bool(stored.get("considered")),
         "teaches": feedback["kind"] not in NOT_LEARNED_YET,
         "feedback": feedback,
         "prompt": next((excerpt["prompt"] for excerpt in excerpts if excerpt), ""),

@@ -16,8 +16,10 @@ from service.settings import LearnerSettings
 MOST_UNFINISHED = 0.05  # share of replies cut at the length limit, above the base's
 LEAST_DISTINCT = 0.5  # distinct-2, as a share of the base's over as many word pairs
 MOST_AGREEMENT_LOST = 0.05  # of what the base's replies agree on, beyond chance
-MOST_NATS_LOST_ON_TAUGHT, MOST_NATS_LOST_ON_CORRECTIONS = 0.5, 2.0
-LEAST_REPLIES = 16
+MOST_ALIKE = 2 / 3  # share of the prompts that get one and the same reply
+MOST_FORGOTTEN = 0.1  # share of the corrections that the parent knew; one in any case
+MOST_NATS_LOST_ON_CORRECTIONS = 2.0
+LEAST_REPLIES, LEAST_JUDGED_PROMPTS = 16, 6
 
 
 @dataclass(frozen=True)
@@ -101,11 +103,12 @@ def ends(report: Report, settings: LearnerSettings) -> Gate:
 
 
 def varied(report: Report, settings: LearnerSettings) -> Gate:
-    limit = LEAST_DISTINCT * report.distinct_2_base
+    limit, most = LEAST_DISTINCT * report.distinct_2_base, max(MOST_ALIKE, report.commonest_share_base)
     return Gate(
         "varied",
-        report.distinct_2 >= limit,
-        f"Distinct-2 is {report.distinct_2:.3f} (limit {limit:.3f}, half of the base's).",
+        report.distinct_2 >= limit and report.commonest_share <= most,
+        f"Distinct-2 is {report.distinct_2:.3f} (limit {limit:.3f}, half of the base's), and the commonest reply is "
+        f"that to {report.commonest_share:.0%} of the prompts (limit {most:.0%}).",
     )
 
 
@@ -117,8 +120,7 @@ def keeps_its_answers(report: Report, settings: LearnerSettings) -> Gate | None:
         "keeps its answers",
         report.agreement_lost_low <= MOST_AGREEMENT_LOST,
         f"{report.agreement:.3f} of what the base's replies agree on is kept "
-        f"(base {report.agreement_base:.3f}), "
-        f"at least {report.agreement_lost_low:.3f} lost (limit {MOST_AGREEMENT_LOST:.3f}).",
+        f"(base {report.agreement_base:.3f}), {_lost(report.agreement_lost_low)}.",
     )
 
 
@@ -133,27 +135,48 @@ def spares_neighbours(report: Report, settings: LearnerSettings) -> Gate | None:
         "spares other answers of their kind",
         lost <= MOST_AGREEMENT_LOST,
         f"{kept:.3f} of what the base's replies to {report.neighbours} questions like the corrected ones agree on is "
-        f"kept (base {base:.3f}), at least {lost:.3f} lost (limit {MOST_AGREEMENT_LOST:.3f}).",
+        f"kept (base {base:.3f}), {_lost(lost)}.",
     )
 
 
+def _lost(at_least: float) -> str:
+    found = f"at least {at_least:.3f} lost" if at_least > 0 else "no loss is proven"
+    return f"{found} (limit {MOST_AGREEMENT_LOST:.3f})"
+
+
 def learns_corrections(report: Report, settings: LearnerSettings) -> Gate | None:
-    """What people wrote for it to learn must not become less likely, but for the drift of what it knew already."""
-    now, before = report.taught_log_prob, report.taught_log_prob_before
+    """What people wrote for it to learn, and its parent didn't know, must become likelier."""
+    now, before = report.taught_new_log_prob, report.taught_new_log_prob_before
     if now is None or before is None:
         return None
     return Gate(
         "learns its corrections",
-        now >= before - MOST_NATS_LOST_ON_TAUGHT,
-        f"The {report.taught} corrections that it was taught have log-probability {now:.2f} "
-        f"(limit {before - MOST_NATS_LOST_ON_TAUGHT:.2f}); it would give {report.taught_known} of them.",
+        now > before,
+        f"Corrections that are new to it: {report.taught_new}, of log-probability {now:.2f} (limit {before:.2f}); "
+        f"of all {report.taught} it would give {report.taught_known}.",
+    )
+
+
+def forgets_no_corrections(report: Report, settings: LearnerSettings) -> Gate | None:
+    """By the count: what some gain must not pay for what others lose."""
+    known = report.taught - report.taught_new
+    if known == 0:
+        return None
+    most = max(1, int(MOST_FORGOTTEN * known))
+    return Gate(
+        "forgets no corrections",
+        report.taught_forgotten <= most,
+        f"Of {known} corrections that its parent knew it would hardly give {report.taught_forgotten} any more "
+        f"(limit {most}).",
     )
 
 
 def keeps_corrections(report: Report, settings: LearnerSettings) -> Gate | None:
-    if report.correction_log_prob is None or report.correction_log_prob_before is None:
+    """Held against the parent, and against the base too: what every run loses a little of is lost after many."""
+    before, base = report.correction_log_prob_before, report.correction_log_prob_base
+    if report.correction_log_prob is None or before is None or base is None:
         return None
-    limit = report.correction_log_prob_before - MOST_NATS_LOST_ON_CORRECTIONS
+    limit = max(before, base) - MOST_NATS_LOST_ON_CORRECTIONS
     return Gate(
         "keeps corrections",
         report.correction_log_prob >= limit,
@@ -174,10 +197,11 @@ def judged_as_people_do(report: Report, settings: LearnerSettings) -> Gate | Non
 
 def _better_than_chance(name: str, report: Report, share: float | None, what: str) -> Gate | None:
     """Refused when even the upper end of the share's 95 % interval, with prompts as the draws, is below a half."""
-    if share is None or report.pairs == 0:
+    if share is None or report.pair_prompts < LEAST_JUDGED_PROMPTS:
         return None
     _, high = wilson(share * report.pair_prompts, report.pair_prompts)
-    reason = f"{what} the better reply in {share:.1%} of {report.pairs} held-out pairs, at most {high:.1%}"
+    told = f"{report.pairs} held-out pairs to {report.pair_prompts} prompts"
+    reason = f"{what} the better reply in {share:.1%} of {told}, at most {high:.1%}"
     return Gate(name, high >= 0.5, f"{reason} (limit 50.0%).")
 
 
@@ -205,6 +229,7 @@ RULES: tuple[Rule, ...] = (
     keeps_its_answers,
     spares_neighbours,
     learns_corrections,
+    forgets_no_corrections,
     keeps_corrections,
     agrees_with_people,
     judged_as_people_do,

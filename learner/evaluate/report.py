@@ -9,6 +9,7 @@ base's own replies to that prompt agree (self-consistency, arXiv 2203.11171).
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,8 +21,9 @@ import torch
 from torch import Tensor
 
 from learner.backbone import Backbone, Role
-from learner.batch import Demonstration, Pair, Progress, Snapshot, TokenIds
+from learner.batch import Demonstration, Pair, Progress, Snapshot, TokenIds, mean_by_prompt
 from learner.evaluate.agreement import agreement, consensus, words
+from learner.evaluate.intervals import Z
 from learner.methods.preference_model import PreferenceModel
 from learner.sampling import Reply, longest_prompt, sample
 from service.settings import LearnerSettings
@@ -32,8 +34,10 @@ REPLIES = 4
 MAX_NEW_TOKENS = 160
 SAMPLES_KEPT = 12
 MOST_TAUGHT = 256
-KNOWN_LOG_PROB = -0.7
+KNOWN_LOG_PROB = -math.log(2)
 """Of a whole reply: a probability of a half, above which the policy would rather say it than anything else."""
+FORGOTTEN_LOG_PROB = 2 * KNOWN_LOG_PROB
+"""A quarter. Between the two it is neither: nobody counts as forgotten for a breath."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,8 @@ class Report:
     share_won: Share | None = None  # against the parent, by the preference model; None without one
     share_won_base: Share | None = None  # against the bare base
     judge_accuracy: float | None = None  # the preference model's, on held-out pairs
-    pair_accuracy: float | None = None  # held-out pairs whose chosen reply gained more than the rejected, ties left out
-    pairs: int = 0  # held-out ones, where it was trained on preferences
+    pair_accuracy: float | None = None  # held-out pairs whose chosen reply gained more than the rejected
+    pairs: int = 0  # held-out ones, ties left out; shares of them are means over the prompts
     pair_prompts: int = 0  # different prompts among them
     fluency: float = 0.0  # the base's log-probability of the candidate's replies, less that of its own
     kl_per_token: float = 0.0  # to the anchor, on the candidate's replies
@@ -66,8 +70,10 @@ class Report:
     unfinished_share_base: float = 0.0
     mean_length: float = 0.0  # words
     mean_length_base: float = 0.0
-    distinct_2: float = 0.0
+    distinct_2: float = 0.0  # of replies to different prompts
     distinct_2_base: float = 0.0
+    commonest_share: float = 0.0  # of the prompts, those that get the commonest reply
+    commonest_share_base: float = 0.0
     agreement: float | None = None
     agreement_base: float | None = None
     agreement_lost_low: float | None = None  # lower end of the 95 % interval of what was lost
@@ -77,11 +83,14 @@ class Report:
     neighbours_agreement_lost_low: float | None = None
     taught: int = 0  # corrections that it learned from, the newest `MOST_TAUGHT` at most
     taught_known: int = 0  # of these, how many it would give
-    taught_log_prob: float | None = None  # mean log-probability of a whole one
-    taught_log_prob_before: float | None = None  # under the parent
+    taught_new: int = 0  # of these, those that its parent would not have given
+    taught_new_log_prob: float | None = None  # mean log-probability of a whole one of them
+    taught_new_log_prob_before: float | None = None  # under the parent
+    taught_forgotten: int = 0  # of the others, those that it would hardly give any more
     corrections: int = 0  # held-out ones
     correction_log_prob: float | None = None
-    correction_log_prob_before: float | None = None
+    correction_log_prob_before: float | None = None  # under the parent
+    correction_log_prob_base: float | None = None
     standing_prompts: int = 0  # of the prompts, those that nobody asked: they fill up where people asked too few
     not_finite: int = 0  # log-probabilities that are NaN or infinite
     samples: tuple[dict[str, str], ...] = field(default=())  # prompt, reply, reply of the base
@@ -120,11 +129,13 @@ def evaluate(
     neighbours: Sequence[TokenIds] = (),
     standing: Sequence[TokenIds] = (),
     taught: Sequence[Demonstration] = (),
+    preferences: bool = True,
 ) -> Report:
     """Measure the policy. `prompts`: what people asked in held-out conversations; `held_out`: what they judged there.
 
     `neighbours`: questions like those that were corrected, whose answers were right before and are to stay.
-    `standing`: prompts to measure on beside theirs; `taught`: the corrections that it learned from.
+    `standing`: prompts to measure on beside theirs; `taught`: the corrections that it learned from; `preferences`:
+    whether it was trained on them (what no stage trained on drifts by chance).
     Without any prompt the sampled figures are those of no replies: a gate treats that as not proven.
     """
     tell = progress or (lambda *_: None)
@@ -138,13 +149,16 @@ def evaluate(
     tell(PHASE, 2, 4, {})
     added = len(set(chosen) - set(prompts))
     report: dict[str, Any] = {"prompts": len(chosen), "standing_prompts": added, "replies": len(candidate.flat)}
-    report |= _judged(judge, chosen, candidate, parent, base, held_out.pairs)
+    decided = [pair for pair in held_out.pairs if not pair.tie and _fits(backbone, pair)]
+    report |= {"pairs": len(decided), "pair_prompts": len({pair.prompt_token_ids for pair in decided})}
+    report |= _judged(judge, chosen, candidate, parent, base, decided)
     report |= _likelihoods(backbone, chosen, candidate, base)
-    report |= _surface(candidate, base)
+    report |= surface(candidate, base)
     report |= _agreement(candidate, base)
     report |= _on_neighbours(backbone, neighbours, settings.seed)
     tell(PHASE, 3, 4, {})
-    report |= _on_judgements(backbone, held_out)
+    report |= _on_preferences(backbone, decided) if preferences else {}
+    report |= _on_corrections(backbone, held_out)
     report |= _on_taught(backbone, taught)
     report["samples"] = _samples(backbone, chosen, candidate, base)
     tell(PHASE, 4, 4, {})
@@ -209,7 +223,7 @@ def share_won(ours: Tensor, theirs: Tensor) -> Share:
     value = float(wins.sum()) / total
     used = int((decided > 0).sum())
     spread = float(((wins - value * decided) ** 2).sum()) ** 0.5 / total  # ratio estimator, clusters = prompts
-    half = 1.96 * max(spread, 0.5 / used / 4)
+    half = Z * max(spread, 0.5 / used / 4)
     return Share(value, max(0.0, value - half), min(1.0, value + half), int(total), ties)
 
 
@@ -229,29 +243,43 @@ def _likelihoods(backbone: Backbone, prompts: Sequence[TokenIds], candidate: Ans
     }
 
 
-def _surface(candidate: Answers, base: Answers) -> dict[str, Any]:
+def surface(candidate: Answers, base: Answers) -> dict[str, Any]:
+    """What the texts alone tell: lengths, repetition, empty and unfinished replies."""
     found: dict[str, Any] = {}
-    most = min(sum(len(_word_pairs(text)) for text in answers.flat_texts) for answers in (candidate, base))
-    for suffix, answers in (("", candidate), ("_base", base)):
+    rounds = list(zip(_rounds(candidate), _rounds(base), strict=True))
+    most = [min(sum(len(_word_pairs(text)) for text in texts) for texts in both) for both in rounds]
+    for place, (suffix, answers) in enumerate((("", candidate), ("_base", base))):
         texts = answers.flat_texts
         found["mean_length" + suffix] = sum(len(text.split()) for text in texts) / max(1, len(texts))
-        found["distinct_2" + suffix] = distinct_2(texts, most)
         found["unfinished_share" + suffix] = sum(not reply.ended for reply in answers.flat) / max(1, len(texts))
+        shares = [distinct_2(both[place], pairs) for both, pairs in zip(rounds, most, strict=True)]
+        found["distinct_2" + suffix] = sum(shares) / max(1, len(shares))
+        shares = [commonest_share(both[place]) for both in rounds]
+        found["commonest_share" + suffix] = sum(shares) / max(1, len(shares))
     texts = candidate.flat_texts
     found["empty_share"] = sum(not text.strip() for text in texts) / max(1, len(texts))
     return found
 
 
+def _rounds(answers: Answers) -> list[list[str]]:
+    """One reply to every prompt, then another to every prompt, and so on: what repeats in one repeats among prompts."""
+    return [list(texts) for texts in zip(*answers.texts, strict=True)]
+
+
 def distinct_2(texts: Sequence[str], most: int | None = None) -> float:
-    """Different word pairs over all word pairs (arXiv 1510.03055); different texts over all where none has a pair.
+    """Different word pairs over all word pairs (arXiv 1510.03055); 1 where there is none.
 
     The more pairs, the more repeat: to compare, take as many of both, `most`, from texts in an order of chance.
     """
     shuffled = Random(0).sample(texts, len(texts))
     pairs = [pair for text in shuffled for pair in _word_pairs(text)][:most]
-    if not pairs:
-        return len(set(texts)) / max(1, len(texts))
-    return len(set(pairs)) / len(pairs)
+    return len(set(pairs)) / len(pairs) if pairs else 1.0
+
+
+def commonest_share(texts: Sequence[str]) -> float:
+    """How many of the texts are the commonest one, but for case and spaces."""
+    counts = Counter(" ".join(text.casefold().split()) for text in texts)
+    return max(counts.values(), default=0) / max(1, len(texts))
 
 
 def _word_pairs(text: str) -> list[tuple[str, str]]:
@@ -283,7 +311,7 @@ def _lost(by_prompt: Sequence[tuple[float, float]]) -> dict[str, Any]:
     return {
         "agreement": sum(a for a, _ in by_prompt) / len(by_prompt),
         "agreement_base": sum(b for _, b in by_prompt) / len(by_prompt),
-        "agreement_lost_low": float(lost.mean()) - 1.96 * error,
+        "agreement_lost_low": float(lost.mean()) - Z * error,
     }
 
 
@@ -304,36 +332,46 @@ def _on_neighbours(backbone: Backbone, neighbours: Sequence[TokenIds], seed: int
     return {"neighbours": len(chosen)} | {f"neighbours_{name}": value for name, value in found.items()}
 
 
-def _on_judgements(backbone: Backbone, held_out: Snapshot) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    decided = [pair for pair in held_out.pairs if not pair.tie and _fits(backbone, pair)]
-    if decided:
-        chosen = [(pair.prompt_token_ids, pair.chosen) for pair in decided]
-        rejected = [(pair.prompt_token_ids, pair.rejected) for pair in decided]
-        gain = backbone.score(chosen, "policy") - backbone.score(chosen, "anchor")
-        gain_rejected = backbone.score(rejected, "policy") - backbone.score(rejected, "anchor")
-        agrees = (gain > gain_rejected).float() + 0.5 * (gain == gain_rejected).float()
-        prompts = len({pair.prompt_token_ids for pair in decided})
-        found |= {"pair_accuracy": float(agrees.mean()), "pairs": len(decided), "pair_prompts": prompts}
-    demonstrations = [(d.prompt_token_ids, d.reply_token_ids) for d in held_out.demonstrations if _fits(backbone, d)]
-    if demonstrations:
-        found["corrections"] = len(demonstrations)
-        found["correction_log_prob"] = float(backbone.score(demonstrations, "policy").mean())
-        found["correction_log_prob_before"] = float(backbone.score(demonstrations, _before(backbone)).mean())
-    return found
+def _on_preferences(backbone: Backbone, decided: Sequence[Pair]) -> dict[str, Any]:
+    """Did the policy move towards the better replies?"""
+    if not decided:
+        return {}
+    chosen = [(pair.prompt_token_ids, pair.chosen) for pair in decided]
+    rejected = [(pair.prompt_token_ids, pair.rejected) for pair in decided]
+    gain = backbone.score(chosen, "policy") - backbone.score(chosen, "anchor")
+    gain_rejected = backbone.score(rejected, "policy") - backbone.score(rejected, "anchor")
+    agrees = (gain > gain_rejected).float() + 0.5 * (gain == gain_rejected).float()
+    return {"pair_accuracy": mean_by_prompt(decided, agrees)}
+
+
+def _on_corrections(backbone: Backbone, held_out: Snapshot) -> dict[str, Any]:
+    examples = [(d.prompt_token_ids, d.reply_token_ids) for d in held_out.demonstrations if _fits(backbone, d)]
+    if not examples:
+        return {}
+    return {
+        "corrections": len(examples),
+        "correction_log_prob": float(backbone.score(examples, "policy").mean()),
+        "correction_log_prob_before": float(backbone.score(examples, _before(backbone)).mean()),
+        "correction_log_prob_base": float(backbone.score(examples, "base").mean()),
+    }
 
 
 def _on_taught(backbone: Backbone, taught: Sequence[Demonstration]) -> dict[str, Any]:
     examples = [(d.prompt_token_ids, d.reply_token_ids) for d in taught if _fits(backbone, d)][-MOST_TAUGHT:]
     if not examples:
         return {}
-    log_probs = backbone.score(examples, "policy")
-    return {
+    now, before = backbone.score(examples, "policy"), backbone.score(examples, _before(backbone))
+    new = before < KNOWN_LOG_PROB
+    found: dict[str, Any] = {
         "taught": len(examples),
-        "taught_known": int((log_probs >= KNOWN_LOG_PROB).sum()),
-        "taught_log_prob": float(log_probs.mean()),
-        "taught_log_prob_before": float(backbone.score(examples, _before(backbone)).mean()),
+        "taught_known": int((now >= KNOWN_LOG_PROB).sum()),
+        "taught_new": int(new.sum()),
+        "taught_forgotten": int((now[~new] < FORGOTTEN_LOG_PROB).sum()),
     }
+    if found["taught_new"]:
+        found["taught_new_log_prob"] = float(now[new].mean())
+        found["taught_new_log_prob_before"] = float(before[new].mean())
+    return found
 
 
 def _before(backbone: Backbone) -> Role:

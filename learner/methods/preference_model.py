@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from learner.backbone import Backbone
-from learner.batch import Pair, TokenIds, by_length, collate
+from learner.batch import Pair, TokenIds, by_length, collate, mean_by_prompt
 
 Example = tuple[TokenIds, TokenIds]  # prompt, reply
 _SCALES = (0.0, 0.3, 2.0, 12.0, 60.0)  # prior variances that a group may have
@@ -60,13 +60,13 @@ class PreferenceModel:
         return total.float()
 
     def accuracy(self, pairs: Sequence[Pair]) -> float | None:
-        """Share of the decided pairs whose chosen reply scores higher; None where there is none."""
+        """Share of the decided pairs whose chosen reply scores higher, every prompt alike; None where there is none."""
         decided = [pair for pair in pairs if not pair.tie]
         if not decided:
             return None
         scores = self.score([(pair.prompt_token_ids, pair.chosen) for pair in decided])
         other = self.score([(pair.prompt_token_ids, pair.rejected) for pair in decided])
-        return float(((scores > other).float() + 0.5 * (scores == other).float()).mean())
+        return mean_by_prompt(decided, (scores > other).float() + 0.5 * (scores == other).float())
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from learner.backbone import Backbone
 from learner.batch import Demonstration, TokenIds, by_length, collate
-from learner.sampling import AFFORDABLE_TOKENS, sample
+from learner.sampling import AFFORDABLE_TOKENS, longest_prompt, sample
 from learner.tensors import kl_top, top_log_probs
 
 OTHERS = 256
@@ -86,10 +86,12 @@ def retain(
 ) -> list[Retained]:
     """Sample the starting policy on prompts that nobody corrected: some of `prompts`, and neighbours."""
     corrected = {one.prompt_token_ids for one in demonstrations}
-    others = sorted(set(prompts) - corrected)
+    longest = longest_prompt(backbone, REPLY_TOKENS)  # a cut one would be learned on other tokens than sampled on
+    others = sorted(prompt for prompt in set(prompts) - corrected if len(prompt) <= longest)
     others = rng.sample(others, min(OTHERS, len(others)))
-    others += [one for one in neighbours(backbone, sorted(corrected), prompts, rng, seed) if one not in corrected]
-    others = [prompt for prompt in dict.fromkeys(others) if len(prompt) < backbone.max_length]
+    like_them = neighbours(backbone, sorted(corrected), prompts, rng, seed)
+    others += [prompt for prompt in like_them if prompt not in corrected and len(prompt) <= longest]
+    others = list(dict.fromkeys(others))
     replies = [reply.token_ids for (reply,) in sample(backbone, others, max_new_tokens=REPLY_TOKENS, seed=seed)]
     described = _describe(backbone, list(zip(others, replies, strict=True)))
     return [

@@ -138,7 +138,8 @@ class Client:
             self.counts.failed += 1
             self.counts.note(f"{type(error).__name__}: {error}")
             hint = f"Is a service running at {self._http.base_url}?" if isinstance(error, httpx2.ConnectError) else ""
-            raise ServiceRefused(f"{method} {path} failed: {type(error).__name__} {error}.", hint) from error
+            said = str(error).rstrip(".") or type(error).__name__
+            raise ServiceRefused(f"{method} {path} failed: {said}.", hint) from error
 
     def _headers(self, user: str) -> dict[str, str]:
         return {"x-hone-user": user} if self._by_name else self._operator

@@ -150,7 +150,7 @@ def _from_file(path: Path, name: str) -> Prefer:
     def prefer(prompt: str, a: str, b: str) -> float:
         try:
             liking = function(prompt, a, b)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise BadInput(f"The taste {path}:{name} fails: {type(error).__name__}: {error}.") from error
         if not isinstance(liking, Real) or math.isnan(liking):
             raise BadInput(f"The taste {path}:{name} answers {liking!r}.", _SIGNATURE)
@@ -171,7 +171,7 @@ def _load_function(path: Path, name: str) -> Callable[[str, str, str], Any]:
     sys.modules[spec.name] = module  # as dataclasses and the like expect
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadInput(f"The taste {path} can't be loaded: {type(error).__name__}: {error}.") from error
     function = getattr(module, name, None)
     if not callable(function):

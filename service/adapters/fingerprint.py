@@ -41,11 +41,12 @@ class LocalModel:
         return self._folder
 
     def sha256(self, anew: bool = False) -> str | None:
-        """Its fingerprint. `anew`: a file may have been growing, or still to come, when it was hashed."""
+        """Its fingerprint. `anew`: a file may have been growing when it was hashed, a hub name may lead elsewhere."""
+        if anew:
+            with self._looking:
+                self._folder = self._sha256 = None
         folder = self.folder()
         with self._looking, suppress(BadInput, OSError):
-            if anew:
-                self._sha256 = None
             if self._sha256 is None and folder is not None:
                 self._sha256 = base_fingerprint(folder)
         return self._sha256

@@ -28,7 +28,14 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from service.adapters.archive import export_folder, unpack
-from service.adapters.files import check_folder, publish_folder, read_manifest, remove_folder, set_aside
+from service.adapters.files import (
+    UNREGISTERED,
+    check_folder,
+    publish_folder,
+    read_manifest,
+    remove_folder,
+    set_aside,
+)
 from service.adapters.fingerprint import LocalModel
 from service.adapters.manifest import MANIFEST, UNFINISHED, Manifest, Provenance
 from service.adapters.place import Place
@@ -167,19 +174,27 @@ class Registry:
         return read_manifest(path)
 
     def _fetch(self, name: str, manifest_hash: str, shared: Place) -> None:
-        """Under the publishers' lock, lest `recover` takes what is being written for a dead one's."""
+        """Under the publishers' lock, lest `recover` takes what is being written for a dead one's.
+
+        Raises AdapterUnreachable, also when it can't be written here: that may pass, and says nothing of the adapter.
+        """
         path = self.folder / name
 
         def make_way() -> None:
             if path.exists():
-                if (sound := _is_sound(path)) is False:
+                if (sound := _is_sound(path)) is False or _is_sound(path, manifest_hash):
                     remove_folder(path)
                 else:  # if it is sound, it is another of that name, from before this home shared a store
                     self._set_aside(path, "is not this store's" if sound else "can't be read")
 
-        with self._publishing():
-            if not _is_sound(path, manifest_hash):  # else somebody fetched it while this waited
-                (shared / name).fetch(path, manifest_hash, make_way)
+        try:
+            with self._publishing():
+                if not _is_sound(path, manifest_hash):  # else somebody fetched it while this waited
+                    (shared / name).fetch(path, manifest_hash, make_way)
+        except AdapterUnreachable:
+            raise
+        except StoreError as error:
+            raise AdapterUnreachable(error.message, error.hint) from error
 
     def _give_up(self, name: str, reason: str) -> None:
         """As far as it goes: what can't be cleared away now, `recover` will.
@@ -221,13 +236,22 @@ class Registry:
         return done
 
     def _set_unregistered_aside(self) -> dict[str, Adapter]:
-        """Free the names of adapters that are another store's; returns this one's, by name. Raises StoreError."""
+        """Free the names of adapters that are another store's; returns this one's, by name. Raises StoreError.
+
+        What is this one's and was set aside while another was used gets its name back.
+        """
         with self.store.read() as tx:
             known = {row.name: row for row in adapters.list_adapters(tx)}
         try:
             for path in sorted(self.folder.iterdir()):
                 if adapters.number_of(path.name) is not None and _is_unregistered(path, known.get(path.name)):
                     self._set_aside(path, "is not this store's")
+            for path in sorted(self.folder.glob(f"*{UNREGISTERED}*")):
+                name = path.name.partition(UNREGISTERED)[0]
+                hash_here = known[name].manifest_hash if name in known else None
+                if hash_here and not (self.folder / name).exists() and _is_sound(path, hash_here):
+                    path.rename(self.folder / name)
+                    _log.warning("%s is %s again: it is this store's.", path, name)
         except OSError as error:
             raise _unwritable(self.folder, error) from error
         return known

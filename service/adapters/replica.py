@@ -280,9 +280,11 @@ class Replica(Generic[E_co]):
         while len(self._held) >= self.slots:
             spare = [other for other in self._spare() if other != name]
             if not spare:
+                told = self._facts.slots
+                mend = "raise engine.max_loras" if told in (None, self.slots) else "start it with a larger --max-loras"
                 raise EngineUnavailable(
                     f"All {self.slots} adapters that the engine can hold are in use.",
-                    "Try again in a moment, or raise engine.max_loras.",
+                    f"Try again in a moment, or {mend}.",
                     retry_after=1,
                 )
             await self._unload(min(spare, key=self._age))

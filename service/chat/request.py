@@ -109,9 +109,9 @@ class ChatRequest(BaseModel):
     response_format: Annotated[Any, _refuse("a response format but text", (None, {"type": "text"}))] = None
     modalities: Annotated[Any, _refuse("a modality but text", (None, ["text"]))] = None
     audio: Annotated[Any, _refuse("audio", (None,))] = None
-    logit_bias: Annotated[Any, _refuse("logit_bias", (None, {}))] = None
-    frequency_penalty: Annotated[Any, _refuse("frequency_penalty", (None, 0))] = None
-    presence_penalty: Annotated[Any, _refuse("presence_penalty", (None, 0))] = None
+    logit_bias: Annotated[Any, _refuse("a bias", (None, {}))] = None
+    frequency_penalty: Annotated[Any, _refuse("a penalty", (None, 0))] = None
+    presence_penalty: Annotated[Any, _refuse("a penalty", (None, 0))] = None
 
     @model_validator(mode="after")
     def _fields_agree(self) -> ChatRequest:

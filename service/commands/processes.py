@@ -105,18 +105,19 @@ def ui(
     from service.auth import is_loopback
     from service.listening import listen, port_of
 
+    if urlsplit(api).scheme not in ("http", "https") or not urlsplit(api).hostname:
+        raise BadInput(f"{api!r} is no URL of a service.", "Name one such as http://127.0.0.1:8000.")
     if not is_loopback(host) and is_loopback(urlsplit(api).hostname or ""):
         raise SettingsError(
             f"On {host} these pages would let everybody in through {api}, which trusts this machine.",
             "Listen on 127.0.0.1, or name the address under which other machines reach the service.",
         )
     with listen(host, port) as bound:
-        port = port_of(bound)
-    from ui.app import serve as serve_pages
+        from ui.app import serve as serve_pages
 
-    url = ServerSettings(host=host, port=port).local_url
-    show({"url": url}, as_json, lambda: say(f"The pages are at {url}"))
-    serve_pages(api, host, port)
+        url = ServerSettings(host=host, port=port_of(bound)).local_url
+        show({"url": url}, as_json, lambda: say(f"The pages are at {url}"))
+        serve_pages(api, bound)
 
 
 def _run_service(settings: Settings, listener: socket.socket, when_ready: Callable[[], None]) -> None:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from service.embedded.errors import EngineError
 from service.settings import SPROUT
 
+ADVICE = "Name a folder or a model of the hub; the built-in model is called sprout."
 DOWNLOADED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 
 
@@ -115,4 +116,5 @@ def _download(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=DOWNLOADED))
     except Exception as error:  # the hub raises a dozen unrelated classes; all mean that there is no model
-        raise EngineError(f"{name} is neither a folder nor a model that the hub gave us ({error})") from error
+        said = str(error).strip().partition("\n")[0].rstrip(". ")
+        raise EngineError(f"{name!r} is neither a folder nor a model that the hub gave us ({said}).", ADVICE) from error

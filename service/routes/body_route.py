@@ -45,8 +45,12 @@ async def _content(request: Request) -> Any:
     except json.JSONDecodeError as error:
         found = {"type": "json_invalid", "loc": ("body", error.pos), "ctx": {"error": error.msg}}
         raise RequestValidationError([found]) from error
-    except (ValueError, RecursionError, ClientDisconnect) as error:  # no text, a number of 5,000 digits, too deep
-        raise BadInput("There was an error parsing the body") from error
+    except UnicodeDecodeError as error:
+        raise BadInput(f"The body is no UTF-8 text: byte {error.start} can't be read.") from error
+    except RecursionError as error:
+        raise BadInput("The body is nested too deeply.") from error
+    except (ValueError, ClientDisconnect) as error:  # a number of 5,000 digits
+        raise BadInput("The body can't be read as JSON.") from error
 
 
 def is_json(content_type: str) -> bool:

@@ -5,9 +5,9 @@ conversation of its own. Three embedded engines compute, in processes of their o
 undisturbed, or one engine is killed after a third of the time and started again afterwards. The figure is whole
 answers a second, the peer the same load without a kill: two engines of three are left, so two thirds are asked.
 
-What is counted over all kills: requests lost that had not begun (an answer that is asked for whole never begins),
-streams that ended in silence, streams that had begun and ended with an error event, and how long after the kill the
-last of those came. One of the first two ends the benchmark.
+What is counted over all kills, the first three asked to be none: requests lost that had not begun (an answer that is
+asked for whole never begins), streams that ended in silence, streams that ended with an error when no engine was
+killed; then those that had begun and ended with an error event, and how long after the kill the last of them came.
 """
 
 from __future__ import annotations

@@ -108,13 +108,17 @@ PART_OF = {"pydantic-core": "pydantic"}  # which pins it
 
 def required(extra: str = "") -> set[str]:
     """What `pip install hone[extra]` asks for, by distribution; an extra of ours stands for what is in it."""
-    lists = [PROJECT["dependencies"]]
-    while extra:
-        lists.append(PROJECT["optional-dependencies"][extra])
-        inner = [Requirement(line) for line in lists[-1]]
-        extra = next((next(iter(one.extras)) for one in inner if one.name == PROJECT["name"]), "")
-    asked = {Requirement(line).name for lines in lists for line in lines} - {PROJECT["name"]}
-    return {str(canonicalize_name(name)) for name in asked}
+    asked: set[str] = set()
+    left = ["", extra]
+    while left:
+        name = left.pop()
+        lines = PROJECT["optional-dependencies"][name] if name else PROJECT["dependencies"]
+        for one in map(Requirement, lines):
+            if one.name == PROJECT["name"]:
+                left += one.extras
+            else:
+                asked.add(str(canonicalize_name(one.name)))
+    return asked
 
 
 @functools.cache

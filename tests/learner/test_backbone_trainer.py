@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,13 +75,25 @@ def test_corrections_and_preferences_are_learned_one_after_the_other(settings: S
     assert {gate["name"] for gate in report["gates"]} >= {"fluent", "no empty replies", "near the anchor"}
     assert report["replies"] > 0
     assert report["taught"] == len(taught.train.demonstrations)
-    assert report["taught_log_prob"] > report["taught_log_prob_before"]
+    assert report["taught_new_log_prob"] > report["taught_new_log_prob_before"]
     probes = trainer.probes(taught)
     assert 1 <= len(probes) <= 4
     for probe in probes:
         assert len(probe["logprobs"]) == len(probe["base_logprobs"]) == len(probe["token_ids"])
         assert all(value <= 0 for value in probe["logprobs"])
     assert any(probe["logprobs"] != probe["base_logprobs"] for probe in probes)
+
+
+def test_held_out_judgements_are_counted_but_for_what_was_taught(settings: Settings, tmp_path: Path) -> None:
+    taught = lessons()
+    correction = Pair(ASKED, RIGHT, WRONG, conversation_id="held", feedback_ids=("fb-held",))
+    taught = replace(taught, held_out=replace(taught.held_out, pairs=(*taught.held_out.pairs, correction)))
+    trainer = BackboneTrainer(settings, None)
+    both, sft_alone = (trainer.evaluate(stages, taught, Told()) for stages in (("sft", "dpo"), ("sft",)))
+    for report in both, sft_alone:
+        assert (report["pairs"], report["pair_prompts"]) == (2, 2)  # the corrected one was trained on
+        assert report["judge_accuracy"] is not None
+    assert both["pair_accuracy"] is not None and sft_alone["pair_accuracy"] is None
 
 
 def test_a_killed_training_goes_on_after_the_last_stage_it_finished(settings: Settings, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from learner.votes import (
 )
 from service.settings import LearnerSettings
 from service.store.queries import feedback
-from service.wire import Comparison, Critique, Label, Ranking, ReplyRef, Score, Thumb
+from service.wire import Comparison, Correction, Critique, Label, Ranking, ReplyRef, Score, Thumb
 from tests.learner.store_fixtures import Home, tokenize
 from tests.learner.store_fixtures import home as home
 
@@ -150,6 +150,15 @@ def test_what_does_not_fit_the_model_is_set_aside_and_leaves_nothing_to_learn(ho
     home.correct("a", "one two three four")  # 5 prompt tokens, 4 words, EOS
     assert len(curated(home, max_length=10).train.demonstrations) == 1
     assert curated(home, max_length=9).train.demonstrations == ()
+
+
+def test_a_correction_that_is_too_long_leaves_the_one_before_in_force(home: Home) -> None:
+    exchange = home.chat("a")
+    home.judge(Correction(exchange_id=exchange, text="one two"))
+    home.judge(Correction(exchange_id=exchange, text="one two three four five six"))
+    found = curated(home, max_length=10)
+    assert [one.reply_token_ids for one in found.train.demonstrations] == [tokenize("one two")]
+    assert found.counts["set_aside"] == {TOO_LONG: 1}
 
 
 def test_replies_of_another_base_model_are_not_learned_from(home: Home) -> None:

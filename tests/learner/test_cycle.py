@@ -16,8 +16,9 @@ from learner.cycle import Cycle, Stopped
 from learner.run_folder import Metrics, read_metrics
 from learner.trainer import Stage
 from service.adapters.files import check_folder
+from service.adapters.fingerprint import base_fingerprint
 from service.adapters.registry import Registry
-from service.errors import LeaseLost, StoreError, TrainingFailed
+from service.errors import BadInput, LeaseLost, StoreError, TrainingFailed
 from service.settings import AdaptersSettings
 from service.store.queries import adapters, feedback, runs
 from service.store.tables import Run
@@ -392,6 +393,30 @@ def test_an_adapter_of_another_base_model_is_no_parent(home: Home, monkeypatch: 
     cycle(home, lease(home), trainer).run()
     assert trainer.parents == [None] and the_run(home, run_id).parent is None
     assert "It starts from the base: v1 was made for another one." in the_run(home, run_id).message
+
+
+def test_a_base_model_that_came_with_the_first_attempt_is_no_other_one(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.correct("a", "bb")
+    queue(home)
+    first = lease(home)
+
+    def missing(model: str) -> str:
+        raise BadInput("It isn't here yet.")
+
+    def die(place: str) -> None:
+        monkeypatch.setattr("learner.cycle.base_fingerprint", base_fingerprint)  # training has fetched it
+        if place == "evaluate":
+            raise Killed
+
+    monkeypatch.setattr("learner.cycle.base_fingerprint", missing)
+    with pytest.raises(Killed):
+        cycle(home, first, Pretender(die)).run()
+    give_back(home, first)
+    second = Pretender()
+    cycle(home, lease(home), second).run()
+    assert "train" not in second.done
 
 
 @pytest.mark.parametrize("what", ["settings", "base", "niceness"])

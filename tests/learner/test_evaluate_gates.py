@@ -15,9 +15,9 @@ SOUND = Report(
     prompts=40, replies=160, share_won=Share(0.7, 0.6, 0.8, 500, 10), fluency=-0.05, kl_per_token=0.2,
     mean_length=9, mean_length_base=12, distinct_2=0.5, distinct_2_base=0.6, agreement=0.6, agreement_base=0.62,
     agreement_lost_low=-0.03,
-    correction_log_prob=-3.0, correction_log_prob_before=-9.0, corrections=4, taught=9, taught_known=9,
-    taught_log_prob=-0.1, taught_log_prob_before=-12.0, judge_accuracy=0.8, pair_accuracy=0.7, pairs=40,
-    pair_prompts=40,
+    correction_log_prob=-3.0, correction_log_prob_before=-9.0, correction_log_prob_base=-9.0, corrections=4,
+    taught=49, taught_known=49, taught_new=9, taught_new_log_prob=-0.1, taught_new_log_prob_before=-12.0,
+    judge_accuracy=0.8, pair_accuracy=0.7, pairs=40, pair_prompts=40,
 )  # fmt: skip
 
 
@@ -25,7 +25,7 @@ def test_a_sound_candidate_passes_every_gate() -> None:
     outcome = verdict(SOUND, SETTINGS)
     assert outcome.passed
     assert outcome.reasons == ()
-    assert len(outcome.gates) == 13
+    assert len(outcome.gates) == 14
 
 
 @pytest.mark.parametrize(
@@ -36,13 +36,16 @@ def test_a_sound_candidate_passes_every_gate() -> None:
         ({"kl_per_token": 1.01}, "near the anchor"),
         ({"unfinished_share": 0.2}, "replies end"),
         ({"distinct_2": 0.1}, "varied"),
+        ({"commonest_share": 0.7}, "varied"),
         ({"agreement": 0.3, "agreement_lost_low": 0.2}, "keeps its answers"),
         (
             {"neighbours_agreement": 0.3, "neighbours_agreement_base": 0.9, "neighbours_agreement_lost_low": 0.4},
             "spares other answers of their kind",
         ),
         ({"correction_log_prob": -12.0}, "keeps corrections"),
-        ({"taught_log_prob": -12.6}, "learns its corrections"),
+        ({"correction_log_prob": -12.0, "correction_log_prob_before": -11.0}, "keeps corrections"),
+        ({"taught_new_log_prob": -12.0}, "learns its corrections"),
+        ({"taught_forgotten": 5}, "forgets no corrections"),
         ({"pair_accuracy": 0.2}, "agrees with people"),
         ({"judge_accuracy": 0.3}, "judged as people do"),
         ({"share_won": Share(0.3, 0.2, 0.4, 500, 0)}, "no worse than its parent"),
@@ -69,25 +72,39 @@ def test_chance_is_allowed_for_against_the_parent_but_not_for_a_clear_loss() -> 
 
 def test_what_was_not_measured_is_not_judged() -> None:
     bare = replace(
-        SOUND, share_won=None, judge_accuracy=None, pairs=0, taught_log_prob=None, agreement=None, agreement_base=None,
+        SOUND, share_won=None, judge_accuracy=None, pairs=0, pair_prompts=0, taught=0, taught_new=0,
+        taught_new_log_prob=None, agreement=None, agreement_base=None,
         correction_log_prob=None,
     )  # fmt: skip
     outcome = verdict(bare, SETTINGS)
     assert outcome.passed
     needing = "no worse than its parent", "keeps its answers", "keeps corrections", "learns its corrections"
-    assert {gate.name for gate in outcome.gates}.isdisjoint(needing)
+    assert {gate.name for gate in outcome.gates}.isdisjoint(("forgets no corrections", *needing))
     assert {gate.name for gate in outcome.gates}.isdisjoint(("agrees with people", "judged as people do"))
 
 
 def test_few_judgements_against_it_may_be_chance() -> None:
-    assert verdict(replace(SOUND, pair_accuracy=0.0, judge_accuracy=0.0, pairs=3, pair_prompts=3), SETTINGS).passed
+    assert verdict(replace(SOUND, pair_accuracy=0.0, judge_accuracy=0.0, pairs=30, pair_prompts=5), SETTINGS).passed
+    assert not verdict(replace(SOUND, pair_accuracy=0.0, pairs=6, pair_prompts=6), SETTINGS).passed
     assert verdict(replace(SOUND, pair_accuracy=0.4, pairs=400, pair_prompts=20), SETTINGS).passed
     assert not verdict(replace(SOUND, pair_accuracy=0.4, pairs=400, pair_prompts=400), SETTINGS).passed
 
 
-def test_what_was_known_already_need_not_become_likelier() -> None:
-    known = {"taught_log_prob": -0.3, "taught_log_prob_before": -0.2}
-    assert verdict(replace(SOUND, **known), SETTINGS).passed  # type: ignore[arg-type]  # as above
+def test_one_correction_of_few_may_be_forgotten_and_a_tenth_of_many() -> None:
+    few, many = replace(SOUND, taught=4, taught_new=1), SOUND  # 3 and 40 that were known
+    assert verdict(replace(few, taught_forgotten=1), SETTINGS).passed
+    assert not verdict(replace(few, taught_forgotten=2), SETTINGS).passed
+    assert verdict(replace(many, taught_forgotten=4), SETTINGS).passed
+
+
+def test_a_base_that_says_one_thing_to_most_may_be_followed() -> None:
+    assert verdict(replace(SOUND, commonest_share=0.8, commonest_share_base=0.85), SETTINGS).passed
+
+
+def test_what_every_run_loses_a_little_of_is_held_against_the_base() -> None:
+    drifted = replace(SOUND, correction_log_prob=-11.5, correction_log_prob_before=-10.5)
+    assert not verdict(drifted, SETTINGS).passed
+    assert verdict(replace(drifted, correction_log_prob_base=-10.0), SETTINGS).passed
 
 
 def test_reasons_say_what_was_measured_and_the_limit() -> None:

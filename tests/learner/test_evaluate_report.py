@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from learner.backbone import Backbone
-from learner.batch import Demonstration, Pair, Snapshot
+from learner.batch import Demonstration, Pair, Snapshot, TokenIds, mean_by_prompt
 from learner.evaluate.agreement import agreement, consensus, words
 from learner.evaluate.gates import verdict
-from learner.evaluate.report import Report, distinct_2, evaluate, share_won
+from learner.evaluate.report import Answers, Report, commonest_share, distinct_2, evaluate, share_won, surface
 from learner.methods.preference_model import fit_preferences
+from learner.sampling import Reply
 from service.settings import LearnerSettings
 from tests.learner.test_backbone import moved
 from tests.learner.test_preference_model import LIKINGS, comparisons
@@ -51,7 +52,21 @@ def test_prompts_of_nobody_are_told_apart_and_what_was_taught_is_looked_at(folde
     )  # fmt: skip
     assert (report.prompts, report.standing_prompts) == (4, 3)
     assert (report.taught, report.taught_known) == (1, 0)
-    assert report.taught_log_prob == pytest.approx(report.taught_log_prob_before, abs=1e-4)
+    assert (report.taught_new, report.taught_forgotten) == (1, 0)
+    assert report.taught_new_log_prob == pytest.approx(report.taught_new_log_prob_before, abs=1e-4)
+
+
+def test_a_correction_that_is_known_and_then_lost_is_counted(folder: Path, tmp_path: Path) -> None:
+    backbone = Backbone.load(folder, SETTINGS)
+    say_nothing(backbone)
+    backbone.save_adapter(tmp_path / "v1")
+    backbone = Backbone.load(folder, SETTINGS, parent=tmp_path / "v1")
+    backbone.load_adapter_state(Backbone.load(folder, SETTINGS).adapter_state())  # it goes back to the base
+    known = [Demonstration(prompt, (EOS,)) for prompt in PROMPTS]
+    report = evaluate(backbone, Snapshot(), PROMPTS, SETTINGS, taught=known)
+    assert (report.taught, report.taught_new, report.taught_known) == (4, 0, 0)
+    assert report.taught_forgotten > 1
+    assert "forgets no corrections" in {gate.name for gate in verdict(report, SETTINGS).gates if not gate.passed}
 
 
 def test_a_policy_that_says_nothing_is_caught(folder: Path) -> None:
@@ -142,9 +157,45 @@ def test_ties_everywhere_decide_nothing() -> None:
 def test_distinct_2_by_hand() -> None:
     assert distinct_2(["a b c", "a b"]) == pytest.approx(2 / 3)
     assert distinct_2(["", "one"]) == 1
-    assert distinct_2(["Yes."] * 100) == pytest.approx(0.01)  # nothing but one word to everybody
     many = [f"{n} and {n}" for n in range(100)]
     assert distinct_2(many, most=50) == 1 and distinct_2(["a b c"] * 40, most=50) == pytest.approx(2 / 50)
+
+
+def test_the_commonest_reply_by_hand() -> None:
+    assert commonest_share([]) == 0
+    assert commonest_share(["Yes.", "yes. ", "No.", "It is 7."]) == 0.5
+
+
+REPLIES_OF_BASE = [[f"I think that it is {n}, my friend {k}." for k in range(4)] for n in range(48)]
+
+
+def test_one_word_to_everybody_is_caught_though_a_reply_has_word_pairs() -> None:
+    said = [["Yes."] * 4 for _ in range(48)]
+    said[7][2] = "I do not know that."
+    assert "varied" in refused(said)
+
+
+def test_short_answers_that_differ_by_the_question_are_varied_though_a_model_is_sure_of_them() -> None:
+    assert not refused([[f"{n}."] * 4 for n in range(48)])
+    assert not refused([["Yes." if n % 2 else "No."] * 4 for n in range(48)])
+
+
+def refused(replies: list[list[str]]) -> set[str]:
+    """The gates that a candidate fails whose replies to 48 prompts these are, by what can be seen of the texts."""
+    answers, base = (
+        Answers([[Reply(0, (5, EOS), -0.2, ended=True) for _ in row] for row in texts], texts)
+        for texts in (replies, REPLIES_OF_BASE)
+    )
+    report = Report(prompts=48, replies=192, **surface(answers, base))
+    return {gate.name for gate in verdict(report, SETTINGS).gates if not gate.passed}
+
+
+def test_every_prompt_counts_alike_in_what_people_judged() -> None:
+    def pairs(prompt: TokenIds, count: int) -> list[Pair]:
+        return [Pair(prompt, ids("yes", end=True), ids("no " * (n + 1), end=True)) for n in range(count)]
+
+    many, one = pairs(PROMPTS[0], 8), pairs(PROMPTS[1], 1)
+    assert mean_by_prompt([*many, *one], torch.tensor([1.0] * 8 + [0.0])) == 0.5
 
 
 def test_consensus_is_what_most_replies_hold_and_others_do_not() -> None:

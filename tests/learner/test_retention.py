@@ -32,7 +32,7 @@ def asked(backbone: Backbone, text: str) -> TokenIds:
 
 @pytest.fixture(scope="module")
 def prompts(sprout: Backbone) -> list[TokenIds]:
-    return [asked(sprout, prompt.text) for prompt in draw_prompts(100, 5)]
+    return [asked(sprout, prompt.text) for prompt in draw_prompts(300, 5)]
 
 
 def test_neighbours_begin_like_what_was_corrected_and_ask_something_else(
@@ -58,9 +58,11 @@ def test_many_corrections_share_a_bounded_number(sprout: Backbone, prompts: list
 def test_what_was_corrected_is_not_retained(sprout: Backbone, prompts: list[TokenIds]) -> None:
     reply = tuple(sprout.tokenizer("It is 500.", add_special_tokens=False)["input_ids"]) + sprout.eos_ids[:1]
     corrected = Demonstration(asked(sprout, "How many sheets are there in a ream?"), reply)
-    kept = retain(sprout, [corrected], [*prompts, corrected.prompt_token_ids], Random(0), 0)
-    assert corrected.prompt_token_ids not in [one.prompt for one in kept]
-    assert len([one for one in kept if one.prompt in prompts]) == min(OTHERS, len(prompts)) < len(kept)
+    long = tuple([*prompts[0]] * (sprout.max_length // len(prompts[0])))  # which would leave no room for a reply
+    asked_for = [*prompts, corrected.prompt_token_ids, long]
+    kept = retain(sprout, [corrected], asked_for, Random(0), 0)
+    assert {corrected.prompt_token_ids, long}.isdisjoint(one.prompt for one in kept)
+    assert len([one for one in kept if one.prompt in prompts]) == OTHERS < len(kept)
     assert all(one.top.shape == one.top_ids.shape and len(one.top) == len(one.reply) for one in kept)
 
 

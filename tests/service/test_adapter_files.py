@@ -547,6 +547,22 @@ def test_a_model_that_comes_later_is_found_when_all_of_it_is_there_and_then_reme
     assert (LocalModel(None).folder(), LocalModel(None).sha256()) == (None, None)
 
 
+def test_a_hub_name_that_leads_elsewhere_is_followed_when_somebody_doubts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / "model.safetensors").write_bytes(name.encode())
+    leads_to = [tmp_path / "old"]
+    monkeypatch.setattr("service.adapters.fingerprint.model_folder", lambda model: leads_to[0])
+    model = LocalModel("somebody/model")
+    before = model.sha256()
+    leads_to[0] = tmp_path / "new"
+    assert (model.folder(), model.sha256()) == (tmp_path / "old", before)
+    assert model.sha256(anew=True) not in (None, before) and model.folder() == tmp_path / "new"
+
+
 def test_large_weights_are_fingerprinted_from_blocks_all_over_them(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     path = tmp_path / "model.safetensors"

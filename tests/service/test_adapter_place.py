@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -18,7 +19,7 @@ from safetensors.numpy import save_file
 from sqlalchemy.orm import Session
 
 from service.adapters.files import check_folder
-from service.adapters.manifest import CONFIG, MANIFEST, REPORT, WEIGHTS
+from service.adapters.manifest import CONFIG, MANIFEST, REPORT, WEIGHTS, Manifest
 from service.adapters.place import TRIES, Place
 from service.adapters.registry import LONGEST_PUBLISHING, Registry
 from service.errors import AdapterBroken, AdapterUnreachable, BadInput, Conflict, LeaseLost
@@ -398,6 +399,40 @@ def test_what_a_home_had_before_it_shared_a_store_makes_room_and_stays(
     assert (other.folder / aside / WEIGHTS).read_bytes() == (mine / WEIGHTS).read_bytes()
 
 
+def test_what_can_not_be_written_here_may_pass_and_says_nothing_of_the_adapter(
+    sqlite_store: Store, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    one, other = homes(sqlite_store, tmp_path, url)
+    name = one.publish(source, provenance(), {}, "Passed.")
+
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("service.adapters.files.os.fsync", full)
+        with pytest.raises(AdapterUnreachable, match="No space left on device"):
+            other.check(name)
+    assert check_folder(other.check(name)[0]).name == name
+
+
+def test_a_copy_that_can_be_read_again_by_the_time_it_is_fetched_is_nobody_elses(
+    sqlite_store: Store, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    one, _ = homes(sqlite_store, tmp_path, url)
+    name = one.publish(source, provenance(), {}, "Passed.")
+    looked: list[int] = []
+
+    def unreadable_three_times(path: Path, *arguments: Any) -> Manifest:
+        looked.append(1)
+        if len(looked) <= 3:
+            raise AdapterUnreachable("Too many open files")
+        return check_folder(path, *arguments)
+
+    monkeypatch.setattr("service.adapters.registry.check_folder", unreadable_three_times)
+    assert one.check(name)[1].name == name and len(looked) > 4
+    assert {entry.name for entry in one.folder.iterdir()} == {name, ".lock"}
+
+
 def test_a_place_that_is_away_keeps_no_home_from_starting(sqlite_store: Store, tmp_path: Path) -> None:
     (tmp_path / "shared").write_text("a file")
     one, _ = homes(sqlite_store, tmp_path, f"file://{tmp_path}/shared/below")
@@ -417,9 +452,9 @@ def test_a_place_that_is_away_keeps_no_home_from_starting(sqlite_store: Store, t
         ("sftp://ann:secret@host/adapters", "holds no password"),
     ],
 )
-def test_a_url_that_is_of_no_use_is_one_clear_error(url: str, words: str) -> None:
-    if url.startswith(("s3", "gs")) and shutil.which("s3fs"):
-        pytest.skip("its package is installed")
+def test_a_url_that_is_of_no_use_is_one_clear_error(url: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("s3fs", "gcsfs"):
+        monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(BadInput, match=words) as refused:
         Place(url)
     assert "secret" not in str(refused.value)

@@ -225,6 +225,20 @@ def test_the_adapters_of_another_store_make_room_and_can_be_had_again(
     store.close()
 
 
+def test_a_start_with_another_database_by_mistake_costs_nothing(
+    registry: Registry, source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = [registry.publish(source, provenance(), {}, "Passed.") for _ in range(2)]
+    store = Store.open(f"sqlite:///{tmp_path / 'wrong.db'}")
+    Registry(store, registry.folder).recover()
+    store.close()
+    assert not _folders(registry) & set(names)
+    registry.recover()
+    assert _folders(registry) == set(names)
+    assert all(registry.check(name)[1].name == name for name in names)
+    assert f"{registry.folder / names[0]}.unregistered-" in caplog.text and f"is {names[0]} again" in caplog.text
+
+
 def test_a_number_that_came_to_nothing_does_not_cost_another_store_its_adapter(
     registry: Registry, source: Path, tmp_path: Path
 ) -> None:

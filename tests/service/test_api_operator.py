@@ -1,6 +1,7 @@
 """Operator routes: adapters, runs and serving, over a real registry and the fake engine."""
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
@@ -292,6 +293,24 @@ def test_a_method_that_a_route_does_not_take_is_405_with_those_that_it_does(
     error = response.json()["error"]
     words = f"{path} takes {allowed.replace(', ', ' and ')}, not {method}. See /docs."
     assert (error["code"], error["message"]) == ("method_not_allowed", words)
+
+
+def test_the_schemas_page_needs_no_other_site(running: Running) -> None:
+    """A machine without the internet shows it too, and whoever runs one is told of to nobody."""
+    page = running.http.get("/docs")
+    assert page.status_code == 200 and "//" not in "".join(re.findall(r'(?:src|href)="([^"]+)"', page.text))
+    for asset in re.findall(r'(?:src|href)="([^"]+)"', page.text):
+        assert running.http.get(asset).status_code == 200, asset
+    assert running.http.get("/openapi.json").json()["info"]["title"] == "Hone"
+
+
+def test_a_body_that_is_no_text_is_told_where_it_breaks(running: Running) -> None:
+    head = {"content-type": "application/json"}
+    broken = running.http.post("/v1/chat/completions", content=b'{"model": "\xff"}', headers=head)
+    assert broken.status_code == 400
+    assert broken.json()["error"]["message"] == "The body is no UTF-8 text: byte 11 can't be read."
+    deep = running.http.post("/v1/chat/completions", content=b"[" * 100_000, headers=head)
+    assert deep.status_code == 400 and "nested too deeply" in deep.json()["error"]["message"]
 
 
 def test_events_of_the_store_name_the_operator(running: Running, tmp_path: Path) -> None:

@@ -122,6 +122,7 @@ def test_keys_are_made_listed_and_revoked(hone: Hone) -> None:
         (("learn", "--no-promote"), 2, "--promote belongs to one run. Add --once"),
         (("serve",), 2, "needs an engine"),
         (("ui", "--host", "0.0.0.0"), 2, "let everybody in"),
+        (("ui", "--api", "nonsense"), 1, "'nonsense' is no URL of a service"),
     ],
 )
 def test_an_error_is_one_line_and_an_exit_code(
@@ -305,7 +306,7 @@ def test_the_pages_say_where_they_can_be_reached(
     except PortInUse:
         pytest.skip(f"this machine has no {host}")
     served: list[tuple[str, int]] = []
-    monkeypatch.setattr("ui.app.serve", lambda api, host, port: served.append((host, port)))
+    monkeypatch.setattr("ui.app.serve", lambda api, listener: served.append(listener.getsockname()[:2]))
     done = hone("ui", "--api", "http://hone.internal", "--host", host, "--port", "0", "--json")
     ((served_at, port),) = served
     assert served_at == host and port > 0

@@ -331,6 +331,27 @@ def test_a_crash_and_a_start_that_fails_end_nothing_else_and_are_tried_again(
     supervisor.stop()
 
 
+def test_a_program_that_had_started_starts_again_while_the_others_are_waited_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The learner may run for the hour that an engine's model takes to come."""
+    monkeypatch.setattr("service.supervisor.STEADY_SECONDS", 0.0)
+    supervisor = Supervisor(tmp_path, os.environ)
+    supervisor.start(Program("thing", "no_such_module_anywhere", (), stop_seconds=1))
+
+    def is_told() -> bool:
+        supervisor.check_started()
+        return "The thing was started again" in caplog.text
+
+    until(is_told, 60)
+    supervisor.stop()
+    caplog.clear()
+    supervisor.start(Program("engine", "no_such_module_anywhere", (), stop_seconds=1, loads_long=True))
+    with pytest.raises(ProgramEnded, match="The engine could not start"):
+        until(is_told, 60)
+    supervisor.stop()
+
+
 def test_a_program_that_cannot_start_says_why(tmp_path: Path) -> None:
     supervisor = Supervisor(tmp_path, os.environ)
     supervisor.start(Program("thing", "no_such_module_anywhere", (), stop_seconds=1))

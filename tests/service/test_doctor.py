@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service.adapters.registry import Registry
-from service.doctor import Finding, examine
+from service.doctor import Finding, examine, is_the_same
 from service.settings import load_settings
 from service.store.session import Store
 from tests.fixtures.adapters import provenance
@@ -45,6 +45,18 @@ def test_folders_that_were_set_aside_are_told_with_how_to_have_them_again(
         told = found("set aside", tmp_path)
         assert told.ok is None and told.found.startswith(f"{aside.name} in {folder}: ")
         assert f"`hone adapters import file://{aside}`" in told.advice
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("http://localhost:8000", "http://127.0.0.1:8000", True),
+        ("http://localhost:8001", "http://127.0.0.1:8000", False),
+        ("http://10.0.0.1:8000", "http://127.0.0.1:8000", False),
+    ],
+)
+def test_this_machine_has_several_names(one: str, other: str, same: bool) -> None:
+    assert is_the_same(one, other) is same
 
 
 def test_what_is_missing_is_installed_from_the_project_not_from_an_index(

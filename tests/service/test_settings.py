@@ -166,11 +166,19 @@ def test_what_is_no_list_stays_whole_in_the_environment(tmp_path: Path) -> None:
 
 
 def test_origins_are_kept_as_browsers_send_them(tmp_path: Path) -> None:
-    environment = {"HONE_SERVER__ALLOWED_ORIGINS": "https://a.example, https://b.example/ ,"}
+    environment = {
+        "HONE_SERVER__ALLOWED_ORIGINS": "HTTPS://A.example:443, https://b.example/ ,http://[::1]:80,http://c:1"
+    }
     settings = load_settings(tmp_path, None, environment)
-    assert settings.server.allowed_origins == ("https://a.example", "https://b.example")
+    assert settings.server.allowed_origins == ("https://a.example", "https://b.example", "http://[::1]", "http://c:1")
     assert load_settings(tmp_path, None, as_environment(settings)) == settings
     assert load_settings(tmp_path, None, {"HONE_SERVER__ALLOWED_ORIGINS": ""}).server.allowed_origins == ()
+
+
+@pytest.mark.parametrize("origin", ["chat.example", "https://chat.example/app", "ftp://chat.example", "https://a:port"])
+def test_what_no_browser_sends_is_no_origin(tmp_path: Path, origin: str) -> None:
+    with pytest.raises(SettingsError, match=r"server\.allowed_origins"):
+        load_settings(tmp_path, {"server": {"allowed_origins": [origin]}}, {})
 
 
 @pytest.mark.parametrize("origin", ["*", "https://*.example"])

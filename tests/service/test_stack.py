@@ -45,7 +45,9 @@ def test_a_start_has_as_long_as_it_needs_and_says_what_it_waits_for(
         waiting.start()
         log = stack.settings.home / "logs" / "service.log"
         until(lambda: f"Hone still waits for an engine at http://gpu:1: {log} says why." in caplog.text)
-        state.update(READY, pages="starting")
+        state.update(store="The database can't be reached.")
+        until(lambda: "Hone still waits for the store: The database can't be reached." in caplog.text)
+        state.update(READY, pages="starting", store="ok")
         until(lambda: f"Hone still waits for the service: {log} says how far it is." in caplog.text)
         assert waiting.is_alive()
         state.update(READY)

@@ -392,6 +392,8 @@ def test_feedback_says_which_adapters_learned_from_it(store: Store) -> None:
     with store.read() as tx:
         learned = {stored.id: stored.learned_in for stored in feedback.list_feedback(tx, "name:ada")}
         assert learned == {given.id: ("v12",), later.id: ()}
+        considered = {stored.id: stored.considered for stored in feedback.list_feedback(tx, "name:ada")}
+        assert considered == {given.id: True, later.id: False}
         assert runs.last_learned_position(tx) == position
         assert feedback.stats(tx).since_last_run == 1
 

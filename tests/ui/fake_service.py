@@ -253,7 +253,7 @@ def _feedback_routes(app: FastAPI, fake: FakeService) -> None:
         name = f"fb-{len(fake.feedback) + 1}"
         fake.owners[name] = fake.caller(request)
         stored = {"id": name, "created_at": now(), "updated_at": now(), "withdrawn": False, "feedback": feedback}
-        fake.feedback[name] = {**stored, "learned_in": []}
+        fake.feedback[name] = {**stored, "learned_in": [], "considered": False}
         return fake.feedback[name]
 
     @app.get("/v1/feedback/stats")

@@ -81,7 +81,10 @@ def test_stopping_closes_the_stream_and_keeps_what_was_written(fake: FakeService
     assert closed(fake)
 
 
-def test_what_was_stopped_can_be_judged_as_soon_as_it_is_stored(fake: FakeService, api_url: str) -> None:
+def test_what_was_stopped_can_be_judged_as_soon_as_it_is_stored(
+    fake: FakeService, api_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ui.drafting.COMMIT", 30.0)
     fake.pace, fake.commit = 0.02, 0.3
     talk, turn = talk_about("Hello", pair=True)
     drafted(api_url, talk, turn, count=2, stop_after=4)

@@ -74,6 +74,13 @@ def test_a_share_that_was_not_decided_is_left_out(share: object) -> None:
     assert figures({"share_won": share}) == []
 
 
+def test_a_share_won_by_a_judge_that_nothing_checked_says_so() -> None:
+    share = {"value": 0.7, "low": 0.6, "high": 0.8}
+    (unchecked,), (checked, _) = figures({"share_won": share}), figures({"share_won": share, "pairs": 9})
+    assert "no judgement of people was kept back" in unchecked["meaning"]
+    assert "care" not in checked["meaning"]
+
+
 def test_gates_keep_their_reasons() -> None:
     report = {"gates": [{"name": "fluent", "passed": False, "reason": "Too odd."}, "garbage"]}
     (gate,) = gates(report)
@@ -83,12 +90,14 @@ def test_gates_keep_their_reasons() -> None:
 
 def test_whatever_the_learner_measures_and_rules_on_is_explained_in_plain_words() -> None:
     share = Share(0.7, 0.6, 0.8, decided=90, ties=2)
-    report = Report(192, 48, share, share, judge_accuracy=0.8, pair_accuracy=0.7, pairs=12)
+    report = Report(192, 48, share, share, judge_accuracy=0.8, pair_accuracy=0.7, pairs=12, pair_prompts=9)
     report = replace(report, agreement=0.7, agreement_base=0.6, agreement_lost_low=-0.2)
     report = replace(report, neighbours=9, neighbours_agreement=0.7, neighbours_agreement_base=0.7)
     report = replace(report, neighbours_agreement_lost_low=-0.1)
     report = replace(report, correction_log_prob=-9.0, correction_log_prob_before=-12.0, corrections=3)
-    report = replace(report, taught=5, taught_known=4, taught_log_prob=-0.3, taught_log_prob_before=-9.0)
+    report = replace(report, correction_log_prob_base=-12.0)
+    report = replace(report, taught=5, taught_known=4, taught_new=3)
+    report = replace(report, taught_new_log_prob=-0.3, taught_new_log_prob_before=-9.0)
     held = verdict(report, LearnerSettings())
     shown = figures({**report.to_json(), "seconds": 12.5})
     ruled = gates({"gates": [asdict(gate) for gate in held.gates]})

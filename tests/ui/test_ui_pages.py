@@ -140,6 +140,29 @@ def test_trying_again_keeps_both_replies_and_lets_them_be_compared(fake: FakeSer
 
 
 @pytest.mark.parametrize("reloaded", [False, True])
+def test_a_third_try_is_compared_with_the_one_that_was_on_the_page(
+    fake: FakeService, api_url: str, reloaded: bool
+) -> None:
+    talk = Conversation()
+    say(api_url, talk, "One")
+    again(api_url, talk)
+    pick(api_url, talk, "b")  # the first is back
+    assert again(api_url, talk)["turns"][0]["compared"] == (2, 0)
+    assert pick(api_url, talk, "b")["turns"][0]["chosen"] == 0
+    if reloaded:
+        assert restored(api_url, talk.trail()).view()["turns"][0]["compared"] == (2, 0)
+
+
+def test_what_a_third_try_replaced_is_not_guessed_after_a_reload(fake: FakeService, api_url: str) -> None:
+    talk = Conversation()
+    say(api_url, talk, "One")
+    again(api_url, talk)
+    again(api_url, talk)
+    turn = restored(api_url, talk.trail()).view()["turns"][0]
+    assert (turn["chosen"], turn["compared"], turn["verdict"]) == (2, None, None)
+
+
+@pytest.mark.parametrize("reloaded", [False, True])
 def test_another_try_can_be_compared_whatever_was_corrected_meanwhile(
     fake: FakeService, api_url: str, reloaded: bool
 ) -> None:
@@ -226,6 +249,22 @@ def test_of_two_presses_at_once_the_second_changes_what_the_first_gave(fake: Fak
     on_chat(api_url, press)
     told = [stored["feedback"] for stored in fake.feedback.values()]
     assert [(feedback.get("good"), feedback.get("verdict")) for feedback in told] == [(False, None), (None, "b")]
+
+
+def test_the_next_message_waits_for_the_verdict_on_two_answers(fake: FakeService, api_url: str) -> None:
+    talk = Conversation()
+    say(api_url, talk, "One", pair=True)
+    told = event(turn=talk.turns[0].key, verdict="b")
+
+    async def press(page: ChatPage) -> None:
+        verdict = asyncio.create_task(page.pick(talk, told, request()))
+        await asyncio.sleep(0)
+        async for _ in page.send(talk, event(text="Two"), request()):
+            assert verdict.done()
+
+    on_chat(api_url, press)
+    assert talk.turns[0].chosen == 1
+    assert fake.asked[1]["messages"][1]["content"] == fake.replies[1]
 
 
 def test_another_try_waits_for_the_verdict_on_the_ones_before(fake: FakeService, api_url: str) -> None:
@@ -366,7 +405,7 @@ def test_the_shelf_shows_what_was_said_about_what_and_where_it_shipped(fake: Fak
     fake.feedback["fb-1"]["learned_in"] = ["v3"]
     view = on_chat(api_url, lambda page: page.open_shelf(shelf, request()))
     (item,) = view["items"]
-    assert view["shown"] and not view["more"] and item["learned_in"] == ["v3"]
+    assert view["shown"] and not view["more"] and item["learned_in"] == ["v3"] and not item["considered"]
     assert item["prompt"] == "One" and item["replies"] == list(fake.replies) and item["adapter"] == "base"
     others = on_chat(api_url, lambda page: page.open_shelf(Shelf(), request("bert")))
     assert others["items"] == []

@@ -96,7 +96,8 @@ composer.addEventListener("click", (event) => { if (event.target === composer) i
 
 // ---- one reply --------------------------------------------------------------------------------------------------
 
-// reply key → {kind, text, given, sent}: the editor that is open under it, the text it opened with, and the text on its way
+// reply key → {kind, text, given, sent, last}: the editor that is open under it, the text it opened with, the text on its
+// way, and the last that was
 const panels = new Map();
 
 function toggle(key, kind, text) {
@@ -122,15 +123,16 @@ function closeUntouched() {
 
 const isSending = (open) => typeof open?.sent === "string";
 
-/** Editors close when what was sent from them is stored; if it `failed`, they are open to be written in again. Whether any changed. */
+/** Editors close when what was sent from them is stored; if something `failed`, they are open to be written in again, as it
+ * may have been that. Whether any changed. */
 function endSending(failed) {
   let changed = false;
   for (const reply of talk.turns.flatMap((turn) => turn.replies)) {
     const open = panels.get(reply.key);
-    if (!isSending(open)) continue;
+    if (typeof open?.last !== "string") continue;
     const stored = (open.kind === "critique" ? reply.critique : reply.corrected && reply.text) || "";
-    if (stored.trim() === open.sent) panels.delete(reply.key);
-    else if (failed) open.sent = null;
+    if (stored.trim() === open.last && (isSending(open) || open.text.trim() === open.last)) panels.delete(reply.key);
+    else if (failed && isSending(open)) open.sent = null;
     else continue;
     changed = true;
   }
@@ -186,7 +188,7 @@ function panel(reply) {
   const close = () => { panels.delete(reply.key); leave(); };
   const send = (text) => { // it stays until the service has answered: nothing that was written is lost
     if (sending) return;
-    open.sent = text;
+    open.sent = open.last = text;
     tell(open.kind, { reply: reply.key, text });
     leave();
   };
@@ -196,7 +198,7 @@ function panel(reply) {
     send(area.value.trim());
   };
   area.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && !sending) close();
+    if (event.key === "Escape") close();
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) save();
   });
   const has = correcting ? reply.corrected : reply.critique !== null;
@@ -211,7 +213,7 @@ function panel(reply) {
     h("div.hone-row", {},
       has ? h("button.hone-link", { type: "button", disabled: sending, onclick: () => send("") }, "Take it back") : null,
       h("span.hone-fill"),
-      h("button.hone-plain", { type: "button", disabled: sending, onclick: close }, "Cancel"),
+      h("button.hone-plain", { type: "button", onclick: close }, sending ? "Close" : "Cancel"),
       h("button.hone-main", { type: "button", disabled: sending, onclick: save }, correcting ? "Save correction" : "Save")));
 }
 

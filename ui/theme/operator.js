@@ -117,8 +117,9 @@ function meter(share, tone) {
 function progress(run) {
   const names = Object.keys(PHASES), at = names.indexOf(run.phase);
   return h("div.hone-progress", {},
-    h("ol", { "aria-label": `Phase: ${run.phase || "waiting"}` }, names.map((phase, i) => h(`li${i < at ? ".done" : i === at ? ".now" : ""}`, { title: PHASES[phase] }, phase))),
-    h("div.hone-row", {}, meter(run.steps ? run.step / run.steps : 0), h("span.hone-quiet.hone-steps", {}, run.steps ? `${run.step} / ${run.steps}` : "…")));
+    h("ol", { "aria-label": `Phase: ${run.phase || "waiting"}` }, names.map((phase, i) => h(`li${i < at ? ".done" : i === at ? ".now" : ""}`, { title: PHASES[phase] },
+      phase, i === at && run.stage ? h("span.hone-quiet", {}, ` ${run.stage}`) : null))),
+    h("div.hone-row", {}, meter(run.steps ? run.step / run.steps : 0), h("span.hone-quiet.hone-steps", {}, run.steps > 1 ? `${run.step} / ${run.steps}` : "…")));
 }
 
 function runRow(run, shown) {

@@ -22,6 +22,7 @@ function fate(item) {
   if (item.withdrawn) return h("span.hone-tag.quiet", {}, "withdrawn");
   if (item.learned_in.length) return h("span.hone-tag.shipped", { title: "Adapters that were trained on it" }, `learned in ${item.learned_in.join(", ")}`);
   if (!item.teaches) return h("span.hone-tag.quiet", { title: "No way of learning uses this kind of feedback yet" }, "kept; not used for learning yet");
+  if (item.considered) return h("span.hone-tag.quiet", { title: "Of several words on one reply the newest counts; some conversations only measure; what people disagree on or doesn't fit the model is left out. Every run looks again." }, "looked at, not learned from so far");
   return h("span.hone-tag.quiet", { title: "The next run of the learner will see it" }, "waiting to be learned");
 }
 

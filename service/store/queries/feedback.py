@@ -76,13 +76,13 @@ def add_feedback(tx: Session, caller: str, feedback: Feedback) -> StoredFeedback
     )
     tx.add(row)
     tx.flush()
-    return _stored(row)
+    return _stored(tx, [row])[0]
 
 
 def get_feedback(tx: Session, caller: str, feedback_id: str) -> StoredFeedback:
     """The caller's own feedback. Raises NotFound."""
     row = _own(tx, caller, feedback_id)
-    return _stored(row, _learned_in(tx, [row.id]).get(row.id, ()))
+    return _stored(tx, [row])[0]
 
 
 def list_feedback(tx: Session, caller: str, after: str | None = None, limit: int = 50) -> list[StoredFeedback]:
@@ -97,8 +97,7 @@ def list_feedback(tx: Session, caller: str, after: str | None = None, limit: int
             raise BadInput(words, "Send the `next` of the page before.", param="after")
         query = query.where(FeedbackRow.id < after)
     rows = tx.scalars(query).all()
-    learned_in = _learned_in(tx, [row.id for row in rows])
-    return [_stored(row, learned_in.get(row.id, ())) for row in rows]
+    return _stored(tx, rows)
 
 
 def change_feedback(tx: Session, caller: str, feedback_id: str, feedback: Feedback) -> StoredFeedback:
@@ -118,7 +117,7 @@ def change_feedback(tx: Session, caller: str, feedback_id: str, feedback: Feedba
         row.updated_at = now()
         row.position = _next_position(tx)
         tx.flush()
-    return _stored(row, _learned_in(tx, [row.id]).get(row.id, ()))
+    return _stored(tx, [row])[0]
 
 
 def withdraw_feedback(tx: Session, caller: str, feedback_id: str) -> StoredFeedback:
@@ -128,7 +127,7 @@ def withdraw_feedback(tx: Session, caller: str, feedback_id: str) -> StoredFeedb
     if row.withdrawn_at is None:
         row.withdrawn_at = row.updated_at = now()
         tx.flush()
-    return _stored(row, _learned_in(tx, [row.id]).get(row.id, ()))
+    return _stored(tx, [row])[0]
 
 
 def active_feedback(tx: Session, up_to_position: int) -> Sequence[FeedbackRow]:
@@ -263,12 +262,17 @@ def _learned_in(tx: Session, feedback_ids: Sequence[str]) -> dict[str, tuple[str
     return found
 
 
-def _stored(row: FeedbackRow, learned_in: tuple[str, ...] = ()) -> StoredFeedback:
-    return StoredFeedback(
-        id=row.id,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        withdrawn=row.withdrawn_at is not None,
-        feedback=FEEDBACK.validate_python(row.body),
-        learned_in=learned_in,
-    )
+def _stored(tx: Session, rows: Sequence[FeedbackRow]) -> list[StoredFeedback]:
+    learned_in, considered = _learned_in(tx, [row.id for row in rows]), last_learned_position(tx)
+    return [
+        StoredFeedback(
+            id=row.id,
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+            withdrawn=row.withdrawn_at is not None,
+            feedback=FEEDBACK.validate_python(row.body),
+            learned_in=learned_in.get(row.id, ()),
+            considered=row.position <= considered,
+        )
+        for row in rows
+    ]
