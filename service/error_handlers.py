@@ -58,7 +58,8 @@ def bad_input(errors: list[ErrorDetails] | list[Any]) -> BadInput:
     if "param" in (first.get("ctx") or {}) and not path:
         return BadInput(f"{first['msg']}.", param=str(first["ctx"]["param"]))
     if not path:
-        return BadInput(_NOT_AN_OBJECT if first["type"] in _NO_OBJECT else f"{in_words(first)}.")
+        said = in_words(first)
+        return BadInput(_NOT_AN_OBJECT if first["type"] in _NO_OBJECT else f"{said[:1].upper()}{said[1:]}.")
     param = str(path[0]) + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path[1:])
     return BadInput(f"{param}: {in_words(first)}.", param=param)
 

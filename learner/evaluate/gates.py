@@ -190,25 +190,37 @@ def agrees_with_people(report: Report, settings: LearnerSettings) -> Gate | None
 
 
 def judged_as_people_do(report: Report, settings: LearnerSettings) -> Gate | None:
-    """The share won is the preference model's word: one that people contradict proves nothing."""
+    """What it was trained towards is the preference model's word: people must not contradict it."""
+    if report.pair_accuracy is None:
+        return None  # it wasn't: corrections need no such model
     what = "The preference model that grades it picks"
     return _better_than_chance("judged as people do", report, report.judge_accuracy, what)
 
 
 def _better_than_chance(name: str, report: Report, share: float | None, what: str) -> Gate | None:
     """Refused when even the upper end of the share's 95 % interval, with prompts as the draws, is below a half."""
-    if share is None or report.pair_prompts < LEAST_JUDGED_PROMPTS:
+    high = _highest(report, share)
+    if share is None or high is None:
         return None
-    _, high = wilson(share * report.pair_prompts, report.pair_prompts)
     told = f"{report.pairs} held-out pairs to {report.pair_prompts} prompts"
     reason = f"{what} the better reply in {share:.1%} of {told}, at most {high:.1%}"
     return Gate(name, high >= 0.5, f"{reason} (limit 50.0%).")
 
 
+def _highest(report: Report, share: float | None) -> float | None:
+    """The upper end of its interval; None where too few prompts were judged to tell."""
+    if share is None or report.pair_prompts < LEAST_JUDGED_PROMPTS:
+        return None
+    return wilson(share * report.pair_prompts, report.pair_prompts)[1]
+
+
 def no_worse_than_parent(report: Report, settings: LearnerSettings) -> Gate | None:
-    """Refused when the interval lies below the limit: a candidate need not prove that it is better."""
-    share = report.share_won
-    if share is None or share.value is None or share.high is None:
+    """Refused when the interval lies below the limit: a candidate need not prove that it is better.
+
+    Graded by the preference model: by one that people contradict, nothing is proven either way.
+    """
+    share, judge = report.share_won, _highest(report, report.judge_accuracy)
+    if share is None or share.value is None or share.high is None or (judge is not None and judge < 0.5):
         return None
     return Gate(
         "no worse than its parent",

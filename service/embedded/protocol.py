@@ -175,7 +175,7 @@ def _job(
     echo: bool = False,
 ) -> Job:
     for prompt in prompts:
-        _check_prompt(prompt, max_tokens, limits)
+        _check_prompt(prompt, max_tokens, limits, "messages" if isinstance(request, ChatRequest) else "prompt")
     ends = frozenset() if request.ignore_eos else limits.eos_token_ids
 
     def setting(given: float | None, name: str, usual: float) -> float:
@@ -206,16 +206,16 @@ def _job(
     )
 
 
-def _check_prompt(prompt: list[int], max_tokens: int | None, limits: Limits) -> None:
+def _check_prompt(prompt: list[int], max_tokens: int | None, limits: Limits, param: str) -> None:
     if not prompt:
-        raise BadInput("The prompt is empty.", param="prompt")
+        raise BadInput("The prompt is empty.", param=param)
     if bad := [token for token in prompt if not 0 <= token < limits.vocab_size]:
-        raise BadInput(f"Token id {bad[0]} is not in the vocabulary of {limits.vocab_size}.", param="prompt")
+        raise BadInput(f"Token id {bad[0]} is not in the vocabulary of {limits.vocab_size}.", param=param)
     if len(prompt) >= limits.max_model_len:
         raise BadInput(
             f"The prompt has {len(prompt)} tokens; the context holds {limits.max_model_len} with the reply.",
             "Shorten the prompt.",
-            param="prompt",
+            param=param,
         )
     if (max_tokens or 0) > limits.max_model_len:
         raise BadInput(

@@ -83,6 +83,15 @@ def test_what_was_not_measured_is_not_judged() -> None:
     assert {gate.name for gate in outcome.gates}.isdisjoint(("agrees with people", "judged as people do"))
 
 
+def test_corrections_are_not_refused_by_a_judge_that_people_contradict() -> None:
+    corrected = replace(SOUND, pair_accuracy=None, judge_accuracy=0.2, share_won=Share(0.3, 0.2, 0.4, 500, 0))
+    outcome = verdict(corrected, SETTINGS)
+    assert outcome.passed
+    silent = {"no worse than its parent", "judged as people do", "agrees with people"}
+    assert silent.isdisjoint(gate.name for gate in outcome.gates)
+    assert not verdict(replace(corrected, judge_accuracy=0.8), SETTINGS).passed
+
+
 def test_few_judgements_against_it_may_be_chance() -> None:
     assert verdict(replace(SOUND, pair_accuracy=0.0, judge_accuracy=0.0, pairs=30, pair_prompts=5), SETTINGS).passed
     assert not verdict(replace(SOUND, pair_accuracy=0.0, pairs=6, pair_prompts=6), SETTINGS).passed
