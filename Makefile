@@ -21,7 +21,8 @@ setup:
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || ! command -v apt-get >/dev/null || { $(APT_INSTALL) python3-venv >/dev/null; }
 	@$(MAKE) --no-print-directory -j2 system-packages $(VENV)/installed
 
-# torch by itself and first. PyPI's for Linux may bring CUDA, several GB: TORCH_INDEX names one more index, for its build for CPUs alone.
+# torch by itself and first. PyPI's for Linux may bring CUDA, several GB: TORCH_INDEX names one more index, such as that
+# of its builds for CPUs alone.
 $(VENV)/installed: pyproject.toml deploy/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Hone needs Python 3.11 or newer; set PYTHON=…"; exit 1; }
 	$(PYTHON) -m venv $(VENV)

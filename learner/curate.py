@@ -60,7 +60,6 @@ def curate(frozen: FrozenFeedback, settings: LearnerSettings, max_length: int | 
     agreed = _consensus(votes.pairs, set_aside)
     held = held_out_conversations(frozen, settings.held_out_share)
     demonstrations = _agreed_demonstrations(votes.demonstrations, agreed, held, set_aside)
-    demonstrations = _fitting(demonstrations, max_length, set_aside)
     pairs, prompts = _split_pairs(agreed, held, set_aside), _split_prompts(usable, frozen.prompts, held)
     rng = Random(f"{settings.seed} {frozen.hash}")
     parts = []
