@@ -11,6 +11,8 @@ Any causal model that transformers loads will do.
 from __future__ import annotations
 
 import json
+import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +32,7 @@ from service.errors import AdapterBroken, TrainingFailed
 from service.settings import LearnerSettings
 
 Role = Literal["policy", "parent", "anchor", "base"]
+NO_ORDER = ".*ttention defaults to a non-deterministic algorithm"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
@@ -59,6 +62,8 @@ class Backbone:
         Raises TrainingFailed when the base, AdapterBroken when an adapter folder can't be loaded.
         """
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if device.type == "cuda":
+            _sum_in_one_order()
         try:
             tokenizer = AutoTokenizer.from_pretrained(model_path)
             base = _load_base(model_path, settings, device)
@@ -221,6 +226,16 @@ class Backbone:
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(role == "policy" and ".policy." in name and "lora_" in name)
         self._active = role
+
+
+def _sum_in_one_order() -> None:
+    """On a GPU, where sums are taken in any order unless told otherwise: the same seed should give the same adapter.
+
+    Gradients of attention over long sequences may still differ in their last bits.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    warnings.filterwarnings("ignore", NO_ORDER)
 
 
 def _load_base(model_path: str | Path, settings: LearnerSettings, device: torch.device) -> Any:

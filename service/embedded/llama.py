@@ -42,7 +42,7 @@ class _Prefill:
         query = query.permute(1, 2, 0, 3).reshape(1, shape.kv_heads, shape.group * self.count, shape.head_dim)
         keys, values = row[None, : shape.kv_heads, :end], row[None, shape.kv_heads :, :end]
         out = F.scaled_dot_product_attention(query, keys, values, attn_mask=self.mask)
-        out = out.view(shape.query_heads, self.count, shape.head_dim)
+        out = out.reshape(shape.query_heads, self.count, shape.head_dim)  # on a GPU heads may lie innermost
         return out.transpose(0, 1).reshape(self.count, -1)
 
 

@@ -2,7 +2,8 @@
 
 Both serve `sprout`, sample at temperature 1 and write exactly `REPLY` tokens for each of n prompts. Ours are n
 streaming clients at once, on connections of their own, through HTTP, JSON and detokenisation; the peer is handed
-token ids and asked for a batch, which is the kinder task.
+token ids and asked for a batch, which is the kinder task. Both compute on the GPU where there is one, each in the
+numbers that it takes there by itself.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ def beside_generate(streams: int) -> Comparison:
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(SPROUT, dtype=torch.float32).eval()
-    batch = torch.tensor(prompts(streams))
+    on_gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if on_gpu else "cpu")
+    model = AutoModelForCausalLM.from_pretrained(SPROUT, dtype="auto" if on_gpu else torch.float32).to(device).eval()
+    batch = torch.tensor(prompts(streams), device=device)
     bodies: list[dict[str, object]] = [
         {"model": "sprout", "prompt": prompt, "max_tokens": REPLY, "temperature": 1.0, "ignore_eos": True}
         for prompt in prompts(streams)

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx2
 import pytest
+import torch
 
 from service.embedded.tokenizer import load_tokenizer
 from tests.embedded.driving import Reference
@@ -46,7 +47,8 @@ def complete(**options: Any) -> dict[str, Any]:
 
 def test_it_says_in_plain_words_what_it_serves(served: Served) -> None:
     said = "\n".join(served.said)
-    assert "Model tiny (LlamaForCausalLM) in float32 on cpu" in said
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    assert f"Model tiny (LlamaForCausalLM) in float32 on {device}" in said
     assert "GiB at most" in said and f"{POSITIONS} tokens a sequence, 6 sequences at once" in said
     assert f"Serving on http://127.0.0.1:{served.port}." in said
 

@@ -38,7 +38,7 @@ def moved(backbone: Backbone, seed: int = 1, size: float = 0.2) -> Backbone:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in backbone.trainable():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * size)
+            parameter.add_((torch.randn(parameter.shape, generator=generator) * size).to(parameter.device))
     return backbone
 
 
@@ -63,7 +63,7 @@ def test_reply_log_probs_are_the_sums_and_score_keeps_the_order(model_folder: Pa
     backbone = moved(Backbone.load(model_folder, SETTINGS))
     sums = backbone.log_probs(batch()).sum(1).detach()
     torch.testing.assert_close(backbone.reply_log_probs(batch()).detach(), sums)
-    torch.testing.assert_close(backbone.score(EXAMPLES, "policy", batch_size=1), sums)
+    torch.testing.assert_close(backbone.score(EXAMPLES, "policy", batch_size=1), sums.cpu())
 
 
 def test_a_batch_without_a_reply_scores_nothing(model_folder: Path) -> None:
@@ -120,7 +120,7 @@ def test_peft_itself_loads_what_was_saved(model_folder: Path, tmp_path: Path) ->
     with torch.no_grad():
         logits = model(batch().token_ids[:1]).logits
         expected, _, _ = backbone.logits(batch())
-    torch.testing.assert_close(logits[0, len(EXAMPLES[0][0]) - 1], expected[0], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(logits[0, len(EXAMPLES[0][0]) - 1], expected[0].cpu(), atol=1e-4, rtol=1e-4)
 
 
 def test_state_goes_out_and_back_in(model_folder: Path) -> None:
@@ -136,7 +136,8 @@ def test_merging_changes_no_figure_and_leaves_the_base_bit_for_bit(model_folder:
     weights = {name: p.clone() for name, p in backbone.model.named_parameters()}
     expected = backbone.log_probs(batch()).detach()
     with backbone.merged("policy") as model:
-        merged = model(input_ids=batch().token_ids, attention_mask=batch().attention_mask).logits
+        sequences = batch().to(backbone.device)
+        merged = model(input_ids=sequences.token_ids, attention_mask=sequences.attention_mask).logits
     plain, token_ids, _ = backbone.logits(batch())
     torch.testing.assert_close(merged[0, 7:12], plain[:5].detach(), atol=1e-4, rtol=1e-4)
     assert len(token_ids) == 7

@@ -74,7 +74,7 @@ def test_what_was_scored_before_does_not_change_what_is_trained_after(model_fold
         loss = -backbone.reply_log_probs(batch).sum()
         loss.backward()
         gradients.append({name: p.grad for name, p in backbone.model.named_parameters() if p.grad is not None})
-        torch.testing.assert_close(-loss.detach().reshape(1), first)
+        torch.testing.assert_close(-loss.detach().reshape(1).cpu(), first)
     assert gradients[0].keys() == gradients[1].keys()
     assert all(torch.equal(gradients[0][name], gradients[1][name]) for name in gradients[0])
     reached = [name for name, gradient in gradients[1].items() if "layers.0" in name and gradient.abs().sum() > 0]
@@ -120,7 +120,7 @@ def test_an_adapter_learns_against_it_and_leaves_the_base_alone(model_folder: Pa
 
 def test_rows_that_bitsandbytes_does_not_give_back_are_refused(tmp_path: Path) -> None:
     folder = build_tiny_model(tmp_path, width=32)
-    for refused in (lambda: Backbone.load(folder, SETTINGS), lambda: quantised_layers(folder)):
+    for refused in (lambda: Backbone.load(folder, SETTINGS, device="cpu"), lambda: quantised_layers(folder)):
         with pytest.raises(TrainingFailed, match=r"rows of 32 weights.*multiples of 64"):
             refused()
 

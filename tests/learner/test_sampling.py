@@ -58,7 +58,8 @@ def test_first_tokens_come_as_often_as_the_model_says(backbone: Backbone) -> Non
     (row,) = sample(backbone, PROMPTS[:1], per_prompt=4000, max_new_tokens=1, seed=6, batch_size=4000)
     counts = torch.bincount(torch.tensor([reply.token_ids[0] for reply in row]), minlength=50).float() / len(row)
     with torch.no_grad(), backbone.use("policy") as model:
-        probabilities = torch.softmax(model(torch.tensor(PROMPTS[:1])).logits[0, -1], -1)
+        asked = torch.tensor(PROMPTS[:1], device=backbone.device)
+        probabilities = torch.softmax(model(asked).logits[0, -1], -1).cpu()
     width = 5 * (probabilities * (1 - probabilities) / len(row)).sqrt() + 1e-3
     assert ((counts[: len(probabilities)] - probabilities).abs() < width).all()
 
