@@ -81,7 +81,7 @@ class BackboneTrainer:
 
     def evaluate(self, stages: tuple[Stage, ...], lessons: Curated, progress: Progress) -> dict[str, Any]:
         """The report on what these stages trained, with the outcome of every gate."""
-        prompts, standing = affordable(lessons.held_out.prompts), list[TokenIds]()
+        prompts, standing = affordable(lessons.held_out.prompts, 2 * FEWEST_HELD_OUT), list[TokenIds]()
         if len(prompts) < FEWEST_HELD_OUT:
             known = {*lessons.train.prompts, *prompts}
             standing = [one for one in self._standing_prompts(FEWEST_HELD_OUT, held_out=True) if one not in known]
@@ -90,7 +90,9 @@ class BackboneTrainer:
         corrected = sorted({one.prompt_token_ids for one in lessons.train.demonstrations})
         seed = self._settings.seed
         taste = judgements_of_taste(lessons.held_out, lessons.train)
-        held_out = replace(lessons.held_out, pairs=tuple(taste))
+        taught = {one.prompt_token_ids for one in lessons.train.demonstrations}
+        unseen = [one for one in lessons.held_out.demonstrations if one.prompt_token_ids not in taught]
+        held_out = replace(lessons.held_out, pairs=tuple(taste), demonstrations=tuple(unseen))
         asked = [*prompts, *standing]
         like_them = neighbours(self._backbone, corrected, asked, Random(seed), seed, kept_back=True)
         report = evaluate(
@@ -120,8 +122,8 @@ class BackboneTrainer:
         log.info("%s: %s", stage, result)
 
     def _training_prompts(self, lessons: Curated, fewest: int) -> list[TokenIds]:
-        prompts = affordable(lessons.train.prompts)
-        if len(prompts) < fewest:
+        prompts = affordable(lessons.train.prompts, fewest)
+        if len(prompts) == len(lessons.train.prompts) < fewest:
             measured = set(lessons.held_out.prompts)
             standing = self._standing_prompts(fewest, held_out=False)
             prompts += [prompt for prompt in standing if prompt not in measured][: fewest - len(prompts)]

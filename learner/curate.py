@@ -28,6 +28,7 @@ TOO_LONG = "longer than the model's context"
 OVER_CAP = "beyond the number of judgements of one person that a run uses"
 OUTVOTED = "a correction that other people's judgements contradict"
 TWICE = "the same correction was given twice"
+OTHER_CORRECTION = "a correction where other people, or more of them, wrote another one"
 ON_BOTH_SIDES = "said by a held-out conversation together with one that is learned from"
 OVER_SIZE = "older examples beyond the size of a run; each run draws others"
 
@@ -195,22 +196,31 @@ def _agreed_demonstrations(
     held: frozenset[str],
     set_aside: Counter[str],
 ) -> list[Demonstration]:
-    """Each correction once, and none that the consensus holds to be worse than what it corrects.
+    """One correction of a prompt: each person's newest counts, and of several what most people wrote, or the newest;
+    none that the consensus holds to be worse than what it corrects. In the order in which they were last given.
 
     What was given on both sides of the split is learned, not measured.
     """
-    kept: dict[tuple[TokenIds, TokenIds], Demonstration] = {}
-    for judgement, demonstration in sorted(given, key=lambda one: one[1].conversation_id in held):
-        prompt, reply = demonstration.prompt_token_ids, demonstration.reply_token_ids
+    newest = {(judgement.caller, one.prompt_token_ids): (judgement, one) for judgement, one in given}
+    set_aside[SAID_AGAIN] += len(given) - len(newest)
+    written: defaultdict[TokenIds, defaultdict[TokenIds, list[tuple[int, Demonstration]]]]
+    written = defaultdict(lambda: defaultdict(list))
+    for judgement, one in newest.values():
+        prompt, reply = one.prompt_token_ids, one.reply_token_ids
         _, pair = agreed.get(_key(prompt, reply, judgement.replies[0].token_ids), ((), None))
         contested = judgement.replies[0].complete and judgement.replies[0].token_ids != reply
         if contested and (pair is None or pair.chosen != reply):
             set_aside[OUTVOTED] += 1
-        elif (prompt, reply) in kept:
-            set_aside[TWICE] += 1
         else:
-            kept[prompt, reply] = demonstration
-    return list(kept.values())
+            written[prompt][reply].append((judgement.position, one))
+    kept = []
+    for replies in written.values():
+        same = max(replies.values(), key=lambda same: (len(same), same[-1][0]))
+        set_aside[TWICE] += len(same) - 1
+        set_aside[OTHER_CORRECTION] += sum(map(len, replies.values())) - len(same)
+        taught = [one for _, one in same if one.conversation_id not in held]
+        kept.append((same[-1][0], (taught or [one for _, one in same])[0]))
+    return [one for _, one in sorted(kept, key=lambda one: one[0])]
 
 
 def _limit(

@@ -164,14 +164,16 @@ class Cycle:
             time.sleep(LOOK_SECONDS)
 
     def _freeze(self) -> str | None:
-        """Write the snapshot; returns the parent: what is live, unless that was made for another base model."""
+        """Write the snapshot; returns the parent: what is live, or what it comes from where that learned from feedback
+        that was withdrawn since; None (the base) where that was made for another base model."""
         engine = self.settings.engine
         served_as = engine.model if not engine.urls else None  # an engine elsewhere may name its model otherwise
         with self.store.read() as tx:
             frozen = collect(tx, feedback.last_position(tx), self.tokenize, served_as)
             live = adapters.serving(tx).live
+            clean = runs.without_withdrawn(tx, live) if live != BASE else None
         write_snapshot(frozen, self.folder.snapshot)
-        return live if live != BASE and self._is_of_this_base(live) else None
+        return clean if clean is not None and self._is_of_this_base(clean) else None
 
     def _is_of_this_base(self, name: str) -> bool:
         _, manifest = Registry.of(self.settings, self.store).check(name)
@@ -183,15 +185,19 @@ class Cycle:
 
     def _parent(self, name: str | None) -> tuple[Path | None, str]:
         """Its folder, and what is to be said of where the run starts from."""
+        with self.store.read() as tx:
+            live = adapters.serving(tx).live
+            clean = runs.without_withdrawn(tx, live) if live != BASE else None
+        remark = ""
+        if live not in (BASE, clean):
+            remark = f"It starts from {name or 'the base'}: {live} knows feedback that was withdrawn."
         if name is None:
-            with self.store.read() as tx:
-                live = adapters.serving(tx).live
-            is_strange = live != BASE and not self._is_of_this_base(live)
-            return None, f"It starts from the base: {live} was made for another one." if is_strange else ""
+            is_strange = clean is not None and not self._is_of_this_base(clean)
+            return None, f"It starts from the base: {clean} was made for another one." if is_strange else remark
         folder, manifest = Registry.of(self.settings, self.store).check(name)
-        if manifest.rank == self.settings.learner.rank:
-            return folder, ""
-        return folder, f"It keeps the rank {manifest.rank} of {name}; learner.rank holds for what starts from the base."
+        if manifest.rank != self.settings.learner.rank:
+            remark += f" It keeps the rank {manifest.rank} of {name}; learner.rank is for what starts from the base."
+        return folder, remark.strip()
 
     def _train(self, trainer: Trainer, stages: tuple[Stage, ...], lessons: Curated) -> None:
         """Leaves the trained adapter in the run's folder; a second attempt takes it from there."""
@@ -247,6 +253,12 @@ class Cycle:
             return "It waits for an operator to promote it."
         if desired.requested is not None and desired.requested_by != LEARNER:
             return f"{desired.requested_by} asked for {desired.requested} meanwhile, so it waits for an operator."
+        flip = adapters.last_flip(tx)
+        if flip is not None and flip.actor not in (LEARNER, adapters.ROLLOUT):
+            if run.started_at is not None and flip.at > run.started_at:
+                return f"{flip.actor} made {flip.adapter} live meanwhile, so it waits for an operator."
+            if wish is None and (left := adapters.newest_left(tx)):
+                return f"{flip.actor} went back from {left} to {flip.adapter}, so it waits for an operator."
         if (adapters.number_of(desired.live) or 0) < (adapters.number_of(run.parent or BASE) or 0):
             return f"{run.parent}, which it started from, was rolled back meanwhile, so it waits for an operator."
         return ""
@@ -274,10 +286,23 @@ class Cycle:
 
     def _finish_without(self, lessons: Curated, method: str) -> None:
         message = why_nothing(lessons, method)
-        self.folder.write_report({"feedback": lessons.counts, "message": message})
         with self.store.begin() as tx:
+            message = f"{message} {self._go_back(tx)}".strip()
             runs.finish_run(tx, self.run_id, self.fence, "nothing_to_learn", message)
+        self.folder.write_report({"feedback": lessons.counts, "message": message})
         log.info("%s", message)
+
+    def _go_back(self, tx: Session) -> str:
+        """Where what is live knows feedback that was withdrawn, and nothing is left to learn: ask for what it comes
+        from to go live, where adapters go live by themselves. Returns what is to be said of it."""
+        desired = adapters.serving(tx)
+        if desired.live == BASE or (clean := runs.without_withdrawn(tx, desired.live) or BASE) == desired.live:
+            return ""
+        why = f"{desired.live} knows feedback that was withdrawn"
+        if not self.settings.learner.auto_promote or desired.requested is not None:
+            return f"{why}: `hone adapters rollback {clean}` takes it out."
+        adapters.request_live(tx, clean, LEARNER, f"{why}, and nothing is left to learn from.")
+        return f"{why}, so {clean} goes live."
 
     def _say(self, phase: str, step: int, steps: int) -> Run:
         """Tell the store how far the run is, and hear whether it is still ours. Raises LeaseLost, Stopped."""

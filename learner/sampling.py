@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from random import Random
 
 import torch
 from torch import Tensor
@@ -19,7 +20,8 @@ from learner.backbone import Backbone, Role
 from learner.batch import TokenIds, by_length
 
 AFFORDABLE_TOKENS = 128
-"""Of a prompt that a training samples on. One far into a long conversation costs many times what others cost."""
+"""What a prompt that a training samples on may cost on the average; one far into a long conversation costs many times
+that, so fewer are taken."""
 FEWEST = 16
 """How many are taken at least, however long they are."""
 
@@ -39,11 +41,18 @@ def longest_prompt(backbone: Backbone, max_new_tokens: int) -> int:
     return backbone.max_length - min(max_new_tokens, backbone.max_length // 2)
 
 
-def affordable(prompts: Sequence[TokenIds]) -> list[TokenIds]:
-    """Those that are not too long to sample on again and again, in their order; then the shortest others."""
-    short = [prompt for prompt in prompts if len(prompt) <= AFFORDABLE_TOKENS]
-    longer = sorted((prompt for prompt in prompts if len(prompt) > AFFORDABLE_TOKENS), key=len)
-    return short + longer[: max(0, FEWEST - len(short))]
+def affordable(prompts: Sequence[TokenIds], most: int) -> list[TokenIds]:
+    """As many as cost no more than `most` of AFFORDABLE_TOKENS, drawn at random, in their order.
+
+    The FEWEST shortest are among them whatever they cost.
+    """
+    kept = set(sorted(range(len(prompts)), key=lambda index: len(prompts[index]))[:FEWEST])
+    budget = most * AFFORDABLE_TOKENS - sum(len(prompts[index]) for index in kept)
+    for index in Random(0).sample(range(len(prompts)), len(prompts)):
+        if index not in kept and len(prompts[index]) <= budget:
+            kept.add(index)
+            budget -= len(prompts[index])
+    return [prompts[index] for index in sorted(kept)]
 
 
 def sample(

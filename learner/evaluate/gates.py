@@ -18,7 +18,7 @@ LEAST_DISTINCT = 0.5  # distinct-2, as a share of the base's over as many word p
 MOST_AGREEMENT_LOST = 0.05  # of what the base's replies agree on, beyond chance
 MOST_ALIKE = 2 / 3  # share of the prompts that get one and the same reply
 MOST_FORGOTTEN = 0.1  # share of the corrections that the parent knew; one in any case
-MOST_NATS_LOST_ON_CORRECTIONS = 2.0
+MOST_NATS_LOST_ON_CORRECTIONS = 0.25  # per token
 LEAST_REPLIES, LEAST_JUDGED_PROMPTS = 16, 6
 
 
@@ -180,7 +180,7 @@ def keeps_corrections(report: Report, settings: LearnerSettings) -> Gate | None:
     return Gate(
         "keeps corrections",
         report.correction_log_prob >= limit,
-        f"Held-out corrections have log-probability {report.correction_log_prob:.2f} (limit {limit:.2f}).",
+        f"Held-out corrections have log-probability {report.correction_log_prob:.2f} a token (limit {limit:.2f}).",
     )
 
 

@@ -88,7 +88,7 @@ class Report:
     taught_new_log_prob_before: float | None = None  # under the parent
     taught_forgotten: int = 0  # of the others, those that it would hardly give any more
     corrections: int = 0  # held-out ones
-    correction_log_prob: float | None = None
+    correction_log_prob: float | None = None  # per token
     correction_log_prob_before: float | None = None  # under the parent
     correction_log_prob_base: float | None = None
     standing_prompts: int = 0  # of the prompts, those that nobody asked: they fill up where people asked too few
@@ -348,11 +348,12 @@ def _on_corrections(backbone: Backbone, held_out: Snapshot) -> dict[str, Any]:
     examples = [(d.prompt_token_ids, d.reply_token_ids) for d in held_out.demonstrations if _fits(backbone, d)]
     if not examples:
         return {}
+    tokens = sum(len(reply) for _, reply in examples)
     return {
         "corrections": len(examples),
-        "correction_log_prob": float(backbone.score(examples, "policy").mean()),
-        "correction_log_prob_before": float(backbone.score(examples, _before(backbone)).mean()),
-        "correction_log_prob_base": float(backbone.score(examples, "base").mean()),
+        "correction_log_prob": float(backbone.score(examples, "policy").sum()) / tokens,
+        "correction_log_prob_before": float(backbone.score(examples, _before(backbone)).sum()) / tokens,
+        "correction_log_prob_base": float(backbone.score(examples, "base").sum()) / tokens,
     }
 
 

@@ -89,7 +89,8 @@ def train(
     Raises TrainingFailed when the loss stays without a finite value.
     """
     fitting, too_long = within_length(pairs, backbone.max_length)
-    asked = [*prompts, *affordable(list(dict.fromkeys(pair.prompt_token_ids for pair in fitting)))]
+    judged = list(dict.fromkeys(pair.prompt_token_ids for pair in fitting))
+    asked = [*prompts, *affordable(judged, ITERATIONS * PROMPTS)]
     asked = [p for p in dict.fromkeys(asked) if p and len(p) <= backbone.max_length // 2]
     if all(pair.tie for pair in fitting) or not asked:
         return PreferenceResult(0, len(fitting), too_long, 0)

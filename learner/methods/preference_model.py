@@ -118,9 +118,24 @@ class Group:
         return self.extract(raw) * self.scale
 
 
+def _newest_of_each_prompt(pairs: Sequence[Pair], most: int) -> Sequence[Pair]:
+    """At most so many, in their order: every prompt's newest, then every prompt's second newest, and so on.
+
+    So the many pairs of one long ranking don't take the place of all others.
+    """
+    if len(pairs) <= most:
+        return pairs
+    seen: Counter[TokenIds] = Counter()
+    turns = []
+    for index in reversed(range(len(pairs))):
+        turns.append((seen[pairs[index].prompt_token_ids], -index))
+        seen[pairs[index].prompt_token_ids] += 1
+    return [pairs[index] for index in sorted(-place for _, place in sorted(turns)[:most])]
+
+
 def fit_preferences(backbone: Backbone, pairs: Sequence[Pair]) -> PreferenceModel:
     """Fit to comparisons; ties pull both scores together."""
-    pairs = pairs[-_MOST_PAIRS:]
+    pairs = _newest_of_each_prompt(pairs, _MOST_PAIRS)
     examples = [(p.prompt_token_ids, p.chosen) for p in pairs] + [(p.prompt_token_ids, p.rejected) for p in pairs]
     raw = describe(backbone, examples)
     target = torch.tensor([0.5 if pair.tie else 1.0 for pair in pairs], dtype=torch.float64)

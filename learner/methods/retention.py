@@ -62,10 +62,9 @@ class Retention:
         self._order: list[int] = []
         self.drawn = 0
 
-    @property
-    def passes(self) -> float:
-        """How often each was drawn by now; infinite where nothing is retained."""
-        return self.drawn / len(self._retained) if self._retained else math.inf
+    def steps_to(self, passes: int, size: int) -> int:
+        """How many more draws of `size` until all that is retained was drawn so often."""
+        return max(0, -(-(passes * len(self._retained) - self.drawn) // size))
 
     def loss(self, size: int) -> Tensor:
         """Mean KL per token from what the starting policy said, over its most likely tokens: a scalar."""

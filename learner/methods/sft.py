@@ -1,14 +1,16 @@
 """Supervised fine-tuning on corrections, without moving anything else.
 
 Each step takes a batch of corrections (maximise their likelihood) and a batch of what the policy said before to other
-prompts (keep saying it: `retention`). Training stops once every correction is what the policy would say and what is
-retained was gone through a few times; a handful of corrections takes seconds.
+prompts (keep saying it: `retention`). First the policy learns: at the full rate, on the corrections that it wouldn't
+give yet and as many of the others, until it would give each. Then it settles: the rate falls, on all corrections alike,
+until all that is retained was gone through a few times. A handful of corrections takes seconds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from random import Random
 
 import torch
@@ -21,8 +23,9 @@ from learner.methods.retention import Retention, retain
 from service.settings import LearnerSettings
 
 PHASE = "sft"
-LEARNED_LOG_PROB = -0.2  # of a whole correction: P ≈ 0.82; training stops when all are above
-FEWEST_STEPS = 180  # that few corrections may take, however few the epochs; most stop long before
+LEARNED_LOG_PROB = -0.2  # of a whole correction: P ≈ 0.82; the policy learns until all are above
+FEWEST_STEPS = 240  # that few corrections may take to be learned, however few the epochs; most need many fewer
+SETTLING_STEPS = 60  # at least
 PASSES = 3  # over all that is retained, at least: a correction is learned before its neighbours are back in place
 LAST_RATE = 0.05
 """Of the learning rate, at the last step: what large steps move at random, small ones put back."""
@@ -54,38 +57,75 @@ def train(
     if not fitting:
         return SftResult(0, 0, 0, too_long, 0)
     rng = Random(settings.seed)
-    log_probs, step, skipped = _log_probs(backbone, fitting), 0, 0
+    log_probs, steps, skipped = _log_probs(backbone, fitting), 0, 0
     if min(log_probs) < LEARNED_LOG_PROB:
         retention = Retention(backbone, retain(backbone, fitting, prompts, rng, settings.seed), rng)
-        stepper = Stepper(backbone.trainable(), settings.sft_learning_rate, warmup=4)
-        per_epoch = -(-len(fitting) // settings.batch_size)
-        steps = per_epoch * max(settings.sft_epochs, -(-FEWEST_STEPS // per_epoch))
-        while step < steps and (min(log_probs) < LEARNED_LOG_PROB or retention.passes < PASSES):
-            for indices in shuffled_batches(len(fitting), settings.batch_size, rng):
-                step += 1
-                rate = 1 + (LAST_RATE - 1) * step / steps
-                metrics = _step(backbone, [fitting[i] for i in indices], retention, settings.batch_size, stepper, rate)
-                progress(PHASE, step, steps, metrics | {"worst_correction": min(log_probs)})
-            log_probs = _log_probs(backbone, fitting)
-        skipped = stepper.skipped
+        course = _Course(backbone, fitting, log_probs, retention, settings, rng, progress)
+        course.learn()
+        course.settle()
+        log_probs, steps, skipped = course.log_probs, course.step, course.stepper.skipped
     learned = sum(value >= LEARNED_LOG_PROB for value in log_probs)
     metrics = {"correction_log_prob": sum(log_probs) / len(log_probs), "worst_correction": min(log_probs)}
-    return SftResult(step, learned, len(fitting), too_long, skipped, metrics)
+    return SftResult(steps, learned, len(fitting), too_long, skipped, metrics)
 
 
-def _step(
-    backbone: Backbone,
-    demonstrations: Sequence[Demonstration],
-    retention: Retention,
-    size: int,
-    stepper: Stepper,
-    rate: float,
-) -> dict[str, float]:
-    batch = collate([(d.prompt_token_ids, d.reply_token_ids) for d in demonstrations], backbone.pad_id)
-    weights = torch.tensor([d.weight for d in demonstrations]).to(backbone.device)
-    loss, metrics = sft_loss(backbone.log_probs(batch), batch.reply_mask.to(backbone.device), weights)
-    kept = retention.loss(size)
-    return metrics | {"retention_kl": kept.item()} | stepper.step(loss + RETENTION_WEIGHT * kept, rate)
+class _Course:
+    """The steps of one training; `log_probs` are those of the corrections by now."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        demonstrations: Sequence[Demonstration],
+        log_probs: list[float],
+        retention: Retention,
+        settings: LearnerSettings,
+        rng: Random,
+        progress: Progress,
+    ) -> None:
+        self._backbone, self._demonstrations, self.log_probs = backbone, demonstrations, log_probs
+        self._retention, self._rng, self._progress = retention, rng, progress
+        self._size, self._epochs = settings.batch_size, settings.sft_epochs
+        self.stepper = Stepper(backbone.trainable(), settings.sft_learning_rate, warmup=4)
+        self.step = 0
+
+    def learn(self) -> None:
+        """At the full rate, until each correction is what the policy would say, or the steps for it are used up."""
+        per_epoch = -(-len(self._demonstrations) // self._size)
+        most = per_epoch * max(self._epochs, -(-FEWEST_STEPS // per_epoch))
+        while self.step < most and min(self.log_probs) < LEARNED_LOG_PROB:
+            chosen = self._to_learn()
+            for batch in shuffled_batches(len(chosen), self._size, self._rng):
+                self._take([chosen[place] for place in batch], 1.0, most + SETTLING_STEPS)
+            self.log_probs = _log_probs(self._backbone, self._demonstrations)
+
+    def settle(self) -> None:
+        """At a falling rate, until all that is retained was drawn often enough."""
+        begun, count = self.step, max(SETTLING_STEPS, self._retention.steps_to(PASSES, self._size))
+        while self.step < begun + count:
+            epoch = shuffled_batches(len(self._demonstrations), self._size, self._rng)
+            for batch in islice(epoch, begun + count - self.step):
+                rate = 1 + (LAST_RATE - 1) * (self.step + 1 - begun) / count
+                self._take(batch, rate, begun + count)
+        self.log_probs = _log_probs(self._backbone, self._demonstrations)
+
+    def _to_learn(self) -> list[int]:
+        """The corrections that aren't learned yet, and as many of the others, which must not be lost over them."""
+        known = [index for index, value in enumerate(self.log_probs) if value >= LEARNED_LOG_PROB]
+        wanted = [index for index, value in enumerate(self.log_probs) if value < LEARNED_LOG_PROB]
+        return wanted + self._rng.sample(known, min(len(known), len(wanted)))
+
+    def _take(self, indices: Sequence[int], rate: float, steps: int) -> None:
+        """One step on these corrections, at this share of the learning rate; `steps` is how many there may be."""
+        taught = [self._demonstrations[index] for index in indices]
+        batch = collate([(one.prompt_token_ids, one.reply_token_ids) for one in taught], self._backbone.pad_id)
+        device = self._backbone.device
+        weights = torch.tensor([one.weight for one in taught]).to(device)
+        loss, metrics = sft_loss(self._backbone.log_probs(batch), batch.reply_mask.to(device), weights)
+        kept = self._retention.loss(self._size)
+        metrics |= {"retention_kl": kept.item(), "worst_correction": min(self.log_probs)}
+        metrics |= self.stepper.step(loss + RETENTION_WEIGHT * kept, rate)
+        self.step += 1
+        self._progress(PHASE, self.step, steps, metrics)
 
 
 def _log_probs(backbone: Backbone, demonstrations: Sequence[Demonstration]) -> list[float]:

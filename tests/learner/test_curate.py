@@ -10,9 +10,11 @@ from learner.curate import (
     NO_PROMPT,
     ON_BOTH_SIDES,
     OTHER_BASE,
+    OTHER_CORRECTION,
     OUTVOTED,
     OVER_CAP,
     TOO_LONG,
+    TWICE,
     Curated,
     _fraction,
     curate,
@@ -228,6 +230,23 @@ def test_a_correction_that_others_contradict_is_no_demonstration(home: Home) -> 
     found = curated(home)
     assert not found.train.demonstrations and not found.train.pairs
     assert found.counts["set_aside"] == {DISAGREEMENT: 2, OUTVOTED: 2}
+
+
+def test_a_prompt_is_corrected_in_one_way_a_person_s_newest_and_that_of_most(home: Home) -> None:
+    def taught() -> list[tuple[int, ...]]:
+        return [one.reply_token_ids for one in curated(home).train.demonstrations]
+
+    home.correct("a", "bb bb")
+    home.correct("a a", "ccc")
+    assert taught() == [tokenize("ccc")]
+    home.correct("a a a", "dddd", caller="name:bob")
+    assert taught() == [tokenize("dddd")]  # one person each: the newest
+    home.correct("a a a a", "ccc", caller="name:cid")
+    assert taught() == [tokenize("ccc")]  # two against one
+    set_aside = curated(home).counts["set_aside"]
+    assert (set_aside[SAID_AGAIN], set_aside[TWICE], set_aside[OTHER_CORRECTION]) == (1, 1, 1)
+    home.correct("a", "dddd", prompt=(1, 9))
+    assert taught() == [tokenize("ccc"), tokenize("dddd")]  # another prompt
 
 
 def test_a_person_who_corrects_their_own_correction_teaches_the_later_one(home: Home) -> None:

@@ -369,8 +369,78 @@ def test_a_candidate_does_not_undo_a_roll_back_by_itself(home: Home) -> None:
                 adapters.flip_live(tx, "base", "operator", "v1 is rude")
 
     cycle(home, lease(home), Pretender(roll_back)).run()
-    assert "v1, which it started from, was rolled back" in the_run(home, run_id).message
+    assert "operator made base live meanwhile" in the_run(home, run_id).message
     assert adapters_of(home)["v2"] == "candidate" and requested(home) is None
+
+
+def go_live(home: Home, name: str, actor: str = "learner") -> None:
+    with home.store.begin() as tx:
+        adapters.flip_live(tx, name, actor, "proven")
+
+
+def test_a_candidate_does_not_take_over_from_what_an_operator_promoted_meanwhile(home: Home) -> None:
+    learn_v1(home)
+    home.correct("a", "ccc", prompt=(1, 9))
+    run_id = queue(home, again=True)
+
+    def promote(here: str) -> None:
+        if here == "evaluate":
+            go_live(home, "v1", "name:op")
+
+    cycle(home, lease(home), Pretender(promote)).run()
+    assert "name:op made v1 live meanwhile" in the_run(home, run_id).message
+    assert requested(home) is None
+
+
+def test_after_an_operator_went_back_candidates_wait_until_one_is_promoted(home: Home) -> None:
+    learn_v1(home)
+    go_live(home, "v1")
+    go_live(home, "base", "name:op")
+    run_id = queue(home, again=True)
+    cycle(home, lease(home), Pretender()).run()
+    assert "name:op went back from v1 to base, so it waits" in the_run(home, run_id).message
+    assert requested(home) is None
+    queue(home, promote=True)  # by whom "learn now, and promote it" was said, that is meant
+    cycle(home, lease(home), Pretender()).run()
+    assert requested(home) == "v3"
+    go_live(home, "v3", "name:op")
+    queue(home, third=True)
+    cycle(home, lease(home), Pretender()).run()
+    assert requested(home) == "v4"
+
+
+def test_what_was_withdrawn_later_is_unlearned_by_the_next_run(home: Home) -> None:
+    secret = home.correct("a", "bb")
+    queue(home)
+    cycle(home, lease(home), Pretender()).run()
+    go_live(home, "v1")
+    home.correct("a", "ccc", prompt=(1, 9))
+    queue(home, second=True)
+    cycle(home, lease(home), Pretender()).run()
+    go_live(home, "v2")
+    withdraw(home, secret)
+    run_id, trainer = queue(home, third=True), Pretender()
+    cycle(home, lease(home), trainer).run()
+    assert trainer.parents == [None] and the_run(home, run_id).parent is None
+    assert "It starts from the base: v2 knows feedback that was withdrawn." in the_run(home, run_id).message
+    go_live(home, "v3")
+    queue(home, fourth=True)
+    after = Pretender()
+    cycle(home, lease(home), after).run()
+    assert after.parents == [home.settings.adapters_folder / "v3"]
+
+
+def test_where_all_was_withdrawn_what_was_live_before_goes_live_again(home: Home) -> None:
+    secret = home.correct("a", "bb")
+    queue(home)
+    cycle(home, lease(home), Pretender()).run()
+    go_live(home, "v1")
+    withdraw(home, secret)
+    run_id = queue(home, again=True)
+    cycle(home, lease(home), Pretender()).run()
+    assert the_run(home, run_id).state == "nothing_to_learn"
+    assert "v1 knows feedback that was withdrawn, so base goes live." in the_run(home, run_id).message
+    assert requested(home) == "base"
 
 
 def test_a_candidate_does_not_drop_what_an_operator_asked_for(home: Home) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from learner.backbone import Backbone
 from learner.batch import Pair
-from learner.methods.preference_model import PreferenceModel, fit_preferences
+from learner.methods.preference_model import PreferenceModel, _newest_of_each_prompt, fit_preferences
 from service.settings import LearnerSettings
 from tests.learner.tiny_model import WORDS, build_tiny_model, ids
 
@@ -70,6 +70,14 @@ def test_coin_flips_teach_next_to_nothing(backbone: Backbone) -> None:
     assert judge.fit.accuracy < 0.65
     spread = judge.score([(PROMPT, ids(text, end=True)) for text in replies(100, 6)]).std()
     assert spread < 1.0
+
+
+def test_one_prompt_with_many_pairs_leaves_room_for_the_others() -> None:
+    many = [Pair((1,), (index,), (0,)) for index in range(50)]
+    few = [Pair((2,), (index,), (0,)) for index in range(3)]
+    kept = _newest_of_each_prompt([*few, *many], 10)
+    assert kept == [*few, *many[-7:]]
+    assert _newest_of_each_prompt(few, 10) == few
 
 
 def test_ties_alone_teach_nothing(backbone: Backbone) -> None:

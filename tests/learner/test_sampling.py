@@ -85,10 +85,13 @@ def test_no_prompts_no_replies(backbone: Backbone) -> None:
     assert sample(backbone, []) == []
 
 
-def test_prompts_that_cost_too_much_are_left_out_where_there_are_enough_others() -> None:
-    short, long, longer = (1,) * 3, (1,) * (AFFORDABLE_TOKENS + 1), (1,) * (AFFORDABLE_TOKENS + 2)
-    assert affordable([longer, short, long]) == [short, long, longer]  # too few short ones say little
-    assert affordable([long, *[short] * FEWEST]) == [short] * FEWEST
-    assert affordable([longer, long]) == [long, longer]
-    assert affordable([]) == []
-    assert len(affordable([long] * 99)) == FEWEST
+def test_as_many_prompts_are_taken_as_may_be_paid_for_long_and_short_ones_alike() -> None:
+    short, long = (1,) * (AFFORDABLE_TOKENS // 2), (2,) * (4 * AFFORDABLE_TOKENS)
+    assert affordable([], 100) == []
+    assert affordable([short] * 200, 100) == [short] * 200
+    assert len(affordable([long] * 200, 100)) == 25
+    mixed = affordable([long, short] * 200, 100)
+    assert sum(map(len, mixed)) <= 100 * AFFORDABLE_TOKENS
+    assert mixed.count(long) > 5 and mixed.count(short) > 20
+    assert affordable([long, short] * FEWEST, 1) == [short] * FEWEST  # too few say little, whatever they cost
+    assert affordable([long, short], 100) == [long, short]

@@ -45,15 +45,30 @@ def test_a_candidate_goes_live_and_the_one_before_is_retired(store: Store) -> No
 def test_rolling_back_goes_to_what_was_live_before_or_where_one_says(store: Store) -> None:
     with store.begin() as tx, pytest.raises(Conflict, match="nothing to roll back to"):
         adapters.request_rollback(tx, None, "name:op", "")
-    first, second = _live(store), _live(store)
+    first, _ = _live(store), _live(store)
     with store.begin() as tx:
         assert adapters.request_rollback(tx, None, "name:op", "").requested == first
         assert adapters.request_rollback(tx, "base", "name:op", "").requested == "base"
         assert adapters.fulfil_request(tx, "base", "")
         desired = adapters.serving(tx)
-        assert (desired.live, desired.previous) == ("base", second)
-    with store.begin() as tx:
-        assert adapters.request_rollback(tx, None, "name:op", "").requested == second
+        assert (desired.live, desired.previous) == ("base", "base")
+    with store.begin() as tx, pytest.raises(Conflict, match="nothing to roll back to: base is live"):
+        adapters.request_rollback(tx, None, "name:op", "")
+
+
+def test_rolling_back_again_goes_further_back_and_never_to_what_was_left(store: Store) -> None:
+    first, second, third = _live(store), _live(store), _live(store)
+    for expected, before in ((second, first), (first, "base"), ("base", "base")):
+        with store.begin() as tx:
+            assert adapters.request_rollback(tx, None, "name:op", "").requested == expected
+            assert adapters.fulfil_request(tx, expected, "Proved.")
+            assert adapters.serving(tx).previous == before
+            assert adapters.newest_left(tx) == third
+    newest = _live(store)
+    with store.read() as tx:
+        flip = adapters.last_flip(tx)
+        assert (adapters.serving(tx).previous, adapters.newest_left(tx)) == ("base", None)
+    assert flip is not None and (flip.adapter, flip.actor) == (newest, "name:op")
 
 
 def test_rolling_back_says_where_else_to_go_when_what_was_live_before_was_rejected(store: Store) -> None:

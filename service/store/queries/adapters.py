@@ -31,6 +31,8 @@ BASE_IS_NO_ADAPTER = "There is no adapter 'base': it is what serves without one.
 ROLLOUT = "rollout"
 """The actor's name for what the service does by itself."""
 
+_LIVE = "live"
+"""The action of what went live; the base too."""
 _REPLACED = "replaced"
 """The action of an adapter that was live and could not be served any more."""
 
@@ -128,7 +130,7 @@ def replace_live(tx: Session, successor: str, reason: str) -> None:
 
 def replaced(tx: Session) -> dict[str, str]:
     """What had to be replaced as live, oldest first, and why; empty once something that was asked for is live."""
-    query = select(AdapterEventRow).where(AdapterEventRow.action.in_(("live", _REPLACED)))
+    query = select(AdapterEventRow).where(AdapterEventRow.action.in_((_LIVE, _REPLACED)))
     newest_first = tx.scalars(query.order_by(AdapterEventRow.id.desc()).limit(20)).all()
     since = takewhile(lambda event: event.action == _REPLACED or event.actor == ROLLOUT, newest_first)
     oldest_first = reversed([event for event in since if event.action == _REPLACED])
@@ -216,17 +218,29 @@ def flip_live(tx: Session, name: str, actor: str, reason: str) -> Serving:
     if name == desired.live:
         raise Conflict(f"{name} is live already.")
     if name != BASE:
-        _move(tx, _servable(tx, name), "live", "live", actor, reason)
+        _move(tx, _servable(tx, name), "live", _LIVE, actor, reason)
     else:
-        _event(tx, BASE, "live", actor, reason)
+        _event(tx, BASE, _LIVE, actor, reason)
     if desired.live != BASE:
         _move(tx, _get_locked(tx, desired.live), "retired", "retired", actor, f"{name} took over: {reason}")
     if desired.canary == name:
         desired.canary, desired.canary_share = None, 0.0
     if desired.requested == name:
         _forget_request(desired)
-    desired.previous, desired.live, desired.changed_at = desired.live, name, now()
+    desired.previous, desired.live, desired.changed_at = _live_before(tx), name, now()
     return desired
+
+
+def last_flip(tx: Session) -> AdapterEventRow | None:
+    """When something last went live, by whose word and why; None before the first."""
+    return tx.scalar(select(AdapterEventRow).where(AdapterEventRow.action == _LIVE).order_by(AdapterEventRow.id.desc()))
+
+
+def newest_left(tx: Session) -> str | None:
+    """The newest adapter that has been live, where something older is now; None where nothing was gone back from."""
+    live = _number(serving(tx).live)
+    newest = max((_number(name) for name in _went_live(tx)), default=0)
+    return f"v{newest}" if newest > live else None
 
 
 def fulfil_request(tx: Session, name: str, proof: str) -> bool:
@@ -273,6 +287,27 @@ def clear_canary(tx: Session, actor: str, reason: str) -> Serving:
     return desired
 
 
+def _live_before(tx: Session) -> str:
+    """What was live before what is now; going back undoes what came after, so it is never what one went back from."""
+    line = [BASE]
+    for name in _went_live(tx):
+        if name in line:
+            del line[line.index(name) + 1 :]
+        else:
+            line.append(name)
+    return line[-2] if len(line) > 1 else BASE
+
+
+def _went_live(tx: Session) -> Sequence[str]:
+    """The names of what went live, oldest first; those that did so more than once as often."""
+    went = select(AdapterEventRow.adapter).where(AdapterEventRow.action == _LIVE).order_by(AdapterEventRow.id)
+    return tx.scalars(went).all()
+
+
+def _number(name: str) -> int:
+    return number_of(name) or 0
+
+
 def number_of(name: str) -> int | None:
     """12 for `v12`; None for everything that is no version's name."""
     digits = name[1:]
@@ -292,7 +327,7 @@ def _get_locked(tx: Session, name: str) -> Adapter:
 
 def _at_rest(tx: Session, name: str) -> Literal["retired", "candidate"]:
     """The state of an adapter that is neither live nor the canary, by whether it has ever been live."""
-    was_live = tx.scalar(select(exists().where(AdapterEventRow.adapter == name, AdapterEventRow.action == "live")))
+    was_live = tx.scalar(select(exists().where(AdapterEventRow.adapter == name, AdapterEventRow.action == _LIVE)))
     return "retired" if was_live else "candidate"
 
 

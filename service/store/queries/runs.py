@@ -23,8 +23,9 @@ from sqlalchemy.orm import Session
 from service.errors import BadInput, Conflict, LeaseLost, NotFound
 from service.store.clock import now
 from service.store.identifiers import new_id
+from service.store.queries.adapters import get_adapter
 from service.store.session import serialise
-from service.store.tables import Run, RunFeedback
+from service.store.tables import FeedbackRow, Run, RunFeedback
 
 Trigger = Literal["time", "count", "command"]
 Ending = Literal["succeeded", "rejected", "nothing_to_learn", "failed"]
@@ -191,6 +192,24 @@ def learned_by(tx: Session, adapter: str) -> tuple[set[str], int]:
     if run is None:
         return set(), 0
     return set(tx.scalars(select(RunFeedback.feedback_id).where(RunFeedback.run_id == run.id))), run.feedback_position
+
+
+def without_withdrawn(tx: Session, adapter: str) -> str | None:
+    """The newest of an adapter and those it comes from that knows nothing of what was withdrawn since; None: the base.
+
+    Each run starts from an adapter, so what one learned all after it know.
+    """
+    taught = select(Run.adapter).join(RunFeedback, RunFeedback.run_id == Run.id)
+    withdrawn = taught.join(FeedbackRow, FeedbackRow.id == RunFeedback.feedback_id).where(
+        FeedbackRow.withdrawn_at.is_not(None), Run.adapter.is_not(None)
+    )
+    spoiled = set(tx.scalars(withdrawn.distinct()))
+    newest: str | None = adapter
+    ancestor: str | None = adapter
+    while ancestor is not None and (row := get_adapter(tx, ancestor)) is not None:
+        newest = row.parent if ancestor in spoiled else newest
+        ancestor = row.parent
+    return newest
 
 
 def last_learned_position(tx: Session) -> int:
