@@ -48,7 +48,7 @@ class BackboneTrainer:
 
     def __init__(self, settings: Settings, parent: Path | None) -> None:
         torch.set_num_threads(settings.learner.threads)
-        self._settings = settings.learner
+        self._settings, self._context = settings.learner, settings.engine.max_model_len
         self._backbone = Backbone.load(settings.model_path, settings.learner, parent)
 
     def train(self, stages: tuple[Stage, ...], lessons: Curated, checkpoint: Path, progress: Progress) -> None:
@@ -104,14 +104,26 @@ class BackboneTrainer:
         return report.to_json() | {"gates": [vars(gate) for gate in gates]}
 
     def probes(self, lessons: Curated) -> list[dict[str, Any]]:
-        """A few short replies with the policy's and the base's log-probabilities, token by token."""
+        """A few short replies with the policy's and the base's log-probabilities, token by token.
+
+        The longest replies among short examples say most; of long examples the shortest are taken, which cost the
+        engine the least and fit into its context.
+        """
         train = lessons.train
         taught = [(one.prompt_token_ids, one.reply_token_ids) for one in train.demonstrations]
         taught += [(pair.prompt_token_ids, pair.chosen) for pair in train.pairs]
         room = self._backbone.max_length
-        fitting = [example for example in dict.fromkeys(taught) if sum(map(len, example)) <= room and all(example)]
-        examples = sorted(fitting, key=lambda example: (sum(map(len, example)) > PROBE_TOKENS, -len(example[1])))
-        return [self._probe(prompt, reply) for prompt, reply in examples[:PROBES]]
+        if self._context is not None:
+            room = min(room, self._context - 1)  # an engine takes no prompt as long as its context
+        cut = dict.fromkeys((prompt, reply[:PROBE_TOKENS]) for prompt, reply in taught)
+        fitting = [example for example in cut if sum(map(len, example)) <= room and all(example)]
+
+        def cost(example: tuple[TokenIds, TokenIds]) -> tuple[bool, int]:
+            prompt, reply = example
+            is_long = len(prompt) + len(reply) > PROBE_TOKENS
+            return is_long, len(prompt) + len(reply) if is_long else -len(reply)
+
+        return [self._probe(prompt, reply) for prompt, reply in sorted(fitting, key=cost)[:PROBES]]
 
     def _stage(self, stage: Stage, train: Snapshot, prompts: Sequence[TokenIds], progress: Progress) -> None:
         result: sft.SftResult | preference.PreferenceResult

@@ -11,7 +11,8 @@ from learner.curate import Curated
 
 PROBES = 4
 PROBE_TOKENS = 96
-"""A probe is scored by the engine before an adapter goes live: a few short ones are enough."""
+"""A probe is scored by the engine before an adapter goes live: a few short ones are enough, and of a long reply the
+first so many tokens prove as much as all."""
 
 Stage = Literal["sft", "dpo"]
 

@@ -15,7 +15,7 @@ from learner.backbone import ADAPTER_WEIGHTS
 from learner.backbone_trainer import BackboneTrainer
 from learner.batch import Demonstration, Pair, Snapshot
 from learner.curate import Curated
-from learner.trainer import stages_of
+from learner.trainer import PROBE_TOKENS, stages_of
 from service.settings import EngineSettings, LearnerSettings, Settings
 from tests.learner.tiny_model import build_tiny_model, ids
 
@@ -82,6 +82,18 @@ def test_corrections_and_preferences_are_learned_one_after_the_other(settings: S
         assert len(probe["logprobs"]) == len(probe["base_logprobs"]) == len(probe["token_ids"])
         assert all(value <= 0 for value in probe["logprobs"])
     assert any(probe["logprobs"] != probe["base_logprobs"] for probe in probes)
+
+
+def test_of_long_examples_the_shortest_are_probes_and_none_beyond_the_engine_s_context(settings: Settings) -> None:
+    engine = settings.engine.model_copy(update={"max_model_len": 200})
+    trainer = BackboneTrainer(settings.model_copy(update={"engine": engine}), None)
+    prompts = [ASKED + ids("one " * count) for count in (400, 150, 100, 180, 120)]
+    replies = [RIGHT, RIGHT, RIGHT, ids("two " * 100), RIGHT]
+    taught = [Demonstration(prompt, reply, "c", "f") for prompt, reply in zip(prompts, replies, strict=True)]
+    probes = trainer.probes(Curated(Snapshot(tuple(taught)), Snapshot(), {}))
+    assert [probe["prompt_token_ids"] for probe in probes] == [prompts[2], prompts[4], prompts[1]]
+    (long,) = trainer.probes(Curated(Snapshot((Demonstration(ASKED, ids("two " * 300), "c", "f"),)), Snapshot(), {}))
+    assert len(long["token_ids"]) == PROBE_TOKENS
 
 
 def test_held_out_judgements_are_counted_but_for_what_was_taught(settings: Settings, tmp_path: Path) -> None:
