@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -19,6 +18,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from learner.run_folder import write_whole
 from service.adapters.fingerprint import model_folder
 from service.errors import BadInput, TrainingFailed
 from service.store.queries import exchanges, feedback
@@ -180,12 +180,7 @@ def _judgement(
 def write_snapshot(frozen: FrozenFeedback, path: Path) -> str:
     """Write the file whole or not at all; returns its SHA-256."""
     text = "".join(_canonical(record) + "\n" for record in _records(frozen))
-    temporary = path.with_suffix(".partial")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_whole(path, text)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -23,7 +23,7 @@ from service.adapters.engine import EngineFacts
 from service.adapters.registry import Registry
 from service.adapters.replica import Replica
 from service.adapters.rollout import Rollout
-from service.auth import Identities, Sessions, load_secret, refuse_strangers
+from service.auth import Identities, Sessions, load_secret, refuse_strangers, trusts_loopback
 from service.body_limit import BodyLimit
 from service.chat.completion import Chat
 from service.door import Door
@@ -33,6 +33,7 @@ from service.metrics import Metrics, RequestTimer
 from service.origin_check import OriginCheck
 from service.pages import Pages
 from service.parts import Parts
+from service.recent_stats import RecentStats
 from service.replicas import Replicas
 from service.routes import adapters, chat, exchanges, feedback, models, runs, sessions, status
 from service.settings import Settings
@@ -99,8 +100,9 @@ def _wire(settings: Settings, store: Store, engine_urls: Sequence[str]) -> Parts
         replicas=replicas,
         registry=registry,
         rollout=rollout,
-        identities=Identities(transactions, Sessions(load_secret(settings.home)), settings.server.host),
+        identities=Identities(transactions, Sessions(load_secret(settings.home)), trusts_loopback(settings.server)),
         chat=Chat(settings.chat, replicas, rollout, transactions, metrics),
+        recent_stats=RecentStats(transactions),
         metrics=metrics,
         pages=Pages(settings.server.local_url) if settings.server.pages else None,
         started_at=now(),
@@ -126,7 +128,7 @@ def _middleware(settings: Settings, parts: Parts) -> list[Middleware]:
     return [
         Middleware(RequestTimer, metrics=parts.metrics),
         *([cors] if origins else []),  # without, the origin check refuses all that it would answer
-        Middleware(OriginCheck, on_loopback=parts.identities.on_loopback, allowed_origins=origins),
+        Middleware(OriginCheck, trusts_loopback=parts.identities.trusts_loopback, allowed_origins=origins),
         Middleware(BodyLimit, max_bytes=settings.server.max_body_bytes),
         Middleware(Door, identities=parts.identities),
     ]

@@ -5,7 +5,8 @@
   made from a key ends when the key is revoked; any other is for this machine alone. Signed with the file `secret` in
   the home folder.
 - On loopback nobody needs either: callers are told apart by the name that they give (`user`, `X-Hone-User`). OpenAI
-  clients always send some key there; one that isn't ours is ignored. A request that a proxy passed on isn't local.
+  clients always send some key there; one that isn't ours is ignored. A request that a proxy passed on isn't local, and
+  with `server.require_keys`, for a proxy that doesn't say so, none is.
 
 Operator actions need an operator's key or session everywhere, because any program on a machine can reach its loopback.
 """
@@ -29,6 +30,7 @@ import orjson
 from starlette.requests import cookie_parser
 
 from service.errors import BadInput, Forbidden, SettingsError, Unauthorized
+from service.settings import ServerSettings
 from service.store.queries import keys
 from service.store.session import Store
 from service.transactions import Transactions
@@ -105,11 +107,11 @@ class Sessions:
 
 
 class Identities:
-    """Names the caller of a request. `host` is the address that the service listens on."""
+    """Names the caller of a request. `trusts_loopback`: a caller on this machine needs no key."""
 
-    def __init__(self, transactions: Transactions, sessions: Sessions, host: str) -> None:
+    def __init__(self, transactions: Transactions, sessions: Sessions, trusts_loopback: bool) -> None:
         self.sessions = sessions
-        self.on_loopback = is_loopback(host)
+        self.trusts_loopback = trusts_loopback
         self._transactions = transactions
 
     async def identify(self, headers: Mapping[str, str]) -> Caller:
@@ -126,13 +128,13 @@ class Identities:
         if cookie := cookie_parser(headers.get("cookie", "")).get(COOKIE):
             return await self.of_session(cookie, headers) or _refuse("This session has ended: reload the page.")
         if not self.is_local(headers):
-            needed = "A request that a proxy passed on needs a key." if self.on_loopback else "A key is needed."
+            needed = "A request that a proxy passed on needs a key." if self.trusts_loopback else "A key is needed."
             _refuse("This key is not in force." if token else needed)
         return Caller(given_name(_as_text(headers.get("x-hone-user") or "local")), "user", named=False)
 
     def is_local(self, headers: Mapping[str, str]) -> bool:
         """Whether the request with these headers comes from this machine, and so needs no key."""
-        return self.on_loopback and not any(name in headers for name in _FROM_A_PROXY)
+        return self.trusts_loopback and not any(name in headers for name in _FROM_A_PROXY)
 
     async def of_session(self, token: str, headers: Mapping[str, str]) -> Caller | None:
         """Whom the session names, if it is in force for a request with these headers."""
@@ -174,6 +176,11 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def trusts_loopback(server: ServerSettings) -> bool:
+    """Whether a service with these settings lets callers on this machine in without a key."""
+    return is_loopback(server.host) and not server.require_keys
 
 
 def refuse_strangers(host: str, store: Store) -> None:

@@ -18,7 +18,7 @@ from service.adapters.files import UNREGISTERED
 from service.adapters.fingerprint import base_fingerprint
 from service.adapters.place import Place
 from service.adapters.replacement import replacement
-from service.auth import is_loopback
+from service.auth import is_loopback, trusts_loopback
 from service.embedded.arguments import COMPILERS
 from service.engine_checks import ANSWER_SECONDS, examine_engines, untold
 from service.engine_program import find_vllm_python
@@ -139,7 +139,9 @@ def _store(settings: Settings) -> Iterator[Finding]:
     if replaced is not None:
         yield Finding("adapters", False, replaced)
     advice = "Make one: `hone keys create --role operator --name YOU`."
-    yield _verdict("keys", is_loopback(settings.server.host) or active > 0, f"{active} in force", advice)
+    is_open = trusts_loopback(settings.server)
+    found = f"{active} in force" + ("; callers on this machine need none: server.require_keys" if is_open else "")
+    yield _verdict("keys", is_open or active > 0, found, advice)
 
 
 def _adapters(settings: Settings) -> Iterator[Finding]:

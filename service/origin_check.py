@@ -1,8 +1,8 @@
 """Keeps other sites' pages out: checks `Host` against DNS rebinding and `Origin` against cross-site requests.
 
 On loopback a web page from anywhere can make the visitor's browser talk to this service, and needs no key for that. It
-can't forge these two headers. `Host` must name this machine; `Origin`, where a browser sends one, this service or one
-of the setting server.allowed_origins.
+can't forge these two headers. `Host` must name this machine, unless that needs a key, too; `Origin`, where a browser
+sends one, this service or one of the setting server.allowed_origins.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from service.errors import Forbidden
 class OriginCheck:
     """Pure ASGI middleware."""
 
-    def __init__(self, app: ASGIApp, on_loopback: bool, allowed_origins: Collection[str]) -> None:
-        self.app, self.on_loopback = app, on_loopback
+    def __init__(self, app: ASGIApp, trusts_loopback: bool, allowed_origins: Collection[str]) -> None:
+        self.app, self.trusts_loopback = app, trusts_loopback
         self.allowed_origins = frozenset(allowed_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -33,8 +33,11 @@ class OriginCheck:
 
     def _refusal(self, headers: Headers) -> Forbidden | None:
         host = headers.get("host", "")
-        if self.on_loopback and not _names_this_machine(host):
-            return Forbidden(f"This service answers on this machine only, not as {host!r}.", "Use http://127.0.0.1.")
+        if self.trusts_loopback and not _names_this_machine(host):
+            return Forbidden(
+                f"This service answers on this machine only, not as {host!r}.",
+                "Use http://127.0.0.1; behind a proxy, set server.require_keys.",
+            )
         origin = headers.get("origin")
         if origin is None or origin in self.allowed_origins or origin.partition("://")[1:] == ("://", host):
             return None

@@ -14,6 +14,7 @@ from service.auth import Caller, Identities
 from service.chat.completion import Chat
 from service.metrics import Metrics
 from service.pages import Pages
+from service.recent_stats import RecentStats
 from service.replicas import Replicas
 from service.settings import Settings
 from service.transactions import Transactions
@@ -28,6 +29,7 @@ class Parts:
     rollout: Rollout
     identities: Identities
     chat: Chat
+    recent_stats: RecentStats
     metrics: Metrics
     pages: Pages | None
     started_at: datetime

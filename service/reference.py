@@ -93,8 +93,9 @@ Any OpenAI client works: set its base URL to `http://127.0.0.1:8000/v1`. The mod
 A chat completion's `id` is its exchange: send feedback about it later. `system_fingerprint` is the adapter that
 answered. Streams end with `data: [DONE]`, after the exchange has been stored; a failure in the middle is
 `data: {{"error": …}}`. `logprobs: true` and `return_token_ids: true` show what is otherwise kept to the store.
-`{{"hone": {{"conversation_id": "…"}}}}` keeps a conversation on one adapter while a canary runs; without it a
-conversation is known by how it begins. The answer's header `X-Hone-Conversation` names it.
+`{{"hone": {{"conversation_id": "…"}}}}` keeps a conversation on one adapter while a canary runs: send a random one for
+each; without it a conversation is known by its caller and how it begins. The answer names it in the header
+`X-Hone-Conversation`.
 
 A list that takes `limit` comes in pages: `limit` is the most that one holds (1 to 200), and `after` takes the `next` of
 the page before, which is null on the last.
@@ -103,8 +104,9 @@ the page before, which is null on the last.
 
 `Authorization: Bearer KEY`, with a key of `hone keys create`, or a session (cookie `hone_session`). On loopback neither
 is needed: callers are then told apart by `user` in the body, or the header `X-Hone-User`. What a proxy passed on
-(`Forwarded`, `X-Forwarded-For`, `X-Real-IP`) doesn't count as loopback. What is marked *operator* needs an operator's
-key or session everywhere.
+(`Forwarded`, `X-Forwarded-For`, `X-Real-IP`) doesn't count as loopback, and with `server.require_keys` nothing does.
+With a key or a session both names are ignored: all who use one key are one caller. What is marked *operator* needs an
+operator's key or session everywhere.
 """
 
 

@@ -36,6 +36,9 @@ class ServerSettings(Section):
         "127.0.0.1", description="Address to listen on. Any address but loopback needs keys (`hone keys create`)."
     )
     port: int = Field(8000, ge=0, le=65535, description="Port of the API and the pages.")
+    require_keys: bool = Field(
+        False, description="Ask for keys on loopback, too; for a proxy on the same machine (docs/operating.md)."
+    )
     max_body_bytes: int = Field(1_000_000, gt=0, description="Largest request body, in bytes; a larger one gets 413.")
     pages: bool = Field(True, description="Mount the Gradio pages in the service.")
     allowed_origins: tuple[str, ...] = Field(

@@ -188,8 +188,7 @@ def replies_named(feedback: Feedback) -> tuple[ReplyRef, ...]:
 class StoredFeedback(Wire):
     """A feedback as the store holds it.
 
-    `learned_in`: the adapters trained on it ("your feedback shipped in v12"). `considered`: a run that has ended saw
-    it, whether it learned from it or left it out.
+    `considered`: a run that has ended saw it, whether it learned from it or left it out.
     """
 
     id: str
@@ -197,7 +196,11 @@ class StoredFeedback(Wire):
     updated_at: datetime
     withdrawn: bool
     feedback: Feedback
-    learned_in: tuple[str, ...] = ()
+    learned_in: tuple[str, ...] = Field(
+        (),
+        description="The first and the newest adapter that passed its gates and was trained on it as it stands now; "
+        "one where they are the same.",
+    )
     considered: bool = False
 
 

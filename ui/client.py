@@ -67,7 +67,6 @@ class Delta:
 
     exchange_id: str
     adapter: str
-    conversation_id: str | None
     index: int
     text: str
     finish_reason: str | None
@@ -88,21 +87,18 @@ class ServiceClient:
     # -- chat -------------------------------------------------------------------------------------------------------
 
     async def chat(
-        self, who: Credentials, messages: list[dict[str, str]], conversation_id: str | None, replies: int = 1
+        self, who: Credentials, messages: list[dict[str, str]], conversation_id: str, replies: int = 1
     ) -> AsyncGenerator[Delta]:
         """Stream `replies` answers to `messages`, pieces of all of them interleaved."""
         body: dict[str, Any] = {"model": MODEL, "messages": messages, "stream": True, "n": replies}
         body["stream_options"] = {"include_usage": True}
-        if conversation_id:
-            body["hone"] = {"conversation_id": conversation_id}
+        body["hone"] = {"conversation_id": conversation_id}
         async with self._stream("POST", "/v1/chat/completions", who, body) as response:
-            conversation = response.headers.get("X-Hone-Conversation") or conversation_id
             async for event in _events(response):
                 for choice in event.get("choices", ()):
                     yield Delta(
                         exchange_id=event["id"],
                         adapter=event.get("system_fingerprint") or "",
-                        conversation_id=conversation,
                         index=choice["index"],
                         text=(choice.get("delta") or {}).get("content") or "",
                         finish_reason=choice.get("finish_reason"),
@@ -111,7 +107,6 @@ class ServiceClient:
                     yield Delta(
                         exchange_id=event["id"],
                         adapter=event.get("system_fingerprint") or "",
-                        conversation_id=conversation,
                         index=0,
                         text="",
                         finish_reason=None,

@@ -134,7 +134,9 @@ def messages(before: list[Turn], prompt: str) -> list[dict[str, str]]:
 
 @dataclass
 class Conversation:
-    """`notice` is one plain sentence for the person; `serial` counts notices, so that the same one shows again.
+    """`id` names it to the service: random, made with its first message, kept by all that follow and after a reload.
+
+    `notice` is one plain sentence for the person; `serial` counts notices, so that the same one shows again.
 
     `tokens_per_character`: of what was asked last, 0 before anything was; `seen_from`: the key of the oldest turn that
     the model was told when it was asked last, empty as long as all of them fit into its context.
@@ -156,6 +158,15 @@ class Conversation:
     judging: asyncio.Lock = field(default_factory=asyncio.Lock)
     tokens_per_character: float = 0.0
     seen_from: str = ""
+
+    def identify(self) -> str:
+        """The id, a new one for a new conversation.
+
+        Without one the service would know it by how it begins: who always begins with "Hi" would be in one for ever.
+        It is no default of the field, because every browser gets a copy of the state that the page began with.
+        """
+        self.id = self.id or f"conv-{uuid.uuid4().hex}"
+        return self.id
 
     def say(self, notice: str, tone: str = "info") -> None:
         self.notice, self.tone, self.serial = notice, tone, self.serial + 1

@@ -84,9 +84,8 @@ async def _room(service: ServiceClient, who: Credentials, talk: Conversation) ->
 async def _take(
     service: ServiceClient, who: Credentials, talk: Conversation, asked: list[dict[str, str]], drafts: list[Reply]
 ) -> None:
-    async with aclosing(service.chat(who, asked, talk.id, replies=len(drafts))) as deltas:
+    async with aclosing(service.chat(who, asked, talk.identify(), replies=len(drafts))) as deltas:
         async for delta in deltas:
-            talk.id = delta.conversation_id or talk.id
             drafts[delta.index].take(delta)
             if delta.prompt_tokens:
                 characters = sum(len(message["content"]) for message in asked)

@@ -20,7 +20,7 @@ from random import Random
 import torch
 from torch import Tensor
 
-from learner.backbone import Backbone
+from learner.backbone import Backbone, Role
 from learner.batch import Demonstration, TokenIds, by_length, collate
 from learner.sampling import AFFORDABLE_TOKENS, longest_prompt, sample
 from learner.tensors import kl_top, top_log_probs
@@ -46,7 +46,7 @@ DESCRIBED_AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Retained:
-    """What the starting policy said to a prompt, and its distribution at every token."""
+    """What the starting policy, or the base, said to a prompt, and its distribution at every token."""
 
     prompt: TokenIds
     reply: TokenIds
@@ -67,7 +67,7 @@ class Retention:
         return max(0, -(-(passes * len(self._retained) - self.drawn) // size))
 
     def loss(self, size: int) -> Tensor:
-        """Mean KL per token from what the starting policy said, over its most likely tokens: a scalar."""
+        """Mean KL per token from what is retained, over its most likely tokens: a scalar."""
         if not self._retained:
             return torch.zeros(())
         while len(self._order) < min(size, len(self._retained)):
@@ -81,9 +81,18 @@ class Retention:
 
 
 def retain(
-    backbone: Backbone, demonstrations: Sequence[Demonstration], prompts: Sequence[TokenIds], rng: Random, seed: int
+    backbone: Backbone,
+    demonstrations: Sequence[Demonstration],
+    prompts: Sequence[TokenIds],
+    rng: Random,
+    seed: int,
+    role: Role = "policy",
 ) -> list[Retained]:
-    """Sample the starting policy on prompts that nobody corrected: some of `prompts`, and neighbours."""
+    """Sample what is to stay on prompts that nobody corrected: some of `prompts`, and neighbours.
+
+    `role`: whose replies stay: the starting policy's, or the base's where nothing but corrections was ever learned, so
+    that what each of many runs moves a little is put back by the next.
+    """
     corrected = {one.prompt_token_ids for one in demonstrations}
     longest = longest_prompt(backbone, REPLY_TOKENS)  # a cut one would be learned on other tokens than sampled on
     others = sorted(prompt for prompt in set(prompts) - corrected if len(prompt) <= longest)
@@ -91,8 +100,9 @@ def retain(
     like_them = neighbours(backbone, sorted(corrected), prompts, rng, seed)
     others += [prompt for prompt in like_them if prompt not in corrected and len(prompt) <= longest]
     others = list(dict.fromkeys(others))
-    replies = [reply.token_ids for (reply,) in sample(backbone, others, max_new_tokens=REPLY_TOKENS, seed=seed)]
-    described = _describe(backbone, list(zip(others, replies, strict=True)))
+    sampled = sample(backbone, others, role=role, max_new_tokens=REPLY_TOKENS, seed=seed)
+    replies = [reply.token_ids for (reply,) in sampled]
+    described = _describe(backbone, list(zip(others, replies, strict=True)), role)
     return [
         Retained(prompt, reply, *tops) for prompt, reply, tops in zip(others, replies, described, strict=True) if reply
     ]
@@ -155,12 +165,14 @@ def _asks_the_same(question: TokenIds, information: dict[int, float]) -> bool:
 
 
 @torch.no_grad()
-def _describe(backbone: Backbone, examples: Sequence[tuple[TokenIds, TokenIds]]) -> list[tuple[Tensor, Tensor]]:
-    """The policy's likely tokens at each token of a reply, and their log-probabilities: (len(reply), K) each."""
+def _describe(
+    backbone: Backbone, examples: Sequence[tuple[TokenIds, TokenIds]], role: Role
+) -> list[tuple[Tensor, Tensor]]:
+    """The role's likely tokens at each token of a reply, and their log-probabilities: (len(reply), K) each."""
     found: dict[int, tuple[Tensor, Tensor]] = {}
     for indices in by_length([len(prompt) + len(reply) for prompt, reply in examples], DESCRIBED_AT_ONCE):
         batch = [examples[index] for index in indices]
-        logits, _, _ = backbone.logits(collate(batch, backbone.pad_id))
+        logits, _, _ = backbone.logits(collate(batch, backbone.pad_id), role)
         lengths = [len(reply) for _, reply in batch]
         tops = [top.cpu().split(lengths) for top in top_log_probs(logits, TOP_TOKENS)]
         found |= dict(zip(indices, zip(*tops, strict=True), strict=True))

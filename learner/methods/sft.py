@@ -15,7 +15,7 @@ from random import Random
 
 import torch
 
-from learner.backbone import Backbone
+from learner.backbone import Backbone, Role
 from learner.batch import Demonstration, Progress, TokenIds, collate, shuffled_batches
 from learner.losses import sft_loss
 from learner.methods.optimizer import Stepper, within_length
@@ -48,8 +48,9 @@ def train(
     prompts: Sequence[TokenIds],
     settings: LearnerSettings,
     progress: Progress,
+    keep: Role = "policy",
 ) -> SftResult:
-    """Train the policy in place. `prompts`: what else people ask, where replies should stay as they are.
+    """Train the policy in place. `prompts`: what else people ask, where replies should stay what `keep` says.
 
     Same seed, same result. Raises TrainingFailed when the loss stays without a finite value.
     """
@@ -59,7 +60,7 @@ def train(
     rng = Random(settings.seed)
     log_probs, steps, skipped = _log_probs(backbone, fitting), 0, 0
     if min(log_probs) < LEARNED_LOG_PROB:
-        retention = Retention(backbone, retain(backbone, fitting, prompts, rng, settings.seed), rng)
+        retention = Retention(backbone, retain(backbone, fitting, prompts, rng, settings.seed, keep), rng)
         course = _Course(backbone, fitting, log_probs, retention, settings, rng, progress)
         course.learn()
         course.settle()

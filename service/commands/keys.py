@@ -15,7 +15,7 @@ COLUMNS = ("prefix", "role", "created_at", "revoked_at", "name")
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Option(help="The caller that the key stands for.")],
+    name: Annotated[str, typer.Option(help="The caller that the key stands for: all who use it are one person.")],
     role: Annotated[str, typer.Option(help="user or operator.")] = "user",
     home: Home = None,
     as_json: Json = False,

@@ -40,13 +40,13 @@ async def list_feedback(
 
 @router.get("/stats", openapi_extra=FOR_OPERATORS)
 async def feedback_stats(parts: Wired, operator: Operator) -> FeedbackStats:
-    """How much feedback there is, by kind, and how much is new to the learner."""
-    return await parts.transactions.read(queries.stats)
+    """How much feedback there is, by kind, and how much is new to the learner, up to five seconds ago."""
+    return await parts.recent_stats.get()
 
 
 @router.get("/{feedback_id}")
 async def get_feedback(feedback_id: str, parts: Wired, caller: AnyCaller) -> StoredFeedback:
-    """One's own feedback, with the adapters that learned from it."""
+    """One's own feedback, with the first and the newest adapter that learned from it."""
     return await parts.transactions.read(queries.get_feedback, caller.name, feedback_id)
 
 

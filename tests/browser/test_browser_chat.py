@@ -70,13 +70,13 @@ def test_an_example_starts_a_conversation_and_it_keeps_its_id(fake: FakeService,
     answered(chat)
     say(chat, "And then?")
     answered(chat, turns=2)
-    assert fake.asked[1]["hone"] == {"conversation_id": "conv-1"}
+    assert fake.asked[1]["hone"] == fake.asked[0]["hone"]
     assert len(fake.asked[1]["messages"]) == 3
     chat.get_by_role("button", name="New chat").click()
     expect(chat.locator(".hone-welcome")).to_be_visible()
     say(chat, "Again")
     answered(chat)
-    assert "hone" not in fake.asked[2]
+    assert fake.asked[2]["hone"] != fake.asked[0]["hone"]
 
 
 def test_thumbs_belong_to_their_reply_and_can_be_changed_and_taken_back(fake: FakeService, chat: Page) -> None:
@@ -340,7 +340,7 @@ def test_ones_own_feedback_is_listed_with_where_it_shipped_and_can_be_withdrawn(
     fake.feedback["fb-1"]["learned_in"] = ["v12"]
     chat.get_by_role("button", name="Your feedback").click()
     drawer = chat.get_by_role("dialog", name="Your feedback")
-    expect(drawer).to_contain_text("learned in v12")
+    expect(drawer.locator(".hone-tag.shipped")).to_have_text("learned in v12")
     drawer.get_by_role("button", name="Withdraw").click()
     expect(drawer).to_contain_text("withdrawn")
     drawer.get_by_role("button", name="Close").click()
@@ -349,12 +349,23 @@ def test_ones_own_feedback_is_listed_with_where_it_shipped_and_can_be_withdrawn(
     assert fake.feedback["fb-1"]["withdrawn"]
 
 
+def test_of_what_many_adapters_learned_the_first_and_the_newest_are_named(fake: FakeService, chat: Page) -> None:
+    say(chat, "Hello")
+    answered(chat)
+    chat.get_by_role("button", name="Good reply").click()
+    expect(chat.get_by_role("button", name="Good reply")).to_have_attribute("aria-pressed", "true")
+    fake.feedback["fb-1"]["learned_in"] = ["v3", "v12"]
+    chat.get_by_role("button", name="Your feedback").click()
+    expect(chat.locator(".hone-tag.shipped")).to_have_text("learned in v3, last in v12")
+
+
 def test_two_browsers_are_two_people(fake: FakeService, chat: Page, open_page: OpenPage) -> None:
     other = open_page(chat.url)
     for page in (chat, other):
         say(page, "Hello")
         answered(page)
     assert fake.asked[0]["caller"] != fake.asked[1]["caller"]
+    assert fake.asked[0]["hone"] != fake.asked[1]["hone"]  # although both say the same
     assert all(told["caller"].startswith("browser-") for told in fake.asked)
     assert not chat.evaluate("document.cookie")  # out of scripts' reach
     assert chat.evaluate("Object.keys(localStorage).concat(Object.keys(sessionStorage))") == []
@@ -372,7 +383,7 @@ def test_a_reload_goes_on_with_the_conversation_and_with_what_was_being_typed(fa
     expect(chat.get_by_label("Your message")).to_have_value("Half a thou")
     say(chat, "And then?")
     answered(chat, turns=2)
-    assert fake.asked[1]["hone"] == {"conversation_id": "conv-1"} and len(fake.asked[1]["messages"]) == 3
+    assert fake.asked[1]["hone"] == fake.asked[0]["hone"] and len(fake.asked[1]["messages"]) == 3
     chat.get_by_role("button", name="New chat").click()
     expect(chat.locator(".hone-welcome")).to_be_visible()
     chat.reload()

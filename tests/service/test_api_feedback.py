@@ -182,6 +182,19 @@ def test_feedback_is_listed_in_pages_changed_and_withdrawn_by_its_giver_alone(ru
     assert running.http.put(path, json=thumb).status_code == 409
 
 
+def test_statistics_are_counted_again_after_some_seconds(
+    running: Running, exchange: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def total(fresh_seconds: float) -> int:
+        monkeypatch.setattr("service.recent_stats.FRESH_SECONDS", fresh_seconds)
+        return int(running.operator.get("/v1/feedback/stats").json()["total"])
+
+    before = total(fresh_seconds=0)
+    running.post("/v1/feedback", of_ann(kind="thumb", good=True, exchange_id=exchange))
+    assert total(fresh_seconds=3600) == before
+    assert total(fresh_seconds=0) == before + 1
+
+
 def test_statistics_are_for_operators(running: Running) -> None:
     assert running.get("/v1/feedback/stats").status_code == 403
     assert running.operator.get("/v1/feedback/stats").json()["total"] >= 0

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -179,8 +180,8 @@ def pages(request: pytest.FixtureRequest, sqlite_store: Store) -> Iterator[tuple
 
     inside = Starlette(routes=[Route("/{path:path}", page, methods=["GET", "POST"])])
     transactions = Transactions(sqlite_store)
-    identities = Identities(transactions, Sessions(b"s" * 32), request.param)
-    yield Door(inside, identities), sqlite_store, identities.on_loopback
+    identities = Identities(transactions, Sessions(b"s" * 32), is_loopback(request.param))
+    yield Door(inside, identities), sqlite_store, identities.trusts_loopback
     transactions.close()
 
 
@@ -289,22 +290,33 @@ def test_signing_in_turns_a_key_into_a_cookie(running: Running) -> None:
     assert refused.status_code == 401 and "<form" in refused.text and "not in force" in refused.text
 
 
-def test_a_browser_session_is_not_for_other_machines(tmp_path: Path) -> None:
-    settings = load_settings(tmp_path, {"server": {"host": "0.0.0.0", "pages": False}}, environment={})
+@pytest.mark.parametrize("server", [{"host": "0.0.0.0"}, {"require_keys": True}])
+def test_beyond_loopback_and_behind_a_proxy_on_this_machine_nobody_gets_in_without_a_key(
+    tmp_path: Path, server: dict[str, Any]
+) -> None:
+    """The proxy is nginx's bare `proxy_pass`: nothing tells that what it passes on comes from elsewhere."""
+    settings = load_settings(tmp_path, {"server": {"pages": False} | server}, environment={})
     store = Store.open(settings.store_url)
-    key = new_key(store, "user", "una")
+    with_key = {"authorization": f"Bearer {new_key(store, 'user', 'una')}"}
     app = create_app(settings, store, ["http://127.0.0.1:1"])
+    browser = app.state.parts.identities.sessions.sign_browser()[0]  # of the time when none was needed
 
     async def ask() -> list[int]:
         transport = httpx2.ASGITransport(app)
         async with httpx2.AsyncClient(transport=transport, base_url="http://hone.example") as http:
-            bare = await http.post("/v1/sessions")
-            keyed = await http.post("/v1/sessions", headers={"authorization": f"Bearer {key}"})
-            dummy = await http.get("/v1/whoami", headers={"authorization": "Bearer sk-dummy"})
-            metrics = await http.get("/metrics", headers={"authorization": f"Bearer {key}"})
-            return [bare.status_code, keyed.status_code, dummy.status_code, metrics.status_code]
+            answers = [
+                await http.get("/v1/whoami"),
+                await http.get("/v1/whoami", headers={"authorization": "Bearer sk-dummy"}),
+                await http.get("/v1/whoami", headers={"cookie": f"{COOKIE}={browser}"}),
+                await http.get("/v1/whoami", headers=with_key),
+                await http.post("/v1/sessions"),
+                await http.post("/v1/sessions", headers=with_key),
+                await http.get("/metrics"),
+                await http.get("/metrics", headers=with_key),
+            ]
+            return [answer.status_code for answer in answers]
 
-    assert asyncio.run(ask()) == [401, 403, 401, 403]
+    assert asyncio.run(ask()) == [401, 401, 401, 200, 401, 403, 401, 403]
     store.close()
 
 

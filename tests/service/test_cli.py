@@ -507,7 +507,7 @@ def test_the_commands_page_says_what_may_be_left_out_and_what_then_holds() -> No
         "## `hone adapters export NAME [FILE_OR_URL]`",
         "## `hone serve [URL …]`",
         "- `NAME`: The version; without one, the canary ends.",
-        "- `--name`: The caller that the key stands for. Required.",
+        "- `--name`: The caller that the key stands for: all who use it are one person. Required.",
         "- `--role`: user or operator. Default: `user`.",
         "- `--seed`: Seed of every random choice. Default: `0`.",
         "- `--learner`, `--no-learner`: Start the learner, too. Default: `--learner`.",

@@ -47,6 +47,15 @@ def test_folders_that_were_set_aside_are_told_with_how_to_have_them_again(
         assert f"`hone adapters import file://{aside}`" in told.advice
 
 
+@pytest.mark.parametrize(("require_keys", "ok"), [(False, True), (True, False)])
+def test_keys_are_missed_where_they_are_needed(
+    sqlite_store: Store, tmp_path: Path, require_keys: bool, ok: bool
+) -> None:
+    told = found("keys", tmp_path, server={"require_keys": require_keys})
+    assert told.ok is ok and told.found.startswith("0 in force")
+    assert ("server.require_keys" in told.found) is not require_keys
+
+
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [

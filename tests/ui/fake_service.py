@@ -163,7 +163,7 @@ def _chat_routes(app: FastAPI, fake: FakeService) -> None:
                 400, f"The prompt has {tokens} tokens; the context holds {fake.context}.", "context_length_exceeded"
             )
         exchange_id = f"chatcmpl-{len(fake.asked)}"
-        conversation = (body.get("hone") or {}).get("conversation_id") or f"conv-{len(fake.asked)}"
+        conversation = body["hone"]["conversation_id"]  # the pages always send one
         stream = _stream(fake, caller, exchange_id, conversation, body)
         return StreamingResponse(stream, media_type="text/event-stream", headers={"X-Hone-Conversation": conversation})
 

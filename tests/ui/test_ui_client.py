@@ -28,18 +28,18 @@ def using(api_url: str, act: Callable[[ServiceClient], Awaitable[T]]) -> T:
     return asyncio.run(run())
 
 
-def chat(api_url: str, replies: int = 1, conversation: str | None = None) -> list[Delta]:
+def chat(api_url: str, replies: int = 1) -> list[Delta]:
     async def collect(client: ServiceClient) -> list[Delta]:
-        return [delta async for delta in client.chat(ANNA, HELLO, conversation, replies)]
+        return [delta async for delta in client.chat(ANNA, HELLO, "conv-1", replies)]
 
     return using(api_url, collect)
 
 
-def test_a_reply_comes_in_pieces_that_name_exchange_adapter_and_conversation(fake: FakeService, api_url: str) -> None:
+def test_a_reply_comes_in_pieces_that_name_exchange_and_adapter(fake: FakeService, api_url: str) -> None:
     deltas = chat(api_url)
     assert "".join(delta.text for delta in deltas) == fake.replies[0]
     assert len(deltas) > len(fake.replies[0])
-    assert {(d.exchange_id, d.adapter, d.conversation_id) for d in deltas} == {("chatcmpl-1", "base", "conv-1")}
+    assert {(delta.exchange_id, delta.adapter) for delta in deltas} == {("chatcmpl-1", "base")}
     assert [delta.finish_reason for delta in deltas if delta.finish_reason] == ["stop"]
 
 
@@ -51,9 +51,9 @@ def test_two_replies_come_interleaved_and_told_apart_by_index(fake: FakeService,
     assert texts[:4] == [0, 1, 0, 1]
 
 
-def test_a_conversation_keeps_its_id(fake: FakeService, api_url: str) -> None:
-    assert chat(api_url, conversation="conv-mine")[0].conversation_id == "conv-mine"
-    assert fake.asked[0]["hone"] == {"conversation_id": "conv-mine"}
+def test_the_service_is_told_the_conversation(fake: FakeService, api_url: str) -> None:
+    chat(api_url)
+    assert fake.asked[0]["hone"] == {"conversation_id": "conv-1"}
 
 
 def test_the_browsers_credentials_are_passed_on_and_no_others(fake: FakeService, api_url: str) -> None:
@@ -131,7 +131,7 @@ def test_a_timeout_is_told_in_plain_words() -> None:
 
 def test_a_garbled_event_is_an_error() -> None:
     async def collect(client: ServiceClient) -> AsyncIterator[Delta] | None:
-        async for _ in client.chat(ANNA, HELLO, None):
+        async for _ in client.chat(ANNA, HELLO, "conv-1"):
             pass
         return None
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from ui.client import Delta
@@ -87,7 +88,7 @@ def test_a_reply_grows_and_keeps_its_key() -> None:
     reply = Reply()
     key = reply.key
     for text, finish in (("Hel", None), ("lo", None), ("", "stop")):
-        reply.take(Delta("ex-1", "v3", None, 0, text, finish))
+        reply.take(Delta("ex-1", "v3", 0, text, finish))
     assert (reply.key, reply.text, reply.exchange_id, reply.adapter) == (key, "Hello", "ex-1", "v3")
     assert reply.finish_reason == "stop"
 
@@ -117,6 +118,13 @@ def test_the_view_says_what_was_said_about_a_reply() -> None:
     reply.given = {"thumb": stored("1", good=False), "score": stored("2", score=3), "critique": stored("3", text="No.")}
     view = reply.view()
     assert (view["thumb"], view["score"], view["critique"]) == (False, 3, "No.")
+
+
+def test_a_conversation_has_one_random_id_also_where_its_state_was_copied() -> None:
+    start = Conversation()
+    one, other = copy.deepcopy(start), copy.deepcopy(start)  # as Gradio does for every browser
+    assert one.identify() == one.identify() == one.id
+    assert one.id != other.identify()
 
 
 def test_a_later_view_can_be_told_from_an_earlier_one() -> None:

@@ -72,7 +72,7 @@ def test_a_chat_goes_on_with_what_was_said(fake: FakeService, api_url: str) -> N
     view = say(api_url, talk, "Two")
     assert [turn["prompt"] for turn in view["turns"]] == ["One", "Two"] and not view["busy"]
     assert [message["content"] for message in fake.asked[1]["messages"]] == ["One", fake.replies[0], "Two"]
-    assert fake.asked[1]["hone"]["conversation_id"] == talk.id == "conv-1"
+    assert conversations(fake) == [talk.id, talk.id]
 
 
 def test_what_is_pressed_on_a_page_that_the_server_does_not_know_is_refused(fake: FakeService, api_url: str) -> None:
@@ -292,12 +292,43 @@ def test_only_labels_that_the_page_offers_are_given(fake: FakeService, api_url: 
     assert not fake.feedback
 
 
-def test_a_new_chat_is_another_conversation(fake: FakeService, api_url: str) -> None:
+def conversations(fake: FakeService) -> list[str]:
+    """The conversation of each chat that was asked, in order."""
+    return [asked["hone"]["conversation_id"] for asked in fake.asked]
+
+
+def test_a_new_chat_is_another_conversation_also_where_it_begins_alike(fake: FakeService, api_url: str) -> None:
     talk = Conversation()
-    say(api_url, talk, "One")
+    say(api_url, talk, "Hi")
     assert on_chat(api_url, lambda page: page.new_chat(talk, event()))["turns"] == []
-    say(api_url, talk, "Two")
-    assert "hone" not in fake.asked[1] and len(fake.asked[1]["messages"]) == 1
+    say(api_url, talk, "Hi")
+    assert len(fake.asked[1]["messages"]) == 1
+    assert len(set(conversations(fake))) == 2 and conversations(fake)[1] == talk.id
+
+
+def test_a_new_chat_in_the_middle_of_a_reply_is_another_conversation(fake: FakeService, api_url: str) -> None:
+    fake.pace = 0.01
+    talk = Conversation()
+
+    async def begin_anew(page: ChatPage) -> None:
+        async for view in page.send(talk, event(text="Hi"), request()):
+            if view["turns"] and view["turns"][0]["replies"] and view["turns"][0]["replies"][0]["text"]:
+                await page.new_chat(talk, event())
+
+    on_chat(api_url, begin_anew)
+    say(api_url, talk, "Hi")
+    assert len(set(conversations(fake))) == 2
+
+
+def test_every_try_and_every_pair_stays_in_its_conversation(fake: FakeService, api_url: str) -> None:
+    talk = Conversation()
+    fake.broken = "engine"
+    say(api_url, talk, "One")
+    fake.broken = ""
+    again(api_url, talk)
+    again(api_url, talk)
+    say(api_url, talk, "Two", pair=True)
+    assert conversations(fake) == [talk.id] * 4
 
 
 def restored(api_url: str, trail: Any, session: str = "anna") -> Conversation:
@@ -323,6 +354,7 @@ def test_a_reloaded_page_goes_on_where_it_was(fake: FakeService, api_url: str) -
     assert again.turns[1].replies[0].view()["thumb"] is True and again.turns[0].replies[0].view()["thumb"] is None
     say(api_url, again, "Three")
     assert [message["content"] for message in fake.asked[-1]["messages"]][::2] == ["One", "Two", "Three"]
+    assert conversations(fake) == [talk.id] * 3
 
 
 def test_a_verdict_can_be_changed_after_a_reload(fake: FakeService, api_url: str) -> None:

@@ -248,17 +248,21 @@ def _next_position(tx: Session) -> int:
 
 
 def _learned_in(tx: Session, feedback_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The adapters that were trained on each feedback, oldest run first."""
-    query = (
-        select(RunFeedback.feedback_id, Run.adapter)
+    """The first and the newest adapter that learned each feedback as it is now: every run learns all of it again."""
+    ends = (
+        select(RunFeedback.feedback_id, func.min(Run.id).label("first"), func.max(Run.id).label("newest"))
         .join(Run, Run.id == RunFeedback.run_id)
+        .join(FeedbackRow, FeedbackRow.id == RunFeedback.feedback_id)
         .where(RunFeedback.feedback_id.in_(feedback_ids))
-        .order_by(Run.id)
+        .where(Run.state == "succeeded", Run.adapter.is_not(None))
+        .where(Run.feedback_position >= FeedbackRow.position)  # else it was changed since
+        .group_by(RunFeedback.feedback_id)
+        .subquery()
     )
+    query = select(ends.c.feedback_id, Run.adapter).join(Run, Run.id.in_((ends.c.first, ends.c.newest)))
     found: dict[str, tuple[str, ...]] = {}
-    for feedback_id, adapter in tx.execute(query):
-        if adapter is not None:
-            found[feedback_id] = (*found.get(feedback_id, ()), adapter)
+    for feedback_id, adapter in tx.execute(query.order_by(Run.id)):
+        found[feedback_id] = (*found.get(feedback_id, ()), adapter)
     return found
 
 
