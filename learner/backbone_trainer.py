@@ -30,7 +30,7 @@ from learner.methods.retention import neighbours
 from learner.pretrain.dialogue import is_held_out
 from learner.pretrain.questions import draw_prompts
 from learner.sampling import affordable
-from learner.trainer import PROBE_TOKENS, PROBES, Stage, judgements_of_taste, stages_of
+from learner.trainer import PROBE_TOKENS, PROBES, Keep, Stage, judgements_of_taste, stages_of
 from service.errors import TrainingFailed
 from service.settings import Settings
 
@@ -46,9 +46,10 @@ FEWEST_HELD_OUT = 48
 class BackboneTrainer:
     """See the module's docstring. One for each attempt at a run."""
 
-    def __init__(self, settings: Settings, parent: Path | None) -> None:
+    def __init__(self, settings: Settings, parent: Path | None, keep: Keep = "policy") -> None:
         torch.set_num_threads(settings.learner.threads)
         self._settings, self._context = settings.learner, settings.engine.max_model_len
+        self._keep: Keep = keep
         self._backbone = Backbone.load(settings.model_path, settings.learner, parent)
 
     def train(self, stages: tuple[Stage, ...], lessons: Curated, checkpoint: Path, progress: Progress) -> None:
@@ -128,7 +129,7 @@ class BackboneTrainer:
     def _stage(self, stage: Stage, train: Snapshot, prompts: Sequence[TokenIds], progress: Progress) -> None:
         result: sft.SftResult | preference.PreferenceResult
         if stage == "sft":
-            result = sft.train(self._backbone, train.demonstrations, prompts, self._settings, progress)
+            result = sft.train(self._backbone, train.demonstrations, prompts, self._settings, progress, self._keep)
         else:
             result = preference.train(self._backbone, train.pairs, prompts, self._settings, progress)
         log.info("%s: %s", stage, result)

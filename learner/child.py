@@ -19,7 +19,7 @@ from pathlib import Path
 
 from learner.cycle import Cycle, Stopped
 from learner.snapshot import context_length, reply_tokenizer
-from learner.trainer import Trainer
+from learner.trainer import Keep, Trainer
 from service.errors import HoneError, LeaseLost, StoreError
 from service.settings import Settings, load_settings
 from service.store.queries import runs
@@ -61,10 +61,10 @@ def set_up_log() -> None:
 def work(settings: Settings, store: Store, run_id: str, fence: int) -> int:
     """Work on a leased run; returns the exit code."""
 
-    def make_trainer(parent: Path | None) -> Trainer:
+    def make_trainer(parent: Path | None, keep: Keep) -> Trainer:
         from learner.backbone_trainer import BackboneTrainer  # loads torch and the model: only when there is a lesson
 
-        return BackboneTrainer(settings, parent)
+        return BackboneTrainer(settings, parent, keep)
 
     model = settings.model_path
     cycle = Cycle(settings, store, run_id, fence, reply_tokenizer(model), make_trainer, context_length(model))

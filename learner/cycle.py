@@ -25,7 +25,7 @@ from learner.run_folder import Metrics, RunFolder, finite, read_metrics
 from learner.run_lock import alone_in
 from learner.snapshot import FrozenFeedback, Tokenize, collect, read_snapshot, write_snapshot
 from learner.summary import describe, learned_from, why_nothing
-from learner.trainer import MakeTrainer, Stage, Trainer, judgements_of_taste, stages_of
+from learner.trainer import Keep, MakeTrainer, Stage, Trainer, judgements_of_taste, stages_of
 from service.adapters.fingerprint import base_fingerprint
 from service.adapters.manifest import BaseModelIdentity, Provenance
 from service.adapters.registry import Registry
@@ -111,7 +111,7 @@ class Cycle:
         parent, remark = self._parent(run.parent)
         said = f"{describe(frozen, lessons, stages)} {remark}".strip()
         log.info("%s", said)
-        trainer = self.make_trainer(parent)
+        trainer = self.make_trainer(parent, self._keep(run, lessons))
         self._train(trainer, stages, lessons)
         report = self._evaluate(trainer, stages, lessons)
         report |= {"feedback": lessons.counts, "seconds": round(time.monotonic() - started, 2), "attempt": run.attempt}
@@ -198,6 +198,14 @@ class Cycle:
         if manifest.rank != self.settings.learner.rank:
             remark += f" It keeps the rank {manifest.rank} of {name}; learner.rank is for what starts from the base."
         return folder, remark.strip()
+
+    def _keep(self, run: Run, lessons: Curated) -> Keep:
+        """The base's replies are kept where nothing but corrections was ever learned: what each of many runs moves a
+        little, the next one puts back."""
+        if "dpo" in stages_of("auto", lessons.train):
+            return "policy"
+        with self.store.read() as tx:
+            return "base" if run.parent is None or runs.of_corrections_alone(tx, run.parent) else "policy"
 
     def _train(self, trainer: Trainer, stages: tuple[Stage, ...], lessons: Curated) -> None:
         """Leaves the trained adapter in the run's folder; a second attempt takes it from there."""

@@ -16,6 +16,9 @@ first so many tokens prove as much as all."""
 
 Stage = Literal["sft", "dpo"]
 
+Keep = Literal["policy", "base"]
+"""Whose replies to other prompts corrections must not move: the starting policy's, or the base's."""
+
 
 class Trainer(Protocol):
     """What a cycle needs of the thing that trains; tests hand in one that only pretends."""
@@ -31,8 +34,8 @@ class Trainer(Protocol):
     def probes(self, lessons: Curated) -> list[dict[str, Any]]: ...
 
 
-MakeTrainer = Callable[[Path | None], Trainer]
-"""From the parent adapter's folder (None: the bare base) to a trainer."""
+MakeTrainer = Callable[[Path | None, Keep], Trainer]
+"""From the parent adapter's folder (None: the bare base), and whose replies are kept, to a trainer."""
 
 
 def judgements_of_taste(part: Snapshot, *others: Snapshot) -> list[Pair]:

@@ -14,7 +14,7 @@ from learner.child import work
 from learner.curate import Curated
 from learner.cycle import Cycle, Stopped
 from learner.run_folder import Metrics, read_metrics
-from learner.trainer import Stage
+from learner.trainer import Keep, Stage
 from service.adapters.files import check_folder
 from service.adapters.fingerprint import base_fingerprint
 from service.adapters.registry import Registry
@@ -38,10 +38,12 @@ class Pretender:
     def __init__(self, at: Callable[[str], None] = lambda place: None, gates: tuple[str, ...] = ()) -> None:
         self.at, self.failing = at, gates
         self.parents: list[Path | None] = []
+        self.keeps: list[Keep] = []
         self.done: list[str] = []
 
-    def make(self, parent: Path | None) -> Pretender:
+    def make(self, parent: Path | None, keep: Keep) -> Pretender:
         self.parents.append(parent)
+        self.keeps.append(keep)
         return self
 
     def train(self, stages: tuple[Stage, ...], lessons: Curated, checkpoint: Path, progress: Progress) -> None:
@@ -407,6 +409,36 @@ def test_after_an_operator_went_back_candidates_wait_until_one_is_promoted(home:
     queue(home, third=True)
     cycle(home, lease(home), Pretender()).run()
     assert requested(home) == "v4"
+
+
+def test_the_base_s_replies_are_kept_while_nothing_but_corrections_was_learned(home: Home) -> None:
+    keeps = []
+    for number, learn in enumerate(("correction", "correction", "comparison", "correction")):
+        if learn == "comparison":
+            home.compare("yes", "certainly so", "b", prompt=(1, 9))
+        else:
+            home.correct("a", "bb", prompt=(1, 10 + number))
+        trainer = Pretender()
+        queue(home, number=number)
+        cycle(home, lease(home), trainer).run()
+        go_live(home, f"v{number + 1}")
+        keeps += trainer.keeps
+    assert keeps == ["base", "base", "policy", "policy"]
+
+
+def test_what_an_imported_adapter_says_is_kept(home: Home) -> None:
+    learn_v1(home)
+    with home.store.begin() as tx:
+        assert runs.of_corrections_alone(tx, "v1")
+        imported = adapters.get_adapter(tx, "v1")
+        assert imported is not None
+        imported.run_id = None
+    go_live(home, "v1")
+    home.correct("a", "ccc", prompt=(1, 9))
+    trainer = Pretender()
+    queue(home, again=True)
+    cycle(home, lease(home), trainer).run()
+    assert trainer.keeps == ["policy"]
 
 
 def test_what_was_withdrawn_later_is_unlearned_by_the_next_run(home: Home) -> None:

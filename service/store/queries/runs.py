@@ -212,6 +212,18 @@ def without_withdrawn(tx: Session, adapter: str) -> str | None:
     return newest
 
 
+def of_corrections_alone(tx: Session, adapter: str) -> bool:
+    """Whether an adapter and all that it comes from were made here, by runs that nobody asked for preferences."""
+    ancestor: str | None = adapter
+    while ancestor is not None:
+        row = get_adapter(tx, ancestor)
+        run = get_run(tx, row.run_id) if row is not None and row.run_id is not None else None
+        if row is None or run is None or run.method == "dpo":
+            return False
+        ancestor = row.parent
+    return True
+
+
 def last_learned_position(tx: Session) -> int:
     """Feedback up to this position has been in a run that came to an end of its own; 0 when there was none."""
     return tx.scalar(select(func.max(Run.feedback_position)).where(Run.state.in_(_LEARNED))) or 0
