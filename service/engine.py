@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import httpx2
 import orjson
 
-from service.adapters.engine import EngineFacts
+from service.adapters.engine import EngineBrokeOff, EngineFacts
 from service.engine_connection import KEEPALIVE_SECONDS, Connection, Connections
 from service.engine_facts import Answer, read_facts
 from service.errors import BadInput, ContextExceeded, EngineAway, EngineRefused, EngineUnavailable
@@ -43,6 +43,10 @@ class EngineFailed(EngineUnavailable):
     def __init__(self, answered: int, words: str) -> None:
         super().__init__(f"The engine answered {answered}: {words}", retry_after=1)
         self.answered, self.words = answered, words
+
+
+class EngineGaveUp(EngineAway):
+    """The engine ended the reply before its end: it is being stopped. That says nothing about what was asked."""
 
 
 class Engine:
@@ -109,14 +113,16 @@ class Engine:
     async def load_adapter(self, name: str, path: str) -> None:
         """Raises EngineRefused when the engine finds the folder missing or broken, the name taken, the rank too large.
 
-        vLLM answers 500 to most of that: an engine that is well afterwards has refused.
+        vLLM answers 500 to most of that: an engine that is well afterwards has refused, unless it is being stopped.
         """
         try:
             work = self._request("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": path})
             await self._while_healthy(work)
         except EngineFailed as error:
-            if error.answered != 500 or not await self.is_healthy():
+            if error.answered != 500:
                 raise
+            if "shutting down" in error.words:
+                raise EngineGaveUp(str(error), retry_after=1) from error
             raise EngineRefused(error.words, 500) from error
 
     async def unload_adapter(self, name: str) -> None:
@@ -133,7 +139,7 @@ class Engine:
     async def chat(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """A whole chat completion, with token ids and log-probabilities; it may take long while the engine is well."""
         with closing(await self._chat({**body, "return_token_ids": True})) as answer:
-            return self._list_in(await answer.content(), "choices")
+            return unless_aborted(self._list_in(await answer.content(), "choices"))
 
     async def chat_stream(self, body: Mapping[str, Any]) -> Connection:
         """The same, event by event; close it. Errors that come before the first token are raised here."""
@@ -152,7 +158,7 @@ class Engine:
     async def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """A text completion: `prompt` may be text or token ids."""
         work = self._request("POST", "/v1/completions", self._salted(body))
-        return self._list_in(await self._while_healthy(work), "choices")
+        return unless_aborted(self._list_in(await self._while_healthy(work), "choices"))
 
     async def score(self, model: str, prompt: Sequence[int], reply: Sequence[int]) -> tuple[float, ...]:
         """Natural log-probability under `model` of each token of `reply`, given `prompt` and the tokens before it.
@@ -191,13 +197,20 @@ class Engine:
         return response.content
 
     async def _while_healthy(self, work: Coroutine[Any, Any, T]) -> T:
-        """What `work` brings. Nothing comes until all is there, so whether the engine is at it says its health."""
+        """What `work` brings. Nothing comes until all is there, so whether the engine is at it says its health.
+
+        Raises EngineBrokeOff when it isn't well meanwhile, or after it has failed at it.
+        """
         task = asyncio.ensure_future(work)
         try:
             while not (await asyncio.wait((task,), timeout=self._silence))[0]:
                 if not await self.is_healthy():
-                    raise EngineAway(f"The engine at {self.url} fell silent.", retry_after=1)
+                    raise EngineBrokeOff(f"The engine at {self.url} fell silent.", retry_after=1)
             return task.result()
+        except EngineFailed as error:
+            if await self.is_healthy():
+                raise
+            raise EngineBrokeOff(f"The engine at {self.url} isn't well any more. {error}", retry_after=1) from error
         finally:
             task.cancel()
             await asyncio.wait((task,))
@@ -206,7 +219,8 @@ class Engine:
         try:
             return await self._send_again_if_cut_off(request)
         except httpx2.TimeoutException as error:
-            raise EngineAway(f"The engine at {self.url} did not answer in time.", retry_after=1) from error
+            kind = EngineAway if isinstance(error, httpx2.ConnectTimeout) else EngineBrokeOff
+            raise kind(f"The engine at {self.url} did not answer in time.", retry_after=1) from error
         except httpx2.HTTPError as error:
             raise self._unreachable(error) from error
 
@@ -214,8 +228,11 @@ class Engine:
         """An idle connection may be closed by the engine just as we use it: then nothing has happened yet."""
         try:
             return await self._http.send(request)
-        except httpx2.RemoteProtocolError:
-            return await self._http.send(request)
+        except httpx2.RemoteProtocolError as error:
+            try:
+                return await self._http.send(request)
+            except httpx2.ConnectError:
+                raise error from None  # it has gone with the request
 
     def _list_in(self, content: bytes, field: str) -> dict[str, Any]:
         """The answer, in which `field` must hold a list."""
@@ -228,11 +245,21 @@ class Engine:
         return answer
 
     def _unreachable(self, error: Exception) -> EngineAway:
-        return EngineAway(
+        is_mid_request = isinstance(error, httpx2.HTTPError) and not isinstance(error, httpx2.ConnectError)
+        kind = EngineBrokeOff if is_mid_request else EngineAway
+        return kind(
             f"The engine at {self.url} can't be reached ({error or type(error).__name__}).",
             "It may still be starting.",
             retry_after=1,
         )
+
+
+def unless_aborted(answer: dict[str, Any]) -> dict[str, Any]:
+    """An answer, or a chunk of one. vLLM ends what it aborts as if it were whole. Raises EngineGaveUp for that."""
+    for choice in answer["choices"]:
+        if choice.get("finish_reason") == "abort":
+            raise EngineGaveUp("The engine gave the reply up, as one does that is being stopped.", retry_after=1)
+    return answer
 
 
 def _refusal(status: int, content: bytes) -> EngineRefused | EngineUnavailable:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from service.adapters.engine import EngineFacts
@@ -31,6 +31,8 @@ class EngineReport:
     url: str
     facts: EngineFacts | None
     shortcomings: tuple[Shortcoming, ...]
+    untold: str | None = None
+    """What it doesn't tell, and somebody should see to."""
 
     @property
     def lines(self) -> Iterator[str]:
@@ -39,6 +41,8 @@ class EngineReport:
             yield f"Engine {self.url} {self.facts.words}"
         for one in self.shortcomings:
             yield f"Engine {self.url}: {one.what} {one.mend}"
+        if self.untold is not None:
+            yield f"Engine {self.url} doesn't tell everything. {self.untold}"
 
 
 def examine_engines(settings: Settings) -> list[EngineReport]:
@@ -55,7 +59,7 @@ def examine_engines(settings: Settings) -> list[EngineReport]:
         f"The engines serve different models ({', '.join(sorted(bases))}); the first that is ready decides.",
         "Serve one base model everywhere, under one name (--served-model-name).",
     )
-    return [EngineReport(one.url, one.facts, (*one.shortcomings, differ)) for one in reports]
+    return [replace(one, shortcomings=(*one.shortcomings, differ)) for one in reports]
 
 
 def shortcomings(facts: EngineFacts, settings: Settings) -> Iterator[Shortcoming]:
@@ -90,9 +94,10 @@ def untold(facts: EngineFacts, settings: Settings) -> str | None:
     """How vLLM has to have been started where nobody can see it from outside; None for another engine."""
     if facts.server is None or not facts.server.startswith("vLLM"):
         return None
+    slots = "" if facts.slots is not None or facts.has_lora is False else f", --max-loras {FEWEST_SLOTS} or more"
     return (
         "See that it was started with --logprobs-mode raw_logprobs, --override-generation-config "
-        f"'{{\"max_new_tokens\": null}}' and --max-lora-rank {settings.learner.rank} or more."
+        f"'{{\"max_new_tokens\": null}}'{slots} and --max-lora-rank {settings.learner.rank} or more."
     )
 
 
@@ -154,4 +159,4 @@ async def _ask(url: str, settings: Settings) -> EngineReport:
         return EngineReport(url, None, (Shortcoming(error.message, error.hint),))
     finally:
         await engine.close()
-    return EngineReport(url, facts, tuple(shortcomings(facts, settings)))
+    return EngineReport(url, facts, tuple(shortcomings(facts, settings)), untold(facts, settings))

@@ -9,13 +9,14 @@ that nobody wants the rest.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from typing import cast
 from urllib.parse import urlsplit
 
 import httptools
 
-from service.errors import EngineAway
+from service.adapters.engine import EngineBrokeOff
 
 KEEPALIVE_SECONDS = 3.0
 """Below the 5 s after which uvicorn closes an idle connection, so that we hardly ever meet it half shut."""
@@ -23,6 +24,10 @@ LINGER_SECONDS = 1.0
 """Between the last event and the end of the answer, which an engine sends at once."""
 MOST_UNREAD = 256 * 1024
 """Bytes of an answer that nobody has taken yet, above which nothing more is read from the connection."""
+PROBES = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
+"""Of TCP's keepalive, where the platform has them: seconds of silence, seconds between probes, how many; and the
+milliseconds that what was sent may stay unacknowledged. Else a connection that only one side still has waits for ever
+on an engine that says it is well."""
 
 
 class Connections:
@@ -42,20 +47,27 @@ class Connections:
     async def post(self, path: str, body: bytes) -> Connection:
         """Send `body` (JSON) and read the answer's head; close the connection when the answer was read.
 
-        Raises OSError or TimeoutError when the engine can't be reached, EngineAway when it breaks off or falls silent.
+        Raises OSError or TimeoutError when the engine can't be reached, EngineBrokeOff when it breaks off or falls
+        silent.
         """
         request = self._head(path, len(body)) + body
-        kept = self._kept()
+        kept, cut_off = self._kept(), None
         if kept is not None:
             try:
                 return await kept.ask(request)
-            except EngineAway:
+            except EngineBrokeOff as error:
                 if not kept.was_shut:
                     raise
-        async with asyncio.timeout(self._connect_seconds):
-            _, fresh = await asyncio.get_running_loop().create_connection(
-                lambda: Connection(self), self._host, self._port, ssl=self._is_safe or None
-            )
+                cut_off = error
+        try:
+            async with asyncio.timeout(self._connect_seconds):
+                _, fresh = await asyncio.get_running_loop().create_connection(
+                    lambda: Connection(self), self._host, self._port, ssl=self._is_safe or None
+                )
+        except (OSError, TimeoutError):
+            if cut_off is not None:  # not an idle connection that was closed: the engine has gone with the request
+                raise cut_off from None
+            raise
         return await fresh.ask(request)
 
     def keep(self, connection: Connection) -> None:
@@ -137,7 +149,8 @@ class Connection(asyncio.Protocol):
     async def events(self) -> list[bytes]:
         """The payloads, without `data: `, of the events that came since it was asked last; empty at the end.
 
-        A stream that came to its end ends with `[DONE]`. Raises EngineAway when the engine falls silent or breaks off.
+        A stream that came to its end ends with `[DONE]`. Raises EngineBrokeOff when the engine falls silent or breaks
+        off.
         """
         while True:
             if self._body:
@@ -190,9 +203,10 @@ class Connection(asyncio.Protocol):
             if self._arrivals > arrivals:  # while it was asked; nobody waited for it then
                 return
             if not is_well:
-                raise EngineAway("The engine fell silent.", retry_after=1)
+                raise EngineBrokeOff("The engine fell silent.", retry_after=1)
         if not self._is_complete:
-            raise EngineAway(f"The connection to the engine broke: {self._broken}.", retry_after=1) from self._broken
+            words = f"The connection to the engine broke: {self._broken}."
+            raise EngineBrokeOff(words, retry_after=1) from self._broken
 
     def _watch_for(self, seconds: float) -> None:
         """One timer for many waits: one for each token would cost more than the rest of the wait."""
@@ -222,6 +236,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        _keep_alive(transport.get_extra_info("socket"))
 
     def data_received(self, data: bytes) -> None:
         self._arrivals += 1
@@ -260,3 +275,10 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._is_complete, self._stays_open = True, self._parser.should_keep_alive()
+
+
+def _keep_alive(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in PROBES.items():
+        if hasattr(socket, name):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -32,6 +32,10 @@ VLLM_PLUGIN = Path(__file__).with_name("vllm_plugin")
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM's --max-lora-rank takes."""
 
+VLLM_SHUTDOWN_SECONDS = 60
+"""For so long after SIGTERM vLLM goes on with the replies that it has begun; without, it ends them at once. Those that
+come meanwhile it gives up, and another engine is asked."""
+VLLM_STOP_SECONDS = VLLM_SHUTDOWN_SECONDS + 15.0
 
 LLAMA_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """What an adapter of ours changes in a model of the Llama family."""
@@ -59,7 +63,7 @@ def _embedded(engine: EngineSettings, port: int) -> Program:
         "--max-lora-rank": engine.max_lora_rank,
         "--threads": engine.threads,
     }
-    return Program("engine", "service.embedded", _flags(options), 15.0, loads_long=True)
+    return Program("engine", "service.embedded", _flags(options), 15.0, ready_url=_health(port))
 
 
 def _vllm(settings: Settings, port: int) -> Program:
@@ -78,6 +82,7 @@ def _vllm(settings: Settings, port: int) -> Program:
         # Else vLLM cuts every reply to the length in the model's generation_config.json, whatever was asked for.
         "--override-generation-config": '{"max_new_tokens": null}',
         "--logprobs-mode": "raw_logprobs",  # the model's own, whatever temperature and top_p are: what is trained on
+        "--shutdown-timeout": VLLM_SHUTDOWN_SECONDS,
     }
     environment = {
         "PYTHONPATH": os.pathsep.join(filter(None, (str(VLLM_PLUGIN), os.environ.get("PYTHONPATH")))),
@@ -95,10 +100,10 @@ def _vllm(settings: Settings, port: int) -> Program:
             *_lora_layers(settings),
             *shlex.split(engine.vllm_options),
         ],
-        stop_seconds=30.0,
+        stop_seconds=VLLM_STOP_SECONDS,
         python=str(find_vllm_python(engine)),
         environment=environment,
-        loads_long=True,
+        ready_url=_health(port),
     )
 
 
@@ -146,6 +151,10 @@ def _vllm_rank(rank: int) -> int:
         if rank <= allowed:
             return allowed
     raise SettingsError(f"vLLM serves LoRA ranks up to {VLLM_RANKS[-1]}, not {rank}.", "Lower engine.max_lora_rank.")
+
+
+def _health(port: int) -> str:
+    return f"http://127.0.0.1:{port}/health"
 
 
 def _flags(options: Mapping[str, object]) -> list[str]:

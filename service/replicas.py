@@ -2,7 +2,8 @@
 
 A conversation goes back to where it was, whose prefix cache knows it, unless that engine is clearly busier than
 another; a new one goes where the least is under way. A request that fails before anything of its reply has come is
-asked of another engine; one that has begun fails for good. An engine that can't be reached, breaks off or no longer
+asked of another engine; one that has begun fails for good. One that an engine went away over may be why it did: it is
+asked of one more at most. An engine that can't be reached, breaks off or no longer
 knows what it held is ejected, and the rollout puts it right before it gets requests again.
 
 One engine is the case of one: nothing here asks how many there are.
@@ -20,9 +21,10 @@ from typing import Any, TypeVar
 
 import structlog
 
+from service.adapters.engine import EngineBrokeOff
 from service.adapters.replica import EngineNotSetUp, ProofFailed, RefusedByEngine, Replica
 from service.adapters.rollout import Rollout
-from service.engine import Engine
+from service.engine import Engine, EngineFailed, EngineGaveUp
 from service.errors import (
     AdapterBroken,
     AdapterUnreachable,
@@ -34,13 +36,14 @@ from service.errors import (
 )
 
 MOST_TRIES = 3
-"""Of one request: one that brings down whatever computes it must not bring down every engine."""
+"""Of one request."""
 CLEARLY_BUSIER = 8
 """Requests more than the least busy engine has; less than that, what the prefix cache saves is worth more."""
 REMEMBERED = 100_000
 """Conversations whose engine is remembered; an older one goes by the hash of its id, which mostly says the same."""
 
 AWAY = "The model is starting or away; try again in a moment."
+WENT_OVER_IT = "Two engines went away over this request, which may be the reason: it is not tried again."
 BROKE_OFF = "The model went away in the middle of the reply; try again in a moment."
 UNREADABLE = "This version can't be read now; try again in a moment."
 NOT_SET_UP = "This version can't be served as the engines are set up now; ask for another."
@@ -113,10 +116,11 @@ class Replicas:
         """What `begin` brings from an engine that serves `adapter`; it keeps doing so for as long as the block takes.
 
         When `begin` fails through the engine's fault, another one is asked; what fails in the block is the caller's
-        to tell. Raises EnginesBusy, EngineUnavailable, AdapterBroken, AdapterUnreachable, NotFound, and what `begin`
-        raises.
+        to tell. One that two engines went away over ends with an error that invites nobody to repeat it. Raises
+        EnginesBusy, EngineUnavailable, AdapterBroken, AdapterUnreachable, NotFound, and what `begin` raises.
         """
         tried: dict[EngineReplica, HoneError] = {}
+        is_suspect = False  # an engine went away over it
         for number in range(1, MOST_TRIES + 1):
             replica = await self._choose(adapter, conversation, tried, is_admitted=number > 1)
             if number > 1:
@@ -127,12 +131,17 @@ class Replicas:
                     await stack.enter_async_context(replica.using(adapter))
                     begun = await begin(replica.engine)
                 except (EngineUnavailable, EngineRefused, ProofFailed, RefusedByEngine) as error:
-                    failure = self._judge(replica, ejections, adapter, error)
-                    log.warning("a request failed at an engine", engine=replica.url, error=str(error))
+                    seen = await _seen_through(error, replica)
+                    failure = self._judge(replica, ejections, adapter, seen)
+                    log.warning("a request failed at an engine", engine=replica.url, error=str(seen))
+                    # Else it was put right since; which one that is being stopped only seems to be.
+                    if replica.ejections == ejections or isinstance(seen, (EngineBrokeOff, EngineGaveUp)):
+                        tried[replica] = failure
+                    if is_suspect and isinstance(seen, EngineBrokeOff):
+                        raise EngineUnavailable(WENT_OVER_IT) from error
                     if number == MOST_TRIES:
                         raise _told(failure, AWAY) from error
-                    if replica.ejections == ejections:  # it is held to be well, and failed all the same
-                        tried[replica] = failure
+                    is_suspect = is_suspect or isinstance(seen, EngineBrokeOff)
                     continue
                 except (AdapterBroken, AdapterUnreachable) as error:
                     log.warning("an adapter can't be served", adapter=adapter, error=str(error))
@@ -209,6 +218,13 @@ class Replicas:
         elif replica.ejections == ejections:
             self._rollout.eject(replica, problem)
         return error
+
+
+async def _seen_through(error: HoneError, replica: EngineReplica) -> HoneError:
+    """What a failure is: an engine that answers with one of its own, and isn't well any more, went away over it."""
+    if isinstance(error, EngineFailed) and not await replica.engine.is_healthy():
+        return EngineBrokeOff(f"It isn't well any more. {error.message}", retry_after=1)
+    return error
 
 
 def _told(failure: HoneError, plainly: str) -> HoneError:

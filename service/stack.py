@@ -1,7 +1,8 @@
 """Engine, service and learner together on one machine: what `hone up` runs.
 
-The three start side by side. The service's listening socket belongs to the supervisor: while a crashed service starts
-again, callers wait instead of being refused.
+The three start side by side, but beside vLLM the learner only once it is ready: vLLM measures at its start how much of
+the GPU is free. The service's listening socket belongs to the supervisor: while a crashed service starts again, callers
+wait instead of being refused.
 """
 
 from __future__ import annotations
@@ -51,27 +52,34 @@ class Stack:
         self.settings = settings.model_copy(update={"server": settings.server.model_copy(update={"port": port})})
         self.url = self.settings.server.local_url
         self._learner = learner
+        self._waits_for_engine: Program | None = None
         self.supervisor = Supervisor(settings.home / "logs", self._environment())
 
     def start(self) -> None:
-        """Start everything; returns at once."""
+        """Start everything, but for a learner that has to wait for the engine; returns at once."""
         if self._engine is not None:
             self.supervisor.start(self._engine)
         self.supervisor.start(self._service_program())
         if self._learner:
-            self.supervisor.start(Program("learner", "service.cli", ("learn", *self._home_flag()), 10.0))
+            learner = Program("learner", "service.cli", ("learn", *self._home_flag()), 10.0)
+            if self._engine is not None and self.settings.engine.kind == "vllm":
+                self._waits_for_engine = learner
+            else:
+                self.supervisor.start(learner)
 
     def wait_until_ready(self, stopping: threading.Event) -> bool:
-        """Wait until chats are answered and the pages have settled; False when it was told to stop.
+        """Wait until chats are answered and the pages have settled, then start a learner that had to wait for that.
 
-        There is no deadline: a large model may have to be downloaded first. Raises ProgramEnded, with its last words,
-        when something can't start.
+        False when it was told to stop. There is no deadline: a large model may have to be downloaded first. Raises
+        ProgramEnded, with its last words, when something can't start.
         """
         began, tell_after = time.monotonic(), FIRST_TELL_SECONDS
         with httpx2.Client(base_url=self.url, timeout=5.0, trust_env=False, verify=False) as http:
             while not stopping.wait(LOOK_SECONDS):
                 self.supervisor.check_started()
                 if (missing := self._missing(http)) is None:
+                    if self._waits_for_engine is not None:
+                        self.supervisor.start(self._waits_for_engine)
                     return True
                 if (waited := time.monotonic() - began) >= tell_after:
                     _log.warning("After %.0f s Hone still waits for %s.", waited, missing)

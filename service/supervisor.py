@@ -19,10 +19,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx2
+
 from service.errors import ProgramEnded
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before a crashed program is started again; doubles each time
-STEADY_SECONDS = 60.0  # a program that ran for so long starts again at the first pause
+STEADY_SECONDS = 60.0  # a program that ran for so long starts again at the first pause, if it was ready
+ASK_SECONDS = 2.0  # between two questions whether a program that loads long is ready
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +44,7 @@ class Program:
     files: tuple[int, ...] = ()  # file descriptors that it inherits
     python: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)  # beside what all programs have
-    loads_long: bool = False  # that it has run for a while doesn't say that it could start
+    ready_url: str | None = None  # answers 200 once it is ready, for one that loads long: until then it is not steady
 
 
 @dataclass
@@ -51,6 +54,13 @@ class _Running:
     began: float
     pause: float = FIRST_PAUSE
     again_at: float | None = field(default=None)  # when it crashed: the moment to start it again
+    was_ready: bool = False  # since it began, as far as was seen
+    asked_at: float = float("-inf")  # whether it is
+
+    @property
+    def is_steady(self) -> bool:
+        is_old = time.monotonic() - self.began > STEADY_SECONDS
+        return is_old and (self.was_ready or self.program.ready_url is None)
 
 
 class Supervisor:
@@ -68,8 +78,7 @@ class Supervisor:
     def check_started(self) -> None:
         """Raises ProgramEnded, with its last words, when a program could not start; others that ended start again."""
         for one in self._running:
-            is_steady = time.monotonic() - one.began > STEADY_SECONDS and not one.program.loads_long
-            if one.again_at is None and not is_steady and (code := one.process.poll()) is not None:
+            if one.again_at is None and not one.is_steady and (code := one.process.poll()) is not None:
                 raise ProgramEnded(f"The {one.program.name} could not start: {self._last_words(one.program)}", code)
         self.look()
 
@@ -80,6 +89,8 @@ class Supervisor:
                 self._note_crash(one, code)
             elif one.again_at is not None and time.monotonic() >= one.again_at:
                 self._start_again(one)
+            elif one.again_at is None and not one.was_ready and one.program.ready_url is not None:
+                _ask(one, one.program.ready_url)
 
     def stop(self) -> None:
         """Stop everything, the last started first; what doesn't end in its time is killed."""
@@ -114,7 +125,7 @@ class Supervisor:
 
     def _note_crash(self, one: _Running, code: int) -> None:
         _end_family(one)
-        one.pause = FIRST_PAUSE if time.monotonic() - one.began > STEADY_SECONDS else one.pause
+        one.pause = FIRST_PAUSE if one.is_steady else one.pause
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         words = "" if code < 0 else f": {self._last_words(one.program)}"
         self._pause(one, f"ended ({how}){words.rstrip('.')}")
@@ -125,7 +136,7 @@ class Supervisor:
         except OSError as error:  # no memory for another process, say, or no folder for what it writes
             self._pause(one, f"can't be started: {error}")
             return
-        one.began, one.again_at = time.monotonic(), None
+        one.began, one.again_at, one.was_ready = time.monotonic(), None, False
         _log.warning("The %s was started again (process %d).", one.program.name, one.process.pid)
 
     def _pause(self, one: _Running, why: str) -> None:
@@ -145,6 +156,13 @@ class Supervisor:
         lines = said.strip().splitlines()
         words = lines[-1].strip()[:500] if lines else f"it said nothing; see {self._logs}"
         return words if program.python is None else f"{words} (the reason may stand above, in {self._output(program)})"
+
+
+def _ask(one: _Running, url: str) -> None:
+    if time.monotonic() - one.asked_at >= ASK_SECONDS:
+        with contextlib.suppress(httpx2.HTTPError):
+            one.was_ready = httpx2.get(url, timeout=1.0, trust_env=False, verify=False).status_code == 200
+        one.asked_at = time.monotonic()
 
 
 def _end_family(one: _Running) -> None:

@@ -17,7 +17,7 @@ done
 [[ -n $lora_rank ]] || fail "vLLM serves LoRA ranks up to 512; lower HONE_ENGINE__MAX_LORA_RANK."
 
 options=(
-  --model "$model"
+  --model "${HONE_ENGINE__WEIGHTS:-$model}"  # under the model's name: what the learner trained against, dequantised
   --served-model-name "$model"
   --host 0.0.0.0
   --port "${PORT:-8000}"
@@ -28,6 +28,7 @@ options=(
   --max-lora-rank "$lora_rank"
   --override-generation-config '{"max_new_tokens": null}'
   --logprobs-mode raw_logprobs
+  --shutdown-timeout 60  # replies under way end before it does; the container's grace has to be longer
   --enable-lora
   --disable-uvicorn-access-log  # Hone looks at its engines twice a second
 )

@@ -7,8 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from service.errors import EngineAway
+
 Text = tuple[Sequence[int], Sequence[int]]
 """The token ids of a prompt and of its reply."""
+
+
+class EngineBrokeOff(EngineAway):
+    """It had the request and went away over it, or fell silent: what was asked may be why."""
 
 
 class LoadedModel(Protocol):

@@ -15,8 +15,8 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -33,6 +33,8 @@ LOOK_SECONDS = 5.0
 REFUSAL_SECONDS = 30.0
 """For so long an engine that doesn't serve an adapter isn't made to load it again, which holds up its requests."""
 
+Files = tuple[Path, Manifest]
+"""Of an adapter, sound: its folder, and what that says of itself."""
 E_co = TypeVar("E_co", bound=AdapterEngine, covariant=True)
 _log = logging.getLogger(__name__)
 
@@ -68,6 +70,7 @@ class Replica(Generic[E_co]):
         self.changing = asyncio.Lock()
         self.needed: tuple[str, ...] = ()  # what it must hold to get requests
         self.wanted: frozenset[str] = frozenset()  # never unloaded to make room
+        self.previous = BASE  # unloaded to make room only when nothing else can go
         self.serves = False
         self.is_reached = False
         self.problem: str | None = "it has not been looked at yet"  # why it gets no requests
@@ -81,6 +84,7 @@ class Replica(Generic[E_co]):
         self._held: dict[str, str] = {}  # name → path, as the engine said last
         self._proven: dict[str, str] = {}  # likewise, of those that were proven since they were loaded
         self._refused_at: dict[str, float] = {}
+        self._checks: dict[str, asyncio.Task[Files]] = {}  # that go on
         self._users: Counter[str] = Counter()
         self._last_used: dict[str, int] = {}
         self._uses = count()
@@ -133,15 +137,19 @@ class Replica(Generic[E_co]):
     async def using(self, name: str) -> AsyncIterator[None]:
         """Hold an adapter (or `base`) loaded for a request that takes as long as the block; load it first if need be.
 
-        Raises NotFound for an unknown name, AdapterBroken when it can't be served, AdapterUnreachable while its files
-        can't be read, EngineUnavailable.
+        What only users ask for leaves a slot for what operators ask for next (`_is_left_a_slot`). Raises NotFound for
+        an unknown name, AdapterBroken when it can't be served, AdapterUnreachable while its files can't be read,
+        EngineUnavailable.
         """
         self.under_way += 1
         try:
             if name != BASE and name not in self._proven:
+                files = await self.check(name) if self.is_to_load(name) else None
                 async with self.changing:
                     await self.look()
-                    await self.bring(name)
+                    await self.bring(name, files)
+            elif not (self._users[name] or name in (BASE, self.previous) or self._is_left_a_slot(name)):
+                raise self._full("in use, or kept for what operators ask for")
             self._users[name] += 1
             self._last_used[name] = next(self._uses)
             try:
@@ -175,29 +183,39 @@ class Replica(Generic[E_co]):
         self._held = {model.name: model.path for model in models if model.parent is not None}
         self._forget({name for name, path in self._proven.items() if self._held.get(name) != path})
 
-    async def bring(self, name: str) -> str:
+    def is_to_load(self, name: str) -> bool:
+        """Whether `bring` would have it loaded or proven: it was neither proven nor, lately, refused."""
+        return name != BASE and name not in self._proven and not self._was_refused_lately(name)
+
+    async def check(self, name: str) -> Files:
+        """The files that `bring` needs. To fetch them may take minutes: call it before anything is locked.
+
+        Raises NotFound, AdapterBroken for the folder, AdapterUnreachable while that can't be read, and RefusedByEngine
+        for an adapter of another base.
+        """
+        with self._noting(name):
+            path, manifest = await self._sound(name)
+            self.unreadable.pop(name, None)
+            if not await asyncio.to_thread(self._registry.is_of_this_base, manifest):
+                raise RefusedByEngine(
+                    f"{name} was trained on another base model ({manifest.base.name}) than the one that is served now.",
+                    "Serve that base, or learn again on this one.",
+                )
+        return path, manifest
+
+    async def bring(self, name: str, files: Files | None = None) -> str:
         """Have the engine serve an adapter, and prove that it does; the proof in words ("" if proven before).
 
-        Call `look` first. Raises NotFound, AdapterBroken for its folder, AdapterUnreachable while that can't be read,
-        ProofFailed and RefusedByEngine when this engine can't serve it, EngineUnavailable when the engine is away or
-        full, and EngineNotSetUp.
+        Call `look` first, and `check`, whose `files` these are. Raises as `check`, ProofFailed and RefusedByEngine when
+        this engine can't serve it, EngineUnavailable when the engine is away or full, and EngineNotSetUp.
         """
         if name == BASE or name in self._proven:
             return ""
-        if time.monotonic() - self._refused_at.get(name, float("-inf")) < REFUSAL_SECONDS and name in self.refusals:
+        if self._was_refused_lately(name):
             raise self.refusals[name]
-        try:
-            words = await self._check_load_and_prove(name)
-        except AdapterBroken as error:
-            self.unreadable.pop(name, None)
-            self.refusals[name] = error
-            if isinstance(error, OF_ONE_ENGINE):
-                self._refused_at[name] = time.monotonic()
-            raise
-        except AdapterUnreachable as error:
-            since, _ = self.unreadable.get(name, (time.monotonic(), error))
-            self.unreadable[name] = (since, error)
-            raise
+        path, manifest = files or await self.check(name)
+        with self._noting(name):
+            words = await self._have_it_served(name, path, manifest)
         self.refusals.pop(name, None)
         self._last_used[name] = next(self._uses)
         return words
@@ -243,14 +261,41 @@ class Replica(Generic[E_co]):
         """Grows with the last use; what was not used since this service started goes by its number."""
         return self._last_used.get(name, -1), number_of(name) or 0
 
-    async def _check_load_and_prove(self, name: str) -> str:
-        path, manifest = await asyncio.to_thread(self._registry.check, name)
-        self.unreadable.pop(name, None)
-        if not await asyncio.to_thread(self._registry.is_of_this_base, manifest):
-            raise RefusedByEngine(
-                f"{name} was trained on another base model ({manifest.base.name}) than the one that is served now.",
-                "Serve that base, or learn again on this one.",
-            )
+    def _was_refused_lately(self, name: str) -> bool:
+        since = self._refused_at.get(name, float("-inf"))
+        return name in self.refusals and time.monotonic() - since < REFUSAL_SECONDS
+
+    @contextmanager
+    def _noting(self, name: str) -> Iterator[None]:
+        """Remember why an adapter can't be served."""
+        try:
+            yield
+        except AdapterBroken as error:
+            self.unreadable.pop(name, None)
+            self.refusals[name] = error
+            if isinstance(error, OF_ONE_ENGINE):
+                self._refused_at[name] = time.monotonic()
+            raise
+        except AdapterUnreachable as error:
+            since, _ = self.unreadable.get(name, (time.monotonic(), error))
+            self.unreadable[name] = (since, error)
+            raise
+
+    async def _sound(self, name: str) -> Files:
+        """Those who ask while the files are being checked share that; who leaves doesn't end it."""
+        if (checking := self._checks.get(name)) is None:
+
+            def forget(done: asyncio.Task[Files]) -> None:
+                del self._checks[name]
+                if not done.cancelled():
+                    done.exception()  # known, though everybody may have left
+
+            checking = asyncio.create_task(asyncio.to_thread(self._registry.check, name))
+            self._checks[name] = checking
+            checking.add_done_callback(forget)
+        return await asyncio.shield(checking)
+
+    async def _have_it_served(self, name: str, path: Path, manifest: Manifest) -> str:
         self._engine.salt_cache(name, manifest.hash())
         if name in self._held and self._held[name] != str(path):
             await self._unload(name)
@@ -276,18 +321,37 @@ class Replica(Generic[E_co]):
         return await self._prove(name, manifest, own, scores)
 
     async def _make_room(self, name: str) -> None:
-        """Unload until one more fits, what was used longest ago first."""
+        """Unload until one more fits: what was used longest ago first, and what was live before last."""
+        if not self._is_left_a_slot(name):
+            raise self._full("in use, or kept for what operators ask for")
         while len(self._held) >= self.slots:
             spare = [other for other in self._spare() if other != name]
             if not spare:
-                told = self._facts.slots
-                mend = "raise engine.max_loras" if told in (None, self.slots) else "start it with a larger --max-loras"
-                raise EngineUnavailable(
-                    f"All {self.slots} adapters that the engine can hold are in use.",
-                    f"Try again in a moment, or {mend}.",
-                    retry_after=1,
-                )
-            await self._unload(min(spare, key=self._age))
+                raise self._full("in use")
+            await self._unload(min(spare, key=lambda other: (other == self.previous, self._age(other))))
+
+    def _is_left_a_slot(self, name: str) -> bool:
+        """Whether with this one in use, too, operators can still have loaded what they want, and one more.
+
+        That one more slot, free or of something that can be unloaded at once, is not kept from the first of all that
+        only users ask for: with the fewest slots (live, canary and one) a version is served on demand all the same, and
+        what operators ask for while it is waits for it to end.
+        """
+        if name in self.wanted:
+            return True
+        bound = set(self._held) - set(self._spare()) - {name}
+        to_come = sum(other != BASE and other not in self._held for other in self.wanted)
+        is_first = not any(self._users[other] for other in bound - self.wanted)
+        return len(bound) + 1 + (to_come if is_first else max(to_come, 1)) <= self.slots
+
+    def _full(self, how: str) -> EngineUnavailable:
+        told = self._facts.slots
+        mend = "raise engine.max_loras" if told in (None, self.slots) else "start it with a larger --max-loras"
+        return EngineUnavailable(
+            f"All {self.slots} adapters that the engine can hold are {how}.",
+            f"Try again in a moment, or {mend}.",
+            retry_after=1,
+        )
 
     async def _load(self, name: str, path: Path) -> None:
         try:

@@ -4,14 +4,17 @@ The store says what should serve (live, requested, canary). Each replica is tend
 engine, puts back what is missing, and lets the replica have requests once it holds, proven, what is live and the
 canary. One more loop moves the live pointer, in two phases: load and prove what was asked for on every replica that
 gets requests, then one transaction. A restart of any engine, of the service or of all needs nothing more than that.
+What is new is loaded on one replica first, lest it bring down all; once engines went away over it twice, it is put
+aside.
 
 What goes wrong is somebody's. A broken folder, or an adapter that no engine serves as it was trained, is the adapter's
 fault: it is rejected with the reason. What every engine refuses as it is set up now, and what has been live and so was
 good once, is put aside, not rejected: with its folder put back, or on an engine that can serve it, it may be promoted
 again. Where that was live, the one before takes over. Files that can't be read now, and an engine that does otherwise
 than its fellows, is away, or is not set up to load adapters, say nothing about the adapter: the rollout notes what is
-wrong and tries again, more and more rarely. Only what is live can't wait for long: when no engine is proven to serve it
-any more, as after a restart, and its files can't be read, the one before takes over, too.
+wrong and tries again, more and more rarely. Nor do refusals while a fellow is away, which may serve it. Only what is
+live can't wait for long: when no engine is proven to serve it any more, as after a restart, and its files can't be
+read, or all that are there refuse it for some minutes, the one before takes over, too.
 """
 
 from __future__ import annotations
@@ -23,9 +26,9 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 
-from service.adapters.engine import AdapterEngine
+from service.adapters.engine import AdapterEngine, EngineBrokeOff
 from service.adapters.pointer import Pointer
-from service.adapters.replica import OF_ONE_ENGINE, RefusedByEngine, Replica
+from service.adapters.replica import OF_ONE_ENGINE, Files, RefusedByEngine, Replica
 from service.errors import AdapterBroken, AdapterUnreachable, EngineAway, EngineUnavailable, HoneError
 from service.store.queries.adapters import BASE
 from service.store.session import Store
@@ -35,6 +38,11 @@ LONGEST_PAUSE_SECONDS = 2.0
 """Between two tries while something is wrong."""
 UNREADABLE_SECONDS = 15.0
 """For so long what is live is waited for while its files can't be read and no engine is proven to serve it."""
+AWAY_SECONDS = 600.0
+"""For so long what is live is waited for while the engines that are there refuse it and others are away: a large model
+takes its time to load."""
+MOST_FELLED = 2
+"""Engines that may go away over what is asked for, or the canary, one after the other."""
 
 _log = logging.getLogger(__name__)
 AnyReplica = Replica[AdapterEngine]
@@ -52,6 +60,13 @@ class Rollout:
         self._unseen = set(self.replicas)  # not tended yet
         self._waits: str | None = None  # why what was asked for isn't done
         self._live = BASE  # as read last
+        self._desired: Serving | None = None  # likewise
+        self._reads = self._newest_read = 0
+        self._refused_since: float | None = None  # what is live, by all that are there, while others are away
+        self._felled: dict[
+            str, int
+        ] = {}  # how many engines have gone away over it since one served it; not what is live
+        self._first_time = asyncio.Lock()  # held where a canary is loaded that no replica serves yet
         self._tried: set[str] = set()  # what was live and could not be served, since something could
         self._membership = asyncio.Lock()  # held from the proofs until the flip: no replica joins in between
         self._settling = asyncio.Lock()
@@ -139,8 +154,8 @@ class Rollout:
         try:
             async with self._changing(replica):
                 await replica.look()
-                for name in replica.needed:
-                    await self._put_back(replica, name)
+            for name in replica.lacks():
+                await self._put_back(replica, name)
             if not replica.serves:
                 async with self._membership:
                     await self._read()  # another may be live by now
@@ -172,16 +187,23 @@ class Rollout:
         return again
 
     async def _put_back(self, replica: AnyReplica, name: str) -> None:
-        """Bring what it needs. A canary that can't be read now is left to `settle`: nobody waits for one."""
-        try:
-            await replica.bring(name)
-        except AdapterUnreachable:
-            if name == self._live:
-                raise
+        """Bring what it needs. A canary that makes trouble, or comes while it serves, is left to `settle`.
+
+        Nobody waits for one that can't be read now, or that an engine went away over.
+        """
+        if name == self._live:
+            await self._bring(replica, name)
+        elif not replica.serves:
+            is_served = any(name in fellow.loaded for fellow in self.replicas)
+            async with contextlib.nullcontext() if is_served else self._first_time:
+                if name not in self._felled:
+                    with contextlib.suppress(AdapterUnreachable):
+                        await self._bring(replica, name)
 
     def _admit(self, replica: AnyReplica) -> None:
         """Let it have requests, if it has what is needed by now and serves the same base as its fellows."""
-        lacking = [name for name in replica.lacks() if name == self._live or name not in replica.unreadable]
+        waits_for_none = replica.unreadable.keys() | self._felled.keys()
+        lacking = [name for name in replica.lacks() if name == self._live or name not in waits_for_none]
         if not replica.is_reached or lacking:
             self.doubt(replica)
             return
@@ -202,12 +224,15 @@ class Rollout:
         desired = await self._read()
         if await self._replace_what_nobody_serves(desired):
             return True
+        waits = None
         if desired.requested is not None:
-            await self._fulfil(desired.requested)
+            waits = await self._try(desired.requested, self._fulfil(desired.requested))
         if desired.canary is not None and self.serving:
-            await self._bring_or_put_aside(desired.canary)
+            waits = await self._try(desired.canary, self._bring_everywhere(desired.canary)) or waits
         previous = (await self._read()).previous
         await asyncio.gather(*(self._unload_spare(replica, previous) for replica in self.serving))
+        if waits is not None:
+            raise waits
         return False
 
     async def _replace_what_nobody_serves(self, desired: Serving) -> bool:
@@ -215,13 +240,15 @@ class Rollout:
         reached = [replica for replica in self.replicas if replica.is_reached]
         if desired.live == BASE or any(desired.live in replica.loaded for replica in reached):
             self._tried.clear()
-        elif (error := self._verdict(desired.live, reached) or self._loss(desired.live, reached)) is not None:
+            self._refused_since = None
+        elif (error := self._lasting_verdict(desired.live, reached) or self._loss(desired.live, reached)) is not None:
             self._tried.add(desired.live)
             await asyncio.to_thread(self._pointer.replace_live, desired.live, error, self._tried)
             self._forgive(desired.live)
             return True
-        if desired.canary is not None and (error := self._verdict(desired.canary, reached)) is not None:
-            await self._put_aside(desired.canary, error)
+        verdict = self._verdict(desired.canary, reached) if desired.canary is not None else None
+        if desired.canary is not None and verdict is not None and not self._may_be_served_elsewhere(verdict):
+            await self._put_aside(desired.canary, verdict)
             return True
         return False
 
@@ -238,6 +265,20 @@ class Rollout:
             return None
         return next((error for error in refusals if isinstance(error, RefusedByEngine)), refusals[0])
 
+    def _may_be_served_elsewhere(self, verdict: AdapterBroken) -> bool:
+        """Whether it rests on what engines say, and others, which may say otherwise, are away."""
+        return isinstance(verdict, OF_ONE_ENGINE) and not all(replica.is_reached for replica in self.replicas)
+
+    def _lasting_verdict(self, name: str, replicas: Sequence[AnyReplica]) -> AdapterBroken | None:
+        """What is wrong with what is live; while engines are away that may serve it, only once that has lasted."""
+        verdict = self._verdict(name, replicas)
+        if verdict is None or not self._may_be_served_elsewhere(verdict):
+            return verdict
+        if self._refused_since is None:
+            self._refused_since = time.monotonic()
+            _log.warning("%s is live and waits for the engines that are away. %s", name, verdict)
+        return verdict if time.monotonic() - self._refused_since >= AWAY_SECONDS else None
+
     def _loss(self, name: str, replicas: Sequence[AnyReplica]) -> AdapterUnreachable | None:
         """Why none of these replicas can be given an adapter, if that has lasted: nothing else is wrong with it."""
         unreadable = [replica.unreadable[name] for replica in replicas if name in replica.unreadable]
@@ -252,37 +293,50 @@ class Rollout:
             replica.refusals.pop(name, None)
 
     async def _fulfil(self, name: str) -> None:
+        files = await self._fetched(name)
         async with self._membership:
-            proof = "" if name == BASE else await self._bring_or_put_aside(name)
-            if proof is not None:
-                await asyncio.to_thread(self._pointer.flip, name, proof)
-                await self._read()  # from here on whoever joins needs it
+            proof = "" if name == BASE else await self._bring_everywhere(name, files)
+            await asyncio.to_thread(self._pointer.flip, name, proof)
+            await self._read()  # from here on whoever joins needs it
 
-    async def _bring_or_put_aside(self, name: str) -> str | None:
-        """Load and prove everywhere; the proof in words, or None when that failed through the adapter's own fault."""
+    async def _try(self, name: str, work: Awaitable[object]) -> HoneError | None:
+        """Why it has to wait, if so. What fails through the adapter's own fault is put aside."""
         try:
-            return await self._bring_everywhere(name)
+            await work
         except AdapterBroken as error:
             await self._put_aside(name, error)
-            return None
+        except HoneError as error:
+            return error
+        return None
 
     async def _put_aside(self, name: str, error: AdapterBroken) -> None:
         await asyncio.to_thread(self._pointer.put_aside, name, error)
         self._forgive(name)
 
-    async def _bring_everywhere(self, name: str) -> str:
+    async def _fetched(self, name: str) -> Files | None:
+        """Its files, where a replica that serves has yet to load it. May take minutes: before anything is locked."""
+        replica = next((replica for replica in self.serving if replica.is_to_load(name)), None)
+        return None if replica is None else await replica.check(name)
+
+    async def _bring_everywhere(self, name: str, files: Files | None = None) -> str:
         """Load and prove on every replica that gets requests; what was proven, in words.
 
         Raises AdapterBroken when that is the adapter's fault, EngineUnavailable when it has to wait for an engine.
         """
-        tries = await asyncio.gather(*(self._bring(replica, name) for replica in self.serving), return_exceptions=True)
+        tries = await self._bring_to_one_and_then_to_all(name, files)
         failures = [one for one in tries if isinstance(one, BaseException) and not isinstance(one, EngineAway)]
         if bugs := [one for one in failures if not isinstance(one, HoneError)]:
             raise bugs[0]
+        broke_off = next((one for one in tries if isinstance(one, EngineBrokeOff)), None)
+        if broke_off is not None and self._felled.get(name, 0) >= MOST_FELLED:
+            words = f"Engines went away over {name} when it was loaded or proven, {MOST_FELLED} times in a row."
+            raise RefusedByEngine(f"{words} {broke_off}", "See their logs, then ask for it again.") from broke_off
         serving = self.serving  # without those that were found to be away
         if not serving:
             raise EngineUnavailable(f"No engine is ready. {self.absences}")
         if (error := self._verdict(name, serving)) is not None:
+            if self._may_be_served_elsewhere(error):
+                raise EngineUnavailable(f"{name} waits for the engines that are away, which may serve it. {error}")
             raise error
         for failure in failures:
             if isinstance(failure, AdapterBroken):
@@ -291,13 +345,46 @@ class Rollout:
         words = next((words for words in tries if isinstance(words, str) and words), "")
         return f"{words} On all {len(serving)} engines." if words and len(serving) > 1 else words
 
-    async def _bring(self, replica: AnyReplica, name: str) -> str:
+    async def _bring_to_one_and_then_to_all(self, name: str, files: Files | None) -> list[str | BaseException]:
+        """The proofs in words, or what went wrong.
+
+        One replica after the other until one serves it, then the rest at once. It ends where one goes away over it;
+        what one went away over before is not brought to the last that serves.
+        """
+        rest, tries = self.serving, list[str | BaseException]()
+        is_served = any(name in replica.loaded for replica in rest)
+        if name in self._felled and not is_served and len(rest) < min(2, len(self.replicas)):
+            raise EngineUnavailable(f"{name} waits for more engines, as one went away over it. {self.absences}")
+        while rest and not any(isinstance(one, str) for one in tries):
+            tries += await asyncio.gather(self._bring_there(rest.pop(0), name, files), return_exceptions=True)
+            if isinstance(tries[-1], EngineBrokeOff):
+                if self._felled.get(name, 0) >= MOST_FELLED:
+                    return tries
+                raise EngineUnavailable(f"{name} waits, as an engine went away over it. {tries[-1]}") from tries[-1]
+        there = (self._bring_there(replica, name, files) for replica in rest)
+        return [*tries, *await asyncio.gather(*there, return_exceptions=True)]
+
+    async def _bring_there(self, replica: AnyReplica, name: str, files: Files | None) -> str:
+        """The same as `_bring`, for people who want to know where it went wrong."""
         try:
-            async with self._changing(replica):
-                return await replica.bring(name)
+            return await self._bring(replica, name, files)
         except AdapterBroken as error:
             where = f"{replica.url}: " if len(self.replicas) > 1 else ""
             raise AdapterBroken(f"{where}{error.message}") from error
+
+    async def _bring(self, replica: AnyReplica, name: str, files: Files | None = None) -> str:
+        if files is None and replica.is_to_load(name):
+            files = await replica.check(name)
+        try:
+            async with self._changing(replica):
+                words = await replica.bring(name, files)
+        except EngineBrokeOff:
+            if name != self._live:
+                self._felled[name] = self._felled.get(name, 0) + 1
+            raise
+        if words:
+            self._felled.pop(name, None)
+        return words
 
     async def _unload_spare(self, replica: AnyReplica, previous: str) -> None:
         with contextlib.suppress(EngineAway):
@@ -338,13 +425,21 @@ class Rollout:
             woken.clear()
 
     async def _read(self) -> Serving:
-        """What is desired; every replica learns what it needs."""
+        """What is desired; every replica learns what it needs.
+
+        Of reads that go on side by side the one that began last counts: one from before a flip may end after it.
+        """
+        self._reads += 1
+        number = self._reads
         desired = await asyncio.to_thread(self._pointer.read)
-        self._live = desired.live
+        if self._desired is not None and number < self._newest_read:
+            return self._desired
+        self._newest_read, self._desired, self._live = number, desired, desired.live
         needed = tuple(filter(None, (desired.live, desired.canary)))
         for replica in self.replicas:
-            replica.needed = needed
+            replica.needed, replica.previous = needed, desired.previous
             replica.wanted = frozenset(filter(None, (*needed, desired.requested)))
+        self._felled = {name: count for name, count in self._felled.items() if name in (*needed, desired.requested)}
         return desired
 
     async def _report(self, problem: str) -> None:

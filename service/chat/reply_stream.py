@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import orjson
 
-from service.engine import DONE
+from service.engine import DONE, EngineFailed, unless_aborted
 from service.engine_connection import Connection
 from service.errors import EngineRefused, EngineUnavailable
 
@@ -69,19 +69,22 @@ class ReplyStream:
 
 
 def _chunk(payload: bytes) -> dict[str, Any]:
-    """What an event of the engine says. Raises EngineUnavailable, or EngineRefused, when that is no part of a reply."""
+    """What an event of the engine says. Raises EngineUnavailable, or EngineRefused, when that is no part of a reply.
+
+    An aborted reply is one that the engine went away from: neither a token nor an end.
+    """
     try:
         said = orjson.loads(payload)
     except orjson.JSONDecodeError:
         said = payload.decode(errors="replace")
     if isinstance(said, dict) and isinstance(said.get("choices"), list):
-        return said
+        return unless_aborted(said)
     error = said.get("error", said) if isinstance(said, dict) else said
     words = str(error.get("message", error) if isinstance(error, dict) else error)[:500]
     status = error.get("code") if isinstance(error, dict) else None
     if isinstance(status, int) and 400 <= status < 500:
         raise EngineRefused(words, status)
-    raise EngineUnavailable(f"The engine failed: {words}", retry_after=1)
+    raise EngineFailed(status if isinstance(status, int) else 500, words)
 
 
 def _has_token(chunk: dict[str, Any]) -> bool:

@@ -135,9 +135,7 @@ def _say_ready(settings: Settings, reports: Sequence[EngineReport], as_json: boo
     link, url = first_link(settings), settings.server.local_url
 
     def plain() -> None:
-        for report in reports:
-            for line in report.lines:
-                say(line)
+        say_engines(reports)
         greet(url, link)
 
     ready = {"url": url, "operator_link": link, "engines": [asdict(report) for report in reports]}
@@ -164,6 +162,13 @@ def first_link(settings: Settings) -> str | None:
         return operator_link(settings, store)
     finally:
         store.close()
+
+
+def say_engines(reports: Sequence[EngineReport]) -> None:
+    """What the engines tell of themselves, what is wrong and how to mend it."""
+    for report in reports:
+        for line in report.lines:
+            say(line)
 
 
 def greet(url: str, link: str | None) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from typing import Annotated, Literal
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -20,8 +21,12 @@ from service.commands.options import (
     settings_from,
     show,
 )
-from service.commands.processes import check_address, first_link, greet
+from service.commands.processes import check_address, first_link, greet, say_engines
 from service.settings import check_rank
+
+if TYPE_CHECKING:
+    from service.engine_checks import EngineReport
+    from service.stack import Stack
 
 
 def up(
@@ -56,12 +61,35 @@ def up(
             everything.start()
             check_address(everything.settings)  # beside the start, which takes longer
             if everything.wait_until_ready(stopping):
+                reports = _examine(everything)
                 link = first_link(everything.settings)
-                ready = {"url": everything.url, "operator_link": link, "engine_urls": everything.engine_urls}
-                show(ready, as_json, lambda: greet(everything.url, link))
+                ready = {
+                    "url": everything.url,
+                    "operator_link": link,
+                    "engine_urls": everything.engine_urls,
+                    "engines": [asdict(report) for report in reports],
+                }
+
+                def plain() -> None:
+                    say_engines(reports)
+                    greet(everything.url, link)
+
+                show(ready, as_json, plain)
                 everything.watch(stopping)
         finally:
             everything.stop()
+
+
+def _examine(everything: Stack) -> list[EngineReport]:
+    """What the engines tell, but for the embedded one, and for how our own vLLM was started, which we know."""
+    engine = everything.settings.engine
+    if not engine.urls and engine.kind == "embedded":
+        return []
+    from service.engine_checks import examine_engines
+
+    named = engine.model_copy(update={"urls": everything.engine_urls})
+    reports = examine_engines(everything.settings.model_copy(update={"engine": named}))
+    return reports if engine.urls else [replace(report, untold=None) for report in reports]
 
 
 def _stop_on_signals() -> threading.Event:

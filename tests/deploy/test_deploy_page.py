@@ -20,6 +20,7 @@ OTHERS = ("VLLM_ALLOW_RUNTIME_LORA_UPDATING=True", """--override-generation-conf
 def test_every_command_is_ours() -> None:
     said = re.findall(r"^    hone ([^#\n]+)", PAGE, re.MULTILINE)
     said += re.findall(r"run --rm service (.+)", PAGE)
+    said += re.findall(r"run --rm .+ learner (.+)", PAGE)
     said += re.findall(r"-- hone (.+)", PAGE)
     said += re.findall(r"state hone (.+)", PAGE)
     assert len(said) >= 5
@@ -38,7 +39,8 @@ def test_every_file_and_target_is_there() -> None:
 
 def test_every_variable_and_setting_is_read() -> None:
     said = dict.fromkeys(re.findall(r"HONE_[A-Z]+__\w+", PAGE), "1")
-    settings_of(said | {"HONE_ENGINE__URLS": "http://a", "HONE_ADAPTERS__URL": "s3://a"})
+    texts = {"HONE_ENGINE__URLS": "http://a", "HONE_ADAPTERS__URL": "s3://a", "HONE_LEARNER__QUANTISE": "nf4"}
+    settings_of(said | texts)
     for key in re.findall(r"`engine\.(\w+)", PAGE):
         assert key in EngineSettings.model_fields
     for variable in re.findall(r"`(\w+_PARALLEL_SIZE)=", PAGE):

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
+import yaml
 
-from service.engine_program import VLLM_MODULE, VLLM_RANKS, engine_program
+from service.engine_program import VLLM_MODULE, VLLM_RANKS, VLLM_SHUTDOWN_SECONDS, engine_program
 from service.supervisor import Program
 from tests.deploy.reading import DEPLOY, ROOT, env_file, settings_of, vllm_version
 
@@ -23,6 +24,7 @@ ALL = MODEL | {
     "HONE_ENGINE__GPU_MEMORY_SHARE": "0.85",
     "HONE_ENGINE__MAX_NUM_SEQS": "32",
     "HONE_ENGINE__DTYPE": "bfloat16",
+    "HONE_ENGINE__WEIGHTS": "/models/Qwen3-4B-nf4",
     "HONE_ENGINE__VLLM_OPTIONS": "--enforce-eager --tokenizer 'a folder' --seed 1",
 }
 
@@ -76,6 +78,21 @@ def test_the_script_gives_vllm_the_options_that_hone_up_gives_it(tmp_path: Path,
     assert {name: seen.get(name) for name in set(theirs.environment) - of_the_cpu} == {
         name: value for name, value in theirs.environment.items() if name not in of_the_cpu
     }
+
+
+def test_other_weights_are_served_under_the_models_name(tmp_path: Path) -> None:
+    found = options(started(tmp_path, ALL)[0][2:])
+    assert {("--model", "/models/Qwen3-4B-nf4"), ("--served-model-name", "Qwen/Qwen3-4B")} <= found
+
+
+def test_every_container_has_longer_to_end_than_vllm_gives_its_replies() -> None:
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    pods = list(yaml.safe_load_all((DEPLOY / "kubernetes" / "vllm.yaml").read_text()))
+    (spec,) = (one["spec"] for one in pods if one["kind"] == "StatefulSet")
+    graces = [float(compose["x-vllm"]["stop_grace_period"].removesuffix("s"))]
+    graces += [spec["template"]["spec"]["terminationGracePeriodSeconds"], of_hone_up(MODEL).stop_seconds]
+    assert all(grace >= VLLM_SHUTDOWN_SECONDS + 10 for grace in graces)
+    assert spec["minReadySeconds"] >= 10  # the next replica is stopped only when this one has its adapters back
 
 
 def test_the_script_rounds_ranks_as_hone_up_does(tmp_path: Path) -> None:

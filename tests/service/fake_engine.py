@@ -3,7 +3,7 @@
 Each reply is `WORDS`, in an order that the seed decides; token id = position in `WORDS`, the last token is EOS. What a
 test wants to go wrong it says with the last message: `!refuse`, `!long`, `!slow`, `!patient` (an answer that comes
 when `patience` is set), and in the middle of a stream
-`!break`, `!error`, `!garbage`, `!shape`. What one engine of several does otherwise stands in its attributes.
+`!break`, `!error`, `!garbage`, `!shape`, `!abort`. What one engine of several does otherwise stands in its attributes.
 """
 
 import asyncio
@@ -31,7 +31,9 @@ class FakeEngine:
         self.fails: int | None = None  # a status, in place of every reply
         self.dies_first = False  # streams break off after the head, before any token
         self.is_silent = False  # nothing comes in place of a reply
+        self.is_stopping = False  # every reply is aborted before its first token, as vLLM does while it drains
         self.is_well = True
+        self.dies_over_it = False  # it isn't well any more once it was asked for a reply
         self.patience = threading.Event()
         self.token_seconds = 0.0  # between two tokens of a stream
         self.logprob = LOGPROB / 2  # of every token under an adapter
@@ -78,6 +80,7 @@ class FakeEngine:
     async def chat(self, request: Request) -> Response:
         body = await request.json()
         self.bodies.append(body)
+        self.is_well = self.is_well and not self.dies_over_it
         if self.fails is not None:
             return _error(self.fails, "the engine is out of order")
         if self.is_silent:
@@ -93,7 +96,7 @@ class FakeEngine:
             return StreamingResponse(self._stream(body, said), media_type="text/event-stream")
         if said in ("!slow", "!patient"):
             await self._wait(request, until=self.patience if said == "!patient" else None)
-        return JSONResponse(_whole(body))
+        return JSONResponse(_whole(body, "abort" if said == "!abort" or self.is_stopping else "stop"))
 
     async def _wait(self, request: Request | None = None, until: threading.Event | None = None) -> None:
         """Until the caller leaves: a stream is cancelled then, a whole answer has to look."""
@@ -113,6 +116,9 @@ class FakeEngine:
             role = _chunk(body, index, {"role": "assistant", "content": ""}, [])
             yield _event(role | ({"prompt_token_ids": [1, 7, 7]} if index == 0 else {}))
         for index in range(body.get("n", 1)):
+            if self.is_stopping:
+                yield _event(_chunk(body, index, {}, [], "abort"))
+                continue
             for token, word in enumerate(WORDS):
                 await asyncio.sleep(self.token_seconds)
                 yield _event(_chunk(body, index, {"content": word}, [token + 10]))
@@ -121,13 +127,17 @@ class FakeEngine:
                 if token == 1 and said == "!error":
                     yield _event({"error": {"message": "out of luck", "type": "server_error"}})
                     return
+                if token == 1 and said == "!abort":
+                    yield _event(_chunk(body, index, {}, [], "abort"))
+                    break
                 if token == 1 and said == "!garbage":
                     yield "data: <html>\n\n"
                 if token == 1 and said == "!shape":
                     yield _event({"choices": [{}]})
                 if token == 1 and said == "!slow":
                     await self._wait()
-            yield _event(_chunk(body, index, {}, [EOS], "stop"))
+            else:
+                yield _event(_chunk(body, index, {}, [EOS], "stop"))
         if (body.get("stream_options") or {}).get("include_usage"):
             yield _event(_chunk(body, 0, {}, []) | {"choices": [], "usage": _usage(body)})
         yield "data: [DONE]\n\n"
@@ -169,13 +179,13 @@ def _chunk(
     }
 
 
-def _whole(body: dict[str, Any]) -> dict[str, Any]:
+def _whole(body: dict[str, Any], finish: str = "stop") -> dict[str, Any]:
     choices = [
         {
             "index": index,
             "message": {"role": "assistant", "content": "".join(WORDS)},
             "logprobs": {"content": [_entry(word) for word in (*WORDS, "")]},
-            "finish_reason": "stop",
+            "finish_reason": finish,
             "stop_reason": None,
             "token_ids": [*range(10, 10 + len(WORDS)), EOS],
         }

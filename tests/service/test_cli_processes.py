@@ -18,12 +18,15 @@ from typing import Any
 import httpx2
 import psutil
 import pytest
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
 from service.errors import ProgramEnded
 from service.store.queries import keys
 from service.store.session import Store
 from service.supervisor import Program, Supervisor
-from tests.service.serving import until
+from tests.service.serving import serve, until
 
 START_SECONDS = 200.0  # on a busy machine; a few seconds on an idle one
 QUIET = {"HONE_SERVER__PAGES": "false", "HONE_ENGINE__THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -346,10 +349,33 @@ def test_a_program_that_had_started_starts_again_while_the_others_are_waited_for
     until(is_told, 60)
     supervisor.stop()
     caplog.clear()
-    supervisor.start(Program("engine", "no_such_module_anywhere", (), stop_seconds=1, loads_long=True))
+    supervisor.start(Program("engine", "no_such_module_anywhere", (), stop_seconds=1, ready_url="http://127.0.0.1:9"))
     with pytest.raises(ProgramEnded, match="The engine could not start"):
         until(is_told, 60)
     supervisor.stop()
+
+
+@pytest.mark.parametrize("is_ready", [True, False])
+def test_the_pause_before_a_program_that_loads_long_grows_unless_it_was_ready(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, is_ready: bool
+) -> None:
+    """One that dies a minute into its loading is no steady one."""
+    monkeypatch.setattr("service.supervisor.STEADY_SECONDS", 0.0)
+    monkeypatch.setattr("service.supervisor.ASK_SECONDS", 0.0)
+    monkeypatch.setattr("service.supervisor.FIRST_PAUSE", 0.01)
+    health = Starlette(routes=[Route("/health", lambda request: PlainTextResponse("", 200 if is_ready else 503))])
+    supervisor = Supervisor(tmp_path, os.environ)
+    with serve(health) as url:
+        supervisor.start(Program("engine", "no_such_module_anywhere", (), stop_seconds=1, ready_url=f"{url}/health"))
+
+        def has_ended_twice() -> bool:
+            supervisor.look()
+            return caplog.text.count("It starts again in") >= 2
+
+        until(has_ended_twice, 60)
+        supervisor.stop()
+    assert caplog.text.count("It starts again in 0.5 s") == (0 if is_ready else 1)
+    assert caplog.text.count("It starts again in 0.01 s") == (2 if is_ready else 0)
 
 
 def test_a_program_that_cannot_start_says_why(tmp_path: Path) -> None:

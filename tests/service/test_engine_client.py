@@ -15,6 +15,7 @@ import orjson
 import pytest
 
 from service import engine_connection
+from service.adapters.engine import EngineBrokeOff
 from service.chat.recording import Recording
 from service.engine import DONE, Engine, _refusal
 from service.errors import BadInput, EngineAway, EngineRefused, EngineUnavailable
@@ -442,6 +443,55 @@ def test_connections_that_were_idle_for_too_long_are_closed(monkeypatch: pytest.
     asyncio.run(work())
 
 
+def test_a_connection_that_only_one_side_still_has_is_found_by_probes() -> None:
+    async def work() -> None:
+        async def answer(writer: asyncio.StreamWriter, number: int) -> None:
+            writer.write(WHOLE)
+            await gone.wait()
+
+        gone = asyncio.Event()
+        async with raw_server(answer) as url:
+            engine = Engine(url)
+            await engine.chat(BODY)
+            (kept,) = engine._replies._idle
+            connection = kept._transport.get_extra_info("socket")
+            assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            for name, value in engine_connection.PROBES.items():
+                if hasattr(socket, name):
+                    assert connection.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) == value
+            gone.set()
+            await engine.close()
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_an_engine_that_goes_with_a_request_is_told_from_one_that_is_not_there(is_kept: bool) -> None:
+    """Also where the connection had been idle: else it would look as if the engine had closed that."""
+
+    async def work() -> None:
+        async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if is_kept:
+                await reader.read(65536)
+                writer.write(WHOLE)
+            await reader.read(65536)
+            server.close()
+            writer.transport.abort()
+
+        server = await asyncio.start_server(serve_one, "127.0.0.1", 0)
+        engine = Engine(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        if is_kept:
+            await engine.chat(BODY)
+        with pytest.raises(EngineBrokeOff):
+            await engine.chat(BODY)
+        with pytest.raises(EngineAway) as gone:
+            await engine.chat(BODY)
+        assert not isinstance(gone.value, EngineBrokeOff)
+        await engine.close()
+
+    asyncio.run(work())
+
+
 def test_what_nobody_reads_is_left_with_the_engine() -> None:
     """A caller who reads slowly must not fill the service's memory."""
 
@@ -552,8 +602,26 @@ def test_a_load_that_fails_in_an_engine_that_is_well_is_a_refusal(is_well: bool)
 
     async def work() -> None:
         engine = Engine("http://engine", transport=httpx2.MockTransport(answer))
-        with pytest.raises(EngineRefused if is_well else EngineUnavailable, match="rank 64"):
+        with pytest.raises(EngineRefused if is_well else EngineBrokeOff, match="rank 64"):
             await engine.load_adapter("v1", "/adapters/v1")
+        await engine.close()
+
+    asyncio.run(work())
+
+
+def test_an_engine_that_is_being_stopped_says_nothing_about_an_adapter() -> None:
+    """vLLM, which goes on with what it has begun, says that it is well, and gives up what comes."""
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path == "/v1/load_lora_adapter":
+            return httpx2.Response(500, json={"error": {"message": "Server shutting down"}})
+        return httpx2.Response(200, json={"choices": [{"finish_reason": "abort", "prompt_logprobs": None}]})
+
+    async def work() -> None:
+        engine = Engine("http://engine", transport=httpx2.MockTransport(answer))
+        for asking in (engine.load_adapter("v1", "/adapters/v1"), engine.score("v1", [1], [2])):
+            with pytest.raises(EngineAway):
+                await asking
         await engine.close()
 
     asyncio.run(work())

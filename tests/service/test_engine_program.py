@@ -54,6 +54,8 @@ def test_vllm_gets_loras_raw_logprobs_and_a_share_of_the_gpu(tmp_path: Path) -> 
     assert option(found, "--logprobs-mode") == "raw_logprobs"
     assert option(found, "--gpu-memory-utilization") == "0.4"
     assert list(found.arguments[-4:]) == ["--tensor-parallel-size", "2", "--tokenizer", "a folder"]
+    assert float(option(found, "--shutdown-timeout")) < found.stop_seconds
+    assert found.ready_url == "http://127.0.0.1:8001/health"
     assert found.environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "True"
     assert found.environment["VLLM_CPU_KVCACHE_SPACE"] == "2"
 

@@ -15,7 +15,7 @@ import httpx2
 import pytest
 
 from service.app import create_app
-from service.replicas import AWAY, BROKE_OFF, CLEARLY_BUSIER
+from service.replicas import AWAY, BROKE_OFF, CLEARLY_BUSIER, WENT_OVER_IT
 from service.settings import Settings, load_settings
 from service.store.queries import keys
 from service.store.session import Store
@@ -161,7 +161,9 @@ def test_a_conversation_moves_only_when_its_engine_is_clearly_busier(fleet: Flee
 
 
 @pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize("how", ["refuses connections", "answers 500", "answers 503", "breaks off", "falls silent"])
+@pytest.mark.parametrize(
+    "how", ["refuses connections", "answers 500", "answers 503", "breaks off", "falls silent", "is being stopped"]
+)
 def test_what_has_not_begun_is_asked_of_another_engine(fleet: Fleet, how: str, stream: bool) -> None:
     assert fleet.post("/v1/chat/completions", ask("talk")).status_code == 200
     home = fleet.asked().index(1)
@@ -173,6 +175,8 @@ def test_what_has_not_begun_is_asked_of_another_engine(fleet: Fleet, how: str, s
     elif how == "breaks off":
         engine.dies_first = True
         stream = True
+    elif how == "is being stopped":
+        engine.is_stopping = True
     else:
         engine.is_silent = True
         engine.is_well = False
@@ -217,12 +221,62 @@ def test_what_an_engine_refuses_is_asked_of_no_other(fleet: Fleet, stream: bool)
     assert answer.status_code == 400 and sum(fleet.asked()) == 1
 
 
-@pytest.mark.parametrize("said", ["!break", "!error", "!garbage"])
+@pytest.mark.parametrize("stream", [True, False])
+def test_what_an_engine_that_is_being_stopped_gives_up_is_asked_of_the_last_that_serves(
+    fleet: Fleet, stream: bool
+) -> None:
+    """It says that it is well all the time, so it is let in again and again."""
+    for engine in fleet.engines[:2]:
+        engine.is_stopping = True
+    for number in range(6):
+        answer = fleet.post("/v1/chat/completions", ask(f"talk-{number}", stream=stream))
+        assert answer.status_code == 200 and "abort" not in answer.text
+        exchange = (events(answer.text)[0] if stream else answer.json())["id"]
+        assert fleet.get(f"/v1/exchanges/{exchange}").json()["replies"][0]["finish_reason"] == "stop"
+
+
+def test_a_whole_answer_that_is_given_up_everywhere_is_an_error_and_is_not_stored(fleet: Fleet) -> None:
+    answer = fleet.post("/v1/chat/completions", ask("talk", "!abort"))
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json()["error"]["message"] == AWAY
+    assert fleet.asked() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("how", ["breaks off", "is dead inside", "falls silent"])
+@pytest.mark.parametrize("serving", [2, 3])
+def test_a_request_that_two_engines_go_away_over_takes_no_more_and_is_not_to_be_repeated(
+    fleet: Fleet, how: str, serving: int
+) -> None:
+    for power in fleet.powers[serving:]:
+        power.off()
+    until(lambda: sum(fleet.healthy()) == serving)
+    for engine in fleet.engines:
+        engine.dies_first = how == "breaks off"
+        engine.fails = 500 if how == "is dead inside" else None
+        engine.is_silent = how == "falls silent"
+        engine.dies_over_it = how != "breaks off"
+    answer = fleet.post("/v1/chat/completions", ask("talk", stream=True))
+    assert (answer.status_code, answer.headers["x-should-retry"]) == (503, "false")
+    assert answer.json()["error"]["message"] == WENT_OVER_IT and "retry-after" not in answer.headers
+    assert sum(fleet.asked()) == 2
+
+
+def test_a_request_that_the_only_engine_goes_away_over_may_be_repeated(fleet: Fleet) -> None:
+    for power in fleet.powers[1:]:
+        power.off()
+    until(lambda: sum(fleet.healthy()) == 1)
+    fleet.engines[0].dies_first = True
+    answer = fleet.post("/v1/chat/completions", ask("talk", stream=True))
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json()["error"]["message"] == AWAY
+
+
+@pytest.mark.parametrize("said", ["!break", "!error", "!garbage", "!abort"])
 def test_what_had_begun_ends_with_a_clear_error_event(fleet: Fleet, said: str) -> None:
     answer = fleet.post("/v1/chat/completions", ask("talk", said, stream=True))
     *shown, last = events(answer.text)
     assert answer.status_code == 200 and last["error"]["code"] == "engine_unavailable"
-    assert said != "!break" or last["error"]["message"] == BROKE_OFF
+    assert said not in ("!break", "!abort") or last["error"]["message"] == BROKE_OFF
     assert "".join(event["choices"][0]["delta"].get("content", "") for event in shown) == "".join(WORDS[:2])
     assert sum(fleet.asked()) == 1
     stored = fleet.get(f"/v1/exchanges/{shown[0]['id']}").json()["replies"][0]

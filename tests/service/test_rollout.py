@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, closing, suppress
 from pathlib import Path
-from threading import Thread, current_thread, main_thread
+from threading import Event, Thread, current_thread, main_thread
 from typing import Any
 
 import pytest
@@ -27,6 +27,7 @@ from service.metrics import Metrics
 from service.replicas import Replicas
 from service.settings import ChatSettings
 from service.store.queries import conversations
+from service.store.tables import Serving
 from service.transactions import Transactions
 from tests.fixtures.adapters import provenance, write_base, write_source
 from tests.service.house import House
@@ -406,6 +407,85 @@ def test_a_bug_in_one_round_does_not_end_the_loop(house: House, monkeypatch: pyt
     house.run(body)
 
 
+def test_a_read_from_before_a_flip_that_ends_after_it_changes_nothing(house: House) -> None:
+    house.reconcile()
+    name = house.publish()
+    house.promote(name)
+    rollout, read = house.rollout, house.rollout._pointer.read
+    has_read, goes_on = Event(), Event()
+
+    def slow_read() -> Serving:
+        desired = read()
+        has_read.set()
+        assert goes_on.wait(20)
+        return desired
+
+    async def body() -> None:
+        rollout._pointer.read = slow_read  # type: ignore[method-assign]
+        stale = asyncio.create_task(rollout.tend(house.replica))
+        await asyncio.to_thread(has_read.wait, 20)
+        rollout._pointer.read = read  # type: ignore[method-assign]
+        await rollout.settle()
+        goes_on.set()
+        await stale
+        assert (rollout._live, house.replica.needed, set(house.replica.wanted)) == (name, (name,), {name})
+
+    house.play(body())
+    assert house.serving().live == name
+
+
+def test_files_that_take_minutes_to_come_hold_up_neither_requests_nor_who_joins(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, name = house.go_live(), house.publish()
+    house.promote(name)
+    check, goes_on = house.registry.check, Event()
+
+    def slow_check(asked: str) -> Any:
+        assert asked != name or goes_on.wait(20)
+        return check(asked)
+
+    monkeypatch.setattr(house.registry, "check", slow_check)
+
+    async def body() -> None:
+        settling = asyncio.create_task(house.rollout.settle())
+        user = asyncio.create_task(use(name))
+        await house.until(lambda: name in house.replica._checks)
+        house.engine.restart()
+        house.rollout.eject(house.replica, "a request broke off")
+        await house.rollout.tend(house.replica)  # it holds what is live again, and gets requests
+        assert house.rollout.serving == [house.replica] and house.rollout.loaded == {live}
+        goes_on.set()
+        await asyncio.gather(settling, user)
+        assert house.serving().live == name
+
+    async def use(name: str) -> None:
+        async with house.replica.using(name):
+            assert name in house.engine.held
+
+    house.play(body())
+
+
+def test_a_promotion_that_waits_keeps_no_old_version_loaded(house: House) -> None:
+    house.engine.max_loras = 5
+    house.start_service(keep_loaded=1)
+    old, live, name, canary = house.publish(), house.go_live(), house.publish(), house.publish()
+    house.promote(name)
+    house.canary(canary)
+    house.engine.refuses[name] = (404, "Not Found")
+
+    async def body() -> None:
+        for version in (old, house.publish()):
+            async with house.replica.using(version):
+                pass
+        assert len(house.engine.held) == 3
+        with pytest.raises(EngineUnavailable, match="VLLM_ALLOW_RUNTIME_LORA_UPDATING"):
+            await house.rollout.reconcile()
+
+    house.play(body())
+    assert len(house.engine.held) == 3 and {live, canary} < house.engine.held.keys()
+
+
 def test_rolling_back_needs_no_load(house: House) -> None:
     first, second = house.go_live(), house.go_live()
     assert house.engine.loads() == [first, second]
@@ -519,33 +599,74 @@ def test_any_published_version_is_loaded_on_demand_and_held_while_in_use(house: 
     live = house.go_live()
     versions = [house.publish() for _ in range(4)]
 
-    async def use(name: str, gone_on: asyncio.Event, go_on: asyncio.Event) -> None:
-        async with house.replica.using(name):
-            gone_on.set()
-            await go_on.wait()
-            assert name in house.engine.held
-
     async def body() -> None:
         await house.rollout.reconcile()
-        go_on = asyncio.Event()
-        users = []
-        for name in versions[:2]:
-            started = asyncio.Event()
-            users.append(asyncio.create_task(use(name, started, go_on)))
-            await started.wait()
-        assert house.engine.held.keys() == {live, *versions[:2]}
-        with pytest.raises(EngineUnavailable, match="All 3 adapters that the engine can hold are in use"):
-            async with house.replica.using(versions[2]):
-                pass
-        await house.rollout.reconcile()
-        assert house.engine.held.keys() == {live, *versions[:2]}
-        go_on.set()
-        await asyncio.gather(*users)
+        async with house.replica.using(versions[0]):
+            assert house.engine.held.keys() == {live, versions[0]}
+            for other in versions[1:]:
+                with pytest.raises(EngineUnavailable, match=r"All 3 .* or kept for what operators ask for") as full:
+                    async with house.replica.using(other):
+                        pass
+                assert full.value.retry_after == 1
+            async with house.replica.using(versions[0]):  # who asks for the same takes no slot
+                await house.rollout.reconcile()
+            assert house.engine.held.keys() == {live, versions[0]}
         async with house.replica.using(versions[2]), house.replica.using(live), house.replica.using("base"):
             assert {live, versions[2]} <= house.engine.held.keys()
 
     house.play(body())
     assert house.engine.most_held <= 3
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+def test_what_users_ask_for_leaves_operators_a_slot_and_the_way_back(house: House, is_held: bool) -> None:
+    """`is_held`: what users ask for was loaded before; it takes no load then, and a slot all the same."""
+    house.engine.max_loras = 5 if is_held else 4
+    house.start_service(keep_loaded=4 if is_held else 1)
+    versions = [house.go_live() for _ in range(3)]
+    previous, live = house.go_live(), house.go_live()
+    candidate = house.publish()
+
+    async def use(name: str) -> None:
+        await held.enter_async_context(house.replica.using(name))
+
+    held = AsyncExitStack()
+
+    async def body() -> None:
+        async with held:
+            await use(versions[0])
+            await use(versions[1])
+            with pytest.raises(EngineUnavailable, match="kept for what operators ask for"):
+                for name in (versions[2], house.publish()):
+                    await use(name)
+            assert {live, previous} <= house.engine.held.keys()  # it goes last of all
+            house.promote(candidate)
+            await house.rollout.reconcile()
+            assert house.serving().live == candidate
+
+    house.play(body())
+
+
+def test_with_the_fewest_slots_a_version_is_served_on_demand_beside_a_canary_unless_something_waits_for_the_slot(
+    house: House,
+) -> None:
+    live, canary, wanted, candidate = house.go_live(), house.publish(), house.publish(), house.publish()
+    house.canary(canary)
+    house.reconcile()
+
+    async def body() -> None:
+        async with house.replica.using(wanted):
+            assert house.engine.held.keys() == {live, canary, wanted}
+            house.promote(candidate)
+            with pytest.raises(EngineUnavailable, match="All 3 adapters that the engine can hold are in use"):
+                await house.rollout.reconcile()
+        with pytest.raises(EngineUnavailable, match="kept for what operators ask for"):
+            async with house.replica.using(house.publish()):
+                pass
+        await house.rollout.reconcile()
+        assert house.serving().live == candidate
+
+    house.play(body())
 
 
 def test_requests_under_way_finish_on_the_adapter_they_began_with(house: House) -> None:

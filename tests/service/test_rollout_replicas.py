@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from service.adapters.engine import EngineFacts
+from service.adapters.engine import EngineBrokeOff, EngineFacts
 from service.adapters.registry import Registry
 from service.adapters.rollout import Rollout
-from service.errors import EngineAway, EngineUnavailable
+from service.errors import EngineAway, EngineUnavailable, HoneError
+from tests.fixtures.adapters import MemoryEngine
 from tests.service.house import House
 
 
@@ -131,6 +133,131 @@ def test_an_engine_that_dies_in_the_middle_of_a_rollout_does_not_end_it(house: H
     house.reconcile()
     assert house.serving().live == name
     assert serving(house.rollout) == {"memory-0", "memory-2"}
+
+
+def dies_over(engine: MemoryEngine, name: str) -> None:
+    """The engine goes away when it is to load this; it comes back empty when the test says so (`away`)."""
+    whole = engine.load_adapter
+
+    fatal = name
+
+    async def load_adapter(name: str, path: str) -> None:
+        if name == fatal:
+            engine.calls.append(("load", name))
+            engine.restart()
+            engine.away = True
+            raise EngineBrokeOff("The connection to the engine broke.")
+        await whole(name, path)
+
+    engine.load_adapter = load_adapter  # type: ignore[method-assign]
+
+
+def tries(house: House, name: str) -> int:
+    return sum(engine.loads().count(name) for engine in house.engines)
+
+
+@pytest.mark.parametrize("is_canary", [False, True])
+def test_what_engines_go_away_over_takes_one_at_a_time_never_the_last_and_is_put_aside(
+    house: House, is_canary: bool
+) -> None:
+    live, name = house.go_live(), house.publish()
+    for engine in house.engines:
+        dies_over(engine, name)
+    (house.canary if is_canary else house.promote)(name)
+    with pytest.raises(EngineUnavailable, match="v2 waits, as an engine went away over it"):
+        house.reconcile()
+    assert (tries(house, name), len(serving(house.rollout)), set(house.rollout.loaded)) == (1, 2, {live})
+    other = next(engine for engine in house.engines if not engine.away)
+    other.away = True  # for reasons of its own
+    for _ in range(2):
+        with pytest.raises(EngineUnavailable, match="v2 waits for more engines"):
+            house.reconcile()
+    assert (tries(house, name), len(serving(house.rollout))) == (1, 1)
+    other.away = False
+    for _ in range(3):
+        with suppress(EngineUnavailable):
+            house.reconcile()
+    assert tries(house, name) == 2
+    desired = house.serving()
+    assert (desired.live, desired.requested, desired.canary, house.row(name).state) == (live, None, None, "candidate")
+    assert "Engines went away over v2" in house.row(name).reason and len(serving(house.rollout)) == 1
+    for engine in house.engines:
+        engine.away = False
+    house.reconcile()
+    assert len(serving(house.rollout)) == 3 and house.rollout.loaded == {live}
+
+
+def test_at_a_start_a_canary_is_brought_to_one_engine_first_and_nobody_waits_for_one_that_engines_go_away_over(
+    house: House,
+) -> None:
+    live, canary = house.go_live(), house.publish()
+    for engine in house.engines:
+        dies_over(engine, canary)
+    house.canary(canary)
+    house.start_service()
+    for _ in range(2):
+        with suppress(EngineUnavailable):
+            house.reconcile()
+    assert (tries(house, canary), len(serving(house.rollout)), set(house.rollout.loaded)) == (2, 1, {live})
+    assert house.serving().canary is None and house.row(canary).state == "candidate"
+
+
+def test_one_engine_that_goes_away_over_what_its_fellows_serve_is_its_own_affair(house: House) -> None:
+    house.go_live()
+    name = house.publish()
+    dies_over(house.engines[1], name)
+    house.promote(name)
+    house.reconcile()
+    assert house.serving().live == name and serving(house.rollout) == {"memory-0", "memory-2"}
+
+
+def test_a_candidate_that_one_engine_refuses_waits_for_those_that_are_away(house: House) -> None:
+    live, name = house.go_live(), house.publish()
+    house.engines[0].refuses[name] = (400, "rank 4 is above max_lora_rank 2")
+    for engine in house.engines[1:]:
+        engine.away = True
+    for ask in (house.promote, house.canary):
+        ask(name)
+        with pytest.raises(EngineUnavailable):
+            house.reconcile()
+        with pytest.raises(EngineUnavailable, match="waits for the engines that are away, which may serve it"):
+            house.play(settled(house))
+        assert house.row(name).state in ("candidate", "canary")
+    assert (house.serving().live, house.serving().canary) == (live, name)
+
+
+async def settled(house: House) -> None:
+    await house.rollout.settle()
+
+
+def test_what_is_live_waits_for_engines_that_are_away_before_one_that_refuses_it_decides(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power cut the one with a forgotten --max-lora-rank is up first."""
+    before, live = house.go_live(), house.go_live()
+    for engine in house.engines:
+        engine.restart()
+        engine.away = True
+    house.start_service()
+    odd, late = house.engines[0], house.engines[1]
+    odd.away, odd.refuses = False, {live: (400, "rank 4 is above max_lora_rank 2")}
+    for _ in range(3):
+        with pytest.raises(HoneError):
+            house.reconcile()
+    assert (house.serving().live, house.row(live).state, serving(house.rollout)) == (live, "live", set())
+    late.away = False
+    with pytest.raises(HoneError):
+        house.reconcile()
+    assert (house.serving().live, serving(house.rollout)) == (live, {"memory-1"})
+
+    late.restart()
+    late.away = True
+    with pytest.raises(HoneError):
+        house.reconcile()
+    monkeypatch.setattr("service.adapters.rollout.AWAY_SECONDS", 0.0)
+    with suppress(HoneError):
+        house.reconcile()
+    assert (house.serving().live, house.row(live).state) == (before, "retired")
 
 
 def test_an_engine_that_restarts_empty_gets_live_and_canary_before_requests(house: House) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from service.commands.up import up
 from service.settings import load_settings
 from service.stack import Stack
+from service.supervisor import Supervisor
+from tests.service.fake_engine import FakeEngine
 from tests.service.serving import serve, until
 
 READY = {"status": "ok", "engine": "ok", "pages": "ready"}
@@ -55,7 +59,59 @@ def test_a_start_has_as_long_as_it_needs_and_says_what_it_waits_for(
     assert ready == [True]
 
 
+@pytest.mark.parametrize("kind", ["embedded", "vllm"])
+def test_the_learner_starts_once_vllm_has_measured_what_is_free_and_at_once_beside_another_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(Supervisor, "start", lambda self, program: started.append(program.name))
+    state: dict[str, Any] = READY | {"status": "unavailable", "engine": "not ready"}
+
+    async def health(request: Request) -> JSONResponse:
+        return JSONResponse(state, 200 if state["status"] == "ok" else 503)
+
+    engine = {"kind": kind, "vllm_python": sys.executable}
+    stack = Stack(load_settings(tmp_path, {"server": {"port": 0}, "engine": engine}, environment={}))
+    with serve(Starlette(routes=[Route("/health", health)])) as url:
+        stack.url = url
+        stack.start()
+        assert started == ["engine", "service", *(["learner"] if kind == "embedded" else [])]
+        stopping = threading.Event()
+        waiting = threading.Thread(target=stack.wait_until_ready, args=(stopping,), daemon=True)
+        waiting.start()
+        assert not stopping.wait(0.3) and started[2:] == (["learner"] if kind == "embedded" else [])
+        state.update(READY)
+        waiting.join(20)
+    assert started == ["engine", "service", "learner"]
+    stack.stop()
+
+
 def test_a_start_ends_when_it_is_told_to_stop(stack: Stack) -> None:
     stopping = threading.Event()
     stopping.set()
     assert stack.wait_until_ready(stopping) is False
+
+
+@pytest.mark.parametrize("kind", ["embedded", "vllm", "elsewhere"])
+def test_the_start_says_what_it_found_of_a_vllm_and_what_nobody_can_see_of_one_that_others_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    engine = FakeEngine()
+    engine.app.get("/version")(lambda: {"version": "0.32.0"})
+    monkeypatch.setattr("service.commands.up._stop_on_signals", threading.Event)
+    monkeypatch.setattr("service.logs.configure", lambda *_: None)
+    monkeypatch.setenv("HONE_ENGINE__VLLM_PYTHON", sys.executable)
+    for step in ("start", "wait_until_ready", "watch"):
+        monkeypatch.setattr(Stack, step, lambda *_: True)
+    with serve(engine.app) as url:
+        monkeypatch.setattr("service.stack.free_port", lambda: int(url.rpartition(":")[2]))
+        elsewhere = kind == "elsewhere"
+        chosen: dict[str, Any] = {"engine_url": [url]} if elsewhere else {"engine": kind}
+        up(tmp_path / "home", port=0, **chosen)
+    *said, ready, link = capsys.readouterr().out.splitlines()
+    assert ready.startswith("Hone is ready") and link.startswith("Operator page")
+    assert [line.startswith(f"Engine {url} serves fake: vLLM 0.32.0") for line in said[:1]] == [True] * (
+        kind != "embedded"
+    )
+    advice = [line for line in said if "doesn't tell everything. See that it was started with" in line]
+    assert len(advice) == (1 if elsewhere else 0) and all("--max-loras 3 or more" in line for line in advice)
