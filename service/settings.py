@@ -248,13 +248,15 @@ class LearnerSettings(Section):
     sft_learning_rate: float = Field(
         1.5e-3, gt=0, description="Learning rate of supervised fine-tuning on corrections."
     )
-    sft_epochs: int = Field(12, ge=1, description="Passes over the corrections.")
+    sft_epochs: int = Field(
+        12, ge=1, description="Passes over the corrections until they are learned, at most; a few may take 240 steps."
+    )
     dpo_learning_rate: float = Field(3e-3, gt=0, description="Learning rate of learning from comparisons.")
     dpo_epochs: int = Field(2, ge=1, description="Passes over the replies that are sampled, graded and learned from.")
     dpo_beta: float = Field(
         0.2, gt=0, description="DPO's β on people's own pairs: how strongly the policy is held to the anchor."
     )
-    batch_size: int = Field(16, ge=1, description="Examples per optimizer step.")
+    batch_size: int = Field(16, ge=1, description="Corrections, and replies that are to stay, per optimizer step.")
     max_kl_per_token: float = Field(1.0, gt=0, description="Gate: largest KL to the anchor per token, in nats.")
     min_fluency: float = Field(
         -0.25,
