@@ -13,6 +13,7 @@ from learner.batch import Demonstration
 from learner.methods import sft
 from learner.methods.optimizer import MOST_BAD_STEPS, Stepper, within_length
 from learner.sampling import sample
+from learner.trainer import Keep
 from service.errors import TrainingFailed
 from service.settings import LearnerSettings
 from tests.learner.tiny_model import build_tiny_model, ids
@@ -47,6 +48,35 @@ def test_a_correction_is_said_afterwards_and_training_stops_there(folder: Path) 
     assert 0 < result.steps < heard.steps[0][2]
     assert [step for _, step, _, _ in heard.steps] == list(range(1, result.steps + 1))
     assert {"loss", "nll", "retention_kl", "learning_rate"} <= set(heard.steps[0][3])
+
+
+def test_the_rate_holds_while_it_learns_and_falls_while_it_settles(folder: Path) -> None:
+    heard = Heard()
+    result = sft.train(Backbone.load(folder, SETTINGS), [CORRECTION], OTHERS, SETTINGS, heard)
+    rates = [metrics["learning_rate"] / SETTINGS.sft_learning_rate for *_, metrics in heard.steps]
+    learning = result.steps - sft.SETTLING_STEPS
+    assert learning > 4 and rates[4:learning] == [1.0] * (learning - 4)  # the first four warm up
+    settling = rates[learning:]
+    assert settling == sorted(settling, reverse=True) and settling[-1] == pytest.approx(sft.LAST_RATE)
+    assert heard.steps[-1][1:3] == (result.steps, result.steps)
+
+
+def test_where_the_base_is_kept_what_an_earlier_training_moved_comes_back(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Demonstration(OTHERS[0], ids("it is rome .", end=True))
+
+    def distance(keep: Keep) -> float:
+        backbone = Backbone.load(folder, SETTINGS)
+        with monkeypatch.context() as careless:
+            careless.setattr(sft, "RETENTION_WEIGHT", 0.0)
+            sft.train(backbone, [CORRECTION], OTHERS, SETTINGS, Heard())
+        sft.train(backbone, [CORRECTION, other], OTHERS[1:], SETTINGS, Heard(), keep)
+        replies = sample(backbone, OTHERS[1:], role="base", per_prompt=4, seed=9)
+        examples = [(OTHERS[1:][reply.prompt], reply.token_ids) for row in replies for reply in row]
+        return float((backbone.score(examples, "base") - backbone.score(examples, "policy")).mean())
+
+    assert distance("base") < 0.5 * distance("policy")
 
 
 def test_retention_keeps_other_replies(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
