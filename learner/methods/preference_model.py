@@ -28,6 +28,7 @@ _SCALES = (0.0, 0.3, 2.0, 12.0, 60.0)  # prior variances that a group may have
 HIDDEN = ("embeddings", "middle layer", "last layer")
 _MOST_PAIRS = 1000  # to fit to: the dual form takes the cube of it
 _MOST_PAIRS_FOR_SCALES = 200  # to choose the groups' scales by
+_MOST_FEATURES = 8192  # of a group: long replies have many words, and each is a column of 64-bit numbers
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 
@@ -259,11 +260,12 @@ def _ends(text: str) -> set[str]:
 
 
 def _vocabulary(texts: Sequence[str], parse: Callable[[str], object]) -> Callable[[Described], Tensor]:
-    """Counts of what `parse` finds, over whatever at least two of the texts have."""
+    """Counts of what `parse` finds, over whatever at least two of the texts have; the commonest _MOST_FEATURES."""
     counts: Counter[object] = Counter()
     for text in texts:
         counts.update(set(parse(text)))  # type: ignore[call-overload]  # a set or a Counter
-    index = {item: place for place, item in enumerate(sorted((i for i, n in counts.items() if n > 1), key=str))}
+    shared = sorted((item for item, count in counts.items() if count > 1), key=lambda item: (-counts[item], str(item)))
+    index = {item: place for place, item in enumerate(sorted(shared[:_MOST_FEATURES], key=str))}
 
     def extract(raw: Described) -> Tensor:
         features = torch.zeros(len(raw.texts), len(index), dtype=torch.float64)

@@ -11,7 +11,8 @@ import torch
 
 from learner.backbone import Backbone
 from learner.batch import Pair
-from learner.methods.preference_model import PreferenceModel, _newest_of_each_prompt, fit_preferences
+from learner.methods import preference_model
+from learner.methods.preference_model import Described, PreferenceModel, _newest_of_each_prompt, fit_preferences
 from service.settings import LearnerSettings
 from tests.learner.tiny_model import WORDS, build_tiny_model, ids
 
@@ -70,6 +71,13 @@ def test_coin_flips_teach_next_to_nothing(backbone: Backbone) -> None:
     assert judge.fit.accuracy < 0.65
     spread = judge.score([(PROMPT, ids(text, end=True)) for text in replies(100, 6)]).std()
     assert spread < 1.0
+
+
+def test_the_commonest_words_count_where_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preference_model, "_MOST_FEATURES", 2)
+    texts = ["a b c d", "a b c", "a b", "c e"]
+    found = preference_model._vocabulary(texts, str.split)(Described(texts, torch.zeros(4), {}))
+    assert found.tolist() == [[1.0, 1.0], [1.0, 1.0], [1.0, 1.0], [0.0, 0.0]]  # a and b; c is as common as b
 
 
 def test_one_prompt_with_many_pairs_leaves_room_for_the_others() -> None:
