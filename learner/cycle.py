@@ -122,10 +122,14 @@ class Cycle:
     def _recipe(self) -> dict[str, Any]:
         """What an adapter depends on beside the feedback: another attempt goes on only with the same."""
         learner = self.settings.learner.model_dump(mode="json", exclude=set(WHEN_AND_HOW))
+        return {"base_sha256": self._base_sha256(), "learner": learner}
+
+    def _base_sha256(self) -> str | None:
+        """The fingerprint of the base model; None while it is not on this machine: training fetches it."""
         try:
-            return {"base_sha256": base_fingerprint(self.settings.model_path), "learner": learner}
-        except BadInput:  # not on this machine yet: training fetches it
-            return {"base_sha256": None, "learner": learner}
+            return base_fingerprint(self.settings.model_path)
+        except BadInput:
+            return None
 
     def _learn_what(self) -> tuple[FrozenFeedback, Curated, Run]:
         """Freeze the feedback, or take what this run froze in an earlier attempt, and choose from it."""
@@ -168,8 +172,9 @@ class Cycle:
         that was withdrawn since; None (the base) where that was made for another base model."""
         engine = self.settings.engine
         served_as = engine.model if not engine.urls else None  # an engine elsewhere may name its model otherwise
+        base_sha256 = self._base_sha256()
         with self.store.read() as tx:
-            frozen = collect(tx, feedback.last_position(tx), self.tokenize, served_as)
+            frozen = collect(tx, feedback.last_position(tx), self.tokenize, served_as, base_sha256)
             live = adapters.serving(tx).live
             clean = runs.without_withdrawn(tx, live) if live != BASE else None
         write_snapshot(frozen, self.folder.snapshot)

@@ -121,26 +121,39 @@ def context_length(model_path: str) -> int | None:
     return length if isinstance(length, int) else None
 
 
-def collect(tx: Session, position: int, tokenize: Tokenize, base: str | None = None) -> FrozenFeedback:
+def collect(
+    tx: Session, position: int, tokenize: Tokenize, base: str | None = None, base_sha256: str | None = None
+) -> FrozenFeedback:
     """Read the active feedback up to `position`, and the latest prompts, in one transaction.
 
-    `base`: the name that the trained base model is served by; None: whatever answered last.
+    `base`: the name that the trained base model is served by; None: whatever answered last. `base_sha256`: its
+    fingerprint, by which its exchanges are told from others' where both are known, whatever the names.
     """
     given = [(row, FEEDBACK.validate_python(row.body)) for row in feedback.active_feedback(tx, position)]
     named = {ref.exchange_id for _, judged in given for ref in replies_named(judged)}
     known = exchanges.get_exchanges(tx, named)
-    judgements = [_judgement(row, judged, known, tokenize) for row, judged in given]
     recent = exchanges.recent_prompts(tx, RECENT_PROMPTS, ALIAS)
     if base is None:
         base = recent[0].base if recent else max(known.values(), key=lambda one: one.id).base if known else ""
+    bases = {exchange.id: _base_of(exchange, base, base_sha256) for exchange in (*known.values(), *recent)}
+    judgements = [_judgement(row, judged, known, bases, tokenize) for row, judged in given]
     asked = {
         AskedPrompt(exchange.conversation_id, tuple(exchange.prompt_token_ids))
         for exchange in recent
-        if exchange.prompt_token_ids and exchange.base == base
+        if exchange.prompt_token_ids and bases[exchange.id] == base
     }
     prompts = sorted(asked, key=lambda asked: (asked.conversation_id, asked.prompt_token_ids))
     whole = sorted((judgement for judgement in judgements if judgement), key=lambda judgement: judgement.position)
     return FrozenFeedback(tuple(whole), tuple(prompts), position, base, _teaching(tx))
+
+
+def _base_of(exchange: Exchange, base: str, base_sha256: str | None) -> str:
+    """`base` for an exchange with that model, whatever it was called then; else another name."""
+    if exchange.base_sha256 is None or base_sha256 is None:
+        return exchange.base
+    if exchange.base_sha256 == base_sha256:
+        return base
+    return exchange.base if exchange.base != base else f"{base} ({exchange.base_sha256[:12]})"
 
 
 def _teaching(tx: Session) -> tuple[str, ...]:
@@ -151,7 +164,11 @@ def _teaching(tx: Session) -> tuple[str, ...]:
 
 
 def _judgement(
-    row: FeedbackRow, judged: Feedback, known: Mapping[str, Exchange], tokenize: Tokenize
+    row: FeedbackRow,
+    judged: Feedback,
+    known: Mapping[str, Exchange],
+    bases: Mapping[str, str],
+    tokenize: Tokenize,
 ) -> Judgement | None:
     """None when an exchange is gone (forgotten on request): then nobody may learn from the judgement either."""
     replies, about = [], []
@@ -161,7 +178,7 @@ def _judgement(
             return None
         reply = exchange.replies[ref.index]
         complete = exchange.complete and bool(reply.token_ids)
-        about_it = exchange.id, ref.index, exchange.base, exchange.adapter
+        about_it = exchange.id, ref.index, bases[exchange.id], exchange.adapter
         replies.append(JudgedReply(*about_it, reply.text, tuple(reply.token_ids), complete))
         about.append(exchange)
     return Judgement(

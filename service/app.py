@@ -101,7 +101,7 @@ def _wire(settings: Settings, store: Store, engine_urls: Sequence[str]) -> Parts
         registry=registry,
         rollout=rollout,
         identities=Identities(transactions, Sessions(load_secret(settings.home)), trusts_loopback(settings.server)),
-        chat=Chat(settings.chat, replicas, rollout, transactions, metrics),
+        chat=Chat(settings.chat, replicas, rollout, registry.base, transactions, metrics),
         recent_stats=RecentStats(transactions),
         metrics=metrics,
         pages=Pages(settings.server.local_url) if settings.server.pages else None,
@@ -138,6 +138,7 @@ def _middleware(settings: Settings, parts: Parts) -> list[Middleware]:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: Parts = app.state.parts
     rollout = asyncio.create_task(parts.rollout.run())
+    hashing = asyncio.create_task(asyncio.to_thread(parts.registry.base.sha256))  # for the exchanges: see `Chat.begin`
     try:
         async with parts.pages.running() if parts.pages is not None else contextlib.nullcontext():
             yield
@@ -145,5 +146,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         rollout.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await rollout
+        await hashing
         await parts.replicas.close()
         parts.transactions.close()

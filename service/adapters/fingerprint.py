@@ -40,6 +40,11 @@ class LocalModel:
                 self._folder = folder
         return self._folder
 
+    @property
+    def known_sha256(self) -> str | None:
+        """Its fingerprint, if that was found already; looks at no file."""
+        return self._sha256
+
     def sha256(self, anew: bool = False) -> str | None:
         """Its fingerprint. `anew`: a file may have been growing when it was hashed, a hub name may lead elsewhere."""
         if anew:

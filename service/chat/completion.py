@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import orjson
 import structlog
 
+from service.adapters.fingerprint import LocalModel
 from service.adapters.rollout import Rollout
 from service.auth import Caller
 from service.chat.recording import RecordedReply, Recording
@@ -48,6 +49,7 @@ class Turn:
     conversation_id: str
     route: Route
     base: str
+    base_sha256: str | None
     sampling: dict[str, Any]
     recording: Recording
 
@@ -59,9 +61,15 @@ class Turn:
 
 class Chat:
     def __init__(
-        self, settings: ChatSettings, replicas: Replicas, rollout: Rollout, transactions: Transactions, metrics: Metrics
+        self,
+        settings: ChatSettings,
+        replicas: Replicas,
+        rollout: Rollout,
+        base: LocalModel,
+        transactions: Transactions,
+        metrics: Metrics,
     ) -> None:
-        self._settings, self._replicas, self._rollout = settings, replicas, rollout
+        self._settings, self._replicas, self._rollout, self._base = settings, replicas, rollout, base
         self._transactions, self._metrics = transactions, metrics
 
     async def begin(self, request: ChatRequest, caller: Caller) -> Turn:
@@ -79,6 +87,7 @@ class Chat:
             conversation_id=conversation_id,
             route=chosen,
             base=base,
+            base_sha256=self._base.known_sha256,
             sampling=request.sampling(self._settings),
             recording=Recording(
                 new_id("chatcmpl"), chosen.model, chosen.adapter, bool(request.logprobs), bool(request.return_token_ids)
@@ -216,6 +225,7 @@ def _exchange(turn: Turn) -> exchanges.NewExchange:
         model=turn.route.alias,
         adapter=turn.route.adapter,
         base=turn.base,
+        base_sha256=turn.base_sha256,
         messages=turn.request.engine_messages,
         sampling=turn.sampling,
         prompt_token_ids=recording.prompt_token_ids,

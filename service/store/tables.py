@@ -87,6 +87,7 @@ class Exchange(Table):
     model: Mapped[str]  # the alias asked for
     adapter: Mapped[str] = mapped_column(index=True)  # what answered: a version or "base"
     base: Mapped[str]  # the base model's name
+    base_sha256: Mapped[str | None]  # its fingerprint, where its files are known to the service
     messages: Mapped[list[Any]]
     sampling: Mapped[dict[str, Any]]
     prompt_token_ids: Mapped[list[Any]]

@@ -39,6 +39,7 @@ class Home:
         complete: bool = True,
         adapter: str = "base",
         base: str = "sprout",
+        base_sha256: str | None = None,
     ) -> str:
         """Store an exchange; returns its id."""
         conversation = conversation or new_id("conv")
@@ -47,6 +48,7 @@ class Home:
             id=new_id("chatcmpl"), caller=caller, conversation_id=conversation, model="hone", adapter=adapter,
             base=base, messages=[{"role": "user", "content": " ".join(map(str, prompt))}],
             sampling={"temperature": 1.0}, prompt_token_ids=prompt, replies=found, complete=complete,
+            base_sha256=base_sha256,
         )  # fmt: skip
         with self.store.begin() as tx:
             exchanges.add_exchange(tx, exchange)

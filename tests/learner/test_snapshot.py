@@ -50,6 +50,18 @@ def test_every_kind_survives_the_way_through_the_file(home: Home, tmp_path: Path
     assert len(read.judgements) == 7
 
 
+def test_exchanges_are_told_apart_by_the_weights_that_answered_where_those_are_known(home: Home) -> None:
+    home.correct("one", "x", base="./qwen", base_sha256="a" * 64, prompt=(1, 6))
+    home.correct("two", "y", base="sprout", base_sha256="b" * 64, prompt=(1, 7))
+    home.correct("three", "z", base="sprout", prompt=(1, 8))
+    home.correct("four", "w", base="acorn", prompt=(1, 9))
+    with home.store.read() as tx:
+        frozen = collect(tx, feedback.last_position(tx), tokenize, "sprout", "a" * 64)
+    bases = [judgement.replies[0].base for judgement in frozen.judgements]
+    assert bases == ["sprout", f"sprout ({'b' * 12})", "sprout", "acorn"]
+    assert {asked.prompt_token_ids for asked in frozen.prompts} == {(1, 6), (1, 8)}
+
+
 def test_token_ids_are_those_that_the_engine_sampled_and_a_correction_ends_with_eos(home: Home) -> None:
     home.correct("it is Lyon", "Paris")
     (judgement,) = freeze(home).judgements

@@ -20,10 +20,10 @@ from service.errors import StoreError
 from service.settings import load_settings
 from service.store.clock import now
 from service.store.identifiers import new_id
-from service.store.queries import adapters, keys, runs
+from service.store.queries import adapters, exchanges, keys, runs
 from service.store.session import Store
 from service.store.tables import Key, Table
-from tests.fixtures.stores import PostgresServer
+from tests.fixtures.stores import PostgresServer, add_chat
 
 
 def test_a_new_store_serves_the_base(store: Store) -> None:
@@ -130,6 +130,20 @@ def test_a_database_from_a_newer_version_is_refused_and_left_alone(store_url: st
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT version_num FROM alembic_version")) == "9999"
     engine.dispose()
+
+
+def test_a_database_of_the_first_revision_is_brought_up_to_date_and_keeps_what_it_holds(store_url: str) -> None:
+    store = Store.open(store_url)
+    exchange = add_chat(store)
+    with store.begin() as tx:
+        tx.execute(text("ALTER TABLE exchanges DROP COLUMN base_sha256"))
+        tx.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    store.close()
+    store = Store.open(store_url)
+    with store.read() as tx:
+        found = exchanges.get_exchange(tx, exchange)
+        assert found is not None and (found.base, found.base_sha256) == ("sprout", None)
+    store.close()
 
 
 def test_sqlite_is_durable_in_wal_mode_and_checks_foreign_keys(sqlite_store: Store) -> None:

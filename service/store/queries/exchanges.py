@@ -36,7 +36,10 @@ class NewReply:
 
 @dataclass(frozen=True)
 class NewExchange:
-    """One prompt and its replies, in the order of their index. `adapter` is what answered: `v3` or `base`."""
+    """One prompt and its replies, in the order of their index. `adapter` is what answered: `v3` or `base`.
+
+    `base` is the base model's name, `base_sha256` its fingerprint; None where its files aren't known.
+    """
 
     id: str
     caller: str
@@ -49,6 +52,7 @@ class NewExchange:
     prompt_token_ids: Sequence[int]
     replies: Sequence[NewReply]
     complete: bool = True
+    base_sha256: str | None = None
 
 
 def add_exchange(tx: Tx, exchange: NewExchange) -> None:
@@ -63,6 +67,7 @@ def add_exchange(tx: Tx, exchange: NewExchange) -> None:
             "model": exchange.model,
             "adapter": exchange.adapter,
             "base": exchange.base,
+            "base_sha256": exchange.base_sha256,
             "messages": exchange.messages,
             "sampling": exchange.sampling,
             "prompt_token_ids": exchange.prompt_token_ids,
