@@ -3,9 +3,11 @@
 An adapter can load without an error and change nothing, or be answered by another one's weights. So the engine scores
 replies whose log-probabilities the trainer knows, under the adapter, the bare base and the adapter that is live:
     gap    mean |engine's adapter - trainer's adapter| per token must be within the tolerance, and
-    other  where base or live adapter can be told apart from the trainer's adapter at all (their distance to it is more
-           than twice the noise, which is mean |engine's base - trainer's base|), the gap must be clearly smaller
-           than that distance.
+    slope  what the engine says more or less under the adapter than under the base, or under the live adapter, must go
+           along with what the trainer's adapter says more or less, token by token: the slope of the one over the other
+           is 1 where the adapter answers and 0 where the other does. An engine that computes in bfloat16 is off by as
+           much as many an adapter changes, but not in its direction, so over some hundred tokens this tells what the
+           gap alone can't. Where even that is within the noise (engine's base - trainer's base), the words say so.
 To score, vLLM computes the whole text anew: of what its prefix cache would answer this proves nothing. That names are
 never used again, and the cache's salt (`service.adapters.replica`), keep that cache right.
 """
@@ -19,7 +21,7 @@ from dataclasses import dataclass
 from service.adapters.manifest import Probe
 
 _LEAST_NOISE = 1e-4  # nats: below that, two engines' float32 sums differ too
-_CLEARLY = 0.75
+_SURELY = 3.0  # standard errors between a slope of 0 and one half of what it should be
 
 Logprobs = Sequence[Sequence[float]]
 """For each probe, the log-probability of each token of its reply."""
@@ -50,15 +52,42 @@ def judge(
         return Verdict(False, _too_far("the bare base", noise, tolerance), True)
     if not gap <= tolerance:
         return Verdict(False, _too_far("the adapter", gap, tolerance))
-    for name, logprobs in {"base": base, **others}.items():
-        distance = mean_gap(logprobs, trainer)
-        if distance > 2 * max(noise, _LEAST_NOISE) and gap > _CLEARLY * distance:
-            return Verdict(False, f"The engine loaded it, but answers like {name}.")
-    return Verdict(
-        True,
-        f"Proved: engine and trainer agree within {gap:.4f} nats per token; without the adapter they would differ by "
-        f"{mean_gap(base, trainer):.4f}. KL of trainer to engine: {kl_per_token(trainer, adapter):.1e} nats per token.",
-    )
+    trainer_base = [probe.base_logprobs for probe in probes]
+    errors = [value**2 for value in _less(base, trainer_base)]
+    error = max(sum(errors) / len(errors), _LEAST_NOISE**2)  # mean square of one log-probability's
+    untold, instead = [], dict[str, Logprobs]()
+    for name, other in {"base": base, **others}.items():
+        expected = _less(trainer, trainer_base if name == "base" else other)
+        slope = _slope(_less(adapter, other), expected, error, is_exact=name == "base")
+        if slope is None:
+            untold.append(name)
+        elif slope < 0.5:
+            instead[name] = other
+    if instead:
+        nearest = min(instead, key=lambda name: mean_gap(adapter, instead[name]))
+        return Verdict(False, f"The engine loaded it, but answers like {nearest}.")
+    words = f"engine and trainer agree within {gap:.4f} nats per token"
+    if "base" in untold:
+        words = words.capitalize()
+    else:
+        words = f"Proved: {words}; without the adapter they would differ by {mean_gap(base, trainer):.4f}"
+    if untold:
+        words += f"; on these probes it can't be told from {' and '.join(untold)}"
+    return Verdict(True, f"{words}. KL of trainer to engine: {kl_per_token(trainer, adapter):.1e} nats per token.")
+
+
+def _slope(engine: Sequence[float], trainer: Sequence[float], error: float, is_exact: bool) -> float | None:
+    """How far the engine's differences go along with the trainer's: 1 entirely, 0 not at all; None: nobody could tell.
+
+    `error`: the mean square of what the engine's log-probabilities are off by. Not `is_exact`: the trainer's
+    differences are from the engine's own numbers, and hold its errors, too.
+    """
+    square = sum(value**2 for value in trainer)
+    signal = square - (0.0 if is_exact else error * len(trainer))
+    spread = (2 * error * square) ** 0.5  # of the product below, where the differences have nothing in common
+    if signal / 2 <= _SURELY * spread:
+        return None
+    return sum(one * other for one, other in zip(engine, trainer, strict=True)) / signal
 
 
 def kl_per_token(trainer: Logprobs, engine: Logprobs) -> float:
@@ -67,14 +96,19 @@ def kl_per_token(trainer: Logprobs, engine: Logprobs) -> float:
     The estimator r - 1 - log r with r = engine / trainer (Schulman, "Approximating KL Divergence", k3): never negative,
     of low variance, and unbiased where the tokens were drawn from the trainer; a probe's mostly weren't.
     """
-    ratios = [b - a for left, right in zip(trainer, engine, strict=True) for a, b in zip(left, right, strict=True)]
+    ratios = _less(engine, trainer)
     return sum(math.expm1(ratio) - ratio for ratio in ratios) / len(ratios)
 
 
 def mean_gap(one: Logprobs, other: Logprobs) -> float:
     """Mean absolute difference over all tokens of all probes, in nats."""
-    gaps = [abs(a - b) for left, right in zip(one, other, strict=True) for a, b in zip(left, right, strict=True)]
+    gaps = [abs(difference) for difference in _less(one, other)]
     return sum(gaps) / len(gaps)
+
+
+def _less(one: Logprobs, other: Logprobs) -> list[float]:
+    """The differences, token by token."""
+    return [a - b for left, right in zip(one, other, strict=True) for a, b in zip(left, right, strict=True)]
 
 
 def _too_far(of: str, gap: float, tolerance: float) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, closing, suppress
 from pathlib import Path
+from random import Random
 from threading import Event, Thread, current_thread, main_thread
 from typing import Any
 
@@ -801,7 +802,9 @@ def test_a_conversation_keeps_the_canary_that_it_began_with_when_something_resta
 
     assert house.rollout.loaded == frozenset()
     with closing(Transactions(house.registry.store)) as transactions:
-        house.play(ask(Chat(ChatSettings(), gateway(house), house.rollout, transactions, Metrics())))
+        house.play(
+            ask(Chat(ChatSettings(), gateway(house), house.rollout, house.registry.base, transactions, Metrics()))
+        )
     assert house.serving().live == live
 
 
@@ -954,6 +957,36 @@ def test_noise_between_engine_and_trainer_is_not_taken_for_an_adapter_that_does_
     """Trained hardly at all, on an engine that differs from the trainer by as much: there is nothing to tell apart."""
     hardly = tuple(p.model_copy(update={"base_logprobs": tuple(v - 0.004 for v in p.logprobs)}) for p in _PROBES)
     assert judge(hardly, _shifted(_TRAINED, 0.003), _shifted(_TRAINED, -0.001), {}, tolerance=0.05).served
+
+
+@pytest.mark.parametrize("answers", ["the adapter", "base", "v1"])
+def test_in_bfloat16_the_direction_tells_what_answers_where_the_gap_does_not(answers: str) -> None:
+    """Errors of 0.025 a token, an adapter that moves 0.04, and one before it that moved 0.04 otherwise."""
+    rng = Random(0)
+
+    def draw(size: float) -> list[float]:
+        return [rng.gauss(0.0, size) for _ in range(200)]
+
+    def off(values: Sequence[float]) -> tuple[tuple[float, ...]]:
+        return (tuple(value + error for value, error in zip(values, draw(0.025), strict=True)),)
+
+    base = [-2.0 + value for value in draw(0.3)]
+    trained, before = ([b + value for b, value in zip(base, draw(0.04), strict=True)] for _ in range(2))
+    probe = Probe(prompt_token_ids=(1,), token_ids=range(200), logprobs=trained, base_logprobs=base)
+    engine_base, engine_v1 = off(base), off(before)
+    found = {"the adapter": off(trained), "base": engine_base, "v1": engine_v1}[answers]
+    verdict = judge((probe,), found, engine_base, {"v1": engine_v1}, tolerance=0.05)
+    assert verdict.served is (answers == "the adapter"), verdict.words
+    assert answers == "the adapter" or f"answers like {answers}" in verdict.words
+
+
+def test_what_can_not_be_told_apart_is_not_said_to_be_proved() -> None:
+    twin = judge(_PROBES, _TRAINED, _BASE, {"v1": _TRAINED}, tolerance=0.05)
+    assert twin.words.startswith("Proved: engine") and "can't be told from v1." in twin.words
+    idle = tuple(p.model_copy(update={"base_logprobs": p.logprobs}) for p in _PROBES)
+    vain = judge(idle, _TRAINED, _TRAINED, {}, tolerance=0.05)
+    assert vain.served and vain.words.startswith("Engine and trainer agree")
+    assert "it can't be told from base." in vain.words
 
 
 def test_adapters_of_all_kinds_of_sources_go_live_one_after_the_other(house: House, tmp_path: Path) -> None:
