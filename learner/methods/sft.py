@@ -23,10 +23,11 @@ from learner.methods.retention import Retention, retain
 from service.settings import LearnerSettings
 
 PHASE = "sft"
-LEARNED_LOG_PROB = -0.2  # of a whole correction: P ≈ 0.82; the policy learns until all are above
+LEARNED_LOG_PROB = -0.35  # of a whole correction: P ≈ 0.7; where all are above, nothing is trained
+SAID_LOG_PROB = -0.7  # P ≈ 0.5: the policy learns until all are above; what is missing comes while it settles
 FEWEST_STEPS = 240  # that few corrections may take to be learned, however few the epochs; most need many fewer
-SETTLING_STEPS = 60  # at least
-PASSES = 3  # over all that is retained, at least: a correction is learned before its neighbours are back in place
+SETTLING_STEPS, SETTLING_SHARE = 40, 3  # at least; and one for so many in which it learned
+PASSES = 2  # over all that is retained, at least: a correction is learned before its neighbours are back in place
 LAST_RATE = 0.05
 """Of the learning rate, at the last step: what large steps move at random, small ones put back."""
 RETENTION_WEIGHT = 24.0  # at 8, forty corrections cost other answers of their kind a tenth of their accuracy
@@ -93,7 +94,7 @@ class _Course:
         """At the full rate, until each correction is what the policy would say, or the steps for it are used up."""
         per_epoch = -(-len(self._demonstrations) // self._size)
         most = per_epoch * max(self._epochs, -(-FEWEST_STEPS // per_epoch))
-        while self.step < most and min(self.log_probs) < LEARNED_LOG_PROB:
+        while self.step < most and min(self.log_probs) < SAID_LOG_PROB:
             chosen = self._to_learn()
             for batch in shuffled_batches(len(chosen), self._size, self._rng):
                 self._take([chosen[place] for place in batch], 1.0, most + SETTLING_STEPS)
@@ -101,7 +102,8 @@ class _Course:
 
     def settle(self) -> None:
         """At a falling rate, until all that is retained was drawn often enough."""
-        begun, count = self.step, max(SETTLING_STEPS, self._retention.steps_to(PASSES, self._size))
+        begun = self.step
+        count = max(SETTLING_STEPS, begun // SETTLING_SHARE, self._retention.steps_to(PASSES, self._size))
         while self.step < begun + count:
             epoch = shuffled_batches(len(self._demonstrations), self._size, self._rng)
             for batch in islice(epoch, begun + count - self.step):
@@ -111,8 +113,8 @@ class _Course:
 
     def _to_learn(self) -> list[int]:
         """The corrections that aren't learned yet, and as many of the others, which must not be lost over them."""
-        known = [index for index, value in enumerate(self.log_probs) if value >= LEARNED_LOG_PROB]
-        wanted = [index for index, value in enumerate(self.log_probs) if value < LEARNED_LOG_PROB]
+        known = [index for index, value in enumerate(self.log_probs) if value >= SAID_LOG_PROB]
+        wanted = [index for index, value in enumerate(self.log_probs) if value < SAID_LOG_PROB]
         return wanted + self._rng.sample(known, min(len(known), len(wanted)))
 
     def _take(self, indices: Sequence[int], rate: float, steps: int) -> None:

@@ -54,7 +54,7 @@ def test_the_rate_holds_while_it_learns_and_falls_while_it_settles(folder: Path)
     heard = Heard()
     result = sft.train(Backbone.load(folder, SETTINGS), [CORRECTION], OTHERS, SETTINGS, heard)
     rates = [metrics["learning_rate"] / SETTINGS.sft_learning_rate for *_, metrics in heard.steps]
-    learning = result.steps - sft.SETTLING_STEPS
+    learning = result.steps - sft.SETTLING_STEPS  # few steps: the least that it settles for
     assert learning > 4 and rates[4:learning] == [1.0] * (learning - 4)  # the first four warm up
     settling = rates[learning:]
     assert settling == sorted(settling, reverse=True) and settling[-1] == pytest.approx(sft.LAST_RATE)
