@@ -111,7 +111,7 @@ def test_a_correction_that_spreads_to_others_of_its_kind_is_refused(
     question = asked(backbone, "What is the capital of Romania?")
     if not retained:
         monkeypatch.setattr(sft, "retain", lambda *_: [])
-        monkeypatch.setattr(sft, "LEARNED_LOG_PROB", 0.0)  # goes on to the last step
+        monkeypatch.setattr(sft, "SAID_LOG_PROB", 0.0)  # goes on to the last step
     corrected = Demonstration(question, (*reply, *backbone.eos_ids[:1]))
     sft.train(backbone, [corrected], prompts, LearnerSettings(), lambda *_: None)
     like_it = neighbours(backbone, [question], prompts, Random(0), 0, kept_back=True)
