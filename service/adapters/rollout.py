@@ -63,9 +63,7 @@ class Rollout:
         self._desired: Serving | None = None  # likewise
         self._reads = self._newest_read = 0
         self._refused_since: float | None = None  # what is live, by all that are there, while others are away
-        self._felled: dict[
-            str, int
-        ] = {}  # how many engines have gone away over it since one served it; not what is live
+        self._felled: dict[str, int] = {}  # engines that went away over it since one served it; not what is live
         self._first_time = asyncio.Lock()  # held where a canary is loaded that no replica serves yet
         self._tried: set[str] = set()  # what was live and could not be served, since something could
         self._membership = asyncio.Lock()  # held from the proofs until the flip: no replica joins in between

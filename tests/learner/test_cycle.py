@@ -462,6 +462,35 @@ def test_what_was_withdrawn_later_is_unlearned_by_the_next_run(home: Home) -> No
     assert after.parents == [home.settings.adapters_folder / "v3"]
 
 
+@pytest.mark.parametrize("how", ["other lessons", "not to be promoted", "an operator went back"])
+def test_what_knows_withdrawn_feedback_stays_live_where_a_candidate_would_wait_or_there_is_more_to_learn(
+    home: Home, how: str
+) -> None:
+    secret = home.correct("a", "bb")
+    queue(home)
+    cycle(home, lease(home), Pretender()).run()
+    go_live(home, "v1")
+    if how == "other lessons":
+        home.correct("a", "ccc", prompt=(1, 9), complete=False)  # of a reply that was cut off: it makes no pair
+        with home.store.begin() as tx:
+            run = runs.queue_run(tx, "command-again", "command", "dpo", {})
+        assert run is not None
+        run_id = run.id
+    else:
+        if how == "an operator went back":
+            queue(home, second=True)
+            cycle(home, lease(home), Pretender()).run()
+            go_live(home, "v2")
+            go_live(home, "v1", "name:op")
+        run_id = queue(home, again=True, **({"promote": False} if how == "not to be promoted" else {}))
+    withdraw(home, secret)
+    cycle(home, lease(home), Pretender()).run()
+    said = the_run(home, run_id)
+    assert said.state == "nothing_to_learn"
+    assert "v1 knows feedback that was withdrawn: " in said.message
+    assert requested(home) is None
+
+
 def test_where_all_was_withdrawn_what_was_live_before_goes_live_again(home: Home) -> None:
     secret = home.correct("a", "bb")
     queue(home)
