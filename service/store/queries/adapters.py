@@ -233,7 +233,8 @@ def flip_live(tx: Session, name: str, actor: str, reason: str) -> Serving:
 
 def last_flip(tx: Session) -> AdapterEventRow | None:
     """When something last went live, by whose word and why; None before the first."""
-    return tx.scalar(select(AdapterEventRow).where(AdapterEventRow.action == _LIVE).order_by(AdapterEventRow.id.desc()))
+    newest_first = select(AdapterEventRow).where(AdapterEventRow.action == _LIVE).order_by(AdapterEventRow.id.desc())
+    return tx.scalar(newest_first.limit(1))
 
 
 def newest_left(tx: Session) -> str | None:
