@@ -4,17 +4,13 @@ The store says what should serve (live, requested, canary). Each replica is tend
 engine, puts back what is missing, and lets the replica have requests once it holds, proven, what is live and the
 canary. One more loop moves the live pointer, in two phases: load and prove what was asked for on every replica that
 gets requests, then one transaction. A restart of any engine, of the service or of all needs nothing more than that.
-What is new is loaded on one replica first, lest it bring down all; once engines went away over it twice, it is put
-aside.
 
-What goes wrong is somebody's. A broken folder, or an adapter that no engine serves as it was trained, is the adapter's
-fault: it is rejected with the reason. What every engine refuses as it is set up now, and what has been live and so was
-good once, is put aside, not rejected: with its folder put back, or on an engine that can serve it, it may be promoted
-again. Where that was live, the one before takes over. Files that can't be read now, and an engine that does otherwise
-than its fellows, is away, or is not set up to load adapters, say nothing about the adapter: the rollout notes what is
-wrong and tries again, more and more rarely. Nor do refusals while a fellow is away, which may serve it. Only what is
-live can't wait for long: when no engine is proven to serve it any more, as after a restart, and its files can't be
-read, or all that are there refuse it for some minutes, the one before takes over, too.
+An adapter that is at fault (`fleet` says when it is) is rejected with the reason. What every engine refuses as it is
+set up now, what engines went away over twice, and what has been live and so was good once, is put aside, not rejected:
+with its folder put back, or on an engine that can serve it, it may be promoted again. Where that was live, the one
+before takes over. Of anything else that goes wrong the rollout makes a note and tries again, more and more rarely. Only
+what is live can't wait for long: when no engine is proven to serve it any more, as after a restart, and its files can't
+be read, or all that are there refuse it for some minutes, the one before takes over, too.
 """
 
 from __future__ import annotations
@@ -22,13 +18,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
-from service.adapters.engine import AdapterEngine, EngineBrokeOff
+from service.adapters.delivery import Delivery, changing
+from service.adapters.fleet import AnyReplica, Fleet
 from service.adapters.pointer import Pointer
-from service.adapters.replica import OF_ONE_ENGINE, Files, RefusedByEngine, Replica
 from service.errors import AdapterBroken, AdapterUnreachable, EngineAway, EngineUnavailable, HoneError
 from service.store.queries.adapters import BASE
 from service.store.session import Store
@@ -36,16 +31,8 @@ from service.store.tables import Serving
 
 LONGEST_PAUSE_SECONDS = 2.0
 """Between two tries while something is wrong."""
-UNREADABLE_SECONDS = 15.0
-"""For so long what is live is waited for while its files can't be read and no engine is proven to serve it."""
-AWAY_SECONDS = 600.0
-"""For so long what is live is waited for while the engines that are there refuse it and others are away: a large model
-takes its time to load."""
-MOST_FELLED = 2
-"""Engines that may go away over what is asked for, or the canary, one after the other."""
 
 _log = logging.getLogger(__name__)
-AnyReplica = Replica[AdapterEngine]
 
 
 class Rollout:
@@ -55,6 +42,8 @@ class Rollout:
         self, store: Store, replicas: Sequence[AnyReplica], reconcile_seconds: float = 0.5, keep_loaded: int = 2
     ) -> None:
         self.replicas = tuple(replicas)
+        self._fleet = Fleet(replicas)
+        self._delivery = Delivery(self._fleet)
         self._pointer = Pointer(store)
         self._reconcile_seconds, self._keep_loaded = reconcile_seconds, keep_loaded
         self._unseen = set(self.replicas)  # not tended yet
@@ -62,8 +51,6 @@ class Rollout:
         self._live = BASE  # as read last
         self._desired: Serving | None = None  # likewise
         self._reads = self._newest_read = 0
-        self._refused_since: float | None = None  # what is live, by all that are there, while others are away
-        self._felled: dict[str, int] = {}  # engines that went away over it since one served it; not what is live
         self._first_time = asyncio.Lock()  # held where a canary is loaded that no replica serves yet
         self._tried: set[str] = set()  # what was live and could not be served, since something could
         self._membership = asyncio.Lock()  # held from the proofs until the flip: no replica joins in between
@@ -76,13 +63,12 @@ class Rollout:
     @property
     def serving(self) -> list[AnyReplica]:
         """The replicas that get requests."""
-        return [replica for replica in self.replicas if replica.serves]
+        return self._fleet.serving
 
     @property
     def loaded(self) -> frozenset[str]:
         """The adapters that every replica that gets requests has been proven to serve, as far as known."""
-        loaded = [replica.loaded for replica in self.serving]
-        return frozenset.intersection(*loaded) if loaded else frozenset()
+        return self._fleet.loaded
 
     @property
     def problem(self) -> str | None:
@@ -92,8 +78,7 @@ class Rollout:
     @property
     def absences(self) -> str:
         """Which replicas get no requests, and why."""
-        absent = [(replica.url, str(replica.problem)) for replica in self.replicas if not replica.serves]
-        return " ".join(said if url in said else f"{url} gets no requests: {said}" for url, said in absent)
+        return self._fleet.absences
 
     def wake(self) -> None:
         """Something was asked for: look now. Call it in the loop's thread."""
@@ -150,7 +135,7 @@ class Rollout:
         """
         await self._read()
         try:
-            async with self._changing(replica):
+            async with changing(replica):
                 await replica.look()
             for name in replica.lacks():
                 await self._put_back(replica, name)
@@ -190,18 +175,20 @@ class Rollout:
         Nobody waits for one that can't be read now, or that an engine went away over.
         """
         if name == self._live:
-            await self._bring(replica, name)
+            await self._delivery.to_one(replica, name)
         elif not replica.serves:
             is_served = any(name in fellow.loaded for fellow in self.replicas)
             async with contextlib.nullcontext() if is_served else self._first_time:
-                if name not in self._felled:
+                if not self._delivery.has_felled(name):
                     with contextlib.suppress(AdapterUnreachable):
-                        await self._bring(replica, name)
+                        await self._delivery.to_one(replica, name)
+
+    def _nobody_waits_for(self, name: str, replica: AnyReplica) -> bool:
+        return name in replica.unreadable or self._delivery.has_felled(name)
 
     def _admit(self, replica: AnyReplica) -> None:
         """Let it have requests, if it has what is needed by now and serves the same base as its fellows."""
-        waits_for_none = replica.unreadable.keys() | self._felled.keys()
-        lacking = [name for name in replica.lacks() if name == self._live or name not in waits_for_none]
+        lacking = [name for name in replica.lacks() if name == self._live or not self._nobody_waits_for(name, replica)]
         if not replica.is_reached or lacking:
             self.doubt(replica)
             return
@@ -226,7 +213,7 @@ class Rollout:
         if desired.requested is not None:
             waits = await self._try(desired.requested, self._fulfil(desired.requested))
         if desired.canary is not None and self.serving:
-            waits = await self._try(desired.canary, self._bring_everywhere(desired.canary)) or waits
+            waits = await self._try(desired.canary, self._delivery.to_all(desired.canary)) or waits
         previous = (await self._read()).previous
         await asyncio.gather(*(self._unload_spare(replica, previous) for replica in self.serving))
         if waits is not None:
@@ -235,65 +222,24 @@ class Rollout:
 
     async def _replace_what_nobody_serves(self, desired: Serving) -> bool:
         """Where what is live is broken or no engine serves it, the one before takes over; a canary is put aside."""
-        reached = [replica for replica in self.replicas if replica.is_reached]
-        if desired.live == BASE or any(desired.live in replica.loaded for replica in reached):
+        fleet, live = self._fleet, desired.live
+        if live == BASE or any(live in replica.loaded for replica in fleet.reached):
             self._tried.clear()
-            self._refused_since = None
-        elif (error := self._lasting_verdict(desired.live, reached) or self._loss(desired.live, reached)) is not None:
-            self._tried.add(desired.live)
-            await asyncio.to_thread(self._pointer.replace_live, desired.live, error, self._tried)
-            self._forgive(desired.live)
+        if live != BASE and (error := fleet.why_lost(live)) is not None:
+            self._tried.add(live)
+            await asyncio.to_thread(self._pointer.replace_live, live, error, self._tried)
+            fleet.forgive(live)
             return True
-        verdict = self._verdict(desired.canary, reached) if desired.canary is not None else None
-        if desired.canary is not None and verdict is not None and not self._may_be_served_elsewhere(verdict):
+        verdict = fleet.verdict(desired.canary, fleet.reached) if desired.canary is not None else None
+        if desired.canary is not None and verdict is not None and not fleet.may_be_served_elsewhere(verdict):
             await self._put_aside(desired.canary, verdict)
             return True
         return False
 
-    def _verdict(self, name: str, replicas: Sequence[AnyReplica]) -> AdapterBroken | None:
-        """What is wrong with an adapter: its folder, or that none of these replicas serves it.
-
-        Of several reasons one that is no judgement for ever counts: set up otherwise, that engine might have served it.
-        """
-        refusals = [replica.refusals[name] for replica in replicas if name in replica.refusals]
-        broken = [error for error in refusals if not isinstance(error, OF_ONE_ENGINE)]
-        if broken:
-            return broken[0]
-        if not refusals or len(refusals) < len(replicas):
-            return None
-        return next((error for error in refusals if isinstance(error, RefusedByEngine)), refusals[0])
-
-    def _may_be_served_elsewhere(self, verdict: AdapterBroken) -> bool:
-        """Whether it rests on what engines say, and others, which may say otherwise, are away."""
-        return isinstance(verdict, OF_ONE_ENGINE) and not all(replica.is_reached for replica in self.replicas)
-
-    def _lasting_verdict(self, name: str, replicas: Sequence[AnyReplica]) -> AdapterBroken | None:
-        """What is wrong with what is live; while engines are away that may serve it, only once that has lasted."""
-        verdict = self._verdict(name, replicas)
-        if verdict is None or not self._may_be_served_elsewhere(verdict):
-            return verdict
-        if self._refused_since is None:
-            self._refused_since = time.monotonic()
-            _log.warning("%s is live and waits for the engines that are away. %s", name, verdict)
-        return verdict if time.monotonic() - self._refused_since >= AWAY_SECONDS else None
-
-    def _loss(self, name: str, replicas: Sequence[AnyReplica]) -> AdapterUnreachable | None:
-        """Why none of these replicas can be given an adapter, if that has lasted: nothing else is wrong with it."""
-        unreadable = [replica.unreadable[name] for replica in replicas if name in replica.unreadable]
-        if not unreadable or len(unreadable) < len(replicas):
-            return None
-        since, error = min(unreadable, key=lambda one: one[0])
-        return error if time.monotonic() - since >= UNREADABLE_SECONDS else None
-
-    def _forgive(self, name: str) -> None:
-        """It has been judged; whoever asks for it again wants it tried again."""
-        for replica in self.replicas:
-            replica.refusals.pop(name, None)
-
     async def _fulfil(self, name: str) -> None:
-        files = await self._fetched(name)
+        files = await self._delivery.fetched(name)
         async with self._membership:
-            proof = "" if name == BASE else await self._bring_everywhere(name, files)
+            proof = "" if name == BASE else await self._delivery.to_all(name, files)
             await asyncio.to_thread(self._pointer.flip, name, proof)
             await self._read()  # from here on whoever joins needs it
 
@@ -309,95 +255,12 @@ class Rollout:
 
     async def _put_aside(self, name: str, error: AdapterBroken) -> None:
         await asyncio.to_thread(self._pointer.put_aside, name, error)
-        self._forgive(name)
-
-    async def _fetched(self, name: str) -> Files | None:
-        """Its files, where a replica that serves has yet to load it. May take minutes: before anything is locked."""
-        replica = next((replica for replica in self.serving if replica.is_to_load(name)), None)
-        return None if replica is None else await replica.check(name)
-
-    async def _bring_everywhere(self, name: str, files: Files | None = None) -> str:
-        """Load and prove on every replica that gets requests; what was proven, in words.
-
-        Raises AdapterBroken when that is the adapter's fault, EngineUnavailable when it has to wait for an engine.
-        """
-        tries = await self._bring_to_one_and_then_to_all(name, files)
-        failures = [one for one in tries if isinstance(one, BaseException) and not isinstance(one, EngineAway)]
-        if bugs := [one for one in failures if not isinstance(one, HoneError)]:
-            raise bugs[0]
-        broke_off = next((one for one in tries if isinstance(one, EngineBrokeOff)), None)
-        if broke_off is not None and self._felled.get(name, 0) >= MOST_FELLED:
-            words = f"Engines went away over {name} when it was loaded or proven, {MOST_FELLED} times in a row."
-            raise RefusedByEngine(f"{words} {broke_off}", "See their logs, then ask for it again.") from broke_off
-        serving = self.serving  # without those that were found to be away
-        if not serving:
-            raise EngineUnavailable(f"No engine is ready. {self.absences}")
-        if (error := self._verdict(name, serving)) is not None:
-            if self._may_be_served_elsewhere(error):
-                raise EngineUnavailable(f"{name} waits for the engines that are away, which may serve it. {error}")
-            raise error
-        for failure in failures:
-            if isinstance(failure, AdapterBroken):
-                raise EngineUnavailable(f"{name} waits, as not every engine serves it. {failure}") from failure
-            raise failure
-        words = next((words for words in tries if isinstance(words, str) and words), "")
-        return f"{words} On all {len(serving)} engines." if words and len(serving) > 1 else words
-
-    async def _bring_to_one_and_then_to_all(self, name: str, files: Files | None) -> list[str | BaseException]:
-        """The proofs in words, or what went wrong.
-
-        One replica after the other until one serves it, then the rest at once. It ends where one goes away over it;
-        what one went away over before is not brought to the last that serves.
-        """
-        rest, tries = self.serving, list[str | BaseException]()
-        is_served = any(name in replica.loaded for replica in rest)
-        if name in self._felled and not is_served and len(rest) < min(2, len(self.replicas)):
-            raise EngineUnavailable(f"{name} waits for more engines, as one went away over it. {self.absences}")
-        while rest and not any(isinstance(one, str) for one in tries):
-            tries += await asyncio.gather(self._bring_there(rest.pop(0), name, files), return_exceptions=True)
-            if isinstance(tries[-1], EngineBrokeOff):
-                if self._felled.get(name, 0) >= MOST_FELLED:
-                    return tries
-                raise EngineUnavailable(f"{name} waits, as an engine went away over it. {tries[-1]}") from tries[-1]
-        there = (self._bring_there(replica, name, files) for replica in rest)
-        return [*tries, *await asyncio.gather(*there, return_exceptions=True)]
-
-    async def _bring_there(self, replica: AnyReplica, name: str, files: Files | None) -> str:
-        """The same as `_bring`, for people who want to know where it went wrong."""
-        try:
-            return await self._bring(replica, name, files)
-        except AdapterBroken as error:
-            where = f"{replica.url}: " if len(self.replicas) > 1 else ""
-            raise AdapterBroken(f"{where}{error.message}") from error
-
-    async def _bring(self, replica: AnyReplica, name: str, files: Files | None = None) -> str:
-        if files is None and replica.is_to_load(name):
-            files = await replica.check(name)
-        try:
-            async with self._changing(replica):
-                words = await replica.bring(name, files)
-        except EngineBrokeOff:
-            if name != self._live:
-                self._felled[name] = self._felled.get(name, 0) + 1
-            raise
-        if words:
-            self._felled.pop(name, None)
-        return words
+        self._fleet.forgive(name)
 
     async def _unload_spare(self, replica: AnyReplica, previous: str) -> None:
         with contextlib.suppress(EngineAway):
-            async with self._changing(replica):
+            async with changing(replica):
                 await replica.unload_spare(self._keep_loaded, first=(previous,))
-
-    @contextlib.asynccontextmanager
-    async def _changing(self, replica: AnyReplica) -> AsyncIterator[None]:
-        """One at a time; an engine that turns out to be away is ejected."""
-        async with replica.changing:
-            try:
-                yield
-            except EngineAway as error:
-                replica.eject(str(error))
-                raise
 
     async def _join(self) -> None:
         with contextlib.suppress(HoneError):  # `absences` says what is wrong
@@ -437,7 +300,8 @@ class Rollout:
         for replica in self.replicas:
             replica.needed, replica.previous = needed, desired.previous
             replica.wanted = frozenset(filter(None, (*needed, desired.requested)))
-        self._felled = {name: count for name, count in self._felled.items() if name in (*needed, desired.requested)}
+        self._delivery.live = desired.live
+        self._delivery.forget_all_but((*needed, desired.requested))
         return desired
 
     async def _report(self, problem: str) -> None:

@@ -12,7 +12,9 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
@@ -52,8 +54,14 @@ def in_steps(pauses: Sequence[float]) -> float:
     return max(steps) / median(steps)
 
 
-async def under_load(port: int, live: str, swaps: list[tuple[str, Path]]) -> list[Stream]:
-    """Streams on the base and on `live`; meanwhile each of `swaps` is loaded, used and takes the place of the last."""
+async def under_load(port: int, live: str, swaps: list[tuple[str, Path]], operator: Executor) -> list[Stream]:
+    """Streams on the base and on `live`; meanwhile each of `swaps` is loaded, used and takes the place of the last.
+
+    The `operator` swaps, a process of its own: in the one that watches the streams it would delay their arrivals.
+    """
+
+    def ask(path: str, content: dict[str, object]) -> asyncio.Future[bytes]:
+        return asyncio.get_running_loop().run_in_executor(operator, post, port, path, content)
 
     def body(model: str, tokens: int) -> dict[str, object]:
         return {"model": model, "prompt": [5, 6, 7], "max_tokens": tokens, "ignore_eos": True}
@@ -65,10 +73,10 @@ async def under_load(port: int, live: str, swaps: list[tuple[str, Path]]) -> lis
     old: str | None = None
     for name, path in swaps:
         await asyncio.sleep(0.1)
-        await asyncio.to_thread(post, port, "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
-        await asyncio.to_thread(post, port, "/v1/completions", body(name, 4))
+        await ask("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
+        await ask("/v1/completions", body(name, 4))
         if old is not None:
-            await asyncio.to_thread(post, port, "/v1/unload_lora_adapter", {"lora_name": old})
+            await ask("/v1/unload_lora_adapter", {"lora_name": old})
         old = name
     streams = list(await asyncio.gather(*tasks))
     if old is not None:
@@ -86,14 +94,18 @@ async def under_load(port: int, live: str, swaps: list[tuple[str, Path]]) -> lis
     limits={LONGEST_GAP: 3},
 )
 def swap_gap() -> Comparison:
-    with tempfile.TemporaryDirectory() as temporary, engine("--model", "sprout") as port:
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        engine("--model", "sprout") as port,
+        ProcessPoolExecutor(1, get_context("spawn")) as operator,
+    ):
         first, *others = save_adapters(Path(temporary), SWAPS + 1)
         post(port, "/v1/load_lora_adapter", {"lora_name": "live", "lora_path": str(first)})
         rounds = iter(range(1000))
 
         def run(swapping: bool) -> float:
             names = [(f"r{next(rounds)}-{time.monotonic_ns()}", path) for path in others] if swapping else []
-            return longest_pause(asyncio.run(under_load(port, "live", names)))
+            return longest_pause(asyncio.run(under_load(port, "live", names, operator)))
 
         run(True)
         measured = alternate(lambda: run(True), lambda: run(False), REPEATS)

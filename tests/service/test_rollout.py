@@ -200,7 +200,7 @@ def test_when_what_is_live_can_not_be_read_for_long_the_one_before_takes_over(
         with pytest.raises(AdapterUnreachable):
             house.reconcile()
         assert house.serving().live == second
-        patch.setattr("service.adapters.rollout.UNREADABLE_SECONDS", 0.0)
+        patch.setattr("service.adapters.fleet.UNREADABLE_SECONDS", 0.0)
         house.reconcile()
         assert (house.serving().live, house.row(second).state) == (first, "retired")
         assert house.rollout.loaded == {first}
@@ -224,7 +224,7 @@ def test_a_time_in_which_it_could_be_read_ends_the_wait_for_what_is_live(
         fail_to_read(patch, live)
         with pytest.raises(AdapterUnreachable):
             house.reconcile()
-    monkeypatch.setattr("service.adapters.rollout.UNREADABLE_SECONDS", 0.0)
+    monkeypatch.setattr("service.adapters.fleet.UNREADABLE_SECONDS", 0.0)
     house.engine.refuses[live] = (409, "8 adapters are loaded")
     with pytest.raises(EngineUnavailable):
         house.reconcile()

@@ -254,7 +254,7 @@ def test_what_is_live_waits_for_engines_that_are_away_before_one_that_refuses_it
     late.away = True
     with pytest.raises(HoneError):
         house.reconcile()
-    monkeypatch.setattr("service.adapters.rollout.AWAY_SECONDS", 0.0)
+    monkeypatch.setattr("service.adapters.fleet.AWAY_SECONDS", 0.0)
     with suppress(HoneError):
         house.reconcile()
     assert (house.serving().live, house.row(live).state) == (before, "retired")

@@ -1,0 +1,103 @@
+"""All replicas together: which of them serve, and what their refusals say about an adapter.
+
+What goes wrong is somebody's. A broken folder, or an adapter that no engine serves as it was trained, is the adapter's
+fault. What every engine refuses as it is set up now may be served once they are set up otherwise. Files that can't be
+read now, and an engine that does otherwise than its fellows, is away, or is not set up to load adapters, say nothing
+about the adapter; nor do refusals while a fellow is away, which may serve it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+from service.adapters.engine import AdapterEngine
+from service.adapters.replica import OF_ONE_ENGINE, RefusedByEngine, Replica
+from service.errors import AdapterBroken, AdapterUnreachable
+
+UNREADABLE_SECONDS = 15.0
+"""For so long an adapter is waited for while its files can't be read."""
+AWAY_SECONDS = 600.0
+"""For so long what is live is waited for while the engines that are there refuse it and others are away: a large model
+takes its time to load."""
+
+_log = logging.getLogger(__name__)
+AnyReplica = Replica[AdapterEngine]
+
+
+class Fleet:
+    """The replicas, and judgements that rest on what several of them say."""
+
+    def __init__(self, replicas: Sequence[AnyReplica]) -> None:
+        self.replicas = tuple(replicas)
+        self._refused: tuple[str, float] | None = None  # what is live, by all there while others are away, since when
+
+    @property
+    def serving(self) -> list[AnyReplica]:
+        """Those that get requests."""
+        return [replica for replica in self.replicas if replica.serves]
+
+    @property
+    def reached(self) -> list[AnyReplica]:
+        """Those that are there, as far as known."""
+        return [replica for replica in self.replicas if replica.is_reached]
+
+    @property
+    def loaded(self) -> frozenset[str]:
+        """The adapters that every replica that gets requests has been proven to serve, as far as known."""
+        loaded = [replica.loaded for replica in self.serving]
+        return frozenset.intersection(*loaded) if loaded else frozenset()
+
+    @property
+    def absences(self) -> str:
+        """Which replicas get no requests, and why."""
+        absent = [(replica.url, str(replica.problem)) for replica in self.replicas if not replica.serves]
+        return " ".join(said if url in said else f"{url} gets no requests: {said}" for url, said in absent)
+
+    def verdict(self, name: str, replicas: Sequence[AnyReplica]) -> AdapterBroken | None:
+        """What is wrong with an adapter: its folder, or that none of these replicas serves it.
+
+        Of several reasons one that is no judgement for ever counts: set up otherwise, that engine might have served it.
+        """
+        refusals = [replica.refusals[name] for replica in replicas if name in replica.refusals]
+        broken = [error for error in refusals if not isinstance(error, OF_ONE_ENGINE)]
+        if broken:
+            return broken[0]
+        if not refusals or len(refusals) < len(replicas):
+            return None
+        return next((error for error in refusals if isinstance(error, RefusedByEngine)), refusals[0])
+
+    def may_be_served_elsewhere(self, verdict: AdapterBroken) -> bool:
+        """Whether it rests on what engines say, and others, which may say otherwise, are away."""
+        return isinstance(verdict, OF_ONE_ENGINE) and len(self.reached) < len(self.replicas)
+
+    def why_lost(self, live: str) -> AdapterBroken | AdapterUnreachable | None:
+        """Why no replica can be made to serve what is live, if that is certain or has lasted."""
+        if any(live in replica.loaded for replica in self.reached):
+            self._refused = None
+            return None
+        return self._lasting_verdict(live) or self._loss(live)
+
+    def forgive(self, name: str) -> None:
+        """It has been judged; whoever asks for it again wants it tried again."""
+        for replica in self.replicas:
+            replica.refusals.pop(name, None)
+
+    def _lasting_verdict(self, live: str) -> AdapterBroken | None:
+        """What is wrong with it; while engines are away that may serve it, only once that has lasted."""
+        verdict = self.verdict(live, self.reached)
+        if verdict is None or not self.may_be_served_elsewhere(verdict):
+            return verdict
+        if self._refused is None or self._refused[0] != live:
+            self._refused = live, time.monotonic()
+            _log.warning("%s is live and waits for the engines that are away. %s", live, verdict)
+        return verdict if time.monotonic() - self._refused[1] >= AWAY_SECONDS else None
+
+    def _loss(self, live: str) -> AdapterUnreachable | None:
+        """Why none of those that are there can be given it, if that has lasted: nothing else is wrong with it."""
+        unreadable = [replica.unreadable[live] for replica in self.reached if live in replica.unreadable]
+        if not unreadable or len(unreadable) < len(self.reached):
+            return None
+        since, error = min(unreadable, key=lambda one: one[0])
+        return error if time.monotonic() - since >= UNREADABLE_SECONDS else None
