@@ -30,7 +30,7 @@ from learner.methods.retention import neighbours
 from learner.pretrain.dialogue import is_held_out
 from learner.pretrain.questions import draw_prompts
 from learner.sampling import affordable
-from learner.trainer import PROBE_TOKENS, PROBES, Keep, Stage, judgements_of_taste, stages_of
+from learner.trainer import PROBE_TOKENS, PROBES, PROBES_TRIED, Keep, Stage, judgements_of_taste, stages_of
 from service.errors import TrainingFailed
 from service.settings import Settings
 
@@ -105,8 +105,8 @@ class BackboneTrainer:
     def probes(self, lessons: Curated) -> list[dict[str, Any]]:
         """A few short replies with the policy's and the base's log-probabilities, token by token.
 
-        The longest replies among short examples say most; of long examples the shortest are taken, which cost the
-        engine the least and fit into its context.
+        The longest replies among short examples say most; of long examples the shortest are looked at, which cost the
+        engine the least and fit into its context. Of these the adapter's own show best where it changed them most.
         """
         train = lessons.train
         taught = [(one.prompt_token_ids, one.reply_token_ids) for one in train.demonstrations]
@@ -122,7 +122,11 @@ class BackboneTrainer:
             is_long = len(prompt) + len(reply) > PROBE_TOKENS
             return is_long, len(prompt) + len(reply) if is_long else -len(reply)
 
-        return [self._probe(prompt, reply) for prompt, reply in sorted(fitting, key=cost)[:PROBES]]
+        def change(probe: dict[str, Any]) -> float:
+            return sum((own - base) ** 2 for own, base in zip(probe["logprobs"], probe["base_logprobs"], strict=True))
+
+        tried = [self._probe(prompt, reply) for prompt, reply in sorted(fitting, key=cost)[:PROBES_TRIED]]
+        return sorted(tried, key=change, reverse=True)[:PROBES]
 
     def _stage(self, stage: Stage, train: Snapshot, prompts: Sequence[TokenIds], progress: Progress) -> None:
         result: sft.SftResult | preference.PreferenceResult

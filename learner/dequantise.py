@@ -120,7 +120,9 @@ def _files(model: Path) -> list[Path]:
     if (model / INDEX).exists():
         weight_map = json.loads((model / INDEX).read_text(encoding="utf-8"))["weight_map"]
         return [model / name for name in sorted(set(weight_map.values()))]
-    return sorted(model.glob("*.safetensors"))
+    whole = model / "model.safetensors"
+    # Beside it some models have their weights once more, for another program.
+    return [whole] if whole.exists() else sorted(model.glob("*.safetensors"))
 
 
 def _stored(file: Path) -> list[Stored]:

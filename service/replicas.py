@@ -95,12 +95,12 @@ class Replicas:
         return min((one.context for one in self._replicas if one.context is not None), default=None)
 
     async def is_ready(self) -> bool:
-        """Whether some engine gets requests and says that it is well; who says otherwise is ejected."""
+        """Whether some engine gets requests and says that it is well; the rollout looks at who says otherwise."""
         serving = [replica for replica in self._replicas if replica.serves]
         well = await asyncio.gather(*(replica.engine.is_healthy() for replica in serving))
         for replica, is_well in zip(serving, well, strict=True):
             if not is_well:
-                self._rollout.eject(replica, "it does not say that it is well")
+                self._rollout.doubt(replica)
         return any(well)
 
     def states(self) -> list[ReplicaState]:

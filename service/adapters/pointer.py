@@ -49,8 +49,7 @@ class Pointer:
             adapters.replace_live(tx, successor, str(error))
         _log.error("%s can't be served any more; %s is live. %s", name, successor, error)
 
-    def note_waiting(self, problem: str) -> None:
-        """Put it into the history of the adapter that waits because of it."""
+    def note_waiting(self, name: str, why: str) -> None:
+        """Put it into the history of the adapter that waits."""
         with self._store.begin() as tx:
-            if (waiting := adapters.serving(tx).requested) is not None:
-                adapters.note(tx, waiting, "waiting", problem)
+            adapters.note(tx, name, "waiting", why)

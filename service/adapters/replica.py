@@ -15,13 +15,13 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from service.adapters.engine import AdapterEngine, EngineFacts, score_all
+from service.adapters.engine import AdapterEngine, EngineFacts, LoadedModel, score_all
 from service.adapters.manifest import Manifest
 from service.adapters.proof import Logprobs, judge
 from service.adapters.registry import Registry
@@ -29,7 +29,7 @@ from service.errors import AdapterBroken, AdapterUnreachable, EngineAway, Engine
 from service.store.queries.adapters import BASE, number_of
 
 LOOK_SECONDS = 5.0
-"""In which an engine has to say what it holds; longer, and it is away."""
+"""In which an engine has to say what it holds; longer, and it is asked once more. Then it is away."""
 REFUSAL_SECONDS = 30.0
 """For so long an engine that doesn't serve an adapter isn't made to load it again, which holds up its requests."""
 
@@ -165,23 +165,31 @@ class Replica(Generic[E_co]):
         Raises EngineAway, having ejected it, when the engine doesn't answer, isn't well or is no engine.
         """
         try:
-            async with asyncio.timeout(LOOK_SECONDS):
-                models = await self._engine.models()
-                if not await self._engine.is_healthy():
-                    raise EngineAway(f"The engine at {self.url} says that it isn't well.", "Look at its log.")
-                if not self.is_reached:
-                    self._learn(await self._engine.facts())
+            try:
+                models = await self._see()
+            except TimeoutError:  # busy it may be: it is asked twice
+                models = await self._see()
         except (EngineUnavailable, EngineRefused) as error:
             self.eject(str(error))
             raise EngineAway(error.message, error.hint, retry_after=1) from error
         except TimeoutError as error:
-            self.eject(f"it did not say within {LOOK_SECONDS:g} s what it holds")
+            self.eject(f"it did not say within {LOOK_SECONDS:g} s what it holds, asked twice")
             raise EngineAway(f"The engine at {self.url} did not answer in time.", retry_after=1) from error
         if self.is_reached:
             await self._ask_for_slots()
         self.is_reached = True
         self._held = {model.name: model.path for model in models if model.parent is not None}
         self._forget({name for name, path in self._proven.items() if self._held.get(name) != path})
+
+    async def _see(self) -> Sequence[LoadedModel]:
+        """What it holds, of one that is well. Raises EngineAway, TimeoutError."""
+        async with asyncio.timeout(LOOK_SECONDS):
+            models = await self._engine.models()
+            if not await self._engine.is_healthy():
+                raise EngineAway(f"The engine at {self.url} says that it isn't well.", "Look at its log.")
+            if not self.is_reached:
+                self._learn(await self._engine.facts())
+        return models
 
     def is_to_load(self, name: str) -> bool:
         """Whether `bring` would have it loaded or proven: it was neither proven nor, lately, refused."""

@@ -24,7 +24,7 @@ from functools import partial
 from service.adapters.delivery import Delivery, changing
 from service.adapters.fleet import AnyReplica, Fleet
 from service.adapters.pointer import Pointer
-from service.errors import AdapterBroken, AdapterUnreachable, EngineAway, EngineUnavailable, HoneError
+from service.errors import AdapterBroken, EngineAway, EngineUnavailable, HoneError
 from service.store.queries.adapters import BASE
 from service.store.session import Store
 from service.store.tables import Serving
@@ -47,7 +47,8 @@ class Rollout:
         self._pointer = Pointer(store)
         self._reconcile_seconds, self._keep_loaded = reconcile_seconds, keep_loaded
         self._unseen = set(self.replicas)  # not tended yet
-        self._waits: str | None = None  # why what was asked for isn't done
+        self._waiting: dict[str, str] = {}  # what was asked for, or the canary, and why it isn't served
+        self._trouble: str | None = None  # what else is wrong
         self._live = BASE  # as read last
         self._desired: Serving | None = None  # likewise
         self._reads = self._newest_read = 0
@@ -73,7 +74,7 @@ class Rollout:
     @property
     def problem(self) -> str | None:
         """Why the desired state isn't reached, in words."""
-        return " ".join(filter(None, (self._waits, self.absences))) or None
+        return " ".join(filter(None, (*self._waiting.values(), self._trouble, self.absences))) or None
 
     @property
     def absences(self) -> str:
@@ -160,36 +161,39 @@ class Rollout:
         """
         try:
             async with self._settling:
-                again = await self._settle()
+                again, waiting = await self._settle()
         except HoneError as error:
-            await self._report(str(error))
+            if self._trouble != str(error):
+                self._trouble = str(error)
+                _log.warning("The rollout can't go on: %s", error)
             raise
-        self._waits = None
+        self._trouble = None
+        await self._note(waiting)
         if again:
             self.wake()
+        if waiting:
+            raise next(iter(waiting.values()))
         return again
 
     async def _put_back(self, replica: AnyReplica, name: str) -> None:
-        """Bring what it needs. A canary that makes trouble, or comes while it serves, is left to `settle`.
-
-        Nobody waits for one that can't be read now, or that an engine went away over.
-        """
+        """Bring what it needs. A canary that makes trouble, or comes while it serves, is left to `settle`: only few get
+        it, and nobody is to go without the others for it."""
         if name == self._live:
             await self._delivery.to_one(replica, name)
         elif not replica.serves:
             is_served = any(name in fellow.loaded for fellow in self.replicas)
             async with contextlib.nullcontext() if is_served else self._first_time:
                 if not self._delivery.has_felled(name):
-                    with contextlib.suppress(AdapterUnreachable):
+                    try:
                         await self._delivery.to_one(replica, name)
-
-    def _nobody_waits_for(self, name: str, replica: AnyReplica) -> bool:
-        return name in replica.unreadable or self._delivery.has_felled(name)
+                    except EngineAway:
+                        raise
+                    except HoneError as error:
+                        _log.warning("%s goes without the canary %s for now. %s", replica.url, name, error)
 
     def _admit(self, replica: AnyReplica) -> None:
         """Let it have requests, if it has what is needed by now and serves the same base as its fellows."""
-        lacking = [name for name in replica.lacks() if name == self._live or not self._nobody_waits_for(name, replica)]
-        if not replica.is_reached or lacking:
+        if not replica.is_reached or self._live in replica.lacks():
             self.doubt(replica)
             return
         for fellow in self.serving:
@@ -203,22 +207,21 @@ class Rollout:
         self._arrival.set()
         self._settle_now.set()
 
-    async def _settle(self) -> bool:
+    async def _settle(self) -> tuple[bool, dict[str, HoneError]]:
+        """Whether another adapter is live, and what has to wait, and why."""
+        waiting: dict[str, HoneError] = {}
         if self._unseen:
-            return False  # a start: nothing is decided before every engine was looked at
+            return False, waiting  # a start: nothing is decided before every engine was looked at
         desired = await self._read()
         if await self._replace_what_nobody_serves(desired):
-            return True
-        waits = None
-        if desired.requested is not None:
-            waits = await self._try(desired.requested, self._fulfil(desired.requested))
-        if desired.canary is not None and self.serving:
-            waits = await self._try(desired.canary, self._delivery.to_all(desired.canary)) or waits
+            return True, waiting
+        if (name := desired.requested) is not None:
+            await self._try(name, self._fulfil(name), waiting)
+        if (name := desired.canary) is not None and self.serving:
+            await self._try(name, self._delivery.to_all(name), waiting)
         previous = (await self._read()).previous
         await asyncio.gather(*(self._unload_spare(replica, previous) for replica in self.serving))
-        if waits is not None:
-            raise waits
-        return False
+        return False, waiting
 
     async def _replace_what_nobody_serves(self, desired: Serving) -> bool:
         """Where what is live is broken or no engine serves it, the one before takes over; a canary is put aside."""
@@ -243,15 +246,14 @@ class Rollout:
             await asyncio.to_thread(self._pointer.flip, name, proof)
             await self._read()  # from here on whoever joins needs it
 
-    async def _try(self, name: str, work: Awaitable[object]) -> HoneError | None:
-        """Why it has to wait, if so. What fails through the adapter's own fault is put aside."""
+    async def _try(self, name: str, work: Awaitable[object], waiting: dict[str, HoneError]) -> None:
+        """Put down in `waiting` why it has to wait, if so. What fails through the adapter's own fault is put aside."""
         try:
             await work
         except AdapterBroken as error:
             await self._put_aside(name, error)
         except HoneError as error:
-            return error
-        return None
+            waiting[name] = error
 
     async def _put_aside(self, name: str, error: AdapterBroken) -> None:
         await asyncio.to_thread(self._pointer.put_aside, name, error)
@@ -276,7 +278,7 @@ class Rollout:
                 pause = min(2 * pause, max(LONGEST_PAUSE_SECONDS, self._reconcile_seconds))
             except Exception:
                 _log.exception("The rollout met a bug; it goes on.")
-                self._waits, pause = "The rollout met a bug; see the log.", LONGEST_PAUSE_SECONDS
+                self._trouble, pause = "The rollout met a bug; see the log.", LONGEST_PAUSE_SECONDS
             try:
                 async with asyncio.timeout(pause):  # `wait_for` loses a cancellation that comes just after a wake
                     await woken.wait()
@@ -304,13 +306,20 @@ class Rollout:
         self._delivery.forget_all_but((*needed, desired.requested))
         return desired
 
-    async def _report(self, problem: str) -> None:
-        """Log a problem once, and put it into the history of the adapter that waits because of it."""
-        if problem == self._waits:
-            return
-        self._waits = problem
-        _log.warning("The rollout waits: %s", problem)
-        try:
-            await asyncio.to_thread(self._pointer.note_waiting, problem)
-        except HoneError as error:
-            _log.warning("The rollout can't write that down: %s", error)
+    async def _note(self, waiting: dict[str, HoneError]) -> None:
+        """Log why something waits, once, and put it into its history."""
+        before, self._waiting = self._waiting, {name: _named(name, error) for name, error in waiting.items()}
+        for name, why in self._waiting.items():
+            if why == before.get(name):
+                continue
+            _log.warning("The rollout waits: %s", why)
+            try:
+                await asyncio.to_thread(self._pointer.note_waiting, name, why)
+            except HoneError as error:
+                _log.warning("The rollout can't write that down: %s", error)
+
+
+def _named(name: str, error: HoneError) -> str:
+    """Why an adapter waits, with its name: there may be two that do."""
+    said = str(error)
+    return said if name in said else f"{name} waits. {said}"

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from learner.backbone import ADAPTER_WEIGHTS
 from learner.backbone_trainer import BackboneTrainer
 from learner.batch import Demonstration, Pair, Snapshot
 from learner.curate import Curated
-from learner.trainer import PROBE_TOKENS, stages_of
+from learner.trainer import PROBE_TOKENS, PROBES, stages_of
 from service.settings import EngineSettings, LearnerSettings, Settings
 from tests.learner.tiny_model import build_tiny_model, ids
 
@@ -94,6 +95,23 @@ def test_of_long_examples_the_shortest_are_probes_and_none_beyond_the_engine_s_c
     assert [probe["prompt_token_ids"] for probe in probes] == [prompts[2], prompts[4], prompts[1]]
     (long,) = trainer.probes(Curated(Snapshot((Demonstration(ASKED, ids("two " * 300), "c", "f"),)), Snapshot(), {}))
     assert len(long["token_ids"]) == PROBE_TOKENS
+
+
+def test_probes_are_what_training_changed_most(settings: Settings, tmp_path: Path) -> None:
+    trainer = BackboneTrainer(settings, None)
+    prompts = [ids("<bos> what is " + "one " * count) for count in range(1, 9)]
+    replies = [RIGHT if count % 2 else WRONG for count in range(8)]
+    taught = [Demonstration(prompt, reply, "c", "f") for prompt, reply in zip(prompts, replies, strict=True)]
+    told = Curated(Snapshot(tuple(taught[1::2])), Snapshot(), {})  # half of them are trained on
+    trainer.train(("sft",), told, tmp_path / "checkpoint", Told())
+    probes = trainer.probes(Curated(Snapshot(tuple(taught)), Snapshot(), {}))
+
+    def change(probe: dict[str, Any]) -> float:
+        return sum((own - base) ** 2 for own, base in zip(probe["logprobs"], probe["base_logprobs"], strict=True))
+
+    every = [trainer._probe(one.prompt_token_ids, one.reply_token_ids) for one in taught]
+    assert sorted(map(change, probes)) == sorted(map(change, every))[-PROBES:]
+    assert min(map(change, probes)) > 0
 
 
 def test_held_out_judgements_are_counted_but_for_what_was_taught(settings: Settings, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -93,6 +94,13 @@ def test_shards_stay_shards_with_an_index(model_folder: Path, tmp_path: Path) ->
     assert tensors.keys() == index["weight_map"].keys() and len(tensors) == written.tensors
     assert index["metadata"]["total_size"] == written.bytes
     check_against_bitsandbytes(tmp_path / "shards", tmp_path / "out")
+
+
+def test_weights_that_lie_beside_it_for_another_program_are_left_alone(model_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(model_folder, tmp_path / "model")
+    save_file({"tok_embeddings.weight": torch.zeros(2, 2)}, tmp_path / "model" / "consolidated.safetensors")
+    dequantise(tmp_path / "model", tmp_path / "out", lambda done, of, name: None)
+    assert [file.name for file in sorted((tmp_path / "out").glob("*.safetensors*"))] == ["model.safetensors"]
 
 
 def test_transposed_layers_and_tensors_that_are_no_floats_survive(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, closing, suppress
+from contextlib import AsyncExitStack, closing, nullcontext, suppress
 from pathlib import Path
 from random import Random
 from threading import Event, Thread, current_thread, main_thread
@@ -23,14 +23,22 @@ from service.adapters.registry import Registry
 from service.auth import Caller
 from service.chat.completion import Chat
 from service.chat.request import ChatRequest
-from service.errors import AdapterBroken, AdapterUnreachable, EngineRefused, EngineUnavailable, HoneError, NotFound
+from service.errors import (
+    AdapterBroken,
+    AdapterUnreachable,
+    EngineAway,
+    EngineRefused,
+    EngineUnavailable,
+    HoneError,
+    NotFound,
+)
 from service.metrics import Metrics
 from service.replicas import Replicas
 from service.settings import ChatSettings
 from service.store.queries import conversations
 from service.store.tables import Serving
 from service.transactions import Transactions
-from tests.fixtures.adapters import provenance, write_base, write_source
+from tests.fixtures.adapters import HeldModel, provenance, write_base, write_source
 from tests.service.house import House
 
 
@@ -582,6 +590,27 @@ def test_a_live_adapter_that_this_engine_can_not_serve_is_put_aside_not_rejected
     house.promote(second)
     house.reconcile()
     assert house.serving().live == second
+
+
+@pytest.mark.parametrize("silences", [1, 2])
+def test_an_engine_that_is_too_busy_to_answer_once_is_asked_again(
+    house: House, monkeypatch: pytest.MonkeyPatch, silences: int
+) -> None:
+    house.go_live()
+    monkeypatch.setattr("service.adapters.replica.LOOK_SECONDS", 0.05)
+    answer, left = house.engine.models, silences
+
+    async def models() -> Sequence[HeldModel]:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            await asyncio.sleep(60)
+        return await answer()
+
+    house.engine.models = models  # type: ignore[method-assign]
+    with nullcontext() if silences == 1 else pytest.raises(EngineAway, match="did not answer in time"):
+        house.reconcile()
+    assert house.replica.serves == (silences == 1)
 
 
 def test_a_canary_is_loaded_too_and_rejected_when_it_can_not_be_proven(house: House) -> None:
