@@ -1,8 +1,9 @@
 """The part of a cycle that computes: the methods one after another on one backbone, then report, gates and probes.
 
-Corrections are learned first (supervised), then preferences, as in InstructGPT (arXiv 2203.02155); what the second
-moved away from the corrections is put right at the end. All continue the adapter that is live and are held to one
-anchor, the bare base. After each stage the weights are kept in the run's checkpoint folder, where a killed run goes on.
+Corrections are learned first (supervised), then preferences or single thumbs, as in InstructGPT (arXiv 2203.02155);
+what the second moved away from the corrections is put right at the end. All continue the adapter that is live and are
+held to one anchor, the bare base. After each stage the weights are kept in the run's checkpoint folder, where a killed
+run goes on.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from learner.batch import Progress, Snapshot, TokenIds, collate
 from learner.curate import Curated
 from learner.evaluate.gates import verdict
 from learner.evaluate.report import evaluate
-from learner.methods import preference, sft
+from learner.methods import kto, preference, sft
 from learner.methods.optimizer import within_length
 from learner.methods.preference_model import PreferenceModel, fit_preferences
 from learner.methods.retention import neighbours
@@ -56,7 +57,7 @@ class BackboneTrainer:
         """Train the policy in place. Raises TrainingFailed; what `progress` raises comes through."""
         checkpoint.mkdir(exist_ok=True)
         plan: list[tuple[str, Stage]] = [(stage, stage) for stage in stages]
-        if stages == ("sft", "dpo"):
+        if "sft" in stages and len(stages) > 1:
             plan.append(("sft again", "sft"))
         for number, (name, stage) in enumerate(plan):
             kept = checkpoint / f"{number}-{name.replace(' ', '-')}.safetensors"
@@ -97,7 +98,7 @@ class BackboneTrainer:
         report = evaluate(
             self._backbone, held_out, prompts, self._settings, judge, progress,
             neighbours=like_them, standing=standing, taught=lessons.train.demonstrations if "sft" in stages else (),
-            preferences="dpo" in stages,
+            preferences="dpo" in stages, labels=lessons.held_out.labels if "kto" in stages else (),
         )  # fmt: skip
         gates = verdict(report, self._settings).gates
         return report.to_json() | {"gates": [vars(gate) for gate in gates]}
@@ -111,6 +112,7 @@ class BackboneTrainer:
         train = lessons.train
         taught = [(one.prompt_token_ids, one.reply_token_ids) for one in train.demonstrations]
         taught += [(pair.prompt_token_ids, pair.chosen) for pair in train.pairs]
+        taught += [(label.prompt_token_ids, label.reply_token_ids) for label in train.labels]
         room = self._backbone.max_length
         if self._context is not None:
             room = min(room, self._context - 1)  # an engine takes no prompt as long as its context
@@ -129,9 +131,11 @@ class BackboneTrainer:
         return sorted(tried, key=change, reverse=True)[:PROBES]
 
     def _stage(self, stage: Stage, train: Snapshot, prompts: Sequence[TokenIds], progress: Progress) -> None:
-        result: sft.SftResult | preference.PreferenceResult
+        result: sft.SftResult | preference.PreferenceResult | kto.KtoResult
         if stage == "sft":
             result = sft.train(self._backbone, train.demonstrations, prompts, self._settings, progress, self._keep)
+        elif stage == "kto":
+            result = kto.train(self._backbone, train.labels, prompts, self._settings, progress)
         else:
             result = preference.train(self._backbone, train.pairs, prompts, self._settings, progress)
         log.info("%s: %s", stage, result)

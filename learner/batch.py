@@ -60,6 +60,23 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Label:
+    """One reply to a prompt that people called good or bad, without another one to hold it against."""
+
+    prompt_token_ids: TokenIds
+    reply_token_ids: TokenIds  # ends with EOS, unless it was cut at the length limit
+    desirable: bool
+    conversation_id: str = ""
+    feedback_ids: tuple[str, ...] = ()
+    weight: float = 1.0  # how far people agree: 1 when all do
+
+    @property
+    def length(self) -> int:
+        """Tokens of prompt and reply together."""
+        return len(self.prompt_token_ids) + len(self.reply_token_ids)
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """The exact set of examples that a run learns from (or is evaluated on)."""
 
@@ -68,6 +85,7 @@ class Snapshot:
     prompts: tuple[TokenIds, ...] = ()  # what people asked, with their chat template, up to where the reply begins
     hash: str = ""
     position: int = 0
+    labels: tuple[Label, ...] = ()
 
 
 @dataclass(frozen=True)

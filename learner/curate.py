@@ -2,9 +2,9 @@
 
 In this order: only what is about the base model that is trained; each person's newest word on a thing counts; a cap on
 the judgements of one person (a fixed number of samples plants a behaviour whatever the size of the set, so the number
-is capped, not the share); votes and demonstrations (`learner.votes`); consensus, where people contradict each other;
-the held-out split, by conversation; only what fits the model; and a cap on the whole, which keeps the newest and
-replays a random part of the older.
+is capped, not the share); votes, demonstrations and single thumbs (`learner.votes`); consensus, where people contradict
+each other; the held-out split, by conversation; only what fits the model; and a cap on the whole, which keeps the
+newest and replays a random part of the older.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeVar
 
-from learner.batch import Demonstration, Pair, Snapshot, TokenIds
+from learner.batch import Demonstration, Label, Pair, Snapshot, TokenIds
 from learner.snapshot import AskedPrompt, FrozenFeedback, Judgement
-from learner.votes import DISAGREEMENT, SAID_AGAIN, Vote, count_votes
+from learner.votes import DISAGREEMENT, SAID_AGAIN, Called, Vote, count_votes
 from service.settings import LearnerSettings
 from service.wire import Correction, replies_named
 
@@ -32,7 +32,7 @@ OTHER_CORRECTION = "a correction where other people, or more of them, wrote anot
 ON_BOTH_SIDES = "said by a held-out conversation together with one that is learned from"
 OVER_SIZE = "older examples beyond the size of a run; each run draws others"
 
-Example = TypeVar("Example", Pair, Demonstration)
+Example = TypeVar("Example", Pair, Demonstration, Label)
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,18 @@ def curate(frozen: FrozenFeedback, settings: LearnerSettings, max_length: int | 
     agreed = _consensus(votes.pairs, set_aside)
     held = held_out_conversations(frozen, settings.held_out_share)
     demonstrations = _agreed_demonstrations(votes.demonstrations, agreed, held, set_aside)
+    labels = _split_labels(votes.called, agreed, held, set_aside)
     pairs, prompts = _split_pairs(agreed, held, set_aside), _split_prompts(usable, frozen.prompts, held)
     rng = Random(f"{settings.seed} {frozen.hash}")
     parts = []
     for is_held in (False, True):
         taught = [one for one in demonstrations if (one.conversation_id in held) == is_held]
-        fitting = _fitting(pairs[is_held], max_length, set_aside)
-        some, some_pairs = _limit(taught, fitting, settings.max_examples, rng, set_aside)
-        parts.append(Snapshot(tuple(some), tuple(some_pairs), tuple(prompts[is_held]), frozen.hash, frozen.position))
+        most = settings.max_examples
+        some_pairs = _limit(_fitting(pairs[is_held], max_length, set_aside), most, rng, set_aside)
+        some = _limit(taught, most, rng, set_aside)
+        some_labels = _limit(_fitting(labels[is_held], max_length, set_aside), most, rng, set_aside)
+        asked = tuple(prompts[is_held])
+        parts.append(Snapshot(some, some_pairs, asked, frozen.hash, frozen.position, some_labels))
     train, held_out = parts
     return Curated(train, held_out, _counts(frozen, train, held_out, set_aside))
 
@@ -223,12 +227,10 @@ def _agreed_demonstrations(
     return [one for _, one in sorted(kept, key=lambda one: one[0])]
 
 
-def _limit(
-    demonstrations: list[Demonstration], pairs: list[Pair], most: int, rng: Random, set_aside: Counter[str]
-) -> tuple[list[Demonstration], list[Pair]]:
-    kept_pairs, kept = _newest_and_some(pairs, most, rng), _newest_and_some(demonstrations, most, rng)
-    set_aside[OVER_SIZE] += len(pairs) + len(demonstrations) - len(kept_pairs) - len(kept)
-    return kept, kept_pairs
+def _limit(examples: list[Example], most: int, rng: Random, set_aside: Counter[str]) -> tuple[Example, ...]:
+    kept = _newest_and_some(examples, most, rng)
+    set_aside[OVER_SIZE] += len(examples) - len(kept)
+    return tuple(kept)
 
 
 def _newest_and_some(examples: list[Example], most: int, rng: Random) -> list[Example]:
@@ -249,6 +251,27 @@ def _split_pairs(agreed: Agreed, held: frozenset[str], set_aside: Counter[str]) 
             found[sides.pop()].append(pair)
         else:
             set_aside[ON_BOTH_SIDES] += pair is not None
+    return found
+
+
+def _split_labels(
+    called: Sequence[Called], agreed: Agreed, held: frozenset[str], set_aside: Counter[str]
+) -> dict[bool, list[Label]]:
+    """As `_split_pairs`: replies that people called good or bad, by most of them, and that no pair contradicts."""
+    decided = [pair for _, pair in agreed.values() if pair is not None and not pair.tie]
+    better = {(pair.prompt_token_ids, pair.chosen) for pair in decided}
+    worse = {(pair.prompt_token_ids, pair.rejected) for pair in decided}
+    found: dict[bool, list[Label]] = {False: [], True: []}
+    for one in called:
+        reply, is_good = (one.prompt, one.reply), one.up > one.down
+        if reply in (worse - better if is_good else better - worse):
+            set_aside[DISAGREEMENT] += len(one.feedback_ids)
+        elif len(sides := {name in held for name in one.conversation_ids}) > 1:
+            set_aside[ON_BOTH_SIDES] += 1
+        else:
+            weight = abs(one.up - one.down) / (one.up + one.down)
+            label = Label(*reply, is_good, one.conversation_ids[-1], one.feedback_ids, weight)
+            found[sides.pop()].append(label)
     return found
 
 
@@ -277,6 +300,8 @@ def _counts(frozen: FrozenFeedback, train: Snapshot, held_out: Snapshot, set_asi
                 "demonstrations": len(part.demonstrations),
                 "pairs": size(part, lambda pair: not pair.tie),
                 "ties": size(part, lambda pair: pair.tie),
+                "good": sum(label.desirable for label in part.labels),
+                "bad": sum(not label.desirable for label in part.labels),
                 "prompts": len(part.prompts),
             }
             for name, part in (("train", train), ("held_out", held_out))

@@ -25,7 +25,7 @@ from learner.run_folder import Metrics, RunFolder, finite, read_metrics
 from learner.run_lock import alone_in
 from learner.snapshot import FrozenFeedback, Tokenize, collect, read_snapshot, write_snapshot
 from learner.summary import describe, learned_from, why_nothing
-from learner.trainer import Keep, MakeTrainer, Stage, Trainer, judgements_of_taste, stages_of
+from learner.trainer import Keep, MakeTrainer, Stage, Trainer, judgements_of_taste, learn_taste, stages_of
 from service.adapters.fingerprint import base_fingerprint
 from service.adapters.manifest import BaseModelIdentity, Provenance
 from service.adapters.registry import Registry
@@ -150,12 +150,13 @@ class Cycle:
         self, run: Run, frozen: FrozenFeedback, lessons: Curated, stages: tuple[Stage, ...]
     ) -> tuple[Stage, ...]:
         """Beside new corrections, preferences that the parent was trained on are not trained on once more."""
-        if run.method != "auto" or stages != ("sft", "dpo") or run.parent is None:
+        if run.method != "auto" or stages not in (("sft", "dpo"), ("sft", "kto")) or run.parent is None:
             return stages
         with self.store.read() as tx:
             known, position = runs.learned_by(tx, run.parent)
         known -= {one.feedback_id for one in frozen.judgements if one.position > position}  # changed since
-        told = {name for pair in judgements_of_taste(lessons.train) for name in pair.feedback_ids}
+        taste = judgements_of_taste(lessons.train) if "dpo" in stages else lessons.train.labels
+        told = {name for one in taste for name in one.feedback_ids}
         return ("sft",) if told <= known else stages
 
     def _wait_for_the_run_before(self) -> None:
@@ -207,7 +208,7 @@ class Cycle:
     def _keep(self, run: Run, lessons: Curated) -> Keep:
         """The base's replies are kept where nothing but corrections was ever learned: what each of many runs moves a
         little, the next one puts back."""
-        if "dpo" in stages_of("auto", lessons.train):
+        if learn_taste(stages_of("auto", lessons.train)):
             return "policy"
         with self.store.read() as tx:
             return "base" if run.parent is None or runs.of_corrections_alone(tx, run.parent) else "policy"

@@ -63,6 +63,42 @@ def dpo_loss(
     }
 
 
+def kto_loss(
+    log_probs: Tensor,
+    log_probs_anchor: Tensor,
+    desirable: Tensor,
+    mismatched: Tensor,
+    mismatched_anchor: Tensor,
+    *,
+    beta: float,
+    desirable_weight: float = 1.0,
+    undesirable_weight: float = 1.0,
+    weights: Tensor | None = None,
+) -> tuple[Tensor, Metrics]:
+    """Kahneman-Tversky optimisation (arXiv 2402.01306, eq. 8) on replies that are good or bad, each by itself.
+
+    log_probs, log_probs_anchor: (B,) of replies under policy and anchor; desirable: (B,) bool. mismatched and
+    mismatched_anchor: (M,) the same of replies to prompts that they do not answer; their mean log-ratio, not below 0,
+    is the paper's estimate of the KL z₀ that gains and losses are counted from, and has no gradient. weights: (B,).
+    A good reply costs λ_D · (1 - σ(β (r - z₀))), a bad one λ_U · (1 - σ(β (z₀ - r))), r its log-ratio: the mean of
+    that over the batch, by weight (the λ are no part of what it is divided by, as in TRL). Either side may be empty.
+    """
+    ratios = log_probs - log_probs_anchor
+    kl = (mismatched - mismatched_anchor).detach()
+    kl = masked_mean(kl, torch.isfinite(kl)).clamp(min=0)
+    gains = beta * torch.where(desirable, ratios - kl, kl - ratios)
+    each = torch.sigmoid(-gains) * torch.full_like(gains, undesirable_weight).masked_fill(desirable, desirable_weight)
+    weights = torch.ones_like(each) if weights is None else weights.to(each)
+    loss = (each * weights).sum() / weights.sum().clamp(min=torch.finfo(each.dtype).tiny)
+    rewards = beta * ratios.detach()
+    return loss, {
+        "kto": loss.item(),
+        "reference_kl": kl.item(),
+        "good_reward": masked_mean(rewards, desirable).item(),
+        "bad_reward": masked_mean(rewards, ~desirable).item(),
+    }
+
+
 def listwise_loss(log_probs: Tensor, log_probs_anchor: Tensor, targets: Tensor, mask: Tensor) -> tuple[Tensor, Metrics]:
     """Cross-entropy between a target distribution over k replies of one prompt and the policy's implied one.
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from learner.curate import Curated
 from learner.snapshot import FrozenFeedback
-from learner.trainer import Stage
+from learner.trainer import LEAST_THUMBS, Stage
+
+SINGLE_THUMB = (
+    "a thumb without an opposite one on another reply to the same prompt (such are learned from where nobody held two "
+    f"replies against each other, from {LEAST_THUMBS} good and {LEAST_THUMBS} bad replies on)"
+)
 
 
 def learned_from(lessons: Curated, stages: tuple[Stage, ...]) -> list[str]:
@@ -14,6 +19,8 @@ def learned_from(lessons: Curated, stages: tuple[Stage, ...]) -> list[str]:
         names |= {one.feedback_id for one in lessons.train.demonstrations}
     if "dpo" in stages:
         names |= {name for pair in lessons.train.pairs for name in pair.feedback_ids}
+    if "kto" in stages:
+        names |= {name for label in lessons.train.labels for name in label.feedback_ids}
     return sorted(names)
 
 
@@ -22,12 +29,23 @@ def describe(frozen: FrozenFeedback, lessons: Curated, stages: tuple[Stage, ...]
     train, held_out = lessons.counts["train"], lessons.counts["held_out"]
     learned = [_many(train["demonstrations"], "correction")] if "sft" in stages else []
     learned += [_many(train["pairs"], "pair")] if "dpo" in stages else []
+    if "kto" in stages:
+        learned.append(f"{train['good']} good and {_many(train['bad'], 'bad reply', 'bad replies')}")
     used = set(learned_from(lessons, stages))
     teachers = {judgement.caller for judgement in frozen.judgements if judgement.feedback_id in used}
     people = _many(len(teachers), "person", "people")
     text = f"It learned from {' and '.join(learned)} of {people}; "
-    text += f"{_many(held_out['pairs'], 'pair')} held out."
-    return text + (f" Not used: {lessons.set_aside}." if lessons.set_aside else "")
+    labelled = held_out["good"] + held_out["bad"]
+    text += _many(labelled, "reply", "replies") if "kto" in stages else _many(held_out["pairs"], "pair")
+    return f"{text} held out.{_not_used(lessons, stages)}"
+
+
+def _not_used(lessons: Curated, stages: tuple[Stage, ...]) -> str:
+    """What was set aside, and single thumbs that these stages don't learn from; empty where all was used."""
+    waiting = len(lessons.train.labels) if "kto" not in stages else 0
+    reasons = [f"{waiting} × {SINGLE_THUMB}"] if waiting else []
+    reasons += [lessons.set_aside] if lessons.set_aside else []
+    return f" Not used: {'; '.join(reasons)}." if reasons else ""
 
 
 def _many(count: int, one: str, more: str = "") -> str:
@@ -39,12 +57,11 @@ def why_nothing(lessons: Curated, method: str) -> str:
     counts = lessons.counts
     if not counts["judgements"]:
         return "Nobody has given any feedback yet."
-    wanted = {"sft": "corrections", "dpo": "pairs of a better and a worse reply"}.get(
-        method, "corrections or pairs of a better and a worse reply"
+    pairs = "pairs of a better and a worse reply"
+    wanted = {"sft": "corrections", "dpo": pairs, "kto": "thumbs without an opposite one on the same prompt"}.get(
+        method, f"corrections, {pairs} or enough thumbs"
     )
-    held = counts["held_out"]["pairs"] + counts["held_out"]["demonstrations"]
+    held = sum(counts["held_out"][name] for name in ("demonstrations", "pairs", "good", "bad"))
     said = ", ".join(_many(count, kind) for kind, count in counts["judgements"].items())
     text = f"There is feedback ({said}), but it holds no {wanted} to learn from."
-    if lessons.set_aside:
-        text += f" Not used: {lessons.set_aside}."
-    return text + (f" Held out for evaluation: {_many(held, 'example')}." if held else "")
+    return text + _not_used(lessons, ()) + (f" Held out for evaluation: {_many(held, 'example')}." if held else "")

@@ -14,7 +14,10 @@ PROBE_TOKENS = 96
 """A probe is scored by the engine before an adapter goes live: a few short ones are enough, and of a long reply the
 first so many tokens prove as much as all. Of so many that would do those are taken that training changed most."""
 
-Stage = Literal["sft", "dpo"]
+Stage = Literal["sft", "dpo", "kto"]
+
+LEAST_THUMBS = 4
+"""Replies called good, and as many called bad, from which on single thumbs start learning by themselves."""
 
 Keep = Literal["policy", "base"]
 """Whose replies to other prompts corrections must not move: the starting policy's, or the base's."""
@@ -45,11 +48,17 @@ def judgements_of_taste(part: Snapshot, *others: Snapshot) -> list[Pair]:
     return [pair for pair in part.pairs if not pair.tie and (pair.prompt_token_ids, pair.chosen) not in corrections]
 
 
+def learn_taste(stages: tuple[Stage, ...]) -> bool:
+    """Whether these move what the model says in general, and not only to what was corrected."""
+    return "dpo" in stages or "kto" in stages
+
+
 def stages_of(method: str, train: Snapshot) -> tuple[Stage, ...]:
     """The stages of a run that have something to learn from; empty when none has.
 
     A correction's own pair says nothing about taste that its demonstration doesn't say better, so by itself it starts
-    preference learning only where that was asked for by name.
+    preference learning only where that was asked for by name. Single thumbs say less than pairs do: they are learned
+    from where there are no judged pairs, and at least LEAST_THUMBS of each kind; by name, whatever there is of them.
     """
     decided = [pair for pair in train.pairs if not pair.tie]
     judged = judgements_of_taste(train)
@@ -58,4 +67,8 @@ def stages_of(method: str, train: Snapshot) -> tuple[Stage, ...]:
         found.append("sft")
     if (judged and method == "auto") or (decided and method == "dpo"):
         found.append("dpo")
+    good = sum(label.desirable for label in train.labels)
+    enough = min(good, len(train.labels) - good) >= LEAST_THUMBS
+    if (enough and not judged and method == "auto") or (train.labels and method == "kto"):
+        found.append("kto")
     return tuple(found)

@@ -1,4 +1,5 @@
-"""What each kind of feedback says about pairs of replies, and which demonstrations it holds (the design's table).
+"""What each kind of feedback says about pairs of replies, or of one reply, and which demonstrations it holds (the
+design's table).
 
 A vote is one person's preference between two replies to one prompt. How strong: a comparison's strength 1, 2, 3 gives
 0.5, 1, 1.5; a correction against what it corrects 1; a step of a ranking 1 (InstructGPT, arXiv 2203.02155: all pairs of
@@ -21,7 +22,6 @@ SAME_REPLY = "the two replies are word for word the same"
 CUT_OFF = "a reply was cut off before its end"
 OTHER_PROMPT = "the replies answer different prompts"
 BOTH_BAD = "both replies were called bad, which prefers neither"
-ONE_SIDED_THUMB = "a thumb without an opposite one on another reply to the same prompt"
 SINGLE_SCORE = "a score without another one, of the same person, on another reply to the same prompt"
 DISAGREEMENT = "people contradict each other"
 NOT_YET_USED = "{kind}s are not used by this method yet"
@@ -46,12 +46,26 @@ class Vote:
     weight: float = 1.0
 
 
+@dataclass(frozen=True)
+class Called:
+    """What people called a reply that has no opposite one to the same prompt: good where `up` is more than `down`."""
+
+    prompt: TokenIds
+    reply: TokenIds
+    up: int
+    down: int
+    position: int  # of the newest thumb on it
+    conversation_ids: tuple[str, ...]
+    feedback_ids: tuple[str, ...]
+
+
 @dataclass
 class Votes:
     """All that a list of judgements says, oldest first; `set_aside` counts judgements that say nothing, by reason."""
 
     pairs: list[Vote] = field(default_factory=list)
     demonstrations: list[tuple[Judgement, Demonstration]] = field(default_factory=list)
+    called: list[Called] = field(default_factory=list)
     set_aside: Counter[str] = field(default_factory=Counter)
 
 
@@ -70,6 +84,7 @@ def count_votes(judgements: Sequence[Judgement]) -> Votes:
     _pair_scores(_of_whole_replies(judgements, Score, votes), votes)
     _pair_thumbs(_of_whole_replies(judgements, Thumb, votes), votes)
     votes.pairs.sort(key=lambda vote: vote.position)
+    votes.called.sort(key=lambda called: called.position)
     return votes
 
 
@@ -139,32 +154,48 @@ def _pair_scores(judgements: Sequence[Judgement], votes: Votes) -> None:
 
 
 def _pair_thumbs(judgements: Sequence[Judgement], votes: Votes) -> None:
-    """Every liked reply against every disliked one to the same prompt, whoever said so; unpaired ones wait for more."""
+    """Every liked reply against every disliked one to the same prompt, whoever said so; what has no opposite is called
+    good or bad by itself. Each person has one thumb on a reply, the newest."""
     for thumbs in _grouped(judgements, by_caller=False):
-        sums: Counter[TokenIds] = Counter()
-        newest: dict[TokenIds, Judgement] = {}
+        by_reply: defaultdict[TokenIds, dict[str, Judgement]] = defaultdict(dict)
         for thumb in thumbs:
-            assert isinstance(thumb.feedback, Thumb)
-            sums[thumb.replies[0].token_ids] += 1 if thumb.feedback.good else -1
-            newest[thumb.replies[0].token_ids] = thumb
-        newest_first = sorted(sums, key=lambda reply: newest[reply].position, reverse=True)
+            of_reply = by_reply[thumb.replies[0].token_ids]
+            of_reply.pop(thumb.caller, None)
+            of_reply[thumb.caller] = thumb
+        said = {reply: list(of_reply.values()) for reply, of_reply in by_reply.items()}
+        sums = {reply: sum(1 if _is_good(thumb) else -1 for thumb in given) for reply, given in said.items()}
+        newest_first = sorted(said, key=lambda reply: said[reply][-1].position, reverse=True)
         all_good, all_bad = [[reply for reply in newest_first if sign * sums[reply] > 0] for sign in (1, -1)]
         good, bad = all_good[:MOST_HELD_TOGETHER], all_bad[:MOST_HELD_TOGETHER]
         for liked, disliked in product(good, bad):
-            first, second = newest[liked], newest[disliked]
+            first, second = said[liked][-1], said[disliked][-1]
             voter = first.caller if first.caller == second.caller else f"{first.caller} and {second.caller}"
             votes.pairs.append(_joint_vote(first, second, 1.0, voter, 1 / max(len(good), len(bad))))
-        paired = {*good, *bad} if good and bad else set()
-        for thumb in thumbs:
-            if (reply := thumb.replies[0].token_ids) not in paired:
-                votes.set_aside[_why_unpaired(sums[reply], has_both=bool(paired))] += 1
+        if not (good and bad):
+            votes.called += [_called(said[reply]) for reply in good or bad]
+        votes.set_aside[SAID_AGAIN] += len(thumbs) - sum(map(len, said.values()))
+        for reply, given in said.items():
+            if reply not in good and reply not in bad:
+                votes.set_aside[TOO_MANY_REPLIES if sums[reply] else DISAGREEMENT] += len(given)
 
 
-def _why_unpaired(thumbs: int, has_both: bool) -> str:
-    """Of a thumb on a reply whose thumbs, up less down, are so many."""
-    if thumbs == 0:
-        return DISAGREEMENT
-    return TOO_MANY_REPLIES if has_both else ONE_SIDED_THUMB
+def _is_good(thumb: Judgement) -> bool:
+    assert isinstance(thumb.feedback, Thumb)
+    return thumb.feedback.good
+
+
+def _called(thumbs: Sequence[Judgement]) -> Called:
+    """All thumbs on one reply, oldest first, one of each person."""
+    newest, up = thumbs[-1], sum(map(_is_good, thumbs))
+    return Called(
+        newest.prompt_token_ids,
+        newest.replies[0].token_ids,
+        up,
+        len(thumbs) - up,
+        newest.position,
+        tuple(thumb.conversation_id for thumb in thumbs),
+        tuple(thumb.feedback_id for thumb in thumbs),
+    )
 
 
 def _grouped(judgements: Sequence[Judgement], by_caller: bool) -> Iterator[list[Judgement]]:

@@ -256,7 +256,14 @@ class LearnerSettings(Section):
     dpo_beta: float = Field(
         0.2, gt=0, description="DPO's β on people's own pairs: how strongly the policy is held to the anchor."
     )
-    batch_size: int = Field(16, ge=1, description="Corrections, and replies that are to stay, per optimizer step.")
+    kto_learning_rate: float = Field(1e-3, gt=0, description="Learning rate of learning from single thumbs.")
+    kto_epochs: int = Field(6, ge=1, description="Passes over the thumbs; few of them take 48 steps all the same.")
+    kto_beta: float = Field(
+        0.2, gt=0, description="KTO's β: how soon a reply that gained, or lost, is taken to have done so enough."
+    )
+    batch_size: int = Field(
+        16, ge=1, description="Corrections, thumbs, and replies that are to stay, per optimizer step."
+    )
     max_kl_per_token: float = Field(1.0, gt=0, description="Gate: largest KL to the anchor per token, in nats.")
     min_fluency: float = Field(
         -0.25,

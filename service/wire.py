@@ -291,7 +291,7 @@ class RollbackRequest(Wire):
 class LearnRequest(Wire):
     """ "Learn now"."""
 
-    method: Literal["auto", "sft", "dpo"] | None = Field(
+    method: Literal["auto", "sft", "dpo", "kto"] | None = Field(
         None, description="None: auto, or that of a run which waits already."
     )
     promote: Truth | None = Field(None, description="Overrides the setting learner.auto_promote for this run.")

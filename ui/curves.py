@@ -10,7 +10,12 @@ from typing import Any, NamedTuple
 
 CHARTS = 6  # at most
 NO_METRIC = {"step", "steps", "phase", "epoch", "time", "at", "seconds", "elapsed", "tokens", "examples", "batch"}
-PHASES = {"sft": "corrections (SFT)", "dpo": "preferences (DPO)", "sft again": "corrections once more"}
+PHASES = {
+    "sft": "corrections (SFT)",
+    "dpo": "preferences (DPO)",
+    "kto": "thumbs (KTO)",
+    "sft again": "corrections once more",
+}
 
 
 class Known(NamedTuple):
@@ -24,6 +29,8 @@ KNOWN = {
     "loss": Known("Loss", "What the steps lower. It may jump where a new round sets new goals."),
     "reward_accuracy": Known("Pairs told apart", "Share of the step's pairs whose better reply gained more."),
     "reward_margin": Known("Lead of the better reply", "By how much it gained more than the worse one, in nats."),
+    "good_reward": Known("Good replies gained", "By how much those of the step are likelier than at first, in β nats."),
+    "bad_reward": Known("Bad replies gained", "The same of those called bad: it should fall."),
     "kl": Known("Moved from the anchor", "How far its wording is from the anchor's: KL, in nats per token."),
     "fluency": Known("Fluency", "How natural the base finds its replies: 0 is as natural as the base's own."),
     "worst_correction": Known("Correction known least", "Its log-probability: the nearer to 0, the better known."),

@@ -38,6 +38,9 @@ KNOWN: dict[str, Known] = {
     "pair_accuracy": Known(
         "Agrees with people", _percent, "Kept-back pairs whose preferred reply gained more likelihood than the other"
     ),
+    "label_accuracy": Known(
+        "Agrees with thumbs", _percent, "How often a kept-back good reply gained more likelihood than a bad one"
+    ),
     "fluency": Known(
         "Fluency", _signed, "How natural the base finds its replies: 0 is as natural as the base's own, less is odder"
     ),
@@ -93,6 +96,7 @@ KNOWN: dict[str, Known] = {
     "standing_prompts": Known("Of these standing ones", _plain, "Asked by nobody: they fill up where people asked few"),
     "replies": Known("Replies measured", _plain, "What the figures above are about"),
     "pairs": Known("Pairs kept back", _plain, "Judged by people and not trained on"),
+    "labels": Known("Thumbs kept back", _plain, "Replies called good or bad by themselves, and not trained on"),
     "corrections": Known("Corrections kept back", _plain, "Written by people and not trained on"),
     "not_finite": Known("Broken numbers", _plain, "Replies whose probability could not be computed: must be 0"),
     "seconds": Known("Duration", lambda seconds: f"{round(seconds):,} s", "Computing, without what was waited for"),
@@ -100,7 +104,7 @@ KNOWN: dict[str, Known] = {
 BY_JUDGE = ("share_won", "share_won_base")
 UNCHECKED = "Take it with care: no judgement of people was kept back to check the judge by"
 BESIDE = {known.base for known in KNOWN.values()}
-NO_FIGURE = {"attempt", "pair_prompts", "correction_log_prob_base"}
+NO_FIGURE = {"attempt", "pair_prompts", "label_prompts", "correction_log_prob_base"}
 
 
 def figures(report: dict[str, Any]) -> list[dict[str, str]]:
@@ -154,6 +158,7 @@ GATES = {
     "forgets no corrections": ("Remembers corrections", "Those that its parent knew are still known."),
     "keeps corrections": ("Knows corrections", "Those that it was not shown; nearer to 0 is better."),
     "agrees with people": ("Agrees with people", "On judgements that were kept back, all but chance."),
+    "agrees with thumbs": ("Agrees with thumbs", "On replies kept back that were called good or bad, all but chance."),
     "judged as people do": ("Its judge agrees with people", "A share won proves nothing by a judge that doesn't."),
     "no worse than its parent": ("No worse than before", "Against its parent, by a judge that learned from people."),
 }

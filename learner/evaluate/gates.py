@@ -189,6 +189,20 @@ def agrees_with_people(report: Report, settings: LearnerSettings) -> Gate | None
     return _better_than_chance("agrees with people", report, report.pair_accuracy, "It moved towards")
 
 
+def agrees_with_thumbs(report: Report, settings: LearnerSettings) -> Gate | None:
+    """The same of single thumbs; the prompts of the rarer kind are the draws."""
+    share, draws = report.label_accuracy, report.label_prompts
+    if share is None or draws < LEAST_JUDGED_PROMPTS:
+        return None
+    high = wilson(share * draws, draws)[1]
+    return Gate(
+        "agrees with thumbs",
+        high >= 0.5,
+        f"Of {report.labels} held-out replies, a good one gained more than a bad one in {share:.1%} of the cases, at "
+        f"most {high:.1%} (limit 50.0%).",
+    )
+
+
 def judged_as_people_do(report: Report, settings: LearnerSettings) -> Gate | None:
     """What it was trained towards is the preference model's word: people must not contradict it."""
     if report.pair_accuracy is None:
@@ -244,6 +258,7 @@ RULES: tuple[Rule, ...] = (
     forgets_no_corrections,
     keeps_corrections,
     agrees_with_people,
+    agrees_with_thumbs,
     judged_as_people_do,
     no_worse_than_parent,
 )

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from learner.backbone import Backbone, Role
-from learner.batch import Demonstration, Pair, Progress, Snapshot, TokenIds, mean_by_prompt
+from learner.batch import Demonstration, Label, Pair, Progress, Snapshot, TokenIds, mean_by_prompt
 from learner.evaluate.agreement import agreement, consensus, words
 from learner.evaluate.intervals import Z
 from learner.methods.preference_model import PreferenceModel
@@ -63,6 +63,9 @@ class Report:
     pair_accuracy: float | None = None  # held-out pairs whose chosen reply gained more than the rejected
     pairs: int = 0  # held-out ones, ties left out; shares of them are means over the prompts
     pair_prompts: int = 0  # different prompts among them
+    label_accuracy: float | None = None  # of a held-out good reply and a bad one, how often the good one gained more
+    labels: int = 0  # held-out replies that people called good or bad by themselves
+    label_prompts: int = 0  # different prompts among those of the rarer kind
     fluency: float = 0.0  # the base's log-probability of the candidate's replies, less that of its own
     kl_per_token: float = 0.0  # to the anchor, on the candidate's replies
     empty_share: float = 0.0
@@ -130,12 +133,14 @@ def evaluate(
     standing: Sequence[TokenIds] = (),
     taught: Sequence[Demonstration] = (),
     preferences: bool = True,
+    labels: Sequence[Label] = (),
 ) -> Report:
     """Measure the policy. `prompts`: what people asked in held-out conversations; `held_out`: what they judged there.
 
     `neighbours`: questions like those that were corrected, whose answers were right before and are to stay.
     `standing`: prompts to measure on beside theirs; `taught`: the corrections that it learned from; `preferences`:
-    whether it was trained on them (what no stage trained on drifts by chance).
+    whether it was trained on them (what no stage trained on drifts by chance); `labels`: the held-out single thumbs,
+    where it was trained on such.
     Without any prompt the sampled figures are those of no replies: a gate treats that as not proven.
     """
     tell = progress or (lambda *_: None)
@@ -158,6 +163,7 @@ def evaluate(
     report |= _on_neighbours(backbone, neighbours, settings.seed)
     tell(PHASE, 3, 4, {})
     report |= _on_preferences(backbone, decided) if preferences else {}
+    report |= _on_labels(backbone, [label for label in labels if _fits(backbone, label)])
     report |= _on_corrections(backbone, held_out)
     report |= _on_taught(backbone, taught)
     report["samples"] = _samples(backbone, chosen, candidate, base)
@@ -344,6 +350,24 @@ def _on_preferences(backbone: Backbone, decided: Sequence[Pair]) -> dict[str, An
     return {"pair_accuracy": mean_by_prompt(decided, agrees)}
 
 
+def _on_labels(backbone: Backbone, labels: Sequence[Label]) -> dict[str, Any]:
+    """Did good replies gain more than bad ones? Every good one against every bad one; every prompt counts alike."""
+    if not labels:
+        return {}
+    asked = Counter((label.desirable, label.prompt_token_ids) for label in labels)
+    prompts = Counter(is_good for is_good, _ in asked)
+    found: dict[str, Any] = {"labels": len(labels), "label_prompts": min(prompts[True], prompts[False])}
+    if not found["label_prompts"]:
+        return found
+    examples = [(label.prompt_token_ids, label.reply_token_ids) for label in labels]
+    gain = (backbone.score(examples, "policy") - backbone.score(examples, "anchor")).double()
+    weight = torch.tensor([1 / asked[label.desirable, label.prompt_token_ids] for label in labels]).double()
+    good = torch.tensor([label.desirable for label in labels])
+    ahead = gain[good].unsqueeze(1) - gain[~good]  # (good, bad)
+    won = (ahead > 0).double() + 0.5 * (ahead == 0).double()
+    return found | {"label_accuracy": float(weight[good] @ won @ weight[~good]) / (prompts[True] * prompts[False])}
+
+
 def _on_corrections(backbone: Backbone, held_out: Snapshot) -> dict[str, Any]:
     examples = [(d.prompt_token_ids, d.reply_token_ids) for d in held_out.demonstrations if _fits(backbone, d)]
     if not examples:
@@ -379,7 +403,7 @@ def _before(backbone: Backbone) -> Role:
     return "parent" if backbone.has("parent") else "base"
 
 
-def _fits(backbone: Backbone, example: Pair | Demonstration) -> bool:
+def _fits(backbone: Backbone, example: Pair | Demonstration | Label) -> bool:
     return example.length <= backbone.max_length
 
 

@@ -28,6 +28,7 @@ from learner.losses import dpo_loss, listwise_loss
 from learner.methods.optimizer import Stepper, within_length
 from learner.methods.preference_model import PreferenceModel, fit_preferences
 from learner.methods.rollouts import Answers, Rollouts, answer_tokens, answers, roll_out, share_preferred
+from learner.methods.strength import Figures, hold_back, keeps_sense, sense
 from learner.sampling import affordable
 from learner.tensors import pull_to_anchor, token_log_probs
 from service.settings import LearnerSettings
@@ -46,9 +47,7 @@ STAY = 0.02  # weight of KL to the anchor, token by token
 KEEP = 1.0  # the same where the token is part of what the base answers: there nothing is a matter of taste
 STRENGTH, LEAST_STRENGTH, STRENGTH_GAIN = 0.03, 0.02, 2.0  # λ: where it starts, its least, how fast it moves
 TARGET_FLUENCY = 0.2  # as a share of the limit: what training aims at
-ALLOWED_FLUENCY = 0.6  # as a share of the limit: where strength is held back
 ENOUGH_WON = 0.94  # share of comparisons with the base, as the judge sees it, from which more would only cost
-LEAST_SCALE, TRIALS = 0.5, 3  # how far an update is held back at most, and in how many halvings
 CHECKED_PROMPTS = 48
 CHECKED_REPLIES = 4
 
@@ -188,48 +187,14 @@ def _dpo(backbone: Backbone, pairs: Sequence[Pair], beta: float) -> tuple[Tensor
 def _hold_back(
     backbone: Backbone, judge: PreferenceModel, prompts: Sequence[TokenIds], settings: LearnerSettings
 ) -> tuple[float, dict[str, float]]:
-    """Shrink the policy's update until sampled replies are well inside the limits and it wins no more than enough.
-
-    Every bit of the update costs some of what the base knows, won or not. The strength is searched by bisection, down
-    to LEAST_SCALE. Returns it and the figures there.
-    """
+    """Shrink the policy's update until sampled replies are well inside the limits and it wins no more than enough."""
     base = roll_out(backbone, judge, prompts, CHECKED_REPLIES, "base", settings.seed + 100)
-    chance = 2 * (base.broken * (1 - base.broken) / base.sizes.numel()) ** 0.5
-    most_broken = base.broken + 0.01 + chance
-    scale = 1.0
 
-    def measure(trial: float) -> dict[str, float]:
-        nonlocal scale
-        backbone.scale_policy(trial / scale)
-        scale = trial
+    def measure() -> Figures:
         own = roll_out(backbone, judge, prompts, CHECKED_REPLIES, "policy", settings.seed + 101)
-        return {
-            "fluency": own.fluency - base.fluency,
-            "kl_per_token": own.kl_per_token,
-            "broken": own.broken,
-            "share_won": share_preferred(own.grades, base.grades),
-        }
+        return sense(own, base) | {"share_won": share_preferred(own.grades, base.grades)}
 
-    measured = measure(1.0)
-    full = {f"full_{name}": value for name, value in measured.items()}
-    if _is_inside(measured, most_broken, settings):
-        return scale, full | measured
-    inside, outside = LEAST_SCALE, 1.0
-    for _ in range(TRIALS):
-        measured = measure((inside + outside) / 2)
-        if _is_inside(measured, most_broken, settings):
-            inside = scale
-        else:
-            outside = scale
-    if scale != inside:
-        measured = measure(inside)
-    return scale, full | measured
+    def is_inside(measured: Figures) -> bool:
+        return keeps_sense(measured, base, settings) and measured["share_won"] <= ENOUGH_WON
 
-
-def _is_inside(measured: dict[str, float], most_broken: float, settings: LearnerSettings) -> bool:
-    return (
-        measured["fluency"] >= ALLOWED_FLUENCY * settings.min_fluency
-        and measured["kl_per_token"] <= settings.max_kl_per_token
-        and measured["broken"] <= most_broken
-        and measured["share_won"] <= ENOUGH_WON
-    )
+    return hold_back(backbone, measure, is_inside)

@@ -98,14 +98,17 @@ def answer_tokens(backbone: Backbone, reply: TokenIds, answer: frozenset[str]) -
 
 def roll_out(
     backbone: Backbone,
-    judge: PreferenceModel,
+    judge: PreferenceModel | None,
     prompts: Sequence[TokenIds],
     per_prompt: int,
     role: Role,
     seed: int,
     answers: Answers | None = None,
 ) -> Rollouts:
-    """Sample replies in a role at temperature 1 and grade them. Without `answers` all replies hold the answer."""
+    """Sample replies in a role at temperature 1 and grade them.
+
+    Without `answers` all replies hold the answer; without a judge all have the grade 0.
+    """
     sampled = sample(backbone, prompts, role=role, per_prompt=per_prompt, seed=seed, max_new_tokens=MAX_NEW_TOKENS)
     flat = [reply for row in sampled for reply in row]
     shape = (len(prompts), per_prompt)
@@ -118,7 +121,7 @@ def roll_out(
     return Rollouts(
         prompts=tuple(prompts),
         replies=tuple(tuple(reply.token_ids for reply in row) for row in sampled),
-        grades=judge.score(examples).reshape(shape),
+        grades=judge.score(examples).reshape(shape) if judge else torch.zeros(shape),
         anchor=(own if plain else backbone.score(examples, "anchor")).reshape(shape),
         policy=own.reshape(shape),
         sizes=torch.tensor([len(reply.token_ids) for reply in flat]).reshape(shape),

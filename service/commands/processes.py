@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from service.engine_checks import EngineReport
 
 GRACE_SECONDS = 10  # that replies under way have to end after SIGTERM
-METHODS = ("auto", "sft", "dpo")
+METHODS = ("auto", "sft", "dpo", "kto")
 
 
 def serve(
@@ -64,7 +64,7 @@ def serve(
 def learn(
     home: Home = None,
     once: Annotated[bool, typer.Option("--once", help="One run, now; then end.")] = False,
-    method: Annotated[str | None, typer.Option(help="auto, sft or dpo; only with --once.")] = None,
+    method: Annotated[str | None, typer.Option(help="auto, sft, dpo or kto; only with --once.")] = None,
     promote: Annotated[bool | None, typer.Option(help="Whether to promote what passes; only with --once.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -76,7 +76,7 @@ def learn(
         flag = "--promote" if method is None else "--method"
         raise BadInput(f"{flag} belongs to one run.", "Add --once; other runs choose by the settings ([learner]).")
     if method not in (None, *METHODS):
-        raise BadInput(f"There is no method {method!r}.", "Choose auto, sft or dpo.")
+        raise BadInput(f"There is no method {method!r}.", "Choose auto, sft, dpo or kto.")
     require_learner_packages("The learner")
     settings = settings_from(home)
     check_rank(settings)

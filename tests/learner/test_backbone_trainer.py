@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from learner.backbone import ADAPTER_WEIGHTS
 from learner.backbone_trainer import BackboneTrainer
-from learner.batch import Demonstration, Pair, Snapshot
+from learner.batch import Demonstration, Label, Pair, Snapshot
 from learner.curate import Curated
 from learner.trainer import PROBE_TOKENS, PROBES, stages_of
 from service.settings import EngineSettings, LearnerSettings, Settings
@@ -85,6 +85,43 @@ def test_corrections_and_preferences_are_learned_one_after_the_other(settings: S
     assert any(probe["logprobs"] != probe["base_logprobs"] for probe in probes)
 
 
+def thumbs() -> Curated:
+    """Four replies called good and four called bad; four more of each held out."""
+    replies = {True: ids("yes .", end=True), False: ids("no , it is perhaps no .", end=True)}
+    prompts = [*OTHERS, *(prompt[:-1] + ids("the ?") for prompt in OTHERS)]
+    labels = tuple(
+        Label(prompt, replies[number % 2 == 0], number % 2 == 0, f"c{number}", (f"fb-{number}",))
+        for number, prompt in enumerate(prompts)
+    )
+    train = Snapshot(prompts=tuple(prompts[:8]), labels=labels[:8])
+    return Curated(train, Snapshot(prompts=tuple(prompts[8:]), labels=labels[8:]), {})
+
+
+def test_single_thumbs_are_learned_measured_and_gone_on_with_after_a_kill(settings: Settings, tmp_path: Path) -> None:
+    taught, told = thumbs(), Told()
+    stages = stages_of("auto", taught.train)
+    trainer = BackboneTrainer(settings, None)
+    trainer.train(stages, taught, tmp_path / "checkpoint", told)
+    assert stages == ("kto",) and told.phases == ["kto"]
+    report = trainer.evaluate(stages, taught, Told())
+    assert (report["labels"], report["label_prompts"], report["pairs"]) == (8, 4, 0)
+    assert report["label_accuracy"] > 0.9 and report["share_won"] is None
+    assert trainer.evaluate(("sft",), taught, Told())["label_accuracy"] is None
+    assert any(probe["logprobs"] != probe["base_logprobs"] for probe in trainer.probes(taught))
+    again = BackboneTrainer(settings, None)
+    again.train(stages, taught, tmp_path / "checkpoint", told := Told())  # whose last stage was finished
+    assert not told.phases and again.probes(taught) == trainer.probes(taught)
+
+
+def test_corrections_are_put_right_after_thumbs_too(settings: Settings, tmp_path: Path) -> None:
+    taught, told = thumbs(), Told()
+    taught = replace(taught, train=replace(taught.train, demonstrations=lessons().train.demonstrations))
+    stages = stages_of("auto", taught.train)
+    BackboneTrainer(settings, None).train(stages, taught, tmp_path / "checkpoint", told)
+    assert stages == ("sft", "kto") and told.phases[:2] == ["sft", "kto"]
+    assert {path.name for path in (tmp_path / "checkpoint").iterdir()} >= {"2-sft-again.safetensors"}
+
+
 def test_of_long_examples_the_shortest_are_probes_and_none_beyond_the_engine_s_context(settings: Settings) -> None:
     engine = settings.engine.model_copy(update={"max_model_len": 200})
     trainer = BackboneTrainer(settings.model_copy(update={"engine": engine}), None)
@@ -107,7 +144,9 @@ def test_probes_are_what_training_changed_most(settings: Settings, tmp_path: Pat
     probes = trainer.probes(Curated(Snapshot(tuple(taught)), Snapshot(), {}))
 
     def change(probe: dict[str, Any]) -> float:
-        return sum((own - base) ** 2 for own, base in zip(probe["logprobs"], probe["base_logprobs"], strict=True))
+        return float(
+            sum((own - base) ** 2 for own, base in zip(probe["logprobs"], probe["base_logprobs"], strict=True))
+        )
 
     every = [trainer._probe(one.prompt_token_ids, one.reply_token_ids) for one in taught]
     assert sorted(map(change, probes)) == sorted(map(change, every))[-PROBES:]

@@ -20,13 +20,12 @@ from learner.curate import (
     curate,
 )
 from learner.snapshot import FrozenFeedback, collect
-from learner.trainer import stages_of
+from learner.trainer import LEAST_THUMBS, stages_of
 from learner.votes import (
     BOTH_BAD,
     CUT_OFF,
     DISAGREEMENT,
     MOST_HELD_TOGETHER,
-    ONE_SIDED_THUMB,
     SAID_AGAIN,
     SAME_REPLY,
     SINGLE_SCORE,
@@ -106,7 +105,83 @@ def test_opposite_thumbs_on_one_prompt_pair_up_and_others_wait(home: Home) -> No
     home.judge(Thumb(exchange_id=home.chat("a", prompt=(1, 9, 2)), good=True))
     found = curated(home)
     assert preferences(found) == {(tokenize("a"), tokenize("bb"))}
-    assert found.counts["set_aside"] == {ONE_SIDED_THUMB: 1}
+    (label,) = found.train.labels  # what made a pair is used once
+    assert (label.prompt_token_ids, label.reply_token_ids, label.desirable) == ((1, 9, 2), tokenize("a"), True)
+    assert found.counts["set_aside"] == {}
+
+
+def thumb(home: Home, reply: str, good: bool, caller: str = "name:ann", **chat: object) -> str:
+    exchange = home.chat(reply, caller=caller, **chat)  # type: ignore[arg-type]
+    return home.judge(Thumb(exchange_id=exchange, good=good), caller)
+
+
+def test_a_reply_is_called_what_most_people_call_it_and_weighs_by_how_far_they_agree(home: Home) -> None:
+    callers = ("name:ann", "name:bob", "name:cid", "name:dan")
+    names = [thumb(home, "a", caller != "name:bob", caller) for caller in callers]
+    thumb(home, "bb", False, prompt=(1, 9, 2))
+    split, alone = curated(home).train.labels
+    assert (split.desirable, split.weight, split.feedback_ids) == (True, 0.5, tuple(names))
+    assert (alone.desirable, alone.weight) == (False, 1.0)
+    assert curated(home).counts["train"]["good"] == curated(home).counts["train"]["bad"] == 1
+
+
+def test_a_person_has_one_thumb_on_a_reply_the_newest(home: Home) -> None:
+    for good in (True, True, False):
+        newest = thumb(home, "a", good)
+    (label,) = curated(home).train.labels
+    assert (label.desirable, label.feedback_ids) == (False, (newest,))
+    assert curated(home).counts["set_aside"] == {SAID_AGAIN: 2}
+    thumb(home, "a", True, "name:bob")
+    assert not curated(home).train.labels
+    assert curated(home).counts["set_aside"] == {SAID_AGAIN: 2, DISAGREEMENT: 2}
+
+
+def test_a_thumb_that_a_comparison_contradicts_teaches_nothing(home: Home) -> None:
+    home.compare("a", "bb", "a")
+    thumb(home, "bb", True)
+    assert not curated(home).train.labels
+    assert curated(home).counts["set_aside"] == {DISAGREEMENT: 1}
+    thumb(home, "bb", False)
+    (label,) = curated(home).train.labels
+    assert not label.desirable
+
+
+def test_single_thumbs_are_capped_by_person_prompt_run_and_length(home: Home) -> None:
+    for number in range(12):
+        thumb(home, "a " * (number + 1), True, caller="name:loud")
+
+    def found(**limits: object) -> Curated:
+        return curated(home, held_out_share=0.0001, **limits)  # type: ignore[arg-type]  # one is no setting
+
+    assert len(found(max_per_person=3).train.labels) == 3
+    assert found(max_per_person=3).counts["set_aside"] == {OVER_CAP: 9}
+    assert found().counts["set_aside"] == {TOO_MANY_REPLIES: 12 - MOST_HELD_TOGETHER}
+    newest = [len(label.reply_token_ids) for label in found(max_examples=4).train.labels]
+    assert len(newest) == 4 and newest[-2:] == [12, 13]
+    assert max(label.length for label in found(max_length=12).train.labels) == 12
+
+
+def test_single_thumbs_are_held_out_by_conversation_and_those_of_both_sides_are_neither(home: Home) -> None:
+    for number in range(10):
+        thumb(home, "a", True, prompt=(1, 50 + number, 2))
+    held = next(name for name in (f"conv-{n}" for n in range(100)) if _fraction(name) < 0.2)
+    free = next(name for name in (f"conv-{n}" for n in range(100)) if _fraction(name) >= 0.2)
+    thumb(home, "a", False, prompt=(1, 90, 2), conversation=held)
+    thumb(home, "a", False, prompt=(1, 91, 2), conversation=free)
+    found = curated(home)
+    assert [label.conversation_id for label in found.held_out.labels] == [held]
+    assert len(found.train.labels) == 11 and found.counts["held_out"]["bad"] == 1
+    thumb(home, "a", False, "name:bob", prompt=(1, 90, 2), conversation=free)
+    found = curated(home)
+    assert (len(found.train.labels), len(found.held_out.labels)) == (11, 0)
+    assert found.counts["set_aside"] == {ON_BOTH_SIDES: 1}
+
+
+def test_withdrawn_thumbs_are_no_labels(home: Home) -> None:
+    name = thumb(home, "a", True)
+    with home.store.begin() as tx:
+        feedback.withdraw_feedback(tx, "name:ann", name)
+    assert not curated(home).train.labels
 
 
 def test_many_replies_to_one_prompt_are_not_all_held_against_each_other(home: Home) -> None:
@@ -384,6 +459,23 @@ def test_a_method_trains_only_on_what_it_can_use(home: Home) -> None:
     assert stages_of("auto", curated(home).train) == ("sft",)
     home.compare("a", "bb", "a", prompt=(1, 60, 2))
     assert stages_of("auto", curated(home).train) == ("sft", "dpo")
+
+
+def test_single_thumbs_start_learning_where_there_are_enough_of_both_kinds_and_no_judged_pairs(home: Home) -> None:
+    for number in range(LEAST_THUMBS):
+        thumb(home, "a", True, prompt=(1, 50 + number, 2))
+    train = curated(home).train
+    assert stages_of("auto", train) == ()
+    assert stages_of("kto", train) == ("kto",) and stages_of("dpo", train) == ()
+    for number in range(LEAST_THUMBS):
+        thumb(home, "a", False, prompt=(1, 70 + number, 2))
+    assert stages_of("auto", curated(home).train) == ("kto",)
+    home.correct("a", "bb")
+    assert stages_of("auto", curated(home).train) == ("sft", "kto")  # a correction's own pair is no taste
+    assert stages_of("sft", curated(home).train) == ("sft",)
+    home.compare("a", "bb", "a", prompt=(1, 90, 2))
+    assert stages_of("auto", curated(home).train) == ("sft", "dpo")
+    assert stages_of("kto", curated(home).train) == ("kto",)
 
 
 @given(st.text())

@@ -135,12 +135,13 @@ def requested(home: Home) -> str | None:
 def test_a_run_leaves_an_adapter_and_everything_about_it(home: Home) -> None:
     kept = home.correct("it is Lyon", "it is Paris")
     home.compare("yes", "certainly so", "b")
-    home.judge(Thumb(exchange_id=home.chat("no", caller="name:eve"), good=True), "name:eve")  # which teaches nothing
+    home.judge(Thumb(exchange_id=home.chat("no", caller="name:eve"), good=True), "name:eve")  # which waits for more
     run_id = queue(home)
     cycle(home, lease(home), Pretender()).run()
     run = the_run(home, run_id)
     assert (run.state, run.adapter, run.parent) == ("succeeded", "v1", None)
     assert "1 correction and 2 pairs of 1 person" in run.message
+    assert "Not used: 1 × a thumb without an opposite one" in run.message
     assert adapters_of(home) == {"v1": "candidate"}
     assert requested(home) == "v1"
     manifest = check_folder(home.settings.adapters_folder / "v1")
@@ -659,6 +660,72 @@ def test_a_correction_does_not_have_what_the_parent_prefers_trained_again(home: 
     with home.store.read() as tx:
         learned_in = feedback.get_feedback(tx, "name:ann", compared).learned_in
     assert learned_in == (("v3",) if news == "a changed one" else ("v1", "v3"))
+
+
+def give_thumbs(home: Home, good: int, bad: int) -> list[str]:
+    return [
+        home.judge(Thumb(exchange_id=home.chat("yes", prompt=(1, 40 + number)), good=number < good))
+        for number in range(good + bad)
+    ]
+
+
+def test_single_thumbs_teach_and_it_is_said_of_them(home: Home) -> None:
+    names = give_thumbs(home, 4, 5)
+    run_id, trainer = queue(home), Pretender()
+    cycle(home, lease(home), trainer).run()
+    run = the_run(home, run_id)
+    assert (run.state, run.adapter) == ("succeeded", "v1")
+    assert "It learned from 4 good and 5 bad replies of 1 person; 0 replies held out." in run.message
+    assert "Not used" not in run.message
+    assert trainer.keeps == ["policy"]
+    assert {row["phase"] for row in read_metrics(home.settings.runs_folder / run_id / "metrics.jsonl")} == {"kto"}
+    with home.store.read() as tx:
+        assert {feedback.get_feedback(tx, "name:ann", name).learned_in for name in names} == {("v1",)}
+    go_live(home, "v1")
+    withdraw(home, names[0])
+    again = queue(home, again=True)
+    cycle(home, lease(home), Pretender()).run()
+    assert the_run(home, again).state == "nothing_to_learn"  # three good ones are too few
+    assert "8 × a thumb without an opposite one" in the_run(home, again).message
+    assert requested(home) == "base"
+
+
+def test_thumbs_are_asked_for_by_name_and_wait_beside_pairs(home: Home) -> None:
+    names, compared = give_thumbs(home, 4, 4), home.compare("yes", "certainly so", "b")
+    queue(home)
+    cycle(home, lease(home), Pretender()).run()
+    with home.store.begin() as tx:
+        run = runs.queue_run(tx, "thumbs only", "command", "kto", {})
+    cycle(home, lease(home), Pretender()).run()
+    assert run is not None and the_run(home, run.id).adapter == "v2"
+    with home.store.read() as tx:
+        assert feedback.get_feedback(tx, "name:ann", compared).learned_in == ("v1",)
+        assert {feedback.get_feedback(tx, "name:ann", name).learned_in for name in names} == {("v2",)}
+        assert not runs.of_corrections_alone(tx, "v2")
+
+
+def test_too_few_thumbs_of_a_kind_teach_nothing_and_it_is_said_why(home: Home) -> None:
+    give_thumbs(home, 9, 1)
+    run_id = queue(home)
+    cycle(home, lease(home), Pretender()).run()
+    run = the_run(home, run_id)
+    assert run.state == "nothing_to_learn" and "(10 thumbs)" in run.message and "4 good and 4 bad" in run.message
+
+
+@pytest.mark.parametrize("news", ["none", "another thumb"])
+def test_a_correction_does_not_have_the_thumbs_that_the_parent_learned_from_trained_again(
+    home: Home, news: str
+) -> None:
+    give_thumbs(home, 4, 4)
+    for number in range(2):
+        if number == 1 and news == "another thumb":
+            home.judge(Thumb(exchange_id=home.chat("yes", prompt=(1, 99)), good=False))
+        home.correct("a", "ccc", prompt=(1, 9 + number))
+        run_id = queue(home, number=number)
+        cycle(home, lease(home), Pretender()).run()
+        go_live(home, f"v{number + 1}")
+        stages = {row["phase"] for row in read_metrics(home.settings.runs_folder / run_id / "metrics.jsonl")}
+        assert stages == ({"sft"} if number == 1 and news == "none" else {"sft", "kto"})
 
 
 def test_a_run_starts_from_the_adapter_of_the_one_before_although_that_is_still_on_its_way(

@@ -18,6 +18,7 @@ SOUND = Report(
     correction_log_prob=-3.0, correction_log_prob_before=-9.0, correction_log_prob_base=-9.0, corrections=4,
     taught=49, taught_known=49, taught_new=9, taught_new_log_prob=-0.1, taught_new_log_prob_before=-12.0,
     judge_accuracy=0.8, pair_accuracy=0.7, pairs=40, pair_prompts=40,
+    label_accuracy=0.7, labels=80, label_prompts=40,
 )  # fmt: skip
 
 
@@ -25,7 +26,7 @@ def test_a_sound_candidate_passes_every_gate() -> None:
     outcome = verdict(SOUND, SETTINGS)
     assert outcome.passed
     assert outcome.reasons == ()
-    assert len(outcome.gates) == 14
+    assert len(outcome.gates) == 15
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,7 @@ def test_a_sound_candidate_passes_every_gate() -> None:
         ({"taught_new_log_prob": -12.0}, "learns its corrections"),
         ({"taught_forgotten": 5}, "forgets no corrections"),
         ({"pair_accuracy": 0.2}, "agrees with people"),
+        ({"label_accuracy": 0.2}, "agrees with thumbs"),
         ({"judge_accuracy": 0.3}, "judged as people do"),
         ({"share_won": Share(0.3, 0.2, 0.4, 500, 0)}, "no worse than its parent"),
         ({"not_finite": 1}, "finite"),
@@ -74,13 +76,14 @@ def test_what_was_not_measured_is_not_judged() -> None:
     bare = replace(
         SOUND, share_won=None, judge_accuracy=None, pairs=0, pair_prompts=0, taught=0, taught_new=0,
         taught_new_log_prob=None, agreement=None, agreement_base=None,
-        correction_log_prob=None,
+        correction_log_prob=None, label_accuracy=None, labels=0, label_prompts=0,
     )  # fmt: skip
     outcome = verdict(bare, SETTINGS)
     assert outcome.passed
     needing = "no worse than its parent", "keeps its answers", "keeps corrections", "learns its corrections"
     assert {gate.name for gate in outcome.gates}.isdisjoint(("forgets no corrections", *needing))
     assert {gate.name for gate in outcome.gates}.isdisjoint(("agrees with people", "judged as people do"))
+    assert "agrees with thumbs" not in {gate.name for gate in outcome.gates}
 
 
 def test_corrections_are_not_refused_by_a_judge_that_people_contradict() -> None:
@@ -97,6 +100,8 @@ def test_few_judgements_against_it_may_be_chance() -> None:
     assert not verdict(replace(SOUND, pair_accuracy=0.0, pairs=6, pair_prompts=6), SETTINGS).passed
     assert verdict(replace(SOUND, pair_accuracy=0.4, pairs=400, pair_prompts=20), SETTINGS).passed
     assert not verdict(replace(SOUND, pair_accuracy=0.4, pairs=400, pair_prompts=400), SETTINGS).passed
+    assert verdict(replace(SOUND, label_accuracy=0.0, label_prompts=5), SETTINGS).passed
+    assert not verdict(replace(SOUND, label_accuracy=0.0, label_prompts=6), SETTINGS).passed
 
 
 def test_one_correction_of_few_may_be_forgotten_and_a_tenth_of_many() -> None:

@@ -10,10 +10,19 @@ import pytest
 import torch
 
 from learner.backbone import Backbone
-from learner.batch import Demonstration, Pair, Snapshot, TokenIds, mean_by_prompt
+from learner.batch import Demonstration, Label, Pair, Snapshot, TokenIds, mean_by_prompt
 from learner.evaluate.agreement import agreement, consensus, words
 from learner.evaluate.gates import verdict
-from learner.evaluate.report import Answers, Report, commonest_share, distinct_2, evaluate, share_won, surface
+from learner.evaluate.report import (
+    Answers,
+    Report,
+    _on_labels,
+    commonest_share,
+    distinct_2,
+    evaluate,
+    share_won,
+    surface,
+)
 from learner.methods.preference_model import fit_preferences
 from learner.sampling import Reply
 from service.settings import LearnerSettings
@@ -54,6 +63,27 @@ def test_prompts_of_nobody_are_told_apart_and_what_was_taught_is_looked_at(folde
     assert (report.taught, report.taught_known) == (1, 0)
     assert (report.taught_new, report.taught_forgotten) == (1, 0)
     assert report.taught_new_log_prob == pytest.approx(report.taught_new_log_prob_before, abs=1e-4)
+
+
+def test_every_held_out_good_reply_is_held_against_every_bad_one_and_every_prompt_counts_alike(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = Backbone.load(folder, SETTINGS)
+    gains = {5: 3.0, 6: 1.0, 7: 1.0, 8: 0.0, 9: 2.0}
+
+    def score(examples: list[tuple[TokenIds, TokenIds]], role: str, batch_size: int = 64) -> torch.Tensor:
+        return torch.tensor([gains[reply[0]] if role == "policy" else 0.0 for _, reply in examples])
+
+    monkeypatch.setattr(backbone, "score", score)
+    good = [Label(PROMPTS[0], (5, EOS), True), Label(PROMPTS[0], (6, EOS), True), Label(PROMPTS[1], (7, EOS), True)]
+    bad = [Label(PROMPTS[2], (8, EOS), False), Label(PROMPTS[3], (9, EOS), False)]
+    found = _on_labels(backbone, [*good, *bad])
+    # against the first bad one all win; against the second half of the first prompt's, and none of the second's
+    assert found == {"labels": 5, "label_prompts": 2, "label_accuracy": pytest.approx((1 + 1 + 0.5 + 0) / 4)}
+    assert _on_labels(backbone, good) == {"labels": 3, "label_prompts": 0}
+    assert _on_labels(backbone, []) == {}
+    tie = [Label(PROMPTS[0], (6, EOS), True), Label(PROMPTS[1], (7, EOS), False)]
+    assert _on_labels(backbone, tie)["label_accuracy"] == 0.5
 
 
 def test_a_correction_that_is_known_and_then_lost_is_counted(folder: Path, tmp_path: Path) -> None:

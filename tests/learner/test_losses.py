@@ -95,6 +95,69 @@ def test_only_ties_give_no_accuracy_and_no_pairs_give_zero() -> None:
     assert losses.dpo_loss(none, none, none, none, beta=1.0)[0].item() == 0
 
 
+def doubles(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def one_of_each(
+    weights: torch.Tensor | None = None, drift: float = 0.5, **sides: float
+) -> tuple[torch.Tensor, losses.Metrics]:
+    """A good reply that gained 2 nats and a bad one that gained 1."""
+    mismatched = doubles(-20.0, -21.0 + 2 * drift - 1)
+    return losses.kto_loss(
+        doubles(-10.0, -8.0), doubles(-12.0, -9.0), torch.tensor([True, False]), mismatched, doubles(-21.0, -21.0),
+        beta=0.5, weights=weights, **sides,
+    )  # fmt: skip
+
+
+def test_kto_by_hand() -> None:
+    # z₀ = ½: the good reply is 1½ above it, 1 - σ(¾) = 0.3208213008; the bad one ½ above it, 1 - σ(-¼) = 0.5621765009
+    loss, metrics = one_of_each()
+    assert loss.item() == pytest.approx((0.3208213008246 + 0.5621765008858) / 2, abs=1e-12)
+    assert metrics == {"kto": loss.item(), "reference_kl": 0.5, "good_reward": 1.0, "bad_reward": 0.5}
+    loss, _ = one_of_each(desirable_weight=1.5, undesirable_weight=0.4)
+    assert loss.item() == pytest.approx((1.5 * 0.3208213008246 + 0.4 * 0.5621765008858) / 2, abs=1e-12)
+    loss, _ = one_of_each(doubles(3.0, 1.0))
+    assert loss.item() == pytest.approx((3 * 0.3208213008246 + 0.5621765008858) / 4, abs=1e-12)
+
+
+def test_kto_counts_from_zero_where_replies_to_other_prompts_became_less_likely() -> None:
+    loss, metrics = one_of_each(drift=-4.0)
+    assert metrics["reference_kl"] == 0
+    assert loss.item() == pytest.approx((0.2689414213700 + 0.6224593312019) / 2, abs=1e-12)  # 1 - σ(1), 1 - σ(-½)
+
+
+def test_kto_s_gradient_is_that_of_finite_differences_and_z0_has_none() -> None:
+    policy = doubles(-10.0, -8.0, -3.0, -7.0).requires_grad_()
+    mismatched = doubles(-20.0, -19.0).requires_grad_()
+    labels = torch.tensor([True, False, True, False])
+
+    def loss(log_probs: torch.Tensor) -> torch.Tensor:
+        return losses.kto_loss(
+            log_probs, doubles(-11.0, -8.5, -3.0, -4.0), labels, mismatched, doubles(-21.0, -21.0), beta=0.3,
+            desirable_weight=1.2, undesirable_weight=0.7, weights=doubles(1.0, 0.5, 2.0, 1.0),
+        )[0]  # fmt: skip
+
+    assert torch.autograd.gradcheck(loss, (policy,))
+    loss(policy).backward()
+    assert policy.grad is not None and mismatched.grad is None
+    assert ((policy.grad < 0) == labels).all()  # descending makes good replies likelier and bad ones less so
+
+
+def test_kto_of_one_side_alone_or_of_nothing_has_a_finite_value() -> None:
+    none = torch.zeros(0)
+    for side in (True, False):
+        one, metrics = losses.kto_loss(
+            doubles(-1.0), doubles(-1.0), torch.tensor([side]), none, none, beta=0.1, desirable_weight=2.0
+        )
+        assert one.item() == pytest.approx(1.0 if side else 0.5)  # λ · σ(0)
+        assert metrics["reference_kl"] == metrics["good_reward"] == metrics["bad_reward"] == 0
+    loss, _ = losses.kto_loss(none, none, none.bool(), none, none, beta=0.1)
+    assert loss.item() == 0
+    impossible = torch.tensor([-torch.inf])
+    assert losses.kto_loss(none, none, none.bool(), impossible, none.new_zeros(1), beta=0.1)[1]["reference_kl"] == 0
+
+
 def test_listwise_is_zero_where_the_policy_already_has_the_target_odds() -> None:
     anchor = torch.tensor([[-5.0, -6.0, -7.0]])
     rewards = torch.tensor([[1.0, 0.0, -2.0]])

@@ -22,6 +22,7 @@ from learner.methods.rollouts import (
     roll_out,
     share_preferred,
 )
+from learner.methods.strength import LEAST_SCALE
 from learner.sampling import Reply
 from learner.tensors import pull_to_anchor
 from service.settings import LearnerSettings
@@ -108,7 +109,7 @@ def test_an_adapter_that_wins_more_than_enough_is_held_back(folder: Path, monkey
     backbone = Backbone.load(folder, SETTINGS)
     judge = fit_preferences(backbone, comparisons(LIKINGS["short"], 30, seed=4))
     scale, _ = preference._hold_back(backbone, judge, PROMPTS[:6], SETTINGS)
-    assert scale == preference.LEAST_SCALE
+    assert scale == LEAST_SCALE
 
 
 def some_rollouts(**changes: torch.Tensor) -> Rollouts:

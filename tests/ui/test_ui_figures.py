@@ -43,10 +43,10 @@ def test_a_chart_says_what_it_shows_and_an_unknown_one_its_name() -> None:
     assert (unknown["label"], unknown["meaning"]) == ("New metric", "")
 
 
-def test_each_phase_of_a_run_on_corrections_and_preferences_has_a_name() -> None:
-    (chart,) = curves([line for phase in ("sft", "dpo", "sft again") for line in lines(phase, 1, loss=1.0)])
+def test_each_phase_of_a_run_has_a_name() -> None:
+    (chart,) = curves([line for phase in ("sft", "dpo", "kto", "sft again") for line in lines(phase, 1, loss=1.0)])
     said = [line["label"] for line in chart["lines"]]
-    assert said == ["corrections (SFT)", "preferences (DPO)", "corrections once more"]
+    assert said == ["corrections (SFT)", "preferences (DPO)", "thumbs (KTO)", "corrections once more"]
 
 
 def test_a_report_reads_as_names_and_numbers() -> None:
@@ -98,6 +98,7 @@ def test_whatever_the_learner_measures_and_rules_on_is_explained_in_plain_words(
     report = replace(report, correction_log_prob_base=-12.0)
     report = replace(report, taught=5, taught_known=4, taught_new=3)
     report = replace(report, taught_new_log_prob=-0.3, taught_new_log_prob_before=-9.0)
+    report = replace(report, label_accuracy=0.7, labels=20, label_prompts=9)
     held = verdict(report, LearnerSettings())
     shown = figures({**report.to_json(), "seconds": 12.5})
     ruled = gates({"gates": [asdict(gate) for gate in held.gates]})

@@ -213,12 +213,12 @@ def without_withdrawn(tx: Session, adapter: str) -> str | None:
 
 
 def of_corrections_alone(tx: Session, adapter: str) -> bool:
-    """Whether an adapter and all that it comes from were made here, by runs that nobody asked for preferences."""
+    """Whether an adapter and all that it comes from were made here, by runs that nobody asked for a taste by name."""
     ancestor: str | None = adapter
     while ancestor is not None:
         row = get_adapter(tx, ancestor)
         run = get_run(tx, row.run_id) if row is not None and row.run_id is not None else None
-        if row is None or run is None or run.method == "dpo":
+        if row is None or run is None or run.method in ("dpo", "kto"):
             return False
         ancestor = row.parent
     return True

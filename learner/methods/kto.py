@@ -1,0 +1,165 @@
+"""Learn from single thumbs: replies that are good or bad by themselves (KTO, arXiv 2402.01306).
+
+Each step takes a batch of labelled replies and lowers `kto_loss` on them: what a good one gained over the anchor, less
+what a reply gains by drift alone (z₀), is to be high, and of a bad one low; both are worth less and less the further
+they are. z₀ comes from replies that are put to the prompt of another label, chosen once; so all log-probabilities of
+the anchor are computed once. The rarer side weighs more, as the paper says.
+
+Beside the paper three things keep the policy's sense, as in `preference`: at every token of a labelled reply it is
+pulled to the anchor's odds, and much harder where a good reply says what the base's replies agree on, so that a taste
+costs no facts; in the end the update is held back until sampled replies are inside the limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+import torch
+from torch import Tensor
+
+from learner.backbone import Backbone
+from learner.batch import Label, Progress, TokenIds, collate, shuffled_batches
+from learner.losses import kto_loss
+from learner.methods.optimizer import Stepper, within_length
+from learner.methods.rollouts import Answers, answer_tokens, answers, roll_out
+from learner.methods.strength import Figures, hold_back, keeps_sense, sense
+from learner.sampling import affordable
+from learner.tensors import pull_to_anchor, token_log_probs
+from service.settings import LearnerSettings
+
+PHASE = "kto"
+MOST_FOR_GOOD = 4 / 3  # all good replies together weigh 1 to 4/3 times as much as all bad ones
+FEWEST_STEPS = 48  # that few labels take, however few the epochs
+LAST_RATE = 0.2  # of the learning rate, at the last step
+STAY = 0.02  # weight of KL to the anchor, token by token
+KEEP = 1.0  # the same where a good reply says what the base answers
+SHARPEN = 0.03  # weight of the policy's surprise to the anchor: what raises fluency
+CHECKED_PROMPTS, CHECKED_REPLIES = 48, 4
+
+
+@dataclass(frozen=True)
+class KtoResult:
+    steps: int
+    good: int
+    bad: int
+    too_long: int  # labels left out, because they do not fit the model
+    skipped_steps: int
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def train(
+    backbone: Backbone,
+    labels: Sequence[Label],
+    prompts: Sequence[TokenIds],
+    settings: LearnerSettings,
+    progress: Progress,
+) -> KtoResult:
+    """Train the policy in place; `prompts`: what people ask, where its strength is measured. Same seed, same result.
+
+    Raises TrainingFailed when the loss stays without a finite value.
+    """
+    fitting, too_long = within_length(labels, backbone.max_length)
+    good = sum(label.desirable for label in fitting)
+    if not fitting:
+        return KtoResult(0, 0, 0, too_long, 0)
+    rng = Random(settings.seed)
+    per_epoch = -(-len(fitting) // settings.batch_size)
+    steps = per_epoch * max(settings.kto_epochs, -(-FEWEST_STEPS // per_epoch))
+    progress(PHASE, 0, steps, {})
+    asked = affordable(list(dict.fromkeys(label.prompt_token_ids for label in fitting)), 2 * CHECKED_PROMPTS)
+    right = answers(backbone, asked, settings.seed + 99)
+    course = _Course(backbone, fitting, right, settings, rng)
+    stepper = Stepper(backbone.trainable(), settings.kto_learning_rate, warmup=4)
+    step = 0
+    while step < steps:
+        for indices in shuffled_batches(len(fitting), settings.batch_size, rng):
+            step += 1
+            loss, metrics = course.loss(indices)
+            metrics |= stepper.step(loss, scale=1 + (LAST_RATE - 1) * step / steps)
+            progress(PHASE, step, steps, metrics)
+    sampled_on = [prompt for prompt in dict.fromkeys([*prompts, *asked]) if len(prompt) <= backbone.max_length // 2]
+    scale, measured = _hold_back(backbone, rng.sample(sampled_on, min(CHECKED_PROMPTS, len(sampled_on))), settings)
+    measured |= {"scale": scale} | course.told_apart()
+    return KtoResult(step, good, len(fitting) - good, too_long, stepper.skipped, measured)
+
+
+def side_weights(labels: Sequence[Label]) -> tuple[float, float]:
+    """λ_D and λ_U, by which λ_D n_D / (λ_U n_U) is within [1, 4/3] (the paper's section 4.1): 1 for the commoner side.
+
+    Where one side is empty both are 1.
+    """
+    good = sum(label.weight for label in labels if label.desirable)
+    bad = sum(label.weight for label in labels if not label.desirable)
+    if not good or not bad:
+        return 1.0, 1.0
+    return max(1.0, bad / good), max(1.0, good / bad / MOST_FOR_GOOD)
+
+
+class _Course:
+    """What the steps need that stays the same: the labels as tensors, and what the anchor says to them."""
+
+    def __init__(
+        self, backbone: Backbone, labels: Sequence[Label], right: Answers, settings: LearnerSettings, rng: Random
+    ) -> None:
+        self._backbone, self._beta = backbone, settings.kto_beta
+        self._examples = [(label.prompt_token_ids, label.reply_token_ids) for label in labels]
+        self._mismatched = _mismatched(self._examples, rng)
+        self._anchor = backbone.score(self._examples, "anchor")
+        self._mismatched_anchor = backbone.score(self._mismatched, "anchor")
+        self._desirable = torch.tensor([label.desirable for label in labels])
+        self._weights = torch.tensor([label.weight for label in labels])
+        self._good_weight, self._bad_weight = side_weights(labels)
+        self._stay = [_stay(backbone, label, right) for label in labels]
+
+    def loss(self, indices: Sequence[int]) -> tuple[Tensor, dict[str, float]]:
+        """KTO on these labels, and the pull towards the anchor at every token of their replies."""
+        backbone, places = self._backbone, list(indices)
+        batch = collate([self._examples[index] for index in places], backbone.pad_id)
+        logits, token_ids, rows = backbone.logits(batch)
+        log_probs = torch.zeros(len(places), device=logits.device)
+        log_probs = log_probs.index_add(0, rows, token_log_probs(logits, token_ids))
+        with torch.no_grad():
+            logits_anchor, _, _ = backbone.logits(batch, "anchor")
+            drift = backbone.reply_log_probs(
+                collate([self._mismatched[index] for index in places], backbone.pad_id)
+            )  # fmt: skip
+        loss, metrics = kto_loss(
+            log_probs, self._anchor[places].to(log_probs), self._desirable[places].to(rows.device),
+            drift, self._mismatched_anchor[places].to(log_probs), beta=self._beta,
+            desirable_weight=self._good_weight, undesirable_weight=self._bad_weight, weights=self._weights[places],
+        )  # fmt: skip
+        stay = torch.cat([self._stay[index] for index in places]).to(logits.device)
+        pull, more = pull_to_anchor(logits, logits_anchor, stay, SHARPEN)
+        return loss + len(logits_anchor) / len(places) * pull, metrics | more
+
+    def told_apart(self) -> dict[str, float]:
+        """What good and bad replies gained over the anchor in the end, in nats; only sides that there are."""
+        gains = self._backbone.score(self._examples, "policy") - self._anchor
+        sides = {"good_gain": self._desirable, "bad_gain": ~self._desirable}
+        return {name: float(gains[side].mean()) for name, side in sides.items() if side.any()}
+
+
+def _mismatched(examples: Sequence[tuple[TokenIds, TokenIds]], rng: Random) -> list[tuple[TokenIds, TokenIds]]:
+    """Each prompt with the reply to another, so far as there is another: all in a random ring, each with the next."""
+    ring = list(range(len(examples)))
+    rng.shuffle(ring)
+    following = dict(zip(ring, [*ring[1:], *ring[:1]], strict=True))
+    return [(prompt, examples[following[index]][1]) for index, (prompt, _) in enumerate(examples)]
+
+
+def _stay(backbone: Backbone, label: Label, right: Answers) -> Tensor:
+    """(len(reply),): how hard each of its tokens is held to the anchor's odds. What a bad reply says is free to go."""
+    answer = right.get(label.prompt_token_ids, frozenset()) if label.desirable else frozenset[str]()
+    return torch.where(torch.tensor(answer_tokens(backbone, label.reply_token_ids, answer)), KEEP, STAY)
+
+
+def _hold_back(backbone: Backbone, prompts: Sequence[TokenIds], settings: LearnerSettings) -> tuple[float, Figures]:
+    """Shrink the policy's update until sampled replies are well inside the limits."""
+    base = roll_out(backbone, None, prompts, CHECKED_REPLIES, "base", settings.seed + 100)
+
+    def measure() -> Figures:
+        return sense(roll_out(backbone, None, prompts, CHECKED_REPLIES, "policy", settings.seed + 101), base)
+
+    return hold_back(backbone, measure, lambda measured: keeps_sense(measured, base, settings))
