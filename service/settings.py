@@ -259,7 +259,7 @@ class LearnerSettings(Section):
     kto_learning_rate: float = Field(1e-3, gt=0, description="Learning rate of learning from single thumbs.")
     kto_epochs: int = Field(6, ge=1, description="Passes over the thumbs; few of them take 48 steps all the same.")
     kto_beta: float = Field(
-        0.2, gt=0, description="KTO's β: how soon a reply that gained, or lost, is taken to have done so enough."
+        0.5, gt=0, description="KTO's β: how soon a reply that gained, or lost, is taken to have done so enough."
     )
     batch_size: int = Field(
         16, ge=1, description="Corrections, thumbs, and replies that are to stay, per optimizer step."
