@@ -64,15 +64,13 @@ def curate(frozen: FrozenFeedback, settings: LearnerSettings, max_length: int | 
     labels = _split_labels(votes.called, agreed, held, set_aside)
     pairs, prompts = _split_pairs(agreed, held, set_aside), _split_prompts(usable, frozen.prompts, held)
     rng = Random(f"{settings.seed} {frozen.hash}")
-    parts = []
+    parts, most = [], settings.max_examples
     for is_held in (False, True):
         taught = [one for one in demonstrations if (one.conversation_id in held) == is_held]
-        most = settings.max_examples
         some_pairs = _limit(_fitting(pairs[is_held], max_length, set_aside), most, rng, set_aside)
         some = _limit(taught, most, rng, set_aside)
-        some_labels = _limit(_fitting(labels[is_held], max_length, set_aside), most, rng, set_aside)
-        asked = tuple(prompts[is_held])
-        parts.append(Snapshot(some, some_pairs, asked, frozen.hash, frozen.position, some_labels))
+        called = _limit(_fitting(labels[is_held], max_length, set_aside), most, rng, set_aside)
+        parts.append(Snapshot(some, some_pairs, tuple(prompts[is_held]), frozen.hash, frozen.position, called))
     train, held_out = parts
     return Curated(train, held_out, _counts(frozen, train, held_out, set_aside))
 

@@ -235,7 +235,8 @@ class LearnerSettings(Section):
     max_examples: int = Field(
         4000,
         ge=1,
-        description="Most pairs, and most corrections, in a run: the newest and a random draw of older ones.",
+        description="Most pairs, most corrections and most single thumbs in a run: the newest and a random draw of "
+        "older ones.",
     )
     seed: int = Field(0, description="Seed of every random choice in a run.")
     quantise: Literal["none", "nf4"] = Field(
