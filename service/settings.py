@@ -258,7 +258,7 @@ class LearnerSettings(Section):
         0.2, gt=0, description="DPO's β on people's own pairs: how strongly the policy is held to the anchor."
     )
     kto_learning_rate: float = Field(1e-3, gt=0, description="Learning rate of learning from single thumbs.")
-    kto_epochs: int = Field(6, ge=1, description="Passes over the thumbs; few of them take 48 steps all the same.")
+    kto_epochs: int = Field(6, ge=1, description="Passes over the thumbs; up to 24 where there are few.")
     kto_beta: float = Field(
         0.5, gt=0, description="KTO's β: how soon a reply that gained, or lost, is taken to have done so enough."
     )

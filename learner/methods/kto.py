@@ -31,7 +31,8 @@ from service.settings import LearnerSettings
 
 PHASE = "kto"
 MOST_FOR_GOOD = 4 / 3  # all good replies together weigh 1 to 4/3 times as much as all bad ones
-FEWEST_STEPS = 48  # that few labels take, however few the epochs
+FEWEST_STEPS, MOST_PASSES = 48, 24
+"""So many steps few labels take, however few the epochs; but in no more passes, which would learn them by heart."""
 LAST_RATE = 0.2  # of the learning rate, at the last step
 STAY = 0.05  # weight of KL to the anchor, token by token
 KEEP = 1.0  # the same where a good reply says what the base answers
@@ -66,7 +67,7 @@ def train(
         return KtoResult(0, 0, 0, too_long, 0)
     rng = Random(settings.seed)
     per_epoch = -(-len(fitting) // settings.batch_size)
-    steps = per_epoch * max(settings.kto_epochs, -(-FEWEST_STEPS // per_epoch))
+    steps = per_epoch * max(settings.kto_epochs, min(MOST_PASSES, -(-FEWEST_STEPS // per_epoch)))
     progress(PHASE, 0, steps, {})
     asked = affordable(list(dict.fromkeys(label.prompt_token_ids for label in fitting)), 2 * CHECKED_PROMPTS)
     right = answers(backbone, asked, settings.seed + 99)

@@ -70,6 +70,18 @@ def test_it_ends_near_the_optimum_which_is_to_say_what_is_good(folder: Path, mon
     assert shares["policy"][1] == 0
 
 
+@pytest.mark.parametrize(("count", "epochs", "steps"), [(2, 6, 24), (12, 30, 30), (5, 1, 12)])
+def test_few_thumbs_are_gone_through_more_often_but_not_learned_by_heart(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, count: int, epochs: int, steps: int
+) -> None:
+    if count == 5:
+        monkeypatch.setattr(kto, "FEWEST_STEPS", 12)
+    settings = SETTINGS.model_copy(update={"kto_epochs": epochs, "batch_size": 16})
+    heard = Heard()
+    assert kto.train(Backbone.load(folder, settings), LABELS[:count], PROMPTS, settings, heard).steps == steps
+    assert heard.steps[0][1:3] == (0, steps)
+
+
 def test_a_thumb_on_which_people_hardly_agree_moves_less(folder: Path) -> None:
     def gain(weight: float) -> float:
         backbone = Backbone.load(folder, SETTINGS)
