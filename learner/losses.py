@@ -75,7 +75,7 @@ def kto_loss(
     undesirable_weight: float = 1.0,
     weights: Tensor | None = None,
 ) -> tuple[Tensor, Metrics]:
-    """Kahneman-Tversky optimisation (arXiv 2402.01306, eq. 8) on replies that are good or bad, each by itself.
+    """Kahneman-Tversky optimisation (L_KTO of arXiv 2402.01306) on replies that are good or bad, each by itself.
 
     log_probs, log_probs_anchor: (B,) of replies under policy and anchor; desirable: (B,) bool. mismatched and
     mismatched_anchor: (M,) the same of replies to prompts that they do not answer; their mean log-ratio, not below 0,

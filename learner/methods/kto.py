@@ -80,14 +80,15 @@ def train(
             loss, metrics = course.loss(indices)
             metrics |= stepper.step(loss, scale=1 + (LAST_RATE - 1) * step / steps)
             progress(PHASE, step, steps, metrics)
-    sampled_on = [prompt for prompt in dict.fromkeys([*prompts, *asked]) if len(prompt) <= backbone.max_length // 2]
-    scale, measured = _hold_back(backbone, rng.sample(sampled_on, min(CHECKED_PROMPTS, len(sampled_on))), settings)
-    measured |= {"scale": scale} | course.told_apart()
-    return KtoResult(step, good, len(fitting) - good, too_long, stepper.skipped, measured)
+    short = [prompt for prompt in dict.fromkeys([*prompts, *asked]) if len(prompt) <= backbone.max_length // 2]
+    checked = rng.sample(short, min(CHECKED_PROMPTS, len(short)))
+    scale, measured = _hold_back(backbone, checked, settings) if checked else (1.0, {})
+    metrics = measured | {"scale": scale} | course.told_apart()
+    return KtoResult(step, good, len(fitting) - good, too_long, stepper.skipped, metrics)
 
 
 def side_weights(labels: Sequence[Label]) -> tuple[float, float]:
-    """λ_D and λ_U, by which λ_D n_D / (λ_U n_U) is within [1, 4/3] (the paper's section 4.1): 1 for the commoner side.
+    """λ_D and λ_U, by which λ_D n_D / (λ_U n_U) is within [1, 4/3], as the paper proposes; none is below 1.
 
     Where one side is empty both are 1.
     """
