@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from learner.backbone import Backbone, Role
 from learner.backbone_trainer import _asked
@@ -27,8 +26,6 @@ def test_thumbs_of_people_who_like_short_replies_shorten_them_and_cost_no_answer
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(kto, "CHECKED_PROMPTS", 16)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
     backbone = Backbone.load(SPROUT, SETTINGS)
     asked = [_asked(backbone.tokenizer, prompt.text) for prompt in draw_prompts(36, 101)]
     replies = [reply for (reply,) in sample(backbone, asked, role="base", seed=6)]
@@ -38,11 +35,10 @@ def test_thumbs_of_people_who_like_short_replies_shorten_them_and_cost_no_answer
         for prompt, reply, text in zip(asked, replies, texts, strict=True)
     ]
     kto.train(backbone, labels, asked, SETTINGS, Heard())
-    held_out = [_asked(backbone.tokenizer, prompt.text) for prompt in draw_prompts(64, 7, held_out=True)]
+    held_out = [_asked(backbone.tokenizer, prompt.text) for prompt in draw_prompts(48, 7, held_out=True)]
     own, base = (said(backbone, held_out, role) for role in ("policy", "base"))
     assert sum(len(text.split()) for text in own) < 0.8 * sum(len(text.split()) for text in base)
     assert all(text.strip() for text in own)
     questions = [prompt for prompt in draw_prompts(120, 8, held_out=True) if prompt.answers][:32]
     greedy = said(backbone, [_asked(backbone.tokenizer, one.text) for one in questions], "policy", temperature=0.0)
     assert sum(is_right(question, text) for question, text in zip(questions, greedy, strict=True)) >= 30
-    torch.set_num_threads(threads)
