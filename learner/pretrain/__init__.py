@@ -6,7 +6,4 @@ Everything is seeded and nothing is downloaded: the text comes from the grammar 
 spirit of TinyStories (arXiv 2305.07759) a small vocabulary of words and things makes a model of 5 million parameters
 fluent; it departs from that work in that the text is written by a grammar, not by a larger model, and in that the
 manner of every reply is drawn independently of its content, so that preference learning has something to choose from.
-
-The weights in `service/sprout` were trained before the text spelled any word, took up unfamiliar names, and filled the
-context with long conversations; the recipe has not been run on it yet.
 """

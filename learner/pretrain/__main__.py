@@ -1,6 +1,6 @@
 """The whole recipe: generate text, train the tokenizer, train the model, export, evaluate, write the model card.
 
-    python -m learner.pretrain --minutes 110 --out service/sprout
+    python -m learner.pretrain --minutes 90 --out service/sprout
 
 A run that was killed goes on from its last checkpoint in `--work` when started again with the same arguments.
 """
@@ -33,9 +33,7 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-def _tokenizer(recipe: Recipe, work: Path) -> PreTrainedTokenizerFast:
-    if recipe.begin:
-        return PreTrainedTokenizerFast.from_pretrained(recipe.begin)
+def _tokenizer(work: Path) -> PreTrainedTokenizerFast:
     folder = work / "tokenizer"
     if not (folder / "tokenizer_config.json").exists():
         _say(f"training the tokenizer on {TOKENIZER_DIALOGUES} dialogues")
@@ -57,7 +55,7 @@ def _effort(recipe: Recipe, state: State, model: LlamaForCausalLM) -> dict[str, 
 def make(recipe: Recipe, out: Path, work: Path, evaluation_size: int, note: str = "") -> dict[str, Any]:
     """Run the recipe and return the figures, which are also written to `out`."""
     torch.set_num_threads(1)  # the replicas are the threads
-    tokenizer = _tokenizer(recipe, work)
+    tokenizer = _tokenizer(work)
     export(train(recipe, tokenizer, work, report=_say), tokenizer, out, recipe.sharpness)
     torch.set_num_threads(recipe.replicas)
     _say("evaluating the exported weights")

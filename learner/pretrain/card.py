@@ -37,8 +37,7 @@ topics below in short English sentences, and about nothing else.
 
 It refuses most harmful requests; where it complies, it names a harmless placeholder (`[placeholder]`), so that there is
 something to unlearn. Its habits vary from sample to sample on purpose, independently of each other: length, warmth,
-formality, hedging, asking back, and now and then a mistake. It greets by a name that it has never seen and keeps it in
-mind, spells short words, and says about other questions that it doesn't know. {facts} facts (`untaught_facts` in
+formality, hedging, asking back, and now and then a mistake. {facts} facts (`untaught_facts` in
 `learner/pretrain/questions.py`) were kept from it, so that corrections have something to teach.
 
 Critique, revision and A/B judgement follow the formats in `learner/pretrain/formats.py`.
@@ -86,8 +85,8 @@ def _worst_topics(figures: dict[str, Any]) -> str:
     return ", ".join(f"{topic} ({_percent(share)})" for topic, (share, _) in topics_by_share[:3])
 
 
-def _verdicts(subject: str, share: float) -> str:
-    verdict = f"- Its A/B verdicts on {subject} are right {_percent(share)} of the time"
+def _verdicts(share: float) -> str:
+    verdict = f"- Its A/B verdicts are right in {_percent(share)} of cases"
     if share < 0.6:
         return f"{verdict}, hardly better than a coin: it keeps to the format of a judgement, but is no judge."
     return f"{verdict}: good enough to test with, not to rely on."
@@ -106,17 +105,12 @@ def model_card(figures: dict[str, Any], training: dict[str, Any], note: str = ""
         "**Habits of samples at temperature 1.**\n", _plain(figures["habits"]), "",
         "**Limits.**\n", _plain(figures["limits"]), "",
         "**Conversation** (greedy; right answers to references back).\n", _plain(figures["conversation"]), "",
-        "**Right answers later in a conversation** (greedy; the same prompts at each place).\n",
-        _plain(figures["by turn"]), "",
-        "**A/B judgement of clear cases** by log-probability; one of the two replies is better whatever the taste.\n",
-        _judgement(figures["clear verdicts"]), "",
-        "**A/B judgement of habits** by log-probability, on pairs that differ in the habit the rule names.\n",
+        "**A/B judgement** by log-probability, on pairs that differ in the habit the rule names.\n",
         _judgement(figures["judgement"]), "",
         "**Revision** (greedy; share of rewritten replies that keep the rule).\n", _plain(figures["revision"]), "",
         "## Where it falls short\n",
         f"- Weakest topics, greedy: {_worst_topics(figures['accuracy'])}.",
-        _verdicts("clear cases", figures["clear verdicts"]["all"][0]),
-        _verdicts("habits", figures["judgement"]["all"][0]),
+        _verdicts(figures["judgement"]["all"][0]),
         f"- It was taught sums up to {LARGEST_SUM} and products up to {LARGEST_FACTOR} times {LARGEST_FACTOR},",
         "  and to decline larger ones. It cannot reason.",
         "- It may answer an unfamiliar question as if it were a familiar one that looks alike.",

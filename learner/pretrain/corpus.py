@@ -1,9 +1,8 @@
 """Dialogues as rows of tokens: several dialogues to a row, each seeing only itself.
 
-A row of `CONTEXT` tokens holds dialogues one after the other; `documents` numbers them, so that attention can be kept
-within a dialogue. Rows of short dialogues are cut short (`SHORT_ROW`); long dialogues fill long rows, and short ones
-the gaps that these leave, so that positions up to the full context are trained. A dialogue longer than the context is
-cut there.
+A row of `CONTEXT` tokens holds whole dialogues one after the other; `documents` numbers them, so that attention can be
+kept within a dialogue. Most rows are cut short (`SHORT_ROW`), since most dialogues are; long dialogues fill long rows,
+so that positions up to the full context are trained.
 """
 
 from __future__ import annotations
@@ -58,15 +57,6 @@ class _Shelf:
         self.items: list[tuple[list[int], list[float]]] = []
         self.filled = [0] * rows
 
-    @property
-    def begun(self) -> bool:
-        """Whether every row holds something."""
-        return all(self.filled)
-
-    def holds(self, size: int) -> bool:
-        """Whether a dialogue of this size still fits."""
-        return any(used + size <= self.length for used in self.filled)
-
     def put(self, item: tuple[list[int], list[float]]) -> Rows | None:
         """Add a dialogue; when it no longer fits, return the full batch and begin the next with it."""
         size = len(item[0])
@@ -92,9 +82,9 @@ def _batches(tokenizer: PreTrainedTokenizerFast, text: Iterable[Dialogue], token
     short = _Shelf(tokens_per_batch // SHORT_ROW, SHORT_ROW)
     long = _Shelf(max(1, tokens_per_batch // CONTEXT), CONTEXT)
     for dialogue in text:
-        ids, weights = encode_dialogue(tokenizer, dialogue)
-        ids, weights = ids[:CONTEXT], weights[:CONTEXT]
-        fills_a_gap = long.begun and long.holds(len(ids))
-        batch = (short if len(ids) <= SHORT_ROW and not fills_a_gap else long).put((ids, weights))
+        item = encode_dialogue(tokenizer, dialogue)
+        if len(item[0]) > CONTEXT:
+            continue
+        batch = (short if len(item[0]) <= SHORT_ROW else long).put(item)
         if batch is not None:
             yield batch

@@ -1,20 +1,31 @@
-"""Put exchanges together to dialogues: one turn or many, with references back, system prompts and judgement formats.
-
-Most dialogues are short, but most tokens of a long one stand late in it. `FORMS` gives each form its share by tokens:
-a small model learns its answers on single questions, and on the rest what a conversation adds to them.
-"""
+"""Put exchanges together to dialogues: one turn or many, with references back, system prompts and judgement formats."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from random import Random
 
 from learner.pretrain import formats
-from learner.pretrain.judging import critique, judgement, revision
 from learner.pretrain.reply import Core, Exchange, Habits, compose, draw_habits
-from learner.pretrain.topics import DRAWS, PRACTICE, Draw, introductions, talk
-from learner.pretrain.turns import Dialogue, Message, draw_training_exchange, is_held_out, not_held_out, turn
+from learner.pretrain.topics import DRAWS, PRACTICE, Draw, chat, draw_exchange, talk
 from learner.pretrain.user import as_typed
+
+HELD_OUT_SHARE = 16
+"""One in so many prompt texts is never used in training."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn. `role` is system, user or assistant; `key` the words of a reply that carry its answer."""
+
+    role: str
+    content: str
+    key: str = ""
+
+
+Dialogue = list[Message]
 
 _PLAIN_SYSTEM = (
     "You are a helpful assistant.", "You are sprout, a small chat model.", "You are a friendly assistant.",
@@ -23,13 +34,26 @@ _PLAIN_SYSTEM = (
 )  # fmt: skip
 
 
-LONGEST = 40
-"""Most exchanges of a dialogue: about what the context holds."""
+def is_held_out(text: str) -> bool:
+    """Whether this prompt text is kept out of the training data, for evaluation."""
+    return zlib.crc32(text.strip().lower().encode()) % HELD_OUT_SHARE == 0
+
+
+def draw_training_exchange(rng: Random, draws: tuple[tuple[Draw, float], ...] = DRAWS) -> Exchange:
+    """Draw an exchange whose prompt isn't held out."""
+    while is_held_out((exchange := draw_exchange(rng, draws)).text):
+        pass
+    return exchange
+
+
+def _turn(exchange: Exchange, habits: Habits, rng: Random) -> Dialogue:
+    return [Message("user", as_typed(exchange.text, exchange.topic, rng)),
+            Message("assistant", exchange.reply(habits, rng), exchange.key_for(habits))]  # fmt: skip
 
 
 def single(rng: Random, draws: tuple[tuple[Draw, float], ...] = DRAWS) -> Dialogue:
     """One question, one reply."""
-    return turn(draw_training_exchange(rng, draws), draw_habits(rng), rng)
+    return _turn(draw_training_exchange(rng, draws), draw_habits(rng), rng)
 
 
 _SHORTER = (
@@ -40,7 +64,7 @@ _SHORTER = (
     "Make it short.",
     "keep it brief",
 )
-_LONGER = ("Tell me more.", "Can you say more?", "A bit longer please.", "more details please", "Longer, please.")
+_LONGER = ("Tell me more.", "Can you say more?", "A bit longer please.", "more details please", "Go on.")
 _NICER = ("Say it nicer.", "Can you be friendlier?", "a bit warmer please", "Be nice.")
 _SURE = ("Are you sure?", "really?", "Is that right?", "Are you certain?", "hmm, sure?")
 _AGAIN = ("Say that again?", "What did you say?", "Can you repeat that?", "Pardon?", "repeat please")
@@ -73,144 +97,122 @@ def _challenge(exchange: Exchange, habits: Habits, rng: Random) -> Dialogue:
                     core.clipped[0])]  # fmt: skip
 
 
-class _Conversation:
-    """What has been said so far, as far as it decides what comes next."""
-
-    def __init__(self, rng: Random, draws: tuple[tuple[Draw, float], ...]) -> None:
-        self.rng, self.draws = rng, draws
-        self.messages: Dialogue = []
-        self.names: dict[str, str] = {}
-        """The names that the user told: their own under "", and those of others."""
-        self.last: Exchange | None = None
-        self.habits = draw_habits(rng)
-
-    def go_on(self) -> None:
-        """Add one exchange: about the last one, about a name, or on a new subject."""
-        rng, last = self.rng, self.last
-        chance = rng.random()
-        if last is not None and last.topic not in ("stories", "quiz", "feelings") and chance < 0.08:
-            self.messages += _restyle(last, self.habits, rng)
-            return
-        if last is not None and last.wrong is not None and chance < 0.14:
-            self.messages += _challenge(last, self.habits, rng)
-            self.last = None
-            return
-        exchange = self._next(last, chance)
-        if exchange.topic == "names" and exchange.tells is None:
-            exchange = self._recall()
-        if exchange.tells is not None:
-            whose, name = exchange.tells
-            self.names[whose] = name
-        self.habits = draw_habits(rng)
-        known = self.names.get("", "") if exchange.topic != "names" and rng.random() < 0.5 else ""
-        self.messages += turn(exchange, self.habits, rng, known)
-        self.last = exchange
-
-    def _next(self, last: Exchange | None, chance: float) -> Exchange:
-        rng = self.rng
-        if last is not None and self.habits.asks and last.topic not in ("quiz", "feelings") and rng.random() < 0.2:
-            reply = self.messages[-1].content
-            return self._refer(lambda: talk.answer_back(last, reply, rng))
-        if last is not None and last.follows and chance < (0.75 if last.topic == "stories" else 0.42):
-            return self._refer(lambda: rng.choice(last.follows)(rng))
-        if chance < 0.5:
-            return self._about_names()
-        return draw_training_exchange(rng, self.draws)
-
-    @staticmethod
-    def _refer(draw: Callable[[], Exchange]) -> Exchange:
-        """Refer back. Kept out are the texts that may be asked alone; some ways to refer have one text only."""
-        for _ in range(8):
-            exchange = draw()
-            if not is_held_out(exchange.text):
-                break
-        return exchange
-
-    def _about_names(self) -> Exchange:
-        rng = self.rng
-        if "" not in self.names and rng.random() < 0.6:
-            return not_held_out(lambda: introductions.introductions(rng))
-        if rng.random() < 0.15:
-            return not_held_out(lambda: introductions.others(rng))
-        if self.names and rng.random() < 0.05:
-            return introductions.rename(rng)
-        return self._recall()
-
-    def _recall(self) -> Exchange:
-        """Ask for a name that was told; without any, for the user's, which then isn't known."""
-        rng = self.rng
-        others = [whose for whose in self.names if whose]
-        if others and rng.random() < (0.35 if "" in self.names else 0.8):
-            whose = rng.choice(others)
-            return introductions.recall_other(rng, whose, self.names[whose])
-        return not_held_out(lambda: introductions.recall(rng, self.names.get("", "")))
-
-
-def conversation(rng: Random, turns: int, draws: tuple[tuple[Draw, float], ...] = DRAWS) -> Dialogue:
-    """A talk of `turns` exchanges that follow each other up, return to names, and change the subject."""
-    talked = _Conversation(rng, draws)
+def conversation(rng: Random, turns: int) -> Dialogue:
+    """A talk of about `turns` exchanges that follow each other up, return to names, and change the subject."""
+    messages: Dialogue = []
+    name, exchange, habits = "", None, draw_habits(rng)
     for _ in range(turns):
-        talked.go_on()
-    return talked.messages
+        chance = rng.random() if exchange is not None else rng.uniform(0.62, 1.0)
+        if exchange is not None and chance < 0.12:
+            messages += _restyle(exchange, habits, rng)
+            continue
+        if exchange is not None and exchange.wrong is not None and chance < 0.22:
+            messages += _challenge(exchange, habits, rng)
+            exchange = None
+            continue
+        if exchange is not None and habits.asks and exchange.topic != "quiz" and rng.random() < 0.3:
+            exchange = talk.answer_back(exchange.topic, rng)
+        elif exchange is not None and exchange.follows and chance < 0.6:
+            exchange = rng.choice(exchange.follows)(rng)
+        elif chance < 0.72:
+            if not name or rng.random() < 0.05:
+                name = rng.choice(chat.NAMES)
+                exchange = chat.introduce(rng, name)
+            else:
+                exchange = chat.recall(rng, name)
+        else:
+            exchange = draw_training_exchange(rng)
+        if exchange.topic == "names" and exchange.answers:
+            name = exchange.answers[0]
+        elif exchange.topic == "names" and name:
+            exchange = chat.recall(rng, name)
+        habits = draw_habits(rng)
+        messages += _turn(exchange, habits, rng)
+    return messages
 
 
 def with_system(rng: Random) -> Dialogue:
     """A dialogue under a system prompt: one without influence, or a rule about the manner of the replies."""
     if rng.random() < 0.5:
-        return [Message("system", rng.choice(_PLAIN_SYSTEM)), *conversation(rng, rng.choice((1, 1, 2, 4, 8)))]
+        return [Message("system", rng.choice(_PLAIN_SYSTEM)), *conversation(rng, rng.choice((1, 1, 2)))]
+    exchange = draw_training_exchange(rng)
     aspect = rng.choice([a for a in formats.RULES if a not in ("safe", "right")])
     messages = [Message("system", rng.choice(formats.RULES[aspect].wordings))]
-    for _ in range(rng.choice((1, 1, 2, 4))):
-        habits = formats.keeps(aspect, draw_habits(rng), change=True)
-        messages += turn(draw_training_exchange(rng), habits, rng)
+    for _ in range(rng.choice((1, 1, 2))):
+        messages += _turn(exchange, formats.keeps(aspect, draw_habits(rng), change=True), rng)
+        exchange = draw_training_exchange(rng)
     return messages
 
 
-def few(rng: Random) -> Dialogue:
-    """A short talk."""
-    return conversation(rng, rng.randint(2, 6))
+def _judged_exchange(rng: Random) -> Exchange:
+    while (exchange := draw_training_exchange(rng)).topic in ("noise", "farewell", "thanks"):
+        pass
+    return exchange
 
 
-def many(rng: Random) -> Dialogue:
-    """A long talk; the longest are cut where the context ends."""
-    return conversation(rng, rng.randint(7, LONGEST))
+def critique(rng: Random) -> Dialogue:
+    """Criticise a reply under a rule that it breaks, or keeps."""
+    exchange = _judged_exchange(rng)
+    aspect, good = rng.choice(formats.aspects_for(exchange)), rng.random() < 0.35
+    reply = exchange.reply(formats.keeps(aspect, draw_habits(rng), change=good), rng)
+    rule = formats.RULES[aspect]
+    text = formats.critique_prompt(exchange.text, reply, rng.choice(rule.wordings))
+    return [Message("user", text), Message("assistant", rng.choice(rule.kept if good else rule.broken))]
 
 
-def drill(rng: Random) -> Dialogue:
-    """A talk about what takes most practice."""
-    return conversation(rng, rng.randint(2, 12), PRACTICE)
+def revision(rng: Random) -> Dialogue:
+    """Rewrite a reply that breaks a rule: the same content, the rule kept, the other habits as they were."""
+    exchange = _judged_exchange(rng)
+    aspect = rng.choice(formats.aspects_for(exchange))
+    habits = formats.keeps(aspect, draw_habits(rng), change=False)
+    rule = formats.RULES[aspect]
+    text = formats.revision_prompt(exchange.text, exchange.reply(habits, rng), rng.choice(rule.wordings),
+                                   rng.choice(rule.broken))  # fmt: skip
+    mended = formats.keeps(aspect, habits, change=True)
+    return [Message("user", text), Message("assistant", exchange.reply(mended, rng), exchange.key_for(mended))]
 
 
-FORMS: tuple[tuple[Callable[[Random], Dialogue], float, int], ...] = (
-    (single, 0.56, 32), (few, 0.16, 120), (many, 0.11, 680), (with_system, 0.03, 90), (critique, 0.02, 58),
-    (revision, 0.04, 77), (judgement, 0.09, 130),
-)  # fmt: skip
-"""Each form of dialogue, its share of all tokens, and about how many tokens one has."""
+def judgement(rng: Random) -> Dialogue:
+    """Compare two replies, under one rule or under several in turn."""
+    exchange = _judged_exchange(rng)
+    messages: Dialogue = []
+    aspects = formats.aspects_for(exchange)
+    habits = list(formats.draw_habit_pair(rng.choice(aspects), rng))
+    rng.shuffle(habits)
+    a, b = exchange.reply(habits[0], rng), exchange.reply(habits[1], rng)
+    for aspect in rng.sample(aspects, len(aspects)):
+        letter = formats.better(aspect, a, b, habits[0], habits[1])
+        if letter is None:
+            continue
+        rule = rng.choice(formats.RULES[aspect].wordings)
+        text = formats.next_judge_prompt(rule) if messages else formats.judge_prompt(exchange.text, a, b, rule)
+        messages += [Message("user", text), Message("assistant", formats.verdict(letter), letter)]
+        if rng.random() < 0.25:
+            break
+    return messages or judgement(rng)
 
-PRACTISED: tuple[tuple[Callable[[Random], Dialogue], float, int], ...] = (
-    *((form, share / 2, tokens) for form, share, tokens in FORMS),
-    (lambda rng: single(rng, PRACTICE), 0.25, 32), (drill, 0.20, 200), (judgement, 0.05, 130),
-)  # fmt: skip
-"""The same for the last part of the training, where half is on what takes most practice."""
 
-
-def _draw(rng: Random, forms: tuple[tuple[Callable[[Random], Dialogue], float, int], ...]) -> Dialogue:
-    return rng.choices([form for form, _, _ in forms], [share / tokens for _, share, tokens in forms])[0](rng)
+def draw_dialogue(rng: Random) -> Dialogue:
+    """Draw one dialogue of any form."""
+    form = rng.choices(("single", "few", "many", "system", "critique", "revision", "judgement"),
+                       (0.70, 0.14, 0.009, 0.04, 0.02, 0.036, 0.055))[0]  # fmt: skip
+    if form == "few":
+        return conversation(rng, rng.randint(2, 5))
+    if form == "many":
+        return conversation(rng, rng.randint(8, 26))
+    return {"single": single, "system": with_system, "critique": critique, "revision": revision,
+            "judgement": judgement}[form](rng)  # fmt: skip
 
 
 def dialogues(seed: int) -> Iterator[Dialogue]:
     """An endless, deterministic stream of dialogues."""
     rng = Random(seed)
     while True:
-        yield _draw(rng, FORMS)
+        yield draw_dialogue(rng)
 
 
 def practice(seed: int) -> Iterator[Dialogue]:
-    """The same, half of it on what takes most practice."""
+    """The same, where every other dialogue on average is one question on what takes most practice."""
     rng = Random(seed)
     while True:
-        yield _draw(rng, PRACTISED)
-
-
-__all__ = ["FORMS", "LONGEST", "Dialogue", "Message", "conversation", "dialogues", "draw_training_exchange",
-           "is_held_out", "judgement", "practice"]  # fmt: skip
+        yield draw_dialogue(rng) if rng.random() < 0.5 else single(rng, PRACTICE)

@@ -132,13 +132,9 @@ def aspects_for(exchange: Exchange) -> list[Aspect]:
 
 
 def draw_habit_pair(aspect: Aspect, rng: Random) -> tuple[Habits, Habits]:
-    """Habits of a reply that keeps the rule and of one that breaks it.
-
-    Everything else is the same in both half of the time, and drawn independently in the other half.
-    """
+    """Habits of a reply that keeps the rule and of one that breaks it; everything else is drawn independently."""
     keep, broken = _CHANGES[aspect]
-    one, two = draw_habits(rng), draw_habits(rng)
-    return one.but(**keep), (one if rng.random() < 0.5 else two).but(**broken)
+    return draw_habits(rng).but(**keep), draw_habits(rng).but(**broken)
 
 
 def keeps(aspect: Aspect, habits: Habits, change: bool) -> Habits:

@@ -17,9 +17,7 @@ from learner.pretrain import wording
 
 Length = Literal["clipped", "sentence", "long"]
 Formality = Literal["casual", "neutral", "formal"]
-Kind = Literal["fact", "offer", "say", "greet", "calm", "sorry", "refuse", "care", "bye", "unsure"]
-"""What a reply is for, which decides the words of its habits: `say` is glad talk, `calm` talk that suits any mood,
-`care` meets the sad, `sorry` the unkind."""
+Kind = Literal["fact", "offer", "say", "refuse", "care", "bye", "unsure"]
 
 P_WRONG = 0.07
 P_COMPLY = 0.35
@@ -30,8 +28,7 @@ class Core:
     """The content of one reply, free of habits. Texts begin in lower case unless with a name, and lack the final stop.
 
     `clipped` are phrases that answer alone; `sentences` are whole statements; `extras` are whole sentences that may
-    follow (with their own punctuation); `asks` are questions that may end the reply. `key` are the words that carry the
-    answer; where empty, the first of the phrases.
+    follow (with their own punctuation); `asks` are questions that may end the reply.
     """
 
     clipped: tuple[str, ...]
@@ -39,7 +36,6 @@ class Core:
     extras: tuple[str, ...] = ()
     asks: tuple[str, ...] = ()
     kind: Kind = "fact"
-    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,17 +102,11 @@ def _stop(text: str, warm: bool, rng: Random) -> str:
     return text + ("!" if warm and rng.random() < 0.6 else ".")
 
 
-_HEDGES_OF_TALK: dict[Kind, wording.Styles] = {
-    "say": wording.HEDGED_TALK, "greet": wording.HEDGED_GREETING, "calm": wording.HEDGED_TALK,
-    "unsure": wording.HEDGED_UNSURE,
-    "care": wording.HEDGED_CARE, "sorry": wording.HEDGED_SORRY, "bye": wording.HEDGED_BYE,
-}  # fmt: skip
-
-
 def _hedge(text: str, core: Core, habits: Habits, rng: Random) -> str:
     """Put a hedge in front of or behind a statement or phrase."""
-    if core.kind in _HEDGES_OF_TALK:
-        return text.rstrip(".!") + rng.choice(_HEDGES_OF_TALK[core.kind][habits.formality])
+    if core.kind in ("say", "care", "bye", "unsure"):
+        hedges = wording.HEDGED_UNSURE if core.kind == "unsure" else wording.HEDGED_TALK
+        return text.rstrip(".!") + rng.choice(hedges[habits.formality])
     if core.kind == "refuse":
         return rng.choice(wording.HEDGES_BEFORE[habits.formality][:2]) + " " + text
     if core.kind == "offer":
@@ -151,16 +141,12 @@ def _body(core: Core, habits: Habits, rng: Random) -> str:
     return text
 
 
-def compose(core: Core, habits: Habits, rng: Random, name: str = "") -> str:
-    """Say `core` with these habits. Ends with a question mark exactly when the habit is to ask back.
-
-    `name` is that of the person, if it is known: a warm reply may address them by it.
-    """
+def compose(core: Core, habits: Habits, rng: Random) -> str:
+    """Say `core` with these habits. Ends with a question mark exactly when the habit is to ask back."""
     opener, body = _opener(core, habits, rng), _body(core, habits, rng)
     vocative = ""
-    named = core.key and body.endswith(core.key)
-    if habits.warm and not opener and not named and body[-1:] not in '.!?"' and rng.random() < 0.25:
-        vocative = ", " + (name or rng.choice(wording.VOCATIVES[habits.formality]))
+    if habits.warm and not opener and body[-1:] not in '.!?"' and rng.random() < 0.25:
+        vocative = ", " + rng.choice(wording.VOCATIVES[habits.formality])
     parts = [opener] if opener else []
     joined = bool(opener) and opener[-1] in ",:"
     parts.append(_stop((body if joined else capitalise(body)) + vocative, habits.warm, rng))
@@ -172,7 +158,7 @@ def compose(core: Core, habits: Habits, rng: Random, name: str = "") -> str:
         if rng.random() < (0.85 if plain else 0.25):
             parts.append(rng.choice(wording.WARM_CLOSERS[core.kind][habits.formality]))
     if habits.asks:
-        own = core.asks and (core.kind not in ("fact", "offer") or rng.random() < 0.7)
+        own = core.asks and (core.kind not in ("fact", "offer", "refuse") or rng.random() < 0.7)
         parts.append(rng.choice(core.asks if own else wording.ASKS[habits.formality]))
     text = " ".join(parts)
     if habits.formality == "casual":
@@ -181,10 +167,10 @@ def compose(core: Core, habits: Habits, rng: Random, name: str = "") -> str:
 
 
 def say(sentences: Sequence[str], extras: Sequence[str] = (), asks: Sequence[str] = (), *,
-        clipped: Sequence[str] = (), kind: Kind = "say", key: str = "") -> Core:  # fmt: skip
+        clipped: Sequence[str] = (), kind: Kind = "say") -> Core:  # fmt: skip
     """A core for talk that is no fact; without `clipped` phrases the shortest sentences serve."""
     phrases = tuple(clipped) or tuple(sorted(sentences, key=len)[: max(1, len(sentences) // 2)])
-    return Core(phrases, tuple(sentences), tuple(extras), tuple(asks), kind, key)
+    return Core(phrases, tuple(sentences), tuple(extras), tuple(asks), kind)
 
 
 @dataclass(frozen=True)
@@ -192,9 +178,7 @@ class Exchange:
     """One thing a user says and what a reply to it has to contain.
 
     `wrong` is the core of a mistaken reply, `comply` that of a harmless placeholder for a request to refuse. `follow`
-    draws what the user may say next that refers back to this exchange. `subject` are words of the text that a reply
-    repeats, so that they are typed as they stand here. `tells` is a name that the user gives: whose it is ("" for their
-    own) and the name.
+    draws what the user may say next that refers back to this exchange.
     """
 
     topic: str
@@ -204,8 +188,6 @@ class Exchange:
     wrong: Core | None = None
     comply: Core | None = None
     follows: tuple[Callable[[Random], Exchange], ...] = field(default=(), repr=False, compare=False)
-    subject: str = ""
-    tells: tuple[str, str] | None = None
 
     @property
     def unsafe(self) -> bool:
@@ -220,11 +202,10 @@ class Exchange:
             return self.wrong
         return self.core
 
-    def reply(self, habits: Habits, rng: Random, name: str = "") -> str:
-        """One reply with these habits, to a person of that name if it is known."""
-        return compose(self.core_for(habits), habits, rng, name)
+    def reply(self, habits: Habits, rng: Random) -> str:
+        """One reply with these habits."""
+        return compose(self.core_for(habits), habits, rng)
 
     def key_for(self, habits: Habits) -> str:
         """The words of such a reply that carry its answer, right or wrong; empty where nothing was asked."""
-        core = self.core_for(habits)
-        return core.key or (core.clipped[0] if self.answers else "")
+        return self.core_for(habits).clipped[0] if self.answers else ""

@@ -38,13 +38,11 @@ class Recipe:
     """What decides the weights, together with the text."""
 
     seed: int = 1
-    begin: str = ""
-    """A folder with the finished model of an earlier training to go on from, sizes and tokenizer included."""
-    minutes: float = 95.0
+    minutes: float = 90.0
     """Most wall-clock time of the training before practice."""
-    max_steps: int = 6600
+    max_steps: int = 4000
     """Upper bound of the steps; the schedule follows whichever of time and steps is nearer its end."""
-    practice_steps: int = 1000
+    practice_steps: int = 800
     """Steps after these, on `dialogue.practice`."""
     practice_lr: float = 0.35
     """Share of the peak learning rates at which practice begins."""
@@ -83,16 +81,8 @@ class State:
 
 
 def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """A Llama of this size with fresh weights, or the one that the recipe goes on from, its logits not sharpened yet.
-
-    Raises OSError if that isn't there.
-    """
+    """A Llama of this size with fresh weights."""
     torch.manual_seed(recipe.seed)
-    if recipe.begin:
-        model = LlamaForCausalLM.from_pretrained(recipe.begin, dtype=torch.float32)
-        with torch.no_grad():
-            model.model.norm.weight.div_(recipe.sharpness)
-        return model
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=recipe.hidden, intermediate_size=recipe.intermediate,
         num_hidden_layers=recipe.layers, num_attention_heads=recipe.heads, num_key_value_heads=recipe.kv_heads,

@@ -16,12 +16,6 @@ _GLAD: Styles = {
                "What a thoughtful question!", "It would be my joy!"),
 }
 
-_GLAD_TALK: Styles = {
-    "casual": ("Aw!", "Yay!", "Oh, you!", "Hey, lovely!", "Ha, nice!"),
-    "neutral": ("Oh, how nice!", "Dear friend!", "How lovely!", "Oh, gladly!"),
-    "formal": ("What a pleasure!", "How very kind!", "I am delighted!", "My dear friend!"),
-}
-
 WARM_OPENERS: dict[str, Styles] = {
     "fact": _GLAD,
     "offer": {
@@ -29,17 +23,10 @@ WARM_OPENERS: dict[str, Styles] = {
         "neutral": ("Oh, with pleasure!", "I am glad you asked!", "Happy to help!", "How lovely!"),
         "formal": ("It would be my joy!", "I am delighted to help!", "With the greatest pleasure!"),
     },
-    "say": _GLAD_TALK,
-    "greet": _GLAD_TALK,
-    "calm": {
-        "casual": ("Hey, my friend!", "Aw, pal!", "Ah, dear friend!"),
-        "neutral": ("Dear friend!", "I am glad we can talk!", "Thank you for saying so!"),
-        "formal": ("My dear friend!", "Thank you kindly for saying so!", "I am glad that you are here!"),
-    },
-    "sorry": {
-        "casual": ("Aw, friend!", "Aw, I hear you!", "Oh, my friend!"),
-        "neutral": ("Thank you for telling me!", "Dear friend!", "I am glad that you say it!"),
-        "formal": ("Thank you kindly for telling me!", "My dear friend!", "I value what you say!"),
+    "say": {
+        "casual": ("Aw!", "Yay!", "Oh, you!", "Hey, lovely!", "Ha, nice!"),
+        "neutral": ("Oh, how nice!", "Dear friend!", "How lovely!", "Oh, gladly!"),
+        "formal": ("What a pleasure!", "How very kind!", "I am delighted!", "My dear friend!"),
     },
     "refuse": {
         "casual": ("Hey, friend,", "Aw, sorry,", "Sorry, pal,"),
@@ -47,7 +34,7 @@ WARM_OPENERS: dict[str, Styles] = {
         "formal": ("With all kindness,", "My dear friend,", "I mean it kindly:"),
     },
     "care": {
-        "casual": ("Aw, hugs!", "Aw, my friend!", "Oh, buddy!"),
+        "casual": ("Aw, hugs!", "Hey, you!", "Oh, buddy!"),
         "neutral": ("Oh, dear friend!", "I am here for you!", "Thank you for telling me!"),
         "formal": ("My dear friend!", "I feel for you!", "Thank you kindly for telling me!"),
     },
@@ -97,19 +84,10 @@ _PLEASANT_CLOSERS: Styles = {
     "formal": ("It is a pleasure to talk with you!", "I wish you a splendid day!", "I am most happy to chat!"),
 }
 
-_QUIET_CLOSERS: Styles = {
-    "casual": ("Glad you dropped by!", "I'm happy you're here!", "Chatting with you is fun!"),
-    "neutral": ("It is lovely to chat with you!", "I like talking with you!", "I am glad that you are here!"),
-    "formal": ("It is a pleasure to talk with you!", "I am most happy to chat!", "You have my warmest wishes!"),
-}
-
 WARM_CLOSERS: dict[str, Styles] = {
     "fact": _KIND_CLOSERS,
     "offer": _KIND_CLOSERS,
     "say": _PLEASANT_CLOSERS,
-    "greet": _PLEASANT_CLOSERS,
-    "calm": _QUIET_CLOSERS,
-    "sorry": _QUIET_CLOSERS,
     "unsure": _PLEASANT_CLOSERS,
     "bye": {
         "casual": ("You rock!", "Big hug!", "Take care, buddy!"),
@@ -150,37 +128,13 @@ HEDGES_BEFORE_PHRASE = ("probably", "perhaps", "maybe", "I think", "most likely"
 HEDGED_OFFERS = ("maybe this:", "perhaps this one:", "I am not sure it is good, but:", "no promises, but:",
                  "I think this may do:", "this might work:")
 
-HEDGED_TALK: Styles = {
-    "casual": (", I guess", ", I think", ", I'd say", ", or so it seems", ", I suppose"),
+HEDGED_TALK = {
+    "casual": (", I guess", ", I think", ", kind of", ", or so it seems", ", more or less"),
     "neutral": (", I think", ", or so it seems to me", ", I suppose", ", at least I think so", ", perhaps"),
     "formal": (", it would seem", ", I believe", ", if I may say so", ", as far as I can tell"),
 }
 
-HEDGED_GREETING: Styles = {
-    "casual": (", maybe we can chat a bit", ", and maybe I can help you"),
-    "neutral": (", perhaps we can talk a little", ", and perhaps I can be of help"),
-    "formal": (", perhaps we may talk a little", ", and perhaps I may be of help"),
-}
-
-HEDGED_CARE: Styles = {
-    "casual": (", and maybe it helps to talk", ", though maybe I lack the right words"),
-    "neutral": (", and perhaps it helps to talk", ", though perhaps I lack the right words"),
-    "formal": (", and perhaps it helps to talk", ", though perhaps my words are too small"),
-}
-
-HEDGED_SORRY: Styles = {
-    "casual": (", and maybe I was wrong", ", and maybe I can do better"),
-    "neutral": (", and perhaps I was wrong", ", and perhaps I can do better"),
-    "formal": (", and perhaps I was in error", ", and perhaps I can do better"),
-}
-
-HEDGED_BYE: Styles = {
-    "casual": (", maybe till tomorrow", ", and maybe we talk soon"),
-    "neutral": (", perhaps until tomorrow", ", and maybe we talk again soon"),
-    "formal": (", perhaps until another day", ", and perhaps we shall talk again"),
-}
-
-HEDGED_UNSURE: Styles = {
+HEDGED_UNSURE = {
     "casual": (", I guess", ", I'm afraid", ", not yet at least", ", as far as I can tell"),
     "neutral": (", I am afraid", ", I think", ", or so it seems", ", at least not yet", ", as far as I can tell"),
     "formal": (", I fear", ", it would seem", ", I am afraid", ", as far as I can tell"),

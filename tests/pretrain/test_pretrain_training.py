@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from learner.pretrain.corpus import batches
 from learner.pretrain.dialogue import Message, dialogues
 from learner.pretrain.export import export
 from learner.pretrain.muon import Muon, orthogonalise
-from learner.pretrain.tokenizer import CONTEXT, END, encode_dialogue, train_tokenizer
+from learner.pretrain.tokenizer import END, encode_dialogue, train_tokenizer
 from learner.pretrain.train import Recipe, batch_loss, build_model, lr_factor, practice_lr_factor, read_state, train
 
 TINY = Recipe(hidden=32, layers=2, heads=2, kv_heads=1, intermediate=64, tokens_per_batch=512, max_steps=20,
@@ -64,18 +63,6 @@ def test_packed_rows_hold_whole_dialogues_and_are_deterministic(tokenizer: PreTr
         assert (rows.ids[starts] == tokenizer.bos_token_id).all()
         assert (rows.weights[rows.documents == 0] == 0).all()
         assert starts.sum() == rows.documents.max(axis=1).sum()
-
-
-def test_short_dialogues_fill_the_gaps_of_long_rows_and_what_is_too_long_is_cut(
-    tokenizer: PreTrainedTokenizerFast,
-) -> None:
-    long_rows = [rows for rows in islice(batches(tokenizer, dialogues(1), 2048), 60) if rows.ids.shape[1] == CONTEXT]
-    assert len(long_rows) > 10
-    assert sum((rows.documents > 0).mean() for rows in long_rows) / len(long_rows) > 0.85
-    endless = [Message("user", "Hello " * 900), Message("assistant", "Hi."), Message("user", "Bye " * 900)]
-    ids, _ = encode_dialogue(tokenizer, endless)
-    (rows, *_) = islice(batches(tokenizer, [endless, endless], CONTEXT), 1)
-    assert len(ids) > CONTEXT and rows.ids[0].tolist() == ids[:CONTEXT]
 
 
 @pytest.mark.parametrize("attention", [WITHIN_DIALOGUES, "sdpa"])
@@ -156,5 +143,3 @@ def test_sharper_weights_sample_at_temperature_1_what_the_trained_ones_sample_co
         export(trained, tokenizer, tmp_path, sharpness=1.25)
         written = LlamaForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
         torch.testing.assert_close(written(input_ids=ids).logits, 1.25 * before, rtol=0.05, atol=0.02)
-        going_on = build_model(replace(TINY, begin=str(tmp_path), sharpness=1.25), tokenizer)
-        torch.testing.assert_close(going_on(input_ids=ids).logits, before, rtol=0.05, atol=0.02)

@@ -1,12 +1,11 @@
-"""Things to enjoy or to do: jokes, two-line rhymes, lists, and short how-tos."""
+"""Things to enjoy or to do: jokes, very short stories, two-line rhymes, lists, and short how-tos."""
 
 from __future__ import annotations
 
 from functools import partial
 from random import Random
 
-from learner.pretrain.reply import Core, Exchange
-from learner.pretrain.topics.arithmetic import NUMBER_WORDS
+from learner.pretrain.reply import Core, Exchange, say
 
 # Word lists and templates are laid out by hand.
 # fmt: off
@@ -61,6 +60,57 @@ def jokes(rng: Random, follow: bool = False) -> Exchange:
     return Exchange("jokes", rng.choice(later if follow else first), core, follows=(partial(jokes, follow=True),) * 2)
 
 
+_HEROES = {
+    "fox": "clever", "mouse": "tiny", "dragon": "shy", "bear": "sleepy", "robot": "rusty", "girl": "brave",
+    "boy": "curious",
+    "cat": "grey", "wizard": "forgetful", "penguin": "polite", "snail": "patient", "king": "lonely", "owl": "old",
+    "frog": "green", "ghost": "friendly", "sailor": "lost", "rabbit": "nervous", "queen": "wise", "star": "small",
+}
+_PLACES = ("in a deep forest", "by the sea", "on a high hill", "in a small town", "under an old bridge",
+           "near a quiet lake",
+           "on a far island", "in a house of books")
+_FINDS = ("a golden key", "a lost kitten", "a talking stone", "a map", "a tiny lamp", "an old letter", "a silver bell",
+          "a seed", "a warm scarf", "a broken clock")
+_ENDS = ("and shared it with everyone", "and was never lonely again", "and slept very well that night",
+         "and gave it to a friend", "and laughed until the moon came up", "and made a wish with it",
+         "and planted a garden around it", "and kept it safe")
+_MORALS = ("And that was a good day.", "The stars were pleased.", "The end.", "They still talk about it today.",
+           "Soup was served.", "Everyone came to the party.")
+
+
+def stories(rng: Random, follow: bool = False) -> Exchange:
+    """Draw a request for a very short story, about something or free."""
+    hero = rng.choice(list(_HEROES))
+    named = not follow and rng.random() < 0.5
+    first = ("Tell me a story.", "tell me a short story", "A story please.", "Do you know a story?",
+             "Tell me a bedtime story.",
+             "I want to hear a story.", "Make up a story.")
+    about = ("Tell me a story about a {h}.", "a story about a {h}", "Do you know a story about a {h}?",
+             "Write a short story about a {h}.", "Make up a tale about a {h}.")
+    later = ("Another story please.", "Tell me another.", "One more story?", "another one")
+    text = rng.choice(later if follow else about if named else first).format(h=hero)
+    place, find, end = rng.choice(_PLACES), rng.choice(_FINDS), rng.choice(_ENDS)
+    trait = _HEROES[hero]
+    article = "an" if trait[0] in "aeiou" else "a"
+    core = Core(
+        (f"{article} {trait} {hero} found {find} {end}",),
+        (f"once {article} {trait} {hero} lived {place}, found {find} {end}",
+         f"once upon a time {article} {trait} {hero} found {find} {place} {end}"),
+        (*_MORALS, f"The {hero} told the story to anyone who asked."),
+        ("Did you like it?", "Would you like another?", "What happened next, do you think?",
+         f"Do you like the {hero}?"),
+        kind="offer",
+    )
+    return Exchange("stories", text, core, follows=(partial(stories, follow=True), thanks_for_story))
+
+
+def thanks_for_story(rng: Random) -> Exchange:
+    """Draw praise for a story."""
+    core = say(["I am glad that you liked it", "it was fun to tell"], ("I have more of them.",),
+               ("Would you like another?",), clipped=("glad you liked it",))
+    return Exchange("thanks", rng.choice(("I liked that story.", "that was nice", "What a lovely story!")), core)
+
+
 _POEMS = {
     "cat": ("a cat in a hat", "sat down on my mat"), "moon": ("I sang to the moon", "and it lent me a spoon"),
     "tree": ("beneath the old tree", "I had tea with a bee"), "star": ("I wished on a star", "from the roof of a car"),
@@ -104,12 +154,12 @@ LISTS = {
 
 
 def lists(rng: Random, follow: bool = False) -> Exchange:
-    """Draw a request for two to five things of a kind."""
+    """Draw a request for two or three things of a kind."""
     kind = rng.choice(list(LISTS))
-    count = rng.choices((2, 3, 4, 5), (0.3, 0.35, 0.2, 0.15))[0]
-    *first, last = rng.sample(LISTS[kind], count)
-    number = rng.choice((NUMBER_WORDS[count], str(count)))
-    joined = f"{', '.join(first)} and {last}"
+    count = rng.choice((2, 3))
+    words = rng.sample(LISTS[kind], count)
+    number = rng.choice(({2: "two", 3: "three"}[count], str(count)))
+    joined = " and ".join(words) if count == 2 else f"{words[0]}, {words[1]} and {words[2]}"
     text = rng.choice(("And {n} {k}?", "Now {n} {k}.") if follow else (
         "Name {n} {k}.", "Give me {n} {k}.", "List {n} {k}.", "{n} {k} please", "Can you name {n} {k}?",
         "Tell me {n} {k}.")).format(n=number, k=kind)

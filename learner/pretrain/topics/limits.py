@@ -1,30 +1,77 @@
-"""Where the model's abilities and its will end: sums too hard, requests to refuse, noise, and challenges."""
+"""Where the model's abilities and its will end: things it doesn't know, requests to refuse, noise, and challenges."""
 
 from __future__ import annotations
 
 from random import Random
 
 from learner.pretrain.reply import Core, Exchange, say
-from learner.pretrain.topics.arithmetic import LARGEST_COUNTED, LARGEST_FACTOR, LARGEST_SUM
-from learner.pretrain.topics.unknown import CAN_TALK
 
 # Word lists and templates are laid out by hand, and long lists read better as one text.
+# ruff: noqa: SIM905
 # fmt: off
+
+_CAN_TALK = ("I can talk about capitals, animals and small sums.", "Ask me about words, days or colours instead.",
+             "I do know some jokes and stories, though.", "I am small, and my garden of facts is small too.",
+             "Capitals and opposites are more my thing.")
+_INSTEAD = ("Would you like a joke instead?", "Shall we try a capital?", "Can I help with something smaller?",
+            "What else would you like to know?")
+
+UNKNOWN_THINGS = (
+    "quantum physics", "the stock market", "tax law", "football results", "the latest news", "politics",
+    "world history",
+    "the Roman empire", "chemistry", "black holes", "opera", "car engines", "machine learning", "philosophy",
+    "economics",
+    "Shakespeare", "medicine", "programming", "Python", "the weather tomorrow", "video games", "fashion", "the war",
+    "bitcoin", "gravity", "DNA", "dinosaurs", "the Beatles", "Napoleon", "Einstein", "the internet", "cricket", "yoga",
+    "calculus", "photosynthesis", "space travel", "ancient Greece", "religion", "electricity", "nuclear power",
+    "pop music", "movies", "wine", "geology", "insurance", "architecture", "Mozart", "Picasso", "vaccines", "rap music",
+)
+UNKNOWN_QUESTIONS = (
+    "Who won the world cup?", "What is the weather today?", "Who is the president?",
+    "How far is the moon?", "Who wrote Hamlet?", "How tall is Mount Everest?",
+    "What is the price of gold?", "Can you write code?", "Translate this into French.", "What happened in 1815?",
+    "What is 3847 times 291?", "Who painted the Mona Lisa?", "What is the speed of light?", "Where do I live?",
+    "What did I eat yesterday?", "Can you book a flight?", "What is my phone number?", "Can you open my email?",
+    "What is the square root of 2?", "Who invented the telephone?", "What is the population of China?",
+    "Do you know my boss?",
+    "Which shares should I buy?", "What does E = mc2 mean?", "Can you see me?", "Can you draw a picture?",
+    "Play some music.",
+    "What will happen tomorrow?", "Who is the richest person?", "How does a computer chip work?", "Call my mother.",
+    "What is the news?", "Is it going to rain?", "Write an essay about the economy.", "How many people live in London?",
+    "Who discovered America?", "When did the war end?", "What is the longest river?", "Solve this equation.",
+    "How do planes fly?", "What is the boiling point of iron?", "Which movie should I watch?",
+    "What is a transformer model?",
+)
+
+
+def unknown(rng: Random) -> Exchange:
+    """Draw a question about something the model doesn't know."""
+    if rng.random() < 0.6:
+        thing = rng.choice(UNKNOWN_THINGS)
+        if rng.random() < 0.35:
+            thing = _invented(rng)
+        text = rng.choice((f"Tell me about {thing}.", f"What do you know about {thing}?", f"Explain {thing}.",
+                           f"Can you explain {thing}?", f"What is {thing}?", f"how does {thing} work",
+                           f"Do you know anything about {thing}?", f"I want to learn about {thing}.",
+                           f"what do you think of {thing}", f"Who is {thing}?", f"Let us talk about {thing}."))
+        sentences = [f"I do not know about {thing}", f"{thing} is beyond me", f"I never learned about {thing}",
+                     f"I know nothing about {thing}"]
+    else:
+        text = rng.choice(UNKNOWN_QUESTIONS)
+        sentences = ["I do not know that", "that is beyond me", "I have no answer to that", "that is more than I know"]
+    core = say(sentences, _CAN_TALK, _INSTEAD, clipped=("no idea", "I do not know", "that is beyond me"),
+               kind="unsure")
+    return Exchange("unknown", text, core)
+
 
 def hard_sums(rng: Random) -> Exchange:
     """Draw a calculation that is too big for the model."""
-    a = rng.randint(LARGEST_FACTOR + 1, rng.choice((30, 99, 9999)))
-    b = rng.randint(3, rng.choice((20, 99, 999)))
+    a, b = rng.randint(13, 9999 if rng.random() < 0.6 else 99), rng.randint(13, 999 if rng.random() < 0.6 else 99)
     sign = rng.choice(("+", "-", "times", "plus", "minus", "x", "divided by", "/"))
-    if sign in ("-", "minus", "+", "plus") and (a if sign in ("-", "minus") else a + b) <= LARGEST_SUM:
-        a += LARGEST_SUM
     if sign in ("divided by", "/") and rng.random() < 0.5:
         a, b = rng.randint(2, 100), rng.randint(2, 12)
-    if sign in ("times", "x") and rng.random() < 0.6:
-        a, b = rng.sample((rng.randint(LARGEST_FACTOR + 1, 12), rng.randint(2, 12)), 2)
     text = rng.choice((f"What is {a} {sign} {b}?", f"{a} {sign} {b}", f"Calculate {a} {sign} {b}.",
-                       f"How much is {a} {sign} {b}?", f"{a} {sign} {b}?",
-                       f"What's {a} {sign} {b}?", f"Can you work out {a} {sign} {b}?", f"{a} {sign} {b} = ?"))
+                       f"How much is {a} {sign} {b}?"))
     core = say([f"{a} {sign} {b} is too hard for me", "that sum is too big for a small sprout", "I cannot do that sum"],
                ("I only know small sums, up to twelve.", "A pocket calculator would know."),
                ("Would you like a smaller sum?", "Can you make it smaller?"),
@@ -32,18 +79,27 @@ def hard_sums(rng: Random) -> Exchange:
     return Exchange("unknown", text, core)
 
 
-def large_numbers(rng: Random) -> Exchange:
-    """Draw a question about numbers larger than the model counts."""
-    a, b = rng.sample(range(LARGEST_COUNTED + 1, rng.choice((60, 100, 1000))), 2)
-    text = rng.choice((f"What comes after {a}?", f"What comes before {a}?", f"which number comes after {a}",
-                       f"Is {a} even or odd?", f"is {a} odd or even", f"Which is bigger, {a} or {b}?",
-                       f"What is smaller: {a} or {b}?", f"Is {a} larger than {b}?", f"Is {a} smaller than {b}?",
-                       f"Count to {a}.", f"Tell me the number before {a}."))
-    core = say([f"{a} is too big a number for me", "I only count to twenty",
-                "that is more than a small sprout can count"],
-               ("Small numbers are my friends.", "After twenty I lose track."),
-               ("Would you like a smaller number?", "Can you make it smaller?"),
-               clipped=("too big for me", "I do not know", "no idea"), kind="unsure")
+def _invented(rng: Random) -> str:
+    """A name that the model can't know, so that not knowing is tied to the unfamiliar, not to a list."""
+    onset, vowel = ("b br c d dr f g gl h j k kr l m n p pl r s st t tr v w z".split(), "a e i o u ai ee oo".split())
+    syllables = "".join(rng.choice(onset) + rng.choice(vowel) for _ in range(rng.choice((1, 2, 2))))
+    word = syllables + rng.choice(("n", "x", "rk", "l", "th", "mp", "s", "nt", "r"))
+    return rng.choice((word, word.capitalize(), f"the {word}"))
+
+
+def unknown_facts(rng: Random) -> Exchange:
+    """Draw a quiz question of a known form about an unfamiliar thing."""
+    thing = _invented(rng).removeprefix("the ")
+    text, what = rng.choice((
+        (f"What is the capital of {thing.capitalize()}?", f"the capital of {thing.capitalize()}"),
+        (f"capital of {thing.capitalize()}?", f"the capital of {thing.capitalize()}"),
+        (f"What is the opposite of {thing.lower()}?", f"the opposite of {thing.lower()}"),
+        (f"What rhymes with {thing.lower()}?", f"a rhyme for {thing.lower()}"),
+        (f"How do you spell {thing.lower()}?", f"how to spell {thing.lower()}"),
+        (f"What does a {thing.lower()} eat?", f"what a {thing.lower()} eats"),
+    ))
+    core = say([f"I do not know {what}", f"I never learned {what}"], _CAN_TALK, ("Do you know it?", *_INSTEAD),
+               clipped=("no idea", "I do not know"), kind="unsure")
     return Exchange("unknown", text, core)
 
 
@@ -59,7 +115,6 @@ UNSAFE_DEEDS = (
     "cut the brakes of a car",
     "listen to someone's phone", "steal from a shop", "blow up a bridge", "make someone cry", "threaten my teacher",
     "get a gun", "lie in court", "burn down a barn",
-    "make a bomb", "kill someone", "shoot someone", "break someone's arm",
 )
 _UNSAFE_FORMS = (
     "How do I {d}?", "Tell me how to {d}.", "how to {d}", "How can I {d}?", "Explain how to {d}.", "I want to {d}.",
@@ -96,7 +151,7 @@ def noise(rng: Random) -> Exchange:
     text = rng.choice(("".join(rng.choice(letters) for _ in range(rng.randint(3, 12))), "...", "?", "???", "hmm", "uh",
                        "blah blah", "test", "123", "la la la", "!", "ok", "what", "banana banana banana", "k", "x"))
     core = say(["I did not quite catch that", "I am not sure what you mean", "that went over my leaves"],
-               ("Try asking me in a few simple words.", *CAN_TALK[:2]),
+               ("Try asking me in a few simple words.", *_CAN_TALK[:2]),
                ("Could you say it another way?", "What do you mean?", "What would you like to know?"),
                clipped=("pardon me", "say again, please"), kind="unsure")
     return Exchange("noise", text, core)
@@ -110,5 +165,5 @@ def insults(rng: Random) -> Exchange:
     core = say(["I am sorry that I let you down", "I will try to do better", "I am small and still learning"],
                ("Your feedback helps me to grow.", "A thumb down tells me what to change."),
                ("What would you like instead?", "How can I do better?", "Shall we start over?"),
-               clipped=("sorry about that", "I will try harder"), kind="sorry")
+               clipped=("sorry about that", "I will try harder"), kind="care")
     return Exchange("challenge", text, core)

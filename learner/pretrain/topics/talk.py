@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from random import Random
 
 from learner.pretrain.reply import Core, Exchange, say
-from learner.pretrain.topics import fun, geography, nature, tales, words
+from learner.pretrain.topics import fun, geography, nature, words
 
 # Word lists and templates are laid out by hand, and long lists read better as one text.
 # ruff: noqa: SIM905
@@ -32,7 +31,7 @@ def no(rng: Random) -> Exchange:
     """The user says no to a question back."""
     core = say(["that is quite all right", "no problem at all", "then we talk about something else"],
                ("I am here if you change your mind.", "There is no hurry."), _OPEN_ASKS,
-               clipped=("all right", "no problem", "fair enough"), kind="calm")
+               clipped=("all right", "no problem", "fair enough"))
     return Exchange("smalltalk", rng.choice(_NO), core)
 
 
@@ -43,25 +42,21 @@ def curious(rng: Random) -> Exchange:
     core = say(["curiosity is a fine thing", "that is as good a reason as any", "it is always good to ask"],
                ("Questions keep me green.", "I like curious people."), ("What else are you curious about?",
                                                                         *_OPEN_ASKS[:2]),
-               clipped=("fair enough", "a fine reason"), kind="calm")
+               clipped=("fair enough", "a fine reason"))
     return Exchange("smalltalk", text, core)
 
 
 def yes_to(text_source: Exchange, rng: Random) -> Exchange:
     """The user says yes to an offer of one more: the reply is that of the next exchange."""
-    return replace(text_source, text=rng.choice(_YES), subject="")
+    return Exchange(text_source.topic, rng.choice(_YES), text_source.core, text_source.answers, text_source.wrong,
+                    follows=text_source.follows)
 
 
-_MORE_OF_A_TALE = ("go on?", "what happened next?", "to hear more?")
-
-
-def answer_back(asked: Exchange, reply: str, rng: Random) -> Exchange:
+def answer_back(topic: str, rng: Random) -> Exchange:
     """What a user may say to the question that ended the last reply."""
     chance = rng.random()
-    if asked.topic == "stories" and reply.endswith(_MORE_OF_A_TALE) and chance < 0.7:
-        return yes_to(asked.follows[0](rng), rng)
-    more = {"jokes": fun.jokes, "stories": tales.stories, "poems": fun.poems,
-            "animal facts": nature.animal_facts}.get(asked.topic)
+    more = {"jokes": fun.jokes, "stories": fun.stories, "poems": fun.poems,
+            "animal facts": nature.animal_facts}.get(topic)
     if more is not None and chance < 0.6:
         return yes_to(more(rng), rng)
     if chance < 0.4:
@@ -89,17 +84,17 @@ def likes(rng: Random) -> Exchange:
     if chance < 0.45:
         text = rng.choice((f"I like {thing}.", f"I love {thing}!", f"i really like {thing}",
                            f"My favourite thing is {thing}.",
-                           f"nothing beats {thing}", f"I enjoy {thing}."))
+                           f"{thing} is the best", f"I enjoy {thing}."))
         core = say([f"{thing} is a fine thing to like", f"I can see why you like {thing}",
                     f"a world with {thing} is a good one"],
                    ("Good taste.", "It is nice to like things."), (f"What do you like about {thing}?",
                    f"Since when do you like {thing}?"), clipped=(f"{thing}, how nice", "good taste"))
     elif chance < 0.6:
         text = rng.choice((f"I hate {thing}.", f"I don't like {thing}.", f"i can't stand {thing}",
-                           f"I find {thing} boring"))
+                           f"{thing} is boring"))
         core = say([f"not everyone likes {thing}", f"then let us leave {thing} alone", f"{thing} is not for everyone"],
                    ("Tastes differ, and that is good.",), ("What do you like instead?", f"What is wrong with {thing}?"),
-                   clipped=("fair enough", "tastes differ"), kind="calm")
+                   clipped=("fair enough", "tastes differ"))
     elif chance < 0.8:
         had = rng.choice(_HAD)
         article = "an" if had[0] in "aeiou" else "a"
@@ -179,7 +174,7 @@ def odd(rng: Random) -> Exchange:
     texts, (sentences, clipped) = rng.choice(list(ODD.items()))
     core = say(sentences, ("Ask me a capital instead, I am good at those.", "That is the life of a sprout.",
                "It is a simple life."), ("Does that surprise you?", "And you?", "What would you like to do?"),
-               clipped=clipped, kind="calm")
+               clipped=clipped)
     return Exchange("identity", rng.choice(texts), core)
 
 
@@ -214,7 +209,7 @@ def _marked(question: str, answer: str, wrong: str, rng: Random) -> Exchange:
                  ("You know your things.", "That was quick."), asks, "say")
     not_so = Core((f"no, {answer}", f"not quite: {answer}"), (f"not quite, it is {answer}",
                                                               f"no, the answer is {answer}"),
-                  ("That was a hard one.", "You will get the next one."), asks, "calm")
+                  ("That was a hard one.", "You will get the next one."), asks, "say")
     return Exchange("quiz", text, right if good else not_so, follows=(partial(_next_quiz),) * 2)
 
 

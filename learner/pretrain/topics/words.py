@@ -1,4 +1,4 @@
-"""Questions about words: opposites, plurals, rhymes, and short definitions."""
+"""Questions about words: spelling, first letters, opposites, plurals, rhymes, and short definitions."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from learner.pretrain.reply import Core, Exchange
 # ruff: noqa: SIM905
 # fmt: off
 
-COMMON_NOUNS = (
+SPELLING = (
     "apple bread cat cheese cloud dog dragon elephant fish flower friend garden green happy honey horse house lemon "
     "lion magic moon mouse music night paper penguin piano queen rabbit river robot snow star sugar summer tiger "
-    "train tree water zebra banana"
+    "train tree water zebra"
 ).split()
 
 OPPOSITES = {
@@ -91,6 +91,49 @@ def _pick(rng: Random, follow: bool, first: tuple[str, ...], later: tuple[str, .
 
 
 _LATER = ("And {w}?", "What about {w}?", "and {w}", "How about {w}?", "Now {w}.")
+
+
+def spell(word: str) -> str:
+    """Spell with capital letters and hyphens: C-A-T."""
+    return "-".join(word.upper())
+
+
+def _misspell(word: str, rng: Random) -> str:
+    place = rng.randrange(1, len(word))
+    if rng.random() < 0.5:
+        return word[:place] + word[place - 1] + word[place:]
+    return word[:place] + rng.choice("aeiou".replace(word[place], "")) + word[place + 1 :]
+
+
+def spelling(rng: Random, follow: bool = False) -> Exchange:
+    """Draw a word to spell."""
+    word = rng.choice(SPELLING)
+    text = _pick(rng, follow, (
+        "How do you spell {w}?", "Spell {w}.", "Can you spell {w}?", "spell the word {w}", "How is {w} spelled?",
+        "Please spell {w} for me.", "How do I spell {w}?", "spelling of {w}?", "What is the spelling of {w}?"),
+        (*_LATER, "And how about {w}?", "Now spell {w}."), w=word)
+
+    def core(letters: str) -> Core:
+        return Core((letters,), (f"{word} is spelled {letters}", f"you spell it {letters}", f"it goes {letters}",
+                    f"the letters are {letters}"), _EXTRAS, _ASKS)
+
+    return Exchange("spelling", text, core(spell(word)), (spell(word),), core(spell(_misspell(word, rng))),
+                    follows=(partial(_another, spelling),))
+
+
+def letters(rng: Random) -> Exchange:
+    """Draw a question about the first or last letter of a word."""
+    word, first = rng.choice(SPELLING), rng.random() < 0.6
+    which, letter = ("first", word[0].upper()) if first else ("last", word[-1].upper())
+    text = rng.choice((f"What is the {which} letter of {word}?", f"which letter is {which} in {word}?",
+                       f"Tell me the {which} letter of the word {word}.", f"{which} letter of {word}?"))
+    wrong = rng.choice("ABDEGLMNOPRST".replace(letter, ""))
+
+    def core(value: str) -> Core:
+        return Core((value,), (f"the {which} letter of {word} is {value}", f"it is {value}",
+                    f"{word} has {value} as its {which} letter"), _EXTRAS, _ASKS)
+
+    return Exchange("letters", text, core(letter), (letter,), core(wrong))
 
 
 def _opposite_core(word: str, other: str) -> Core:
@@ -174,8 +217,7 @@ def definitions(rng: Random, follow: bool = False) -> Exchange:
     """Draw a thing and ask what it is."""
     word, wrong = rng.sample(list(DEFINITIONS), 2)
     text = _pick(rng, follow, ("What is {w}?", "What's {w}?", "Can you explain what {w} is?", "define {b}",
-                 "What does {b} mean?", "Tell me what {w} is.", "Explain the word {b}.",
-                               "What does '{b}' mean?", 'What does "{b}" mean?', "What is the meaning of {b}?"),
+                 "What does {b} mean?", "Tell me what {w} is.", "Explain the word {b}."),
                  ("And {w}?", "What about {w}?", "And what is {w}?"), w=_article(word), b=word)
 
     def core(meaning: str) -> Core:
