@@ -31,7 +31,7 @@ from learner.methods.retention import neighbours
 from learner.pretrain.dialogue import is_held_out
 from learner.pretrain.questions import draw_prompts
 from learner.sampling import affordable
-from learner.trainer import PROBE_TOKENS, PROBES, PROBES_TRIED, Keep, Stage, judgements_of_taste, stages_of
+from learner.trainer import PROBE_TOKENS, PROBES, PROBES_TRIED, Keep, Stage, as_labels, judgements_of_taste, stages_of
 from service.errors import TrainingFailed
 from service.settings import Settings
 
@@ -135,7 +135,7 @@ class BackboneTrainer:
         if stage == "sft":
             result = sft.train(self._backbone, train.demonstrations, prompts, self._settings, progress, self._keep)
         elif stage == "kto":
-            result = kto.train(self._backbone, train.labels, prompts, self._settings, progress)
+            result = kto.train(self._backbone, as_labels(train), prompts, self._settings, progress)
         else:
             result = preference.train(self._backbone, train.pairs, prompts, self._settings, progress)
         log.info("%s: %s", stage, result)

@@ -25,7 +25,7 @@ from learner.run_folder import Metrics, RunFolder, finite, read_metrics
 from learner.run_lock import alone_in
 from learner.snapshot import FrozenFeedback, Tokenize, collect, read_snapshot, write_snapshot
 from learner.summary import describe, learned_from, why_nothing
-from learner.trainer import Keep, MakeTrainer, Stage, Trainer, judgements_of_taste, learn_taste, stages_of
+from learner.trainer import Keep, MakeTrainer, Stage, Trainer, as_labels, judgements_of_taste, learn_taste, stages_of
 from service.adapters.fingerprint import base_fingerprint
 from service.adapters.manifest import BaseModelIdentity, Provenance
 from service.adapters.registry import Registry
@@ -155,7 +155,7 @@ class Cycle:
         with self.store.read() as tx:
             known, position = runs.learned_by(tx, run.parent)
         known -= {one.feedback_id for one in frozen.judgements if one.position > position}  # changed since
-        taste = judgements_of_taste(lessons.train) if "dpo" in stages else lessons.train.labels
+        taste = judgements_of_taste(lessons.train) if "dpo" in stages else as_labels(lessons.train)
         told = {name for one in taste for name in one.feedback_ids}
         return ("sft",) if told <= known else stages
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from learner.curate import Curated
 from learner.snapshot import FrozenFeedback
-from learner.trainer import LEAST_THUMBS, Stage
+from learner.trainer import LEAST_THUMBS, THUMBS_TO_A_PAIR, Stage, as_labels, judgements_of_taste
 
 SINGLE_THUMB = (
-    "a thumb without an opposite one on another reply to the same prompt (such are learned from where nobody held two "
-    f"replies against each other, from {LEAST_THUMBS} good and {LEAST_THUMBS} bad replies on)"
+    f"a thumb without an opposite one on another reply to the same prompt (such are learned from where there are "
+    f"{LEAST_THUMBS} good and {LEAST_THUMBS} bad replies, and {THUMBS_TO_A_PAIR} to each pair that people judged)"
 )
 
 
@@ -20,7 +20,7 @@ def learned_from(lessons: Curated, stages: tuple[Stage, ...]) -> list[str]:
     if "dpo" in stages:
         names |= {name for pair in lessons.train.pairs for name in pair.feedback_ids}
     if "kto" in stages:
-        names |= {name for label in lessons.train.labels for name in label.feedback_ids}
+        names |= {name for label in as_labels(lessons.train) for name in label.feedback_ids}
     return sorted(names)
 
 
@@ -31,6 +31,7 @@ def describe(frozen: FrozenFeedback, lessons: Curated, stages: tuple[Stage, ...]
     learned += [_many(train["pairs"], "pair")] if "dpo" in stages else []
     if "kto" in stages:
         learned.append(f"{train['good']} good and {_many(train['bad'], 'bad reply', 'bad replies')}")
+        learned += [_many(judged, "pair")] if (judged := len(judgements_of_taste(lessons.train))) else []
     used = set(learned_from(lessons, stages))
     teachers = {judgement.caller for judgement in frozen.judgements if judgement.feedback_id in used}
     people = _many(len(teachers), "person", "people")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from learner.batch import Pair, Progress, Snapshot
+from learner.batch import Label, Pair, Progress, Snapshot
 from learner.curate import Curated
 
 PROBES, PROBES_TRIED = 4, 16
@@ -18,6 +18,8 @@ Stage = Literal["sft", "dpo", "kto"]
 
 LEAST_THUMBS = 4
 """Replies called good, and as many called bad, from which on single thumbs start learning by themselves."""
+THUMBS_TO_A_PAIR = 4
+"""Where there are so many single thumbs to each judged pair, both are learned from as replies by themselves."""
 
 Keep = Literal["policy", "base"]
 """Whose replies to other prompts corrections must not move: the starting policy's, or the base's."""
@@ -48,6 +50,19 @@ def judgements_of_taste(part: Snapshot, *others: Snapshot) -> list[Pair]:
     return [pair for pair in part.pairs if not pair.tie and (pair.prompt_token_ids, pair.chosen) not in corrections]
 
 
+def as_labels(train: Snapshot) -> tuple[Label, ...]:
+    """Single thumbs, and of each judged pair the better reply as a good and the other as a bad one (as KTO's authors
+    take pairs, arXiv 2402.01306)."""
+    found = {(one.prompt_token_ids, one.reply_token_ids, one.desirable): one for one in train.labels}
+    for pair in judgements_of_taste(train):
+        for reply, is_good in ((pair.chosen, True), (pair.rejected, False)):
+            label = Label(
+                pair.prompt_token_ids, reply, is_good, pair.conversation_id, pair.feedback_ids, weight=pair.weight
+            )
+            found.setdefault((pair.prompt_token_ids, reply, is_good), label)
+    return tuple(found.values())
+
+
 def learn_taste(stages: tuple[Stage, ...]) -> bool:
     """Whether these move what the model says in general, and not only to what was corrected."""
     return "dpo" in stages or "kto" in stages
@@ -57,18 +72,20 @@ def stages_of(method: str, train: Snapshot) -> tuple[Stage, ...]:
     """The stages of a run that have something to learn from; empty when none has.
 
     A correction's own pair says nothing about taste that its demonstration doesn't say better, so by itself it starts
-    preference learning only where that was asked for by name. Single thumbs say less than pairs do: they are learned
-    from where there are no judged pairs, and at least LEAST_THUMBS of each kind; by name, whatever there is of them.
+    preference learning only where that was asked for by name. Single thumbs say less than pairs do, and start it where
+    there are at least LEAST_THUMBS of each kind and THUMBS_TO_A_PAIR times as many as judged pairs; these are then
+    learned from with them, as `as_labels` says. By name they are learned from whatever there is of them.
     """
     decided = [pair for pair in train.pairs if not pair.tie]
     judged = judgements_of_taste(train)
     found: list[Stage] = []
     if train.demonstrations and method in ("auto", "sft"):
         found.append("sft")
-    if (judged and method == "auto") or (decided and method == "dpo"):
-        found.append("dpo")
     good = sum(label.desirable for label in train.labels)
     enough = min(good, len(train.labels) - good) >= LEAST_THUMBS
-    if (enough and not judged and method == "auto") or (train.labels and method == "kto"):
+    by_thumbs = enough and len(train.labels) >= THUMBS_TO_A_PAIR * len(judged)
+    if (method == "auto" and judged and not by_thumbs) or (method == "dpo" and decided):
+        found.append("dpo")
+    if (method == "auto" and by_thumbs) or (method == "kto" and train.labels):
         found.append("kto")
     return tuple(found)

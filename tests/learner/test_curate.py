@@ -20,7 +20,8 @@ from learner.curate import (
     curate,
 )
 from learner.snapshot import FrozenFeedback, collect
-from learner.trainer import LEAST_THUMBS, stages_of
+from learner.summary import learned_from
+from learner.trainer import LEAST_THUMBS, THUMBS_TO_A_PAIR, as_labels, judgements_of_taste, stages_of
 from learner.votes import (
     BOTH_BAD,
     CUT_OFF,
@@ -461,7 +462,7 @@ def test_a_method_trains_only_on_what_it_can_use(home: Home) -> None:
     assert stages_of("auto", curated(home).train) == ("sft", "dpo")
 
 
-def test_single_thumbs_start_learning_where_there_are_enough_of_both_kinds_and_no_judged_pairs(home: Home) -> None:
+def test_single_thumbs_start_learning_where_there_are_enough_of_both_kinds_and_few_judged_pairs(home: Home) -> None:
     for number in range(LEAST_THUMBS):
         thumb(home, "a", True, prompt=(1, 50 + number, 2))
     train = curated(home).train
@@ -473,7 +474,19 @@ def test_single_thumbs_start_learning_where_there_are_enough_of_both_kinds_and_n
     home.correct("a", "bb")
     assert stages_of("auto", curated(home).train) == ("sft", "kto")  # a correction's own pair is no taste
     assert stages_of("sft", curated(home).train) == ("sft",)
-    home.compare("a", "bb", "a", prompt=(1, 90, 2))
+    thumbs = set(curated(home).train.labels)
+    for number in range(2 * LEAST_THUMBS // THUMBS_TO_A_PAIR):
+        home.compare("bb", "a", "a", prompt=(1, 90 + number, 2))
+        assert stages_of("auto", curated(home).train) == ("sft", "kto")
+    train = curated(home).train
+    from_pairs = set(as_labels(train)) - thumbs
+    assert {(one.prompt_token_ids, one.desirable) for one in from_pairs} == {
+        (pair.prompt_token_ids, is_good) for pair in judgements_of_taste(train) for is_good in (True, False)
+    }
+    lessons = curated(home)
+    assert set(learned_from(lessons, ("kto",))) == {name for one in as_labels(train) for name in one.feedback_ids}
+    for number in range(LEAST_THUMBS):
+        home.compare("bb", "a", "a", prompt=(1, 100 + number, 2))
     assert stages_of("auto", curated(home).train) == ("sft", "dpo")
     assert stages_of("kto", curated(home).train) == ("kto",)
 
