@@ -691,7 +691,8 @@ def test_single_thumbs_teach_and_it_is_said_of_them(home: Home) -> None:
 
 
 def test_thumbs_are_asked_for_by_name_and_wait_beside_pairs(home: Home) -> None:
-    names, compared = give_thumbs(home, 4, 4), home.compare("yes", "certainly so", "b")
+    names = give_thumbs(home, 4, 4)
+    compared = [home.compare("yes", "certainly so", "b", prompt=(1, 80 + number, 2)) for number in range(4)]
     queue(home)
     cycle(home, lease(home), Pretender()).run()
     with home.store.begin() as tx:
@@ -699,8 +700,9 @@ def test_thumbs_are_asked_for_by_name_and_wait_beside_pairs(home: Home) -> None:
     cycle(home, lease(home), Pretender()).run()
     assert run is not None and the_run(home, run.id).adapter == "v2"
     with home.store.read() as tx:
-        assert feedback.get_feedback(tx, "name:ann", compared).learned_in == ("v1",)
-        assert {feedback.get_feedback(tx, "name:ann", name).learned_in for name in names} == {("v2",)}
+        learned = {name: feedback.get_feedback(tx, "name:ann", name).learned_in for name in (*names, *compared)}
+        assert {learned[name] for name in names} == {("v2",)}
+        assert {learned[name] for name in compared} == {("v1", "v2")}  # their better replies are good ones, too
         assert not runs.of_corrections_alone(tx, "v2")
 
 
