@@ -111,6 +111,7 @@ class Cycle:
         parent, remark = self._parent(run.parent)
         said = f"{describe(frozen, lessons, stages)} {remark}".strip()
         log.info("%s", said)
+        self._say("train", 0, 1)  # to load the model takes its time, too
         trainer = self.make_trainer(parent, self._keep(run, lessons))
         self._train(trainer, stages, lessons)
         report = self._evaluate(trainer, stages, lessons)
@@ -218,7 +219,6 @@ class Cycle:
         if self.folder.adapter.exists():
             trainer.restore(self.folder.adapter)
             return
-        self._say("train", 0, 1)
         trainer.train(stages, lessons, self.folder.checkpoint, self._progress("train"))
         draw(read_metrics(self.folder.metrics), self.folder.curves)
         unfinished = self.folder.path / "adapter.partial"

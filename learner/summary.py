@@ -57,7 +57,7 @@ def why_nothing(lessons: Curated, method: str) -> str:
     """Why a run ends without training."""
     counts = lessons.counts
     if not counts["judgements"]:
-        return "Nobody has given any feedback yet."
+        return "There is no feedback to learn from."
     pairs = "pairs of a better and a worse reply"
     wanted = {"sft": "corrections", "dpo": pairs, "kto": "thumbs without an opposite one on the same prompt"}.get(
         method, f"corrections, {pairs} or enough thumbs"

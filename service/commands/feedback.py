@@ -27,6 +27,6 @@ def stats(home: Home = None, as_json: Json = False) -> None:
         say(f"{found.total} judgements of {found.people} people; {found.withdrawn} withdrawn.")
         for kind, count in found.by_kind.items():
             say(f"  {kind:<12}{count:>8}")
-        say(f"{found.since_last_run} came since the last run.")
+        say(f"{found.since_last_run} of them are new to the learner.")
 
     show(found.model_dump(), as_json, plain)

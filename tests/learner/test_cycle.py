@@ -210,7 +210,7 @@ def test_nothing_to_learn_says_why(home: Home) -> None:
     run_id = queue(home)
     cycle(home, lease(home), Pretender()).run()
     assert the_run(home, run_id).state == "nothing_to_learn"
-    assert the_run(home, run_id).message == "Nobody has given any feedback yet."
+    assert the_run(home, run_id).message == "There is no feedback to learn from."
     home.compare("a", "bb", "tie")
     home.compare("a", "bb", "both_bad", prompt=(1, 2))
     run_id = queue(home, again=True)

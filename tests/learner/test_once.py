@@ -29,7 +29,7 @@ def newest(home: Home) -> Run:
 def test_one_run_is_worked_on_and_told(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     assert learn_once(home.settings, as_json=True) == 0
     told = json.loads(capsys.readouterr().out)
-    assert (told["state"], told["message"]) == ("nothing_to_learn", "Nobody has given any feedback yet.")
+    assert (told["state"], told["message"]) == ("nothing_to_learn", "There is no feedback to learn from.")
     assert (told["id"], told["trigger"], told["attempt"]) == (newest(home).id, "command", 1)
 
 
@@ -77,7 +77,7 @@ def test_a_store_that_is_away_for_a_moment_does_not_end_the_run(
     monkeypatch.setattr("learner.once.runs.get_run", get_at_the_second_try)
     monkeypatch.setattr("learner.once.AWAY_SECONDS", 0.0)
     assert learn_once(home.settings) == 0
-    assert "Nobody has given any feedback yet." in capsys.readouterr().out
+    assert "There is no feedback to learn from." in capsys.readouterr().out
     assert tries.count(1) > 1 and tries.count(2) > 3
 
 

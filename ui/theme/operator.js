@@ -87,7 +87,7 @@ function feedbackCard(board) {
   const kinds = Object.entries(stats.by_kind || {}).filter(([, count]) => count).sort((a, b) => b[1] - a[1]);
   const most = Math.max(1, ...kinds.map(([, count]) => count));
   return h("section.hone-card", {}, h("h2", {}, "Feedback"),
-    h("div.hone-numbers", {}, [["since the last run", stats.since_last_run], ["in all", stats.total], [stats.people === 1 ? "person" : "people", stats.people], ["withdrawn", stats.withdrawn]]
+    h("div.hone-numbers", {}, [["new", stats.since_last_run], ["in all", stats.total], [stats.people === 1 ? "person" : "people", stats.people], ["withdrawn", stats.withdrawn]]
       .map(([label, value]) => h("div", {}, h("b", {}, String(value ?? 0)), h("span", {}, label)))),
     h("div.hone-kinds", {}, kinds.map(([kind, count]) => h("div", {}, h("span", {}, kind), meter(count / most), h("b", {}, String(count))))));
 }
@@ -155,7 +155,7 @@ let allRuns = false;
 
 function drawRuns(board) {
   if (board.hidden) return [];
-  waiting.textContent = board.waiting ? `${board.waiting} new since the last one` : "no new feedback";
+  waiting.textContent = board.waiting ? `${board.waiting} new${board.runs.length ? " since the last one" : ""}` : "no new feedback";
   const none = () => h("li.hone-empty", {}, "No run yet. Give some feedback in the chat, then press “Learn now”.");
   const listed = board.runs.filter((run, i) => allRuns || i < NEWEST || run.id === board.run);
   const hidden = board.runs.length - listed.length;
