@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from learner.backbone import ADAPTER_WEIGHTS, Backbone
-from learner.batch import Progress, Snapshot, TokenIds, collate
+from learner.batch import Demonstration, Messages, Progress, Snapshot, TokenIds, collate
 from learner.curate import Curated
 from learner.evaluate.gates import verdict
 from learner.evaluate.report import evaluate
@@ -42,6 +42,8 @@ FEWEST_PROMPTS, FEWEST_RETAINED = 128, 320
 """Prompts that learning a preference samples on, and that corrections must not move, at least: where people asked
 fewer, standing ones are added."""
 FEWEST_HELD_OUT = 48
+NO_DIFFERENCE = 0.5
+"""Nats per token that the conversation before a question may make a reply likelier, and be taken for needless."""
 
 
 class BackboneTrainer:
@@ -133,12 +135,31 @@ class BackboneTrainer:
     def _stage(self, stage: Stage, train: Snapshot, prompts: Sequence[TokenIds], progress: Progress) -> None:
         result: sft.SftResult | preference.PreferenceResult | kto.KtoResult
         if stage == "sft":
-            result = sft.train(self._backbone, train.demonstrations, prompts, self._settings, progress, self._keep)
+            taught = [*train.demonstrations, *self._alone(train)]
+            result = sft.train(self._backbone, taught, prompts, self._settings, progress, self._keep)
         elif stage == "kto":
             result = kto.train(self._backbone, as_labels(train), prompts, self._settings, progress)
         else:
             result = preference.train(self._backbone, train.pairs, prompts, self._settings, progress)
         log.info("%s: %s", stage, result)
+
+    def _alone(self, train: Snapshot) -> list[Demonstration]:
+        """Corrections in mid-conversation as what to say where one begins with their question: those for which what was
+        said before made no difference, as the reply that was corrected is about as likely without it."""
+        tokenizer, found = self._backbone.tokenizer, dict[TokenIds, Demonstration]()
+        asked = {one.prompt_token_ids for one in train.demonstrations}
+        corrected = {(pair.prompt_token_ids, pair.chosen): pair.rejected for pair in train.pairs}
+        for one in train.demonstrations if tokenizer.chat_template else ():
+            reply = corrected.get((one.prompt_token_ids, one.reply_token_ids))
+            if not one.asked_alone or not reply:
+                continue
+            alone = _rendered(tokenizer, one.asked_alone)
+            if alone in asked or len(alone) + len(reply) > self._backbone.max_length:
+                continue
+            there, here = self._backbone.score([(one.prompt_token_ids, reply), (alone, reply)], "base").tolist()
+            if (there - here) / len(reply) <= NO_DIFFERENCE:
+                found[alone] = replace(one, prompt_token_ids=alone)  # of several the newest
+        return list(found.values())
 
     def _training_prompts(self, lessons: Curated, fewest: int) -> list[TokenIds]:
         prompts = affordable(lessons.train.prompts, fewest)
@@ -179,7 +200,12 @@ def _flush(path: Path) -> None:
 
 
 def _asked(tokenizer: Any, text: str) -> TokenIds:
-    messages = [{"role": "user", "content": text}]
+    return _rendered(tokenizer, (("user", text),))
+
+
+def _rendered(tokenizer: Any, conversation: Messages) -> TokenIds:
+    """A conversation as a prompt in the model's chat template, up to where the reply begins."""
+    messages = [{"role": role, "content": text} for role, text in conversation]
     encoded = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
     ids = encoded["input_ids"]
     if not ids:

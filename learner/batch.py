@@ -19,6 +19,9 @@ if TYPE_CHECKING:  # a run that finds nothing to learn needs no torch
 
 TokenIds = tuple[int, ...]
 
+Messages = tuple[tuple[str, str], ...]
+"""Role and text of each message of a conversation."""
+
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 """Called at every step with (phase, step, steps, metrics); it may raise to stop the training."""
 
@@ -32,6 +35,7 @@ class Demonstration:
     conversation_id: str = ""
     feedback_id: str = ""
     weight: float = 1.0
+    asked_alone: Messages = ()  # in mid-conversation: its question as a conversation would begin with it
 
     @property
     def length(self) -> int:

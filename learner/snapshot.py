@@ -18,6 +18,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from learner.batch import Messages
 from learner.run_folder import write_whole
 from service.adapters.fingerprint import model_folder
 from service.errors import BadInput, TrainingFailed
@@ -25,7 +26,7 @@ from service.store.queries import exchanges, feedback
 from service.store.tables import Exchange, FeedbackRow
 from service.wire import FEEDBACK, Correction, Feedback, replies_named
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 RECENT_PROMPTS = 256
 """How many of the latest prompts go in beside the judged ones: what people ask is what a candidate is sampled on."""
 ALWAYS_TEACH, ALWAYS_TEACH_CORRECTIONS = 10, 200
@@ -65,6 +66,7 @@ class Judgement:
     feedback: Feedback
     replies: tuple[JudgedReply, ...]  # in the order of `replies_named`
     correction_token_ids: tuple[int, ...] = ()  # of a correction: its text and EOS
+    asked_alone: Messages = ()  # of one in mid-conversation: its question as a conversation would begin with it
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,15 @@ def _judgement(
         feedback=judged,
         replies=tuple(replies),
         correction_token_ids=tokenize(judged.text) if isinstance(judged, Correction) else (),
+        asked_alone=_asked_alone(about[0]) if isinstance(judged, Correction) else (),
     )
+
+
+def _asked_alone(exchange: Exchange) -> Messages:
+    """The last question of a conversation, after the system's words; nothing where that is all of it."""
+    messages = [(str(message["role"]), str(message["content"])) for message in exchange.messages]
+    alone = *(message for message in messages if message[0] == "system"), *messages[-1:]
+    return alone if len(alone) < len(messages) and messages[-1][0] == "user" else ()
 
 
 def write_snapshot(frozen: FrozenFeedback, path: Path) -> str:
@@ -250,6 +260,7 @@ def _read_judgement(record: dict[str, Any]) -> Judgement:
             "replies": replies,
             "prompt_token_ids": _ids(record["prompt_token_ids"]),
             "correction_token_ids": _ids(record["correction_token_ids"]),
+            "asked_alone": tuple((role, content) for role, content in record["asked_alone"]),
         }
     )
 

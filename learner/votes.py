@@ -101,8 +101,9 @@ def _of_whole_replies(
 def _correct(judgement: Judgement, votes: Votes) -> None:
     corrected, reply = judgement.correction_token_ids, judgement.replies[0]
     demonstration = Demonstration(
-        judgement.prompt_token_ids, corrected, judgement.conversation_id, judgement.feedback_id
-    )
+        judgement.prompt_token_ids, corrected, judgement.conversation_id, judgement.feedback_id,
+        asked_alone=judgement.asked_alone,
+    )  # fmt: skip
     votes.demonstrations.append((judgement, demonstration))
     if reply.complete and reply.token_ids != corrected:
         votes.pairs.append(_vote(judgement, corrected, reply.token_ids, 1.0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -40,13 +40,14 @@ class Home:
         adapter: str = "base",
         base: str = "sprout",
         base_sha256: str | None = None,
+        messages: Sequence[dict[str, str]] | None = None,
     ) -> str:
         """Store an exchange; returns its id."""
         conversation = conversation or new_id("conv")
         found = [exchanges.NewReply(text, "stop", tokenize(text), [-0.5] * len(tokenize(text))) for text in replies]
         exchange = exchanges.NewExchange(
             id=new_id("chatcmpl"), caller=caller, conversation_id=conversation, model="hone", adapter=adapter,
-            base=base, messages=[{"role": "user", "content": " ".join(map(str, prompt))}],
+            base=base, messages=messages or [{"role": "user", "content": " ".join(map(str, prompt))}],
             sampling={"temperature": 1.0}, prompt_token_ids=prompt, replies=found, complete=complete,
             base_sha256=base_sha256,
         )  # fmt: skip

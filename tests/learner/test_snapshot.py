@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from learner.curate import curate
 from learner.snapshot import FrozenFeedback, collect, read_snapshot, write_snapshot
 from service.errors import TrainingFailed
+from service.settings import LearnerSettings
 from service.store.queries import feedback
 from service.wire import Comparison, Correction, Critique, Label, Ranking, ReplyRef, Score, Thumb
 from tests.learner.store_fixtures import EOS, PROMPT, Home, tokenize
@@ -68,6 +70,19 @@ def test_token_ids_are_those_that_the_engine_sampled_and_a_correction_ends_with_
     assert judgement.prompt_token_ids == PROMPT
     assert judgement.replies[0].token_ids == tokenize("it is Lyon")
     assert judgement.correction_token_ids == (15, EOS)
+
+
+def test_a_correction_in_mid_conversation_says_what_its_question_is_alone(home: Home, tmp_path: Path) -> None:
+    said = [("system", "Be kind."), ("user", "Hi"), ("assistant", "Hello."), ("user", "And in Spain?")]
+    messages = [{"role": role, "content": text} for role, text in said]
+    for told in (messages, messages[:2], messages[:3], messages[1:]):
+        home.correct("a", "bb", messages=told)
+    frozen = freeze(home)
+    alone = [judgement.asked_alone for judgement in frozen.judgements]
+    assert alone == [(said[0], said[3]), (), (), (said[3],)]
+    write_snapshot(frozen, tmp_path / "snapshot.jsonl")
+    assert read_snapshot(tmp_path / "snapshot.jsonl").judgements == frozen.judgements
+    assert [one.asked_alone for one in curate(frozen, LearnerSettings()).train.demonstrations] == [alone[-1]]
 
 
 def test_withdrawn_feedback_and_later_feedback_stay_out(home: Home) -> None:
