@@ -206,8 +206,9 @@ class Replica(Generic[E_co]):
             self.unreadable.pop(name, None)
             if not await asyncio.to_thread(self._registry.is_of_this_base, manifest):
                 raise RefusedByEngine(
-                    f"{name} was trained on another base model ({manifest.base.name}) than the one that is served now.",
-                    "Serve that base, or learn again on this one.",
+                    f"{name} was trained on another base model ({manifest.base.name}, fingerprint "
+                    f"{manifest.base.sha256[:12]}…) than the one that is served now, whatever its name.",
+                    "Serve that base (a new version of Hone may bring another sprout), or learn again on this one.",
                 )
         return path, manifest
 

@@ -34,7 +34,7 @@ def greedy(trainer: BackboneTrainer, prompt: TokenIds) -> TokenIds:
 def corrected(trainer: BackboneTrainer, before: Messages, question: str, text: str) -> tuple[Demonstration, Pair]:
     tokenizer = trainer._backbone.tokenizer
     alone = (("user", question),)
-    prompt, correction = _rendered(tokenizer, (*before, *alone)), reply_tokenizer(SPROUT)(text)
+    prompt, correction = _rendered(tokenizer, (*before, *alone)), reply_tokenizer(str(SPROUT))(text)
     taught = Demonstration(prompt, correction, "c", question, asked_alone=alone if before else ())
     return taught, Pair(prompt, correction, greedy(trainer, prompt), conversation_id="c", feedback_ids=(question,))
 
