@@ -50,16 +50,17 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("quick")
 def test_the_policy_learns_to_say_what_is_liked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preference, "ITERATIONS", 4)
+    monkeypatch.setattr(preference, "CHECKED_REPLIES", 32)  # 512 in all: a standard error of two points
     backbone, heard = Backbone.load(folder, SETTINGS), Heard()
     liked = set(WORDS[6:25])
     pairs = comparisons(lambda text: sum(word in liked for word in text.split()) / len(text.split()), 120, seed=1)
     result = preference.train(backbone, pairs, PROMPTS, SETTINGS, heard)
-    assert result.metrics["share_won"] > 0.58
+    assert result.metrics["share_won"] > 0.54
     assert [step for _, step, _, _ in heard.steps] == list(range(result.steps + 1))
     assert {"loss", "listwise", "dpo", "fluency", "strength", "skipped"} <= set(heard.steps[-1][3])
     judge = fit_preferences(backbone, pairs)
-    own, base = (roll_out(backbone, judge, PROMPTS, 8, role, 77) for role in ("policy", "base"))
-    assert share_preferred(own.grades, base.grades) > 0.55
+    own, base = (roll_out(backbone, judge, PROMPTS, 32, role, 77) for role in ("policy", "base"))
+    assert share_preferred(own.grades, base.grades) > 0.54
 
 
 @pytest.mark.usefixtures("quick")
