@@ -81,7 +81,7 @@ def test_a_base_that_comes_after_the_service_has_started_is_held_against_adapter
         until(lambda: serving().requested is None)
     with store.read() as tx:
         row = adapters.get_adapter(tx, name)
-    assert row is not None and "another base model (sprout)" in row.reason
+    assert row is not None and "another base model (sprout, fingerprint" in row.reason
     store.close()
 
 

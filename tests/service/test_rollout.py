@@ -275,7 +275,7 @@ def test_an_adapter_trained_on_another_base_is_put_aside(house: House, tmp_path:
     house.promote(name)
     house.reconcile()
     assert house.row(name).state == "candidate" and house.serving().requested is None
-    assert "another base model (Qwen/Qwen3-0.6B)" in house.row(name).reason
+    assert "another base model (Qwen/Qwen3-0.6B, fingerprint 0000" in house.row(name).reason
 
 
 def test_a_base_that_is_downloaded_after_the_start_counts_from_then_on_and_is_hashed_beside_the_loop(
@@ -296,7 +296,7 @@ def test_a_base_that_is_downloaded_after_the_start_counts_from_then_on_and_is_ha
     house.promote(other)
     house.reconcile()
     assert (house.serving().live, house.row(other).state) == (before, "candidate")
-    assert "another base model (sprout)" in house.row(other).reason
+    assert "another base model (sprout, fingerprint" in house.row(other).reason
     own = house.publish(base=BaseModelIdentity(name="sprout", sha256=base_fingerprint(base)))
     house.promote(own)
     house.reconcile()
