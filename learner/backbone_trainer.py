@@ -61,13 +61,14 @@ class BackboneTrainer:
         plan: list[tuple[str, Stage]] = [(stage, stage) for stage in stages]
         if "sft" in stages and len(stages) > 1:
             plan.append(("sft again", "sft"))
+        corrections = self._corrections(lessons.train) if "sft" in stages else []
         for number, (name, stage) in enumerate(plan):
             kept = checkpoint / f"{number}-{name.replace(' ', '-')}.safetensors"
             if kept.exists():
                 self._backbone.load_adapter_state(load_file(kept))
                 continue
             prompts = self._training_prompts(lessons, FEWEST_RETAINED if stage == "sft" else FEWEST_PROMPTS)
-            self._stage(stage, lessons.train, prompts, _renamed(name, progress))
+            self._stage(stage, lessons.train, corrections, prompts, _renamed(name, progress))
             unfinished = kept.with_suffix(".partial")
             save_file(self._backbone.adapter_state(), unfinished)
             _flush(unfinished)
@@ -99,7 +100,7 @@ class BackboneTrainer:
         like_them = neighbours(self._backbone, corrected, asked, Random(seed), seed, kept_back=True)
         report = evaluate(
             self._backbone, held_out, prompts, self._settings, judge, progress,
-            neighbours=like_them, standing=standing, taught=lessons.train.demonstrations if "sft" in stages else (),
+            neighbours=like_them, standing=standing, taught=self._corrections(lessons.train) if "sft" in stages else (),
             preferences="dpo" in stages, labels=lessons.held_out.labels if "kto" in stages else (),
         )  # fmt: skip
         gates = verdict(report, self._settings).gates
@@ -132,34 +133,46 @@ class BackboneTrainer:
         tried = [self._probe(prompt, reply) for prompt, reply in sorted(fitting, key=cost)[:PROBES_TRIED]]
         return sorted(tried, key=change, reverse=True)[:PROBES]
 
-    def _stage(self, stage: Stage, train: Snapshot, prompts: Sequence[TokenIds], progress: Progress) -> None:
+    def _stage(
+        self,
+        stage: Stage,
+        train: Snapshot,
+        corrections: Sequence[Demonstration],
+        prompts: Sequence[TokenIds],
+        progress: Progress,
+    ) -> None:
         result: sft.SftResult | preference.PreferenceResult | kto.KtoResult
         if stage == "sft":
-            taught = [*train.demonstrations, *self._alone(train)]
-            result = sft.train(self._backbone, taught, prompts, self._settings, progress, self._keep)
+            result = sft.train(self._backbone, corrections, prompts, self._settings, progress, self._keep)
         elif stage == "kto":
             result = kto.train(self._backbone, as_labels(train), prompts, self._settings, progress)
         else:
             result = preference.train(self._backbone, train.pairs, prompts, self._settings, progress)
         log.info("%s: %s", stage, result)
 
-    def _alone(self, train: Snapshot) -> list[Demonstration]:
-        """Corrections in mid-conversation as what to say where one begins with their question: those for which what was
-        said before made no difference, as the reply that was corrected is about as likely without it."""
-        tokenizer, found = self._backbone.tokenizer, dict[TokenIds, Demonstration]()
+    def _corrections(self, train: Snapshot) -> list[Demonstration]:
+        """All of them; those in mid-conversation also as what to say where one begins with their question, if what was
+        said before made no difference: the reply that was corrected is about as likely without it."""
+        tokenizer, alone = self._backbone.tokenizer, list[Demonstration]()
+        there, here = list[tuple[TokenIds, TokenIds]](), list[tuple[TokenIds, TokenIds]]()
         asked = {one.prompt_token_ids for one in train.demonstrations}
         corrected = {(pair.prompt_token_ids, pair.chosen): pair.rejected for pair in train.pairs}
         for one in train.demonstrations if tokenizer.chat_template else ():
             reply = corrected.get((one.prompt_token_ids, one.reply_token_ids))
-            if not one.asked_alone or not reply:
+            if not one.asked_alone or not reply or len(one.prompt_token_ids) + len(reply) > self._backbone.max_length:
                 continue
-            alone = _rendered(tokenizer, one.asked_alone)
-            if alone in asked or len(alone) + len(reply) > self._backbone.max_length:
-                continue
-            there, here = self._backbone.score([(one.prompt_token_ids, reply), (alone, reply)], "base").tolist()
-            if (there - here) / len(reply) <= NO_DIFFERENCE:
-                found[alone] = replace(one, prompt_token_ids=alone)  # of several the newest
-        return list(found.values())
+            prompt = _rendered(tokenizer, one.asked_alone)
+            if prompt not in asked:
+                there.append((one.prompt_token_ids, reply))
+                here.append((prompt, reply))
+                alone.append(replace(one, prompt_token_ids=prompt))
+        lost = (self._backbone.score(there, "base") - self._backbone.score(here, "base")).tolist()
+        needless = {
+            one.prompt_token_ids: one  # of several to one question the newest
+            for one, (_, reply), nats in zip(alone, here, lost, strict=True)
+            if nats / len(reply) <= NO_DIFFERENCE
+        }
+        return [*train.demonstrations, *needless.values()]
 
     def _training_prompts(self, lessons: Curated, fewest: int) -> list[TokenIds]:
         prompts = affordable(lessons.train.prompts, fewest)

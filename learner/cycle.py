@@ -23,7 +23,7 @@ from learner.curate import Curated, curate
 from learner.curves import draw
 from learner.run_folder import Metrics, RunFolder, finite, read_metrics
 from learner.run_lock import alone_in
-from learner.snapshot import FrozenFeedback, Tokenize, collect, read_snapshot, write_snapshot
+from learner.snapshot import FORMAT_VERSION, FrozenFeedback, Tokenize, collect, read_snapshot, write_snapshot
 from learner.summary import describe, learned_from, why_nothing
 from learner.trainer import Keep, MakeTrainer, Stage, Trainer, as_labels, judgements_of_taste, learn_taste, stages_of
 from service.adapters.fingerprint import base_fingerprint
@@ -123,7 +123,7 @@ class Cycle:
     def _recipe(self) -> dict[str, Any]:
         """What an adapter depends on beside the feedback: another attempt goes on only with the same."""
         learner = self.settings.learner.model_dump(mode="json", exclude=set(WHEN_AND_HOW))
-        return {"base_sha256": self._base_sha256(), "learner": learner}
+        return {"base_sha256": self._base_sha256(), "learner": learner, "snapshot_format": FORMAT_VERSION}
 
     def _base_sha256(self) -> str | None:
         """The fingerprint of the base model; None while it is not on this machine: training fetches it."""

@@ -11,7 +11,6 @@ from service.adapters.engine import EngineBrokeOff
 from service.adapters.fleet import AnyReplica, Fleet
 from service.adapters.replica import Files, RefusedByEngine
 from service.errors import AdapterBroken, EngineAway, EngineUnavailable, HoneError
-from service.store.queries.adapters import BASE
 
 MOST_FELLED = 2
 """Engines that may go away over what is asked for, or the canary, one after the other."""
@@ -21,7 +20,6 @@ class Delivery:
     """What the rollout brings adapters with; it remembers over which of them engines went away."""
 
     def __init__(self, fleet: Fleet) -> None:
-        self.live = BASE  # as read last
         self._fleet = fleet
         self._felled: dict[str, int] = {}  # engines that went away over it since one served it; not what is live
 
@@ -73,7 +71,7 @@ class Delivery:
             async with changing(replica):
                 words = await replica.bring(name, files)
         except EngineBrokeOff:
-            if name != self.live:
+            if name != self._fleet.live:
                 self._felled[name] = self._felled.get(name, 0) + 1
             raise
         if words:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from service.adapters.engine import AdapterEngine
 from service.adapters.replica import OF_ONE_ENGINE, RefusedByEngine, Replica
 from service.errors import AdapterBroken, AdapterUnreachable
+from service.store.queries.adapters import BASE
 
 UNREADABLE_SECONDS = 15.0
 """For so long an adapter is waited for while its files can't be read."""
@@ -31,6 +32,7 @@ class Fleet:
 
     def __init__(self, replicas: Sequence[AnyReplica]) -> None:
         self.replicas = tuple(replicas)
+        self.live = BASE  # as the rollout read last
         self._refused: tuple[str, float] | None = None  # what is live, by all there while others are away, since when
 
     @property
@@ -55,6 +57,10 @@ class Fleet:
         absent = [(replica.url, str(replica.problem)) for replica in self.replicas if not replica.serves]
         return " ".join(said if url in said else f"{url} gets no requests: {said}" for url, said in absent)
 
+    def is_served(self, name: str) -> bool:
+        """Whether some replica was proven to serve it, as far as known."""
+        return any(name in replica.loaded for replica in self.replicas)
+
     def verdict(self, name: str, replicas: Sequence[AnyReplica]) -> AdapterBroken | None:
         """What is wrong with an adapter: its folder, or that none of these replicas serves it.
 
@@ -72,20 +78,21 @@ class Fleet:
         """Whether it rests on what engines say, and others, which may say otherwise, are away."""
         return isinstance(verdict, OF_ONE_ENGINE) and len(self.reached) < len(self.replicas)
 
-    def why_lost(self, live: str) -> AdapterBroken | AdapterUnreachable | None:
+    def why_lost(self) -> AdapterBroken | AdapterUnreachable | None:
         """Why no replica can be made to serve what is live, if that is certain or has lasted."""
-        if any(live in replica.loaded for replica in self.reached):
+        if self.live == BASE or self.is_served(self.live):
             self._refused = None
             return None
-        return self._lasting_verdict(live) or self._loss(live)
+        return self._lasting_verdict() or self._loss()
 
     def forgive(self, name: str) -> None:
         """It has been judged; whoever asks for it again wants it tried again."""
         for replica in self.replicas:
             replica.refusals.pop(name, None)
 
-    def _lasting_verdict(self, live: str) -> AdapterBroken | None:
+    def _lasting_verdict(self) -> AdapterBroken | None:
         """What is wrong with it; while engines are away that may serve it, only once that has lasted."""
+        live = self.live
         verdict = self.verdict(live, self.reached)
         if verdict is None or not self.may_be_served_elsewhere(verdict):
             return verdict
@@ -94,9 +101,9 @@ class Fleet:
             _log.warning("%s is live and waits for the engines that are away. %s", live, verdict)
         return verdict if time.monotonic() - self._refused[1] >= AWAY_SECONDS else None
 
-    def _loss(self, live: str) -> AdapterUnreachable | None:
+    def _loss(self) -> AdapterUnreachable | None:
         """Why none of those that are there can be given it, if that has lasted: nothing else is wrong with it."""
-        unreadable = [replica.unreadable[live] for replica in self.reached if live in replica.unreadable]
+        unreadable = [replica.unreadable[self.live] for replica in self.reached if self.live in replica.unreadable]
         if not unreadable or len(unreadable) < len(self.reached):
             return None
         since, error = min(unreadable, key=lambda one: one[0])

@@ -1,7 +1,7 @@
 """One engine and its adapters: loaded into it, proven, held while in use and unloaded when room is needed.
 
-A replica gets requests (`serves`) once it holds, proven, what is live and the canary; the rollout sees to that, and
-takes it out (`eject`) when the engine is in doubt. From then on nothing that was known about it counts.
+A replica gets requests (`serves`) once it holds, proven, what is live, and the canary if it can; the rollout sees to
+that, and takes it out (`eject`) when the engine is in doubt. From then on nothing that was known about it counts.
 
 Only names of versions (`v12`) are touched; what else somebody loads into the same engine is theirs. One adapter changes
 at a time. Those in use are never unloaded, names are never used again, and nothing is ever loaded in place: vLLM's

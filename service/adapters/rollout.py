@@ -1,9 +1,10 @@
 """The rollout: brings every engine from what it holds to what the store says should serve, and back after a restart.
 
 The store says what should serve (live, requested, canary). Each replica is tended by a loop of its own: it looks at the
-engine, puts back what is missing, and lets the replica have requests once it holds, proven, what is live and the
-canary. One more loop moves the live pointer, in two phases: load and prove what was asked for on every replica that
-gets requests, then one transaction. A restart of any engine, of the service or of all needs nothing more than that.
+engine, puts back what is missing, and lets the replica have requests once it holds, proven, what is live, and the
+canary unless that makes trouble. One more loop moves the live pointer, in two phases: load and prove what was asked for
+on every replica that gets requests, then one transaction. A restart of any engine, of the service or of all needs
+nothing more than that.
 
 An adapter that is at fault (`fleet` says when it is) is rejected with the reason. What every engine refuses as it is
 set up now, what engines went away over twice, and what has been live and so was good once, is put aside, not rejected:
@@ -49,8 +50,7 @@ class Rollout:
         self._unseen = set(self.replicas)  # not tended yet
         self._waiting: dict[str, str] = {}  # what was asked for, or the canary, and why it isn't served
         self._trouble: str | None = None  # what else is wrong
-        self._live = BASE  # as read last
-        self._desired: Serving | None = None  # likewise
+        self._desired: Serving | None = None  # as read last
         self._reads = self._newest_read = 0
         self._first_time = asyncio.Lock()  # held where a canary is loaded that no replica serves yet
         self._tried: set[str] = set()  # what was live and could not be served, since something could
@@ -145,7 +145,7 @@ class Rollout:
                     await self._read()  # another may be live by now
                     self._admit(replica)
         except HoneError as error:
-            replica.serves = replica.serves and self._live not in replica.lacks()
+            replica.serves = replica.serves and self._fleet.live not in replica.lacks()
             replica.problem = None if replica.serves else str(error)
             self._settle_now.set()
             raise
@@ -178,22 +178,24 @@ class Rollout:
     async def _put_back(self, replica: AnyReplica, name: str) -> None:
         """Bring what it needs. A canary that makes trouble, or comes while it serves, is left to `settle`: only few get
         it, and nobody is to go without the others for it."""
-        if name == self._live:
+        if name == self._fleet.live:
             await self._delivery.to_one(replica, name)
-        elif not replica.serves:
-            is_served = any(name in fellow.loaded for fellow in self.replicas)
-            async with contextlib.nullcontext() if is_served else self._first_time:
-                if not self._delivery.has_felled(name):
-                    try:
-                        await self._delivery.to_one(replica, name)
-                    except EngineAway:
-                        raise
-                    except HoneError as error:
-                        _log.warning("%s goes without the canary %s for now. %s", replica.url, name, error)
+            return
+        if replica.serves:
+            return
+        async with contextlib.nullcontext() if self._fleet.is_served(name) else self._first_time:
+            if self._delivery.has_felled(name):
+                return
+            try:
+                await self._delivery.to_one(replica, name)
+            except EngineAway:
+                raise
+            except HoneError as error:
+                _log.warning("%s goes without the canary %s for now. %s", replica.url, name, error)
 
     def _admit(self, replica: AnyReplica) -> None:
         """Let it have requests, if it has what is needed by now and serves the same base as its fellows."""
-        if not replica.is_reached or self._live in replica.lacks():
+        if not replica.is_reached or self._fleet.live in replica.lacks():
             self.doubt(replica)
             return
         for fellow in self.serving:
@@ -226,13 +228,13 @@ class Rollout:
     async def _replace_what_nobody_serves(self, desired: Serving) -> bool:
         """Where what is live is broken or no engine serves it, the one before takes over; a canary is put aside."""
         fleet, live = self._fleet, desired.live
-        if live == BASE or any(live in replica.loaded for replica in fleet.reached):
-            self._tried.clear()
-        if live != BASE and (error := fleet.why_lost(live)) is not None:
+        if (error := fleet.why_lost()) is not None:
             self._tried.add(live)
             await asyncio.to_thread(self._pointer.replace_live, live, error, self._tried)
             fleet.forgive(live)
             return True
+        if live == BASE or fleet.is_served(live):
+            self._tried.clear()
         verdict = fleet.verdict(desired.canary, fleet.reached) if desired.canary is not None else None
         if desired.canary is not None and verdict is not None and not fleet.may_be_served_elsewhere(verdict):
             await self._put_aside(desired.canary, verdict)
@@ -297,12 +299,11 @@ class Rollout:
         desired = await asyncio.to_thread(self._pointer.read)
         if self._desired is not None and number < self._newest_read:
             return self._desired
-        self._newest_read, self._desired, self._live = number, desired, desired.live
+        self._newest_read, self._desired, self._fleet.live = number, desired, desired.live
         needed = tuple(filter(None, (desired.live, desired.canary)))
         for replica in self.replicas:
             replica.needed, replica.previous = needed, desired.previous
             replica.wanted = frozenset(filter(None, (*needed, desired.requested)))
-        self._delivery.live = desired.live
         self._delivery.forget_all_but((*needed, desired.requested))
         return desired
 

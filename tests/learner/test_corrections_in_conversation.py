@@ -45,11 +45,13 @@ def test_what_a_conversation_made_no_difference_to_is_taught_for_a_new_one(
     given = [corrected(trainer, BEFORE, BOILING, BOILS), corrected(trainer, CAPITAL, SURE, "Quite sure, it is Paris.")]
     train = Snapshot(tuple(one for one, _ in given), tuple(pair for _, pair in given))
     alone = _rendered(trainer._backbone.tokenizer, (("user", BOILING),))
-    assert [(one.prompt_token_ids, one.feedback_id) for one in trainer._alone(train)] == [(alone, BOILING)]
+    added = trainer._corrections(train)[2:]
+    assert [(one.prompt_token_ids, one.feedback_id) for one in added] == [(alone, BOILING)]
     trainer.train(("sft",), Curated(train, Snapshot(), {}), tmp_path / "checkpoint", Heard())
     assert trainer._backbone.decode([greedy(trainer, alone)]) == [BOILS]
 
 
 def test_what_was_corrected_in_a_new_conversation_is_not_taught_twice(trainer: BackboneTrainer) -> None:
     first, again = corrected(trainer, (), BOILING, "At 100 degrees."), corrected(trainer, BEFORE, BOILING, BOILS)
-    assert trainer._alone(Snapshot((first[0], again[0]), (first[1], again[1]))) == []
+    given = first[0], again[0]
+    assert trainer._corrections(Snapshot(given, (first[1], again[1]))) == list(given)

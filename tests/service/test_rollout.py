@@ -437,7 +437,7 @@ def test_a_read_from_before_a_flip_that_ends_after_it_changes_nothing(house: Hou
         await rollout.settle()
         goes_on.set()
         await stale
-        assert (rollout._live, house.replica.needed, set(house.replica.wanted)) == (name, (name,), {name})
+        assert (rollout._fleet.live, house.replica.needed, set(house.replica.wanted)) == (name, (name,), {name})
 
     house.play(body())
     assert house.serving().live == name
