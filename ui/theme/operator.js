@@ -11,7 +11,7 @@ const STATES = { live: "It answers", candidate: "Measured, and waiting to be pro
   queued: "Waits for the learner", running: "Under way", succeeded: "An adapter came of it", nothing_to_learn: "The feedback held nothing to learn from", failed: "It broke off", cancelled: "An operator ended it" };
 const TONE = { live: "live", succeeded: "live", canary: "warm", running: "warm", queued: "warm", publishing: "warm", rejected: "bad", failed: "bad" };
 const WORDS = { nothing_to_learn: "nothing to learn", rejected: "rejected" };
-const METHODS = { sft: "corrections only", dpo: "preferences only", kto: "single thumbs only" };
+const METHODS = { sft: "corrections only", dpo: "preferences only", kto: "thumbs, and pairs as such" };
 const TRIGGERS = { command: "learn now", time: "by schedule", count: "enough feedback" };
 
 function tag(state) { return h(`span.hone-tag.${TONE[state] || "quiet"}`, { title: STATES[state] }, WORDS[state] || state); }
@@ -92,7 +92,7 @@ function feedbackCard(board) {
     h("div.hone-kinds", {}, kinds.map(([kind, count]) => h("div", {}, h("span", {}, kind), meter(count / most), h("b", {}, String(count))))));
 }
 
-const method = h("select", { id: "learn-method" }, [["auto", "All feedback that it can use"], ["sft", "Corrections only (SFT)"], ["dpo", "Preferences only (DPO)"], ["kto", "Single thumbs only (KTO)"]].map(([value, text]) => h("option", { value }, text)));
+const method = h("select", { id: "learn-method" }, [["auto", "All feedback that it can use"], ["sft", "Corrections only (SFT)"], ["dpo", "Preferences only (DPO)"], ["kto", "Thumbs, and pairs as such (KTO)"]].map(([value, text]) => h("option", { value }, text)));
 const promotion = h("select", { id: "learn-promotion" }, [["", "Promote as the settings say"], ["yes", "Promote if every gate passes"], ["no", "Keep as a candidate"]].map(([value, text]) => h("option", { value }, text)));
 const options = h("details.hone-options", {}, h("summary", {}, "Options"), h("div.hone-menu", {}, h("label", { for: "learn-method" }, "Learn from"), method, h("label", { for: "learn-promotion" }, "Afterwards"), promotion));
 document.addEventListener("click", (event) => { if (!options.contains(event.target)) options.open = false; });
