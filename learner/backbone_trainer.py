@@ -31,7 +31,17 @@ from learner.methods.retention import neighbours
 from learner.pretrain.dialogue import is_held_out
 from learner.pretrain.questions import draw_prompts
 from learner.sampling import affordable
-from learner.trainer import PROBE_TOKENS, PROBES, PROBES_TRIED, Keep, Stage, as_labels, judgements_of_taste, stages_of
+from learner.trainer import (
+    PROBE_TOKENS,
+    PROBES,
+    PROBES_TRIED,
+    Keep,
+    Stage,
+    as_labels,
+    judgements_of_taste,
+    learn_taste,
+    stages_of,
+)
 from service.errors import TrainingFailed
 from service.settings import Settings
 
@@ -59,7 +69,7 @@ class BackboneTrainer:
         """Train the policy in place. Raises TrainingFailed; what `progress` raises comes through."""
         checkpoint.mkdir(exist_ok=True)
         plan: list[tuple[str, Stage]] = [(stage, stage) for stage in stages]
-        if "sft" in stages and len(stages) > 1:
+        if "sft" in stages and learn_taste(stages):
             plan.append(("sft again", "sft"))
         corrections = self._corrections(lessons.train) if "sft" in stages else []
         for number, (name, stage) in enumerate(plan):

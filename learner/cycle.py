@@ -151,7 +151,7 @@ class Cycle:
         self, run: Run, frozen: FrozenFeedback, lessons: Curated, stages: tuple[Stage, ...]
     ) -> tuple[Stage, ...]:
         """Beside new corrections, preferences that the parent was trained on are not trained on once more."""
-        if run.method != "auto" or stages not in (("sft", "dpo"), ("sft", "kto")) or run.parent is None:
+        if run.method != "auto" or "sft" not in stages or not learn_taste(stages) or run.parent is None:
             return stages
         with self.store.read() as tx:
             known, position = runs.learned_by(tx, run.parent)

@@ -199,6 +199,10 @@ class RolloutSettings(Section):
     )
 
 
+Method = Literal["auto", "sft", "dpo", "kto"]
+"""What a run learns from, and how; "auto": by what there is."""
+
+
 class LearnerSettings(Section):
     """When the learner runs, what it trains and how it may change what is live."""
 

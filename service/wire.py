@@ -21,6 +21,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
+from service.settings import Method
+
 
 def storable(text: str) -> str:
     """Refuse what no database's text can hold: NUL, and halves of surrogate pairs."""
@@ -291,9 +293,7 @@ class RollbackRequest(Wire):
 class LearnRequest(Wire):
     """ "Learn now"."""
 
-    method: Literal["auto", "sft", "dpo", "kto"] | None = Field(
-        None, description="None: auto, or that of a run which waits already."
-    )
+    method: Method | None = Field(None, description="None: auto, or that of a run which waits already.")
     promote: Truth | None = Field(None, description="Overrides the setting learner.auto_promote for this run.")
 
 

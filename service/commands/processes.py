@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 from urllib.parse import urlsplit
 
 import typer
@@ -24,13 +24,13 @@ from service.commands.options import (
     show,
 )
 from service.errors import BadInput, SettingsError
-from service.settings import ServerSettings, Settings, check_rank
+from service.settings import Method, ServerSettings, Settings, check_rank
 
 if TYPE_CHECKING:
     from service.engine_checks import EngineReport
 
 GRACE_SECONDS = 10  # that replies under way have to end after SIGTERM
-METHODS = ("auto", "sft", "dpo", "kto")
+METHODS: tuple[str, ...] = get_args(Method)
 
 
 def serve(
@@ -64,7 +64,7 @@ def serve(
 def learn(
     home: Home = None,
     once: Annotated[bool, typer.Option("--once", help="One run, now; then end.")] = False,
-    method: Annotated[str | None, typer.Option(help="auto, sft, dpo or kto; only with --once.")] = None,
+    method: Annotated[str | None, typer.Option(help=f"{', '.join(METHODS)}; only with --once.")] = None,
     promote: Annotated[bool | None, typer.Option(help="Whether to promote what passes; only with --once.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -76,7 +76,7 @@ def learn(
         flag = "--promote" if method is None else "--method"
         raise BadInput(f"{flag} belongs to one run.", "Add --once; other runs choose by the settings ([learner]).")
     if method not in (None, *METHODS):
-        raise BadInput(f"There is no method {method!r}.", "Choose auto, sft, dpo or kto.")
+        raise BadInput(f"There is no method {method!r}.", f"Choose one of {', '.join(METHODS)}.")
     require_learner_packages("The learner")
     settings = settings_from(home)
     check_rank(settings)
