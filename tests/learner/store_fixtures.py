@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ class Home:
         chosen = LearnerSettings(**{"tick_seconds": 0.05, "lease_seconds": 5.0, **learner})
         self.settings = Settings(home=path, learner=chosen)
         self.store = Store.open(self.settings.store_url)
+        self.conversations = (f"conv_{number}" for number in count())  # not by chance: what is held out goes by the name
 
     def chat(
         self,
@@ -43,7 +45,7 @@ class Home:
         messages: Sequence[dict[str, str]] | None = None,
     ) -> str:
         """Store an exchange; returns its id."""
-        conversation = conversation or new_id("conv")
+        conversation = conversation or next(self.conversations)
         found = [exchanges.NewReply(text, "stop", tokenize(text), [-0.5] * len(tokenize(text))) for text in replies]
         exchange = exchanges.NewExchange(
             id=new_id("chatcmpl"), caller=caller, conversation_id=conversation, model="hone", adapter=adapter,

@@ -690,7 +690,8 @@ def test_single_thumbs_teach_and_it_is_said_of_them(home: Home) -> None:
     assert requested(home) == "base"
 
 
-def test_thumbs_are_asked_for_by_name_and_wait_beside_pairs(home: Home) -> None:
+def test_thumbs_are_asked_for_by_name_and_wait_beside_pairs(tmp_path: Path) -> None:
+    home = Home(tmp_path, held_out_share=0.001)
     names = give_thumbs(home, 4, 4)
     compared = [home.compare("yes", "certainly so", "b", prompt=(1, 80 + number, 2)) for number in range(4)]
     queue(home)
