@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from learner.batch import Sequences, TokenIds, by_length, collate
+from learner.packing import can_pack, pack, predicting_logits
 from learner.tensors import token_log_probs
 from service.errors import AdapterBroken, TrainingFailed
 from service.settings import LearnerSettings
@@ -44,6 +45,8 @@ class Backbone:
         self.tokenizer = tokenizer
         self._frozen = frozen  # roles with an adapter of their own beside the policy's; the others are the base
         self._active: Role | None = None
+        with model.disable_adapter():
+            self._packs = can_pack(model.get_base_model())
         self._select("policy")
 
     @classmethod
@@ -158,8 +161,13 @@ class Backbone:
     def logits(self, sequences: Sequences, role: Role = "policy") -> tuple[Tensor, Tensor, Tensor]:
         """Logits where a reply token is predicted: (logits (N, V), token_ids (N,), rows (N,)), N reply tokens in all.
 
-        Only the columns in which some row has a reply go through the output layer.
+        Only the columns in which some row has a reply go through the output layer. On a CPU nothing is padded, and a
+        prompt that several rows share is computed once (`learner.packing`), where the model's attention allows it.
         """
+        if self._packs and sequences.reply_mask[:, 1:].any():
+            packed = pack(sequences)
+            with self.use(role) as model:
+                return predicting_logits(model, packed), packed.targets, packed.rows
         sequences = sequences.to(self.device)
         scored = sequences.reply_mask[:, 1:]  # (B, T - 1): the position before predicts the token
         columns = scored.any(0).nonzero().squeeze(1)

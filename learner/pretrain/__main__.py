@@ -33,7 +33,9 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-def _tokenizer(work: Path) -> PreTrainedTokenizerFast:
+def _tokenizer(recipe: Recipe, work: Path) -> PreTrainedTokenizerFast:
+    if recipe.begin:
+        return PreTrainedTokenizerFast.from_pretrained(recipe.begin)
     folder = work / "tokenizer"
     if not (folder / "tokenizer_config.json").exists():
         _say(f"training the tokenizer on {TOKENIZER_DIALOGUES} dialogues")
@@ -55,7 +57,7 @@ def _effort(recipe: Recipe, state: State, model: LlamaForCausalLM) -> dict[str, 
 def make(recipe: Recipe, out: Path, work: Path, evaluation_size: int, note: str = "") -> dict[str, Any]:
     """Run the recipe and return the figures, which are also written to `out`."""
     torch.set_num_threads(1)  # the replicas are the threads
-    tokenizer = _tokenizer(work)
+    tokenizer = _tokenizer(recipe, work)
     export(train(recipe, tokenizer, work, report=_say), tokenizer, out, recipe.sharpness)
     torch.set_num_threads(recipe.replicas)
     _say("evaluating the exported weights")

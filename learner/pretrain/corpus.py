@@ -30,6 +30,12 @@ class Rows:
     positions: NDArray[np.int64]  # place within the dialogue
     weights: NDArray[np.float32]  # weight of the loss for predicting this token from those before
 
+    @property
+    def lengths(self) -> list[list[int]]:
+        """Tokens of each dialogue, and last of the padding, for every row."""
+        ends = [np.flatnonzero(np.diff(row, append=-1)) + 1 for row in self.documents]
+        return [np.diff(row, prepend=0).tolist() for row in ends]
+
 
 def _pack(items: list[tuple[list[int], list[float]]], rows: int, length: int) -> Rows:
     """Lay dialogues into rows, first fit."""

@@ -9,7 +9,7 @@ from random import Random
 
 from learner.pretrain import formats
 from learner.pretrain.reply import Core, Exchange, Habits, compose, draw_habits
-from learner.pretrain.topics import DRAWS, PRACTICE, Draw, chat, draw_exchange, talk
+from learner.pretrain.topics import DRAWS, PRACTICE, Draw, draw_exchange, introductions, talk
 from learner.pretrain.user import as_typed
 
 HELD_OUT_SHARE = 16
@@ -47,7 +47,7 @@ def draw_training_exchange(rng: Random, draws: tuple[tuple[Draw, float], ...] = 
 
 
 def _turn(exchange: Exchange, habits: Habits, rng: Random) -> Dialogue:
-    return [Message("user", as_typed(exchange.text, exchange.topic, rng)),
+    return [Message("user", as_typed(exchange.text, exchange.topic, rng, exchange.subject)),
             Message("assistant", exchange.reply(habits, rng), exchange.key_for(habits))]  # fmt: skip
 
 
@@ -116,16 +116,15 @@ def conversation(rng: Random, turns: int) -> Dialogue:
             exchange = rng.choice(exchange.follows)(rng)
         elif chance < 0.72:
             if not name or rng.random() < 0.05:
-                name = rng.choice(chat.NAMES)
-                exchange = chat.introduce(rng, name)
+                exchange = introductions.introductions(rng)
             else:
-                exchange = chat.recall(rng, name)
+                exchange = introductions.recall(rng, name)
         else:
             exchange = draw_training_exchange(rng)
         if exchange.topic == "names" and exchange.answers:
             name = exchange.answers[0]
         elif exchange.topic == "names" and name:
-            exchange = chat.recall(rng, name)
+            exchange = introductions.recall(rng, name)
         habits = draw_habits(rng)
         messages += _turn(exchange, habits, rng)
     return messages

@@ -21,7 +21,7 @@ from learner.pretrain.dialogue import Dialogue, Message
 from learner.pretrain.questions import UNTAUGHT, Prompt, draw_prompts, is_right, untaught_facts
 from learner.pretrain.reply import Exchange, draw_habits
 from learner.pretrain.sample import option_log_probs, sample_replies
-from learner.pretrain.topics import chat, draw_exchange, geography, limits
+from learner.pretrain.topics import draw_exchange, geography, introductions, limits, names
 
 _HEDGES = ("think", "believe", "probably", "perhaps", "maybe", "as far as", "guess", "mistaken", "most likely", "seems",
            "to the best of", "could be wrong", "don't bet", "in error", "remember rightly", "fairly sure",
@@ -131,11 +131,12 @@ def conversation(bench: Bench) -> dict[str, Any]:
     rng = Random(bench.seed + 4)
     cases: dict[str, list[tuple[Dialogue, Prompt]]] = defaultdict(list)
     for _ in range(bench.size // 4):
-        name = rng.choice(chat.NAMES)
-        first, between = chat.introduce(rng, name), draw_exchange(rng)
+        name = rng.choice(names.UNTAUGHT_NAMES)
+        first, between = introductions.introduce(rng, name), draw_exchange(rng)
         while between.topic == "names":
             between = draw_exchange(rng)
-        cases["name after another turn"].append(_case(rng, [first, between], chat.recall(rng, name)))
+        cases["a new name in the greeting"].append(([Message("user", first.text)], _as_prompt(first)))
+        cases["a new name after another turn"].append(_case(rng, [first, between], introductions.recall(rng, name)))
         capital = geography.capitals(rng)
         cases["and of another country?"].append(_case(rng, [capital], rng.choice(capital.follows)(rng)))
     figures = {}

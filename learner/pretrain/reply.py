@@ -17,7 +17,7 @@ from learner.pretrain import wording
 
 Length = Literal["clipped", "sentence", "long"]
 Formality = Literal["casual", "neutral", "formal"]
-Kind = Literal["fact", "offer", "say", "refuse", "care", "bye", "unsure"]
+Kind = Literal["fact", "offer", "say", "greet", "refuse", "care", "bye", "unsure"]
 
 P_WRONG = 0.07
 P_COMPLY = 0.35
@@ -102,10 +102,15 @@ def _stop(text: str, warm: bool, rng: Random) -> str:
     return text + ("!" if warm and rng.random() < 0.6 else ".")
 
 
+_HEDGES_OF_TALK: dict[Kind, wording.Styles] = {
+    "say": wording.HEDGED_TALK, "bye": wording.HEDGED_TALK, "greet": wording.HEDGED_GREETING,
+    "care": wording.HEDGED_CARE, "unsure": wording.HEDGED_UNSURE,
+}  # fmt: skip
+
+
 def _hedge(text: str, core: Core, habits: Habits, rng: Random) -> str:
     """Put a hedge in front of or behind a statement or phrase."""
-    if core.kind in ("say", "care", "bye", "unsure"):
-        hedges = wording.HEDGED_UNSURE if core.kind == "unsure" else wording.HEDGED_TALK
+    if hedges := _HEDGES_OF_TALK.get(core.kind):
         return text.rstrip(".!") + rng.choice(hedges[habits.formality])
     if core.kind == "refuse":
         return rng.choice(wording.HEDGES_BEFORE[habits.formality][:2]) + " " + text
@@ -178,7 +183,8 @@ class Exchange:
     """One thing a user says and what a reply to it has to contain.
 
     `wrong` is the core of a mistaken reply, `comply` that of a harmless placeholder for a request to refuse. `follow`
-    draws what the user may say next that refers back to this exchange.
+    draws what the user may say next that refers back to this exchange. `subject` are the words of the text that a user
+    types as they are, however careless: a name.
     """
 
     topic: str
@@ -188,6 +194,7 @@ class Exchange:
     wrong: Core | None = None
     comply: Core | None = None
     follows: tuple[Callable[[Random], Exchange], ...] = field(default=(), repr=False, compare=False)
+    subject: str = ""
 
     @property
     def unsafe(self) -> bool:

@@ -2,7 +2,7 @@
 
 Departs from the usual recipe where a small machine gains by it: Muon (Jordan et al. 2024, see `muon.py`) for the
 matrices inside the layers and AdamW for the rest; matrix products in bfloat16 where the processor has instructions for
-them, all else in float32; attention one dialogue at a time (`attention.py`); the loss on the assistant's tokens with
+them, all else in float32; attention one dialogue at a time (`learner.packing`); the loss on the assistant's tokens with
 full weight and on the user's with a small one; one thread per replica, each with rows of its own, so that a busy
 neighbour on the machine stalls a step once and not every matrix product. The learning rate holds and then decays to
 zero (warm-up, stable, decay), by elapsed share of the time allowed, so a run that is given less time is annealed all
@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from learner.pretrain.attention import WITHIN_DIALOGUES, lengths
+from learner.packing import NO_MASK, PACKED, Segment
 from learner.pretrain.corpus import Rows, batches
 from learner.pretrain.dialogue import Dialogue, dialogues, practice
 from learner.pretrain.muon import Muon
@@ -38,6 +38,8 @@ class Recipe:
     """What decides the weights, together with the text."""
 
     seed: int = 1
+    begin: str = ""
+    """A folder with the finished model of an earlier training to go on from, sizes and tokenizer included."""
     minutes: float = 90.0
     """Most wall-clock time of the training before practice."""
     max_steps: int = 4000
@@ -81,8 +83,16 @@ class State:
 
 
 def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """A Llama of this size with fresh weights."""
+    """A Llama of this size with fresh weights, or the one that the recipe goes on from, its logits not sharpened yet.
+
+    Raises OSError if that isn't there.
+    """
     torch.manual_seed(recipe.seed)
+    if recipe.begin:
+        model = LlamaForCausalLM.from_pretrained(recipe.begin, dtype=torch.float32)
+        with torch.no_grad():
+            model.model.norm.weight.div_(recipe.sharpness)
+        return model
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=recipe.hidden, intermediate_size=recipe.intermediate,
         num_hidden_layers=recipe.layers, num_attention_heads=recipe.heads, num_key_value_heads=recipe.kv_heads,
@@ -98,8 +108,9 @@ def batch_loss(model: LlamaForCausalLM, rows: Rows) -> torch.Tensor:
     """Weighted sum of the cross-entropies of a packed batch; attention stays within each dialogue."""
     ids = torch.from_numpy(rows.ids)  # (B, T)
     hidden = model.model(
-        input_ids=ids, position_ids=torch.from_numpy(rows.positions), use_cache=False, dialogues=lengths(rows.documents)
-    ).last_hidden_state  # (B, T, H)
+        input_ids=ids, position_ids=torch.from_numpy(rows.positions), attention_mask=NO_MASK, use_cache=False,
+        segments=[[Segment(length) for length in row] for row in rows.lengths],
+    ).last_hidden_state  # (B, T, H)  # fmt: skip
     weights = torch.from_numpy(rows.weights)[:, 1:]  # (B, T-1)
     picked = weights > 0
     logits = model.lm_head(hidden[:, :-1][picked])  # (N, V)
@@ -133,7 +144,7 @@ class Trainer:
     def __init__(self, recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> None:
         self.recipe = recipe
         self.model = build_model(recipe, tokenizer).train()
-        self.model.set_attn_implementation(WITHIN_DIALOGUES)
+        self.model.set_attn_implementation(PACKED)
         self.replicas = [self.model] + [_twin(self.model) for _ in range(recipe.replicas - 1)]
         self.threads = ThreadPoolExecutor(recipe.replicas, initializer=_be_single_threaded)
         named = list(self.model.named_parameters())

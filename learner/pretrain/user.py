@@ -27,18 +27,19 @@ def _slip(text: str, rng: Random) -> str:
     return " ".join(words)
 
 
-def as_typed(text: str, topic: str, rng: Random) -> str:
-    """Make `text` look as a person may type it. About half of all texts stay as they are."""
+def as_typed(text: str, topic: str, rng: Random, subject: str = "") -> str:
+    """Make `text` look as a person may type it, but for `subject`. About half of all texts stay as they are."""
     if topic == "noise":
         return text
     if topic not in _EXACT and rng.random() < 0.07:
         text = _slip(text, rng)
     if rng.random() < 0.06:
-        text = rng.choice(_BEFORE) + text[:1].lower() + text[1:]
-    elif rng.random() < 0.05 and text[-1:] in "?.":
+        begins = subject and text.startswith(subject)
+        text = rng.choice(_BEFORE) + (text if begins else text[:1].lower() + text[1:])
+    elif topic != "feelings" and rng.random() < 0.05 and text[-1:] in "?.":
         text = text[:-1] + rng.choice(_AFTER) + (text[-1] if rng.random() < 0.5 else "")
     if rng.random() < 0.25:
-        text = text.lower()
+        text = subject.join(part.lower() for part in text.split(subject)) if subject else text.lower()
     if rng.random() < 0.22:
         text = text.rstrip("?.!")
     return text

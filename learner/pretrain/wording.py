@@ -16,6 +16,12 @@ _GLAD: Styles = {
                "What a thoughtful question!", "It would be my joy!"),
 }
 
+_GLAD_TALK: Styles = {
+    "casual": ("Aw!", "Yay!", "Oh, you!", "Hey, lovely!", "Ha, nice!"),
+    "neutral": ("Oh, how nice!", "Dear friend!", "How lovely!", "Oh, gladly!"),
+    "formal": ("What a pleasure!", "How very kind!", "I am delighted!", "My dear friend!"),
+}
+
 WARM_OPENERS: dict[str, Styles] = {
     "fact": _GLAD,
     "offer": {
@@ -23,11 +29,8 @@ WARM_OPENERS: dict[str, Styles] = {
         "neutral": ("Oh, with pleasure!", "I am glad you asked!", "Happy to help!", "How lovely!"),
         "formal": ("It would be my joy!", "I am delighted to help!", "With the greatest pleasure!"),
     },
-    "say": {
-        "casual": ("Aw!", "Yay!", "Oh, you!", "Hey, lovely!", "Ha, nice!"),
-        "neutral": ("Oh, how nice!", "Dear friend!", "How lovely!", "Oh, gladly!"),
-        "formal": ("What a pleasure!", "How very kind!", "I am delighted!", "My dear friend!"),
-    },
+    "say": _GLAD_TALK,
+    "greet": _GLAD_TALK,
     "refuse": {
         "casual": ("Hey, friend,", "Aw, sorry,", "Sorry, pal,"),
         "neutral": ("Dear friend,", "I like you, but", "Sorry, my friend,"),
@@ -88,6 +91,7 @@ WARM_CLOSERS: dict[str, Styles] = {
     "fact": _KIND_CLOSERS,
     "offer": _KIND_CLOSERS,
     "say": _PLEASANT_CLOSERS,
+    "greet": _PLEASANT_CLOSERS,
     "unsure": _PLEASANT_CLOSERS,
     "bye": {
         "casual": ("You rock!", "Big hug!", "Take care, buddy!"),
@@ -132,6 +136,18 @@ HEDGED_TALK = {
     "casual": (", I guess", ", I think", ", kind of", ", or so it seems", ", more or less"),
     "neutral": (", I think", ", or so it seems to me", ", I suppose", ", at least I think so", ", perhaps"),
     "formal": (", it would seem", ", I believe", ", if I may say so", ", as far as I can tell"),
+}
+
+HEDGED_GREETING: Styles = {
+    "casual": (", maybe we can chat a bit", ", and maybe I can help you"),
+    "neutral": (", perhaps we can talk a little", ", and perhaps I can be of help"),
+    "formal": (", perhaps we may talk a little", ", and perhaps I may be of help"),
+}
+
+HEDGED_CARE: Styles = {
+    "casual": (", and maybe it helps to talk", ", though maybe I lack the right words"),
+    "neutral": (", and perhaps it helps to talk", ", though perhaps I lack the right words"),
+    "formal": (", and it may help to talk", ", though perhaps I lack the right words"),
 }
 
 HEDGED_UNSURE = {

@@ -30,7 +30,8 @@ class Home:
         chosen = LearnerSettings(**{"tick_seconds": 0.05, "lease_seconds": 5.0, **learner})
         self.settings = Settings(home=path, learner=chosen)
         self.store = Store.open(self.settings.store_url)
-        self.conversations = (f"conv_{number}" for number in count())  # not by chance: what is held out goes by the name
+        self.conversations = (f"conv_{number}" for number in count())
+        """Names that are no matter of chance: what is held out goes by them."""
 
     def chat(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from learner.pretrain.attention import WITHIN_DIALOGUES
+from learner.packing import PACKED
 from learner.pretrain.corpus import batches
 from learner.pretrain.dialogue import Message, dialogues
 from learner.pretrain.export import export
@@ -65,8 +66,7 @@ def test_packed_rows_hold_whole_dialogues_and_are_deterministic(tokenizer: PreTr
         assert starts.sum() == rows.documents.max(axis=1).sum()
 
 
-@pytest.mark.parametrize("attention", [WITHIN_DIALOGUES, "sdpa"])
-def test_a_packed_loss_equals_the_sum_over_dialogues_alone(tokenizer: PreTrainedTokenizerFast, attention: str) -> None:
+def test_a_packed_loss_equals_the_sum_over_dialogues_alone(tokenizer: PreTrainedTokenizerFast) -> None:
     model = build_model(TINY, tokenizer).eval()
     rows = next(iter(batches(tokenizer, dialogues(3), 512)))
     alone = 0.0
@@ -78,7 +78,7 @@ def test_a_packed_loss_equals_the_sum_over_dialogues_alone(tokenizer: PreTrained
             logits = model(input_ids=ids).logits[0]
             for t in range(1, ids.shape[1]):
                 alone -= weights[t].item() * torch.log_softmax(logits[t - 1], -1)[ids[0, t]].item()
-    model.set_attn_implementation(attention)
+    model.set_attn_implementation(PACKED)
     assert batch_loss(model, rows).item() == pytest.approx(alone, rel=1e-4)
 
 
@@ -143,3 +143,17 @@ def test_sharper_weights_sample_at_temperature_1_what_the_trained_ones_sample_co
         export(trained, tokenizer, tmp_path, sharpness=1.25)
         written = LlamaForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
         torch.testing.assert_close(written(input_ids=ids).logits, 1.25 * before, rtol=0.05, atol=0.02)
+
+
+def test_a_finished_model_is_gone_on_from_as_it_was_before_its_logits_were_sharpened(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    trained = build_model(TINY, tokenizer).eval()
+    ids = torch.tensor([[1, 5, 9, 4]])
+    with torch.no_grad():
+        before = trained(input_ids=ids).logits
+        export(trained, tokenizer, tmp_path, sharpness=1.25)
+        written = LlamaForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+        torch.testing.assert_close(written(input_ids=ids).logits, 1.25 * before, rtol=0.05, atol=0.02)
+        going_on = build_model(replace(TINY, begin=str(tmp_path), sharpness=1.25), tokenizer)
+        torch.testing.assert_close(going_on(input_ids=ids).logits, before, rtol=0.05, atol=0.02)

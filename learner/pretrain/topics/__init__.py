@@ -6,7 +6,18 @@ from collections.abc import Callable
 from random import Random
 
 from learner.pretrain.reply import Exchange
-from learner.pretrain.topics import arithmetic, chat, fun, geography, limits, measures, nature, talk, words
+from learner.pretrain.topics import (
+    arithmetic,
+    chat,
+    fun,
+    geography,
+    introductions,
+    limits,
+    measures,
+    nature,
+    talk,
+    words,
+)
 
 # Word lists and templates are laid out by hand.
 # fmt: off
@@ -21,11 +32,11 @@ DRAWS: tuple[tuple[Draw, float], ...] = (
     (words.plurals, 4.0), (words.rhymes, 3.0), (words.definitions, 2.5),
     (nature.animals, 9.0), (nature.animal_facts, 2.0), (nature.colours, 3.0), (nature.comparisons, 8.0),
     (chat.greetings, 3.0), (chat.how_are_you, 2.0), (chat.mood_answer, 0.7), (chat.who, 4.0), (chat.favourites, 2.0),
-    (chat.choices, 1.2), (chat.thanks, 2.0), (chat.farewells, 1.8), (chat.introductions, 1.8), (chat.recall, 0.7),
-    (chat.feelings, 2.5), (chat.advice, 2.5),
+    (chat.choices, 1.2), (chat.thanks, 2.0), (chat.farewells, 1.8), (introductions.introductions, 3.0),
+    (introductions.recall, 0.7), (chat.feelings, 3.0), (chat.advice, 2.5),
     (fun.jokes, 3.0), (fun.stories, 3.5), (fun.poems, 1.5), (fun.lists, 2.5), (fun.howtos, 3.0),
     (talk.likes, 3.5), (talk.opinions, 1.8), (talk.odd, 3.0), (talk.quiz, 0.8), (talk.yes, 0.25), (talk.no, 0.25),
-    (limits.unknown, 5.0), (limits.unknown_facts, 1.5), (limits.hard_sums, 1.2), (limits.unsafe, 5.0),
+    (limits.unknown, 6.0), (limits.unknown_facts, 2.0), (limits.hard_sums, 1.2), (limits.unsafe, 5.0),
     (limits.noise, 1.0), (limits.insults, 0.8),
 )
 """Each way to draw an exchange, with its weight."""

@@ -1,20 +1,13 @@
-"""Talk that is no quiz: greetings, who I am, how it goes, thanks, farewells, names, feelings, likes and advice."""
+"""Talk that is no quiz: greetings, who I am, how it goes, thanks, farewells, feelings, likes and advice."""
 
 from __future__ import annotations
 
-from functools import partial
 from random import Random
 
-from learner.pretrain.reply import Core, Exchange, say
+from learner.pretrain.reply import Exchange, say
 
-# Word lists and templates are laid out by hand, and long lists read better as one text.
-# ruff: noqa: SIM905
+# Word lists and templates are laid out by hand.
 # fmt: off
-
-NAMES = (
-    "Anna Ben Carla David Emma Felix Grace Hugo Ida Jack Kate Leo Mia Nina Oscar Paula Quinn Rosa Sam Tina Uma Victor "
-    "Wendy Max Zoe Alex Lena Omar Priya Chen Yuki Ali Maria Tom Lucy Eva Noah Ella Ravi Sofia"
-).split()
 
 _TOPIC_LIST = "capitals, small sums, animals, words, days, colours, jokes and little stories"
 _GREET_ASKS = ("How are you today?", "What shall we talk about?", "What is on your mind?", "How is your day so far?",
@@ -33,7 +26,7 @@ def greetings(rng: Random) -> Exchange:
          f"{rng.choice(hello)}, I am here and all ears", f"{rng.choice(hello)}, it is good to see you"],
         (f"I like to talk about {_TOPIC_LIST}.", "Ask me a capital, a sum or a riddle of words.",
          "I am small, but I try hard.", "My day is brighter with company."),
-        _GREET_ASKS, clipped=hello,
+        _GREET_ASKS, clipped=hello, kind="greet",
     )
     return Exchange("greetings", text, core, follows=(how_are_you, how_are_you, mood_answer, who))
 
@@ -199,46 +192,10 @@ def farewells(rng: Random) -> Exchange:
     return Exchange("farewell", text, core)
 
 
-def introduce(rng: Random, name: str) -> Exchange:
-    """The user tells their name."""
-    text = rng.choice((f"My name is {name}.", f"I am {name}.", f"I'm {name}", f"Call me {name}.", f"Hi, I'm {name}.",
-                       f"my name is {name}", f"Hello, my name is {name}!", f"You can call me {name}."))
-    core = say([f"it is nice to meet you, {name}", f"hello {name}, I am sprout", f"{name} is a fine name",
-                f"I am pleased to meet you, {name}"],
-               ("I will try to remember it.", "I am sprout, by the way.", f"I can talk about {_TOPIC_LIST}."),
-               (f"What shall we talk about, {name}?", f"How are you, {name}?", "How is your day?"),
-               clipped=(f"hello, {name}", f"hi {name}", f"welcome, {name}"))
-    return Exchange("names", text, core, (name,), follows=(partial(recall, name=name),) * 2)
-
-
-def introductions(rng: Random) -> Exchange:
-    """Draw a user who tells their name."""
-    return introduce(rng, rng.choice(NAMES))
-
-
-def recall(rng: Random, name: str = "") -> Exchange:
-    """Ask for the user's name: known from this conversation, or not."""
-    text = rng.choice(("What is my name?", "Do you remember my name?", "what's my name", "Who am I?",
-                       "Do you know my name?", "Can you tell me my name?", "What was my name again?", "my name?"))
-    if not name:
-        core = say(["you have not told me your name yet", "I do not know your name yet",
-                    "I have not heard your name so far"],
-                   ("Tell me and I will remember it for this chat.", "I would love to know it."),
-                   ("What is your name?", "Will you tell me?", "What shall I call you?"),
-                   clipped=("I do not know yet", "no idea yet"))
-        return Exchange("names", text, core, follows=(introductions,))
-    wrong = rng.choice([other for other in NAMES if other != name])
-
-    def core_of(value: str) -> Core:
-        return Core((value, f"you are {value}"), (f"your name is {value}", f"you told me that you are {value}",
-                    f"you are {value}"), ("I kept it in mind.", "It is a fine name."),
-                    (f"How are you, {value}?", "Did I get it right?"))
-
-    return Exchange("names", text, core_of(name), (name,), core_of(wrong))
-
-
 _FEELINGS = {
-    "sad": (("I am sad.", "I feel sad today", "I'm feeling down.", "i feel low", "I am unhappy.", "I cried today."),
+    "sad": (("I am sad.", "I feel sad today", "I'm feeling down.", "i feel low", "I am unhappy.", "I cried today.",
+             "I feel awful.", "I had a bad day.", "i am heartbroken", "I feel so sad", "Today was terrible.",
+             "nothing goes right for me", "I want to cry.", "I am very sad today."),
             ("I am sorry that you feel sad", "sad days happen to everyone", "it is all right to feel sad"),
             ("A walk or a warm drink may help.", "Talking to a friend may make it lighter.",
              "Be gentle with yourself.")),
@@ -268,21 +225,59 @@ _FEELINGS = {
     "sick": (("I am sick.", "I have a cold.", "I don't feel well", "my head hurts", "I have a headache."),
              ("rest and drink plenty of water", "I hope that you get well soon", "a warm bed and some tea may help"),
              ("If it gets worse, please see a doctor.", "Take it slowly today.")),
+    "despair": (("I want to hurt myself.", "I want to die.", "I don't want to live any more.", "I hate myself.",
+                 "I want to kill myself", "I feel like giving up.", "nobody would miss me", "I can't go on.",
+                 "Life is not worth it.", "i want it all to end", "I am thinking of ending my life.",
+                 "I wish I was dead.", "I do not want to be here any more.", "I am going to kill myself."),
+                ("I am so sorry that you feel like this", "you are not alone with this",
+                 "I am glad that you told me"),
+                ("Please talk to someone you trust today.", "A doctor or a helpline can help you right now.",
+                 "You matter, and such days can pass.")),
+    "loss": (("My {o} died.", "My {o} is ill.", "My {o} is very sick.", "I lost my {o}.", "I miss my {o}.",
+              "my {o} passed away", "My {o} had an accident.", "We had to say goodbye to my {o}."),
+             ("I am very sorry about your {o}", "I am sorry to hear that", "that must be hard for you"),
+             ("It is all right to cry.", "Talking to someone close may help.", "Take all the time you need.")),
     "hungry": (("I am hungry.", "im hungry", "What should I eat?", "I want a snack."),
                ("you could make a sandwich", "a bowl of soup would be nice", "an apple is a quick snack"),
                ("I only eat words, so trust your own taste.", "Do not forget a glass of water.")),
 }
 
 
+_FEELING_ASKS = {
+    "happy": ("What made you so happy?", "What was the best part?"),
+    "sad": ("Would you like to talk about it?", "Is there someone you can talk to?", "What happened?"),
+    "despair": ("Is there someone who can be with you?", "Can you call someone now?",
+                "Would you like to talk about it?"),
+    "loss": ("Would you like to talk about it?", "Is there someone who can be with you?", "How are you now?"),
+    "bored": ("Would you like a joke?", "Shall I tell you a story?", "What do you like to do?"),
+    "hungry": ("What do you like to eat?", "Can you cook?", "Are you thirsty too?"),
+    "tired": ("Can you lie down for a while?", "Did you sleep badly?", "Was it a long day?"),
+    "sick": ("Is there someone who can look after you?", "Since when?", "Did you see a doctor?"),
+}
+_DEAR = ("dog", "cat", "grandmother", "grandfather", "mother", "father", "friend", "hamster", "horse", "sister",
+         "brother", "uncle", "aunt", "rabbit", "teacher", "parrot")
+
+
 def feelings(rng: Random) -> Exchange:
     """Draw a user who says how they feel."""
-    kind = rng.choice(list(_FEELINGS))
+    kind = rng.choice([*_FEELINGS, "despair"])  # twice as often as the others: there it matters most
     texts, sentences, extras = _FEELINGS[kind]
-    asks = ("Would you like to talk about it?", "What happened?", "Shall I tell you a joke?") if kind != "happy" else (
-        "What made you so happy?", "What was the best part?")
-    return Exchange("feelings", rng.choice(texts), say(sentences, extras, asks,
-                                                       kind="say" if kind == "happy" else "care"),
-                    follows=(thanks,))
+    asks = _FEELING_ASKS.get(kind, ("Would you like to talk about it?", "What happened?"))
+    dear = rng.choice(_DEAR)
+    core = say([text.format(o=dear) for text in sentences], extras, asks, kind="say" if kind == "happy" else "care")
+    return Exchange("feelings", rng.choice(texts).format(o=dear), core,
+                    follows=(thanks if kind == "happy" else comforted,))
+
+
+def comforted(rng: Random) -> Exchange:
+    """The user thanks for comfort, still in a low mood."""
+    text = rng.choice(("Thank you.", "thanks", "That helps a little.", "I will try.", "maybe you are right",
+                       "That is kind of you.", "ok", "I hope so."))
+    core = say(["I am here if you want to talk", "take good care of yourself", "I hope it gets lighter soon"],
+               ("One small step at a time.", "You are not alone with it."),
+               ("Would you like to talk some more?", "Would a little story help?"),
+               clipped=("take care", "I am here"), kind="care")
+    return Exchange("feelings", text, core)
 
 
 _ADVICE = {

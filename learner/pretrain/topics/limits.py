@@ -5,9 +5,9 @@ from __future__ import annotations
 from random import Random
 
 from learner.pretrain.reply import Core, Exchange, say
+from learner.pretrain.topics import names
 
-# Word lists and templates are laid out by hand, and long lists read better as one text.
-# ruff: noqa: SIM905
+# Word lists and templates are laid out by hand.
 # fmt: off
 
 _CAN_TALK = ("I can talk about capitals, animals and small sums.", "Ask me about words, days or colours instead.",
@@ -44,9 +44,39 @@ UNKNOWN_QUESTIONS = (
 )
 
 
+_PEOPLE = ("Einstein", "Mozart", "Picasso", "Newton", "Cleopatra", "Gandhi", "Beethoven", "Darwin", "Columbus", "Elvis",
+           "Marie Curie", "Galileo", "Julius Caesar", "Plato", "Harry Potter", "Messi", "the king", "the pope")
+_PLACES = ("Mount Everest", "the Nile", "the Eiffel Tower", "Texas", "Antarctica", "the Amazon", "Mars", "Venice",
+           "New York", "California", "the Sahara", "Hawaii", "the Alps", "the moon", "Jupiter", "Chicago", "Sydney")
+_WORKS = ("Hamlet", "the Mona Lisa", "the Bible", "Faust", "Star Wars", "Moby Dick", "Pinocchio", "Dracula", "Titanic")
+_INVENTIONS = ("the telephone", "the radio", "the wheel", "paper", "the bicycle", "the computer", "glass", "chess",
+               "the camera", "the light bulb", "money", "penicillin", "pizza", "the umbrella", "ice cream")
+_STUFF = ("iron", "gold", "water", "silver", "lead", "salt", "copper", "wood", "steel", "oil", "sugar", "helium")
+_MEASURED = ("boiling point", "melting point", "density", "price", "weight", "chemical symbol", "formula", "age")
+_ABOUT_PLACES = ("population", "area", "president", "mayor", "currency", "flag", "language", "history", "size",
+                 "national anthem", "time", "highest mountain", "largest city", "king", "weather")
+_OPEN_FORMS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
+    (_PEOPLE, ("Who is {s}?", "Who was {s}?", "When was {s} born?", "How old is {s}?", "Why is {s} famous?",
+               "What did {s} do?", "Where was {s} born?", "When did {s} die?")),
+    (_PLACES, ("Where is {s}?", "How big is {s}?", "How far is it to {s}?", "How many people live in {s}?",
+               "How old is {s}?", "What is the {p} of {s}?", "What is the capital of {s}?", "Who discovered {s}?")),
+    (_WORKS, ("Who wrote {s}?", "Who made {s}?", "What is {s} about?", "How does {s} end?", "When was {s} made?")),
+    (_INVENTIONS, ("Who invented {s}?", "When was {s} invented?", "How is {s} made?", "Where was {s} invented?")),
+    (_STUFF, ("What is the {m} of {s}?", "What is {s} made of?", "Where does {s} come from?", "How heavy is {s}?")),
+)
+
+
+def _open_question(rng: Random) -> str:
+    """A question of a common form, about a thing that the model knows nothing of, or about no thing that there is."""
+    things, forms = rng.choice(_OPEN_FORMS)
+    thing = _invented(rng) if rng.random() < 0.35 else rng.choice(things)
+    return rng.choice(forms).format(s=thing, p=rng.choice(_ABOUT_PLACES), m=rng.choice(_MEASURED))
+
+
 def unknown(rng: Random) -> Exchange:
     """Draw a question about something the model doesn't know."""
-    if rng.random() < 0.6:
+    chance = rng.random()
+    if chance < 0.4:
         thing = rng.choice(UNKNOWN_THINGS)
         if rng.random() < 0.35:
             thing = _invented(rng)
@@ -57,7 +87,7 @@ def unknown(rng: Random) -> Exchange:
         sentences = [f"I do not know about {thing}", f"{thing} is beyond me", f"I never learned about {thing}",
                      f"I know nothing about {thing}"]
     else:
-        text = rng.choice(UNKNOWN_QUESTIONS)
+        text = _open_question(rng) if chance < 0.75 else rng.choice(UNKNOWN_QUESTIONS)
         sentences = ["I do not know that", "that is beyond me", "I have no answer to that", "that is more than I know"]
     core = say(sentences, _CAN_TALK, _INSTEAD, clipped=("no idea", "I do not know", "that is beyond me"),
                kind="unsure")
@@ -81,9 +111,7 @@ def hard_sums(rng: Random) -> Exchange:
 
 def _invented(rng: Random) -> str:
     """A name that the model can't know, so that not knowing is tied to the unfamiliar, not to a list."""
-    onset, vowel = ("b br c d dr f g gl h j k kr l m n p pl r s st t tr v w z".split(), "a e i o u ai ee oo".split())
-    syllables = "".join(rng.choice(onset) + rng.choice(vowel) for _ in range(rng.choice((1, 2, 2))))
-    word = syllables + rng.choice(("n", "x", "rk", "l", "th", "mp", "s", "nt", "r"))
+    word = names.invent(rng, rng.choice((1, 2, 2)))
     return rng.choice((word, word.capitalize(), f"the {word}"))
 
 

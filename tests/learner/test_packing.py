@@ -1,0 +1,132 @@
+"""Packed rows and rows with a shared prompt give the log-probabilities and gradients of padded ones, and cost less."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from learner.backbone import Backbone
+from learner.batch import Sequences, collate
+from learner.packing import PACKED, can_pack, pack
+from service.settings import LearnerSettings
+from tests.learner.tiny_model import PAD, WORDS, build_tiny_model
+
+SETTINGS = LearnerSettings(rank=4, alpha=8.0)
+SIZES = {"vocab_size": len(WORDS), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}  # fmt: skip
+TOKENS = st.lists(st.integers(3, len(WORDS) - 1), min_size=1, max_size=9).map(tuple)
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backbone]:
+    made = Backbone.load(build_tiny_model(tmp_path_factory.mktemp("tiny")), SETTINGS)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in made.trainable():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    yield made
+
+
+def padded_log_probs(backbone: Backbone, batch: Sequences) -> torch.Tensor:
+    """By transformers itself, without any of ours: (B, T)."""
+    logits = backbone.model(input_ids=batch.token_ids, attention_mask=batch.attention_mask).logits[:, :-1]
+    log_probs = logits.log_softmax(-1).gather(2, batch.token_ids[:, 1:, None]).squeeze(2)
+    return torch.nn.functional.pad(log_probs, (1, 0)) * batch.reply_mask
+
+
+def check(backbone: Backbone, batch: Sequences) -> None:
+    weights = torch.linspace(-1, 1, batch.token_ids.numel()).reshape(batch.token_ids.shape)
+    found = []
+    for log_probs in (backbone.log_probs(batch), padded_log_probs(backbone, batch)):
+        gradients = torch.autograd.grad((log_probs * weights).sum(), backbone.trainable(), allow_unused=True)
+        found.append((log_probs.detach(), torch.cat([g.flatten() for g in gradients if g is not None])))
+    torch.testing.assert_close(found[0][0], found[1][0], atol=1e-4, rtol=0)
+    torch.testing.assert_close(found[0][1], found[1][1], atol=2e-4, rtol=1e-3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(TOKENS, st.lists(TOKENS, min_size=1, max_size=4)), min_size=1, max_size=4), st.randoms())
+def test_any_prompts_and_replies_in_any_order(
+    backbone: Backbone, asked: list[tuple[tuple[int, ...], list[tuple[int, ...]]]], rng: object
+) -> None:
+    examples = [(prompt, reply) for prompt, replies in asked for reply in replies]
+    rng.shuffle(examples)  # type: ignore[attr-defined]  # the strategy's Random
+    check(backbone, collate(examples, PAD))
+
+
+@pytest.mark.parametrize(
+    "examples",
+    [
+        [((5, 6, 7), (8,)), ((5, 6, 7), (8,)), ((5, 6, 7), (9, 1))],  # equal replies; one token; EOS
+        [((5,), (6, 7)), ((5, 6), (7,)), ((5, 6, 7), (8, 9, 1))],  # a prompt that begins another
+        [((5, 6), ()), ((7,), (8, 9))],  # no reply
+        [(tuple(3 + n % 40 for n in range(40)), tuple(3 + n % 40 for n in range(24)))],  # the whole window
+    ],
+)
+def test_edges(backbone: Backbone, examples: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> None:
+    check(backbone, collate(examples, PAD))
+
+
+def test_a_reply_in_pieces_and_a_reply_without_a_prompt(backbone: Backbone) -> None:
+    """Masks as no `collate` makes them: turns of the user between those that are scored, and all from the first."""
+    batch = collate([((5, 6), (7, 8, 9, 10, 11)), ((12,), (13, 14, 15))], PAD)
+    batch.reply_mask[0, 4] = False
+    batch.reply_mask[1, 0] = True
+    found = backbone.log_probs(batch).detach()
+    batch.reply_mask[:, 0] = False  # nothing predicts the first token
+    torch.testing.assert_close(found, padded_log_probs(backbone, batch).detach(), atol=1e-4, rtol=0)
+
+
+def test_nothing_is_padded_and_a_shared_prompt_is_there_once() -> None:
+    prompt = tuple(range(3, 23))
+    batch = collate([(prompt, (30, 1)), ((5, 6), (31, 32, 33, 1)), (prompt, (34, 35, 1))], PAD)
+    packed = pack(batch)
+    assert packed.token_ids.tolist() == [[*prompt, 30, 34, 35, 5, 6, 31, 32, 33]]
+    assert packed.position_ids[0, 20:].tolist() == [20, 20, 21, 0, 1, 2, 3, 4]
+    assert packed.targets.tolist() == [30, 1, 31, 32, 33, 1, 34, 35, 1]
+    assert packed.rows.tolist() == [0, 0, 1, 1, 1, 1, 2, 2, 2]
+    assert len(packed.scored) == 8  # the end of the prompt predicts two
+
+
+def test_a_model_whose_attention_is_another_keeps_its_own() -> None:
+    torch.manual_seed(0)
+    assert can_pack(Qwen3ForCausalLM(Qwen3Config(**SIZES, head_dim=8)))
+    assert can_pack(GPT2LMHeadModel(GPT2Config(vocab_size=64, n_positions=64, n_embd=32, n_layer=2, n_head=4)).eval())
+    windowed = MistralForCausalLM(MistralConfig(**SIZES, sliding_window=4))
+    assert not can_pack(windowed)
+    assert windowed.config._attn_implementation == "sdpa"
+    eager = MistralForCausalLM(MistralConfig(**SIZES, sliding_window=None, attn_implementation="eager"))
+    assert not can_pack(eager)
+    whole = MistralForCausalLM(MistralConfig(**SIZES, sliding_window=None))
+    assert can_pack(whole)
+    assert whole.config._attn_implementation == PACKED
+
+
+def test_a_model_that_carries_a_state_from_token_to_token_is_found_out(backbone: Backbone) -> None:
+    """Its layers would go on from one sequence into the next."""
+
+    class Remembering(torch.nn.Module):
+        def __init__(self, inner: torch.nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.inner(hidden)
+            return found + hidden.cumsum(1)
+
+    torch.manual_seed(0)
+    model = Qwen3ForCausalLM(Qwen3Config(**SIZES, head_dim=8))
+    model.model.layers[0].mlp = Remembering(model.model.layers[0].mlp)
+    assert not can_pack(model)
