@@ -129,9 +129,10 @@ class Registry:
         try:
             manifest = check_folder(path, adapter.manifest_hash, base_folder)
         except (AdapterBroken, AdapterUnreachable):
-            if self.shared is None or _is_sound(path, adapter.manifest_hash):
+            if self.shared is None:
                 raise
-            self._fetch(name, adapter.manifest_hash, self.shared)
+            if not _is_sound(path, adapter.manifest_hash):  # sound: what is wrong isn't its files, or they just arrived
+                self._fetch(name, adapter.manifest_hash, self.shared)
             manifest = check_folder(path, adapter.manifest_hash, base_folder)
         if manifest.name != name:
             raise AdapterBroken(f"Adapter {name}: {MANIFEST} is that of {manifest.name}.")

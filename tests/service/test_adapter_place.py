@@ -18,6 +18,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from safetensors.numpy import save_file
 from sqlalchemy.orm import Session
 
+from service.adapters import registry
 from service.adapters.files import check_folder
 from service.adapters.manifest import CONFIG, MANIFEST, REPORT, WEIGHTS, Manifest
 from service.adapters.place import TRIES, Place
@@ -216,6 +217,24 @@ def test_many_who_need_it_at_once_fetch_it_once(sqlite_store: Store, source: Pat
     for thread in threads:
         thread.join(60)
     assert found == [other.folder / name] * 6
+    assert sorted(BadLine.opened) == sorted(FILES)
+
+
+def test_what_another_has_fetched_since_it_was_missed_is_there(
+    sqlite_store: Store, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = homes(sqlite_store, tmp_path, "badline://bucket/shared")
+    name = one.publish(source, provenance(), {}, "Passed.")
+
+    def missed(*about: object) -> object:
+        monkeypatch.setattr(registry, "check_folder", check_folder)
+        try:
+            return check_folder(*about)  # type: ignore[arg-type]  # as it was called
+        finally:
+            other.check(name)
+
+    monkeypatch.setattr(registry, "check_folder", missed)
+    assert other.check(name)[0] == other.folder / name
     assert sorted(BadLine.opened) == sorted(FILES)
 
 
