@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from learner.batch import Sequences, TokenIds, by_length, collate
-from learner.packing import can_pack, pack, predicting_logits
+from learner.packing import pack, predicting_logits, try_packing
 from learner.tensors import token_log_probs
 from service.errors import AdapterBroken, TrainingFailed
 from service.settings import LearnerSettings
@@ -46,7 +46,7 @@ class Backbone:
         self._frozen = frozen  # roles with an adapter of their own beside the policy's; the others are the base
         self._active: Role | None = None
         with model.disable_adapter():
-            self._packs = can_pack(model.get_base_model())
+            self._packs = try_packing(model.get_base_model())
         self._select("policy")
 
     @classmethod

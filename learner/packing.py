@@ -10,6 +10,7 @@ For training on a CPU, without a cache; with one, and for batches that are padde
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ NO_MASK = torch.ones(1, 1, 1, 1, dtype=torch.bool)
 """Says to transformers that a mask is there already, so that none is made; packed rows look at none."""
 AGREED = 0.02
 """Nats per token that a packed row may differ from a padded one, where a model computes in half precision."""
+log = logging.getLogger("hone.learner")
 _NOT_KNOWN = ("sliding_window", "softcap", "s_aux")
 
 
@@ -115,7 +117,7 @@ def _attend(
     **more: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """Attention within each segment (`segments`: of every row, in order), in float32: the backward pass of torch's
-    kernel is slower in bfloat16 for sequences this short. Raises NotImplementedError for what it doesn't compute.
+    kernel is slower in bfloat16 for sequences this short. Raises ValueError for what it doesn't compute.
     """
     if segments is None:
         result: tuple[Tensor, Tensor | None] = sdpa_attention_forward(
@@ -123,7 +125,7 @@ def _attend(
         )
         return result
     if unknown := [name for name in _NOT_KNOWN if more.get(name) is not None]:
-        raise NotImplementedError(f"packed rows know no {unknown[0]}")
+        raise ValueError(f"Packed rows know no {unknown[0]}; pad them.")
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     rows = []
@@ -153,7 +155,7 @@ def predicting_logits(model: Any, packed: Packed) -> Tensor:
 
 
 @torch.no_grad()
-def can_pack(model: Any) -> bool:
+def try_packing(model: Any) -> bool:
     """Give a model this attention, and see whether it computes the same with it; if not it keeps the one it had.
 
     Not, for instance, a model with attention in sliding windows, or with layers that carry a state from token to token.
@@ -170,7 +172,8 @@ def can_pack(model: Any) -> bool:
         found = predicting_logits(model, pack(batch)).float().log_softmax(-1)
         if (found - expected).abs().max() < AGREED:
             return True
-    except (NotImplementedError, TypeError, ValueError):
-        pass
+        log.debug("The model answers packed rows otherwise than padded ones: they are padded.")
+    except (RuntimeError, TypeError, ValueError) as error:
+        log.debug("The model takes no packed rows (%s): they are padded.", error)
     model.set_attn_implementation(had)
     return False

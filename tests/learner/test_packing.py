@@ -19,7 +19,7 @@ from transformers import (
 
 from learner.backbone import Backbone
 from learner.batch import Sequences, collate
-from learner.packing import PACKED, can_pack, pack
+from learner.packing import PACKED, pack, try_packing
 from service.settings import LearnerSettings
 from tests.learner.tiny_model import PAD, WORDS, build_tiny_model
 
@@ -102,15 +102,16 @@ def test_nothing_is_padded_and_a_shared_prompt_is_there_once() -> None:
 
 def test_a_model_whose_attention_is_another_keeps_its_own() -> None:
     torch.manual_seed(0)
-    assert can_pack(Qwen3ForCausalLM(Qwen3Config(**SIZES, head_dim=8)))
-    assert can_pack(GPT2LMHeadModel(GPT2Config(vocab_size=64, n_positions=64, n_embd=32, n_layer=2, n_head=4)).eval())
+    assert try_packing(Qwen3ForCausalLM(Qwen3Config(**SIZES, head_dim=8)))
+    learned_positions = GPT2Config(vocab_size=64, n_positions=64, n_embd=32, n_layer=2, n_head=4)
+    assert try_packing(GPT2LMHeadModel(learned_positions).eval())
     windowed = MistralForCausalLM(MistralConfig(**SIZES, sliding_window=4))
-    assert not can_pack(windowed)
+    assert not try_packing(windowed)
     assert windowed.config._attn_implementation == "sdpa"
     eager = MistralForCausalLM(MistralConfig(**SIZES, sliding_window=None, attn_implementation="eager"))
-    assert not can_pack(eager)
+    assert not try_packing(eager)
     whole = MistralForCausalLM(MistralConfig(**SIZES, sliding_window=None))
-    assert can_pack(whole)
+    assert try_packing(whole)
     assert whole.config._attn_implementation == PACKED
 
 
@@ -129,4 +130,4 @@ def test_a_model_that_carries_a_state_from_token_to_token_is_found_out(backbone:
     torch.manual_seed(0)
     model = Qwen3ForCausalLM(Qwen3Config(**SIZES, head_dim=8))
     model.model.layers[0].mlp = Remembering(model.model.layers[0].mlp)
-    assert not can_pack(model)
+    assert not try_packing(model)

@@ -133,19 +133,7 @@ def test_a_dialogue_that_begins_another_renders_to_its_beginning(tokenizer: PreT
     assert long[: len(short)] == short
 
 
-def test_sharper_weights_sample_at_temperature_1_what_the_trained_ones_sample_colder(
-    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
-) -> None:
-    trained = build_model(TINY, tokenizer).eval()
-    ids = torch.tensor([[1, 5, 9, 4]])
-    with torch.no_grad():
-        before = trained(input_ids=ids).logits
-        export(trained, tokenizer, tmp_path, sharpness=1.25)
-        written = LlamaForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
-        torch.testing.assert_close(written(input_ids=ids).logits, 1.25 * before, rtol=0.05, atol=0.02)
-
-
-def test_a_finished_model_is_gone_on_from_as_it_was_before_its_logits_were_sharpened(
+def test_finished_weights_are_sharper_than_the_trained_ones_and_a_training_that_goes_on_from_them_begins_unsharpened(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     trained = build_model(TINY, tokenizer).eval()
