@@ -11,7 +11,7 @@ For training on a CPU, without a cache; with one, and for batches that are padde
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -33,6 +33,8 @@ NO_MASK = torch.ones(1, 1, 1, 1, dtype=torch.bool)
 AGREED = 0.02
 """Nats per token that a packed row may differ from a padded one, where a model computes in half precision."""
 log = logging.getLogger("hone.learner")
+MOST_SHARING = 1024
+"""Tokens of replies after which a shared prompt is computed once more: the mask of a segment grows with its square."""
 _NOT_KNOWN = ("sliding_window", "softcap", "s_aux")
 
 
@@ -63,15 +65,18 @@ def pack(sequences: Sequences) -> Packed:
     A row's prompt is what stands before its first reply token; a row without a reply adds nothing. The very first token
     of a sequence is predicted by nothing and isn't among the targets.
     """
-    families: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
+    families: defaultdict[tuple[tuple[int, ...], int], list[int]] = defaultdict(list)
+    sharing: Counter[tuple[int, ...]] = Counter()  # tokens of all the replies to a prompt so far
     wanted: dict[int, list[int]] = {}  # of each row the places of the reply tokens that something predicts
     for row, mask in enumerate(sequences.reply_mask[:, 1:].tolist()):
         if places := [place for place, is_reply in enumerate(mask, start=1) if is_reply]:
             wanted[row] = places
-            families[tuple(sequences.token_ids[row, : places[0]].tolist())].append(row)
+            prompt = tuple(sequences.token_ids[row, : places[0]].tolist())
+            families[prompt, sharing[prompt] // MOST_SHARING].append(row)
+            sharing[prompt] += places[-1] - places[0]
     token_ids, positions, segments = list[int](), list[int](), list[Segment]()
     predictors: dict[int, list[int]] = {}
-    for prompt, rows in families.items():
+    for (prompt, _), rows in families.items():
         start = len(token_ids)
         token_ids += prompt
         positions += range(len(prompt))
@@ -161,19 +166,21 @@ def try_packing(model: Any) -> bool:
     Not, for instance, a model with attention in sliding windows, or with layers that carry a state from token to token.
     """
     had = model.config._attn_implementation
-    if had != "sdpa" or model.device.type != "cpu":
+    config = model.config.get_text_config()
+    layers = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if had != "sdpa" or model.device.type != "cpu" or layers != {"full_attention"}:
         return False
-    tokens = [place % model.config.get_text_config().vocab_size for place in range(5, 29)]
+    tokens = [place % config.vocab_size for place in range(5, 29)]
     batch = collate([(tokens[:6], tokens[6:9]), (tokens[:6], tokens[9:16]), (tokens[16:19], tokens[19:])], 0)
-    padded = model(input_ids=batch.token_ids, attention_mask=batch.attention_mask).logits[:, :-1]
-    expected = padded[batch.reply_mask[:, 1:]].float().log_softmax(-1)
     try:
+        padded = model(input_ids=batch.token_ids, attention_mask=batch.attention_mask).logits[:, :-1]
+        expected = padded[batch.reply_mask[:, 1:]].float().log_softmax(-1)
         model.set_attn_implementation(PACKED)
         found = predicting_logits(model, pack(batch)).float().log_softmax(-1)
         if (found - expected).abs().max() < AGREED:
             return True
         log.debug("The model answers packed rows otherwise than padded ones: they are padded.")
-    except (RuntimeError, TypeError, ValueError) as error:
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
         log.debug("The model takes no packed rows (%s): they are padded.", error)
     model.set_attn_implementation(had)
     return False

@@ -11,12 +11,15 @@ from hypothesis import strategies as st
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
+    Llama4ForCausalLM,
+    Llama4TextConfig,
     MistralConfig,
     MistralForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
 
+from learner import packing
 from learner.backbone import Backbone
 from learner.batch import Sequences, collate
 from learner.packing import PACKED, pack, try_packing
@@ -100,6 +103,17 @@ def test_nothing_is_padded_and_a_shared_prompt_is_there_once() -> None:
     assert len(packed.scored) == 8  # the end of the prompt predicts two
 
 
+def test_a_prompt_of_very_many_replies_is_computed_again_now_and_then(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples = [((5, 6, 7), (8 + n, 9 + n, 10 + n, 1)) for n in range(6)]
+    batch = collate(examples, PAD)
+    assert [part.length for part in pack(batch).segments] == [3 + 6 * 3]
+    monkeypatch.setattr(packing, "MOST_SHARING", 6)
+    assert [part.length for part in pack(batch).segments] == [3 + 2 * 3] * 3
+    check(backbone, batch)
+
+
 def test_a_model_whose_attention_is_another_keeps_its_own() -> None:
     torch.manual_seed(0)
     assert try_packing(Qwen3ForCausalLM(Qwen3Config(**SIZES, head_dim=8)))
@@ -110,6 +124,10 @@ def test_a_model_whose_attention_is_another_keeps_its_own() -> None:
     assert windowed.config._attn_implementation == "sdpa"
     eager = MistralForCausalLM(MistralConfig(**SIZES, sliding_window=None, attn_implementation="eager"))
     assert not try_packing(eager)
+    chunked = Llama4ForCausalLM(Llama4TextConfig(**SIZES, head_dim=8, num_local_experts=1, attention_chunk_size=64))
+    assert not try_packing(chunked)  # where rows are short it would answer the same
+    short = GPT2LMHeadModel(GPT2Config(vocab_size=64, n_positions=8, n_embd=32, n_layer=2, n_head=4))
+    assert not try_packing(short.eval())
     whole = MistralForCausalLM(MistralConfig(**SIZES, sliding_window=None))
     assert try_packing(whole)
     assert whole.config._attn_implementation == PACKED
