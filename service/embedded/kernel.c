@@ -26,6 +26,10 @@
 #define VECTORS 4
 #endif
 #define ROWS 6
+#define LINE 16 /* words in a line of the processor's cache */
+/* The logarithm of a share of attention that changes no sum of at least one. Much less, and its products are subnormal
+ * numbers, each of which takes the processor some hundred cycles. */
+#define NEGLIGIBLE -60.0f
 #define PANEL (LANES * VECTORS)
 
 typedef float vector __attribute__((vector_size(4 * LANES)));
@@ -39,20 +43,37 @@ static inline vector load(const float *from) {
 
 static inline void store(float *to, vector v) { memcpy(to, &v, sizeof v); }
 
-static inline float total(vector v) {
-#ifndef __clang__ /* which has no shuffle by a computed pattern */
-    integers lanes;
-    for (int lane = 0; lane < LANES; lane++) lanes[lane] = lane;
-    for (int apart = LANES / 2; apart; apart /= 2) v += __builtin_shuffle(v, lanes ^ apart);
-    return v[0];
-#endif
-    float sum = 0;
-    for (int lane = 0; lane < LANES; lane++) sum += v[lane];
-    return sum;
-}
-
 static inline vector choose(integers where, vector yes, vector no) {
     return (vector)(((integers)yes & where) | ((integers)no & ~where));
+}
+
+/* In each lane the sum of one of LANES vectors' lanes: halves are folded onto each other, of two vectors at a time. */
+static inline vector totals(vector v[LANES]) {
+#ifdef __clang__ /* which has no shuffle by a computed pattern */
+    vector sums;
+    for (int i = 0; i < LANES; i++) {
+        sums[i] = 0;
+        for (int lane = 0; lane < LANES; lane++) sums[i] += v[i][lane];
+    }
+    return sums;
+#else
+    integers lanes;
+    for (int lane = 0; lane < LANES; lane++) lanes[lane] = lane;
+#pragma GCC unroll 4
+    for (int apart = LANES / 2; apart; apart /= 2) {
+        const integers of_other = (lanes & apart) != 0;
+        const integers low = (lanes & ~apart) + (of_other & LANES), high = (lanes | apart) + (of_other & LANES);
+#pragma GCC unroll 8
+        for (int i = 0; i < apart; i++)
+            v[i] = __builtin_shuffle(v[i], v[i + apart], low) + __builtin_shuffle(v[i], v[i + apart], high);
+    }
+    return v[0];
+#endif
+}
+
+static inline float total(vector v) {
+    vector alone[LANES] = {v};
+    return totals(alone)[0];
 }
 
 static float dot(const float *a, const float *b, int64_t n) {
@@ -62,6 +83,41 @@ static float dot(const float *a, const float *b, int64_t n) {
     float sum = total(sums);
     for (; i < n; i++) sum += a[i] * b[i];
     return sum;
+}
+
+/* The dot products of one `x` with `count` rows of `n` numbers. Meanwhile it asks for as many rows `ahead`. */
+static void dots(const float *x, const float *rows, const float *ahead, float *products, int64_t count, int64_t n) {
+    int64_t r = 0;
+    for (; r + LANES <= count && n % LANES == 0; r += LANES, rows += LANES * n, ahead += LANES * n) {
+        vector sums[LANES];
+        for (int i = 0; i < LANES; i++) sums[i] = (vector){0};
+        for (int64_t k = 0; k < n; k += LANES) {
+            const vector some = load(x + k);
+#pragma GCC unroll 16
+            for (int i = 0; i < LANES; i++) {
+                sums[i] += some * load(rows + i * n + k);
+                __builtin_prefetch(ahead + i * n + k);
+            }
+        }
+        store(products + r, totals(sums));
+    }
+    for (; r < count; r++, rows += n) products[r] = dot(x, rows, n);
+}
+
+/* The highest of n numbers. */
+static float highest(const float *numbers, int64_t n) {
+    float most = numbers[0];
+    int64_t i = 0;
+    if (n >= LANES) {
+        vector best = load(numbers);
+        for (i = LANES; i + LANES <= n; i += LANES) {
+            vector v = load(numbers + i);
+            best = choose(v > best, v, best);
+        }
+        for (int lane = 0; lane < LANES; lane++) most = best[lane] > most ? best[lane] : most;
+    }
+    for (; i < n; i++) most = numbers[i] > most ? numbers[i] : most;
+    return most;
 }
 
 /* e^x, to about two units in the last place: 2^n times a polynomial of what is left (Cephes' coefficients). */
@@ -86,17 +142,18 @@ static inline vector exponential(vector x) {
     return p * factor;
 }
 
-/* Replace each of n numbers by e^(number - shift) and return their sum. */
+/* Replace each of n numbers by e^(number - shift), or 0 where that is negligible, and return their sum. */
 static float exponentials(float *numbers, int64_t n, float shift) {
     vector sums = {0};
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES) {
-        vector e = exponential(load(numbers + i) - shift);
+        vector x = load(numbers + i) - shift;
+        vector e = choose(x < NEGLIGIBLE, (vector){0}, exponential(x));
         store(numbers + i, e);
         sums += e;
     }
     float sum = total(sums);
-    for (; i < n; i++) sum += numbers[i] = expf(numbers[i] - shift);
+    for (; i < n; i++) sum += numbers[i] = numbers[i] - shift < NEGLIGIBLE ? 0 : expf(numbers[i] - shift);
     return sum;
 }
 
@@ -109,15 +166,20 @@ typedef struct {
 } Matrix;
 
 /* y[r] (+)= x[r] @ columns for `rows` rows: `in` rows of `vectors` vectors, `pitch` words apart, of which `width` numbers
- * count. Always inlined, so that the first three are constants and all sums stay in registers. */
+ * count. Always inlined, so that the first four are constants and all sums stay in registers. With `prefetch` it asks for
+ * what lies `ahead` meanwhile, `in` pieces that are `step` words apart. */
 static inline __attribute__((always_inline)) void tile(
-    const int rows, const int vectors, const int halves, const float *columns, int64_t pitch, const float *x, int64_t in,
-    float *y, int64_t stride, int64_t width, int add) {
+    const int rows, const int vectors, const int halves, const int prefetch, const float *columns, int64_t pitch,
+    const float *ahead, int64_t step, const float *x, int64_t in, float *y, int64_t stride, int64_t width, int add) {
     vector sums[ROWS][VECTORS];
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < vectors; v++) sums[r][v] = (vector){0};
-    for (int64_t k = 0; k < in; k++, columns += pitch) {
+    for (int64_t k = 0; k < in; k++, columns += pitch, ahead += step) {
         vector weights[VECTORS];
+        if (prefetch) {
+            __builtin_prefetch(ahead, 0, 2);
+            __builtin_prefetch(ahead + LINE, 0, 2);
+        }
         for (int v = 0; v < vectors; v++) {
             integers words = (integers)load(columns + (halves ? v / 2 : v) * LANES);
             weights[v] = (vector)(!halves ? words : v % 2 ? words & (int32_t)0xffff0000 : words << 16);
@@ -137,23 +199,26 @@ static inline __attribute__((always_inline)) void tile(
     }
 }
 
-/* The same for any number of rows, in tiles of nearly equal height. */
+/* The same for any number of rows, in tiles of nearly equal height; each asks for a part of the next strip. */
 static inline __attribute__((always_inline)) void strip(
-    int64_t rows, const int vectors, const int halves, const float *columns, int64_t pitch, const float *x, int64_t in,
-    float *y, int64_t stride, int64_t width, int add) {
-    for (int64_t left = (rows + ROWS - 1) / ROWS; left; left--) {
+    int64_t rows, const int vectors, const int halves, const int prefetch, const float *columns, int64_t pitch, const float *x,
+    int64_t in, float *y, int64_t stride, int64_t width, int add) {
+    const int64_t tiles = (rows + ROWS - 1) / ROWS, step = pitch / tiles;
+    const float *ahead = columns + in * pitch;
+    for (int64_t left = tiles; left; left--) {
         int64_t some = (rows + left - 1) / left;
         switch (some) {
-            case 1: tile(1, vectors, halves, columns, pitch, x, in, y, stride, width, add); break;
-            case 2: tile(2, vectors, halves, columns, pitch, x, in, y, stride, width, add); break;
-            case 3: tile(3, vectors, halves, columns, pitch, x, in, y, stride, width, add); break;
-            case 4: tile(4, vectors, halves, columns, pitch, x, in, y, stride, width, add); break;
-            case 5: tile(5, vectors, halves, columns, pitch, x, in, y, stride, width, add); break;
-            default: tile(6, vectors, halves, columns, pitch, x, in, y, stride, width, add);
+            case 1: tile(1, vectors, halves, prefetch, columns, pitch, ahead, step, x, in, y, stride, width, add); break;
+            case 2: tile(2, vectors, halves, prefetch, columns, pitch, ahead, step, x, in, y, stride, width, add); break;
+            case 3: tile(3, vectors, halves, prefetch, columns, pitch, ahead, step, x, in, y, stride, width, add); break;
+            case 4: tile(4, vectors, halves, prefetch, columns, pitch, ahead, step, x, in, y, stride, width, add); break;
+            case 5: tile(5, vectors, halves, prefetch, columns, pitch, ahead, step, x, in, y, stride, width, add); break;
+            default: tile(6, vectors, halves, prefetch, columns, pitch, ahead, step, x, in, y, stride, width, add);
         }
         rows -= some;
         x += some * in;
         y += some * stride;
+        ahead += in * step;
     }
 }
 
@@ -163,7 +228,10 @@ static inline __attribute__((always_inline)) void strips(
     const int width = vectors * LANES, pitch = halves ? width / 2 : width;
     const float *columns = matrix->panels;
     for (int64_t column = 0, left; (left = matrix->out - column) > 0; column += width, columns += in * pitch)
-        strip(rows, vectors, halves, columns, pitch, x, in, y + column, stride, left < width ? left : width, add);
+        if (rows <= ROWS) /* a single tile waits for memory anyway, and the processor guesses well */
+            strip(rows, vectors, halves, 0, columns, pitch, x, in, y + column, stride, left < width ? left : width, add);
+        else
+            strip(rows, vectors, halves, 1, columns, pitch, x, in, y + column, stride, left < width ? left : width, add);
 }
 
 /* y (+)= x @ matrix: x `(rows, in)`, y `(rows, out)` with its rows `stride` numbers apart. */
@@ -232,21 +300,20 @@ static void rotate(float *x, const float *rotation, int64_t heads, int64_t dim) 
 }
 
 /* The attention of the `group` queries that share a key head to its first `seen` tokens:
- * out = softmax(query @ keys / sqrt(dim)) @ values. */
+ * out = softmax(query @ keys / sqrt(dim)) @ values. Values are asked for while keys are read, and then the `next` keys. */
 static void attend(const float *query, const float *keys, const float *values, float *out, float *scores, int64_t group,
-                   int64_t seen, int64_t dim) {
+                   int64_t seen, int64_t dim, const float *next) {
     const float scale = 1 / sqrtf(dim);
-    for (int64_t t = 0; t < seen; t++)
-        for (int64_t g = 0; g < group; g++) scores[g * seen + t] = dot(query + g * dim, keys + t * dim, dim) * scale;
     for (int64_t g = 0; g < group; g++) {
-        float *own = scores + g * seen, highest = own[0];
-        for (int64_t t = 1; t < seen; t++) highest = own[t] > highest ? own[t] : highest;
-        float share = 1 / exponentials(own, seen, highest);
+        float *own = scores + g * seen;
+        dots(query + g * dim, keys, g ? next : values, own, seen, dim);
+        for (int64_t t = 0; t < seen; t++) own[t] *= scale;
+        float share = 1 / exponentials(own, seen, highest(own, seen));
         for (int64_t t = 0; t < seen; t++) own[t] *= share;
     }
     int64_t column = 0;
     for (; column + PANEL <= dim; column += PANEL)
-        strip(group, VECTORS, 0, values + column, dim, scores, seen, out + column, dim, PANEL, 0);
+        strip(group, VECTORS, 0, 0, values + column, dim, scores, seen, out + column, dim, PANEL, 0);
     for (; column < dim; column++)
         for (int64_t g = 0; g < group; g++) {
             float sum = 0;
@@ -315,9 +382,14 @@ void forward(const Model *m, const Adapter *adapter, float *const *planes, int64
             float *plane = planes[layer] + rows[i] * 2 * keys * capacity;
             for (int64_t h = 0; h < 2 * m->kv_heads; h++)
                 memcpy(plane + (h * capacity + positions[i]) * dim, key + h * dim, dim * sizeof *plane);
-            for (int64_t h = 0; h < m->kv_heads; h++)
-                attend(query + h * group * dim, plane + h * capacity * dim, plane + (m->kv_heads + h) * capacity * dim,
-                       attended + i * queries + h * group * dim, scores, group, positions[i] + 1, dim);
+            for (int64_t h = 0; h < m->kv_heads; h++) {
+                const float *own_keys = plane + h * capacity * dim, *own_values = own_keys + m->kv_heads * capacity * dim;
+                const float *next = h + 1 < m->kv_heads ? own_keys + capacity * dim
+                                    : i + 1 < count     ? planes[layer] + rows[i + 1] * 2 * keys * capacity
+                                                        : own_keys;
+                attend(query + h * group * dim, own_keys, own_values, attended + i * queries + h * group * dim, scores,
+                       group, positions[i] + 1, dim, next);
+            }
         }
         project(m, adapter, here + OUT, attended, hidden, count, queries, 1, between);
         norms(hidden, normed, m->norms[here + GATE_UP], count, m->hidden, m->norm_eps);
