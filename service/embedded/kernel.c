@@ -166,20 +166,18 @@ typedef struct {
 } Matrix;
 
 /* y[r] (+)= x[r] @ columns for `rows` rows: `in` rows of `vectors` vectors, `pitch` words apart, of which `width` numbers
- * count. Always inlined, so that the first four are constants and all sums stay in registers. With `prefetch` it asks for
- * what lies `ahead` meanwhile, `in` pieces that are `step` words apart. */
+ * count. Always inlined, so that the first three are constants and all sums stay in registers. Meanwhile it asks for what
+ * lies `ahead`, `in` pieces that are `step` words apart. */
 static inline __attribute__((always_inline)) void tile(
-    const int rows, const int vectors, const int halves, const int prefetch, const float *columns, int64_t pitch,
+    const int rows, const int vectors, const int halves, const float *columns, int64_t pitch,
     const float *ahead, int64_t step, const float *x, int64_t in, float *y, int64_t stride, int64_t width, int add) {
     vector sums[ROWS][VECTORS];
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < vectors; v++) sums[r][v] = (vector){0};
     for (int64_t k = 0; k < in; k++, columns += pitch, ahead += step) {
         vector weights[VECTORS];
-        if (prefetch) {
-            __builtin_prefetch(ahead, 0, 2);
-            __builtin_prefetch(ahead + LINE, 0, 2);
-        }
+        __builtin_prefetch(ahead, 0, 2);
+        __builtin_prefetch(ahead + LINE, 0, 2);
         for (int v = 0; v < vectors; v++) {
             integers words = (integers)load(columns + (halves ? v / 2 : v) * LANES);
             weights[v] = (vector)(!halves ? words : v % 2 ? words & (int32_t)0xffff0000 : words << 16);
@@ -201,19 +199,19 @@ static inline __attribute__((always_inline)) void tile(
 
 /* The same for any number of rows, in tiles of nearly equal height; each asks for a part of the next strip. */
 static inline __attribute__((always_inline)) void strip(
-    int64_t rows, const int vectors, const int halves, const int prefetch, const float *columns, int64_t pitch, const float *x,
+    int64_t rows, const int vectors, const int halves, const float *columns, int64_t pitch, const float *x,
     int64_t in, float *y, int64_t stride, int64_t width, int add) {
-    const int64_t tiles = (rows + ROWS - 1) / ROWS, step = pitch / tiles;
-    const float *ahead = columns + in * pitch;
+    const int64_t tiles = (rows + ROWS - 1) / ROWS, step = tiles > 1 ? pitch / tiles : 0;
+    const float *ahead = tiles > 1 ? columns + in * pitch : x; /* a single tile waits for memory anyway */
     for (int64_t left = tiles; left; left--) {
         int64_t some = (rows + left - 1) / left;
         switch (some) {
-            case 1: tile(1, vectors, halves, prefetch, columns, pitch, ahead, step, x, in, y, stride, width, add); break;
-            case 2: tile(2, vectors, halves, prefetch, columns, pitch, ahead, step, x, in, y, stride, width, add); break;
-            case 3: tile(3, vectors, halves, prefetch, columns, pitch, ahead, step, x, in, y, stride, width, add); break;
-            case 4: tile(4, vectors, halves, prefetch, columns, pitch, ahead, step, x, in, y, stride, width, add); break;
-            case 5: tile(5, vectors, halves, prefetch, columns, pitch, ahead, step, x, in, y, stride, width, add); break;
-            default: tile(6, vectors, halves, prefetch, columns, pitch, ahead, step, x, in, y, stride, width, add);
+            case 1: tile(1, vectors, halves, columns, pitch, ahead, step, x, in, y, stride, width, add); break;
+            case 2: tile(2, vectors, halves, columns, pitch, ahead, step, x, in, y, stride, width, add); break;
+            case 3: tile(3, vectors, halves, columns, pitch, ahead, step, x, in, y, stride, width, add); break;
+            case 4: tile(4, vectors, halves, columns, pitch, ahead, step, x, in, y, stride, width, add); break;
+            case 5: tile(5, vectors, halves, columns, pitch, ahead, step, x, in, y, stride, width, add); break;
+            default: tile(6, vectors, halves, columns, pitch, ahead, step, x, in, y, stride, width, add);
         }
         rows -= some;
         x += some * in;
@@ -228,10 +226,7 @@ static inline __attribute__((always_inline)) void strips(
     const int width = vectors * LANES, pitch = halves ? width / 2 : width;
     const float *columns = matrix->panels;
     for (int64_t column = 0, left; (left = matrix->out - column) > 0; column += width, columns += in * pitch)
-        if (rows <= ROWS) /* a single tile waits for memory anyway, and the processor guesses well */
-            strip(rows, vectors, halves, 0, columns, pitch, x, in, y + column, stride, left < width ? left : width, add);
-        else
-            strip(rows, vectors, halves, 1, columns, pitch, x, in, y + column, stride, left < width ? left : width, add);
+        strip(rows, vectors, halves, columns, pitch, x, in, y + column, stride, left < width ? left : width, add);
 }
 
 /* y (+)= x @ matrix: x `(rows, in)`, y `(rows, out)` with its rows `stride` numbers apart. */
@@ -313,7 +308,7 @@ static void attend(const float *query, const float *keys, const float *values, f
     }
     int64_t column = 0;
     for (; column + PANEL <= dim; column += PANEL)
-        strip(group, VECTORS, 0, 0, values + column, dim, scores, seen, out + column, dim, PANEL, 0);
+        strip(group, VECTORS, 0, values + column, dim, scores, seen, out + column, dim, PANEL, 0);
     for (; column < dim; column++)
         for (int64_t g = 0; g < group; g++) {
             float sum = 0;

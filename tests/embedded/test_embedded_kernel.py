@@ -33,6 +33,11 @@ def in_bfloat16(model: Path, folder: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kernels")
+
+
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -40,7 +45,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def compiled(cache: Path) -> Kernel:
+def compiled(kept: Path, monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(kept))
     made = load_kernel()
     if made is None:
         pytest.skip("no C compiler here, so there is no kernel")
@@ -153,6 +159,7 @@ def test_a_norm_for_queries_alone_is_refused(compiled: Kernel, model_of: Callabl
 
 
 def test_it_is_compiled_once_and_again_when_what_was_kept_is_broken(compiled: Kernel, cache: Path) -> None:
+    load_kernel()
     [library] = cache.iterdir()
     made = library.stat().st_mtime_ns
     assert load_kernel() is not None and library.stat().st_mtime_ns == made
@@ -164,9 +171,9 @@ def test_it_is_compiled_once_and_again_when_what_was_kept_is_broken(compiled: Ke
 
 
 def test_where_nothing_can_be_kept_it_is_compiled_for_this_process(
-    compiled: Kernel, cache: Path, monkeypatch: pytest.MonkeyPatch
+    compiled: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blocked = cache.parent / "a file"
+    blocked = tmp_path / "a file"
     blocked.write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
     made = load_kernel()
