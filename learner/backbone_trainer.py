@@ -60,7 +60,8 @@ class BackboneTrainer:
     """See the module's docstring. One for each attempt at a run."""
 
     def __init__(self, settings: Settings, parent: Path | None, keep: Keep = "policy") -> None:
-        torch.set_num_threads(settings.learner.threads)
+        torch.set_num_threads(settings.learner.training_threads)
+        torch.set_flush_denormal(True)  # products of probabilities near 0 may take most of a backward pass otherwise
         self._settings, self._context = settings.learner, settings.engine.max_model_len
         self._keep: Keep = keep
         self._backbone = Backbone.load(settings.model_path, settings.learner, parent)

@@ -70,7 +70,7 @@ def start_child(settings: Settings, lease: runs.Lease) -> Training:
     """Start `python -m learner.child` in a session of its own, bounded in threads, its output in the run's log."""
     folder = settings.runs_folder / lease.run_id
     folder.mkdir(parents=True, exist_ok=True)
-    threads = str(settings.learner.threads)
+    threads = str(settings.learner.training_threads)
     environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), threads)
     environment |= {"TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}  # a log shows no moving bars
     command = [sys.executable, "-m", CHILD, "--home", str(settings.home)]

@@ -24,6 +24,8 @@ SPROUT = Path(__file__).resolve().parent / "sprout"
 
 ENVIRONMENT_PREFIX = "HONE_"
 
+MOST_TRAINING_THREADS = 4  # unless told: more of them wait for each other, and for chat
+
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -222,7 +224,11 @@ class LearnerSettings(Section):
         30.0, gt=0, description="A run whose learner has not been heard of for so long is taken over."
     )
     tick_seconds: float = Field(1.0, gt=0, description="How often the learner looks for work, in seconds.")
-    threads: int = Field(1, ge=1, description="CPU threads of a training, so that chat keeps the rest.")
+    threads: int = Field(
+        0,
+        ge=0,
+        description="CPU threads of a training; 0: one for each core, 4 at most. Chat comes first by `niceness`.",
+    )
     niceness: int = Field(
         15, ge=0, le=19, description="How far a training steps back for other processes (POSIX niceness)."
     )
@@ -279,6 +285,10 @@ class LearnerSettings(Section):
         0.5, ge=0, le=1, description="Gate: least share of held-out comparisons won against the parent."
     )
 
+    @property
+    def training_threads(self) -> int:
+        return self.threads or min(available_cores(), MOST_TRAINING_THREADS)
+
 
 class Settings(Section):
     home: Path = Field(description="The folder that holds all state: store, adapters, runs, logs.")
@@ -311,6 +321,11 @@ class Settings(Section):
     def model_path(self) -> str:
         """What to hand to a loader: the built-in model's folder, a folder, or a hub name."""
         return str(SPROUT) if self.engine.model == "sprout" else self.engine.model
+
+
+def available_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_home(environment: Mapping[str, str] = os.environ) -> Path:

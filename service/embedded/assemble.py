@@ -1,7 +1,5 @@
 """From arguments to a running engine: model, precision, device, threads and the size of the cache."""
 
-import os
-
 import torch
 
 from service.embedded.arguments import GIB, EngineArguments
@@ -14,6 +12,7 @@ from service.embedded.llama import Llama
 from service.embedded.llama_weights import LlamaShape, LlamaWeights, is_fast
 from service.embedded.messages import Ready
 from service.embedded.model import Model
+from service.settings import available_cores
 
 USUAL_CACHE = GIB  # KV cache on a CPU that nobody sized
 KERNEL_WEIGHTS = 16 * 2**20  # numbers, at most, for the compiled forward pass
@@ -24,6 +23,7 @@ GPU_SHARE = 0.6  # of the free GPU memory, likewise
 
 def assemble(arguments: EngineArguments) -> tuple[Engine, Ready]:
     """Load the model and allot the cache. Raises EngineError, saying what to change."""
+    torch.set_flush_denormal(True)  # attention's least shares times values would be subnormal, and very slow
     checkpoint = open_checkpoint(arguments.model)
     device = _device(arguments.device)
     dtype = _dtype(arguments.dtype, checkpoint, device)
@@ -69,11 +69,7 @@ def token_bytes(planes: list[Plane], dtype: torch.dtype) -> int:
 
 def default_threads(weight_bytes: int) -> int:
     """For torch. One core is left to HTTP, and threads that wait for each other in every product want long products."""
-    return max(1, min(_cores() - 1, weight_bytes // WORTH_A_THREAD))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(available_cores() - 1, weight_bytes // WORTH_A_THREAD))
 
 
 def _load_model(
@@ -95,7 +91,7 @@ def _load_model(
         torch.set_num_threads(threads or default_threads(llama.weight_bytes))
         return llama, torch.get_num_threads()
     torch.set_num_threads(1)  # what is left to torch is too small to share, and its threads wait by spinning
-    threads = threads or min(_cores(), KERNEL_THREADS)
+    threads = threads or min(available_cores(), KERNEL_THREADS)
     return Llama(weights, threads), threads
 
 
