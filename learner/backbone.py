@@ -1,9 +1,12 @@
-"""One frozen base model in many roles: policy (a LoRA adapter that trains), parent (the adapter it started from) and
-anchor (what KL is measured from: the bare base, or a named frozen adapter). One copy of the weights serves them all
-(the idea of Hydra-PPO, arXiv 2309.00754; LoRA: arXiv 2106.09685).
+"""One frozen base model in many roles: policy (a LoRA adapter that trains), parent (the adapter it started from),
+anchor (what KL is measured from: the bare base, or a named frozen adapter), reward and value (adapters with a linear
+head in the output layer's place). One copy of the weights serves them all (LoRA: arXiv 2106.09685; Hydra-PPO, arXiv
+2309.00754, which found that policy and value need adapters of their own).
 
     backbone = Backbone.load(model_path, settings.learner, parent=folder_of_v3)
     log_probs = backbone.log_probs(collate(examples, backbone.pad_id), "policy")
+    backbone.add_head("reward")
+    rewards = backbone.rewards(collate(examples, backbone.pad_id))
 
 Any causal model that transformers loads will do.
 """
@@ -15,6 +18,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,12 +31,15 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from learner.batch import Sequences, TokenIds, by_length, collate
-from learner.packing import pack, predicting_logits, try_packing
+from learner.packing import Packed, hidden_states, pack, predicting_logits, try_packing
 from learner.tensors import token_log_probs
 from service.errors import AdapterBroken, TrainingFailed
 from service.settings import LearnerSettings
 
-Role = Literal["policy", "parent", "anchor", "base"]
+HeadRole = Literal["reward", "value"]
+Role = Literal["policy", "parent", "anchor", "base", "reward", "value"]
+HEAD = "head."
+"""Before the names of a head's weights, beside those of its adapter."""
 NO_ORDER = ".*ttention defaults to a non-deterministic algorithm"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -44,6 +51,7 @@ class Backbone:
         self.model = model
         self.tokenizer = tokenizer
         self._frozen = frozen  # roles with an adapter of their own beside the policy's; the others are the base
+        self._heads: dict[HeadRole, nn.Linear] = {}
         self._active: Role | None = None
         with model.disable_adapter():
             self._packs = try_packing(model.get_base_model())
@@ -95,7 +103,7 @@ class Backbone:
 
     def has(self, role: Role) -> bool:
         """Whether the role has an adapter of its own; if not it is the bare base."""
-        return role == "policy" or role in self._frozen
+        return role == "policy" or role in self._frozen or role in self._heads
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
@@ -119,10 +127,25 @@ class Backbone:
         """The texts of replies, without special tokens, as a person sees them."""
         return [str(self.tokenizer.decode(list(reply), skip_special_tokens=True)) for reply in replies]
 
-    def trainable(self) -> list[nn.Parameter]:
-        """The policy's parameters."""
+    def trainable(self, role: Literal["policy", HeadRole] = "policy") -> list[nn.Parameter]:
+        """The parameters of a role: those of its adapter, and of its head."""
+        own = [parameter for name, parameter in self.model.named_parameters() if _is_lora(name, role)]
+        return [*own, *self._heads[role].parameters()] if role != "policy" else own
+
+    def add_head(self, role: HeadRole, outputs: int = 1, seed: int = 0) -> None:
+        """Give a role an adapter of its own, of the policy's shape and so far without effect, and a head from the last
+        hidden state to `outputs` numbers, drawn at random as small as in Stiennon et al. (arXiv 2009.01325).
+        """
+        width = int(self.model.config.get_text_config().hidden_size)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.model.add_adapter(role, replace(self.model.peft_config["policy"]))
+            head = nn.Linear(width, outputs)
+            nn.init.normal_(head.weight, std=(width + 1) ** -0.5)
+            nn.init.zeros_(head.bias)
+        self._heads[role] = head.to(self.device)
+        self._active = None
         self._select("policy")
-        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     @contextmanager
     def use(self, role: Role) -> Iterator[Any]:
@@ -130,6 +153,7 @@ class Backbone:
         if not self.has(role):
             with self.model.disable_adapter():
                 yield self.model
+            self._require_gradients()
         else:
             self._select(role)
             try:
@@ -193,6 +217,51 @@ class Backbone:
         sums = torch.zeros(len(sequences.token_ids), device=self.device)
         return sums.index_add(0, rows, token_log_probs(logits, token_ids))
 
+    def rewards(self, sequences: Sequences, role: HeadRole = "reward") -> Tensor:
+        """The head's numbers at the last token of each reply: (B, outputs), float32.
+
+        Raises ValueError for a row without a reply.
+        """
+        if not sequences.reply_mask[:, 1:].any(1).all():
+            raise ValueError("A reward needs a reply of at least one token, after a prompt.")
+        if self._packs:
+            packed = pack(sequences, ends=True)
+            states = self._hidden_states(packed, role)[packed.ends]
+        else:
+            ends = sequences.reply_mask.long().cumsum(1).argmax(1)  # where the count is first complete
+            states = self._hidden_states(sequences, role)[torch.arange(len(ends)), ends.to(self.device)]
+        return self._number(states, role)
+
+    def values(self, sequences: Sequences, role: HeadRole = "value") -> Tensor:
+        """The head's number where each reply token is predicted, the state in which it is chosen: (B, T), float32,
+        aligned with `token_ids`; 0 outside the reply. `role`: one with a single output.
+        """
+        mask = sequences.reply_mask.clone()
+        mask[:, :1] = False
+        if self._packs and mask.any():
+            packed = pack(sequences)
+            states = self._hidden_states(packed, role)[packed.scored[packed.predicts]]
+        else:
+            states = self._hidden_states(sequences, role)[:, :-1][mask[:, 1:].to(self.device)]
+        mask = mask.to(self.device)
+        return torch.zeros(mask.shape, device=self.device).masked_scatter(mask, self._number(states, role)[:, 0])
+
+    def _hidden_states(self, batch: Packed | Sequences, role: HeadRole) -> Tensor:
+        """Of every token: (N, H) for a packed batch, else (B, T, H)."""
+        decoder = self.model.get_base_model().get_decoder()
+        with self.use(role):
+            if isinstance(batch, Packed):
+                return hidden_states(decoder, batch)
+            batch = batch.to(self.device)
+            states: Tensor = decoder(
+                input_ids=batch.token_ids, attention_mask=batch.attention_mask, use_cache=False
+            ).last_hidden_state
+            return states
+
+    def _number(self, states: Tensor, role: HeadRole) -> Tensor:
+        numbers: Tensor = self._heads[role](states.float())
+        return numbers
+
     @torch.no_grad()
     def score(self, examples: Sequence[tuple[TokenIds, TokenIds]], role: Role, batch_size: int = 64) -> Tensor:
         """Log-probability of each example's reply: (len(examples),), float32, on the CPU, without gradients."""
@@ -202,14 +271,20 @@ class Backbone:
             scores[indices] = self.reply_log_probs(batch, role).cpu()
         return scores
 
-    def adapter_state(self) -> dict[str, Tensor]:
-        """A copy of the policy's weights, by their names in an adapter file."""
-        state = get_peft_model_state_dict(self.model, adapter_name="policy", save_embedding_layers=False)
+    def adapter_state(self, role: Literal["policy", HeadRole] = "policy") -> dict[str, Tensor]:
+        """A copy of a role's weights, by their names in an adapter file; a head's begin with `HEAD`."""
+        state = dict(get_peft_model_state_dict(self.model, adapter_name=role, save_embedding_layers=False))
+        if role != "policy":
+            state |= {HEAD + name: tensor for name, tensor in self._heads[role].state_dict().items()}
         return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
 
-    def load_adapter_state(self, state: dict[str, Tensor]) -> None:
-        """Set the policy's weights to such a copy."""
-        set_peft_model_state_dict(self.model, state, adapter_name="policy")
+    def load_adapter_state(self, state: dict[str, Tensor], role: Literal["policy", HeadRole] = "policy") -> None:
+        """Set a role's weights to such a copy."""
+        of_head = {name.removeprefix(HEAD): tensor for name, tensor in state.items() if name.startswith(HEAD)}
+        of_adapter = {name: tensor for name, tensor in state.items() if not name.startswith(HEAD)}
+        set_peft_model_state_dict(self.model, of_adapter, adapter_name=role)
+        if role != "policy":
+            self._heads[role].load_state_dict(of_head)
 
     @torch.no_grad()
     def scale_policy(self, factor: float) -> None:
@@ -227,13 +302,23 @@ class Backbone:
         (folder / ADAPTER_CONFIG).write_text(text + "\n", encoding="utf-8")
 
     def _select(self, role: Role) -> None:
-        """Make an adapter the active one. Only the policy's parameters ever need gradients."""
+        """Make an adapter the active one."""
         if self._active == role:
             return
         self.model.base_model.set_adapter(role)
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(role == "policy" and ".policy." in name and "lora_" in name)
+        self._require_gradients()
         self._active = role
+
+    def _require_gradients(self) -> None:
+        """Of all that trains, all the time: PEFT leaves them to the active adapter, and a backward pass has none for a
+        parameter that stopped requiring them after the forward pass."""
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(any(_is_lora(name, role) for role in ("policy", *self._heads)))
+
+
+def _is_lora(name: str, role: str) -> bool:
+    """Whether a parameter of the model belongs to a role's adapter."""
+    return f".{role}." in name and "lora_" in name
 
 
 def _sum_in_one_order() -> None:

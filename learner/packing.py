@@ -57,10 +57,12 @@ class Packed:
     predicts: Tensor  # (R,) for every reply token which of `scored` predicts it
     targets: Tensor  # (R,) the reply tokens
     rows: Tensor  # (R,) the row of the batch that each belongs to
+    ends: Tensor  # (rows with a reply,) the place of each one's last reply token; empty where those were left out
 
 
-def pack(sequences: Sequences) -> Packed:
-    """Leave out padding, each row's last token, which predicts nothing, and all but one of equal prompts.
+def pack(sequences: Sequences, ends: bool = False) -> Packed:
+    """Leave out padding, each row's last token, which predicts nothing (with `ends` it stays), and all but one of equal
+    prompts.
 
     A row's prompt is what stands before its first reply token; a row without a reply adds nothing. The very first token
     of a sequence is predicted by nothing and isn't among the targets.
@@ -76,6 +78,7 @@ def pack(sequences: Sequences) -> Packed:
             sharing[prompt] += places[-1] - places[0]
     token_ids, positions, segments = list[int](), list[int](), list[Segment]()
     predictors: dict[int, list[int]] = {}
+    last: dict[int, int] = {}
     for (prompt, _), rows in families.items():
         start = len(token_ids)
         token_ids += prompt
@@ -83,9 +86,10 @@ def pack(sequences: Sequences) -> Packed:
         lengths = []
         for row in rows:
             places = wanted[row]
-            reply = sequences.token_ids[row, len(prompt) : places[-1]].tolist()
+            reply = sequences.token_ids[row, len(prompt) : places[-1] + ends].tolist()
             first = len(token_ids) - len(prompt)  # place p of this row stands at first + p, or in the prompt
             predictors[row] = [(start if place <= len(prompt) else first) + place - 1 for place in places]
+            last[row] = first + places[-1]
             token_ids += reply
             positions += range(len(prompt), len(prompt) + len(reply))
             lengths.append(len(reply))
@@ -97,6 +101,7 @@ def pack(sequences: Sequences) -> Packed:
     return Packed(
         torch.tensor([token_ids], dtype=torch.long), torch.tensor([positions], dtype=torch.long), tuple(segments),
         scored, predicts, torch.tensor(targets, dtype=torch.long), torch.tensor(rows_of, dtype=torch.long),
+        torch.tensor([last[row] for row in wanted] if ends else [], dtype=torch.long),
     )  # fmt: skip
 
 
@@ -157,6 +162,15 @@ def predicting_logits(model: Any, packed: Packed) -> Tensor:
     )  # fmt: skip
     logits: Tensor = output.logits[0, packed.predicts]
     return logits
+
+
+def hidden_states(decoder: Any, packed: Packed) -> Tensor:
+    """What the model's last layer makes of every token: (N, H). `decoder`: the model without its output layer."""
+    states: Tensor = decoder(
+        input_ids=packed.token_ids, position_ids=packed.position_ids, attention_mask=NO_MASK, use_cache=False,
+        segments=[packed.segments],
+    ).last_hidden_state[0]  # fmt: skip
+    return states
 
 
 @torch.no_grad()
