@@ -100,6 +100,11 @@ class Sequences:
     attention_mask: Tensor  # (B, T) long, 1 where there is a token
     reply_mask: Tensor  # (B, T) bool, True where the token belongs to the reply
 
+    def rows(self, indices: Sequence[int]) -> Sequences:
+        """Some of the rows, as wide as all."""
+        chosen = list(indices)
+        return Sequences(self.token_ids[chosen], self.attention_mask[chosen], self.reply_mask[chosen])
+
     def to(self, device: torch.device | str) -> Sequences:
         return Sequences(self.token_ids.to(device), self.attention_mask.to(device), self.reply_mask.to(device))
 

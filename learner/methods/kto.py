@@ -23,8 +23,8 @@ from learner.backbone import Backbone
 from learner.batch import Label, Progress, TokenIds, collate, shuffled_batches
 from learner.losses import kto_loss
 from learner.methods.optimizer import Stepper, within_length
-from learner.methods.rollouts import Answers, answer_tokens, answers, roll_out
-from learner.methods.strength import Figures, hold_back, keeps_sense, sense
+from learner.methods.rollouts import Answers, answer_tokens, answers
+from learner.methods.strength import hold_inside_limits
 from learner.sampling import affordable
 from learner.tensors import pull_to_anchor, token_log_probs
 from service.settings import LearnerSettings
@@ -37,7 +37,7 @@ LAST_RATE = 0.2  # of the learning rate, at the last step
 STAY = 0.05  # weight of KL to the anchor, token by token
 KEEP = 1.0  # the same where a good reply says what the base answers
 SHARPEN = 0.03  # weight of the policy's surprise to the anchor: what raises fluency
-CHECKED_PROMPTS, CHECKED_REPLIES = 48, 4
+CHECKED_PROMPTS = 48
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def train(
             progress(PHASE, step, steps, metrics)
     short = [prompt for prompt in dict.fromkeys([*prompts, *asked]) if len(prompt) <= backbone.max_length // 2]
     checked = rng.sample(short, min(CHECKED_PROMPTS, len(short)))
-    scale, measured = _hold_back(backbone, checked, settings) if checked else (1.0, {})
+    scale, measured = hold_inside_limits(backbone, None, checked, settings) if checked else (1.0, {})
     metrics = measured | {"scale": scale} | course.told_apart()
     return KtoResult(step, good, len(fitting) - good, too_long, stepper.skipped, metrics)
 
@@ -155,13 +155,3 @@ def _stay(backbone: Backbone, label: Label, right: Answers) -> Tensor:
     """(len(reply),): how hard each of its tokens is held to the anchor's odds. What a bad reply says is free to go."""
     answer = right.get(label.prompt_token_ids, frozenset()) if label.desirable else frozenset[str]()
     return torch.where(torch.tensor(answer_tokens(backbone, label.reply_token_ids, answer)), KEEP, STAY)
-
-
-def _hold_back(backbone: Backbone, prompts: Sequence[TokenIds], settings: LearnerSettings) -> tuple[float, Figures]:
-    """Shrink the policy's update until sampled replies are well inside the limits."""
-    base = roll_out(backbone, None, prompts, CHECKED_REPLIES, "base", settings.seed + 100)
-
-    def measure() -> Figures:
-        return sense(roll_out(backbone, None, prompts, CHECKED_REPLIES, "policy", settings.seed + 101), base)
-
-    return hold_back(backbone, measure, lambda measured: keeps_sense(measured, base, settings))

@@ -27,8 +27,8 @@ from learner.batch import Pair, Progress, TokenIds, collate, shuffled_batches
 from learner.losses import dpo_loss, listwise_loss
 from learner.methods.optimizer import Stepper, within_length
 from learner.methods.preference_model import PreferenceModel, fit_preferences
-from learner.methods.rollouts import Answers, Rollouts, answer_tokens, answers, roll_out, share_preferred
-from learner.methods.strength import Figures, hold_back, keeps_sense, sense
+from learner.methods.rollouts import Answers, Rollouts, answer_tokens, answers, roll_out
+from learner.methods.strength import hold_inside_limits
 from learner.sampling import affordable
 from learner.tensors import pull_to_anchor, token_log_probs
 from service.settings import LearnerSettings
@@ -47,9 +47,7 @@ STAY = 0.02  # weight of KL to the anchor, token by token
 KEEP = 1.0  # the same where the token is part of what the base answers: there nothing is a matter of taste
 STRENGTH, LEAST_STRENGTH, STRENGTH_GAIN = 0.03, 0.02, 2.0  # λ: where it starts, its least, how fast it moves
 TARGET_FLUENCY = 0.2  # as a share of the limit: what training aims at
-ENOUGH_WON = 0.94  # share of comparisons with the base, as the judge sees it, from which more would only cost
 CHECKED_PROMPTS = 48
-CHECKED_REPLIES = 4
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,7 @@ def train(
                     loss, metrics = loss + PAIRS_WEIGHT * dpo, metrics | more
                 metrics |= stepper.step(loss, scale=1 - 0.8 * step / steps)
                 progress(PHASE, step, steps, metrics | measured)
-    scale, measured = _hold_back(backbone, judge, rng.sample(asked, min(CHECKED_PROMPTS, len(asked))), settings)
+    scale, measured = hold_inside_limits(backbone, judge, rng.sample(asked, min(CHECKED_PROMPTS, len(asked))), settings)
     metrics = {"judge_accuracy": judge.fit.accuracy, "judge_log_score": judge.fit.log_score, "scale": scale} | measured
     return PreferenceResult(step, len(fitting), too_long, stepper.skipped, metrics)
 
@@ -182,19 +180,3 @@ def _dpo(backbone: Backbone, pairs: Sequence[Pair], beta: float) -> tuple[Tensor
         ties=torch.tensor([pair.tie for pair in pairs]).to(policy.device),
         weights=torch.tensor([pair.weight for pair in pairs]).to(policy),
     )  # fmt: skip
-
-
-def _hold_back(
-    backbone: Backbone, judge: PreferenceModel, prompts: Sequence[TokenIds], settings: LearnerSettings
-) -> tuple[float, dict[str, float]]:
-    """Shrink the policy's update until sampled replies are well inside the limits and it wins no more than enough."""
-    base = roll_out(backbone, judge, prompts, CHECKED_REPLIES, "base", settings.seed + 100)
-
-    def measure() -> Figures:
-        own = roll_out(backbone, judge, prompts, CHECKED_REPLIES, "policy", settings.seed + 101)
-        return sense(own, base) | {"share_won": share_preferred(own.grades, base.grades)}
-
-    def is_inside(measured: Figures) -> bool:
-        return keeps_sense(measured, base, settings) and measured["share_won"] <= ENOUGH_WON
-
-    return hold_back(backbone, measure, is_inside)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,7 +20,6 @@ from torch import Tensor
 from learner.backbone import Backbone, Role
 from learner.batch import TokenIds
 from learner.evaluate.agreement import WORD, agreement, consensus, words
-from learner.methods.preference_model import PreferenceModel
 from learner.sampling import sample
 
 MAX_NEW_TOKENS = 128
@@ -64,6 +64,13 @@ class Rollouts:
         return torch.where(self.empty, torch.where(worst.isinf(), 0.0, worst) - BROKEN, u)
 
 
+class Judge(Protocol):
+    """What grades replies: a preference model, a reward model."""
+
+    def score(self, examples: Sequence[tuple[TokenIds, TokenIds]]) -> Tensor:
+        """(len(examples),), higher is better; comparable between replies to one prompt."""
+
+
 Answers = Mapping[TokenIds, frozenset[str]]
 """For each prompt the words on which the base's replies agree; none where they agree on nothing."""
 
@@ -98,7 +105,7 @@ def answer_tokens(backbone: Backbone, reply: TokenIds, answer: frozenset[str]) -
 
 def roll_out(
     backbone: Backbone,
-    judge: PreferenceModel | None,
+    judge: Judge | None,
     prompts: Sequence[TokenIds],
     per_prompt: int,
     role: Role,

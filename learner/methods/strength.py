@@ -6,17 +6,38 @@ bisection: the whole of it where that is inside, else the most that is, down to 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from learner.backbone import Backbone
-from learner.methods.rollouts import Rollouts
+from learner.batch import TokenIds
+from learner.methods.rollouts import Judge, Rollouts, roll_out, share_preferred
 from service.settings import LearnerSettings
 
+CHECKED_REPLIES = 4  # to each prompt
+ENOUGH_WON = 0.94  # share of comparisons with the base, as the judge sees it, from which more would only cost
 LEAST_SCALE, TRIALS = 0.5, 3  # how far an update is held back at most, and in how many halvings
 ALLOWED_FLUENCY = 0.6  # as a share of the limit
 MORE_BROKEN = 0.01  # share of replies that may be broken above the base's, beside what chance allows
 
 Figures = dict[str, float]
+
+
+def hold_inside_limits(
+    backbone: Backbone, judge: Judge | None, prompts: Sequence[TokenIds], settings: LearnerSettings
+) -> tuple[float, Figures]:
+    """Shrink the policy's update until replies to `prompts` are well inside the limits and, as the judge sees it, win
+    no more than enough. Returns what `hold_back` does."""
+    base = roll_out(backbone, judge, prompts, CHECKED_REPLIES, "base", settings.seed + 100)
+
+    def measure() -> Figures:
+        own = roll_out(backbone, judge, prompts, CHECKED_REPLIES, "policy", settings.seed + 101)
+        won = {} if judge is None else {"share_won": share_preferred(own.grades, base.grades)}
+        return sense(own, base) | won
+
+    def is_inside(measured: Figures) -> bool:
+        return keeps_sense(measured, base, settings) and measured.get("share_won", 0.0) <= ENOUGH_WON
+
+    return hold_back(backbone, measure, is_inside)
 
 
 def hold_back(

@@ -13,7 +13,7 @@ from learner.backbone import Backbone, Role
 from learner.batch import Label, TokenIds
 from learner.losses import Metrics
 from learner.methods import kto
-from learner.methods.strength import LEAST_SCALE
+from learner.methods.strength import LEAST_SCALE, hold_inside_limits
 from learner.sampling import sample
 from service.errors import TrainingFailed
 from service.settings import LearnerSettings
@@ -155,7 +155,7 @@ def test_an_adapter_that_went_too_far_is_held_back(folder: Path) -> None:
     strict = SETTINGS.model_copy(update={"min_fluency": -0.1})
     backbone = moved(Backbone.load(folder, strict), size=0.5)
     before = backbone.adapter_state()
-    scale, measured = kto._hold_back(backbone, PROMPTS[:6], strict)
+    scale, measured = hold_inside_limits(backbone, None, PROMPTS[:6], strict)
     assert LEAST_SCALE <= scale < 1 and {"fluency", "full_fluency"} <= set(measured)
     name = next(name for name in before if "lora_B" in name)
     torch.testing.assert_close(backbone.adapter_state()[name], before[name] * scale)

@@ -11,7 +11,7 @@ import torch
 
 from learner.backbone import Backbone
 from learner.batch import Pair, TokenIds
-from learner.methods import preference
+from learner.methods import preference, strength
 from learner.methods.preference_model import Fit, fit_preferences
 from learner.methods.rollouts import (
     BROKEN,
@@ -22,7 +22,7 @@ from learner.methods.rollouts import (
     roll_out,
     share_preferred,
 )
-from learner.methods.strength import LEAST_SCALE
+from learner.methods.strength import LEAST_SCALE, hold_inside_limits
 from learner.sampling import Reply
 from learner.tensors import pull_to_anchor
 from service.settings import LearnerSettings
@@ -50,7 +50,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("quick")
 def test_the_policy_learns_to_say_what_is_liked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preference, "ITERATIONS", 4)
-    monkeypatch.setattr(preference, "CHECKED_REPLIES", 32)  # 512 in all: a standard error of two points
+    monkeypatch.setattr(strength, "CHECKED_REPLIES", 32)  # 512 in all: a standard error of two points
     backbone, heard = Backbone.load(folder, SETTINGS), Heard()
     liked = set(WORDS[6:25])
     pairs = comparisons(lambda text: sum(word in liked for word in text.split()) / len(text.split()), 120, seed=1)
@@ -91,7 +91,7 @@ def test_an_adapter_that_went_too_far_is_held_back(folder: Path) -> None:
     backbone = moved(Backbone.load(folder, strict), size=0.5)
     judge = fit_preferences(backbone, comparisons(LIKINGS["short"], 30, seed=4))
     before = backbone.adapter_state()
-    scale, _ = preference._hold_back(backbone, judge, PROMPTS[:6], strict)
+    scale, _ = hold_inside_limits(backbone, judge, PROMPTS[:6], strict)
     assert scale < 1
     name = next(name for name in before if "lora_B" in name)
     torch.testing.assert_close(backbone.adapter_state()[name], before[name] * scale)
@@ -100,16 +100,16 @@ def test_an_adapter_that_went_too_far_is_held_back(folder: Path) -> None:
 def test_a_sound_adapter_keeps_its_strength(folder: Path) -> None:
     backbone = Backbone.load(folder, SETTINGS)
     judge = fit_preferences(backbone, comparisons(LIKINGS["short"], 30, seed=4))
-    scale, measured = preference._hold_back(backbone, judge, PROMPTS[:6], SETTINGS)
+    scale, measured = hold_inside_limits(backbone, judge, PROMPTS[:6], SETTINGS)
     assert scale == 1
     assert measured["kl_per_token"] == pytest.approx(0, abs=1e-4)
 
 
 def test_an_adapter_that_wins_more_than_enough_is_held_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preference, "ENOUGH_WON", 0.0)
+    monkeypatch.setattr(strength, "ENOUGH_WON", 0.0)
     backbone = Backbone.load(folder, SETTINGS)
     judge = fit_preferences(backbone, comparisons(LIKINGS["short"], 30, seed=4))
-    scale, _ = preference._hold_back(backbone, judge, PROMPTS[:6], SETTINGS)
+    scale, _ = hold_inside_limits(backbone, judge, PROMPTS[:6], SETTINGS)
     assert scale == LEAST_SCALE
 
 
