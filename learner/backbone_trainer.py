@@ -24,7 +24,7 @@ from learner.batch import Demonstration, Messages, Progress, Snapshot, TokenIds,
 from learner.curate import Curated
 from learner.evaluate.gates import verdict
 from learner.evaluate.report import evaluate
-from learner.methods import kto, preference, sft
+from learner.methods import kto, preference, rlhf, sft
 from learner.methods.optimizer import within_length
 from learner.methods.preference_model import PreferenceModel, fit_preferences
 from learner.methods.retention import neighbours
@@ -62,7 +62,7 @@ class BackboneTrainer:
     def __init__(self, settings: Settings, parent: Path | None, keep: Keep = "policy") -> None:
         torch.set_num_threads(settings.learner.training_threads)
         torch.set_flush_denormal(True)  # products of probabilities near 0 may take most of a backward pass otherwise
-        self._settings, self._context = settings.learner, settings.engine.max_model_len
+        self._settings, self._ppo, self._context = settings.learner, settings.ppo, settings.engine.max_model_len
         self._keep: Keep = keep
         self._backbone = Backbone.load(settings.model_path, settings.learner, parent)
 
@@ -112,7 +112,8 @@ class BackboneTrainer:
         report = evaluate(
             self._backbone, held_out, prompts, self._settings, judge, progress,
             neighbours=like_them, standing=standing, taught=self._corrections(lessons.train) if "sft" in stages else (),
-            preferences="dpo" in stages, labels=lessons.held_out.labels if "kto" in stages else (),
+            preferences="dpo" in stages or "ppo" in stages,
+            labels=lessons.held_out.labels if "kto" in stages or "ppo" in stages else (),
         )  # fmt: skip
         gates = verdict(report, self._settings).gates
         return report.to_json() | {"gates": [vars(gate) for gate in gates]}
@@ -152,11 +153,14 @@ class BackboneTrainer:
         prompts: Sequence[TokenIds],
         progress: Progress,
     ) -> None:
-        result: sft.SftResult | preference.PreferenceResult | kto.KtoResult
+        result: sft.SftResult | preference.PreferenceResult | kto.KtoResult | rlhf.RlhfResult
         if stage == "sft":
             result = sft.train(self._backbone, corrections, prompts, self._settings, progress, self._keep)
         elif stage == "kto":
             result = kto.train(self._backbone, as_labels(train), prompts, self._settings, progress)
+        elif stage == "ppo":
+            taste = judgements_of_taste(train)
+            result = rlhf.train(self._backbone, taste, train.labels, prompts, self._settings, self._ppo, progress)
         else:
             result = preference.train(self._backbone, train.pairs, prompts, self._settings, progress)
         log.info("%s: %s", stage, result)

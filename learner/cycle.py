@@ -44,8 +44,8 @@ LEARNER = "learner"
 ROLLOUT_SECONDS = 10.0
 """How long a run waits for the adapter of the one before to go live, so as to start from it; a service may be away."""
 
-WHEN_AND_HOW = ("every_minutes", "after_feedback", "auto_promote", "max_attempts", "lease_seconds", "tick_seconds",
-                "threads", "niceness")  # fmt: skip
+WHEN_AND_HOW = ("method", "every_minutes", "after_feedback", "auto_promote", "max_attempts", "lease_seconds",
+                "tick_seconds", "threads", "niceness")  # fmt: skip
 """Settings of the learner that change nothing about the adapter."""
 
 LOOK_SECONDS = 0.1
@@ -104,7 +104,7 @@ class Cycle:
     def _go_through(self) -> None:
         started = time.monotonic()
         frozen, lessons, run = self._learn_what()
-        stages = self._without_what_the_parent_knows(run, frozen, lessons, stages_of(run.method, lessons.train))
+        stages = self._without_what_the_parent_knows(run, frozen, lessons, self._stages(run, lessons))
         if not stages:
             self._finish_without(lessons, run)
             return
@@ -123,7 +123,8 @@ class Cycle:
     def _recipe(self) -> dict[str, Any]:
         """What an adapter depends on beside the feedback: another attempt goes on only with the same."""
         learner = self.settings.learner.model_dump(mode="json", exclude=set(WHEN_AND_HOW))
-        return {"base_sha256": self._base_sha256(), "learner": learner, "snapshot_format": FORMAT_VERSION}
+        ppo = self.settings.ppo.model_dump(mode="json")
+        return {"base_sha256": self._base_sha256(), "learner": learner, "ppo": ppo, "snapshot_format": FORMAT_VERSION}
 
     def _base_sha256(self) -> str | None:
         """The fingerprint of the base model; None while it is not on this machine: training fetches it."""
@@ -142,10 +143,13 @@ class Cycle:
         frozen = read_snapshot(self.folder.snapshot, run.snapshot_hash)
         self._say("curate", 0, 1)
         lessons = curate(frozen, self.settings.learner, self.max_length)
-        names = learned_from(lessons, stages_of(run.method, lessons.train))
+        names = learned_from(lessons, self._stages(run, lessons))
         with self.store.begin() as tx:
             runs.set_snapshot(tx, self.run_id, self.fence, frozen.hash, frozen.position, names, parent=run.parent)
         return frozen, lessons, run
+
+    def _stages(self, run: Run, lessons: Curated) -> tuple[Stage, ...]:
+        return stages_of(run.method, lessons.train, self.settings.learner.preferences)
 
     def _without_what_the_parent_knows(
         self, run: Run, frozen: FrozenFeedback, lessons: Curated, stages: tuple[Stage, ...]

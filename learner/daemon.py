@@ -108,7 +108,7 @@ class Learner:
         begins = EPOCH + ((moment or datetime.now(UTC)) - EPOCH) // slot * slot
         with self._store.begin() as tx:
             if self._has_new(tx, 1):
-                runs.queue_run(tx, f"time:{begins:%Y-%m-%dT%H:%M:%SZ}", "time", "auto", {})
+                runs.queue_run(tx, f"time:{begins:%Y-%m-%dT%H:%M:%SZ}", "time", self._settings.method, {})
 
     def queue_by_count(self) -> None:
         """Queue a run when enough feedback came since the last one. A run that failed waits for as much again."""
@@ -118,7 +118,9 @@ class Learner:
                 return
         with self._store.begin() as tx:
             if self._has_new(tx, enough):
-                runs.queue_run(tx, f"count:{feedback.last_position(tx) // enough * enough}", "count", "auto", {})
+                runs.queue_run(
+                    tx, f"count:{feedback.last_position(tx) // enough * enough}", "count", self._settings.method, {}
+                )
 
     def _has_new(self, tx: Session, enough: int) -> bool:
         """Whether so much feedback has come since the last run, and no run will see to it anyway."""

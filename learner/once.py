@@ -38,7 +38,7 @@ def learn_once(
     learner = Learner(settings, store)
     try:
         with store.begin() as tx:
-            run, is_new = runs.ask_for_run(tx, method, promote)
+            run, is_new = runs.ask_for_run(tx, method, promote, settings.learner.method)
         if not is_new and not as_json:
             Console(stderr=True).print(
                 f"Run {run.id} was waiting already: this is that one.", highlight=False, soft_wrap=True

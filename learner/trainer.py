@@ -14,7 +14,7 @@ PROBE_TOKENS = 96
 """A probe is scored by the engine before an adapter goes live: a few short ones are enough, and of a long reply the
 first so many tokens prove as much as all. Of so many that would do those are taken that training changed most."""
 
-Stage = Literal["sft", "dpo", "kto"]
+Stage = Literal["sft", "dpo", "kto", "ppo"]
 
 LEAST_THUMBS = 4
 """Replies called good, and as many called bad, from which on single thumbs start learning by themselves."""
@@ -65,16 +65,18 @@ def as_labels(train: Snapshot) -> tuple[Label, ...]:
 
 def learn_taste(stages: tuple[Stage, ...]) -> bool:
     """Whether these move what the model says in general, and not only to what was corrected."""
-    return "dpo" in stages or "kto" in stages
+    return any(stage != "sft" for stage in stages)
 
 
-def stages_of(method: str, train: Snapshot) -> tuple[Stage, ...]:
+def stages_of(method: str, train: Snapshot, preferences: Literal["dpo", "ppo"] = "dpo") -> tuple[Stage, ...]:
     """The stages of a run that have something to learn from; empty when none has.
 
     A correction's own pair says nothing about taste that its demonstration doesn't say better, so by itself it starts
     preference learning only where that was asked for by name. Single thumbs say less than pairs do, and start it where
     there are at least LEAST_THUMBS of each kind and THUMBS_TO_A_PAIR times as many as judged pairs; these are then
     learned from with them, as `as_labels` says. By name they are learned from whatever there is of them.
+
+    `preferences`: what `auto` does with comparisons and thumbs. PPO's reward model takes both, whichever there are.
     """
     decided = [pair for pair in train.pairs if not pair.tie]
     judged = judgements_of_taste(train)
@@ -84,6 +86,8 @@ def stages_of(method: str, train: Snapshot) -> tuple[Stage, ...]:
     good = sum(label.desirable for label in train.labels)
     enough = min(good, len(train.labels) - good) >= LEAST_THUMBS
     by_thumbs = enough and len(train.labels) >= THUMBS_TO_A_PAIR * len(judged)
+    if method == "ppo" or (method == "auto" and preferences == "ppo"):
+        return (*found, "ppo") if judged or enough else tuple(found)
     if (method == "auto" and judged and not by_thumbs) or (method == "dpo" and decided):
         found.append("dpo")
     if (method == "auto" and by_thumbs) or (method == "kto" and train.labels):

@@ -201,13 +201,21 @@ class RolloutSettings(Section):
     )
 
 
-Method = Literal["auto", "sft", "dpo", "kto"]
+Method = Literal["auto", "sft", "dpo", "kto", "ppo"]
 """What a run learns from, and how; "auto": by what there is."""
 
 
 class LearnerSettings(Section):
     """When the learner runs, what it trains and how it may change what is live."""
 
+    method: Method = Field(
+        "auto", description="What a run trains for which nobody named a method; `auto`: whatever there is feedback for."
+    )
+    preferences: Literal["dpo", "ppo"] = Field(
+        "dpo",
+        description="How the method `auto` learns what people like. `dpo`, the quicker: from comparisons, or by KTO "
+        "from thumbs where there are many more of them. `ppo`: a reward model of both, and reinforcement learning.",
+    )
     every_minutes: float = Field(
         0.0, ge=0, description="Start a run every so many minutes if there is new feedback; 0: never by time."
     )
@@ -272,6 +280,16 @@ class LearnerSettings(Section):
     kto_beta: float = Field(
         0.5, gt=0, description="KTO's β: how soon a reply that gained, or lost, is taken to have done so enough."
     )
+    reward_learning_rate: float = Field(1e-3, gt=0, description="Learning rate of fitting a reward model.")
+    reward_epochs: int = Field(
+        12,
+        ge=1,
+        description="Passes over the judgements that a reward model is fitted to, at most: it stops when what "
+        "is kept apart is foretold no better.",
+    )
+    reward_label_smoothing: float = Field(
+        0.05, ge=0, lt=0.5, description="Share of judgements that a reward model takes to be mistaken."
+    )
     batch_size: int = Field(
         16, ge=1, description="Corrections, thumbs, and replies that are to stay, per optimizer step."
     )
@@ -290,6 +308,49 @@ class LearnerSettings(Section):
         return self.threads or min(available_cores(), MOST_TRAINING_THREADS)
 
 
+class PpoSettings(Section):
+    """Reinforcement learning on a reward: the method `ppo`."""
+
+    advantages: Literal["gae", "reinforce", "rloo", "grpo"] = Field(
+        "gae",
+        description="How a reply's reward becomes its tokens' advantages: by a value function (PPO), less the running "
+        "mean (REINFORCE), less the mean of the other replies to its prompt (RLOO), or in their standard deviations "
+        "(GRPO).",
+    )
+    iterations: int = Field(12, ge=1, description="How often replies are sampled and learned from.")
+    prompts: int = Field(32, ge=1, description="Prompts in an iteration.")
+    replies: int = Field(4, ge=1, description="Replies to each prompt; `rloo` and `grpo` need two.")
+    epochs: int = Field(2, ge=1, description="Passes over the replies of an iteration.")
+    minibatch: int = Field(32, ge=1, description="Replies in an optimizer step.")
+    learning_rate: float = Field(1e-3, gt=0, description="Learning rate of the policy.")
+    value_learning_rate: float = Field(2e-3, gt=0, description="Learning rate of the value function.")
+    kl_coefficient: float = Field(
+        0.1, ge=0, description="β: what a nat of KL to the anchor costs, in units of the reward."
+    )
+    target_kl: float | None = Field(
+        None, gt=0, description="KL to the anchor per reply, in nats, that β is adapted to; none: β is fixed."
+    )
+    kl_horizon: int = Field(1000, ge=1, description="Replies over which an adaptive β moves.")
+    gamma: float = Field(1.0, gt=0, le=1, description="Discount of later rewards.")
+    lam: float = Field(0.95, ge=0, le=1, description="λ of generalised advantage estimation.")
+    clip: float = Field(0.2, gt=0, description="How far a step may move a token's probability: ratios of 1 ± so much.")
+    value_clip: float = Field(0.2, gt=0, description="How far a step may move a value.")
+    entropy_coefficient: float = Field(0.0, ge=0, description="Weight of the entropy bonus.")
+    normalise_rewards: bool = Field(True, description="Divide rewards by their running standard deviation.")
+    clip_rewards: float | None = Field(5.0, gt=0, description="Largest reward either way, after that; none: any.")
+    whiten_advantages: bool = Field(True, description="Give each iteration's advantages mean 0 and variance 1.")
+    missing_eos_penalty: float = Field(
+        1.0, ge=0, description="What a reply that was cut at the length limit loses, in units of the reward."
+    )
+    stop_kl: float = Field(
+        0.1, gt=0, description="KL per token to the policy that sampled, from which an iteration's passes end early."
+    )
+    pretraining_coefficient: float = Field(
+        0.2, ge=0, description="Weight of the likelihood of the base's own replies, mixed in at every step (PPO-ptx)."
+    )
+    max_new_tokens: int = Field(128, ge=1, description="Longest reply that is sampled.")
+
+
 class Settings(Section):
     home: Path = Field(description="The folder that holds all state: store, adapters, runs, logs.")
     server: ServerSettings = ServerSettings()
@@ -299,6 +360,7 @@ class Settings(Section):
     chat: ChatSettings = ChatSettings()
     rollout: RolloutSettings = RolloutSettings()
     learner: LearnerSettings = LearnerSettings()
+    ppo: PpoSettings = PpoSettings()
 
     @property
     def store_url(self) -> str:

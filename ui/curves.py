@@ -14,6 +14,8 @@ PHASES = {
     "sft": "corrections (SFT)",
     "dpo": "preferences (DPO)",
     "kto": "thumbs (KTO)",
+    "reward": "reward model",
+    "ppo": "reinforcement learning (PPO)",
     "sft again": "corrections once more",
 }
 

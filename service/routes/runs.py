@@ -36,7 +36,9 @@ async def learn_now(body: LearnRequest, parts: Wired, operator: Operator) -> Run
 
     At most one waits: asked again before it begins, the answer is the same run, now with what this request wishes.
     """
-    run, is_new = await parts.transactions.write(queries.ask_for_run, body.method, body.promote)
+    run, is_new = await parts.transactions.write(
+        queries.ask_for_run, body.method, body.promote, parts.settings.learner.method
+    )
     return view(run) if is_new else view(run).model_copy(update={"message": WAITS_ALREADY})
 
 

@@ -70,7 +70,9 @@ def queue_run(tx: Session, tick: str, trigger: Trigger, method: str, options: di
     return run
 
 
-def ask_for_run(tx: Session, method: str | None = None, promote: bool | None = None) -> tuple[Run, bool]:
+def ask_for_run(
+    tx: Session, method: str | None = None, promote: bool | None = None, usual_method: str = "auto"
+) -> tuple[Run, bool]:
     """The next run that begins, and whether it is new; None where the caller has no wish.
 
     One that waits and was never begun serves everybody who asks, and takes over what they wish: a second one would
@@ -83,7 +85,7 @@ def ask_for_run(tx: Session, method: str | None = None, promote: bool | None = N
     if waiting is not None:
         waiting.method, waiting.options = method or waiting.method, waiting.options | wishes
         return waiting, False
-    run = queue_run(tx, new_id("command"), "command", method or "auto", wishes)
+    run = queue_run(tx, new_id("command"), "command", method or usual_method, wishes)
     assert run is not None  # its tick is random, so nobody has used it
     return run, True
 
@@ -218,7 +220,7 @@ def of_corrections_alone(tx: Session, adapter: str) -> bool:
     while ancestor is not None:
         row = get_adapter(tx, ancestor)
         run = get_run(tx, row.run_id) if row is not None and row.run_id is not None else None
-        if row is None or run is None or run.method in ("dpo", "kto"):
+        if row is None or run is None or run.method in ("dpo", "kto", "ppo"):
             return False
         ancestor = row.parent
     return True

@@ -1,0 +1,248 @@
+"""Move the policy towards what a reward asks for, and no further from the anchor than that is worth.
+
+PPO as InstructGPT does it (arXiv 2203.02155, appendix C; Schulman et al., arXiv 1707.06347). An iteration samples
+replies from the policy; grades each at its last token; takes off β times the KL to the anchor at every token; turns
+that into advantages, by generalised advantage estimation with a value function that is a role of the same backbone;
+and goes over the replies a few times with the clipped loss, until the policy is as far from the one that sampled as it
+may be. Beside it the base's own replies stay likely (PPO-ptx). The optimum is π ∝ anchor · exp(reward / β).
+
+REINFORCE, RLOO (arXiv 2402.14740) and GRPO (arXiv 2402.03300) are the same loop without a value function: all tokens
+of a reply have one advantage, its reward compared with a running mean, or with that of other replies to its prompt. The
+KL stays in the reward for all four, where GRPO's authors have it in the loss.
+
+    result = ppo.train(backbone, judge, prompts, settings.ppo, progress, seed=0)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+import torch
+from torch import Tensor
+
+from learner.backbone import Backbone
+from learner.batch import Progress, Sequences, TokenIds, collate, shuffled_batches
+from learner.losses import sft_loss
+from learner.methods.optimizer import Stepper
+from learner.methods.rollouts import Judge
+from learner.policy_losses import (
+    AdaptiveKl,
+    RunningMoments,
+    entropy,
+    gae,
+    grpo_advantages,
+    kl_estimates,
+    ppo_policy_loss,
+    ppo_value_loss,
+    reinforce_advantages,
+    rloo_advantages,
+    token_rewards,
+    whiten,
+)
+from learner.sampling import Reply, longest_prompt, sample
+from learner.tensors import masked_mean, masked_sum, token_log_probs
+from service.settings import PpoSettings
+
+PHASE = "ppo"
+VALUE_WARMUP = 2
+"""Iterations in which the value function alone learns: a policy that follows a random one forgets first."""
+SCORED_AT_ONCE = 64
+
+Example = tuple[TokenIds, TokenIds]
+
+
+@dataclass(frozen=True)
+class PpoResult:
+    steps: int
+    replies: int  # sampled and learned from
+    too_long: int  # prompts left out, because a reply to them does not fit the model
+    skipped_steps: int
+    metrics: dict[str, float] = field(default_factory=dict)  # of the last iteration
+
+
+@dataclass(frozen=True)
+class Experience:
+    """N replies of an iteration, as the policy that sampled them sees them. All (N, T) but for `batch`."""
+
+    batch: Sequences
+    mask: Tensor  # bool, the reply's tokens
+    log_probs: Tensor
+    log_probs_anchor: Tensor
+    values: Tensor  # of the state that each token was chosen in; 0 without a value function
+    advantages: Tensor
+    returns: Tensor
+
+
+def train(
+    backbone: Backbone,
+    judge: Judge,
+    prompts: Sequence[TokenIds],
+    settings: PpoSettings,
+    progress: Progress,
+    *,
+    seed: int = 0,
+    pretraining: Sequence[Example] = (),
+) -> PpoResult:
+    """Train the policy in place. `pretraining`: replies of the base that are to stay likely. Same seed, same result.
+
+    Raises TrainingFailed when the loss stays without a finite value.
+    """
+    room = longest_prompt(backbone, settings.max_new_tokens)
+    asked = [prompt for prompt in dict.fromkeys(prompts) if prompt and len(prompt) <= room]
+    too_long = len(set(prompts)) - len(asked)
+    if not asked:
+        return PpoResult(0, 0, too_long, 0)
+    course = _Course(backbone, judge, settings, seed, pretraining)
+    draws = Random(seed)
+    for iteration in range(settings.iterations):
+        chosen = draws.sample(asked, min(settings.prompts, len(asked)))
+        course.iterate(iteration, chosen, progress)
+    return PpoResult(course.step, course.replies, too_long, course.stepper.skipped, course.measured)
+
+
+class _Course:
+    """The iterations of one training, and what they hand on to each other."""
+
+    def __init__(
+        self, backbone: Backbone, judge: Judge, settings: PpoSettings, seed: int, pretraining: Sequence[Example]
+    ) -> None:
+        self._backbone, self._judge, self._settings, self._seed = backbone, judge, settings, seed
+        self._pretraining, self._rng = pretraining, Random(seed + 1)
+        self.stepper = Stepper(backbone.trainable(), settings.learning_rate, warmup=4)
+        self._value_stepper: Stepper | None = None
+        if settings.advantages == "gae":
+            backbone.add_head("value", seed=seed)
+            self._value_stepper = Stepper(backbone.trainable("value"), settings.value_learning_rate, warmup=4)
+        self._moments, self._returns = RunningMoments(), RunningMoments()
+        self._coefficient = settings.kl_coefficient
+        self._controller = (
+            None
+            if settings.target_kl is None
+            else AdaptiveKl(settings.kl_coefficient, settings.target_kl, settings.kl_horizon)
+        )
+        per_iteration = -(-settings.prompts * settings.replies // settings.minibatch)
+        self._steps = settings.iterations * settings.epochs * per_iteration
+        self.step = self.replies = 0
+        self.measured: dict[str, float] = {}
+
+    def iterate(self, iteration: int, prompts: Sequence[TokenIds], progress: Progress) -> None:
+        """Sample, grade, and learn from it."""
+        settings = self._settings
+        progress(PHASE, self.step, self._steps, {})
+        sampled = sample(
+            self._backbone, prompts, per_prompt=settings.replies, max_new_tokens=settings.max_new_tokens,
+            seed=self._seed + 1000 * iteration,
+        )  # fmt: skip
+        experience = self._experience(prompts, sampled)
+        self.replies += len(experience.mask)
+        is_warming_up = self._value_stepper is not None and iteration < VALUE_WARMUP
+        for _ in range(settings.epochs):
+            for rows in shuffled_batches(len(experience.mask), settings.minibatch, self._rng):
+                metrics = {} if self._value_stepper is None else self._learn_values(experience, rows)
+                if not is_warming_up:
+                    metrics |= self._learn_policy(experience, rows)
+                self.step += 1
+                progress(PHASE, self.step, self._steps, self.measured | metrics)
+                if metrics.get("step_kl", 0.0) > settings.stop_kl:
+                    return
+        if self._controller is not None:
+            self._coefficient = self._controller.update(self.measured["kl"], len(experience.mask))
+
+    @torch.no_grad()
+    def _experience(self, prompts: Sequence[TokenIds], sampled: Sequence[Sequence[Reply]]) -> Experience:
+        """Everything about these replies that stays as it is while the policy learns from them."""
+        settings, replies = self._settings, [reply for row in sampled for reply in row]
+        examples = [(prompts[reply.prompt], reply.token_ids) for reply in replies]
+        batch = collate(examples, self._backbone.pad_id).to(self._backbone.device)
+        mask = batch.reply_mask
+        log_probs = self._in_parts(batch, lambda part: self._backbone.log_probs(part))
+        anchor = self._in_parts(batch, lambda part: self._backbone.log_probs(part, "anchor"))
+        ended = torch.tensor([reply.ended for reply in replies], device=mask.device)
+        scores = self._judge.score(examples).to(mask.device)
+        rewards = token_rewards(
+            self._normalised(scores), log_probs, anchor, mask, self._coefficient, ended=ended,
+            missing_eos_penalty=settings.missing_eos_penalty, clip=settings.clip_rewards,
+        )  # fmt: skip
+        values = returns = torch.zeros_like(log_probs)
+        if settings.advantages == "gae":
+            values = self._in_parts(batch, lambda part: self._backbone.values(part))
+            advantages, returns = gae(rewards, values, mask, gamma=settings.gamma, lam=settings.lam)
+        else:
+            advantages = self._of_whole_replies(masked_sum(rewards, mask, 1)).unsqueeze(1) * mask
+        if settings.whiten_advantages and settings.advantages in ("gae", "reinforce"):
+            advantages = whiten(advantages, mask)
+        kl = masked_sum(kl_estimates(log_probs, anchor)[0], mask, 1)
+        self.measured = {
+            "reward": scores.mean().item(),
+            "kl": kl.mean().item(),
+            "kl_per_token": (kl.sum() / mask.sum()).item(),
+            "kl_coefficient": self._coefficient,
+            "length": mask.sum(1).float().mean().item(),
+            "ended": ended.float().mean().item(),
+        }
+        return Experience(batch, mask, log_probs, anchor, values, advantages, returns)
+
+    def _normalised(self, scores: Tensor) -> Tensor:
+        """Less the running mean, in running standard deviations."""
+        if not self._settings.normalise_rewards:
+            return scores
+        self._moments.update(scores)
+        return (scores - self._moments.mean) / max(self._moments.std, 1e-6)
+
+    def _of_whole_replies(self, rewards: Tensor) -> Tensor:
+        """One advantage for each of N replies, whose prompts follow each other: (N,) → (N,)."""
+        of_prompts = rewards.reshape(-1, self._settings.replies)
+        match self._settings.advantages:
+            case "rloo":
+                return rloo_advantages(of_prompts).flatten()
+            case "grpo":
+                return grpo_advantages(of_prompts).flatten()
+        self._returns.update(rewards)
+        return reinforce_advantages(rewards, self._returns.mean)
+
+    def _learn_values(self, experience: Experience, rows: Sequence[int]) -> dict[str, float]:
+        assert self._value_stepper is not None
+        part = experience.batch.rows(rows)
+        loss, metrics = ppo_value_loss(
+            self._backbone.values(part), experience.values[rows], experience.returns[rows], experience.mask[rows],
+            clip=self._settings.value_clip,
+        )  # fmt: skip
+        self._value_stepper.step(loss, self._rate())
+        return metrics
+
+    def _learn_policy(self, experience: Experience, rows: Sequence[int]) -> dict[str, float]:
+        settings, mask = self._settings, experience.mask[rows]
+        logits, token_ids, _ = self._backbone.logits(experience.batch.rows(rows))
+        log_probs = torch.zeros_like(experience.log_probs[rows]).masked_scatter(
+            mask, token_log_probs(logits, token_ids)
+        )
+        entropies = None
+        if settings.entropy_coefficient:
+            entropies = torch.zeros_like(log_probs).masked_scatter(mask, entropy(logits))
+        loss, metrics = ppo_policy_loss(
+            log_probs, experience.log_probs[rows], experience.advantages[rows], mask, clip=settings.clip,
+            entropy=entropies, entropy_coefficient=settings.entropy_coefficient,
+        )  # fmt: skip
+        if settings.pretraining_coefficient and self._pretraining:
+            kept, more = self._pretraining_loss(len(rows))
+            loss, metrics = loss + settings.pretraining_coefficient * kept, metrics | more
+        moved = kl_estimates(experience.log_probs[rows], log_probs.detach())[2]
+        return metrics | self.stepper.step(loss, self._rate()) | {"step_kl": masked_mean(moved, mask).item()}
+
+    def _pretraining_loss(self, count: int) -> tuple[Tensor, dict[str, float]]:
+        some = self._rng.sample(self._pretraining, min(count, len(self._pretraining)))
+        batch = collate(some, self._backbone.pad_id)
+        loss, metrics = sft_loss(self._backbone.log_probs(batch), batch.reply_mask.to(self._backbone.device))
+        return loss, {f"pretraining_{name}": value for name, value in metrics.items()}
+
+    def _rate(self) -> float:
+        """Share of the learning rate: falls to a tenth."""
+        return 1 - 0.9 * self.step / self._steps
+
+    @staticmethod
+    def _in_parts(batch: Sequences, compute: Callable[[Sequences], Tensor]) -> Tensor:
+        count = len(batch.token_ids)
+        parts = [range(start, min(start + SCORED_AT_ONCE, count)) for start in range(0, count, SCORED_AT_ONCE)]
+        return torch.cat([compute(batch.rows(part)) for part in parts])

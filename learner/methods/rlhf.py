@@ -1,0 +1,96 @@
+"""Learn what people like in the classic way (InstructGPT, arXiv 2203.02155): a reward model of their judgements, then
+reinforcement learning on it.
+
+A reward model of a hundred judgements has holes, and reinforcement learning finds them. So what it says is put into
+standard deviations of the base's own replies; a reply gains by holding the words on which the base's replies agree, so
+that a taste costs no facts; an empty one is worse than every other; and in the end the update is held back until
+sampled replies are inside the limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+import torch
+from torch import Tensor
+
+from learner.backbone import Backbone
+from learner.batch import Label, Pair, Progress, TokenIds
+from learner.evaluate.agreement import agreement
+from learner.methods import ppo, reward
+from learner.methods.rollouts import BROKEN, CONSENSUS, Answers, Judge, answers, roll_out
+from learner.methods.strength import hold_inside_limits
+from learner.sampling import affordable, sample
+from service.settings import LearnerSettings, PpoSettings
+
+MEASURED_PROMPTS, MEASURED_REPLIES = 32, 4
+"""Of the base, by which rewards are scaled."""
+KEPT_PROMPTS = 128
+"""Whose replies by the base are to stay likely."""
+CHECKED_PROMPTS = 48
+
+
+@dataclass(frozen=True)
+class RlhfResult:
+    reward: reward.RewardFit
+    policy: ppo.PpoResult
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+class Sensible:
+    """A reward with what a taste must not cost, as the module's docstring says. `nat`: what one is worth, in standard
+    deviations of the reward among the base's replies to one prompt."""
+
+    def __init__(
+        self, backbone: Backbone, judge: Judge, prompts: Sequence[TokenIds], right: Answers, nat: float, seed: int
+    ) -> None:
+        self._backbone, self._judge, self._right, self._nat = backbone, judge, right, nat
+        grades = roll_out(backbone, judge, prompts[:MEASURED_PROMPTS], MEASURED_REPLIES, "base", seed).grades
+        self._mean, self._spread = grades.mean(), grades.std(1).mean().clamp(min=1e-3)
+
+    def score(self, examples: Sequence[tuple[TokenIds, TokenIds]]) -> Tensor:
+        """(len(examples),)"""
+        texts = self._backbone.decode([reply for _, reply in examples])
+        agreed = [
+            (agreement([text], self._right.get(prompt, frozenset())) or [1.0])[0]
+            for text, (prompt, _) in zip(texts, examples, strict=True)
+        ]
+        scores = (self._judge.score(examples) - self._mean) / self._spread
+        scores = scores + self._nat * CONSENSUS * (torch.tensor(agreed) - 1)
+        empty = torch.tensor([not text.strip() for text in texts])
+        worst = scores[~empty].min() if not empty.all() else torch.zeros(())
+        return torch.where(empty, worst - self._nat * BROKEN, scores)
+
+
+def train(
+    backbone: Backbone,
+    pairs: Sequence[Pair],
+    labels: Sequence[Label],
+    prompts: Sequence[TokenIds],
+    settings: LearnerSettings,
+    ppo_settings: PpoSettings,
+    progress: Progress,
+) -> RlhfResult:
+    """Train the policy in place, by what people said of pairs and of single replies, on `prompts` that people ask.
+
+    Raises TrainingFailed when there is nothing to fit a reward to, or the loss stays without a finite value.
+    """
+    model = reward.fit(backbone, pairs, labels, settings, progress)
+    judged = dict.fromkeys([pair.prompt_token_ids for pair in pairs] + [label.prompt_token_ids for label in labels])
+    asked = [*prompts, *affordable(list(judged), ppo_settings.iterations * ppo_settings.prompts)]
+    asked = [prompt for prompt in dict.fromkeys(asked) if prompt and len(prompt) <= backbone.max_length // 2]
+    rng = Random(settings.seed)
+    rng.shuffle(asked)
+    right = answers(backbone, asked, settings.seed + 99)
+    judge = Sensible(backbone, model, asked, right, ppo_settings.kl_coefficient, settings.seed + 98)
+    kept = asked[:KEPT_PROMPTS]
+    by_base = sample(backbone, kept, role="base", seed=settings.seed + 97, max_new_tokens=ppo_settings.max_new_tokens)
+    pretraining = [(kept[reply.prompt], reply.token_ids) for row in by_base for reply in row]
+    result = ppo.train(
+        backbone, judge, asked, ppo_settings, progress, seed=settings.seed, pretraining=pretraining
+    )  # fmt: skip
+    checked = rng.sample(asked, min(CHECKED_PROMPTS, len(asked)))
+    scale, measured = hold_inside_limits(backbone, model, checked, settings)
+    return RlhfResult(model.fit, result, {"scale": scale} | measured)

@@ -1,0 +1,241 @@
+"""The arithmetic of KL-regularised policy optimisation as pure functions, on rows of reply tokens.
+
+Tensors of tokens are (B, T) with a bool mask of that shape, whose True places are the reply's tokens, one stretch a
+row. What stands elsewhere, NaN and inf too, changes nothing. Log-probabilities and KL are in nats; losses are returned
+with their metrics, which are detached floats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from learner.tensors import masked_mean, masked_sum
+
+Metrics = dict[str, float]
+
+
+def kl_estimates(log_probs: Tensor, log_probs_anchor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Estimates of KL(policy ‖ anchor) at tokens that the policy sampled (joschu.net/blog/kl-approx.html).
+
+    With r = anchor / policy: k1 = -log r, without bias; k2 = ½ (log r)², little variance; k3 = r - 1 - log r, without
+    bias and never negative. All of the shape of `log_probs`.
+    """
+    log_ratio = log_probs_anchor - log_probs
+    return -log_ratio, 0.5 * log_ratio.square(), torch.expm1(log_ratio) - log_ratio
+
+
+def token_rewards(
+    scores: Tensor,
+    log_probs: Tensor,
+    log_probs_anchor: Tensor,
+    mask: Tensor,
+    kl_coefficient: float,
+    *,
+    ended: Tensor | None = None,
+    missing_eos_penalty: float | None = None,
+    clip: float | None = None,
+) -> Tensor:
+    """-β (log π - log anchor) at every reply token, and the reply's score at its last one (arXiv 2009.01325).
+
+    scores: (B,), cut to ± `clip` where one is given; a reply that has not `ended` ((B,) bool) then loses
+    `missing_eos_penalty`. The others: (B, T). Returns (B, T), 0 outside the reply, without a gradient.
+    """
+    scores = scores if clip is None else scores.clamp(-clip, clip)
+    if ended is not None and missing_eos_penalty is not None:
+        scores = scores - missing_eos_penalty * (~ended).to(scores)
+    kl, _, _ = kl_estimates(log_probs, log_probs_anchor)
+    penalty = torch.where(mask, -kl_coefficient * kl, torch.zeros_like(kl))
+    return (penalty + torch.where(_last(mask), scores.unsqueeze(1).to(kl), torch.zeros_like(kl))).detach()
+
+
+def whiten(values: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
+    """Divide by the standard deviation (unbiased) of the values under the mask, after taking off their mean.
+
+    Without `shift_mean` the mean is given back. Fewer than two values have no deviation: they are only shifted.
+    """
+    count = mask.sum()
+    mean = masked_mean(values, mask)
+    variance = masked_sum((values - mean).square(), mask) / (count - 1).clamp(min=1)
+    scale = torch.where(count > 1, torch.rsqrt(variance + 1e-8), torch.ones_like(variance))
+    whitened = (values - mean) * scale + (0.0 if shift_mean else mean)
+    return torch.where(mask, whitened, torch.zeros_like(whitened))
+
+
+def gae(
+    rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float = 1.0, lam: float = 0.95
+) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimation (arXiv 1506.02438, eq. 16): advantages and returns, (B, T) both.
+
+    values[:, t]: of the state in which token t is chosen; after the last token 0. Returns are advantages + values.
+    """
+    rewards, values = (torch.where(mask, one, torch.zeros_like(one)) for one in (rewards, values))
+    advantages, following = torch.zeros_like(rewards), torch.zeros_like(rewards[:, 0])
+    for place in reversed(range(rewards.shape[1])):
+        next_value = values[:, place + 1] if place + 1 < rewards.shape[1] else torch.zeros_like(following)
+        delta = rewards[:, place] + gamma * next_value - values[:, place]
+        following = torch.where(mask[:, place], delta + gamma * lam * following, torch.zeros_like(following))
+        advantages[:, place] = following
+    return advantages, advantages + values
+
+
+def ppo_policy_loss(
+    log_probs: Tensor,
+    log_probs_old: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    *,
+    clip: float = 0.2,
+    importance: Tensor | None = None,
+    entropy: Tensor | None = None,
+    entropy_coefficient: float = 0.0,
+    per_sequence: bool = False,
+) -> tuple[Tensor, Metrics]:
+    """The clipped surrogate (arXiv 1707.06347, eq. 7), negated: mean over the tokens of the batch, or, `per_sequence`,
+    over each reply's tokens and then over the replies.
+
+    importance: (B, T) weights of tokens that another policy sampled, taken as constants (`truncated_importance`).
+    entropy: (B, T), whose mean is added `entropy_coefficient` times.
+    """
+    log_ratio = torch.where(mask, log_probs - log_probs_old, torch.zeros_like(log_probs))
+    advantages = torch.where(mask, advantages, torch.zeros_like(advantages))
+    ratio = log_ratio.exp()
+    plain, clipped = -advantages * ratio, -advantages * ratio.clamp(1 - clip, 1 + clip)
+    each = torch.maximum(plain, clipped)
+    if importance is not None:
+        each = each * importance.detach()
+
+    def mean(of: Tensor) -> Tensor:
+        if not per_sequence:
+            return masked_mean(of, mask)
+        return masked_mean(masked_mean(of, mask, 1), mask.any(1))
+
+    loss = mean(each)
+    metrics = {"policy_loss": loss.item()}
+    if entropy is not None:
+        bonus = mean(entropy)
+        loss = loss - entropy_coefficient * bonus
+        metrics["entropy"] = bonus.item()
+    with torch.no_grad():
+        metrics |= {
+            "clip_fraction": masked_mean((clipped > plain).float(), mask).item(),
+            "approximate_kl": masked_mean(0.5 * log_ratio.square(), mask).item(),
+            "ratio": masked_mean(ratio, mask).item(),
+        }
+    return loss, metrics
+
+
+def ppo_value_loss(
+    values: Tensor, values_old: Tensor, returns: Tensor, mask: Tensor, *, clip: float = 0.2
+) -> tuple[Tensor, Metrics]:
+    """½ · mean of the larger of the squared errors of the value and of the value kept within ± clip of the old one
+    (the value clipping of OpenAI's baselines, as InstructGPT's predecessors use it). All (B, T).
+    """
+    kept = torch.clamp(values, values_old - clip, values_old + clip)
+    plain, clipped = (values - returns).square(), (kept - returns).square()
+    loss = 0.5 * masked_mean(torch.maximum(plain, clipped), mask)
+    with torch.no_grad():
+        mean = masked_mean(returns, mask)
+        spread = masked_mean((returns - mean).square(), mask)
+        metrics = {
+            "value_loss": loss.item(),
+            "value_clip_fraction": masked_mean((clipped > plain).float(), mask).item(),
+            "explained_variance": (1 - masked_mean(plain, mask) / spread.clamp(min=1e-8)).item(),
+        }
+    return loss, metrics
+
+
+def truncated_importance(log_probs_trainer: Tensor, log_probs_engine: Tensor, cap: float = 2.0) -> Tensor:
+    """min(π_trainer / π_engine, cap) for tokens that an engine sampled whose numbers differ a little; no gradient."""
+    return (log_probs_trainer - log_probs_engine).detach().exp().clamp(max=cap)
+
+
+def reinforce_advantages(scores: Tensor, baseline: float | Tensor) -> Tensor:
+    """score - baseline (Williams 1992)."""
+    return scores - baseline
+
+
+def rloo_advantages(scores: Tensor) -> Tensor:
+    """Each score less the mean of the others in its group (arXiv 2402.14740, eq. 8): (G, k) → (G, k), k ≥ 2."""
+    count = _group_size(scores)
+    return (scores - scores.mean(1, keepdim=True)) * count / (count - 1)
+
+
+def grpo_advantages(scores: Tensor, scale: bool = True, eps: float = 1e-4) -> Tensor:
+    """Each score less its group's mean, over its standard deviation (unbiased) + eps (arXiv 2402.03300): (G, k), k ≥ 2.
+
+    `scale` False leaves the deviation away, whose division favours groups that hardly differ (arXiv 2503.20783).
+    """
+    _group_size(scores)
+    centred = scores - scores.mean(1, keepdim=True)
+    return centred / (scores.std(1, keepdim=True) + eps) if scale else centred
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Of the distribution at each position, in nats: (…, V) → (…,), float32."""
+    log_probs = torch.log_softmax(logits.float(), dim=-1)
+    return -(log_probs.exp() * log_probs).sum(-1)
+
+
+@dataclass
+class AdaptiveKl:
+    """A KL coefficient that follows a target (arXiv 1909.08593, section 2.2)."""
+
+    coefficient: float
+    target: float  # nats
+    horizon: int  # steps over which a constant error of 0.2 changes the coefficient by a factor of about e^0.2
+
+    def update(self, kl: float, steps: int) -> float:
+        """After `steps` more of them with this KL; returns the coefficient."""
+        error = min(0.2, max(-0.2, kl / self.target - 1))
+        self.coefficient = max(0.0, self.coefficient * (1 + error * steps / self.horizon))
+        return self.coefficient
+
+
+@dataclass
+class RunningMoments:
+    """Mean and variance of all numbers so far, batch by batch (Chan, Golub and LeVeque 1979)."""
+
+    count: int = 0
+    mean: float = 0.0
+    sum_of_squares: float = 0.0  # of the distances from the mean
+
+    @property
+    def std(self) -> float:
+        """Unbiased; 1 while there are fewer than two numbers."""
+        return (self.sum_of_squares / (self.count - 1)) ** 0.5 if self.count > 1 else 1.0
+
+    def update(self, values: Tensor) -> None:
+        """Take in more numbers, of any shape."""
+        new = values.detach().double().flatten()
+        if not len(new):
+            return
+        count, mean = len(new), float(new.mean())
+        apart, total = mean - self.mean, self.count + count
+        self.sum_of_squares += float((new - mean).square().sum()) + apart**2 * self.count * count / total
+        self.mean += apart * count / total
+        self.count = total
+
+    def to_json(self) -> dict[str, float]:
+        return {"count": self.count, "mean": self.mean, "sum_of_squares": self.sum_of_squares}
+
+    @classmethod
+    def from_json(cls, state: Mapping[str, float]) -> RunningMoments:
+        return cls(int(state["count"]), float(state["mean"]), float(state["sum_of_squares"]))
+
+
+def _group_size(scores: Tensor) -> int:
+    if scores.dim() != 2 or scores.shape[1] < 2:
+        raise ValueError(
+            f"Groups of at least two replies to one prompt are needed, not scores of shape {tuple(scores.shape)}."
+        )
+    return int(scores.shape[1])
+
+
+def _last(mask: Tensor) -> Tensor:
+    """(B, T): True at the last True place of each row."""
+    after = torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1)
+    return mask & ~after

@@ -1,0 +1,106 @@
+"""Losses of reward models, and how to read what they say: pure functions on rewards.
+
+Rewards are in nats of log-odds before calibration. Metrics are detached floats.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from learner.tensors import masked_mean
+
+Metrics = dict[str, float]
+
+
+def pairwise_reward_loss(
+    chosen: Tensor,
+    rejected: Tensor,
+    *,
+    margins: Tensor | None = None,
+    ties: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    groups: Tensor | None = None,
+    weights: Tensor | None = None,
+    centring: float = 0.0,
+) -> tuple[Tensor, Metrics]:
+    """Bradley-Terry: -log σ(chosen - rejected - margin) (arXiv 2203.02155, eq. 1; the margin: arXiv 2307.09288, eq. 2).
+
+    All (B,). A tie (`ties`, bool) asks for equal rewards: a target of ½, whatever its margin. `groups`: whole numbers;
+    the pairs of one ranking share one, and weigh together as one pair does. `centring` times the mean of
+    (chosen + rejected)² keeps rewards around 0 (arXiv 2312.09244). Nothing to learn from gives a loss of 0.
+    """
+    logits = chosen - rejected
+    target = torch.full_like(logits, 1.0 - label_smoothing)
+    offset = torch.zeros_like(logits) if margins is None else margins.to(logits)
+    decided = torch.ones_like(logits, dtype=torch.bool) if ties is None else ~ties
+    target = torch.where(decided, target, torch.full_like(target, 0.5))
+    offset = torch.where(decided, offset, torch.zeros_like(offset))
+    each = F.binary_cross_entropy_with_logits(logits - offset, target, reduction="none")
+    each = each + centring * (chosen + rejected).square()
+    weights = torch.ones_like(each) if weights is None else weights.to(each)
+    if groups is not None:
+        _, place, size = groups.unique(return_inverse=True, return_counts=True)
+        weights = weights / size[place]
+    loss = _weighted_mean(each, weights)
+    return loss, {
+        "reward_loss": loss.item(),
+        "reward_accuracy": masked_mean((logits > 0).float(), decided).item(),
+        "reward_margin": masked_mean(logits, decided).item(),
+        "mean_reward": 0.5 * (chosen + rejected).mean().item() if len(logits) else 0.0,
+    }
+
+
+def binary_reward_loss(
+    rewards: Tensor, good: Tensor, *, weights: Tensor | None = None, label_smoothing: float = 0.0
+) -> tuple[Tensor, Metrics]:
+    """Logistic regression: a good reply's reward is above 0, a bad one's below. All (B,); good: bool."""
+    target = torch.where(good, 1.0 - label_smoothing, label_smoothing).to(rewards)
+    each = F.binary_cross_entropy_with_logits(rewards, target, reduction="none")
+    loss = _weighted_mean(each, torch.ones_like(each) if weights is None else weights.to(each))
+    right = ((rewards > 0) == good).float().mean().item() if len(rewards) else 0.0
+    return loss, {"label_loss": loss.item(), "label_accuracy": right}
+
+
+def regression_reward_loss(
+    rewards: Tensor, targets: Tensor, *, weights: Tensor | None = None
+) -> tuple[Tensor, Metrics]:
+    """Mean squared distance of rewards from what people said, in their units. All (B,)."""
+    each = (rewards - targets).square()
+    loss = _weighted_mean(each, torch.ones_like(each) if weights is None else weights.to(each))
+    return loss, {"squared_error": loss.item()}
+
+
+def ensemble(rewards: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (unbiased; 0 for a single one) over the members: (M, B) → (B,), (B,)."""
+    mean = rewards.mean(0)
+    return mean, rewards.std(0) if len(rewards) > 1 else torch.zeros_like(mean)
+
+
+MOST_SHARPENING = 20.0
+"""1 / temperature, at most: where all is foretold right the likelihood asks for ever more."""
+
+
+def fit_temperature(logits: Tensor, targets: Tensor) -> float:
+    """The temperature T at which σ(logits / T) foretells the targets best (arXiv 1706.04599, section 4.2).
+
+    The negative log-likelihood is convex in 1 / T, so its slope is bisected, in float64, for T between
+    1 / MOST_SHARPENING and 1000. logits, targets (in [0, 1]): (N,). Nothing to fit to gives 1.
+    """
+    if not len(logits) or not logits.any():
+        return 1.0
+    logits, targets = logits.detach().double(), targets.detach().double()
+    low, high = 1e-3, MOST_SHARPENING
+
+    def slope(sharpening: float) -> float:
+        return float(((torch.sigmoid(sharpening * logits) - targets) * logits).mean())
+
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
+    return 2 / (low + high)
+
+
+def _weighted_mean(each: Tensor, weights: Tensor) -> Tensor:
+    return (each * weights).sum() / weights.sum().clamp(min=torch.finfo(each.dtype).tiny)

@@ -1,0 +1,160 @@
+"""A reward model learns what people like, says how sure it is, and keeps what belongs together together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from torch import Tensor
+
+from learner.backbone import Backbone
+from learner.batch import Label, Pair, Sequences, TokenIds
+from learner.methods import reward
+from service.errors import TrainingFailed
+from service.settings import LearnerSettings
+from tests.learner.test_sft import Heard
+from tests.learner.tiny_model import build_tiny_model, ids
+
+SETTINGS = LearnerSettings(rank=4, alpha=8.0, reward_learning_rate=1e-2, reward_epochs=20)
+COLOURS = ["red", "blue", "green"]  # the first is liked best
+FILLERS = ["one", "two", "three", "four", "five", "six", "short", "long", "great", "dear"]
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def backbone(model_folder: Path) -> Backbone:
+    return Backbone.load(model_folder, SETTINGS)
+
+
+def said(colour: str, rng: Random) -> TokenIds:
+    return ids(" ".join([colour, *rng.sample(FILLERS, 2)]), end=True)
+
+
+def asked(number: int) -> TokenIds:
+    return ids(f"<bos> what is {FILLERS[number % 10]} {FILLERS[number // 10 % 10]} ?")
+
+
+def comparisons(count: int, seed: int = 0, wrong: float = 0.0) -> list[Pair]:
+    rng = Random(seed)
+    pairs = []
+    for number in range(count):
+        better, worse = sorted(rng.sample(range(3), 2))
+        replies = said(COLOURS[better], rng), said(COLOURS[worse], rng)
+        chosen, rejected = replies[::-1] if rng.random() < wrong else replies
+        pairs.append(Pair(asked(number), chosen, rejected))
+    return pairs
+
+
+def grades(model: reward.RewardModel, colours: Sequence[str]) -> Tensor:
+    """Mean reward of replies with each colour."""
+    rng = Random(99)
+    return torch.stack([model.score([(asked(i), said(c, rng)) for i in range(12)]).mean() for c in colours])
+
+
+def test_it_foretells_comparisons_that_it_never_saw(backbone: Backbone) -> None:
+    model = reward.fit(backbone, comparisons(160), [], SETTINGS, Heard())
+    assert model.fit.kept >= 8 and model.fit.accuracy is not None and model.fit.accuracy >= 0.9
+    new = comparisons(40, seed=5)
+    chosen = model.score([(pair.prompt_token_ids, pair.chosen) for pair in new])
+    rejected = model.score([(pair.prompt_token_ids, pair.rejected) for pair in new])
+    assert (chosen > rejected).float().mean() >= 0.9
+    red, blue, green = grades(model, COLOURS)
+    assert red > blue > green
+
+
+def test_thumbs_alone_are_enough_and_zero_lies_between_good_and_bad(backbone: Backbone) -> None:
+    rng = Random(1)
+    labels = [Label(asked(n), said(COLOURS[2 * (n % 2)], rng), n % 2 == 0) for n in range(160)]
+    model = reward.fit(backbone, [], labels, SETTINGS, Heard())
+    assert model.fit.label_accuracy is not None and model.fit.label_accuracy >= 0.9 and model.fit.accuracy is None
+    red, green = grades(model, ["red", "green"])
+    assert red > 0 > green
+
+
+def test_where_people_are_often_wrong_it_is_less_sure(model_folder: Path) -> None:
+    """A difference of rewards is the log-odds of being preferred: where a third of the judgements is mistaken the best
+    against the worst has at most about log 2."""
+    sure, unsure = (
+        reward.fit(Backbone.load(model_folder, SETTINGS), comparisons(160, wrong=wrong), [], SETTINGS, Heard())
+        for wrong in (0.0, 0.33)
+    )
+
+    def odds(model: reward.RewardModel) -> float:
+        red, _, green = grades(model, COLOURS)
+        return float(red - green)
+
+    assert odds(sure) > 2 and odds(unsure) < 1.6
+    assert sure.fit.log_likelihood is not None and unsure.fit.log_likelihood is not None
+    assert sure.fit.log_likelihood > -0.3 > unsure.fit.log_likelihood
+
+
+def test_the_heads_disagree_more_where_nobody_judged(backbone: Backbone) -> None:
+    rng = Random(3)
+    model = reward.fit(backbone, comparisons(160), [], SETTINGS, Heard())
+    known = model.grade([(asked(n), said("red", rng)) for n in range(20)])
+    strange = model.grade([(ids("<bos> paris"), ids("rome madrid yes no , . !", end=True)) for _ in range(20)])
+    assert known.disagreement.shape == known.mean.shape == (20,)
+    assert strange.disagreement.mean() > known.disagreement.mean() > 0
+
+
+def test_a_rankings_pairs_stay_in_one_step(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = Random(4)
+    pairs = comparisons(30)
+    for number in range(3):
+        replies = [said(colour, rng) for colour in (*COLOURS, "green")]
+        prompt = asked(50 + number)
+        pairs += [
+            Pair(prompt, replies[a], replies[b], group=f"ranking {number}", weight=1 / 3)
+            for a in range(4)
+            for b in range(a + 1, 4)
+        ]
+    seen: list[set[TokenIds]] = []
+    rewards = Backbone.rewards
+
+    def watched(self: Backbone, sequences: Sequences, role: str = "reward") -> Tensor:
+        if torch.is_grad_enabled():
+            seen.append({tuple(row.tolist()) for row in sequences.token_ids})
+        return rewards(self, sequences, "reward")
+
+    monkeypatch.setattr(Backbone, "rewards", watched)
+    monkeypatch.setattr(reward, "FEWEST_KEPT", 1000)
+    settings = SETTINGS.model_copy(update={"batch_size": 4, "reward_epochs": 2})
+    model = reward.fit(backbone, pairs, [], settings, Heard())
+    assert model.fit.kept == 0 and model.fit.accuracy is None and model.fit.temperature == 1.0
+    for number in range(3):
+        prompt = asked(50 + number)
+        with_it = [rows for rows in seen if any(row[: len(prompt)] == prompt for row in rows)]
+        assert len(with_it) == 2  # once in each pass
+
+
+def test_too_long_judgements_are_counted_and_a_reply_of_nothing_is_worst(backbone: Backbone) -> None:
+    long = replace(comparisons(1)[0], chosen=tuple([5] * 80))
+    model = reward.fit(backbone, [*comparisons(20), long], [], SETTINGS, Heard())
+    assert model.fit.too_long == 1 and model.fit.pairs == 20
+    rng = Random(7)
+    prompt = asked(3)
+    graded = model.score([(prompt, said("red", rng)), (prompt, ()), (prompt, said("green", rng))])
+    assert graded[1] == graded.min()
+
+
+def test_ties_alone_or_thumbs_of_one_kind_are_nothing_to_learn_from(backbone: Backbone) -> None:
+    ties = [replace(pair, tie=True) for pair in comparisons(5)]
+    good = [Label(asked(1), ids("red", end=True), True)]
+    with pytest.raises(TrainingFailed, match="nothing to fit a reward model to"):
+        reward.fit(backbone, ties, good, SETTINGS, Heard())
+
+
+def test_the_same_seed_gives_the_same_rewards(model_folder: Path) -> None:
+    found = [
+        grades(reward.fit(Backbone.load(model_folder, SETTINGS), comparisons(24), [], SETTINGS, Heard()), COLOURS)
+        for _ in range(2)
+    ]
+    assert torch.equal(*found)
