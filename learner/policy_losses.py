@@ -72,8 +72,8 @@ def gae(
 
     values[:, t]: of the state in which token t is chosen; after the last token 0. Returns are advantages + values.
     """
-    rewards, values = (torch.where(mask, one, torch.zeros_like(one)) for one in (rewards, values))
-    advantages, following = torch.zeros_like(rewards), torch.zeros_like(rewards[:, 0])
+    rewards, values = _inside(rewards, mask), _inside(values, mask)
+    advantages, following = torch.zeros_like(rewards), rewards.new_zeros(len(rewards))
     for place in reversed(range(rewards.shape[1])):
         next_value = values[:, place + 1] if place + 1 < rewards.shape[1] else torch.zeros_like(following)
         delta = rewards[:, place] + gamma * next_value - values[:, place]
@@ -100,8 +100,7 @@ def ppo_policy_loss(
     importance: (B, T) weights of tokens that another policy sampled, taken as constants (`truncated_importance`).
     entropy: (B, T), whose mean is added `entropy_coefficient` times.
     """
-    log_ratio = torch.where(mask, log_probs - log_probs_old, torch.zeros_like(log_probs))
-    advantages = torch.where(mask, advantages, torch.zeros_like(advantages))
+    log_ratio, advantages = _inside(log_probs - log_probs_old, mask), _inside(advantages, mask)
     ratio = log_ratio.exp()
     plain, clipped = -advantages * ratio, -advantages * ratio.clamp(1 - clip, 1 + clip)
     each = torch.maximum(plain, clipped)
@@ -134,6 +133,7 @@ def ppo_value_loss(
     """½ · mean of the larger of the squared errors of the value and of the value kept within ± clip of the old one
     (the value clipping of OpenAI's baselines, as InstructGPT's predecessors use it). All (B, T).
     """
+    values, values_old, returns = _inside(values, mask), _inside(values_old, mask), _inside(returns, mask)
     kept = torch.clamp(values, values_old - clip, values_old + clip)
     plain, clipped = (values - returns).square(), (kept - returns).square()
     loss = 0.5 * masked_mean(torch.maximum(plain, clipped), mask)
@@ -233,6 +233,11 @@ def _group_size(scores: Tensor) -> int:
             f"Groups of at least two replies to one prompt are needed, not scores of shape {tuple(scores.shape)}."
         )
     return int(scores.shape[1])
+
+
+def _inside(values: Tensor, mask: Tensor) -> Tensor:
+    """0 outside the mask, whatever stands there, before anything is computed: NaN has no gradient to be masked."""
+    return torch.where(mask, values, torch.zeros_like(values))
 
 
 def _last(mask: Tensor) -> Tensor:

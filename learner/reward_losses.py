@@ -56,7 +56,7 @@ def binary_reward_loss(
     rewards: Tensor, good: Tensor, *, weights: Tensor | None = None, label_smoothing: float = 0.0
 ) -> tuple[Tensor, Metrics]:
     """Logistic regression: a good reply's reward is above 0, a bad one's below. All (B,); good: bool."""
-    target = torch.where(good, 1.0 - label_smoothing, label_smoothing).to(rewards)
+    target = good.to(rewards) * (1.0 - 2 * label_smoothing) + label_smoothing
     each = F.binary_cross_entropy_with_logits(rewards, target, reduction="none")
     loss = _weighted_mean(each, torch.ones_like(each) if weights is None else weights.to(each))
     right = ((rewards > 0) == good).float().mean().item() if len(rewards) else 0.0
@@ -98,7 +98,7 @@ def fit_temperature(logits: Tensor, targets: Tensor) -> float:
 
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
+        low, high = (middle, high) if slope(middle) <= 0 else (low, middle)
     return 2 / (low + high)
 
 

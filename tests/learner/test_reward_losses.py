@@ -1,0 +1,134 @@
+"""Losses of reward models, against sums worked out one number after the other in float64."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from learner.reward_losses import (
+    binary_reward_loss,
+    ensemble,
+    fit_temperature,
+    pairwise_reward_loss,
+    regression_reward_loss,
+)
+
+
+def numbers(seed: int, count: int = 6) -> Tensor:
+    return torch.randn(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def log_sigmoid(x: float) -> float:
+    return -math.log1p(math.exp(-x))
+
+
+def test_a_pair_costs_the_surprise_that_the_better_one_won() -> None:
+    chosen, rejected = numbers(1), numbers(2)
+    loss, metrics = pairwise_reward_loss(chosen, rejected)
+    each = [-log_sigmoid(float(c - r)) for c, r in zip(chosen, rejected, strict=True)]
+    assert float(loss) == pytest.approx(sum(each) / 6, abs=1e-12)
+    assert metrics["reward_accuracy"] == pytest.approx(float((chosen > rejected).double().mean()), abs=1e-6)
+
+
+def test_margins_smoothing_ties_and_weights() -> None:
+    chosen, rejected, margins = numbers(1), numbers(2), numbers(3).abs()
+    ties = torch.tensor([False, True, False, False, True, False])
+    weights = numbers(4).abs()
+    loss, metrics = pairwise_reward_loss(
+        chosen, rejected, margins=margins, ties=ties, label_smoothing=0.1, weights=weights, centring=0.01
+    )
+    total = 0.0
+    for c, r, m, tie, w in zip(chosen, rejected, margins, ties, weights, strict=True):
+        x = float(c - r) - (0.0 if tie else float(m))
+        target = 0.5 if tie else 0.9
+        cost = -target * log_sigmoid(x) - (1 - target) * log_sigmoid(-x) + 0.01 * float(c + r) ** 2
+        total += float(w) * cost
+    assert float(loss) == pytest.approx(total / float(weights.sum()), abs=1e-12)
+    decided = (chosen > rejected)[~ties].double().mean()
+    assert metrics["reward_accuracy"] == pytest.approx(float(decided), abs=1e-6)
+
+
+def test_a_rankings_pairs_weigh_together_as_one() -> None:
+    chosen, rejected = numbers(1), numbers(2)
+    groups = torch.tensor([7, 7, 7, 3, 9, 9])
+    each = [-log_sigmoid(float(c - r)) for c, r in zip(chosen, rejected, strict=True)]
+    loss, _ = pairwise_reward_loss(chosen, rejected, groups=groups)
+    expected = (sum(each[:3]) / 3 + each[3] + sum(each[4:]) / 2) / 3
+    assert float(loss) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_tie_is_content_with_equal_rewards() -> None:
+    equal = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    loss, _ = pairwise_reward_loss(equal, equal.detach(), ties=torch.tensor([True]), margins=torch.tensor([4.0]))
+    loss.backward()
+    assert equal.grad is not None and float(equal.grad) == 0 and float(loss.detach()) == pytest.approx(math.log(2))
+
+
+def test_labels_are_logistic_regression_and_scores_squared_errors() -> None:
+    rewards, good = numbers(1), torch.tensor([True, False, True, True, False, False])
+    weights = numbers(2).abs()
+    total = 0.0
+    for r, is_good, w in zip(rewards, good, weights, strict=True):
+        target = 0.95 if is_good else 0.05
+        total += float(w) * (-target * log_sigmoid(float(r)) - (1 - target) * log_sigmoid(-float(r)))
+    loss, _ = binary_reward_loss(rewards, good, weights=weights, label_smoothing=0.05)
+    assert float(loss) == pytest.approx(total / float(weights.sum()), abs=1e-9)
+    squared, _ = regression_reward_loss(rewards, weights)
+    assert float(squared) == pytest.approx(sum(float(r - w) ** 2 for r, w in zip(rewards, weights, strict=True)) / 6)
+
+
+def test_gradients_are_those_of_finite_differences() -> None:
+    chosen, rejected = numbers(1).requires_grad_(), numbers(2).requires_grad_()
+    groups, ties = torch.tensor([0, 0, 1, 2, 2, 2]), torch.tensor([False, True, False, False, False, True])
+    assert torch.autograd.gradcheck(
+        lambda one, other: pairwise_reward_loss(
+            one, other, groups=groups, ties=ties, label_smoothing=0.1, centring=0.01, margins=numbers(3)
+        )[0],
+        (chosen, rejected),
+    )
+    good = torch.tensor([True, False, True, True, False, False])
+    assert torch.autograd.gradcheck(lambda one: binary_reward_loss(one, good)[0], chosen)
+
+
+def test_nothing_to_learn_from_costs_nothing() -> None:
+    none = torch.zeros(0)
+    assert float(pairwise_reward_loss(none, none, groups=none.long(), ties=none.bool())[0]) == 0
+    assert float(binary_reward_loss(none, none.bool())[0]) == 0
+    assert float(regression_reward_loss(none, none)[0]) == 0
+
+
+def test_an_ensembles_members_agree_or_do_not() -> None:
+    mean, disagreement = ensemble(torch.tensor([[1.0, 2.0], [1.0, 6.0]]))
+    assert mean.tolist() == [1.0, 4.0] and disagreement.tolist() == pytest.approx([0.0, math.sqrt(8.0)])
+    assert ensemble(torch.tensor([[1.0, 2.0]]))[1].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("temperature", [0.2, 1.0, 3.0])
+def test_the_temperature_of_overconfident_rewards_is_found(temperature: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.randn(20_000, generator=generator, dtype=torch.float64)
+    said = torch.bernoulli(torch.sigmoid(truth), generator=generator)
+    assert fit_temperature(truth * temperature, said) == pytest.approx(temperature, rel=0.05)
+
+
+@given(st.lists(st.tuples(st.floats(-5, 5), st.floats(0, 1)), min_size=1, max_size=12))
+def test_no_other_temperature_foretells_better(judged: list[tuple[float, float]]) -> None:
+    logits, targets = torch.tensor(judged, dtype=torch.float64).T
+    found = fit_temperature(logits, targets)
+
+    def cost(temperature: float) -> float:
+        return float(torch.nn.functional.binary_cross_entropy_with_logits(logits / temperature, targets))
+
+    for other in (0.06, 0.3, 1.0, 5.0, 100.0):
+        assert cost(found) <= cost(other) + 1e-9
+
+
+def test_where_all_is_foretold_right_or_nothing_is_said_the_temperature_is_bounded() -> None:
+    assert fit_temperature(torch.tensor([3.0, 4.0]), torch.ones(2)) == pytest.approx(1 / 20, rel=1e-6)
+    assert fit_temperature(torch.tensor([3.0, 4.0]), torch.zeros(2)) == pytest.approx(1000, rel=1e-3)
+    assert fit_temperature(torch.zeros(0), torch.zeros(0)) == fit_temperature(torch.zeros(3), torch.ones(3)) == 1.0
