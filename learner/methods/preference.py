@@ -4,8 +4,8 @@ Comparisons alone are too few and too far from what the policy says to train on 
 50 % or wins with empty replies. So: (1) fit a preference model to all comparisons; (2) sample replies to prompts that
 people really asked, first from the base, then from the policy as it is; (3) grade them (`rollouts`); (4) move it
 towards anchor · exp(u) by listwise DPO on them (arXiv 2305.18290, 2402.01878), with the people's own pairs beside; (2)
-to (4) again, on-policy (arXiv 2402.04792); (5) measure on those prompts and hold the adapter's strength back until
-it is inside the limits, and wins no more than enough.
+to (4) again, on-policy (arXiv 2402.04792), until it wins what is wanted, a few times at most; (5) measure on those
+prompts and hold the adapter's strength back until it is inside the limits, and wins no more than enough.
 
 Three things keep its sense. The targets are odds relative to the anchor with a fixed temperature, so there is an
 optimum and not an endless push. At every token of the best replies the policy is pulled to the anchor's likely tokens,
@@ -27,14 +27,17 @@ from learner.batch import Pair, Progress, TokenIds, collate, shuffled_batches
 from learner.losses import dpo_loss, listwise_loss
 from learner.methods.optimizer import Stepper, within_length
 from learner.methods.preference_model import PreferenceModel, fit_preferences
-from learner.methods.rollouts import Answers, Rollouts, answer_tokens, answers, roll_out
+from learner.methods.rollouts import Answers, Rollouts, answer_tokens, answers, roll_out, share_preferred
 from learner.methods.strength import hold_inside_limits
 from learner.sampling import affordable
 from learner.tensors import pull_to_anchor, token_log_probs
 from service.settings import LearnerSettings
 
 PHASE = "dpo"
-ITERATIONS = 3
+ITERATIONS, MOST_ITERATIONS = 3, 6
+"""More follow while it wins less than WANTED_WON: what many words can express is learned slowly."""
+WANTED_WON = 0.85  # share of comparisons with the base, as the judge sees it
+ASKED_AGAIN = 2  # replies to each of the first prompts, by which that is seen
 PROMPTS = 48  # an iteration
 REPLIES = 6  # to each
 TRAINED_REPLIES = 4  # of these: the best, the worst and some between
@@ -92,25 +95,31 @@ def train(
     if all(pair.tie for pair in fitting) or not asked:
         return PreferenceResult(0, len(fitting), too_long, 0)
     rng = Random(settings.seed)
-    steps = ITERATIONS * settings.dpo_epochs * -(-min(PROMPTS, len(asked)) // GROUPS_PER_STEP)
+    per_iteration = settings.dpo_epochs * -(-min(PROMPTS, len(asked)) // GROUPS_PER_STEP)
+    steps = ITERATIONS * per_iteration
     progress(PHASE, 0, steps, {})
     judge = fit_preferences(backbone, fitting)
     stepper = Stepper(backbone.trainable(), settings.dpo_learning_rate, warmup=4)
     step, strength, metrics = 0, STRENGTH, {"judge_accuracy": judge.fit.accuracy}
     temperature = judge.fit.spread / (NATS * _trust(judge))
-    chosen_each = [rng.sample(asked, min(PROMPTS, len(asked))) for _ in range(ITERATIONS)]
+    chosen_each = [rng.sample(asked, min(PROMPTS, len(asked))) for _ in range(MOST_ITERATIONS)]
     right = answers(backbone, [prompt for chosen in chosen_each for prompt in chosen], settings.seed + 99)
+    by_base: Rollouts | None = None
     for iteration, chosen in enumerate(chosen_each):
-        role: Role = "policy" if iteration else "base"
+        if by_base is not None and iteration >= ITERATIONS:
+            own = roll_out(backbone, judge, by_base.prompts, ASKED_AGAIN, "policy", settings.seed + 50 + iteration)
+            if share_preferred(own.grades, by_base.grades) >= WANTED_WON:
+                break
+            steps += per_iteration
+        role: Role = "base" if by_base is None else "policy"
         rollouts = roll_out(backbone, judge, chosen, REPLIES, role, settings.seed + iteration, right)
-        if iteration == 0:
-            fluency_base = rollouts.fluency
-        else:
-            lack = TARGET_FLUENCY * settings.min_fluency - (rollouts.fluency - fluency_base)
+        by_base = by_base or rollouts
+        if iteration:
+            lack = TARGET_FLUENCY * settings.min_fluency - (rollouts.fluency - by_base.fluency)
             strength = max(LEAST_STRENGTH, strength + STRENGTH_GAIN * lack)
-        utilities = rollouts.utilities(temperature, strength, fluency_base)
+        utilities = rollouts.utilities(temperature, strength, by_base.fluency)
         measured = {
-            "fluency": rollouts.fluency - fluency_base,
+            "fluency": rollouts.fluency - by_base.fluency,
             "sampled_kl": rollouts.kl_per_token,
             "strength": strength,
         }
@@ -123,7 +132,7 @@ def train(
                     some = rng.sample(fitting, min(PAIRS_PER_STEP, len(fitting)))
                     dpo, more = _dpo(backbone, some, settings.dpo_beta)
                     loss, metrics = loss + PAIRS_WEIGHT * dpo, metrics | more
-                metrics |= stepper.step(loss, scale=1 - 0.8 * step / steps)
+                metrics |= stepper.step(loss, scale=1 - 0.8 * step / (MOST_ITERATIONS * per_iteration))
                 progress(PHASE, step, steps, metrics | measured)
     scale, measured = hold_inside_limits(backbone, judge, rng.sample(asked, min(CHECKED_PROMPTS, len(asked))), settings)
     metrics = {"judge_accuracy": judge.fit.accuracy, "judge_log_score": judge.fit.log_score, "scale": scale} | measured
