@@ -86,6 +86,20 @@ def test_ties_alone_change_nothing_and_long_pairs_are_counted(folder: Path) -> N
     )
 
 
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(("wanted", "iterations"), [(0.0, 2), (1.1, 3)])
+def test_it_goes_on_while_it_wins_less_than_is_wanted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, wanted: float, iterations: int
+) -> None:
+    monkeypatch.setattr(preference, "WANTED_WON", wanted)
+    monkeypatch.setattr(preference, "MOST_ITERATIONS", 3)
+    heard, backbone = Heard(), Backbone.load(folder, SETTINGS)
+    settings = SETTINGS.model_copy(update={"dpo_epochs": 1})
+    result = preference.train(backbone, comparisons(LIKINGS["asks"], 20, seed=2), PROMPTS[:8], settings, heard)
+    per_iteration = -(-min(16, 8 + len({p.prompt_token_ids for p in comparisons(LIKINGS["asks"], 20, seed=2)})) // 8)
+    assert result.steps == iterations * per_iteration
+
+
 def test_an_adapter_that_went_too_far_is_held_back(folder: Path) -> None:
     strict = LearnerSettings(rank=8, alpha=16.0, min_fluency=-0.3)
     backbone = moved(Backbone.load(folder, strict), size=0.5)

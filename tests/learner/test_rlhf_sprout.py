@@ -1,0 +1,64 @@
+"""Reward model and PPO teach the built-in model a taste from comparisons and thumbs, near the anchor and at no cost."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from learner.backbone import Backbone, Role
+from learner.backbone_trainer import _asked
+from learner.batch import Label, Pair, TokenIds
+from learner.methods import rlhf
+from learner.pretrain.questions import draw_prompts
+from learner.sampling import Reply, sample
+from service.settings import SPROUT, LearnerSettings, PpoSettings
+from tests.learner.test_sft import Heard
+
+SETTINGS = LearnerSettings(reward_epochs=6)
+PPO = PpoSettings(iterations=5, prompts=16, replies=4, minibatch=16, learning_rate=3e-3)
+
+
+def words(backbone: Backbone, replies: list[list[Reply]]) -> list[int]:
+    return [len(text.split()) for text in backbone.decode([reply.token_ids for row in replies for reply in row])]
+
+
+def test_people_who_like_short_replies_get_shorter_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rlhf, "CHECKED_PROMPTS", 12)
+    monkeypatch.setattr(rlhf, "KEPT_PROMPTS", 32)
+    backbone = Backbone.load(SPROUT, SETTINGS)
+    asked: list[TokenIds] = [_asked(backbone.tokenizer, prompt.text) for prompt in draw_prompts(48, 101)]
+    pairs, labels = list[Pair](), list[Label]()
+    for number, (one, other) in enumerate(sample(backbone, asked, role="base", per_prompt=2, seed=6)):
+        short, long = sorted((one, other), key=lambda reply: len(reply.token_ids))
+        if number < 36 and len(short.token_ids) < len(long.token_ids):
+            pairs.append(Pair(asked[number], short.token_ids, long.token_ids))
+        elif number >= 36:
+            labels.append(Label(asked[number], one.token_ids, len(one.token_ids) <= 12))
+    heard = Heard()
+    result = rlhf.train(backbone, pairs, labels, asked, SETTINGS, PPO, heard)
+    assert result.reward.accuracy is not None and result.reward.accuracy > 0.6
+    held_out = [_asked(backbone.tokenizer, prompt.text) for prompt in draw_prompts(48, 7, held_out=True)]
+
+    def said(role: Role) -> list[int]:
+        return words(backbone, sample(backbone, held_out, role=role, seed=3))
+
+    own, base = said("policy"), said("base")
+    assert sum(own) < 0.85 * sum(base) and all(own)
+    assert 0 < result.metrics["kl_per_token"] < SETTINGS.max_kl_per_token
+    assert result.metrics["fluency"] > SETTINGS.min_fluency
+    assert {phase for phase, *_ in heard.steps} == {"reward", "ppo"}
+
+
+def test_an_empty_reply_is_worth_less_than_any_other() -> None:
+    backbone = Backbone.load(SPROUT, SETTINGS)
+    asked = [_asked(backbone.tokenizer, prompt.text) for prompt in draw_prompts(8, 101)]
+
+    class Silence:
+        def score(self, examples: object) -> torch.Tensor:
+            return -torch.tensor([float(len(reply)) for _, reply in examples])  # type: ignore[attr-defined]
+
+    judge = rlhf.Sensible(backbone, Silence(), asked, {}, nat=0.1, seed=0)
+    end = (int(backbone.tokenizer.eos_token_id),)
+    long = tuple(backbone.tokenizer.encode("Hello there, it is good to see you.", add_special_tokens=False))
+    nothing, something = judge.score([(asked[0], end), (asked[0], (*long, *end))]).tolist()
+    assert nothing < something
