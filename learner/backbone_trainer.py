@@ -79,7 +79,8 @@ class BackboneTrainer:
                 self._backbone.load_adapter_state(load_file(kept))
                 continue
             prompts = self._training_prompts(lessons, FEWEST_RETAINED if stage == "sft" else FEWEST_PROMPTS)
-            self._stage(stage, lessons.train, corrections, prompts, _renamed(name, progress))
+            tell = progress if name == stage else _renamed(name, progress)
+            self._stage(stage, lessons.train, corrections, prompts, tell)
             unfinished = kept.with_suffix(".partial")
             save_file(self._backbone.adapter_state(), unfinished)
             _flush(unfinished)

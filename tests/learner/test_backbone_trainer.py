@@ -17,7 +17,7 @@ from learner.backbone_trainer import BackboneTrainer
 from learner.batch import Demonstration, Label, Pair, Snapshot
 from learner.curate import Curated
 from learner.trainer import PROBE_TOKENS, PROBES, stages_of
-from service.settings import EngineSettings, LearnerSettings, Settings
+from service.settings import EngineSettings, LearnerSettings, PpoSettings, Settings
 from tests.learner.tiny_model import build_tiny_model, ids
 
 ASKED = ids("<bos> what is the capital of france ?")
@@ -111,6 +111,26 @@ def test_single_thumbs_are_learned_measured_and_gone_on_with_after_a_kill(settin
     again = BackboneTrainer(settings, None)
     again.train(stages, taught, tmp_path / "checkpoint", told := Told())  # whose last stage was finished
     assert not told.phases and again.probes(taught) == trainer.probes(taught)
+
+
+@pytest.mark.parametrize("kind", ["comparisons", "thumbs"])
+def test_a_reward_model_and_ppo_learn_from_comparisons_and_from_thumbs(
+    settings: Settings, tmp_path: Path, kind: str
+) -> None:
+    taught, told = lessons() if kind == "comparisons" else thumbs(), Told()
+    taught = replace(taught, train=replace(taught.train, demonstrations=()))
+    stages = stages_of("auto", taught.train, "ppo")
+    small = PpoSettings(iterations=3, prompts=4, replies=2, minibatch=4, max_new_tokens=8)
+    trainer = BackboneTrainer(settings.model_copy(update={"ppo": small}), None)
+    trainer.train(stages, taught, tmp_path / "checkpoint", told)
+    assert stages == ("ppo",) and told.phases == ["reward", "ppo"]
+    report = trainer.evaluate(stages, taught, Told())
+    assert report["pairs"] == (2 if kind == "comparisons" else 0) and report["labels"] == (8 if kind == "thumbs" else 0)
+    assert {gate["name"] for gate in report["gates"]} >= {"fluent", "near the anchor"}
+    trainer.save(tmp_path / "adapter")
+    names = load_file(tmp_path / "adapter" / "adapter_model.safetensors").keys()
+    assert names and all("lora_" in name for name in names)  # nothing of reward and value is served
+    assert any(probe["logprobs"] != probe["base_logprobs"] for probe in trainer.probes(taught))
 
 
 def test_corrections_are_put_right_after_thumbs_too(settings: Settings, tmp_path: Path) -> None:
