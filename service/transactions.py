@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,8 @@ T = TypeVar("T")
 READERS = 8
 MOST_TOGETHER = 64
 """Writes in one commit: other processes wait for it."""
+FAILURE_SECONDS = 60.0
+"""How long a write that failed is told of, if nothing was written since."""
 
 
 @dataclass
@@ -57,6 +60,12 @@ class Transactions:
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
         self._glances = store.open_for_glances()
         self._queue: deque[_Write] = deque()
+        self._failure: tuple[float, str] | None = None  # of the last write, if it failed
+
+    def failure(self) -> str | None:
+        """Why the store took nothing when something was last written, not long ago; None when it did."""
+        failure = self._failure
+        return failure[1] if failure is not None and time.monotonic() - failure[0] < FAILURE_SECONDS else None
 
     async def write(self, query: Callable[Concatenate[Session, P], T], *args: P.args, **options: P.kwargs) -> T:
         """`query(tx, …)` in a write transaction; when this returns, it is durable. Raises StoreError."""
@@ -117,8 +126,11 @@ class Transactions:
             with self.store.begin_plain() if write.is_plain else self.store.begin() as tx:
                 result = write.run(tx)
         except BaseException as error:
+            if isinstance(error, StoreError):
+                self._failure = time.monotonic(), str(error)
             write.tell(error=error)
         else:
+            self._failure = None
             write.tell(result)
 
     def _write_together(self, writes: list[_Write]) -> None:

@@ -92,11 +92,14 @@ def show_adapter(name: Name, home: Home = None, as_json: Json = False) -> None:
 @app.command()
 def promote(name: Name, reason: Reason = "", wait: Wait = 60.0, home: Home = None, as_json: Json = False) -> None:
     """Make an adapter live, once the engine has been proven to serve it."""
+    from service.adapters.registry import Registry
     from service.store.queries import adapters
 
     if name == adapters.BASE:
         raise NotFound(adapters.BASE_IS_NO_ADAPTER, "`hone adapters rollback base` makes it live.")
-    store = existing_store(settings_from(home))
+    settings = settings_from(home)
+    store = existing_store(settings)
+    Registry.of(settings, store).check(name)  # what an engine still holds may be broken on the disk
     with store.begin() as tx:
         adapters.request_live(tx, name, ACTOR, reason or "Promoted.")
     _await(store, name, wait, as_json)

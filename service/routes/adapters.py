@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 
 from service.errors import NotFound
 from service.parts import FOR_OPERATORS, Operator, Parts, Wired
@@ -72,6 +73,7 @@ async def promote(name: str, body: PromoteRequest, parts: Wired, operator: Opera
     """Asks for it to go live; it does once the engine has been proven to serve it."""
     if name == BASE:
         raise NotFound(BASE_IS_NO_ADAPTER, "POST /v1/adapters/rollback with to = base makes it live.")
+    await run_in_threadpool(parts.registry.check, name)  # what an engine still holds may be broken on the disk
     await parts.transactions.write(queries.request_live, name, operator.name, body.reason or "Promoted.")
     parts.rollout.wake()
     return await _look(parts, name)

@@ -21,7 +21,8 @@ async def give_feedback(
     caller: AnyCaller,
     idempotency_key: Annotated[str | None, Header()] = None,
 ) -> StoredFeedback:
-    """One judgement. Sent again with the same `Idempotency-Key`, it answers what was stored the first time."""
+    """One judgement. Sent again with the same `Idempotency-Key`, it stores nothing more, and answers the one that is
+    there, changed or withdrawn as it may be meanwhile."""
     name = caller.under(body.user).name
     stored, is_new = await parts.transactions.write(queries.add_feedback_once, name, body, idempotency_key)
     if is_new:

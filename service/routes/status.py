@@ -33,6 +33,8 @@ async def health(request: Request, parts: Wired) -> JSONResponse:
         state["live"], problem = live, " ".join(filter(None, (replaced, problem))) or None
     except HoneError as error:
         state |= {"status": "unavailable", "store": str(error)}
+    if failure := parts.transactions.failure():
+        state |= {"status": "unavailable", "store": failure}
     if not await parts.replicas.is_ready():
         state |= {"status": "unavailable", "engine": "not ready"}
     if parts.pages is not None:

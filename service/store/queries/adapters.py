@@ -194,7 +194,8 @@ def request_rollback(tx: Session, to: str | None, actor: str, reason: str) -> Se
     desired = _locked_serving(tx)
     target = to or desired.previous
     if target == desired.live:
-        raise Conflict(f"There is nothing to roll back to: {target} is live.", "Name a version, or base.")
+        hint = "Name another version, or base." if to else "Name a version, or base."
+        raise Conflict(f"There is nothing to roll back to: {target} is live.", hint)
     before = get_adapter(tx, target) if to is None else None
     if before is not None and before.state == "rejected":
         raise Conflict(

@@ -35,7 +35,7 @@ def add_feedback_once(
 ) -> tuple[StoredFeedback, bool]:
     """Store a judgement; and whether it is new.
 
-    The same idempotency key with the same body answers what was stored the first time. Raises as `add_feedback`, and
+    The same idempotency key with the same body answers the one that is there. Raises as `add_feedback`, and
     Conflict for an idempotency key used for another body.
     """
     serialise(tx, "feedback")
