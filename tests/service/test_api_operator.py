@@ -90,6 +90,19 @@ def test_an_adapter_is_promoted_served_under_its_names_and_rolled_back(running: 
     assert ask(running)["system_fingerprint"] == "base"
 
 
+def test_an_adapter_that_broke_on_the_disk_is_not_promoted_though_the_engine_still_holds_it(
+    running: Running, tmp_path: Path
+) -> None:
+    name = publish(running, tmp_path)
+    assert ask(running, f"hone:{name}")["system_fingerprint"] == name
+    weights = running.settings.adapters_folder / name / "adapter_model.safetensors"
+    weights.chmod(0o644)
+    weights.write_bytes(weights.read_bytes()[:-8])
+    refused = running.operator.post(f"/v1/adapters/{name}/promote", json={})
+    assert refused.status_code >= 400 and name in refused.json()["error"]["message"]
+    assert live(running) == "base"
+
+
 def test_the_base_is_not_promoted_but_rolled_back_to(running: Running, tmp_path: Path) -> None:
     name = publish(running, tmp_path)
     running.operator.post(f"/v1/adapters/{name}/promote", json={})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -190,3 +190,24 @@ def test_a_glance_that_fails_is_tried_in_a_thread(store: CountingStore) -> None:
         return desired.began_with
 
     assert asyncio.run(story()) == "base"
+
+
+def test_the_last_writes_failure_is_told_until_one_succeeds_or_it_is_long_ago(
+    store: CountingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(tx: Session) -> None:
+        raise StoreError("The disk is full.")
+
+    async def go() -> list[str | None]:
+        transactions = Transactions(store)
+        told = [transactions.failure()]
+        for query in (refuse, lambda tx: None, refuse):
+            with suppress(StoreError):
+                await transactions.write(query)
+            told.append(transactions.failure())
+        monkeypatch.setattr("service.transactions.FAILURE_SECONDS", 0.0)
+        told.append(transactions.failure())
+        transactions.close()
+        return told
+
+    assert asyncio.run(go()) == [None, "The disk is full.", None, "The disk is full.", None]
