@@ -34,6 +34,7 @@ def dpo_loss(
     *,
     beta: float,
     label_smoothing: float = 0.0,
+    robust: bool = False,
     margins: Tensor | None = None,
     ties: Tensor | None = None,
     weights: Tensor | None = None,
@@ -43,9 +44,18 @@ def dpo_loss(
     The first four: (B,) log-probabilities of replies under policy and anchor. margins: (B,) strength of each
     preference, 1 for an ordinary one; log(strength) is the offset that the implicit reward difference must exceed
     (arXiv 2402.10571). ties: (B,) bool; a tie asks for equal implicit rewards (a target of ½), whatever its margin.
+    `label_smoothing`: the share ε of judgements taken to be wrong. With z the difference less the offset and
+    l(z) = -log σ(z), a pair costs (1 - ε) l(z) + ε l(-z), or, `robust`, ((1 - ε) l(z) - ε l(-z)) / (1 - 2ε): over such
+    mistakes in ordinary preferences the mean of that is l without them (arXiv 2403.00409), though for one pair it has
+    no lower bound. ValueError where a robust loss is asked for with ε ≥ ½.
     """
+    if robust and label_smoothing >= 0.5:
+        raise ValueError(f"Robust DPO needs fewer than half of the judgements to be wrong, not {label_smoothing:g}.")
     logits = beta * ((chosen - chosen_anchor) - (rejected - rejected_anchor))
-    target = torch.full_like(logits, 1.0 - label_smoothing)
+    certainty = 1.0 - label_smoothing
+    if robust:
+        certainty /= 1.0 - 2 * label_smoothing  # above 1, so that what is left to the other side is negative
+    target = torch.full_like(logits, certainty)
     offset = torch.zeros_like(logits) if margins is None else margins.to(logits).clamp(min=1e-6).log()
     if ties is not None:
         target = torch.where(ties, torch.full_like(target, 0.5), target)

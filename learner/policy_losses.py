@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -38,28 +39,31 @@ def token_rewards(
     ended: Tensor | None = None,
     missing_eos_penalty: float | None = None,
     clip: float | None = None,
+    kl_estimator: Literal["k1", "k2", "k3"] = "k1",
 ) -> Tensor:
-    """-β (log π - log anchor) at every reply token, and the reply's score at its last one (arXiv 2009.01325).
+    """-β KL(policy ‖ anchor) at every reply token, and the reply's score at its last one (arXiv 2009.01325).
 
     scores: (B,), cut to ± `clip` where one is given; a reply that has not `ended` ((B,) bool) then loses
-    `missing_eos_penalty`. The others: (B, T). Returns (B, T), 0 outside the reply, without a gradient.
+    `missing_eos_penalty`. The others: (B, T). `kl_estimator`: which of `kl_estimates`; the paper's is k1, whose sum
+    over a reply is its log-ratio. Returns (B, T), 0 outside the reply, without a gradient.
     """
     scores = scores if clip is None else scores.clamp(-clip, clip)
     if ended is not None and missing_eos_penalty is not None:
         scores = scores - missing_eos_penalty * (~ended).to(scores)
-    kl, _, _ = kl_estimates(log_probs, log_probs_anchor)
+    kl = kl_estimates(log_probs, log_probs_anchor)[("k1", "k2", "k3").index(kl_estimator)]
     penalty = torch.where(mask, -kl_coefficient * kl, torch.zeros_like(kl))
     return (penalty + torch.where(_last(mask), scores.unsqueeze(1).to(kl), torch.zeros_like(kl))).detach()
 
 
 def whiten(values: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
-    """Divide by the standard deviation (unbiased) of the values under the mask, after taking off their mean.
+    """Divide by the standard deviation of the values under the mask, after taking off their mean.
 
-    Without `shift_mean` the mean is given back. Fewer than two values have no deviation: they are only shifted.
+    The variance is unbiased, and 1e-8 is added to it, as in TRL's `masked_whiten`. Without `shift_mean` the mean is
+    given back. Fewer than two values have no deviation: they are only shifted. All (B, T); 0 outside the mask.
     """
-    count = mask.sum()
+    count, values = mask.sum(), _inside(values, mask)
     mean = masked_mean(values, mask)
-    variance = masked_sum((values - mean).square(), mask) / (count - 1).clamp(min=1)
+    variance = _squared_distances(values, mask) / (count - 1).clamp(min=1)
     scale = torch.where(count > 1, torch.rsqrt(variance + 1e-8), torch.ones_like(variance))
     whitened = (values - mean) * scale + (0.0 if shift_mean else mean)
     return torch.where(mask, whitened, torch.zeros_like(whitened))
@@ -71,8 +75,9 @@ def gae(
     """Generalised advantage estimation (arXiv 1506.02438, eq. 16): advantages and returns, (B, T) both.
 
     values[:, t]: of the state in which token t is chosen; after the last token 0. Returns are advantages + values.
+    Both are 0 outside the mask and have no gradient.
     """
-    rewards, values = _inside(rewards, mask), _inside(values, mask)
+    rewards, values = _inside(rewards, mask).detach(), _inside(values, mask).detach()
     advantages, following = torch.zeros_like(rewards), rewards.new_zeros(len(rewards))
     for place in reversed(range(rewards.shape[1])):
         next_value = values[:, place + 1] if place + 1 < rewards.shape[1] else torch.zeros_like(following)
@@ -97,8 +102,10 @@ def ppo_policy_loss(
     """The clipped surrogate (arXiv 1707.06347, eq. 7), negated: mean over the tokens of the batch, or, `per_sequence`,
     over each reply's tokens and then over the replies.
 
-    importance: (B, T) weights of tokens that another policy sampled, taken as constants (`truncated_importance`).
-    entropy: (B, T), whose mean is added `entropy_coefficient` times.
+    importance: (B, T) weights of tokens that another policy sampled, taken as constants (`truncated_importance`); what
+    is summed is still divided by the number of tokens. entropy: (B, T), whose mean, taken in the same way, is a bonus
+    `entropy_coefficient` times. Over tokens: `clip_fraction`, the share whose gradient the clip stops;
+    `approximate_kl`, from the old policy, by k2; `ratio`, the mean one.
     """
     log_ratio, advantages = _inside(log_probs - log_probs_old, mask), _inside(advantages, mask)
     ratio = log_ratio.exp()
@@ -132,18 +139,19 @@ def ppo_value_loss(
 ) -> tuple[Tensor, Metrics]:
     """½ · mean of the larger of the squared errors of the value and of the value kept within ± clip of the old one
     (the value clipping of OpenAI's baselines, as InstructGPT's predecessors use it). All (B, T).
+
+    `explained_variance`: 1 - Var(returns - values) / Var(returns); 0 where all returns are the same.
     """
     values, values_old, returns = _inside(values, mask), _inside(values_old, mask), _inside(returns, mask)
     kept = torch.clamp(values, values_old - clip, values_old + clip)
     plain, clipped = (values - returns).square(), (kept - returns).square()
     loss = 0.5 * masked_mean(torch.maximum(plain, clipped), mask)
     with torch.no_grad():
-        mean = masked_mean(returns, mask)
-        spread = masked_mean((returns - mean).square(), mask)
+        spread, left = _squared_distances(returns, mask).item(), _squared_distances(returns - values, mask).item()
         metrics = {
             "value_loss": loss.item(),
             "value_clip_fraction": masked_mean((clipped > plain).float(), mask).item(),
-            "explained_variance": (1 - masked_mean(plain, mask) / spread.clamp(min=1e-8)).item(),
+            "explained_variance": 1 - left / spread if spread > 1e-8 else 0.0,
         }
     return loss, metrics
 
@@ -175,14 +183,14 @@ def grpo_advantages(scores: Tensor, scale: bool = True, eps: float = 1e-4) -> Te
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Of the distribution at each position, in nats: (…, V) → (…,), float32."""
+    """Of the distribution at each position, in nats: (…, V) → (…,), float32. A logit of -inf is a token ruled out."""
     log_probs = torch.log_softmax(logits.float(), dim=-1)
-    return -(log_probs.exp() * log_probs).sum(-1)
+    return -(log_probs.exp() * log_probs.masked_fill(log_probs.isneginf(), 0.0)).sum(-1)
 
 
 @dataclass
 class AdaptiveKl:
-    """A KL coefficient that follows a target (arXiv 1909.08593, section 2.2)."""
+    """A KL coefficient that follows a target (arXiv 1909.08593, section 2.2). One that is fixed is a plain number."""
 
     coefficient: float
     target: float  # nats
@@ -240,7 +248,12 @@ def _inside(values: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, values, torch.zeros_like(values))
 
 
+def _squared_distances(values: Tensor, mask: Tensor) -> Tensor:
+    """Sum, over the values under the mask, of the squared distances from their mean."""
+    return masked_sum((values - masked_mean(values, mask)).square(), mask)
+
+
 def _last(mask: Tensor) -> Tensor:
-    """(B, T): True at the last True place of each row."""
-    after = torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1)
-    return mask & ~after
+    """(B, T): True at the last True place of each row, however many stretches it has."""
+    to_come = mask.flip(1).cumsum(1).flip(1)  # True places from here to the end of the row
+    return mask & (to_come == 1)

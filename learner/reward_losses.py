@@ -27,9 +27,11 @@ def pairwise_reward_loss(
 ) -> tuple[Tensor, Metrics]:
     """Bradley-Terry: -log σ(chosen - rejected - margin) (arXiv 2203.02155, eq. 1; the margin: arXiv 2307.09288, eq. 2).
 
-    All (B,). A tie (`ties`, bool) asks for equal rewards: a target of ½, whatever its margin. `groups`: whole numbers;
-    the pairs of one ranking share one, and weigh together as one pair does. `centring` times the mean of
-    (chosen + rejected)² keeps rewards around 0 (arXiv 2312.09244). Nothing to learn from gives a loss of 0.
+    All (B,). margins: nats that the difference must exceed. `label_smoothing`: the share of judgements taken to be
+    wrong. A tie (`ties`, bool) asks for equal rewards: a target of ½, whatever its margin; it counts in no accuracy.
+    `groups`: whole numbers; the pairs of one ranking share one, and weigh together as one pair of their mean weight
+    does. `centring` times the mean of (chosen + rejected)², by the same weights, keeps rewards around 0
+    (arXiv 2312.09244). Nothing to learn from gives a loss of 0.
     """
     logits = chosen - rejected
     target = torch.full_like(logits, 1.0 - label_smoothing)
@@ -66,7 +68,7 @@ def binary_reward_loss(
 def regression_reward_loss(
     rewards: Tensor, targets: Tensor, *, weights: Tensor | None = None
 ) -> tuple[Tensor, Metrics]:
-    """Mean squared distance of rewards from what people said, in their units. All (B,)."""
+    """Mean squared distance (the whole of it, not half) of rewards from what people said, in their units. All (B,)."""
     each = (rewards - targets).square()
     loss = _weighted_mean(each, torch.ones_like(each) if weights is None else weights.to(each))
     return loss, {"squared_error": loss.item()}

@@ -66,6 +66,43 @@ def test_label_smoothing_expects_some_judgements_to_be_wrong() -> None:
     assert loss.item() == pytest.approx(0.9 * softplus(-2) + 0.1 * softplus(2))
 
 
+@pytest.mark.parametrize("wrong", [0.0, 0.1, 0.45])
+def test_robust_dpo_costs_on_average_over_mistakes_what_judgements_without_them_do(wrong: float) -> None:
+    better, worse, anchor = doubles(-10.0), doubles(-14.0), doubles(-12.0)
+    right, mistaken = (
+        losses.dpo_loss(*judged, anchor, anchor, beta=0.5, label_smoothing=wrong, robust=True)[0].item()
+        for judged in ((better, worse), (worse, better))
+    )
+    assert (1 - wrong) * right + wrong * mistaken == pytest.approx(softplus(-2.0), abs=1e-12)
+
+
+def test_robust_dpo_by_hand() -> None:
+    policy, zero, margins = doubles(2.0, -1.0), doubles(0.0, 0.0), doubles(math.e, 1.0)
+    loss, metrics = losses.dpo_loss(
+        policy, zero, zero, zero, beta=1.0, label_smoothing=0.2, robust=True, margins=margins
+    )
+    each = [(0.8 * softplus(-z) - 0.2 * softplus(z)) / 0.6 for z in (2.0 - 1.0, -1.0)]
+    assert loss.item() == pytest.approx(sum(each) / 2, abs=1e-12)
+    assert metrics["reward_accuracy"] == 0.5 and metrics["reward_margin"] == pytest.approx(0.5)
+    assert torch.autograd.gradcheck(
+        lambda one: losses.dpo_loss(one, zero, zero, zero, beta=0.7, label_smoothing=0.2, robust=True)[0],
+        policy.requires_grad_(),
+    )
+
+
+def test_a_tie_is_a_tie_to_robust_dpo() -> None:
+    policy, zero, ties = doubles(2.0, 1.0), doubles(0.0, 0.0), torch.tensor([True, True])
+    loss, _ = losses.dpo_loss(policy, zero, zero, zero, beta=1.0, label_smoothing=0.2, robust=True, ties=ties)
+    assert loss.item() == pytest.approx(sum(softplus(-z) + softplus(z) for z in (2.0, 1.0)) / 4, abs=1e-12)
+
+
+def test_robust_dpo_refuses_judgements_of_which_half_are_wrong() -> None:
+    one = torch.ones(1)
+    with pytest.raises(ValueError, match=r"fewer than half .* 0\.5"):
+        losses.dpo_loss(one, one, one, one, beta=1.0, label_smoothing=0.5, robust=True)
+    assert losses.dpo_loss(one, one, one, one, beta=1.0, label_smoothing=0.5)[0].item() == pytest.approx(math.log(2))
+
+
 def test_a_stronger_preference_asks_for_a_larger_difference() -> None:
     one, zero = torch.tensor([2.0]), torch.tensor([0.0])
     loss, _ = losses.dpo_loss(one, zero, zero, zero, beta=1.0, margins=torch.tensor([math.e]))

@@ -32,7 +32,10 @@ def test_a_pair_costs_the_surprise_that_the_better_one_won() -> None:
     loss, metrics = pairwise_reward_loss(chosen, rejected)
     each = [-log_sigmoid(float(c - r)) for c, r in zip(chosen, rejected, strict=True)]
     assert float(loss) == pytest.approx(sum(each) / 6, abs=1e-12)
+    assert metrics["reward_loss"] == float(loss)
     assert metrics["reward_accuracy"] == pytest.approx(float((chosen > rejected).double().mean()), abs=1e-6)
+    assert metrics["reward_margin"] == pytest.approx((sum(chosen.tolist()) - sum(rejected.tolist())) / 6, abs=1e-12)
+    assert metrics["mean_reward"] == pytest.approx((sum(chosen.tolist()) + sum(rejected.tolist())) / 12, abs=1e-12)
 
 
 def test_margins_smoothing_ties_and_weights() -> None:
@@ -49,7 +52,9 @@ def test_margins_smoothing_ties_and_weights() -> None:
         cost = -target * log_sigmoid(x) - (1 - target) * log_sigmoid(-x) + 0.01 * float(c + r) ** 2
         total += float(w) * cost
     assert float(loss) == pytest.approx(total / float(weights.sum()), abs=1e-12)
-    decided = (chosen > rejected)[~ties].double().mean()
+    leads = (chosen - rejected)[~ties]
+    assert metrics["reward_margin"] == pytest.approx(sum(leads.tolist()) / 4, abs=1e-12)
+    decided = (leads > 0).double().mean()
     assert metrics["reward_accuracy"] == pytest.approx(float(decided), abs=1e-6)
 
 
@@ -60,6 +65,44 @@ def test_a_rankings_pairs_weigh_together_as_one() -> None:
     loss, _ = pairwise_reward_loss(chosen, rejected, groups=groups)
     expected = (sum(each[:3]) / 3 + each[3] + sum(each[4:]) / 2) / 3
     assert float(loss) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_rankings_pairs_weigh_together_as_one_pair_of_their_mean_weight() -> None:
+    chosen, rejected, weights = numbers(1), numbers(2), numbers(3).abs()
+    groups = torch.tensor([7, 3, 7, 3, 9, 7])
+    each = [-log_sigmoid(float(c - r)) for c, r in zip(chosen, rejected, strict=True)]
+    loss, _ = pairwise_reward_loss(chosen, rejected, groups=groups, weights=weights)
+    total = shares = 0.0
+    for members in ([0, 2, 5], [1, 3], [4]):
+        total += sum(float(weights[one]) * each[one] for one in members) / len(members)
+        shares += sum(float(weights[one]) for one in members) / len(members)
+    assert float(loss) == pytest.approx(total / shares, abs=1e-12)
+
+
+@given(st.integers(0, 2**31), st.permutations(range(6)), st.lists(st.integers(0, 2), min_size=6, max_size=6))
+def test_the_order_of_pairs_and_the_names_of_rankings_change_nothing(
+    seed: int, order: list[int], rankings: list[int]
+) -> None:
+    chosen, rejected, margins, weights = (numbers(seed + one) for one in range(4))
+    ties, groups = numbers(seed + 4) > 0.5, torch.tensor(rankings)
+    loss, metrics = pairwise_reward_loss(
+        chosen, rejected, margins=margins, ties=ties, groups=groups, weights=weights.abs(), centring=0.1
+    )
+    other, others = pairwise_reward_loss(
+        chosen[order], rejected[order], margins=margins[order], ties=ties[order], groups=100 - 7 * groups[order],
+        weights=weights.abs()[order], centring=0.1,
+    )  # fmt: skip
+    assert float(other) == pytest.approx(float(loss), abs=1e-12) and others == pytest.approx(metrics, abs=1e-6)
+
+
+def test_a_margin_is_the_lead_that_is_asked_for() -> None:
+    one, three = torch.tensor([1.0]), torch.tensor([3.0])
+    assert float(pairwise_reward_loss(three, one, margins=torch.tensor([2.0]))[0]) == pytest.approx(math.log(2))
+
+
+def test_ties_alone_have_neither_accuracy_nor_margin() -> None:
+    loss, metrics = pairwise_reward_loss(numbers(1), numbers(2), ties=torch.ones(6).bool())
+    assert metrics["reward_accuracy"] == metrics["reward_margin"] == 0 and float(loss) > math.log(2)
 
 
 def test_a_tie_is_content_with_equal_rewards() -> None:
@@ -76,10 +119,17 @@ def test_labels_are_logistic_regression_and_scores_squared_errors() -> None:
     for r, is_good, w in zip(rewards, good, weights, strict=True):
         target = 0.95 if is_good else 0.05
         total += float(w) * (-target * log_sigmoid(float(r)) - (1 - target) * log_sigmoid(-float(r)))
-    loss, _ = binary_reward_loss(rewards, good, weights=weights, label_smoothing=0.05)
-    assert float(loss) == pytest.approx(total / float(weights.sum()), abs=1e-9)
-    squared, _ = regression_reward_loss(rewards, weights)
-    assert float(squared) == pytest.approx(sum(float(r - w) ** 2 for r, w in zip(rewards, weights, strict=True)) / 6)
+    loss, metrics = binary_reward_loss(rewards, good, weights=weights, label_smoothing=0.05)
+    assert float(loss) == pytest.approx(total / float(weights.sum()), abs=1e-12)
+    right = [(r > 0) == is_good for r, is_good in zip(rewards.tolist(), good.tolist(), strict=True)]
+    assert metrics == {"label_loss": float(loss), "label_accuracy": pytest.approx(sum(right) / 6, abs=1e-6)}
+    targets = numbers(3)
+    each = [float(r - said) ** 2 for r, said in zip(rewards, targets, strict=True)]
+    assert float(regression_reward_loss(rewards, targets)[0]) == pytest.approx(sum(each) / 6, abs=1e-12)
+    squared, of_squares = regression_reward_loss(rewards, targets, weights=weights)
+    weighed = sum(float(w) * one for w, one in zip(weights, each, strict=True))
+    assert float(squared) == pytest.approx(weighed / float(weights.sum()), abs=1e-12)
+    assert of_squares == {"squared_error": float(squared)}
 
 
 def test_gradients_are_those_of_finite_differences() -> None:
@@ -92,7 +142,8 @@ def test_gradients_are_those_of_finite_differences() -> None:
         (chosen, rejected),
     )
     good = torch.tensor([True, False, True, True, False, False])
-    assert torch.autograd.gradcheck(lambda one: binary_reward_loss(one, good)[0], chosen)
+    assert torch.autograd.gradcheck(lambda one: binary_reward_loss(one, good, label_smoothing=0.1)[0], chosen)
+    assert torch.autograd.gradcheck(lambda one: regression_reward_loss(one, numbers(4), weights=numbers(5))[0], chosen)
 
 
 def test_nothing_to_learn_from_costs_nothing() -> None:
@@ -100,6 +151,9 @@ def test_nothing_to_learn_from_costs_nothing() -> None:
     assert float(pairwise_reward_loss(none, none, groups=none.long(), ties=none.bool())[0]) == 0
     assert float(binary_reward_loss(none, none.bool())[0]) == 0
     assert float(regression_reward_loss(none, none)[0]) == 0
+    one, nought = torch.ones(1), torch.zeros(1)
+    assert float(pairwise_reward_loss(one, nought, weights=nought)[0]) == 0
+    assert float(binary_reward_loss(one, one.bool(), weights=nought)[0]) == 0
 
 
 def test_an_ensembles_members_agree_or_do_not() -> None:
@@ -108,12 +162,16 @@ def test_an_ensembles_members_agree_or_do_not() -> None:
     assert ensemble(torch.tensor([[1.0, 2.0]]))[1].tolist() == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("temperature", [0.2, 1.0, 3.0])
-def test_the_temperature_of_overconfident_rewards_is_found(temperature: float) -> None:
-    generator = torch.Generator().manual_seed(0)
-    truth = torch.randn(20_000, generator=generator, dtype=torch.float64)
-    said = torch.bernoulli(torch.sigmoid(truth), generator=generator)
-    assert fit_temperature(truth * temperature, said) == pytest.approx(temperature, rel=0.05)
+@pytest.mark.parametrize("temperature", [0.06, 0.2, 1.0, 3.0, 500.0])
+def test_the_temperature_of_over_and_underconfident_rewards_is_found(temperature: float) -> None:
+    truth = numbers(0)
+    assert fit_temperature(truth * temperature, torch.sigmoid(truth)) == pytest.approx(temperature, rel=1e-9)
+
+
+def test_the_temperature_of_judgements_that_differ_is_that_of_their_share() -> None:
+    # log-odds of 4 every time, and right three times in four, which is log-odds of log 3
+    found = fit_temperature(torch.full((4,), 4.0), torch.tensor([1, 1, 0, 1]))
+    assert found == pytest.approx(4 / math.log(3), rel=1e-9)
 
 
 @given(st.lists(st.tuples(st.floats(-5, 5), st.floats(0, 1)), min_size=1, max_size=12))
