@@ -35,8 +35,10 @@ from service.settings import LearnerSettings
 
 PHASE = "dpo"
 ITERATIONS, MOST_ITERATIONS = 3, 6
-"""More follow while it wins less than WANTED_WON: what many words can express is learned slowly."""
+"""More follow while it wins less than WANTED_WON: what many words can express is learned slowly. After them comes one
+more, in which the learning rate falls to LAST_RATE: what large steps move at random, small ones put back."""
 WANTED_WON = 0.85  # share of comparisons with the base, as the judge sees it
+LAST_RATE = 0.1  # of the learning rate
 ASKED_AGAIN = 2  # replies to each of the first prompts, by which that is seen
 PROMPTS = 48  # an iteration
 REPLIES = 6  # to each
@@ -96,21 +98,22 @@ def train(
         return PreferenceResult(0, len(fitting), too_long, 0)
     rng = Random(settings.seed)
     per_iteration = settings.dpo_epochs * -(-min(PROMPTS, len(asked)) // GROUPS_PER_STEP)
-    steps = ITERATIONS * per_iteration
+    steps = (ITERATIONS + 1) * per_iteration
     progress(PHASE, 0, steps, {})
     judge = fit_preferences(backbone, fitting)
     stepper = Stepper(backbone.trainable(), settings.dpo_learning_rate, warmup=4)
     step, strength, metrics = 0, STRENGTH, {"judge_accuracy": judge.fit.accuracy}
     temperature = judge.fit.spread / (NATS * _trust(judge))
-    chosen_each = [rng.sample(asked, min(PROMPTS, len(asked))) for _ in range(MOST_ITERATIONS)]
+    chosen_each = [rng.sample(asked, min(PROMPTS, len(asked))) for _ in range(MOST_ITERATIONS + 1)]
     right = answers(backbone, [prompt for chosen in chosen_each for prompt in chosen], settings.seed + 99)
     by_base: Rollouts | None = None
     for iteration, chosen in enumerate(chosen_each):
-        if by_base is not None and iteration >= ITERATIONS:
+        is_last = iteration == MOST_ITERATIONS
+        if by_base is not None and ITERATIONS <= iteration < MOST_ITERATIONS:
             own = roll_out(backbone, judge, by_base.prompts, ASKED_AGAIN, "policy", settings.seed + 50 + iteration)
-            if share_preferred(own.grades, by_base.grades) >= WANTED_WON:
-                break
-            steps += per_iteration
+            is_last = share_preferred(own.grades, by_base.grades) >= WANTED_WON
+            steps += 0 if is_last else per_iteration
+        begun, rate = step, 1 - 0.8 * step / (MOST_ITERATIONS * per_iteration)
         role: Role = "base" if by_base is None else "policy"
         rollouts = roll_out(backbone, judge, chosen, REPLIES, role, settings.seed + iteration, right)
         by_base = by_base or rollouts
@@ -132,8 +135,12 @@ def train(
                     some = rng.sample(fitting, min(PAIRS_PER_STEP, len(fitting)))
                     dpo, more = _dpo(backbone, some, settings.dpo_beta)
                     loss, metrics = loss + PAIRS_WEIGHT * dpo, metrics | more
-                metrics |= stepper.step(loss, scale=1 - 0.8 * step / (MOST_ITERATIONS * per_iteration))
+                share = (step - begun) / per_iteration
+                scale = rate + (LAST_RATE - rate) * share if is_last else rate
+                metrics |= stepper.step(loss, scale)
                 progress(PHASE, step, steps, metrics | measured)
+        if is_last:
+            break
     scale, measured = hold_inside_limits(backbone, judge, rng.sample(asked, min(CHECKED_PROMPTS, len(asked))), settings)
     metrics = {"judge_accuracy": judge.fit.accuracy, "judge_log_score": judge.fit.log_score, "scale": scale} | measured
     return PreferenceResult(step, len(fitting), too_long, stepper.skipped, metrics)

@@ -87,7 +87,7 @@ def test_ties_alone_change_nothing_and_long_pairs_are_counted(folder: Path) -> N
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize(("wanted", "iterations"), [(0.0, 2), (1.1, 3)])
+@pytest.mark.parametrize(("wanted", "iterations"), [(0.0, 3), (1.1, 4)])
 def test_it_goes_on_while_it_wins_less_than_is_wanted(
     folder: Path, monkeypatch: pytest.MonkeyPatch, wanted: float, iterations: int
 ) -> None:
