@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from service.errors import SettingsError
 from service.validation_messages import in_words
@@ -349,6 +349,12 @@ class PpoSettings(Section):
         0.2, ge=0, description="Weight of the likelihood of the base's own replies, mixed in at every step (PPO-ptx)."
     )
     max_new_tokens: int = Field(128, ge=1, description="Longest reply that is sampled.")
+
+    @model_validator(mode="after")
+    def _compares_replies(self) -> PpoSettings:
+        if self.advantages in ("rloo", "grpo") and self.replies < 2:
+            raise ValueError(f"{self.advantages} compares replies to one prompt: replies must be at least 2")
+        return self
 
 
 class Settings(Section):

@@ -69,7 +69,6 @@ class Experience:
     batch: Sequences
     mask: Tensor  # bool, the reply's tokens
     log_probs: Tensor
-    log_probs_anchor: Tensor
     values: Tensor  # of the state that each token was chosen in; 0 without a value function
     advantages: Tensor
     returns: Tensor
@@ -182,7 +181,7 @@ class _Course:
             "length": mask.sum(1).float().mean().item(),
             "ended": ended.float().mean().item(),
         }
-        return Experience(batch, mask, log_probs, anchor, values, advantages, returns)
+        return Experience(batch, mask, log_probs, values, advantages, returns)
 
     def _normalised(self, scores: Tensor) -> Tensor:
         """Less the running mean, in running standard deviations."""
@@ -199,8 +198,9 @@ class _Course:
                 return rloo_advantages(of_prompts).flatten()
             case "grpo":
                 return grpo_advantages(of_prompts).flatten()
-        self._returns.update(rewards)
-        return reinforce_advantages(rewards, self._returns.mean)
+        baseline = self._returns.mean if self._returns.count else rewards.mean()
+        self._returns.update(rewards)  # afterwards: a reply is no part of what it is compared with
+        return reinforce_advantages(rewards, baseline)
 
     def _learn_values(self, experience: Experience, rows: Sequence[int]) -> dict[str, float]:
         assert self._value_stepper is not None

@@ -190,3 +190,10 @@ def test_nobody_lets_every_site_in_by_a_star(tmp_path: Path, origin: str) -> Non
 def test_a_place_for_adapters_is_a_url(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"adapters\.url.*is no URL"):
         load_settings(tmp_path, {"adapters": {"url": "/srv/adapters"}}, {})
+
+
+@pytest.mark.parametrize("advantages", ["rloo", "grpo"])
+def test_replies_that_are_compared_must_be_two(tmp_path: Path, advantages: str) -> None:
+    with pytest.raises(SettingsError, match="replies must be at least 2"):
+        load_settings(tmp_path, {"ppo": {"advantages": advantages, "replies": 1}}, {})
+    assert load_settings(tmp_path, {"ppo": {"advantages": "gae", "replies": 1}}, {}).ppo.replies == 1
