@@ -61,7 +61,6 @@ class BackboneTrainer:
 
     def __init__(self, settings: Settings, parent: Path | None, keep: Keep = "policy") -> None:
         torch.set_num_threads(settings.learner.training_threads)
-        torch.set_flush_denormal(True)  # products of probabilities near 0 may take most of a backward pass otherwise
         self._settings, self._ppo, self._context = settings.learner, settings.ppo, settings.engine.max_model_len
         self._keep: Keep = keep
         self._backbone = Backbone.load(settings.model_path, settings.learner, parent)

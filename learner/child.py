@@ -62,8 +62,11 @@ def work(settings: Settings, store: Store, run_id: str, fence: int) -> int:
     """Work on a leased run; returns the exit code."""
 
     def make_trainer(parent: Path | None, keep: Keep) -> Trainer:
-        from learner.backbone_trainer import BackboneTrainer  # loads torch and the model: only when there is a lesson
+        import torch  # it takes seconds: only when there is a lesson
 
+        from learner.backbone_trainer import BackboneTrainer
+
+        torch.set_flush_denormal(True)  # products of probabilities near 0 would take most of a backward pass
         return BackboneTrainer(settings, parent, keep)
 
     model = settings.model_path

@@ -23,7 +23,6 @@ GPU_SHARE = 0.6  # of the free GPU memory, likewise
 
 def assemble(arguments: EngineArguments) -> tuple[Engine, Ready]:
     """Load the model and allot the cache. Raises EngineError, saying what to change."""
-    torch.set_flush_denormal(True)  # attention's least shares times values would be subnormal, and very slow
     checkpoint = open_checkpoint(arguments.model)
     device = _device(arguments.device)
     dtype = _dtype(arguments.dtype, checkpoint, device)

@@ -54,8 +54,11 @@ def run_worker(pipe: Connection, arguments: EngineArguments) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.setswitchinterval(SWITCH_INTERVAL)
     try:
+        import torch
+
         from service.embedded.assemble import assemble
 
+        torch.set_flush_denormal(True)  # attention's least shares times values would be subnormal, and very slow
         engine, ready = assemble(arguments)
         pipe.send(ready)
         Worker(engine, arguments.max_lora_rank, pipe.send).run(pipe)
