@@ -72,6 +72,7 @@ def start_child(settings: Settings, lease: runs.Lease) -> Training:
     folder.mkdir(parents=True, exist_ok=True)
     threads = str(settings.learner.training_threads)
     environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), threads)
+    environment["MKL_DYNAMIC"] = "FALSE"  # always so many threads: the same seed gives the same sums
     environment["OMP_WAIT_POLICY"] = "passive"  # threads that spin for each other would hold up chat, and themselves
     environment |= {"TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}  # a log shows no moving bars
     command = [sys.executable, "-m", CHILD, "--home", str(settings.home)]

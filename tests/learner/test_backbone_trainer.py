@@ -32,7 +32,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     model = build_tiny_model(tmp_path_factory.mktemp("tiny"))
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 512}))
-    learner = LearnerSettings(rank=4, alpha=8.0, sft_epochs=6)
+    learner = LearnerSettings(rank=4, alpha=8.0, sft_epochs=6, threads=1)  # sums in one order, whatever else runs
     return Settings(home=model.parent, engine=EngineSettings(model=str(model)), learner=learner)
 
 
