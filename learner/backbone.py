@@ -151,9 +151,11 @@ class Backbone:
     def use(self, role: Role) -> Iterator[Any]:
         """The model acting in a role, as a callable like any transformers causal model."""
         if not self.has(role):
-            with self.model.disable_adapter():
-                yield self.model
-            self._require_gradients()
+            try:
+                with self.model.disable_adapter():
+                    yield self.model
+            finally:
+                self._require_gradients()
         else:
             self._select(role)
             try:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:  # a run that finds nothing to learn needs no torch
 
 TokenIds = tuple[int, ...]
 
+Example = tuple[TokenIds, TokenIds]
+"""Prompt and reply."""
+
 Messages = tuple[tuple[str, str], ...]
 """Role and text of each message of a conversation."""
 

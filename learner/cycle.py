@@ -223,11 +223,8 @@ class Cycle:
         if self.folder.adapter.exists():
             trainer.restore(self.folder.adapter)
             return
-        try:
-            trainer.train(stages, lessons, self.folder.checkpoint, self._progress("train"))
-        finally:
-            if not self.stop_asked:  # of a run that failed or was cancelled, too: they may show why
-                draw(read_metrics(self.folder.metrics), self.folder.curves)
+        trainer.train(stages, lessons, self.folder.checkpoint, self._progress("train"))
+        draw(read_metrics(self.folder.metrics), self.folder.curves)
         unfinished = self.folder.path / "adapter.partial"
         shutil.rmtree(unfinished, ignore_errors=True)
         trainer.save(unfinished)

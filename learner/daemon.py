@@ -28,6 +28,8 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 from sqlalchemy.orm import Session
 
+from learner.curves import draw
+from learner.run_folder import RunFolder, read_metrics
 from learner.run_lock import CHILD
 from service.adapters.registry import Registry
 from service.errors import LeaseLost, StoreError
@@ -138,6 +140,7 @@ class Learner:
             training, self._training = self._training, None
             training.stop()
             self._settle(training.lease, cause_of_death(training.process.returncode, training.log_path))
+            self._leave_curves(training.lease.run_id)
         elif not training_is_ours(self._store, self._training):
             self._abandon("It was cancelled, or another learner took it over.")
 
@@ -185,6 +188,18 @@ class Learner:
             if run is not None and run.state == "cancelled":
                 adapters.abandon_publishing(tx, run.id, "Its run was cancelled.")
         log.info("Run %s was given up: %s", training.lease.run_id, why)
+        self._leave_curves(training.lease.run_id)
+
+    def _leave_curves(self, run_id: str) -> None:
+        """Of a run that failed or was cancelled: its child would have drawn them at the end of training."""
+        with self._store.read() as tx:
+            run = runs.get_run(tx, run_id)
+        if run is None or run.state not in ("failed", "cancelled"):
+            return
+        with contextlib.suppress(OSError):  # a full disk may be why it failed
+            folder = RunFolder.of(self._all_settings, run_id)
+            if not folder.curves.exists():
+                draw(read_metrics(folder.metrics), folder.curves)
 
     def _settle(self, lease: runs.Lease, why: str) -> None:
         """The child is no more: unless it ended its run, give the run back, or fail it for good."""

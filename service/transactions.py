@@ -156,6 +156,7 @@ class Transactions:
             for write in writes:
                 write.tell(error=error)
             return
+        self._failure = None
         for write, refusal in refusals:
             write.tell(error=refusal)
         for write, result in results:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from learner.backbone import Backbone
-from learner.batch import Progress, Sequences, TokenIds, collate, shuffled_batches
+from learner.batch import Example, Progress, Sequences, TokenIds, collate, shuffled_batches
 from learner.losses import sft_loss
 from learner.methods.optimizer import Stepper
 from learner.methods.rollouts import Judge
@@ -50,8 +50,6 @@ VALUE_WARMUP = 2
 """Iterations in which the value function alone learns: a policy that follows a random one forgets first."""
 SCORED_AT_ONCE = 64
 
-Example = tuple[TokenIds, TokenIds]
-
 
 @dataclass(frozen=True)
 class PpoResult:
@@ -67,11 +65,15 @@ class Experience:
     """N replies of an iteration, as the policy that sampled them sees them. All (N, T) but for `batch`."""
 
     batch: Sequences
-    mask: Tensor  # bool, the reply's tokens
     log_probs: Tensor
     values: Tensor  # of the state that each token was chosen in; 0 without a value function
     advantages: Tensor
     returns: Tensor
+
+    @property
+    def mask(self) -> Tensor:
+        """Bool: the replies' tokens."""
+        return self.batch.reply_mask
 
 
 def train(
@@ -98,7 +100,7 @@ def train(
     for iteration in range(settings.iterations):
         chosen = draws.sample(asked, min(settings.prompts, len(asked)))
         course.iterate(iteration, chosen, progress)
-    return PpoResult(course.step, course.replies, too_long, course.stepper.skipped, course.measured)
+    return PpoResult(course.step, course.replies, too_long, course.skipped, course.measured)
 
 
 class _Course:
@@ -109,7 +111,7 @@ class _Course:
     ) -> None:
         self._backbone, self._judge, self._settings, self._seed = backbone, judge, settings, seed
         self._pretraining, self._rng = pretraining, Random(seed + 1)
-        self.stepper = Stepper(backbone.trainable(), settings.learning_rate, warmup=4)
+        self._stepper = Stepper(backbone.trainable(), settings.learning_rate, warmup=4)
         self._value_stepper: Stepper | None = None
         if settings.advantages == "gae":
             backbone.add_head("value", seed=seed)
@@ -126,6 +128,11 @@ class _Course:
         self.step = self.replies = 0
         self.measured: dict[str, float] = {}
 
+    @property
+    def skipped(self) -> int:
+        """Steps without a finite loss or gradient, of the policy and of the value function."""
+        return self._stepper.skipped + (self._value_stepper.skipped if self._value_stepper else 0)
+
     def iterate(self, iteration: int, prompts: Sequence[TokenIds], progress: Progress) -> None:
         """Sample, grade, and learn from it."""
         settings = self._settings
@@ -136,18 +143,21 @@ class _Course:
         )  # fmt: skip
         experience = self._experience(prompts, sampled)
         self.replies += len(experience.mask)
-        is_warming_up = self._value_stepper is not None and iteration < VALUE_WARMUP
-        for _ in range(settings.epochs):
-            for rows in shuffled_batches(len(experience.mask), settings.minibatch, self._rng):
+        self._learn(experience, self._value_stepper is not None and iteration < VALUE_WARMUP, progress)
+        if self._controller is not None:
+            self._coefficient = self._controller.update(self.measured["kl"], len(experience.mask))
+
+    def _learn(self, experience: Experience, values_alone: bool, progress: Progress) -> None:
+        """Go over the replies until the policy has moved far enough from the one that sampled them."""
+        for _ in range(self._settings.epochs):
+            for rows in shuffled_batches(len(experience.mask), self._settings.minibatch, self._rng):
                 metrics = {} if self._value_stepper is None else self._learn_values(experience, rows)
-                if not is_warming_up:
+                if not values_alone:
                     metrics |= self._learn_policy(experience, rows)
                 self.step += 1
                 progress(PHASE, self.step, self._steps, self.measured | metrics)
-                if metrics.get("step_kl", 0.0) > settings.stop_kl:
+                if metrics.get("step_kl", 0.0) > self._settings.stop_kl:
                     return
-        if self._controller is not None:
-            self._coefficient = self._controller.update(self.measured["kl"], len(experience.mask))
 
     @torch.no_grad()
     def _experience(self, prompts: Sequence[TokenIds], sampled: Sequence[Sequence[Reply]]) -> Experience:
@@ -181,7 +191,7 @@ class _Course:
             "length": mask.sum(1).float().mean().item(),
             "ended": ended.float().mean().item(),
         }
-        return Experience(batch, mask, log_probs, values, advantages, returns)
+        return Experience(batch, log_probs, values, advantages, returns)
 
     def _normalised(self, scores: Tensor) -> Tensor:
         """Less the running mean, in running standard deviations."""
@@ -229,7 +239,7 @@ class _Course:
             kept, more = self._pretraining_loss(len(rows))
             loss, metrics = loss + settings.pretraining_coefficient * kept, metrics | more
         moved = kl_estimates(experience.log_probs[rows], log_probs.detach())[2]
-        return metrics | self.stepper.step(loss, self._rate()) | {"step_kl": masked_mean(moved, mask).item()}
+        return metrics | self._stepper.step(loss, self._rate()) | {"step_kl": masked_mean(moved, mask).item()}
 
     def _pretraining_loss(self, count: int) -> tuple[Tensor, dict[str, float]]:
         some = self._rng.sample(self._pretraining, min(count, len(self._pretraining)))

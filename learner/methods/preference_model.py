@@ -21,9 +21,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from learner.backbone import Backbone
-from learner.batch import Pair, TokenIds, by_length, collate, mean_by_prompt
+from learner.batch import Example, Pair, TokenIds, by_length, collate, mean_by_prompt
 
-Example = tuple[TokenIds, TokenIds]  # prompt, reply
 _SCALES = (0.0, 0.3, 2.0, 12.0, 60.0)  # prior variances that a group may have
 HIDDEN = ("embeddings", "middle layer", "last layer")
 _MOST_PAIRS = 1000  # to fit to: the dual form takes the cube of it

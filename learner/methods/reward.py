@@ -4,7 +4,8 @@ Bradley-Terry on pairs (InstructGPT, arXiv 2203.02155, eq. 1), a ranking's pairs
 thumbs as labels of the same reward (good where it is above 0). The model is an adapter on the frozen backbone with
 several heads. Each head learns from a bootstrap sample of its own (bagging, Breiman 1996), so where the feedback leaves
 open which reply is better, the heads disagree. Some prompts are kept apart: they say when to stop, how often the reward
-is right, and by how much it has to be divided to be the log-odds of being preferred (arXiv 1706.04599).
+is right (a little flattered, as it was chosen by them), and by how much it has to be divided to be the log-odds of
+being preferred (arXiv 1706.04599).
 
     model = reward.fit(backbone, pairs, labels, settings.learner, progress)
     graded = model.grade([(prompt, reply), …])
@@ -25,7 +26,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from learner.backbone import Backbone
-from learner.batch import Label, Pair, Progress, TokenIds, by_length, collate
+from learner.batch import Example, Label, Pair, Progress, TokenIds, by_length, collate
 from learner.methods.optimizer import Stepper, within_length
 from learner.reward_losses import binary_reward_loss, ensemble, fit_temperature, pairwise_reward_loss
 from service.errors import TrainingFailed
@@ -43,8 +44,6 @@ CENTRING = 0.01
 """Weight of the mean reward's square, which no comparison pins down."""
 LAST_RATE = 0.1
 SCORED_AT_ONCE = 64
-
-Example = tuple[TokenIds, TokenIds]
 
 
 @dataclass(frozen=True)
@@ -77,18 +76,13 @@ class RewardModel:
     def __init__(self, backbone: Backbone, fit: RewardFit) -> None:
         self._backbone, self.fit = backbone, fit
 
-    @torch.no_grad()
     def grade(self, examples: Sequence[Example]) -> Graded:
         """Of whole replies, EOS included. Replies without a token have the lowest reward that there is among them."""
+        said = torch.tensor([bool(reply) for _, reply in examples])
         raw = torch.zeros(len(examples), MEMBERS)
-        said = [index for index, (_, reply) in enumerate(examples) if reply]
-        for indices in by_length([sum(map(len, examples[index])) for index in said], SCORED_AT_ONCE):
-            chosen = [said[index] for index in indices]
-            batch = collate([examples[index] for index in chosen], self._backbone.pad_id)
-            raw[chosen] = self._backbone.rewards(batch).cpu()
-        nothing = [index for index, (_, reply) in enumerate(examples) if not reply]
-        if said and nothing:
-            raw[nothing] = raw[said].amin(0)
+        raw[said] = _score(self._backbone, [example for example in examples if example[1]])
+        if said.any():
+            raw[~said] = raw[said].amin(0)
         return Graded(*ensemble((raw / self.fit.temperature).T))
 
     def score(self, examples: Sequence[Example]) -> Tensor:
@@ -179,7 +173,7 @@ class _Lessons:
             yield pairs, labels
 
     def loss(self, pairs: Sequence[int], labels: Sequence[int], smoothing: float) -> tuple[Tensor, dict[str, float]]:
-        """Mean over the heads, each on its own sample; a label counts as much as a pair."""
+        """Mean over the heads, each on its own sample; a label counts as much as a pair. Metrics: of the last head."""
         chosen, rejected, called = self._rewards(pairs, labels)
         device, losses, metrics = chosen.device, list[Tensor](), dict[str, float]()
         for head in range(MEMBERS):
@@ -192,17 +186,16 @@ class _Lessons:
             )  # fmt: skip
             good = torch.tensor([self._labels[index].desirable for index in labels], dtype=torch.bool, device=device)
             weights = self._weights(self._labels, labels, self._labels_drawn[:, head]).to(device)
-            of_labels, _ = binary_reward_loss(called[:, head], good, weights=weights, label_smoothing=smoothing)
+            of_labels, more = binary_reward_loss(called[:, head], good, weights=weights, label_smoothing=smoothing)
+            metrics = (metrics if len(pairs) else {}) | (more if len(labels) else {})
             losses.append((len(pairs) * of_pairs + len(labels) * of_labels) / (len(pairs) + len(labels)))
         return torch.stack(losses).mean(), metrics
 
-    @torch.no_grad()
     def log_loss(self) -> float:
         """Negative log-likelihood per judgement under the mean of the heads, calibrated, in nats."""
         logits, targets = self._logits()
         return float(binary_cross_entropy_with_logits(logits / fit_temperature(logits, targets), targets))
 
-    @torch.no_grad()
     def figures(self) -> dict[str, Any]:
         """What `RewardFit` says of judgements that were kept apart; of none, nothing."""
         if not self._pairs and not self._labels:
@@ -220,29 +213,39 @@ class _Lessons:
 
     def _logits(self) -> tuple[Tensor, Tensor]:
         """Log-odds that the first of a pair is better, then that a labelled reply is good; and what people said."""
-        logits = list[Tensor]()
-        for start in range(0, len(self._pairs), SCORED_AT_ONCE):
-            chosen, rejected, _ = self._rewards(range(start, min(start + SCORED_AT_ONCE, len(self._pairs))), ())
-            logits.append((chosen - rejected).mean(1))
-        for start in range(0, len(self._labels), SCORED_AT_ONCE):
-            _, _, called = self._rewards((), range(start, min(start + SCORED_AT_ONCE, len(self._labels))))
-            logits.append(called.mean(1))
+        rewards = _score(self._backbone, _replies(self._pairs, self._labels)).mean(1)
+        chosen, rejected, called = rewards.split([len(self._pairs), len(self._pairs), len(self._labels)])
         said = [0.5 if pair.tie else 1.0 for pair in self._pairs] + [float(one.desirable) for one in self._labels]
-        return torch.cat(logits).cpu(), torch.tensor(said)
+        return torch.cat([chosen - rejected, called]), torch.tensor(said)
 
     def _rewards(self, pairs: Sequence[int], labels: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Of chosen, rejected and labelled replies, (…, MEMBERS) each; the prompt of a pair is computed once."""
         two, one = [self._pairs[index] for index in pairs], [self._labels[index] for index in labels]
-        examples = [(pair.prompt_token_ids, pair.chosen) for pair in two]
-        examples += [(pair.prompt_token_ids, pair.rejected) for pair in two]
-        examples += [(label.prompt_token_ids, label.reply_token_ids) for label in one]
-        rewards = self._backbone.rewards(collate(examples, self._backbone.pad_id))
+        rewards = self._backbone.rewards(collate(_replies(two, one), self._backbone.pad_id))
         first, second, third = rewards.split([len(two), len(two), len(one)])
         return first, second, third
 
     @staticmethod
     def _weights(judgements: Sequence[Pair] | Sequence[Label], indices: Sequence[int], drawn: Tensor) -> Tensor:
         return drawn[list(indices)] * torch.tensor([judgements[index].weight for index in indices])
+
+
+def _replies(pairs: Sequence[Pair], labels: Sequence[Label]) -> list[Example]:
+    """The chosen ones, then the rejected, then the labelled."""
+    return [
+        *((pair.prompt_token_ids, pair.chosen) for pair in pairs),
+        *((pair.prompt_token_ids, pair.rejected) for pair in pairs),
+        *((label.prompt_token_ids, label.reply_token_ids) for label in labels),
+    ]
+
+
+@torch.no_grad()
+def _score(backbone: Backbone, examples: Sequence[Example]) -> Tensor:
+    """What each head says of each reply: (len(examples), MEMBERS), on the CPU."""
+    raw = torch.zeros(len(examples), MEMBERS)
+    for indices in by_length([len(prompt) + len(reply) for prompt, reply in examples], SCORED_AT_ONCE):
+        raw[indices] = backbone.rewards(collate([examples[index] for index in indices], backbone.pad_id)).cpu()
+    return raw
 
 
 def _kept_apart(judgements: Sequence[Pair | Label], rng: Random) -> frozenset[TokenIds]:

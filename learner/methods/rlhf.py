@@ -18,11 +18,11 @@ from torch import Tensor
 
 from learner.backbone import Backbone
 from learner.batch import Label, Pair, Progress, TokenIds
-from learner.evaluate.agreement import agreement
 from learner.methods import ppo, reward
-from learner.methods.rollouts import BROKEN, CONSENSUS, Answers, Judge, answers, roll_out
+from learner.methods.rollouts import BROKEN, CONSENSUS, Answers, Judge, answers, roll_out, share_agreed
 from learner.methods.strength import hold_inside_limits
 from learner.sampling import affordable, sample
+from service.errors import TrainingFailed
 from service.settings import LearnerSettings, PpoSettings
 
 MEASURED_PROMPTS, MEASURED_REPLIES = 32, 4
@@ -53,12 +53,9 @@ class Sensible:
     def score(self, examples: Sequence[tuple[TokenIds, TokenIds]]) -> Tensor:
         """(len(examples),)"""
         texts = self._backbone.decode([reply for _, reply in examples])
-        agreed = [
-            (agreement([text], self._right.get(prompt, frozenset())) or [1.0])[0]
-            for text, (prompt, _) in zip(texts, examples, strict=True)
-        ]
+        agreed = share_agreed(texts, [prompt for prompt, _ in examples], self._right)
         scores = (self._judge.score(examples) - self._mean) / self._spread
-        scores = scores + self._nat * CONSENSUS * (torch.tensor(agreed) - 1)
+        scores = scores + self._nat * CONSENSUS * (agreed - 1)
         empty = torch.tensor([not text.strip() for text in texts])
         worst = scores[~empty].min() if not empty.all() else torch.zeros(())
         return torch.where(empty, worst - self._nat * BROKEN, scores)
@@ -75,12 +72,15 @@ def train(
 ) -> RlhfResult:
     """Train the policy in place, by what people said of pairs and of single replies, on `prompts` that people ask.
 
-    Raises TrainingFailed when there is nothing to fit a reward to, or the loss stays without a finite value.
+    Raises TrainingFailed when there is nothing to fit a reward to, when no prompt leaves room for a reply, or when the
+    loss stays without a finite value.
     """
     model = reward.fit(backbone, pairs, labels, settings, progress)
     judged = dict.fromkeys([pair.prompt_token_ids for pair in pairs] + [label.prompt_token_ids for label in labels])
     asked = [*prompts, *affordable(list(judged), ppo_settings.iterations * ppo_settings.prompts)]
     asked = [prompt for prompt in dict.fromkeys(asked) if prompt and len(prompt) <= backbone.max_length // 2]
+    if not asked:
+        raise TrainingFailed("No prompt that people asked leaves room for a reply in the model's context.")
     rng = Random(settings.seed)
     rng.shuffle(asked)
     right = answers(backbone, asked, settings.seed + 99)
@@ -88,9 +88,7 @@ def train(
     kept = asked[:KEPT_PROMPTS]
     by_base = sample(backbone, kept, role="base", seed=settings.seed + 97, max_new_tokens=ppo_settings.max_new_tokens)
     pretraining = [(kept[reply.prompt], reply.token_ids) for row in by_base for reply in row]
-    result = ppo.train(
-        backbone, judge, asked, ppo_settings, progress, seed=settings.seed, pretraining=pretraining
-    )  # fmt: skip
+    result = ppo.train(backbone, judge, asked, ppo_settings, progress, seed=settings.seed, pretraining=pretraining)
     checked = rng.sample(asked, min(CHECKED_PROMPTS, len(asked)))
     scale, measured = hold_inside_limits(backbone, model, checked, settings)
     return RlhfResult(model.fit, result, {"scale": scale} | measured)

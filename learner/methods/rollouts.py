@@ -103,6 +103,12 @@ def answer_tokens(backbone: Backbone, reply: TokenIds, answer: frozenset[str]) -
     return found
 
 
+def share_agreed(texts: Sequence[str], prompts: Sequence[TokenIds], answers: Answers) -> Tensor:
+    """(len(texts),): the share of its prompt's answer that each reply holds; 1 where there is none."""
+    each = [agreement([text], answers.get(prompt, frozenset())) for text, prompt in zip(texts, prompts, strict=True)]
+    return torch.tensor([shares[0] if shares else 1.0 for shares in each])
+
+
 def roll_out(
     backbone: Backbone,
     judge: Judge | None,
@@ -123,8 +129,6 @@ def roll_out(
     texts = backbone.decode([reply.token_ids for reply in flat])
     own = torch.tensor([reply.log_prob for reply in flat])
     plain = role == "base" and not backbone.has("anchor")
-    agreed = [(agreement([text], (answers or {}).get(prompt, frozenset())) or [1.0])[0]
-              for text, (prompt, _) in zip(texts, examples, strict=True)]  # fmt: skip
     return Rollouts(
         prompts=tuple(prompts),
         replies=tuple(tuple(reply.token_ids for reply in row) for row in sampled),
@@ -134,7 +138,7 @@ def roll_out(
         sizes=torch.tensor([len(reply.token_ids) for reply in flat]).reshape(shape),
         empty=torch.tensor([not text.strip() for text in texts]).reshape(shape),
         cut=torch.tensor([not reply.ended for reply in flat]).reshape(shape),
-        agreed=torch.tensor(agreed).reshape(shape),
+        agreed=share_agreed(texts, [prompt for prompt, _ in examples], answers or {}).reshape(shape),
     )
 
 

@@ -131,9 +131,13 @@ def canary(
     as_json: Json = False,
 ) -> None:
     """Let an adapter answer a share of new conversations, or end that."""
+    from service.adapters.registry import Registry
     from service.store.queries import adapters
 
-    store = existing_store(settings_from(home))
+    settings = settings_from(home)
+    store = existing_store(settings)
+    if name is not None:
+        Registry.of(settings, store).check(name)
     with store.begin() as tx:
         if name is None:
             adapters.clear_canary(tx, ACTOR, reason or "Ended.")

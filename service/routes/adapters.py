@@ -90,6 +90,7 @@ async def reject(name: str, body: RejectRequest, parts: Wired, operator: Operato
 @router.post("/v1/adapters/{name}/canary", openapi_extra=FOR_OPERATORS)
 async def start_canary(name: str, body: CanaryRequest, parts: Wired, operator: Operator) -> AdapterView:
     """Lets it answer a share of the conversations that begin from now on."""
+    await run_in_threadpool(parts.registry.check, name)
     reason = body.reason or f"Canary for {body.share:.0%} of conversations."
     await parts.transactions.write(queries.set_canary, name, body.share, operator.name, reason)
     parts.rollout.wake()

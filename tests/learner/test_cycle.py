@@ -206,18 +206,6 @@ def test_without_the_wish_to_promote_a_candidate_waits_for_an_operator(tmp_path:
     home.store.close()
 
 
-def test_a_run_that_fails_while_it_trains_leaves_its_curves(home: Home) -> None:
-    def fail(place: str) -> None:
-        if place == "sft 2":
-            raise TrainingFailed("The loss had no finite value.")
-
-    home.correct("a", "bb")
-    run_id = queue(home)
-    with pytest.raises(TrainingFailed):
-        cycle(home, lease(home), Pretender(fail)).run()
-    assert (home.settings.runs_folder / run_id / "curves.png").read_bytes().startswith(b"\x89PNG")
-
-
 def test_nothing_to_learn_says_why(home: Home) -> None:
     run_id = queue(home)
     cycle(home, lease(home), Pretender()).run()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from learner.daemon import Learner, Training, cause_of_death, make_clock, occasions, start_child
+from learner.run_folder import Metrics, RunFolder
 from service.settings import LearnerSettings, Settings
 from service.store.queries import feedback, runs
 from service.store.tables import Run
@@ -116,6 +117,27 @@ def test_cancelling_a_run_stops_its_child(home: Home) -> None:
     learner.work()
     assert not Path(f"/proc/{started[0]}").exists()
     assert state_of(home, run_id).state == "cancelled"
+
+
+@pytest.mark.parametrize("end", ["failed", "cancelled"])
+def test_a_run_that_fails_or_is_cancelled_while_it_trains_leaves_its_curves(home: Home, end: str) -> None:
+    fails = "with store.begin() as tx: runs.finish_run(tx, run_id, fence, 'failed', 'The loss had no finite value.')"
+    learner = Learner(home.settings, home.store, pretends(fails if end == "failed" else SLEEPS))
+    run_id = queue(home)
+    Metrics(RunFolder.of(home.settings, run_id).metrics).add("sft", 1, 3, {"loss": 2.0})
+    learner.work()
+    if end == "cancelled":
+        with home.store.begin() as tx:
+            runs.cancel_run(tx, run_id)
+    drive(learner, home, run_id, end)
+    curves = RunFolder.of(home.settings, run_id).curves
+
+    def is_drawn() -> bool:
+        learner.work()
+        return curves.exists()
+
+    wait_until(is_drawn)
+    assert curves.read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_learner_that_fell_silent_loses_the_run_and_can_not_write_any_more(tmp_path: Path) -> None:

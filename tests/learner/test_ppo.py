@@ -99,6 +99,13 @@ def test_an_adaptive_coefficient_rises_while_the_kl_is_above_its_target(backbone
     assert result.metrics["kl"] > 1e-4 and result.metrics["kl_coefficient"] > 0.05
 
 
+def test_the_coefficient_adapts_however_early_the_passes_end(backbone: Backbone) -> None:
+    settings = TOY.model_copy(
+        update={"target_kl": 1e-6, "stop_kl": 1e-9, "iterations": 6, "advantages": "rloo", "kl_coefficient": 0.05}
+    )
+    assert ppo.train(backbone, Liking(backbone), PROMPTS, settings, Heard()).metrics["kl_coefficient"] > 0.05
+
+
 def test_the_passes_of_an_iteration_end_when_the_policy_has_gone_far_enough(backbone: Backbone) -> None:
     settings = TOY.model_copy(update={"iterations": 6, "stop_kl": 1e-9, "epochs": 5, "advantages": "rloo"})
     result = ppo.train(backbone, Liking(backbone), PROMPTS, settings, Heard())

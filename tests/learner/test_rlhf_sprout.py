@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -11,8 +13,10 @@ from learner.batch import Label, Pair, TokenIds
 from learner.methods import rlhf
 from learner.pretrain.questions import draw_prompts
 from learner.sampling import Reply, sample
+from service.errors import TrainingFailed
 from service.settings import SPROUT, LearnerSettings, PpoSettings
 from tests.learner.test_sft import Heard
+from tests.learner.tiny_model import build_tiny_model, ids
 
 SETTINGS = LearnerSettings(reward_epochs=6)
 PPO = PpoSettings(iterations=5, prompts=16, replies=4, minibatch=16, learning_rate=3e-3)
@@ -62,3 +66,10 @@ def test_an_empty_reply_is_worth_less_than_any_other() -> None:
     long = tuple(backbone.tokenizer.encode("Hello there, it is good to see you.", add_special_tokens=False))
     nothing, something = judge.score([(asked[0], end), (asked[0], (*long, *end))]).tolist()
     assert nothing < something
+
+
+def test_without_a_prompt_that_leaves_room_it_says_so(tmp_path: Path) -> None:
+    backbone = Backbone.load(build_tiny_model(tmp_path), LearnerSettings(rank=2))
+    pairs = [Pair(ids("<bos> " + "one " * 40), ids("yes", end=True), ids("no", end=True))]
+    with pytest.raises(TrainingFailed, match="leaves room"):
+        rlhf.train(backbone, pairs, [], [], LearnerSettings(reward_epochs=1), PPO, Heard())

@@ -98,9 +98,11 @@ def test_an_adapter_that_broke_on_the_disk_is_not_promoted_though_the_engine_sti
     weights = running.settings.adapters_folder / name / "adapter_model.safetensors"
     weights.chmod(0o644)
     weights.write_bytes(weights.read_bytes()[:-8])
-    refused = running.operator.post(f"/v1/adapters/{name}/promote", json={})
-    assert refused.status_code >= 400 and name in refused.json()["error"]["message"]
-    assert live(running) == "base"
+    for wish, body in (("promote", {}), ("canary", {"share": 0.5})):
+        refused = running.operator.post(f"/v1/adapters/{name}/{wish}", json=body)
+        assert refused.status_code >= 400 and name in refused.json()["error"]["message"]
+    serving = running.operator.get("/v1/serving").json()
+    assert (serving["live"], serving["requested"], serving["canary"]) == ("base", None, None)
 
 
 def test_the_base_is_not_promoted_but_rolled_back_to(running: Running, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -198,16 +198,19 @@ def test_the_last_writes_failure_is_told_until_one_succeeds_or_it_is_long_ago(
     def refuse(tx: Session) -> None:
         raise StoreError("The disk is full.")
 
+    def accept(tx: Session) -> None:
+        pass
+
     async def go() -> list[str | None]:
         transactions = Transactions(store)
         told = [transactions.failure()]
-        for query in (refuse, lambda tx: None, refuse):
-            with suppress(StoreError):
-                await transactions.write(query)
+        for queries in ([refuse], [accept], [refuse], [accept, accept], [refuse]):
+            await asyncio.gather(*map(transactions.write, queries), return_exceptions=True)
             told.append(transactions.failure())
         monkeypatch.setattr("service.transactions.FAILURE_SECONDS", 0.0)
         told.append(transactions.failure())
         transactions.close()
         return told
 
-    assert asyncio.run(go()) == [None, "The disk is full.", None, "The disk is full.", None]
+    full = "The disk is full."
+    assert asyncio.run(go()) == [None, full, None, full, None, full, None]
