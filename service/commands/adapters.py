@@ -137,6 +137,7 @@ def canary(
     settings = settings_from(home)
     store = existing_store(settings)
     if name is not None:
+        adapters.check_share(share)
         Registry.of(settings, store).check(name)
     with store.begin() as tx:
         if name is None:

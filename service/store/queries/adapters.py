@@ -262,13 +262,18 @@ def note(tx: Session, name: str, action: str, reason: str, actor: str = ROLLOUT)
     _event(tx, name, action, actor, reason)
 
 
+def check_share(share: float) -> None:
+    """Raises BadInput unless a canary can answer this share of the conversations."""
+    if not 0 < share < 1:
+        raise BadInput(f"A canary's share is between 0 and 1, not {share}.", param="share")
+
+
 def set_canary(tx: Session, name: str, share: float, actor: str, reason: str) -> Serving:
     """Let an adapter answer a share of the conversations, once the rollout has loaded and proven it.
 
     Raises NotFound, BadInput for a share outside (0, 1), Conflict for one that is live or can't be served.
     """
-    if not 0 < share < 1:
-        raise BadInput(f"A canary's share is between 0 and 1, not {share}.", param="share")
+    check_share(share)
     desired = _locked_serving(tx)
     if name == desired.live:
         raise Conflict(f"{name} is live already.")
