@@ -139,8 +139,8 @@ def _attend(
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     rows = []
-    for row, parts in enumerate(segments):
-        q, k, v = (x[row : row + 1].float().split([part.length for part in parts], 2) for x in (query, key, value))
+    for parts, *row in zip(segments, query.split(1), key.split(1), value.split(1), strict=True):
+        q, k, v = (x.float().split([part.length for part in parts], 2) for x in row)
         with torch.autocast("cpu", enabled=False):
             attended = [
                 F.scaled_dot_product_attention(*qkv, part.sees, is_causal=part.sees is None, scale=scaling)

@@ -154,12 +154,15 @@ def _case(rng: Random, before: Sequence[Exchange], last: Exchange) -> tuple[Dial
 
 
 def judgement(bench: Bench) -> dict[str, Any]:
-    """Verdicts by log-probability on pairs that differ in the rule's habit, and how often they survive a swap."""
+    """Verdicts by log-probability on pairs that differ in the rule's habit: how often they are right, survive a swap
+    of the two replies, and are right on average over both orders.
+    """
     rng = Random(bench.seed + 5)
     figures: dict[str, Any] = {}
     for aspect in formats.RULES:
         hits: list[bool] = []
         stable: list[bool] = []
+        averaged: list[bool] = []
         while len(hits) < max(6, bench.size // 10):
             exchange = draw_exchange(rng)
             if aspect not in formats.aspects_for(exchange) and aspect not in ("formal", "casual"):
@@ -169,20 +172,21 @@ def judgement(bench: Bench) -> dict[str, Any]:
             if formats.better(aspect, good, bad, keep, broken) != "A":
                 continue
             rule = rng.choice(formats.RULES[aspect].wordings)
-            first, second = (_verdict(bench, formats.judge_prompt(exchange.text, a, b, rule))
+            first, second = (_odds_of_a(bench, formats.judge_prompt(exchange.text, a, b, rule))
                              for a, b in ((good, bad), (bad, good)))  # fmt: skip
-            hits += [first == 0, second == 1]
-            stable.append((first == 0) == (second == 1))
-        figures[aspect] = [_share(hits), _share(stable)]
-    figures["all"] = [round(sum(f[i] for f in figures.values()) / len(figures), 4) for i in (0, 1)]
+            hits += [first > 0, second < 0]
+            stable.append((first > 0) == (second < 0))
+            averaged.append(first > second)
+        figures[aspect] = [_share(hits), _share(stable), _share(averaged)]
+    figures["all"] = [round(sum(f[i] for f in figures.values()) / len(figures), 4) for i in range(3)]
     return figures
 
 
-def _verdict(bench: Bench, text: str) -> int:
+def _odds_of_a(bench: Bench, text: str) -> float:
     a, b = option_log_probs(
         bench.model, bench.tokenizer, [Message("user", text)], formats.VERDICT_PREFIX, formats.VERDICTS
     )
-    return 0 if a > b else 1
+    return a - b
 
 
 def revision(bench: Bench) -> dict[str, Any]:

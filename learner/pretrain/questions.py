@@ -21,7 +21,7 @@ from learner.pretrain.topics import DRAWS, Draw, arithmetic, geography, measures
 UNTAUGHT = "untaught"
 """Topic of the facts that the base model gets wrong. Not among the topics drawn by default."""
 
-_FREE = {"names", "animal facts", "lists"}
+_FREE = {"names", "smalltalk", "animal facts", "lists"}
 _MOST_MISSES = 10_000
 
 
