@@ -32,12 +32,15 @@ from learner.pretrain.dialogue import is_held_out
 from learner.pretrain.questions import draw_prompts
 from learner.sampling import affordable
 from learner.trainer import (
+    BY_REWARD,
     PROBE_TOKENS,
     PROBES,
     PROBES_TRIED,
     Keep,
     Stage,
     as_labels,
+    from_pairs,
+    from_thumbs,
     judgements_of_taste,
     learn_taste,
     stages_of,
@@ -61,7 +64,8 @@ class BackboneTrainer:
 
     def __init__(self, settings: Settings, parent: Path | None, keep: Keep = "policy") -> None:
         torch.set_num_threads(settings.learner.training_threads)
-        self._settings, self._ppo, self._context = settings.learner, settings.ppo, settings.engine.max_model_len
+        self._settings, self._context = settings.learner, settings.engine.max_model_len
+        self._by_reward: dict[str, rlhf.Optimiser] = {"ppo": settings.ppo, "raft": settings.raft}
         self._keep: Keep = keep
         self._backbone = Backbone.load(settings.model_path, settings.learner, parent)
 
@@ -112,8 +116,7 @@ class BackboneTrainer:
         report = evaluate(
             self._backbone, held_out, prompts, self._settings, judge, progress,
             neighbours=like_them, standing=standing, taught=self._corrections(lessons.train) if "sft" in stages else (),
-            preferences="dpo" in stages or "ppo" in stages,
-            labels=lessons.held_out.labels if "kto" in stages or "ppo" in stages else (),
+            preferences=from_pairs(stages), labels=lessons.held_out.labels if from_thumbs(stages) else (),
         )  # fmt: skip
         gates = verdict(report, self._settings).gates
         return report.to_json() | {"gates": [vars(gate) for gate in gates]}
@@ -158,9 +161,9 @@ class BackboneTrainer:
             result = sft.train(self._backbone, corrections, prompts, self._settings, progress, self._keep)
         elif stage == "kto":
             result = kto.train(self._backbone, as_labels(train), prompts, self._settings, progress)
-        elif stage == "ppo":
-            taste = judgements_of_taste(train)
-            result = rlhf.train(self._backbone, taste, train.labels, prompts, self._settings, self._ppo, progress)
+        elif stage in BY_REWARD:
+            taste, how = judgements_of_taste(train), self._by_reward[stage]
+            result = rlhf.train(self._backbone, taste, train.labels, prompts, self._settings, how, progress)
         else:
             result = preference.train(self._backbone, train.pairs, prompts, self._settings, progress)
         log.info("%s: %s", stage, result)

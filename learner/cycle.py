@@ -25,7 +25,17 @@ from learner.run_folder import Metrics, RunFolder, finite, read_metrics
 from learner.run_lock import alone_in
 from learner.snapshot import FORMAT_VERSION, FrozenFeedback, Tokenize, collect, read_snapshot, write_snapshot
 from learner.summary import describe, learned_from, why_nothing
-from learner.trainer import Keep, MakeTrainer, Stage, Trainer, as_labels, judgements_of_taste, learn_taste, stages_of
+from learner.trainer import (
+    BY_REWARD,
+    Keep,
+    MakeTrainer,
+    Stage,
+    Trainer,
+    as_labels,
+    judgements_of_taste,
+    learn_taste,
+    stages_of,
+)
 from service.adapters.fingerprint import base_fingerprint
 from service.adapters.manifest import BaseModelIdentity, Provenance
 from service.adapters.registry import Registry
@@ -123,8 +133,9 @@ class Cycle:
     def _recipe(self) -> dict[str, Any]:
         """What an adapter depends on beside the feedback: another attempt goes on only with the same."""
         learner = self.settings.learner.model_dump(mode="json", exclude=set(WHEN_AND_HOW))
-        ppo = self.settings.ppo.model_dump(mode="json")
-        return {"base_sha256": self._base_sha256(), "learner": learner, "ppo": ppo, "snapshot_format": FORMAT_VERSION}
+        by_reward = {name: getattr(self.settings, name).model_dump(mode="json") for name in BY_REWARD}
+        recipe = {"base_sha256": self._base_sha256(), "learner": learner, "snapshot_format": FORMAT_VERSION}
+        return recipe | by_reward
 
     def _base_sha256(self) -> str | None:
         """The fingerprint of the base model; None while it is not on this machine: training fetches it."""

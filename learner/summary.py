@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from learner.curate import Curated
 from learner.snapshot import FrozenFeedback
-from learner.trainer import LEAST_THUMBS, THUMBS_TO_A_PAIR, Stage, as_labels, judgements_of_taste
+from learner.trainer import (
+    BY_REWARD,
+    LEAST_THUMBS,
+    THUMBS_TO_A_PAIR,
+    Stage,
+    as_labels,
+    from_pairs,
+    from_thumbs,
+    judgements_of_taste,
+)
 
 SINGLE_THUMB = (
     f"a thumb without an opposite one on another reply to the same prompt (such are learned from where there are "
@@ -17,9 +26,9 @@ def learned_from(lessons: Curated, stages: tuple[Stage, ...]) -> list[str]:
     names: set[str] = set()
     if "sft" in stages:
         names |= {one.feedback_id for one in lessons.train.demonstrations}
-    if "dpo" in stages or "ppo" in stages:
+    if from_pairs(stages):
         names |= {name for pair in lessons.train.pairs for name in pair.feedback_ids}
-    if "kto" in stages or "ppo" in stages:
+    if from_thumbs(stages):
         names |= {name for label in as_labels(lessons.train) for name in label.feedback_ids}
     return sorted(names)
 
@@ -28,8 +37,8 @@ def describe(frozen: FrozenFeedback, lessons: Curated, stages: tuple[Stage, ...]
     """What it learned from in these stages, of which there is one at least, in one or two sentences."""
     train, held_out = lessons.counts["train"], lessons.counts["held_out"]
     learned = [_many(train["demonstrations"], "correction")] if "sft" in stages else []
-    learned += [_many(train["pairs"], "pair")] if "dpo" in stages or "ppo" in stages else []
-    if "ppo" in stages and lessons.train.labels:
+    learned += [_many(train["pairs"], "pair")] if from_pairs(stages) else []
+    if any(stage in BY_REWARD for stage in stages) and lessons.train.labels:
         learned.append(f"{train['good']} good and {_many(train['bad'], 'bad reply', 'bad replies')}")
     if "kto" in stages:
         learned.append(f"{train['good']} good and {_many(train['bad'], 'bad reply', 'bad replies')}")
@@ -45,7 +54,7 @@ def describe(frozen: FrozenFeedback, lessons: Curated, stages: tuple[Stage, ...]
 
 def _not_used(lessons: Curated, stages: tuple[Stage, ...]) -> str:
     """What was set aside, and single thumbs that these stages don't learn from; empty where all was used."""
-    waiting = len(lessons.train.labels) if "kto" not in stages and "ppo" not in stages else 0
+    waiting = len(lessons.train.labels) if not from_thumbs(stages) else 0
     reasons = [f"{waiting} × {SINGLE_THUMB}"] if waiting else []
     reasons += [lessons.set_aside] if lessons.set_aside else []
     return f" Not used: {'; '.join(reasons)}." if reasons else ""
@@ -63,8 +72,8 @@ def why_nothing(lessons: Curated, method: str) -> str:
     pairs = "pairs of a better and a worse reply"
     wanted = {
         "sft": "corrections", "dpo": pairs, "kto": "thumbs without an opposite one on the same prompt",
-        "ppo": f"{pairs} or enough thumbs",
-    }.get(method, f"corrections, {pairs} or enough thumbs")  # fmt: skip
+        "auto": f"corrections, {pairs} or enough thumbs",
+    }.get(method, f"{pairs} or enough thumbs")  # fmt: skip
     held = sum(counts["held_out"][name] for name in ("demonstrations", "pairs", "good", "bad"))
     said = ", ".join(_many(count, kind) for kind, count in counts["judgements"].items())
     text = f"There is feedback ({said}), but it holds no {wanted} to learn from."

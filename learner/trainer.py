@@ -14,7 +14,9 @@ PROBE_TOKENS = 96
 """A probe is scored by the engine before an adapter goes live: a few short ones are enough, and of a long reply the
 first so many tokens prove as much as all. Of so many that would do those are taken that training changed most."""
 
-Stage = Literal["sft", "dpo", "kto", "ppo"]
+Stage = Literal["sft", "dpo", "kto", "ppo", "raft"]
+BY_REWARD: tuple[Stage, ...] = ("ppo", "raft")
+"""Those that follow a reward model, which is fitted to pairs and single thumbs alike."""
 
 LEAST_THUMBS = 4
 """Replies called good, and as many called bad, from which on single thumbs start learning by themselves."""
@@ -68,7 +70,17 @@ def learn_taste(stages: tuple[Stage, ...]) -> bool:
     return any(stage != "sft" for stage in stages)
 
 
-def stages_of(method: str, train: Snapshot, preferences: Literal["dpo", "ppo"] = "dpo") -> tuple[Stage, ...]:
+def from_pairs(stages: tuple[Stage, ...]) -> bool:
+    """Whether these learn from pairs as people judged them."""
+    return any(stage in ("dpo", *BY_REWARD) for stage in stages)
+
+
+def from_thumbs(stages: tuple[Stage, ...]) -> bool:
+    """Whether these learn from single thumbs."""
+    return any(stage in ("kto", *BY_REWARD) for stage in stages)
+
+
+def stages_of(method: str, train: Snapshot, preferences: Literal["dpo", "ppo", "raft"] = "dpo") -> tuple[Stage, ...]:
     """The stages of a run that have something to learn from; empty when none has.
 
     A correction's own pair says nothing about taste that its demonstration doesn't say better, so by itself it starts
@@ -76,7 +88,7 @@ def stages_of(method: str, train: Snapshot, preferences: Literal["dpo", "ppo"] =
     there are at least LEAST_THUMBS of each kind and THUMBS_TO_A_PAIR times as many as judged pairs; these are then
     learned from with them, as `as_labels` says. By name they are learned from whatever there is of them.
 
-    `preferences`: what `auto` does with comparisons and thumbs. PPO's reward model takes both, whichever there are.
+    `preferences`: what `auto` does with comparisons and thumbs. A reward model takes both, whichever there are.
     """
     decided = [pair for pair in train.pairs if not pair.tie]
     judged = judgements_of_taste(train)
@@ -86,8 +98,10 @@ def stages_of(method: str, train: Snapshot, preferences: Literal["dpo", "ppo"] =
     good = sum(label.desirable for label in train.labels)
     enough = min(good, len(train.labels) - good) >= LEAST_THUMBS
     by_thumbs = enough and len(train.labels) >= THUMBS_TO_A_PAIR * len(judged)
-    if method == "ppo" or (method == "auto" and preferences == "ppo"):
-        return (*found, "ppo") if judged or enough else tuple(found)
+    wanted = preferences if method == "auto" else method
+    for stage in BY_REWARD:
+        if wanted == stage:
+            return (*found, stage) if judged or enough else tuple(found)
     if (method == "auto" and judged and not by_thumbs) or (method == "dpo" and decided):
         found.append("dpo")
     if (method == "auto" and by_thumbs) or (method == "kto" and train.labels):

@@ -201,7 +201,7 @@ class RolloutSettings(Section):
     )
 
 
-Method = Literal["auto", "sft", "dpo", "kto", "ppo"]
+Method = Literal["auto", "sft", "dpo", "kto", "ppo", "raft"]
 """What a run learns from, and how; "auto": by what there is."""
 
 
@@ -211,10 +211,11 @@ class LearnerSettings(Section):
     method: Method = Field(
         "auto", description="What a run trains for which nobody named a method; `auto`: whatever there is feedback for."
     )
-    preferences: Literal["dpo", "ppo"] = Field(
+    preferences: Literal["dpo", "ppo", "raft"] = Field(
         "dpo",
         description="How the method `auto` learns what people like. `dpo`, the quicker: from comparisons, or by KTO "
-        "from thumbs where there are many more of them. `ppo`: a reward model of both, and reinforcement learning.",
+        "from thumbs where there are many more of them. `ppo`: a reward model of both, and reinforcement learning. "
+        "`raft`: the same model, and fine-tuning on the best of several replies.",
     )
     every_minutes: float = Field(
         0.0, ge=0, description="Start a run every so many minutes if there is new feedback; 0: never by time."
@@ -274,6 +275,14 @@ class LearnerSettings(Section):
     dpo_epochs: int = Field(2, ge=1, description="Passes over the replies that are sampled, graded and learned from.")
     dpo_beta: float = Field(
         0.2, gt=0, description="DPO's β on people's own pairs: how strongly the policy is held to the anchor."
+    )
+    dpo_label_smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="Share of people's comparisons that DPO takes to be mistaken."
+    )
+    dpo_robust: bool = Field(
+        False,
+        description="What DPO does about that share: robust DPO weighs pairs so that mistakes cancel out on average; "
+        "otherwise (conservative DPO) it stops short of certainty.",
     )
     kto_learning_rate: float = Field(1e-3, gt=0, description="Learning rate of learning from single thumbs.")
     kto_epochs: int = Field(6, ge=1, description="Passes over the thumbs; up to 24 where there are few.")
@@ -357,6 +366,23 @@ class PpoSettings(Section):
         return self
 
 
+class RaftSettings(Section):
+    """Rejection-sampling fine-tuning on a reward: the method `raft`."""
+
+    iterations: int = Field(5, ge=1, description="How often replies are sampled and the best learned.")
+    prompts: int = Field(64, ge=1, description="Prompts in an iteration.")
+    replies: int = Field(8, ge=2, description="Replies to each prompt, of which the best is learned.")
+    epochs: int = Field(2, ge=1, description="Passes over the best replies so far, in each iteration.")
+    minibatch: int = Field(16, ge=1, description="Replies in an optimizer step.")
+    learning_rate: float = Field(1e-3, gt=0, description="Learning rate of the policy.")
+    kl_coefficient: float = Field(
+        0.1,
+        ge=0,
+        description="β: what a nat of KL to the anchor costs in the choice of the best, in units of the reward.",
+    )
+    max_new_tokens: int = Field(128, ge=1, description="Longest reply that is sampled.")
+
+
 class Settings(Section):
     home: Path = Field(description="The folder that holds all state: store, adapters, runs, logs.")
     server: ServerSettings = ServerSettings()
@@ -367,6 +393,7 @@ class Settings(Section):
     rollout: RolloutSettings = RolloutSettings()
     learner: LearnerSettings = LearnerSettings()
     ppo: PpoSettings = PpoSettings()
+    raft: RaftSettings = RaftSettings()
 
     @property
     def store_url(self) -> str:

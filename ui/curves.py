@@ -16,6 +16,7 @@ PHASES = {
     "kto": "thumbs (KTO)",
     "reward": "reward model",
     "ppo": "reinforcement learning (PPO)",
+    "raft": "best of several replies (RAFT)",
     "sft again": "corrections once more",
 }
 
@@ -29,6 +30,7 @@ class Known(NamedTuple):
 
 KNOWN = {
     "loss": Known("Loss", "What the steps lower. It may jump where a new round sets new goals."),
+    "reward": Known("Reward", "What sampled replies earn, in standard deviations of the base's."),
     "reward_accuracy": Known("Pairs told apart", "Share of the step's pairs whose better reply gained more."),
     "reward_margin": Known("Lead of the better reply", "By how much it gained more than the worse one, in nats."),
     "good_reward": Known("Good replies gained", "By how much those of the step are likelier than at first, in β nats."),

@@ -133,7 +133,7 @@ def train(
                 loss, metrics = _listwise(backbone, groups, strength)
                 if PAIRS_WEIGHT:
                     some = rng.sample(fitting, min(PAIRS_PER_STEP, len(fitting)))
-                    dpo, more = _dpo(backbone, some, settings.dpo_beta)
+                    dpo, more = _dpo(backbone, some, settings)
                     loss, metrics = loss + PAIRS_WEIGHT * dpo, metrics | more
                 share = (step - begun) / per_iteration
                 scale = rate + (LAST_RATE - rate) * share if is_last else rate
@@ -182,7 +182,7 @@ def _listwise(backbone: Backbone, groups: Sequence[Group], strength: float) -> t
     return loss + len(logits_anchor) / max(1, len(groups)) * pull, metrics | more
 
 
-def _dpo(backbone: Backbone, pairs: Sequence[Pair], beta: float) -> tuple[Tensor, dict[str, float]]:
+def _dpo(backbone: Backbone, pairs: Sequence[Pair], settings: LearnerSettings) -> tuple[Tensor, dict[str, float]]:
     """DPO on comparisons as people made them."""
     examples = [(p.prompt_token_ids, p.chosen) for p in pairs] + [(p.prompt_token_ids, p.rejected) for p in pairs]
     batch = collate(examples, backbone.pad_id)
@@ -191,7 +191,8 @@ def _dpo(backbone: Backbone, pairs: Sequence[Pair], beta: float) -> tuple[Tensor
         anchor = backbone.reply_log_probs(batch, "anchor")
     half = len(pairs)
     return dpo_loss(
-        policy[:half], policy[half:], anchor[:half], anchor[half:], beta=beta,
+        policy[:half], policy[half:], anchor[:half], anchor[half:], beta=settings.dpo_beta,
+        label_smoothing=settings.dpo_label_smoothing, robust=settings.dpo_robust,
         margins=torch.tensor([pair.margin for pair in pairs]).to(policy),
         ties=torch.tensor([pair.tie for pair in pairs]).to(policy.device),
         weights=torch.tensor([pair.weight for pair in pairs]).to(policy),

@@ -1,7 +1,7 @@
 """Learn what people like in the classic way (InstructGPT, arXiv 2203.02155): a reward model of their judgements, then
-reinforcement learning on it.
+reinforcement learning on it (`ppo`), or fine-tuning on the best of several replies (`raft`).
 
-A reward model of a hundred judgements has holes, and reinforcement learning finds them. So what it says is put into
+A reward model of a hundred judgements has holes, and what follows a reward finds them. So what it says is put into
 standard deviations of the base's own replies; a reply gains by holding the words on which the base's replies agree, so
 that a taste costs no facts; an empty one is worse than every other; and in the end the update is held back until
 sampled replies are inside the limits.
@@ -18,12 +18,15 @@ from torch import Tensor
 
 from learner.backbone import Backbone
 from learner.batch import Label, Pair, Progress, TokenIds
-from learner.methods import ppo, reward
+from learner.methods import ppo, raft, reward
 from learner.methods.rollouts import BROKEN, CONSENSUS, Answers, Judge, answers, roll_out, share_agreed
 from learner.methods.strength import hold_inside_limits
 from learner.sampling import affordable, sample
 from service.errors import TrainingFailed
-from service.settings import LearnerSettings, PpoSettings
+from service.settings import LearnerSettings, PpoSettings, RaftSettings
+
+Optimiser = PpoSettings | RaftSettings
+"""How the policy follows the reward, by the settings of the method."""
 
 MEASURED_PROMPTS, MEASURED_REPLIES = 32, 4
 """Of the base, by which rewards are scaled."""
@@ -35,7 +38,7 @@ CHECKED_PROMPTS = 48
 @dataclass(frozen=True)
 class RlhfResult:
     reward: reward.RewardFit
-    policy: ppo.PpoResult
+    policy: ppo.PpoResult | raft.RaftResult
     metrics: dict[str, float] = field(default_factory=dict)
 
 
@@ -67,7 +70,7 @@ def train(
     labels: Sequence[Label],
     prompts: Sequence[TokenIds],
     settings: LearnerSettings,
-    ppo_settings: PpoSettings,
+    how: Optimiser,
     progress: Progress,
 ) -> RlhfResult:
     """Train the policy in place, by what people said of pairs and of single replies, on `prompts` that people ask.
@@ -77,18 +80,22 @@ def train(
     """
     model = reward.fit(backbone, pairs, labels, settings, progress)
     judged = dict.fromkeys([pair.prompt_token_ids for pair in pairs] + [label.prompt_token_ids for label in labels])
-    asked = [*prompts, *affordable(list(judged), ppo_settings.iterations * ppo_settings.prompts)]
+    asked = [*prompts, *affordable(list(judged), how.iterations * how.prompts)]
     asked = [prompt for prompt in dict.fromkeys(asked) if prompt and len(prompt) <= backbone.max_length // 2]
     if not asked:
         raise TrainingFailed("No prompt that people asked leaves room for a reply in the model's context.")
     rng = Random(settings.seed)
     rng.shuffle(asked)
     right = answers(backbone, asked, settings.seed + 99)
-    judge = Sensible(backbone, model, asked, right, ppo_settings.kl_coefficient, settings.seed + 98)
-    kept = asked[:KEPT_PROMPTS]
-    by_base = sample(backbone, kept, role="base", seed=settings.seed + 97, max_new_tokens=ppo_settings.max_new_tokens)
-    pretraining = [(kept[reply.prompt], reply.token_ids) for row in by_base for reply in row]
-    result = ppo.train(backbone, judge, asked, ppo_settings, progress, seed=settings.seed, pretraining=pretraining)
+    judge = Sensible(backbone, model, asked, right, how.kl_coefficient, settings.seed + 98)
+    result: ppo.PpoResult | raft.RaftResult
+    if isinstance(how, RaftSettings):
+        result = raft.train(backbone, judge, asked, how, progress, seed=settings.seed)
+    else:
+        kept = asked[:KEPT_PROMPTS]
+        by_base = sample(backbone, kept, role="base", seed=settings.seed + 97, max_new_tokens=how.max_new_tokens)
+        pretraining = [(kept[reply.prompt], reply.token_ids) for row in by_base for reply in row]
+        result = ppo.train(backbone, judge, asked, how, progress, seed=settings.seed, pretraining=pretraining)
     checked = rng.sample(asked, min(CHECKED_PROMPTS, len(asked)))
     scale, measured = hold_inside_limits(backbone, model, checked, settings)
     return RlhfResult(model.fit, result, {"scale": scale} | measured)

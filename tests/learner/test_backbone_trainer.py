@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from learner.backbone_trainer import BackboneTrainer
 from learner.batch import Demonstration, Label, Pair, Snapshot
 from learner.curate import Curated
 from learner.trainer import PROBE_TOKENS, PROBES, stages_of
-from service.settings import EngineSettings, LearnerSettings, PpoSettings, Settings
+from service.settings import EngineSettings, LearnerSettings, PpoSettings, RaftSettings, Settings
 from tests.learner.tiny_model import build_tiny_model, ids
 
 ASKED = ids("<bos> what is the capital of france ?")
@@ -113,17 +113,20 @@ def test_single_thumbs_are_learned_measured_and_gone_on_with_after_a_kill(settin
     assert not told.phases and again.probes(taught) == trainer.probes(taught)
 
 
-@pytest.mark.parametrize("kind", ["comparisons", "thumbs"])
-def test_a_reward_model_and_ppo_learn_from_comparisons_and_from_thumbs(
-    settings: Settings, tmp_path: Path, kind: str
+@pytest.mark.parametrize(
+    ("method", "kind"), [("ppo", "comparisons"), ("ppo", "thumbs"), ("raft", "comparisons"), ("raft", "thumbs")]
+)
+def test_what_follows_a_reward_learns_from_comparisons_and_from_thumbs(
+    settings: Settings, tmp_path: Path, method: Literal["ppo", "raft"], kind: str
 ) -> None:
     taught, told = lessons() if kind == "comparisons" else thumbs(), Told()
     taught = replace(taught, train=replace(taught.train, demonstrations=()))
-    stages = stages_of("auto", taught.train, "ppo")
-    small = PpoSettings(iterations=3, prompts=4, replies=2, minibatch=4, max_new_tokens=8)
-    trainer = BackboneTrainer(settings.model_copy(update={"ppo": small}), None)
+    stages = stages_of("auto", taught.train, method)
+    small = {"iterations": 3, "prompts": 4, "replies": 2, "minibatch": 4, "max_new_tokens": 8}
+    how = PpoSettings.model_validate(small) if method == "ppo" else RaftSettings.model_validate(small)
+    trainer = BackboneTrainer(settings.model_copy(update={method: how}), None)
     trainer.train(stages, taught, tmp_path / "checkpoint", told)
-    assert stages == ("ppo",) and told.phases == ["reward", "ppo"]
+    assert stages == (method,) and told.phases == ["reward", method]
     report = trainer.evaluate(stages, taught, Told())
     assert report["pairs"] == (2 if kind == "comparisons" else 0) and report["labels"] == (8 if kind == "thumbs" else 0)
     assert {gate["name"] for gate in report["gates"]} >= {"fluent", "near the anchor"}

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Literal
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -462,22 +464,23 @@ def test_a_method_trains_only_on_what_it_can_use(home: Home) -> None:
     assert stages_of("auto", curated(home).train) == ("sft", "dpo")
 
 
-def test_reinforcement_learning_takes_comparisons_or_enough_thumbs(home: Home) -> None:
+@pytest.mark.parametrize("method", ["ppo", "raft"])
+def test_what_follows_a_reward_takes_comparisons_or_enough_thumbs(home: Home, method: Literal["ppo", "raft"]) -> None:
     home.correct("a", "bb")
-    assert stages_of("ppo", curated(home).train) == ()
-    assert stages_of("auto", curated(home).train, "ppo") == ("sft",)
+    assert stages_of(method, curated(home).train) == ()
+    assert stages_of("auto", curated(home).train, method) == ("sft",)
     for number in range(LEAST_THUMBS):
         thumb(home, "a", True, prompt=(1, 50 + number, 2))
-    assert stages_of("ppo", curated(home).train) == ()
+    assert stages_of(method, curated(home).train) == ()
     for number in range(LEAST_THUMBS):
         thumb(home, "a", False, prompt=(1, 70 + number, 2))
-    assert stages_of("auto", curated(home).train, "ppo") == ("sft", "ppo")
+    assert stages_of("auto", curated(home).train, method) == ("sft", method)
     home.compare("bb", "a", "a", prompt=(1, 90, 2))
     lessons = curated(home)
-    assert stages_of("ppo", lessons.train) == ("ppo",)
+    assert stages_of(method, lessons.train) == (method,)
     told = {name for pair in lessons.train.pairs for name in pair.feedback_ids}
     told |= {name for label in lessons.train.labels for name in label.feedback_ids}
-    assert told and set(learned_from(lessons, ("ppo",))) >= told
+    assert told and set(learned_from(lessons, (method,))) >= told
 
 
 def test_single_thumbs_start_learning_where_there_are_enough_of_both_kinds_and_few_judged_pairs(home: Home) -> None:

@@ -221,6 +221,19 @@ def test_the_pull_to_the_anchor_is_least_at_the_anchor_and_sharper_with_sharpeni
     assert pull_to_anchor(anchor[:0], anchor[:0], 1.0, 1.0)[0].item() == 0
 
 
+def test_mistaken_comparisons_are_smoothed_as_the_settings_say(folder: Path) -> None:
+    backbone = moved(Backbone.load(folder, SETTINGS))
+    pairs = comparisons(lambda text: float(len(text)), 6, seed=2)
+    plain, conservative, robust = (
+        preference._dpo(backbone, pairs, SETTINGS.model_copy(update=update))[0].item()
+        for update in ({}, {"dpo_label_smoothing": 0.2}, {"dpo_label_smoothing": 0.2, "dpo_robust": True})
+    )
+    # With l(z) and l(-z) the costs of a pair and of the same pair turned round, as in the docstring of the loss:
+    turned = (conservative - 0.8 * plain) / 0.2
+    assert abs(turned - plain) > 1e-3
+    assert robust == pytest.approx((0.8 * plain - 0.2 * turned) / 0.6, rel=1e-4)
+
+
 def test_a_stop_comes_through(folder: Path) -> None:
     def stop(phase: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
         raise KeyboardInterrupt

@@ -220,7 +220,7 @@ def of_corrections_alone(tx: Session, adapter: str) -> bool:
     while ancestor is not None:
         row = get_adapter(tx, ancestor)
         run = get_run(tx, row.run_id) if row is not None and row.run_id is not None else None
-        if row is None or run is None or run.method in ("dpo", "kto", "ppo"):
+        if row is None or run is None or run.method not in ("auto", "sft"):
             return False
         ancestor = row.parent
     return True

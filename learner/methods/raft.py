@@ -1,0 +1,124 @@
+"""Rejection-sampling fine-tuning: of several sampled replies the best becomes what the policy learns to say.
+
+RAFT (Dong et al., arXiv 2304.06767), in rounds, as Llama 2 does it (arXiv 2307.09288, section 3.2.3): the policy
+answers each prompt several times; the reply with the highest reward, less β times how much likelier the policy finds it
+than the anchor, joins the best replies of the rounds before; and the policy learns all of these by supervised
+fine-tuning. The best of N is at most log N - (N - 1) / N nats from what it was drawn from (Stiennon et al., arXiv
+2009.01325, appendix G.3), so a round moves the policy little, whatever holes the reward has.
+
+    result = raft.train(backbone, judge, prompts, settings.raft, progress, seed=0)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from learner.backbone import Backbone
+from learner.batch import Example, Progress, TokenIds, collate, shuffled_batches
+from learner.losses import sft_loss
+from learner.methods.optimizer import Stepper
+from learner.methods.rollouts import Judge
+from learner.sampling import Reply, longest_prompt, sample
+from service.settings import RaftSettings
+
+PHASE = "raft"
+
+
+@dataclass(frozen=True)
+class RaftResult:
+    steps: int
+    replies: int  # sampled
+    best: int  # prompts whose best reply was learned
+    too_long: int  # prompts left out, because a reply to them does not fit the model
+    skipped_steps: int
+    metrics: dict[str, float] = field(default_factory=dict)  # of the last round
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A sampled reply, with its reward less what it costs to say it."""
+
+    prompt: TokenIds
+    reply: TokenIds
+    worth: float
+
+
+def train(
+    backbone: Backbone,
+    judge: Judge,
+    prompts: Sequence[TokenIds],
+    settings: RaftSettings,
+    progress: Progress,
+    *,
+    seed: int = 0,
+) -> RaftResult:
+    """Train the policy in place. Same seed, same result.
+
+    A reply that was cut at the length limit is never the best. Raises TrainingFailed when the loss stays without a
+    finite value.
+    """
+    room = longest_prompt(backbone, settings.max_new_tokens)
+    asked = [prompt for prompt in dict.fromkeys(prompts) if prompt and len(prompt) <= room]
+    too_long = len(set(prompts)) - len(asked)
+    each = min(settings.prompts, len(asked))
+    steps = sum(
+        settings.epochs * -(-min(len(asked), each * (number + 1)) // settings.minibatch)
+        for number in range(settings.iterations)
+    )
+    stepper = Stepper(backbone.trainable(), settings.learning_rate, warmup=4)
+    rng, draws = Random(seed + 1), Random(seed)
+    best: dict[TokenIds, Scored] = {}
+    step, measured = 0, dict[str, float]()
+    for number in range(settings.iterations if asked else 0):
+        progress(PHASE, step, steps, {})
+        chosen = draws.sample(asked, each)
+        scored, measured = _sampled(backbone, judge, chosen, settings, seed + 1000 * number)
+        for one in scored:
+            if one.prompt not in best or one.worth > best[one.prompt].worth:
+                best[one.prompt] = one
+        measured["best"] = sum(one.worth for one in best.values()) / max(1, len(best))
+        for examples in _batches(list(best.values()), settings, rng):
+            batch = collate(examples, backbone.pad_id)
+            loss, metrics = sft_loss(backbone.log_probs(batch), batch.reply_mask.to(backbone.device))
+            metrics |= stepper.step(loss, 1 - 0.9 * step / steps)
+            step += 1
+            progress(PHASE, step, steps, measured | metrics)
+    return RaftResult(
+        step, settings.iterations * each * settings.replies, len(best), too_long, stepper.skipped, measured
+    )
+
+
+def _batches(best: Sequence[Scored], settings: RaftSettings, rng: Random) -> Iterator[list[Example]]:
+    for _ in range(settings.epochs):
+        for indices in shuffled_batches(len(best), settings.minibatch, rng):
+            yield [(best[index].prompt, best[index].reply) for index in indices]
+
+
+def _sampled(
+    backbone: Backbone, judge: Judge, prompts: Sequence[TokenIds], settings: RaftSettings, seed: int
+) -> tuple[list[Scored], dict[str, float]]:
+    """The policy's replies that came to an end, and what all of them are like."""
+    rows = sample(
+        backbone, prompts, per_prompt=settings.replies, max_new_tokens=settings.max_new_tokens, seed=seed
+    )  # fmt: skip
+    replies: list[Reply] = [reply for row in rows for reply in row]
+    examples = [(prompts[reply.prompt], reply.token_ids) for reply in replies]
+    rewards = judge.score(examples).cpu()
+    kl = [
+        own.log_prob - anchor for own, anchor in zip(replies, backbone.score(examples, "anchor").tolist(), strict=True)
+    ]
+    scored = [
+        Scored(*example, reward - settings.kl_coefficient * nats)
+        for example, reply, reward, nats in zip(examples, replies, rewards.tolist(), kl, strict=True)
+        if reply.ended
+    ]
+    tokens = sum(len(reply.token_ids) for reply in replies)
+    return scored, {
+        "reward": rewards.mean().item(),
+        "kl_per_reply": sum(kl) / len(kl),
+        "sampled_kl": sum(kl) / max(1, tokens),
+        "length": tokens / len(replies),
+        "ended": len(scored) / len(replies),
+    }
