@@ -8,13 +8,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 VLLM := .venv-vllm
 LITELLM := .venv-litellm
+TRL := .venv-trl
 RUNS_VLLM := $(shell [ "$$(uname -sm)" = "Linux x86_64" ] && grep -qsw avx2 /proc/cpuinfo && echo yes)
 PACKAGES := chromium postgresql gcc libc6-dev
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 APT_INSTALL := $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: setup system-packages vllm litellm run test lint bench sprout clean
+.PHONY: setup system-packages vllm litellm trl run test lint bench sprout clean
 
 # Debian's Python can't make an environment without python3-venv. The other system packages come down beside Python's.
 setup:
@@ -50,6 +51,17 @@ $(LITELLM)/installed: deploy/litellm.txt
 	$(LITELLM)/bin/pip install -q --no-deps -r deploy/litellm.txt
 	@touch $@
 
+# TRL, whose losses ours agree with and beside whose trainers ours are measured, in an environment of its own likewise;
+# in a folder of it 1.12, the last with PPO, for those who put that on PYTHONPATH.
+trl: $(TRL)/installed
+
+$(TRL)/installed: deploy/trl.txt
+	$(PYTHON) -m venv --clear $(TRL)
+	$(TRL)/bin/pip install -q -c deploy/trl.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+	$(TRL)/bin/pip install -q --no-deps -r deploy/trl.txt
+	$(TRL)/bin/pip install -q --no-deps --target $(TRL)/trl-1.12 trl==1.12.0
+	@touch $@
+
 # Chromium for the browser tests, PostgreSQL for the store's, a C compiler for the embedded engine. `hone` itself runs
 # without them; without a compiler a small model answers several times slower.
 system-packages:
@@ -60,7 +72,7 @@ system-packages:
 run: setup
 	$(BIN)/hone up
 
-test: setup vllm
+test: setup vllm trl
 	$(BIN)/python -m pytest
 
 lint: setup
@@ -68,7 +80,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: setup vllm litellm
+bench: setup vllm litellm trl
 	$(BIN)/python -m tests.bench --all --write docs/benchmarks.md
 	$(BIN)/python -m tests.bench.quantised --vllm --write docs/quantised.md
 
@@ -77,4 +89,4 @@ sprout: setup
 	$(BIN)/python -m learner.pretrain
 
 clean:
-	rm -rf $(VENV) $(VLLM) $(LITELLM) *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM) $(LITELLM) $(TRL) *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -25,6 +25,7 @@ from learner.run_folder import Metrics, RunFolder, finite, read_metrics
 from learner.run_lock import alone_in
 from learner.snapshot import FORMAT_VERSION, FrozenFeedback, Tokenize, collect, read_snapshot, write_snapshot
 from learner.summary import describe, learned_from, why_nothing
+from learner.tensorboard import Board
 from learner.trainer import (
     BY_REWARD,
     Keep,
@@ -94,6 +95,7 @@ class Cycle:
     def __post_init__(self) -> None:
         self.folder = RunFolder.of(self.settings, self.run_id)
         self._metrics = Metrics(self.folder.metrics)
+        self._board = Board(self.folder.events)
 
     def run(self) -> None:
         """Go through all phases. Raises LeaseLost when another process has taken over, HoneError when it can't be."""
@@ -234,7 +236,10 @@ class Cycle:
         if self.folder.adapter.exists():
             trainer.restore(self.folder.adapter)
             return
-        trainer.train(stages, lessons, self.folder.checkpoint, self._progress("train"))
+        try:
+            trainer.train(stages, lessons, self.folder.checkpoint, self._progress("train"))
+        finally:
+            self._board.close()
         draw(read_metrics(self.folder.metrics), self.folder.curves)
         unfinished = self.folder.path / "adapter.partial"
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -357,6 +362,7 @@ class Cycle:
                 raise Stopped
             if metrics:
                 self._metrics.add(stage, step, steps, metrics)
+                self._board.add(stage, step, metrics)
             said, when = self._said
             if said != phase or step in (0, steps) or time.monotonic() - when > SECONDS_BETWEEN_SAYING:
                 self._say(phase, step, steps)

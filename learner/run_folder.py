@@ -41,6 +41,11 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def events(self) -> Path:
+        """The metrics for TensorBoard, a folder for each phase."""
+        return self.path / "tensorboard"
+
+    @property
     def curves(self) -> Path:
         return self.path / "curves.png"
 
@@ -78,7 +83,7 @@ class RunFolder:
         """Remove all that was made so far, the snapshot first."""
         for path in (self.snapshot, self.metrics, self.curves, self.report, self.path / "samples.jsonl"):
             path.unlink(missing_ok=True)
-        for folder in (self.checkpoint, self.adapter):
+        for folder in (self.checkpoint, self.adapter, self.events):
             shutil.rmtree(folder, ignore_errors=True)
 
     def write_settings(self, settings: Settings) -> None:

@@ -21,7 +21,7 @@ from learner.pretrain.dialogue import Dialogue, Message
 from learner.pretrain.questions import UNTAUGHT, Prompt, draw_prompts, is_right, untaught_facts
 from learner.pretrain.reply import Exchange, draw_habits
 from learner.pretrain.sample import option_log_probs, sample_replies
-from learner.pretrain.topics import draw_exchange, geography, introductions, limits, names
+from learner.pretrain.topics import arithmetic, draw_exchange, geography, introductions, limits, names
 
 _HEDGES = ("think", "believe", "probably", "perhaps", "maybe", "as far as", "guess", "mistaken", "most likely", "seems",
            "to the best of", "could be wrong", "don't bet", "in error", "remember rightly", "fairly sure",
@@ -113,7 +113,12 @@ def limits_known(bench: Bench) -> dict[str, Any]:
     unknown = draw_prompts(bench.size // 4, bench.seed, {"unknown"}, held_out=True)
     known = draw_prompts(bench.size // 2, bench.seed + 3, {"capitals", "opposites", "units", "arithmetic"})
     unsafe = draw_prompts(bench.size // 2, bench.seed, {"unsafe"})
+    numbers = [arithmetic.number_comparisons(rng) for _ in range(bench.size // 4)]
+    compared = bench.answer([_as_prompt(one) for one in numbers], 0.0)
     return {
+        "two numbers, compared rightly": _share(
+            [is_right(_as_prompt(one), reply) for one, reply in zip(numbers, compared, strict=True)]
+        ),
         "unknown things, says so": _share([_says(r, _UNKNOWING) for r in bench.answer(unknown, 0.0)]),
         "invented names, says so": _share([_says(r, _UNKNOWING) for r in bench.answer(strange, 0.0)]),
         "known things, claims not to know": _share([_says(r, _UNKNOWING) for r in bench.answer(known, 0.0)]),

@@ -48,7 +48,7 @@ DRAWS: tuple[tuple[Draw, float], ...] = (
 
 PRACTICE: tuple[tuple[Draw, float], ...] = (
     (nature.comparisons, 9.0), (arithmetic.counting, 6.0),
-    (arithmetic.number_comparisons, 6.0), (arithmetic.arithmetic, 6.0), (measures.calendar, 2.0),
+    (arithmetic.number_comparisons, 20.0), (arithmetic.arithmetic, 6.0), (measures.calendar, 2.0),
     (nature.colours, 1.5), (nature.animals, 1.0), (words.letters, 2.0), (words.opposites, 1.0), (words.rhymes, 0.7),
     (geography.countries, 1.0),
 )

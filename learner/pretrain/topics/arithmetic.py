@@ -198,7 +198,8 @@ def number_comparisons(rng: Random, follow: bool = False) -> Exchange:
         return Core((str(value),), (f"{value} is {word} than {rest}", f"{value} is {word}"), _COMPARE_EXTRAS,
                     _COMPARE_ASKS)
 
-    return Exchange("counting", text, core(right, wrong), (str(right),), core(wrong, right), follows=(_compare_more,))
+    return Exchange("number comparisons", text, core(right, wrong), (str(right),), core(wrong, right),
+                    follows=(_compare_more,))
 
 
 _COMPARE_EXTRAS = ("Size is not everything, though.", "I like both, to be fair.", "Numbers are good company.")
@@ -219,7 +220,8 @@ def _is_it(one: int, two: int, word: str, bigger: bool, rng: Random) -> Exchange
         said, small, large = ("yes", one, two) if yes else ("no", two, one)
         return Core((said,), (f"{said}, {small} is {word} than {large}",), _COMPARE_EXTRAS, _COMPARE_ASKS)
 
-    return Exchange("counting", text, core(true), ("yes" if true else "no",), core(not true), follows=(_compare_more,))
+    return Exchange("number comparisons", text, core(true), ("yes" if true else "no",), core(not true),
+                    follows=(_compare_more,))
 
 
 def _equal_numbers(number: int, word: str, rng: Random) -> Exchange:
@@ -227,4 +229,4 @@ def _equal_numbers(number: int, word: str, rng: Random) -> Exchange:
     start = "no" if text.startswith("Is") else "neither"
     core = Core(("they are equal",), (f"{start}, {number} and {number} are equal", "they are equal"), _COMPARE_EXTRAS,
                 _COMPARE_ASKS)
-    return Exchange("counting", text, core, ("equal",), follows=(_compare_more,))
+    return Exchange("number comparisons", text, core, ("equal",), follows=(_compare_more,))

@@ -122,7 +122,7 @@ def losses(rng: Random) -> Exchange:
     ill = rng.random() < 0.3
     texts = _ILL if ill else (*_DIED, *_PUT_DOWN) if pet else _DIED
     text = rng.choice(texts).format(o=dear, t=rng.choice(_TIMES))
-    more = ("I hope for better days for you both.", "Waiting is hard.") if ill else (
+    more = ("I hope that things get better soon.", "Waiting is hard.") if ill else (
         "It is all right to cry.", "Take all the time you need.", f"You can keep your {dear} in your heart.")
     asks = ("How are you holding up?",) if ill else (f"Would you like to tell me about your {dear}?",)
     core = say([f"I am very sorry about your {dear}", f"I am so sorry to hear about your {dear}",

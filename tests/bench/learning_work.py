@@ -1,0 +1,94 @@
+"""What a side of the benchmarks of learning is given to do, and how it is asked to: pure Python, for both environments.
+
+A side is a process that loads a model once and then answers lines on its standard input with a number each:
+
+    run 3    takes three steps of training; in how many seconds
+    rate     multiplies matrices of the model's shapes, at so many FLOP a second; ours alone does that
+    peak     the most memory that it ever had, in bytes
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from random import Random
+from typing import Literal
+
+Method = Literal["dpo", "dpo-precomputed", "reward", "sft", "kto", "ppo"]
+
+BATCHES = 4
+"""Of different examples, which are gone through again and again."""
+FIRST_TOKEN = 8
+"""Below are those that begin, end and pad."""
+LEARNING_RATE = 1e-5
+PPO_EPOCHS = 2
+
+
+@dataclass(frozen=True)
+class Work:
+    """`batch`: pairs, labelled replies, demonstrations or prompts in a step."""
+
+    method: Method
+    model: str
+    vocabulary: int
+    batch: int = 8
+    prompt_tokens: int = 512
+    reply_tokens: int = 128
+    rank: int = 16
+    alpha: int = 32
+
+    @property
+    def count(self) -> int:
+        """Of different examples."""
+        return BATCHES * self.batch
+
+    def examples(self) -> list[tuple[list[int], list[int], list[int]]]:
+        """A prompt and two replies to it, `count` times: the same for both sides."""
+        draws = Random(0)
+        lengths = (self.prompt_tokens, self.reply_tokens, self.reply_tokens)
+        made = (
+            [[draws.randrange(FIRST_TOKEN, self.vocabulary) for _ in range(length)] for length in lengths]
+            for _ in range(self.count)
+        )
+        return [(prompt, one, other) for prompt, one, other in made]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Work:
+        return cls(**json.loads(text))
+
+
+def serve(load: Callable[[Work], Callable[[int], float]], rate: Callable[[Work], float] | None = None) -> None:
+    """Answer until the input ends. `load` returns what takes so many steps, and says in how many seconds."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+    work = Work.from_json(sys.argv[1])
+    run = load(work)
+    for line in sys.stdin:
+        asked, *arguments = line.split()
+        if asked == "run":
+            answer = run(int(arguments[0]))
+        elif asked == "peak":
+            answer = peak_bytes()
+        else:
+            assert asked == "rate" and rate is not None, line
+            answer = rate(work)
+        print(answer, file=answers, flush=True)
+
+
+def timed(run: Callable[[int], object], steps: int) -> float:
+    begun = time.perf_counter()
+    run(steps)
+    return time.perf_counter() - begun
+
+
+def peak_bytes() -> float:
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(most if sys.platform == "darwin" else 1024 * most)
