@@ -41,6 +41,13 @@ def longest_prompt(backbone: Backbone, max_new_tokens: int) -> int:
     return backbone.max_length - min(max_new_tokens, backbone.max_length // 2)
 
 
+def with_room(backbone: Backbone, prompts: Sequence[TokenIds], max_new_tokens: int) -> tuple[list[TokenIds], int]:
+    """Each prompt once that isn't empty and leaves room for so long a reply, and how many others there are."""
+    room = longest_prompt(backbone, max_new_tokens)
+    fitting = [prompt for prompt in dict.fromkeys(prompts) if prompt and len(prompt) <= room]
+    return fitting, len(set(prompts)) - len(fitting)
+
+
 def affordable(prompts: Sequence[TokenIds], most: int) -> list[TokenIds]:
     """As many as cost no more than `most` of AFFORDABLE_TOKENS, drawn at random, in their order.
 

@@ -41,7 +41,7 @@ from learner.policy_losses import (
     token_rewards,
     whiten,
 )
-from learner.sampling import Reply, longest_prompt, sample
+from learner.sampling import Reply, sample, with_room
 from learner.tensors import masked_mean, masked_sum, token_log_probs
 from service.settings import PpoSettings
 
@@ -90,9 +90,7 @@ def train(
 
     Raises TrainingFailed when the loss stays without a finite value.
     """
-    room = longest_prompt(backbone, settings.max_new_tokens)
-    asked = [prompt for prompt in dict.fromkeys(prompts) if prompt and len(prompt) <= room]
-    too_long = len(set(prompts)) - len(asked)
+    asked, too_long = with_room(backbone, prompts, settings.max_new_tokens)
     if not asked:
         return PpoResult(0, 0, too_long, 0)
     course = _Course(backbone, judge, settings, seed, pretraining)

@@ -20,7 +20,7 @@ from learner.batch import Example, Progress, TokenIds, collate, shuffled_batches
 from learner.losses import sft_loss
 from learner.methods.optimizer import Stepper
 from learner.methods.rollouts import Judge
-from learner.sampling import Reply, longest_prompt, sample
+from learner.sampling import Reply, sample, with_room
 from service.settings import RaftSettings
 
 PHASE = "raft"
@@ -59,9 +59,7 @@ def train(
     A reply that was cut at the length limit is never the best. Raises TrainingFailed when the loss stays without a
     finite value.
     """
-    room = longest_prompt(backbone, settings.max_new_tokens)
-    asked = [prompt for prompt in dict.fromkeys(prompts) if prompt and len(prompt) <= room]
-    too_long = len(set(prompts)) - len(asked)
+    asked, too_long = with_room(backbone, prompts, settings.max_new_tokens)
     each = min(settings.prompts, len(asked))
     steps = sum(
         settings.epochs * -(-min(len(asked), each * (number + 1)) // settings.minibatch)
