@@ -1,7 +1,18 @@
 """Fixtures that more than one part's tests use live in `tests/fixtures`, one file a thing."""
 
 import os
+import sys
+from collections.abc import Iterator
+
+import pytest
 
 os.environ.setdefault("MKL_DYNAMIC", "FALSE")  # before torch loads: sums in one order, however busy the machine is
 
 pytest_plugins = ["tests.fixtures.stores", "tests.fixtures.adapters", "tests.fixtures.engines"]
+
+
+@pytest.fixture(autouse=True)
+def _numbers_near_zero_stay() -> Iterator[None]:
+    """A test that leaves its thread rounding subnormal numbers to zero would fail others, far from itself."""
+    yield
+    assert sys.float_info.min / 2 > 0, "torch.set_flush_denormal(True) belongs into a process of its own"

@@ -30,7 +30,6 @@ UNREAD = reward.RewardFit(
 
 
 def load(work: Work) -> Callable[[int], float]:
-    torch.set_flush_denormal(True)  # as in the learner's process
     settings = LearnerSettings(
         rank=work.rank, alpha=work.alpha, batch_size=work.batch, dpo_learning_rate=LEARNING_RATE,
         sft_learning_rate=LEARNING_RATE, kto_learning_rate=LEARNING_RATE, reward_learning_rate=LEARNING_RATE,
@@ -140,4 +139,5 @@ def _quiet(phase: str, step: int, steps: int, metrics: Mapping[str, float]) -> N
 
 
 if __name__ == "__main__":
+    torch.set_flush_denormal(True)  # as in the learner's process
     serve(load, rate)
