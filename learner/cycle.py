@@ -26,6 +26,7 @@ from learner.run_lock import alone_in
 from learner.snapshot import FORMAT_VERSION, FrozenFeedback, Tokenize, collect, read_snapshot, write_snapshot
 from learner.summary import describe, learned_from, why_nothing
 from learner.tensorboard import Board
+from learner.trackers import Trackers
 from learner.trainer import (
     BY_REWARD,
     Keep,
@@ -56,7 +57,7 @@ ROLLOUT_SECONDS = 10.0
 """How long a run waits for the adapter of the one before to go live, so as to start from it; a service may be away."""
 
 WHEN_AND_HOW = ("method", "every_minutes", "after_feedback", "auto_promote", "max_attempts", "lease_seconds",
-                "tick_seconds", "threads", "niceness")  # fmt: skip
+                "tick_seconds", "threads", "niceness", "trackers")  # fmt: skip
 """Settings of the learner that change nothing about the adapter."""
 
 LOOK_SECONDS = 0.1
@@ -96,6 +97,8 @@ class Cycle:
         self.folder = RunFolder.of(self.settings, self.run_id)
         self._metrics = Metrics(self.folder.metrics)
         self._board = Board(self.folder.events)
+        learner = self.settings.learner
+        self._trackers = Trackers(learner.trackers, self.run_id, learner.model_dump(mode="json"), self.folder.path)
 
     def run(self) -> None:
         """Go through all phases. Raises LeaseLost when another process has taken over, HoneError when it can't be."""
@@ -240,6 +243,7 @@ class Cycle:
             trainer.train(stages, lessons, self.folder.checkpoint, self._progress("train"))
         finally:
             self._board.close()
+            self._trackers.close()
         draw(read_metrics(self.folder.metrics), self.folder.curves)
         unfinished = self.folder.path / "adapter.partial"
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -363,6 +367,7 @@ class Cycle:
             if metrics:
                 self._metrics.add(stage, step, steps, metrics)
                 self._board.add(stage, step, metrics)
+                self._trackers.add(stage, step, metrics)
             said, when = self._said
             if said != phase or step in (0, steps) or time.monotonic() - when > SECONDS_BETWEEN_SAYING:
                 self._say(phase, step, steps)

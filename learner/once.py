@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from learner.daemon import Learner, outliving_the_store
 from service.errors import StoreError, TrainingFailed
@@ -55,10 +55,13 @@ def learn_once(
 
 
 def _work_until_over(settings: Settings, store: Store, learner: Learner, run_id: str, quiet: bool) -> Run:
-    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}")
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn(),
+    )  # fmt: skip
     work, beat, beaten = outliving_the_store(learner.work), outliving_the_store(learner.beat), time.monotonic()
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), disable=quiet) as bar:
-        task = bar.add_task("waiting", total=1)
+    with Progress(*columns, console=Console(stderr=True), disable=quiet) as bar:
+        task, phase = bar.add_task("waiting", total=1), ""
         while True:
             work()
             if time.monotonic() - beaten > settings.learner.lease_seconds / 4:
@@ -76,7 +79,10 @@ def _work_until_over(settings: Settings, store: Store, learner: Learner, run_id:
                 whole = 1 if run.state not in BROKEN_OFF else 0
                 bar.update(task, description=run.state.replace("_", " "), completed=whole, total=1)
                 return run
-            bar.update(task, description=run.phase or run.state, completed=run.step, total=max(run.steps, 1))
+            if (run.phase or run.state) != phase:  # what is left is reckoned from the phase's own steps
+                phase = run.phase or run.state
+                bar.reset(task, description=phase)
+            bar.update(task, completed=run.step, total=max(run.steps, 1))
             time.sleep(LOOK_SECONDS)
 
 

@@ -204,6 +204,8 @@ class RolloutSettings(Section):
 Method = Literal["auto", "sft", "dpo", "kto", "ppo", "raft"]
 """What a run learns from, and how; "auto": by what there is."""
 
+TrackerName = Literal["mlflow", "wandb"]
+
 
 class LearnerSettings(Section):
     """When the learner runs, what it trains and how it may change what is live."""
@@ -283,6 +285,11 @@ class LearnerSettings(Section):
         False,
         description="What DPO does about that share: robust DPO weighs pairs so that mistakes cancel out on average; "
         "otherwise (conservative DPO) it stops short of certainty.",
+    )
+    trackers: tuple[TrackerName, ...] = Field(
+        (),
+        description="Experiment trackers that hear every step's metrics beside the run's own files, if installed here: "
+        "`mlflow`, `wandb`. Where they send them is set by their own variables, such as MLFLOW_TRACKING_URI.",
     )
     kto_learning_rate: float = Field(1e-3, gt=0, description="Learning rate of learning from single thumbs.")
     kto_epochs: int = Field(6, ge=1, description="Passes over the thumbs; up to 24 where there are few.")

@@ -78,8 +78,11 @@ def learn(
     if method not in (None, *METHODS):
         raise BadInput(f"There is no method {method!r}.", f"Choose one of {', '.join(METHODS)}.")
     require_learner_packages("The learner")
+    from learner.trackers import require_trackers
+
     settings = settings_from(home)
     check_rank(settings)
+    require_trackers(settings.learner.trackers)
     stack.prepare_home(settings)
     logs.configure("learner", settings.home)
     if once:
