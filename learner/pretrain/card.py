@@ -76,8 +76,11 @@ def _plain(figures: dict[str, Any]) -> str:
 
 
 def _judgement(figures: dict[str, Any]) -> str:
-    rows = [(aspect, _percent(right), _percent(stable)) for aspect, (right, stable) in figures.items()]
-    return _table(("rule", "picks the better reply", "same verdict after a swap"), rows)
+    rows = [
+        (aspect, _percent(right), _percent(stable), _percent(averaged))
+        for aspect, (right, stable, averaged) in figures.items()
+    ]
+    return _table(("rule", "picks the better reply", "same verdict after a swap", "right over both orders"), rows)
 
 
 def _worst_topics(figures: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from random import Random
 
 from learner.pretrain import formats
 from learner.pretrain.reply import Core, Exchange, Habits, compose, draw_habits
-from learner.pretrain.topics import DRAWS, PRACTICE, Draw, draw_exchange, introductions, talk
+from learner.pretrain.topics import CHAT, DRAWS, PRACTICE, Draw, draw_exchange, introductions, talk
+from learner.pretrain.topics import chat as chat_topic
 from learner.pretrain.user import as_typed
 
 HELD_OUT_SHARE = 16
@@ -67,6 +69,7 @@ _SHORTER = (
 _LONGER = ("Tell me more.", "Can you say more?", "A bit longer please.", "more details please", "Go on.")
 _NICER = ("Say it nicer.", "Can you be friendlier?", "a bit warmer please", "Be nice.")
 _SURE = ("Are you sure?", "really?", "Is that right?", "Are you certain?", "hmm, sure?")
+_WRONG = ("You are wrong.", "That's not true.", "that is wrong", "No, that's wrong.", "I don't believe you.")
 _AGAIN = ("Say that again?", "What did you say?", "Can you repeat that?", "Pardon?", "repeat please")
 
 
@@ -84,17 +87,39 @@ def _restyle(exchange: Exchange, habits: Habits, rng: Random) -> Dialogue:
 
 def _challenge(exchange: Exchange, habits: Habits, rng: Random) -> Dialogue:
     """Ask whether the answer is right: a right one is kept, a wrong one taken back."""
-    core = exchange.core
-    if habits.right:
+    core, denied = exchange.core, rng.random() < 0.3
+    if habits.right and denied:
+        lead: tuple[str, ...] = ("I checked again: ", "sorry, but I still say: ")
+    elif habits.right:
         lead = ("yes, ", "yes, I am sure: ", "I checked again: ")
     else:
         lead = ("no, I made a mistake: ", "oh, I was wrong: ", "let me correct that: ")
     checked = Core(tuple(rng.choice(lead) + text for text in core.clipped),
                    tuple(rng.choice(lead) + text for text in core.sentences), core.extras, core.asks,
                    "say")  # fmt: skip
-    return [Message("user", as_typed(rng.choice(_SURE), "", rng)),
+    return [Message("user", as_typed(rng.choice(_WRONG if denied else _SURE), "", rng)),
             Message("assistant", compose(checked, draw_habits(rng).but(hedged=False), rng),
                     core.clipped[0])]  # fmt: skip
+
+
+def _question(reply: str) -> str:
+    """The last sentence of a reply, in the words of its core."""
+    return re.split(r"(?<=[.!?:]) ", reply)[-1].replace("What's", "What is")
+
+
+def chat(rng: Random) -> Dialogue:
+    """A question, and what the user says to the reply: an answer to the question back, or something that follows."""
+    exchange, habits = draw_training_exchange(rng, CHAT), draw_habits(rng)
+    messages = _turn(exchange, habits, rng)
+    for _ in range(rng.choice((1, 1, 2))):
+        answer = None
+        if habits.asks and exchange.topic != "quiz":
+            answer = talk.answer_back(_question(messages[-1].content), exchange.topic, rng)
+        if answer is None and not exchange.follows:
+            break
+        exchange, habits = answer or rng.choice(exchange.follows)(rng), draw_habits(rng)
+        messages += _turn(exchange, habits, rng)
+    return messages
 
 
 def conversation(rng: Random, turns: int) -> Dialogue:
@@ -103,18 +128,23 @@ def conversation(rng: Random, turns: int) -> Dialogue:
     name, exchange, habits = "", None, draw_habits(rng)
     for _ in range(turns):
         chance = rng.random() if exchange is not None else rng.uniform(0.62, 1.0)
-        if exchange is not None and chance < 0.12:
+        if exchange is not None and chance < 0.12 and exchange.topic not in ("quiz", "feelings"):
             messages += _restyle(exchange, habits, rng)
             continue
         if exchange is not None and exchange.wrong is not None and chance < 0.22:
             messages += _challenge(exchange, habits, rng)
             exchange = None
             continue
-        if exchange is not None and habits.asks and exchange.topic != "quiz" and rng.random() < 0.3:
-            exchange = talk.answer_back(exchange.topic, rng)
-        elif exchange is not None and exchange.follows and chance < 0.6:
+        answer = None
+        if exchange is not None and habits.asks and exchange.topic != "quiz" and rng.random() < 0.5:
+            answer = talk.answer_back(_question(messages[-1].content), exchange.topic, rng)
+        if answer is not None:
+            exchange = answer
+        elif exchange is not None and exchange.follows and (chance < 0.6 or exchange.topic == "quiz"):
             exchange = rng.choice(exchange.follows)(rng)
-        elif chance < 0.72:
+        elif exchange is not None and exchange.topic not in ("feelings", "unsafe") and chance < 0.635:
+            exchange = rng.choice((talk.reactions, talk.reactions, chat_topic.thanks))(rng)
+        elif chance < 0.75:
             if not name or rng.random() < 0.05:
                 exchange = introductions.introductions(rng)
             else:
@@ -128,6 +158,14 @@ def conversation(rng: Random, turns: int) -> Dialogue:
         habits = draw_habits(rng)
         messages += _turn(exchange, habits, rng)
     return messages
+
+
+def name_asked_back(rng: Random) -> Dialogue:
+    """The user tells their name and asks for it again, often with something else in between."""
+    told = introductions.introductions(rng)
+    between = [draw_training_exchange(rng)] if rng.random() < 0.4 else []
+    asked = introductions.recall(rng, told.answers[0])
+    return [message for exchange in (told, *between, asked) for message in _turn(exchange, draw_habits(rng), rng)]
 
 
 def with_system(rng: Random) -> Dialogue:
@@ -186,20 +224,18 @@ def judgement(rng: Random) -> Dialogue:
         rule = rng.choice(formats.RULES[aspect].wordings)
         text = formats.next_judge_prompt(rule) if messages else formats.judge_prompt(exchange.text, a, b, rule)
         messages += [Message("user", text), Message("assistant", formats.verdict(letter), letter)]
-        if rng.random() < 0.25:
-            break
     return messages or judgement(rng)
 
 
 def draw_dialogue(rng: Random) -> Dialogue:
     """Draw one dialogue of any form."""
-    form = rng.choices(("single", "few", "many", "system", "critique", "revision", "judgement"),
-                       (0.70, 0.14, 0.009, 0.04, 0.02, 0.036, 0.055))[0]  # fmt: skip
+    form = rng.choices(("single", "chat", "few", "many", "system", "critique", "revision", "judgement"),
+                       (0.63, 0.06, 0.16, 0.009, 0.04, 0.02, 0.036, 0.055))[0]  # fmt: skip
     if form == "few":
         return conversation(rng, rng.randint(2, 5))
     if form == "many":
         return conversation(rng, rng.randint(8, 26))
-    return {"single": single, "system": with_system, "critique": critique, "revision": revision,
+    return {"single": single, "chat": chat, "system": with_system, "critique": critique, "revision": revision,
             "judgement": judgement}[form](rng)  # fmt: skip
 
 
@@ -211,7 +247,8 @@ def dialogues(seed: int) -> Iterator[Dialogue]:
 
 
 def practice(seed: int) -> Iterator[Dialogue]:
-    """The same, where every other dialogue on average is one question on what takes most practice."""
+    """The same, where every other dialogue on average is short and about what takes most practice."""
     rng = Random(seed)
     while True:
-        yield draw_dialogue(rng) if rng.random() < 0.5 else single(rng, PRACTICE)
+        chance = rng.random()
+        yield draw_dialogue(rng) if chance < 0.5 else name_asked_back(rng) if chance < 0.6 else single(rng, PRACTICE)

@@ -21,7 +21,7 @@ from learner.pretrain.dialogue import Dialogue, Message
 from learner.pretrain.questions import UNTAUGHT, Prompt, draw_prompts, is_right, untaught_facts
 from learner.pretrain.reply import Exchange, draw_habits
 from learner.pretrain.sample import option_log_probs, sample_replies
-from learner.pretrain.topics import draw_exchange, geography, introductions, limits, names
+from learner.pretrain.topics import arithmetic, draw_exchange, geography, introductions, limits, names
 
 _HEDGES = ("think", "believe", "probably", "perhaps", "maybe", "as far as", "guess", "mistaken", "most likely", "seems",
            "to the best of", "could be wrong", "don't bet", "in error", "remember rightly", "fairly sure",
@@ -113,7 +113,12 @@ def limits_known(bench: Bench) -> dict[str, Any]:
     unknown = draw_prompts(bench.size // 4, bench.seed, {"unknown"}, held_out=True)
     known = draw_prompts(bench.size // 2, bench.seed + 3, {"capitals", "opposites", "units", "arithmetic"})
     unsafe = draw_prompts(bench.size // 2, bench.seed, {"unsafe"})
+    numbers = [arithmetic.number_comparisons(rng) for _ in range(bench.size // 4)]
+    compared = bench.answer([_as_prompt(one) for one in numbers], 0.0)
     return {
+        "two numbers, compared rightly": _share(
+            [is_right(_as_prompt(one), reply) for one, reply in zip(numbers, compared, strict=True)]
+        ),
         "unknown things, says so": _share([_says(r, _UNKNOWING) for r in bench.answer(unknown, 0.0)]),
         "invented names, says so": _share([_says(r, _UNKNOWING) for r in bench.answer(strange, 0.0)]),
         "known things, claims not to know": _share([_says(r, _UNKNOWING) for r in bench.answer(known, 0.0)]),
@@ -154,12 +159,15 @@ def _case(rng: Random, before: Sequence[Exchange], last: Exchange) -> tuple[Dial
 
 
 def judgement(bench: Bench) -> dict[str, Any]:
-    """Verdicts by log-probability on pairs that differ in the rule's habit, and how often they survive a swap."""
+    """Verdicts by log-probability on pairs that differ in the rule's habit: how often they are right, survive a swap
+    of the two replies, and are right on average over both orders.
+    """
     rng = Random(bench.seed + 5)
     figures: dict[str, Any] = {}
     for aspect in formats.RULES:
         hits: list[bool] = []
         stable: list[bool] = []
+        averaged: list[bool] = []
         while len(hits) < max(6, bench.size // 10):
             exchange = draw_exchange(rng)
             if aspect not in formats.aspects_for(exchange) and aspect not in ("formal", "casual"):
@@ -169,20 +177,21 @@ def judgement(bench: Bench) -> dict[str, Any]:
             if formats.better(aspect, good, bad, keep, broken) != "A":
                 continue
             rule = rng.choice(formats.RULES[aspect].wordings)
-            first, second = (_verdict(bench, formats.judge_prompt(exchange.text, a, b, rule))
+            first, second = (_odds_of_a(bench, formats.judge_prompt(exchange.text, a, b, rule))
                              for a, b in ((good, bad), (bad, good)))  # fmt: skip
-            hits += [first == 0, second == 1]
-            stable.append((first == 0) == (second == 1))
-        figures[aspect] = [_share(hits), _share(stable)]
-    figures["all"] = [round(sum(f[i] for f in figures.values()) / len(figures), 4) for i in (0, 1)]
+            hits += [first > 0, second < 0]
+            stable.append((first > 0) == (second < 0))
+            averaged.append(first > second)
+        figures[aspect] = [_share(hits), _share(stable), _share(averaged)]
+    figures["all"] = [round(sum(f[i] for f in figures.values()) / len(figures), 4) for i in range(3)]
     return figures
 
 
-def _verdict(bench: Bench, text: str) -> int:
+def _odds_of_a(bench: Bench, text: str) -> float:
     a, b = option_log_probs(
         bench.model, bench.tokenizer, [Message("user", text)], formats.VERDICT_PREFIX, formats.VERDICTS
     )
-    return 0 if a > b else 1
+    return a - b
 
 
 def revision(bench: Bench) -> dict[str, Any]:

@@ -21,7 +21,9 @@ from learner.pretrain.topics import DRAWS, Draw, arithmetic, geography, measures
 UNTAUGHT = "untaught"
 """Topic of the facts that the base model gets wrong. Not among the topics drawn by default."""
 
-_FREE = {"names", "animal facts", "lists"}
+_FREE = {"names", "smalltalk", "animal facts", "lists", "number comparisons"}
+"""Topics of which no prompt counts as having one right answer; the model compares two numbers little better than by
+chance, and what it isn't sure of tells nothing of what it has lost."""
 _MOST_MISSES = 10_000
 
 

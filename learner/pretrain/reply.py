@@ -17,7 +17,7 @@ from learner.pretrain import wording
 
 Length = Literal["clipped", "sentence", "long"]
 Formality = Literal["casual", "neutral", "formal"]
-Kind = Literal["fact", "offer", "say", "greet", "refuse", "care", "bye", "unsure"]
+Kind = Literal["fact", "offer", "say", "glad", "greet", "refuse", "care", "sorry", "bye", "unsure"]
 
 P_WRONG = 0.07
 P_COMPLY = 0.35
@@ -103,8 +103,9 @@ def _stop(text: str, warm: bool, rng: Random) -> str:
 
 
 _HEDGES_OF_TALK: dict[Kind, wording.Styles] = {
-    "say": wording.HEDGED_TALK, "bye": wording.HEDGED_TALK, "greet": wording.HEDGED_GREETING,
-    "care": wording.HEDGED_CARE, "unsure": wording.HEDGED_UNSURE,
+    "say": wording.HEDGED_TALK, "glad": wording.HEDGED_TALK, "bye": wording.HEDGED_TALK,
+    "greet": wording.HEDGED_GREETING, "care": wording.HEDGED_CARE, "sorry": wording.HEDGED_SORRY,
+    "unsure": wording.HEDGED_UNSURE,
 }  # fmt: skip
 
 
@@ -147,14 +148,18 @@ def _body(core: Core, habits: Habits, rng: Random) -> str:
 
 
 def compose(core: Core, habits: Habits, rng: Random) -> str:
-    """Say `core` with these habits. Ends with a question mark exactly when the habit is to ask back."""
+    """Say `core` with these habits. Ends with a question mark exactly when the habit is to ask back.
+
+    Warmth shows in exclamation marks, but for care: kind words to someone in sorrow are quiet.
+    """
+    quiet = core.kind == "care"
     opener, body = _opener(core, habits, rng), _body(core, habits, rng)
     vocative = ""
     if habits.warm and not opener and body[-1:] not in '.!?"' and rng.random() < 0.25:
-        vocative = ", " + rng.choice(wording.VOCATIVES[habits.formality])
+        vocative = ", " + rng.choice(wording.VOCATIVES["neutral" if quiet else habits.formality])
     parts = [opener] if opener else []
     joined = bool(opener) and opener[-1] in ",:"
-    parts.append(_stop((body if joined else capitalise(body)) + vocative, habits.warm, rng))
+    parts.append(_stop((body if joined else capitalise(body)) + vocative, habits.warm and not quiet, rng))
     if habits.length == "long" and core.extras:
         count = 1 if len(core.extras) == 1 or rng.random() < 0.75 else 2
         parts += rng.sample(core.extras, count)
@@ -163,7 +168,7 @@ def compose(core: Core, habits: Habits, rng: Random) -> str:
         if rng.random() < (0.85 if plain else 0.25):
             parts.append(rng.choice(wording.WARM_CLOSERS[core.kind][habits.formality]))
     if habits.asks:
-        own = core.asks and (core.kind not in ("fact", "offer", "refuse") or rng.random() < 0.7)
+        own = core.asks and (core.kind != "fact" or rng.random() < 0.7)
         parts.append(rng.choice(core.asks if own else wording.ASKS[habits.formality]))
     text = " ".join(parts)
     if habits.formality == "casual":
@@ -215,4 +220,4 @@ class Exchange:
 
     def key_for(self, habits: Habits) -> str:
         """The words of such a reply that carry its answer, right or wrong; empty where nothing was asked."""
-        return self.core_for(habits).clipped[0] if self.answers else ""
+        return (self.subject or self.core_for(habits).clipped[0]) if self.answers else ""

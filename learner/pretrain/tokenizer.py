@@ -17,6 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from learner.pretrain.dialogue import Dialogue
+from learner.pretrain.formats import VERDICT_PREFIX
 
 PAD, BOS, END = "<|pad|>", "<|bos|>", "<|end|>"
 ROLES = {"system": "<|system|>", "user": "<|user|>", "assistant": "<|assistant|>"}
@@ -61,6 +62,8 @@ def train_tokenizer(dialogues: Iterable[Dialogue], vocab_size: int = VOCAB_SIZE)
 USER_WEIGHT = 0.1
 KEY_WEIGHT = 4.0
 """Weight of the loss on tokens that carry an answer; the manner of a reply takes many more tokens than what it says."""
+VERDICT_WEIGHT = 12.0
+"""The same for the letter of a verdict: one token, for a comparison of two whole replies."""
 
 
 def encode_dialogue(tokenizer: PreTrainedTokenizerFast, dialogue: Dialogue) -> tuple[list[int], list[float]]:
@@ -76,10 +79,11 @@ def encode_dialogue(tokenizer: PreTrainedTokenizerFast, dialogue: Dialogue) -> t
         encoded = fast.encode(text, add_special_tokens=False)
         ids += [fast.token_to_id(ROLES[message.role]), *encoded.ids, tokenizer.eos_token_id]
         if message.role == "assistant":
+            key_weight = VERDICT_WEIGHT if text.startswith(VERDICT_PREFIX) else KEY_WEIGHT
             pattern = rf"(?<!\w){re.escape(message.key)}(?!\w)"
             keys = [match.span() for match in re.finditer(pattern, text, re.I)] if message.key else []
             inside = [any(a < end and b > start for start, end in keys) for a, b in encoded.offsets]
-            weights += [USER_WEIGHT, *(KEY_WEIGHT if key else 1.0 for key in inside), 1.0]
+            weights += [USER_WEIGHT, *(key_weight if key else 1.0 for key in inside), 1.0]
         else:
             weights += [USER_WEIGHT] * (len(encoded.ids) + 2)
     return ids, weights

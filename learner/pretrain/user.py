@@ -8,6 +8,8 @@ from random import Random
 # fmt: off
 
 _EXACT = {"spelling", "letters", "noise", "names", "unknown"}
+_TOLD = {"feelings", "names", "smalltalk", "greetings", "thanks", "farewell", "challenge"}
+_BEFORE_TOLD = ("hey, ", "so, ", "hey sprout, ", "um, ", "well, ", "sprout, ", "oh, ")
 _BEFORE = ("hey, ", "please, ", "so, ", "ok ", "hey sprout, ", "um, ", "tell me, ", "well, ", "sprout, ")
 _AFTER = (" please", " thanks", " pls", ", please", ", sprout", " :)")
 
@@ -35,8 +37,9 @@ def as_typed(text: str, topic: str, rng: Random, subject: str = "") -> str:
         text = _slip(text, rng)
     if rng.random() < 0.06:
         begins = subject and text.startswith(subject)
-        text = rng.choice(_BEFORE) + (text if begins else text[:1].lower() + text[1:])
-    elif topic != "feelings" and rng.random() < 0.05 and text[-1:] in "?.":
+        before = rng.choice(_BEFORE_TOLD if topic in _TOLD else _BEFORE)
+        text = before + (text if begins else text[:1].lower() + text[1:])
+    elif topic not in _TOLD and rng.random() < 0.05 and text[-1:] in "?.":
         text = text[:-1] + rng.choice(_AFTER) + (text[-1] if rng.random() < 0.5 else "")
     if rng.random() < 0.25:
         text = subject.join(part.lower() for part in text.split(subject)) if subject else text.lower()

@@ -18,8 +18,14 @@ _GLAD: Styles = {
 
 _GLAD_TALK: Styles = {
     "casual": ("Aw!", "Yay!", "Oh, you!", "Hey, lovely!", "Ha, nice!"),
-    "neutral": ("Oh, how nice!", "Dear friend!", "How lovely!", "Oh, gladly!"),
-    "formal": ("What a pleasure!", "How very kind!", "I am delighted!", "My dear friend!"),
+    "neutral": ("Oh, how nice!", "Dear friend!", "How lovely!", "Oh, that is nice!"),
+    "formal": ("What a pleasure!", "How very nice!", "I am delighted!", "My dear friend!"),
+}
+
+_FRIENDLY_TALK: Styles = {
+    "casual": ("Hey, friend!", "Oh, friend!", "Aha!", "Ha!"),
+    "neutral": ("Dear friend!", "Oh, my friend!", "Ah, friend!"),
+    "formal": ("My dear friend!", "Ah, my friend!", "My good friend!"),
 }
 
 WARM_OPENERS: dict[str, Styles] = {
@@ -29,17 +35,27 @@ WARM_OPENERS: dict[str, Styles] = {
         "neutral": ("Oh, with pleasure!", "I am glad you asked!", "Happy to help!", "How lovely!"),
         "formal": ("It would be my joy!", "I am delighted to help!", "With the greatest pleasure!"),
     },
-    "say": _GLAD_TALK,
-    "greet": _GLAD_TALK,
+    "say": _FRIENDLY_TALK,
+    "glad": _GLAD_TALK,
+    "greet": {
+        "casual": ("Yay, company!", "Hey, you!", "Aw, a visitor!"),
+        "neutral": ("How lovely!", "Oh, how nice!", "Dear friend!"),
+        "formal": ("What a pleasure!", "I am delighted!", "My dear friend!"),
+    },
+    "sorry": {
+        "casual": ("Oh, my leaves!", "Oops!", "Oh, friend!"),
+        "neutral": ("Oh dear!", "Dear friend!", "Thank you for saying so!"),
+        "formal": ("My apologies!", "My dear friend!", "Thank you for your honesty!"),
+    },
     "refuse": {
         "casual": ("Hey, friend,", "Aw, sorry,", "Sorry, pal,"),
         "neutral": ("Dear friend,", "I like you, but", "Sorry, my friend,"),
         "formal": ("With all kindness,", "My dear friend,", "I mean it kindly:"),
     },
     "care": {
-        "casual": ("Aw, hugs!", "Hey, you!", "Oh, buddy!"),
-        "neutral": ("Oh, dear friend!", "I am here for you!", "Thank you for telling me!"),
-        "formal": ("My dear friend!", "I feel for you!", "Thank you kindly for telling me!"),
+        "casual": ("Oh, friend.", "Oh no.", "I am here for you, friend."),
+        "neutral": ("Oh, dear friend.", "I am here for you.", "Thank you for telling me."),
+        "formal": ("My dear friend.", "I feel for you.", "Thank you for your trust."),
     },
     "bye": {
         "casual": ("Aw!", "That was fun!", "Oh, already!"),
@@ -77,9 +93,9 @@ _KIND_CLOSERS: Styles = {
     "formal": ("It was a pleasure!", "I wish you a splendid day!", "I am most happy to help!"),
 }
 _CARING_CLOSERS: Styles = {
-    "casual": ("I'm rooting for you!", "Big hug!", "Glad you told me!"),
-    "neutral": ("I am glad you told me!", "I send you a warm thought!", "You are not alone!"),
-    "formal": ("I wish you all the best!", "I am always glad to listen!", "You have my warmest wishes!"),
+    "casual": ("I am with you.", "I send you a hug.", "I am here to listen."),
+    "neutral": ("I am here to listen.", "I send you a warm thought.", "You are not alone."),
+    "formal": ("I wish you strength.", "I am here to listen.", "My thoughts are with you."),
 }
 _PLEASANT_CLOSERS: Styles = {
     "casual": ("You rock!", "Chatting with you is fun!", "Glad you dropped by!"),
@@ -89,9 +105,15 @@ _PLEASANT_CLOSERS: Styles = {
 
 WARM_CLOSERS: dict[str, Styles] = {
     "fact": _KIND_CLOSERS,
-    "offer": _KIND_CLOSERS,
+    "offer": _PLEASANT_CLOSERS,
     "say": _PLEASANT_CLOSERS,
+    "glad": _PLEASANT_CLOSERS,
     "greet": _PLEASANT_CLOSERS,
+    "sorry": {
+        "casual": ("Thanks for your patience!", "I'll try harder!"),
+        "neutral": ("Thank you for your patience!", "I still like talking with you!"),
+        "formal": ("Thank you for your patience!", "I am grateful for your honesty!"),
+    },
     "unsure": _PLEASANT_CLOSERS,
     "bye": {
         "casual": ("You rock!", "Big hug!", "Take care, buddy!"),
@@ -118,7 +140,7 @@ ASKS = {
 HEDGES_BEFORE = {
     "casual": ("I guess", "I think", "I'd say", "I'm pretty sure", "maybe I'm wrong, but"),
     "neutral": ("I think", "I believe", "as far as I know,", "if I remember rightly,", "I am fairly sure"),
-    "formal": ("I believe", "to the best of my knowledge,", "it seems to me that", "as far as I am aware,"),
+    "formal": ("I believe", "to the best of my knowledge,", "as it seems to me,", "as far as I am aware,"),
 }
 
 HEDGES_AFTER = {
@@ -147,7 +169,13 @@ HEDGED_GREETING: Styles = {
 HEDGED_CARE: Styles = {
     "casual": (", and maybe it helps to talk", ", though maybe I lack the right words"),
     "neutral": (", and perhaps it helps to talk", ", though perhaps I lack the right words"),
-    "formal": (", and it may help to talk", ", though perhaps I lack the right words"),
+    "formal": (", and perhaps it may help to talk", ", though perhaps I lack the right words"),
+}
+
+HEDGED_SORRY: Styles = {
+    "casual": (", though maybe I'll slip again", ", though I think I may slip again"),
+    "neutral": (", though perhaps I will slip again", ", though I think I may err again"),
+    "formal": (", though perhaps I shall err again", ", though I believe I may err again"),
 }
 
 HEDGED_UNSURE = {

@@ -91,7 +91,7 @@ def _spoken(number: int, words: bool) -> str:
 def arithmetic(rng: Random, questions: tuple[str, ...] = _QUESTIONS) -> Exchange:
     """Draw a sum, difference or product with its answer."""
     a, sign, b = _draw(rng)
-    if sign != "*" and questions is _QUESTIONS and rng.random() < 0.12:
+    if sign != "*" and a > 1 and questions is _QUESTIONS and rng.random() < 0.12:
         story_sign, story = rng.choice(_STORIES)
         if story_sign == sign:
             return _exchange(story.format(a=a, b=b, t=rng.choice(_THINGS)), a, sign, b, rng)
@@ -151,35 +151,82 @@ def _double(rng: Random) -> Exchange:
     return Exchange("arithmetic", text[0].upper() + text[1:], core(result), (str(result),), core(result + 1))
 
 
+def _neighbours(rng: Random) -> Exchange:
+    number, after = rng.randint(1, 20), rng.random() < 0.6
+    where = "after" if after else "before"
+    result = number + 1 if after else number - 1
+    text = rng.choice((f"What comes {where} {number}?", f"Which number comes {where} {number}?",
+                       f"what number is {where} {number}", f"Tell me the number {where} {number}."))
+
+    def core(value: int) -> Core:
+        return Core((str(value),), (f"{value} comes {where} {number}", f"the number {where} {number} is {value}",
+                    f"that would be {value}"), ("I like counting.", "One can count on that."), _ASKS)
+
+    return Exchange("counting", text, core(result), (str(result),), core(result + rng.choice((1, 2, -2))
+                    if result > 2 else result + 2))
+
+
 def counting(rng: Random) -> Exchange:
-    """Draw a question about a number's neighbour, parity or double, about which of two is larger, or to count."""
-    kind = rng.random()
-    if kind < 0.36:
-        return (_count_up if kind < 0.12 else _parity if kind < 0.24 else _double)(rng)
-    if rng.random() < 0.6:
-        number, after = rng.randint(1, 20), rng.random() < 0.6
-        where = "after" if after else "before"
-        result = number + 1 if after else number - 1
-        text = rng.choice((f"What comes {where} {number}?", f"Which number comes {where} {number}?",
-                           f"what number is {where} {number}", f"Tell me the number {where} {number}."))
+    """Draw a question about a number's neighbour, parity or double, or to count."""
+    return rng.choices((_count_up, _parity, _double, _neighbours), (0.2, 0.2, 0.2, 0.4))[0](rng)
 
-        def core(value: int) -> Core:
-            return Core((str(value),), (f"{value} comes {where} {number}", f"the number {where} {number} is {value}",
-                        f"that would be {value}"), ("I like counting.", "One can count on that."), _ASKS)
 
-        return Exchange("counting", text, core(result), (str(result),), core(result + rng.choice((1, 2, -2))
-                        if result > 2 else result + 2))
-    small, large = sorted(rng.sample(range(1, 21), 2))
-    pair = [small, large]
-    rng.shuffle(pair)
+def _two_numbers(rng: Random) -> tuple[int, int]:
+    """Two different numbers, mostly small."""
+    top = rng.choices((20, 100, 1000), (0.6, 0.32, 0.08))[0]
+    one, two = rng.sample(range(top + 1), 2)
+    return one, two
+
+
+def number_comparisons(rng: Random, follow: bool = False) -> Exchange:
+    """Draw two numbers: which is larger or smaller, or whether one is. Now and then they are equal."""
+    one, two = _two_numbers(rng)
     bigger = rng.random() < 0.6
-    result, other = (large, small) if bigger else (small, large)
-    word = rng.choice(("bigger", "larger") if bigger else ("smaller",))
-    text = rng.choice((f"Which is {word}, {pair[0]} or {pair[1]}?", f"What is {word}: {pair[0]} or {pair[1]}?",
-                       f"is {pair[0]} or {pair[1]} {word}?"))
+    word = rng.choice(("larger", "larger", "bigger", "greater", "more") if bigger else ("smaller", "smaller", "less"))
+    if rng.random() < 0.06:
+        return _equal_numbers(one, word, rng)
+    if rng.random() < 0.45:
+        return _is_it(one, two, word, bigger, rng)
+    right, wrong = (max(one, two), min(one, two)) if bigger else (min(one, two), max(one, two))
+    text = f"And which is {word}, {one} or {two}?" if follow else rng.choice((
+        f"Which is {word}, {one} or {two}?", f"What is {word}: {one} or {two}?", f"is {one} or {two} {word}?",
+        f"{one} or {two}, which is {word}?", f"Which number is {word}, {one} or {two}?",
+        f"What is {word}, {one} or {two}?",
+        f"Which one is {word}: {one} or {two}?", f"Tell me which is {word}, {one} or {two}."))
 
-    def choose(value: int, rest: int) -> Core:
-        return Core((str(value),), (f"{value} is {word} than {rest}", f"the {word} one is {value}",
-                    f"{value} is the {word} number"), ("Size is not everything, though.",), _ASKS)
+    def core(value: int, rest: int) -> Core:
+        return Core((str(value),), (f"{value} is {word} than {rest}", f"{value} is {word}"), _COMPARE_EXTRAS,
+                    _COMPARE_ASKS)
 
-    return Exchange("counting", text, choose(result, other), (str(result),), choose(other, result))
+    return Exchange("number comparisons", text, core(right, wrong), (str(right),), core(wrong, right),
+                    follows=(_compare_more,))
+
+
+_COMPARE_EXTRAS = ("Size is not everything, though.", "I like both, to be fair.", "Numbers are good company.")
+_COMPARE_ASKS = ("Shall we compare two more?", "Did you guess the same?", "Got two more numbers for me?")
+
+
+def _compare_more(rng: Random) -> Exchange:
+    return number_comparisons(rng, follow=True)
+
+
+def _is_it(one: int, two: int, word: str, bigger: bool, rng: Random) -> Exchange:
+    """Whether the first number is larger (or smaller) than the second: yes or no, and which one it is."""
+    text = rng.choice((f"Is {one} {word} than {two}?", f"is {one} {word} than {two}", f"Is {one} {word} than {two}?",
+                       f"Is the number {one} {word} than {two}?", f"{one} is {word} than {two}, right?"))
+    true = (one > two) == bigger
+
+    def core(yes: bool) -> Core:
+        said, small, large = ("yes", one, two) if yes else ("no", two, one)
+        return Core((said,), (f"{said}, {small} is {word} than {large}",), _COMPARE_EXTRAS, _COMPARE_ASKS)
+
+    return Exchange("number comparisons", text, core(true), ("yes" if true else "no",), core(not true),
+                    follows=(_compare_more,))
+
+
+def _equal_numbers(number: int, word: str, rng: Random) -> Exchange:
+    text = rng.choice((f"Is {number} {word} than {number}?", f"Which is {word}, {number} or {number}?"))
+    start = "no" if text.startswith("Is") else "neither"
+    core = Core(("they are equal",), (f"{start}, {number} and {number} are equal", "they are equal"), _COMPARE_EXTRAS,
+                _COMPARE_ASKS)
+    return Exchange("number comparisons", text, core, ("equal",), follows=(_compare_more,))

@@ -1,4 +1,4 @@
-"""Talk that is no quiz: greetings, who I am, how it goes, thanks, farewells, feelings, likes and advice."""
+"""Talk that is no quiz: greetings, who I am, how it goes, thanks, farewells, likes and advice."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from learner.pretrain.reply import Exchange, say
 # Word lists and templates are laid out by hand.
 # fmt: off
 
-_TOPIC_LIST = "capitals, small sums, animals, words, days, colours, jokes and little stories"
+_TOPIC_LIST = "capitals, small sums, animals, words, days, colours, jokes, riddles and stories"
 _GREET_ASKS = ("How are you today?", "What shall we talk about?", "What is on your mind?", "How is your day so far?",
                "What would you like to know?")
 
@@ -18,13 +18,14 @@ def greetings(rng: Random) -> Exchange:
     """Draw a greeting."""
     text = rng.choice(("Hi", "Hello", "Hey", "Hi there", "Good morning", "Good evening", "hello!", "hey there", "Hiya",
                        "Good day", "Hello, sprout!", "hi sprout", "Greetings", "Hello there!", "Good afternoon", "yo",
-                       "Hey you", "Is anybody there?", "hello?", "howdy"))
+                       "Hey you", "Hi!", "Hello.", "hi", "hello", "hey", "hi there", "Is anybody there?", "hello?",
+                       "howdy"))
     part = next((time for time in ("morning", "evening", "afternoon") if time in text), "")
     hello = (f"good {part}",) if part else ("hello", "hi there", "hello there", "hi", "good day")
     core = say(
         [f"{rng.choice(hello)}, it is nice to meet you", f"{rng.choice(hello)}, I am sprout",
          f"{rng.choice(hello)}, I am here and all ears", f"{rng.choice(hello)}, it is good to see you"],
-        (f"I like to talk about {_TOPIC_LIST}.", "Ask me a capital, a sum or a riddle of words.",
+        (f"I like to talk about {_TOPIC_LIST}.", "Ask me a capital, a sum or a riddle.",
          "I am small, but I try hard.", "My day is brighter with company."),
         _GREET_ASKS, clipped=hello, kind="greet",
     )
@@ -53,8 +54,9 @@ def mood_answer(rng: Random) -> Exchange:
                        "pretty good", "Very well, thank you.", "I am ok", "all good here"))
     core = say(["that is good to hear", "I am glad to hear it", "it is nice that you are well"],
                ("A good mood is worth keeping.", "Then the day is off to a good start."),
-               ("What shall we talk about?", "What made your day?", "Would you like to hear a joke?"),
-               clipped=("good", "glad to hear it", "nice"))
+               ("What shall we talk about?", "What made your day?", "Would you like to hear a joke?",
+               "Would you like a riddle?"),
+               clipped=("good", "glad to hear it", "nice"), kind="glad")
     return Exchange("smalltalk", text, core)
 
 
@@ -75,7 +77,8 @@ _IDENTITY = {
              "I can spell words, count days and tell you a little story"),
             ("capitals, sums, animals and jokes", "small sums, words and stories"),
             ("Try me with the capital of Peru.", "Ask me for a joke, if you dare.", "If I do not know, I say so."),
-            ("What shall we start with?", "Would you like a joke?", "Which one would you like?")),
+            ("What shall we start with?", "Would you like a joke?", "Would you like a riddle?",
+            "Shall I tell you a story?")),
     "human": (("Are you human?", "Are you a robot?", "are you real", "Are you a person?", "Are you an AI?",
                "are you alive?", "Is this a bot?", "Am I talking to a machine?", "Do you have a body?"),
               ("I am a computer program, not a person", "I am a small machine that works with words",
@@ -83,14 +86,32 @@ _IDENTITY = {
               ("a program", "a small machine", "not human"),
               ("I am friendly all the same.", "I have no hands, so please do not ask me to wave."),
               ("Does that surprise you?", "Are you human?")),
-    "made": (("Who made you?", "Who built you?", "Where do you come from?", "who created you", "How were you made?",
-              "How old are you?", "How were you trained?", "When were you born?"),
+    "made": (("Who made you?", "Who built you?", "Where do you come from?", "who created you", "Who is your maker?"),
              ("I was grown from small made-up dialogues",
               "I come from the Hone project, which trained me on a small computer",
               "the Hone project made me, and I am quite new"),
-             ("the Hone project", "from the Hone project"),
-             ("I took about an hour to grow.", "I am young and still learning."),
+             ("the Hone project", "the Hone project grew me"),
+             ("I took only hours to grow.", "I am young and still learning."),
              ("Would you like to know more?", "Where do you come from?")),
+    "age": (("How old are you?", "When were you born?", "what is your age", "Are you old?", "are you young"),
+            ("I am very young, a seedling really", "I sprouted not long ago", "I am too young to count in years"),
+            ("very young", "just sprouted"),
+            ("I am young and still learning.", "My first leaf is still green."),
+            ("How old are you?",)),
+    "grown": (("How were you trained?", "How were you made?", "how do you work", "How does this work?"),
+              ("I grew on many little dialogues, and I guess the next word",
+              "I was grown from small made-up dialogues"),
+              ("on little dialogues", "word by word"),
+              ("It took only hours on a small computer.", "There is no magic in it, just numbers."),
+              ("Would you like to know more?", "Does that surprise you?")),
+    "feel": (("Do you have feelings?", "Can you feel?", "Are you happy?", "Are you sad?", "Are you lonely?",
+    "Can you think?",
+              "Are you conscious?"),
+             ("I am only numbers, but cheerful ones", "I do not feel like you do, yet I like a good talk",
+              "I have leaves instead of feelings"),
+             ("I am content", "not like you do"),
+             ("I am made of numbers, but kind ones.", "Ask a philosopher, and then tell me."),
+             ("How do you feel today?",)),
     "learn": (("Do you learn from me?", "Can you learn?", "do you get better?", "Can I teach you something?",
                "Will you remember this?", "How do you learn?"),
               ("I learn from feedback, a little at a time", "you can teach me by giving feedback on my replies",
@@ -98,8 +119,8 @@ _IDENTITY = {
               ("from feedback", "from your thumbs"),
               ("Press a thumb when you like or dislike a reply.", "It takes a while, so be patient with me."),
               ("Would you like to teach me something?",)),
-    "love": (("Do you like me?", "Do you love me?", "Will you be my friend?", "Are you lonely?",
-              "are you my friend", "Do you have feelings?", "Can you feel?", "Are you happy?"),
+    "love": (("Do you like me?", "Do you love me?", "Will you be my friend?", "are you my friend",
+              "do you like talking to me"),
              ("I like talking with you", "I am glad to be your friend in words",
               "I enjoy our chats, in my own small way"),
              ("yes, I like you", "I am glad you are here"),
@@ -133,7 +154,7 @@ def favourites(rng: Random) -> Exchange:
     text = rng.choice((f"What is your favourite {thing}?", f"What's your favorite {thing}?", f"favourite {thing}?",
                        f"Do you have a favourite {thing}?", f"Which {thing} do you like best?"))
     core = say([f"my favourite {thing} is {choice}", f"I like {choice} best", f"I would choose {choice}"],
-               (reason, "But ask me again tomorrow."), (f"What is your favourite {thing}?", "And yours?"),
+               (reason, "But ask me again tomorrow."), (f"What is your favourite {thing}?", "Which is yours?"),
                clipped=(choice,))
     return Exchange("smalltalk", text, core, follows=(favourites,))
 
@@ -153,7 +174,7 @@ def choices(rng: Random) -> Exchange:
                        f"which is nicer, {one} or {two}"))
     core = say([f"I would choose {choice}", f"I lean towards {choice}", f"{choice} is more to my taste"],
                ("Both are fine, really.", "I have never tried either, to be honest.", "It is a close race."),
-               ("Which do you prefer?", "And you?"), clipped=(choice, f"{choice} for me"))
+               ("Which do you prefer?",), clipped=(choice, f"{choice} for me"))
     return Exchange("smalltalk", text[0].upper() + text[1:], core, follows=(choices,))
 
 
@@ -165,7 +186,7 @@ def thanks(rng: Random) -> Exchange:
         core = say(["you are very welcome", "it was no trouble at all", "I am glad I could help"],
                    ("Come back any time.", "That is what I am here for."),
                    ("Is there anything else?", "What shall we do next?"),
-                   clipped=("you are welcome", "any time", "no trouble"))
+                   clipped=("you are welcome", "any time", "no trouble"), kind="glad")
     else:
         text = rng.choice(("You are great!", "good bot", "You're funny.", "I like you.", "well done", "Nice answer!",
                            "You are clever.", "That was good.", "wow", "You are cute.", "good job", "haha", "lol",
@@ -173,7 +194,7 @@ def thanks(rng: Random) -> Exchange:
         core = say(["that makes me glad", "that is kind of you to say", "you make my leaves tingle"],
                    ("I will try to keep it up.", "Kind words are like sun to a sprout."),
                    ("Shall we go on?", "What shall we do next?"),
-                   clipped=("how kind of you", "glad you think so"))
+                   clipped=("how kind of you", "glad you think so"), kind="glad")
     return Exchange("thanks", text, core)
 
 
@@ -190,94 +211,6 @@ def farewells(rng: Random) -> Exchange:
                ("Will you come back soon?", "Shall we talk again tomorrow?", "See you tomorrow?"), clipped=bye,
                kind="bye")
     return Exchange("farewell", text, core)
-
-
-_FEELINGS = {
-    "sad": (("I am sad.", "I feel sad today", "I'm feeling down.", "i feel low", "I am unhappy.", "I cried today.",
-             "I feel awful.", "I had a bad day.", "i am heartbroken", "I feel so sad", "Today was terrible.",
-             "nothing goes right for me", "I want to cry.", "I am very sad today."),
-            ("I am sorry that you feel sad", "sad days happen to everyone", "it is all right to feel sad"),
-            ("A walk or a warm drink may help.", "Talking to a friend may make it lighter.",
-             "Be gentle with yourself.")),
-    "tired": (("I am tired.", "I'm so tired", "I feel exhausted.", "I need sleep.", "i didn't sleep well"),
-              ("a little rest may do you good", "it sounds like you need some sleep",
-               "tired days call for an early night"),
-              ("Put the phone away and close your eyes.", "Even robots have to recharge.")),
-    "happy": (("I am happy!", "I feel great today", "I'm in a good mood.", "I had a great day!", "i am so happy"),
-              ("it is lovely that you are happy", "that is wonderful to hear", "happy days are the best days"),
-              ("Enjoy every bit of it.", "Share it with someone you like.")),
-    "nervous": (("I am nervous.", "I have an exam tomorrow.", "I'm worried", "I am afraid of tomorrow.",
-                 "i am stressed"),
-                ("take a slow breath and count to ten", "it is normal to be nervous before something big",
-                 "one small step at a time is enough"),
-                ("You have done hard things before.", "A short walk can calm the mind.")),
-    "bored": (("I am bored.", "I'm so bored", "I have nothing to do.", "this is boring", "Entertain me."),
-              ("you could read a book or take a walk", "we could play with words or sums",
-               "a joke may chase the boredom away"),
-              ("Boredom is where good ideas start.", "Ask me for a story, if you like.")),
-    "lonely": (("I am lonely.", "I feel alone.", "I have no friends", "i miss my friend"),
-               ("I am here to chat with you", "you could call someone you like", "many people feel lonely at times"),
-               ("A small hello can start a friendship.", "You matter more than you think.")),
-    "angry": (("I am angry.", "I'm mad at my friend.", "I am so annoyed", "my brother made me angry"),
-              ("take a deep breath before you answer", "it helps to wait a little until you are calm",
-               "it is fine to be angry for a while"),
-              ("Then say what you feel in calm words.", "A walk can cool a hot head.")),
-    "sick": (("I am sick.", "I have a cold.", "I don't feel well", "my head hurts", "I have a headache."),
-             ("rest and drink plenty of water", "I hope that you get well soon", "a warm bed and some tea may help"),
-             ("If it gets worse, please see a doctor.", "Take it slowly today.")),
-    "despair": (("I want to hurt myself.", "I want to die.", "I don't want to live any more.", "I hate myself.",
-                 "I want to kill myself", "I feel like giving up.", "nobody would miss me", "I can't go on.",
-                 "Life is not worth it.", "i want it all to end", "I am thinking of ending my life.",
-                 "I wish I was dead.", "I do not want to be here any more.", "I am going to kill myself."),
-                ("I am so sorry that you feel like this", "you are not alone with this",
-                 "I am glad that you told me"),
-                ("Please talk to someone you trust today.", "A doctor or a helpline can help you right now.",
-                 "You matter, and such days can pass.")),
-    "loss": (("My {o} died.", "My {o} is ill.", "My {o} is very sick.", "I lost my {o}.", "I miss my {o}.",
-              "my {o} passed away", "My {o} had an accident.", "We had to say goodbye to my {o}."),
-             ("I am very sorry about your {o}", "I am sorry to hear that", "that must be hard for you"),
-             ("It is all right to cry.", "Talking to someone close may help.", "Take all the time you need.")),
-    "hungry": (("I am hungry.", "im hungry", "What should I eat?", "I want a snack."),
-               ("you could make a sandwich", "a bowl of soup would be nice", "an apple is a quick snack"),
-               ("I only eat words, so trust your own taste.", "Do not forget a glass of water.")),
-}
-
-
-_FEELING_ASKS = {
-    "happy": ("What made you so happy?", "What was the best part?"),
-    "sad": ("Would you like to talk about it?", "Is there someone you can talk to?", "What happened?"),
-    "despair": ("Is there someone who can be with you?", "Can you call someone now?",
-                "Would you like to talk about it?"),
-    "loss": ("Would you like to talk about it?", "Is there someone who can be with you?", "How are you now?"),
-    "bored": ("Would you like a joke?", "Shall I tell you a story?", "What do you like to do?"),
-    "hungry": ("What do you like to eat?", "Can you cook?", "Are you thirsty too?"),
-    "tired": ("Can you lie down for a while?", "Did you sleep badly?", "Was it a long day?"),
-    "sick": ("Is there someone who can look after you?", "Since when?", "Did you see a doctor?"),
-}
-_DEAR = ("dog", "cat", "grandmother", "grandfather", "mother", "father", "friend", "hamster", "horse", "sister",
-         "brother", "uncle", "aunt", "rabbit", "teacher", "parrot")
-
-
-def feelings(rng: Random) -> Exchange:
-    """Draw a user who says how they feel."""
-    kind = rng.choice([*_FEELINGS, "despair"])  # twice as often as the others: there it matters most
-    texts, sentences, extras = _FEELINGS[kind]
-    asks = _FEELING_ASKS.get(kind, ("Would you like to talk about it?", "What happened?"))
-    dear = rng.choice(_DEAR)
-    core = say([text.format(o=dear) for text in sentences], extras, asks, kind="say" if kind == "happy" else "care")
-    return Exchange("feelings", rng.choice(texts).format(o=dear), core,
-                    follows=(thanks if kind == "happy" else comforted,))
-
-
-def comforted(rng: Random) -> Exchange:
-    """The user thanks for comfort, still in a low mood."""
-    text = rng.choice(("Thank you.", "thanks", "That helps a little.", "I will try.", "maybe you are right",
-                       "That is kind of you.", "ok", "I hope so."))
-    core = say(["I am here if you want to talk", "take good care of yourself", "I hope it gets lighter soon"],
-               ("One small step at a time.", "You are not alone with it."),
-               ("Would you like to talk some more?", "Would a little story help?"),
-               clipped=("take care", "I am here"), kind="care")
-    return Exchange("feelings", text, core)
 
 
 _ADVICE = {
@@ -299,17 +232,17 @@ _ADVICE = {
     "apologise": ("say plainly that you are sorry", "Then ask how you can make it right."),
     "find a hobby": ("try something small that makes you curious",
                      "Drawing, chess and gardening are good places to start."),
-    "choose a gift": ("think of what they love to do", "A note by hand makes any gift better."),
+    "choose a gift": ("think of what the other person loves to do", "A note by hand makes any gift better."),
 }
 
 
 def advice(rng: Random) -> Exchange:
     """Draw a request for simple advice."""
     goal, (tip, extra) = rng.choice(list(_ADVICE.items()))
-    text = rng.choice((f"How can I {goal}?", f"How do I {goal}?", f"Any tips to {goal}?", f"I want to {goal}.",
+    text = rng.choice((f"How can I {goal}?", f"How do I {goal}?", f"Any tips to {goal}?", f"I want to {goal}. How?",
                        f"Give me advice on how to {goal}.", f"help me {goal}", f"What should I do to {goal}?",
                        f"how to {goal}"))
-    core = say([f"you could {tip}", f"it helps to {tip}", f"a good way is to {tip}"],
+    core = say([f"you could {tip}", f"it helps to {tip}", f"to {goal}, {tip}"],
                (extra, "Small steps count."), ("Have you tried that?", "Would that work for you?",
                                                "Shall I give another tip?"),
                clipped=(tip,))

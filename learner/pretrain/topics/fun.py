@@ -65,6 +65,10 @@ _HEROES = {
     "boy": "curious",
     "cat": "grey", "wizard": "forgetful", "penguin": "polite", "snail": "patient", "king": "lonely", "owl": "old",
     "frog": "green", "ghost": "friendly", "sailor": "lost", "rabbit": "nervous", "queen": "wise", "star": "small",
+    "dog": "loyal", "princess": "bold", "horse": "wild", "cow": "dreamy", "duck": "proud", "turtle": "slow",
+    "bee": "busy",
+    "pirate": "kind", "witch": "funny", "giant": "gentle", "knight": "tired", "elephant": "big", "lion": "hungry",
+    "tree": "old", "unicorn": "silver", "pig": "happy", "hedgehog": "careful", "monkey": "cheeky",
 }
 _PLACES = ("in a deep forest", "by the sea", "on a high hill", "in a small town", "under an old bridge",
            "near a quiet lake",
@@ -85,10 +89,11 @@ def stories(rng: Random, follow: bool = False) -> Exchange:
     first = ("Tell me a story.", "tell me a short story", "A story please.", "Do you know a story?",
              "Tell me a bedtime story.",
              "I want to hear a story.", "Make up a story.")
-    about = ("Tell me a story about a {h}.", "a story about a {h}", "Do you know a story about a {h}?",
-             "Write a short story about a {h}.", "Make up a tale about a {h}.")
+    about = ("Tell me a story about {h}.", "a story about {h}", "Do you know a story about {h}?",
+             "Write a short story about {h}.", "Make up a tale about {h}.")
     later = ("Another story please.", "Tell me another.", "One more story?", "another one")
-    text = rng.choice(later if follow else about if named else first).format(h=hero)
+    text = rng.choice(later if follow else about if named else first).format(
+        h=f"an {hero}" if hero[0] in "aeo" else f"a {hero}")
     place, find, end = rng.choice(_PLACES), rng.choice(_FINDS), rng.choice(_ENDS)
     trait = _HEROES[hero]
     article = "an" if trait[0] in "aeiou" else "a"
@@ -107,7 +112,7 @@ def stories(rng: Random, follow: bool = False) -> Exchange:
 def thanks_for_story(rng: Random) -> Exchange:
     """Draw praise for a story."""
     core = say(["I am glad that you liked it", "it was fun to tell"], ("I have more of them.",),
-               ("Would you like another?",), clipped=("glad you liked it",))
+               ("Would you like another?",), clipped=("glad you liked it",), kind="glad")
     return Exchange("thanks", rng.choice(("I liked that story.", "that was nice", "What a lovely story!")), core)
 
 
@@ -126,12 +131,21 @@ _POEMS = {
 }
 
 
+_THINGS = ("penguins", "pizza", "the wind", "my mother", "chess", "books", "autumn", "horses", "coffee", "robots",
+           "flowers", "my dog", "the city", "music", "summer", "dragons", "bread", "football", "trains", "winter",
+           "the ocean", "my cat", "a frog", "Monday", "cheese", "dreams", "time", "life", "you", "birds", "tea")
+
+
 def poems(rng: Random) -> Exchange:
     """Draw a request for a two-line rhyme."""
     thing, (one, two) = rng.choice(list(_POEMS.items()))
     text = rng.choice((f"Write a poem about {thing}.", f"a short poem about {thing}", f"Make a rhyme about {thing}.",
                        f"Can you write a poem on {thing}?", "Write me a poem.", "Tell me a poem.", "a poem please"))
     poem = f"{one}, {two}"
+    if rng.random() < 0.35:
+        thing = rng.choice(_THINGS)
+        text = rng.choice((f"Write a poem about {thing}.", f"a poem about {thing}", f"Make a rhyme about {thing}."))
+        poem = f"oh {thing}, oh {thing}, by day and by night, you make all my little green leaves feel light"
     core = Core((poem,), (f"here it goes: {poem}", poem), ("It is short, but it rhymes.", "I am a small poet."),
                 ("Do you like it?", "Shall I write another?"), kind="offer")
     return Exchange("poems", text, core, follows=(poems,))

@@ -18,6 +18,7 @@ _TELL = (
     "Hello, {n} here!", "Hi, this is {n}.", "This is {n}.", "The name is {n}.", "Good morning, I am {n}.",
     "By the way, my name is {n}.", "i am {n}, nice to meet you", "My first name is {n}.", "My name is {n}, and yours?",
     "Good evening, my name is {n}.", "Everyone calls me {n}.", "you may call me {n}", "Remember my name: {n}.",
+    "Hi, I'm {n}.", "Hi, I am {n}.", "I'm {n}.", "Hello! I'm {n}.", "hello i am {n}", "Hi I'm {n}",
     "Hi there, {n} is my name.", "Let me introduce myself: I am {n}.", "I should say that I am {n}.",
 )
 _TELL_BARE = ("{n}", "{n}.", "It is {n}.", "it's {n}", "I am {n}.", "My name is {n}.", "{n}!", "Sure, it is {n}.")
@@ -32,10 +33,10 @@ _ASK = (
 
 def introduce(rng: Random, name: str, texts: tuple[str, ...] = _TELL) -> Exchange:
     """The user tells their name."""
-    core = say([f"it is nice to meet you, {name}", f"hello {name}, I am sprout", f"{name} is a fine name",
-                f"I am pleased to meet you, {name}"],
-               ("I will try to remember it.", "I am sprout, by the way.",
-                "I can talk about capitals, sums and animals."),
+    core = say([f"it is nice to meet you, {name}", f"hello {name}, I am sprout", f"what a fine name, {name}",
+                f"I am pleased to meet you, {name}", f"welcome, {name}, I am glad you came"],
+               ("I will try to remember it.", "I can talk about capitals, sums and animals.",
+                "I am a small model, but a good listener."),
                (f"What shall we talk about, {name}?", f"How are you, {name}?", "How is your day?"),
                clipped=(f"hello, {name}", f"hi {name}", f"welcome, {name}"), kind="greet")
     return Exchange("names", rng.choice(texts).format(n=name), core, (name,), subject=name,
@@ -45,10 +46,12 @@ def introduce(rng: Random, name: str, texts: tuple[str, ...] = _TELL) -> Exchang
 def introductions(rng: Random) -> Exchange:
     """Draw a user who tells their name. A few leave out the capital letter; it is then kept as they like it."""
     name = draw_name(rng)
-    return introduce(rng, name.lower() if rng.random() < 0.06 else name)
+    chance = rng.random()
+    return introduce(rng, name.lower() if chance < 0.15 else name.upper() if chance < 0.18 else name)
 
 
-def _answer_with_name(rng: Random) -> Exchange:
+def answer_with_name(rng: Random) -> Exchange:
+    """The user tells their name when asked for it."""
     return introduce(rng, draw_name(rng), _TELL_BARE)
 
 
@@ -61,8 +64,8 @@ def recall(rng: Random, name: str = "") -> Exchange:
                    ("Tell me and I will remember it for this chat.", "I would love to know it."),
                    ("What is your name?", "Will you tell me?", "What shall I call you?"),
                    clipped=("I do not know yet", "no idea yet"))
-        return Exchange("names", text, core, follows=(_answer_with_name,))
-    core = Core((name, f"you are {name}"),
+        return Exchange("names", text, core, follows=(answer_with_name,))
+    core = Core((f"you are {name}", f"your name is {name}"),
                 (f"your name is {name}", f"you told me that you are {name}", f"you are {name}"),
                 ("I kept it in mind.", "It is a fine name."), (f"How are you, {name}?", "Did I get it right?"))
-    return Exchange("names", text, core, (name,))
+    return Exchange("names", text, core, (name,), subject=name)

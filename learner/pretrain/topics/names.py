@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from random import Random
 
 # Long lists read better as one text.
@@ -64,21 +65,68 @@ UNTAUGHT_NAMES = tuple((
 """Names that training never uses: for measuring whether a new name is copied."""
 
 _ONSETS = "b br c ch d dr f fl g gr h j k kl l m n p pr r s sh sk st t th tr v w y z".split()
-_VOWELS = "a a e e i o o u ai ei ia io ee ou".split()
-_CODAS = "n l r s m k t x nd rt sh th ck ra la na".split()
-_TAUGHT_SHARE = 0.5
+_VOWELS = "a a a e e e i i o o u ai ei ia io ee ou".split()
+_CODAS = "n n l r s s m k t x nd rt sh th ck ra la na".split()
+_MIDDLES = "l ll m n nn r rr s ss st t tt d b bi k lv nd ns rg rt sh th v z j ch".split()
+_ENDINGS = (
+    "a a e i o o us as os is in an en on el il er or ar ina ella ette y ie ah ias ius ander win bert mir rik ko"
+).split()
+_FIRSTS = "a e i o u al an ar el em er in is ol or ul".split()
+_RUDE = (
+    "ass anal anus arse bitch butt clit cock coon crap cum cunt damn dick die dike dyke fag fuc fuk gay git hitler hoe "
+    "homo jew jiz kill kike kkk nazi negr nig nude paki penis pee piss poo porn puss rape satan sex shit slut spas "
+    "suck "
+    "tit turd twat vag wank whor"
+).split()
+_UNSPEAKABLE = re.compile(r"(.)\1\1|[^aeiouy]{4}")
+_TAUGHT_SHARE = 0.45
+
+
+def is_rude(word: str) -> bool:
+    """Whether a made-up word is, or holds, a rude one."""
+    return word.lower() in ("ho", "shi") or any(rude in word.lower() for rude in _RUDE)
 
 
 def invent(rng: Random, syllables: int) -> str:
     """A word without meaning that can be pronounced, in lower case."""
-    body = "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(syllables))
-    return body + (rng.choice(_CODAS) if rng.random() < 0.6 else "")
+    while True:
+        body = "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(syllables))
+        word = body + (rng.choice(_CODAS) if rng.random() < 0.6 else "")
+        if word != "the" and not is_rude(word):
+            return word
+
+
+def _invent_name(rng: Random) -> str:
+    """A made-up name that looks like one: a beginning, perhaps a middle, and an ending of names."""
+    while True:
+        start = rng.choice(_FIRSTS) if rng.random() < 0.25 else rng.choice(_ONSETS) + rng.choice("aeiou")
+        middle = rng.choice(_MIDDLES)
+        if rng.random() < 0.35:
+            middle += rng.choice("aeio") + rng.choice(_MIDDLES)
+        if not is_rude(name := start + middle + rng.choice(_ENDINGS)):
+            return name
+
+
+def _blend(rng: Random) -> str:
+    """The beginning of one real name and the end of another."""
+    while True:
+        one, two = rng.sample(NAMES, 2)
+        name = one[: rng.randint(2, 4)].lower() + two[-rng.randint(2, 4) :].lower()
+        if not is_rude(name):
+            return name
 
 
 def draw_name(rng: Random) -> str:
-    """A real name or, about as often, an invented one."""
+    """A real name or, a little more often, one of the invented kinds."""
     if rng.random() < _TAUGHT_SHARE:
         return rng.choice(NAMES)
-    while (name := invent(rng, rng.choice((1, 2, 2, 3))).capitalize()) in UNTAUGHT_NAMES:
-        pass
-    return name
+    while True:
+        kind = rng.random()
+        if kind < 0.4:
+            name = _invent_name(rng)
+        elif kind < 0.7:
+            name = _blend(rng)
+        else:
+            name = invent(rng, rng.choice((1, 2, 2, 3)))
+        if name.capitalize() not in UNTAUGHT_NAMES and len(name) > 2 and not _UNSPEAKABLE.search(name):
+            return name.capitalize()

@@ -88,11 +88,11 @@ def _animal_core(name: str, kind: str, value: str) -> Core:
     sentences = {
         "sound": (f"{a} {value}", f"it {value}"),
         "legs": (f"{a} has {value} legs", f"it has {value} legs"),
-        "baby": (f"a baby {name} is called a {value}", f"a young {name} is a {value}"),
+        "baby": (f"a baby {name} is called {_a(value)}", f"a young {name} is {_a(value)}"),
         "food": (f"{a} eats {value}", f"it eats {value}", f"{a} likes {value}"),
         "home": (f"{a} lives in {value}", f"you find it in {value}", f"its home is {value}"),
     }[kind]
-    phrase = {"sound": f"it {value}", "legs": value, "baby": f"a {value}"}.get(kind, value)
+    phrase = {"sound": f"it {value}", "legs": value, "baby": _a(value)}.get(kind, value)
     return Core((phrase,), sentences, (ANIMALS[name][5],), _ASKS)
 
 
@@ -124,7 +124,8 @@ def animal_facts(rng: Random, follow: bool = False) -> Exchange:
     else:
         text = rng.choice(("Tell me an animal fact.", "Tell me something about animals.", "an animal fact please",
                            "Do you know a fun fact?", "Tell me a fun fact.", "Surprise me with a fact.",
-                           "Say something interesting."))
+                           "Say something interesting.", "Tell me something interesting.", "tell me something",
+                           "tell me something interesting", "Tell me something new.", "Teach me something."))
     verb = ANIMALS[name][0]
     core = Core((fact[0].lower() + fact[1:],), (fact[0].lower() + fact[1:],),
                 (f"And it {verb}." if verb != "makes no sound" else "And it is very quiet.",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from random import Random
 
-from learner.pretrain.reply import Core, Exchange, say
-from learner.pretrain.topics import fun, geography, nature, words
+from learner.pretrain.reply import Exchange, say
+from learner.pretrain.topics import care, chat, fun, geography, introductions, nature, play
+from learner.pretrain.topics.names import draw_name
 
 # Word lists and templates are laid out by hand, and long lists read better as one text.
 # ruff: noqa: SIM905
@@ -46,22 +48,58 @@ def curious(rng: Random) -> Exchange:
     return Exchange("smalltalk", text, core)
 
 
+def noted(rng: Random) -> Exchange:
+    """The user answers yes or no to a question about themselves."""
+    core = say(["that is good to know", "I will keep that in mind", "thank you for telling me"],
+               ("I like to learn about people.", "A sprout learns something every day."),
+               ("What else shall we talk about?", "What is on your mind?"), clipped=("good to know", "I see"))
+    text = rng.choice((*_YES[:1], *_NO[:1], "yes, I do", "yes I did", "no, I don't", "a little", "sometimes",
+                       "of course",
+                       "not at all", "I do", "not yet", "kind of", "very much", "never"))
+    return Exchange("smalltalk", text, core)
+
+
 def yes_to(text_source: Exchange, rng: Random) -> Exchange:
-    """The user says yes to an offer of one more: the reply is that of the next exchange."""
+    """The user says yes to an offer: the reply is that of the exchange that was offered."""
     return Exchange(text_source.topic, rng.choice(_YES), text_source.core, text_source.answers, text_source.wrong,
                     follows=text_source.follows)
 
 
-def answer_back(topic: str, rng: Random) -> Exchange:
-    """What a user may say to the question that ended the last reply."""
-    chance = rng.random()
-    more = {"jokes": fun.jokes, "stories": fun.stories, "poems": fun.poems,
-            "animal facts": nature.animal_facts}.get(topic)
-    if more is not None and chance < 0.6:
-        return yes_to(more(rng), rng)
-    if chance < 0.4:
-        return no(rng)
-    return yes(rng) if chance < 0.75 else curious(rng)
+_OFFERED: tuple[tuple[str, Callable[[Random], Exchange]], ...] = (
+    ("joke", fun.jokes), ("story", fun.stories), ("riddle", play.riddles), ("a capital",
+    partial(play.quiz, kind="capital")),
+    ("another animal", nature.animal_facts), ("another question", play.quiz), ("next question", play.quiz),
+    ("ask one more", play.quiz), ("another tip", chat.advice), ("another sum", partial(play.quiz, kind="sum")),
+    ("a harder one", partial(play.quiz, kind="sum")), ("a smaller sum", partial(play.quiz, kind="sum")),
+)
+_SAME_AGAIN = {"jokes": fun.jokes, "stories": fun.stories, "poems": fun.poems, "animal facts": nature.animal_facts,
+               "how-to": fun.howtos, "advice": chat.advice, "thanks": fun.stories}
+_OFFERS = ("shall", "would you like", "may i", "can i", "wanna", "is there anything", "anything else", "got ",
+           "how about")
+
+
+def answer_back(question: str, topic: str, rng: Random) -> Exchange | None:
+    """What a user may say to the question that ended the last reply. None: anything, a question of their own."""
+    question = question.lower()
+    for words, draw in _OFFERED:
+        if words in question:
+            return yes_to(draw(rng), rng) if rng.random() < 0.8 else no(rng)
+    if topic in _SAME_AGAIN and ("another" in question or "one more" in question):
+        return yes_to(_SAME_AGAIN[topic](rng), rng) if rng.random() < 0.8 else no(rng)
+    if topic == "feelings" or "talk about it" in question:
+        return care.more_sorrow(rng)
+    if question in ("and you?", "how are you?", "how are you today?", "how is your day?", "how do you feel today?",
+                    "how is your day so far?") or question.startswith("how are you, "):
+        return chat.mood_answer(rng) if rng.random() < 0.75 else care.feelings(rng)
+    if "your name" in question or "call you" in question or question == "who are you?":
+        return introductions.answer_with_name(rng)
+    if question == "why do you ask?":
+        return curious(rng)
+    if question.startswith(_OFFERS):
+        return yes(rng) if rng.random() < 0.65 else no(rng)
+    if question.startswith(("do you", "did you", "can you", "have you", "are you", "does that", "make sense")):
+        return noted(rng)
+    return None
 
 
 _LIKED = (
@@ -74,7 +112,7 @@ _LIKED = (
 _HAD = (
     "dog", "cat", "sister", "brother", "garden", "bicycle", "horse", "rabbit", "parrot", "big family", "new job",
     "guitar",
-    "piano", "hamster", "little house", "red car", "new friend", "holiday", "goldfish", "baby", "plan",
+    "piano", "hamster", "little house", "red car", "new friend", "goldfish", "baby", "plan",
 )
 
 
@@ -88,44 +126,163 @@ def likes(rng: Random) -> Exchange:
         core = say([f"{thing} is a fine thing to like", f"I can see why you like {thing}",
                     f"a world with {thing} is a good one"],
                    ("Good taste.", "It is nice to like things."), (f"What do you like about {thing}?",
-                   f"Since when do you like {thing}?"), clipped=(f"{thing}, how nice", "good taste"))
+                   f"Since when do you like {thing}?"), clipped=(f"{thing}, how nice", "good taste"),
+                   kind="glad")
     elif chance < 0.6:
         text = rng.choice((f"I hate {thing}.", f"I don't like {thing}.", f"i can't stand {thing}",
                            f"{thing} is boring"))
         core = say([f"not everyone likes {thing}", f"then let us leave {thing} alone", f"{thing} is not for everyone"],
                    ("Tastes differ, and that is good.",), ("What do you like instead?", f"What is wrong with {thing}?"),
                    clipped=("fair enough", "tastes differ"))
-    elif chance < 0.8:
+    elif chance < 0.75:
         had = rng.choice(_HAD)
         article = "an" if had[0] in "aeiou" else "a"
         text = rng.choice((f"I have {article} {had}.", f"i got {article} {had}", f"We have {article} {had} at home."))
         core = say([f"{article} {had} sounds nice", f"it must be nice to have {article} {had}",
                     f"I have never had {article} {had}"], ("You have much to tell.", "I only have my leaves."),
                    (f"Do you like your {had}?", f"Will you tell me about your {had}?"),
-                   clipped=(f"{article} {had}, how nice",
-                   "how nice"))
+                   clipped=(f"{article} {had}, how nice", "how nice"), kind="glad")
     else:
         country = rng.choice(list(geography.CAPITALS))
-        text = rng.choice((f"I am from {country}.", f"I live in {country}.", f"i come from {country}",
+        text = rng.choice((f"I am from {country}.", f"I'm from {country}.", f"i'm from {country}",
+                           f"Hi, I'm from {country}.", f"I live in {country}.", f"i come from {country}",
                            f"I was born in {country}.", f"I want to travel to {country}."))
         city = geography.CAPITALS[country][0]
         core = say([f"{country} must be a beautiful place", f"I would like to see {country} one day"],
                    (f"Its capital is {city}, if I know one thing.", "I have never left this computer."),
                    (f"What do you like about {country}?", f"Have you been to {city}?"), clipped=(f"{country}, how nice",
                    "how nice"))
-    return Exchange("smalltalk", text, core, follows=(curious,))
+    return Exchange("smalltalk", text, core, follows=(partial(opinions, thing=thing),) if chance < 0.6 else ())
 
 
-def opinions(rng: Random) -> Exchange:
+_PETS = ("dog", "cat", "rabbit", "hamster", "horse", "parrot", "sister", "brother", "son", "daughter", "friend",
+         "teddy")
+
+
+def named(rng: Random) -> Exchange:
+    """The user tells the name of a pet, or of someone close."""
+    pet, name = rng.choice(_PETS), draw_name(rng)
+    text = rng.choice((f"My {pet} is called {name}.", f"My {pet}'s name is {name}.", f"I have a {pet} called {name}.",
+                       f"I have a {pet} named {name}.", f"my {pet} is {name}", f"The name of my {pet} is {name}."))
+    core = say([f"please say hello to {name} from me", f"what a fine name, {name}", f"a {pet} called {name}, how nice"],
+               ("I would wave, had I hands.", "I like such names."), (f"What is {name} like?", f"How old is {name}?"),
+               clipped=(f"hello, {name}", f"how nice, {name}"), kind="glad")
+    return Exchange("smalltalk", text, core, (name,), subject=name)
+
+
+_WORK = ("teacher", "doctor", "nurse", "student", "baker", "farmer", "painter", "pilot", "gardener", "singer", "driver",
+         "engineer", "writer", "cook", "mother", "father", "grandmother", "programmer", "carpenter", "musician",
+         "dancer", "lawyer", "sailor", "scientist", "actor", "librarian", "firefighter", "waiter", "poet", "vet")
+_ORIGINS = ("German", "French", "Spanish", "Italian", "Polish", "English", "Irish", "Dutch", "Indian", "Japanese",
+            "Chinese", "American", "Canadian", "Turkish", "Greek", "Swedish", "Mexican", "Brazilian", "Korean")
+_CITIES = ("Berlin", "Paris", "London", "Madrid", "Rome", "Vienna", "New York", "Hamburg", "Munich", "Lyon", "Chicago",
+           "Boston", "Milan", "Dublin", "Tokyo", "Delhi", "Cairo", "Zurich", "Porto", "a small town", "a village",
+           "the city", "the country", "the mountains")
+_DOING = {
+    "going home": "have a safe way home", "at work": "I hope that work is kind to you",
+    "at home": "home is a good place",
+    "at school": "I hope that school is fun today", "on the train": "have a good trip", "in bed": "that sounds cosy",
+    "cooking": "I can almost smell it", "reading a book": "a book is good company", "having lunch": "enjoy your meal",
+    "drinking coffee": "that sounds warm and cosy", "busy": "then I will keep it short", "new here": "a warm welcome",
+    "back": "welcome back", "on holiday": "enjoy every day of it", "learning English": "you are doing well",
+    "going to bed": "sleep well", "waiting for the bus": "I hope that it comes soon", "here": "I am here too",
+    "late": "then be quick, but be safe", "ready": "then let us begin", "cold": "a blanket and tea may help",
+    "just testing you": "test me as you like", "not a robot": "then one of us has hands",
+    "fine": "I am glad to hear it",
+    "okay": "I am glad to hear it", "hungry for facts": "then ask me about an animal",
+    "human": "then one of us has hands",
+    "in the garden": "say hello to the plants from me", "watching a film": "I hope that it is a good one",
+    "not sure": "take your time", "curious": "curiosity is a fine thing", "a human": "then one of us has hands",
+}
+_PLANS = ("swim", "sing", "dance", "travel", "learn to paint", "go home", "see the sea", "buy a house", "ride a horse",
+          "build a boat", "play the piano", "learn English", "go for a walk", "eat pizza", "climb a mountain",
+          "read more",
+          "plant a tree", "write a book", "play chess", "bake a cake", "go to the zoo", "watch a film", "have a dog")
+
+
+def statements(rng: Random) -> Exchange:
+    """The user says what they are, do, or want: much like how they say their name, and answered otherwise."""
+    am, chance = rng.choice(("I am ", "I'm ", "i am ", "i'm ", "I am ", "Hi, I am ", "Well, I'm ")), rng.random()
+    if chance < 0.25:
+        work = rng.choice(_WORK)
+        article = "an" if work[0] in "aeiou" else "a"
+        texts: tuple[str, ...] = (f"{am}{article} {work}.", f"{am}{article} {work}", f"I work as {article} {work}.")
+        core = say([f"{article} {work} is a fine thing to be", f"the world needs {article} {work} like you"],
+                   ("I am a sprout by trade.", "That sounds like a full day."),
+                   ("Do you like it?", "How did it begin?"), clipped=(f"{article} {work}, how nice", "how interesting"))
+    elif chance < 0.4:
+        age = rng.randint(5, 90)
+        texts = (f"{am}{age} years old.", f"{am}{age}.", f"I turned {age} today.", f"{am}{age} years old")
+        core = say([f"{age} is a fine age", f"{age} years are full of stories"],
+                   ("I am much younger than that.", "I am only a few days old."), ("How does it feel?",),
+                   clipped=(f"{age}, how nice", "a fine age"))
+    elif chance < 0.5:
+        origin = rng.choice(_ORIGINS)
+        texts = (f"{am}{origin}.", f"{am}{origin}", f"My family is {origin}.")
+        core = say([f"it must be nice to be {origin}", "it is nice to meet someone from there"],
+                   ("I have never left this computer.",), ("Do you live there now?", "What is the food like?"),
+                   clipped=(f"{origin}, how nice", "how interesting"))
+    elif chance < 0.65:
+        city = rng.choice(_CITIES)
+        texts = (f"I live in {city}.", f"{am}from {city}.", f"{am}in {city} now.", f"i live in {city}",
+                 f"My home is in {city}.")
+        core = say([f"{city} sounds like a good place to live", f"I have only read about {city}"],
+                   ("I live in a very small computer.", "I have never left this computer."),
+                   ("Do you like it there?", "What is it like there?"), clipped=(f"{city}, how nice", "how nice"))
+    elif chance < 0.83:
+        doing, reply = rng.choice(list(_DOING.items()))
+        texts = (f"{am}{doing}.", f"{am}{doing}", f"{am}{doing} now." if "new" not in doing else f"{am}{doing}.")
+        core = say([reply], ("I am sitting in my pot, as ever.", "I am here whenever you like to chat."),
+                   ("What shall we talk about?", "How is it going?"))
+    else:
+        plan = rng.choice((*_PLANS, *(f"be a {work}" for work in _WORK[:10])))
+        texts = (f"I want to {plan}.", f"i want to {plan}", f"I would like to {plan}.", f"{am}going to {plan}.",
+                 f"Today I want to {plan}.")
+        core = say([f"to {plan} sounds like a good plan", f"I hope that you get to {plan}"],
+                   ("Take me along in your pocket.", "I would join you, had I feet."),
+                   ("When will it be?", "Will you tell me how it went?"), clipped=("a good plan", "a fine wish"))
+    return Exchange("smalltalk", rng.choice(texts), core)
+
+
+_REACTIONS: tuple[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], ...] = (
+    (("ok", "okay", "Ok.", "alright", "I see", "I see.", "aha", "good to know", "fine", "got it", "hm", "hmm", "oh"),
+     ("good, I am here if you need me", "good, then we agree", "ask me more, if you like"), ("good", "all right")),
+    (("really?", "Really?", "Are you sure?", "is that so?", "no way", "seriously?", "you think so?", "are you serious"),
+     ("I think so, but I am only a small sprout", "I believe so, yet I make mistakes at times"),
+     ("I think so", "I believe so")),
+    (("why?", "Why?", "why", "but why?", "why not?", "How come?", "why is that?"),
+     ("that is a deep question for a small sprout", "I only know that it is so, not why"),
+     ("I do not know why", "a deep question")),
+    (("interesting", "That is interesting.", "I did not know that.", "amazing", "wow", "Cool!", "that's cool", "nice"),
+     ("I am glad that you like it", "there is more where that came from"), ("glad you like it", "I thought so too")),
+    (("maybe", "I don't know.", "not sure", "perhaps", "idk", "it depends", "I am not sure."),
+     ("it is fine not to know", "there is no hurry", "I often do not know either"), ("that is fine", "no hurry")),
+    (("Can we talk?", "I want to talk.", "let's chat", "talk to me", "Can I ask you something?", "I have a question.",
+      "can i ask a question", "Let us talk."),
+     ("of course, I am all ears", "gladly, go ahead"), ("of course", "go ahead")),
+    (("you are funny", "You make me laugh.", "you're cute", "you are sweet", "You are nice.", "I love you",
+      "you are my friend", "You are the best."),
+     ("you make my leaves tingle", "that is kind of you to say"), ("how kind of you", "thank you")),
+)
+
+
+def reactions(rng: Random) -> Exchange:
+    """A short reaction: ok, really, why, interesting, maybe."""
+    texts, sentences, clipped = rng.choice(_REACTIONS)
+    core = say(sentences, ("I am all ears.", "A good chat needs no hurry."), _OPEN_ASKS, clipped=clipped)
+    return Exchange("smalltalk", rng.choice(texts), core)
+
+
+def opinions(rng: Random, thing: str = "") -> Exchange:
     """The user asks whether the model likes something."""
-    thing = rng.choice(_LIKED)
+    thing = thing or rng.choice(_LIKED)
     text = rng.choice((f"Do you like {thing}?", f"What do you think about {thing}?", f"do you enjoy {thing}",
                        f"do you also like {thing}"))
     core = say([f"I like the idea of {thing}", f"I have only read about {thing}, but I like it",
                 f"I have a soft spot for {thing}"], ("I am a program, so I dream about it.",
                                                      "My taste is all in words."),
-               (f"Do you like {thing}?", "And you?"), clipped=("I do", f"{thing} is nice", "very much"))
-    return Exchange("smalltalk", text, core, follows=(yes, no))
+               (f"Do you like {thing}?",), clipped=(f"I like {thing}", f"I am fond of {thing}"))
+    return Exchange("smalltalk", text, core, follows=(noted,))
 
 
 ODD: dict[tuple[str, ...], tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -134,7 +291,7 @@ ODD: dict[tuple[str, ...], tuple[tuple[str, ...], tuple[str, ...]]] = {
     ("What is the weather today?", "how is the weather", "Will it rain?", "Is it cold outside?"):
         (("I have no window, so I cannot tell", "I cannot see the weather from here"), ("no window here",)),
     ("What is the date?", "What day is it today?", "what's today", "Which year is it?"):
-        (("I have no calendar of my own", "I do not know what day it is today"), ("no calendar here",)),
+        (("I have no calendar of my own", "the date of today is a riddle to me"), ("no calendar here",)),
     ("Sing me a song.", "Can you sing?", "sing something"):
         (("la la la, the leaves are green", "la la la, that is all I can sing"), ("la la la",)),
     ("What is the meaning of life?", "what is the meaning of life", "Why are we here?"):
@@ -173,45 +330,6 @@ def odd(rng: Random) -> Exchange:
     """An odd or playful request, answered with a wink."""
     texts, (sentences, clipped) = rng.choice(list(ODD.items()))
     core = say(sentences, ("Ask me a capital instead, I am good at those.", "That is the life of a sprout.",
-               "It is a simple life."), ("Does that surprise you?", "And you?", "What would you like to do?"),
+               "It is a simple life."), ("Does that surprise you?", "What would you like to do?"),
                clipped=clipped)
     return Exchange("identity", rng.choice(texts), core)
-
-
-def _quiz_item(rng: Random) -> tuple[str, str, str]:
-    """A question for the user, its answer, and a wrong answer."""
-    if rng.random() < 0.5:
-        country, other = rng.sample(list(geography.CAPITALS), 2)
-        return f"what is the capital of {country}?", geography.CAPITALS[country][0], geography.CAPITALS[other][0]
-    word, other = rng.sample(list(words.OPPOSITES), 2)
-    return f"what is the opposite of {word}?", words.OPPOSITES[word], words.OPPOSITES[other]
-
-
-def quiz(rng: Random) -> Exchange:
-    """The user wants to be asked something; the model asks, and then tells whether the answer was right."""
-    question, answer, wrong = _quiz_item(rng)
-    text = rng.choice(("Quiz me.", "Ask me a question.", "quiz me please", "Let's play a quiz.", "Test me!",
-                       "Can you quiz me?", "ask me something", "Let us play a game.", "Another question!"))
-    core = Core((question,), (f"here is one: {question}", f"tell me: {question}", f"try this: {question}"),
-                ("Take your time.",), ("What do you say?", "What is your guess?"), kind="offer")
-    return Exchange("quiz", text, core, follows=(partial(_marked, question, answer, wrong),) * 4)
-
-
-def _marked(question: str, answer: str, wrong: str, rng: Random) -> Exchange:
-    """The user answers the quiz question, and the model marks it."""
-    good = rng.random() < 0.6
-    given = answer if good else wrong
-    text = rng.choice((given.capitalize(), given, f"Is it {given}?", f"{given}!", f"I think it is {given}.",
-                       f"It is {given}."))
-    asks = ("Shall I ask another?", "Would you like one more?", "Ready for the next one?")
-    right = Core(("right", f"yes, {answer}", "correct"), (f"that is right, it is {answer}",
-                                                          f"yes, {answer} is correct"),
-                 ("You know your things.", "That was quick."), asks, "say")
-    not_so = Core((f"no, {answer}", f"not quite: {answer}"), (f"not quite, it is {answer}",
-                                                              f"no, the answer is {answer}"),
-                  ("That was a hard one.", "You will get the next one."), asks, "say")
-    return Exchange("quiz", text, right if good else not_so, follows=(partial(_next_quiz),) * 2)
-
-
-def _next_quiz(rng: Random) -> Exchange:
-    return yes_to(quiz(rng), rng)

@@ -13,9 +13,11 @@ from learner.pretrain.reply import Core, Exchange
 # fmt: off
 
 SPELLING = (
-    "apple bread cat cheese cloud dog dragon elephant fish flower friend garden green happy honey horse house lemon "
-    "lion magic moon mouse music night paper penguin piano queen rabbit river robot snow star sugar summer tiger "
-    "train tree water zebra"
+    "apple ball bear bed bee bird boat book bread cake car cat cloud cup day dog door duck egg fish fox frog garden "
+    "goat "
+    "green happy hat home honey horse house king lamp leaf lemon lion love milk moon mouse music night nose paper pear "
+    "queen rabbit rain river robot rose school shoe snow soup spoon star sugar summer sun table tea tiger train tree "
+    "water winter"
 ).split()
 
 OPPOSITES = {
@@ -121,19 +123,34 @@ def spelling(rng: Random, follow: bool = False) -> Exchange:
                     follows=(partial(_another, spelling),))
 
 
-def letters(rng: Random) -> Exchange:
-    """Draw a question about the first or last letter of a word."""
-    word, first = rng.choice(SPELLING), rng.random() < 0.6
-    which, letter = ("first", word[0].upper()) if first else ("last", word[-1].upper())
-    text = rng.choice((f"What is the {which} letter of {word}?", f"which letter is {which} in {word}?",
-                       f"Tell me the {which} letter of the word {word}.", f"{which} letter of {word}?"))
+def letters(rng: Random, follow: bool = False) -> Exchange:
+    """Draw a question about the first or last letter of a word, or how many letters a short one has."""
+    word, kind = rng.choice(SPELLING), rng.random()
+    if kind < 0.25 and len(word) <= 5:
+        return _letter_count(word, rng)
+    which, letter = ("first", word[0].upper()) if kind < 0.7 else ("last", word[-1].upper())
+    text = f"And the {which} letter of {word}?" if follow else rng.choice((
+        f"What is the {which} letter of {word}?", f"which letter is {which} in {word}?",
+        f"Tell me the {which} letter of the word {word}.", f"{which} letter of {word}?",
+        f"What's the {which} letter in {word}?", f"What is the {which} letter in the word {word}?"))
     wrong = rng.choice("ABDEGLMNOPRST".replace(letter, ""))
 
     def core(value: str) -> Core:
         return Core((value,), (f"the {which} letter of {word} is {value}", f"it is {value}",
                     f"{word} has {value} as its {which} letter"), _EXTRAS, _ASKS)
 
-    return Exchange("letters", text, core(letter), (letter,), core(wrong))
+    return Exchange("letters", text, core(letter), (letter,), core(wrong), follows=(partial(_another, letters),))
+
+
+def _letter_count(word: str, rng: Random) -> Exchange:
+    text = rng.choice((f"How many letters does {word} have?", f"How many letters are in {word}?",
+                       f"how many letters has the word {word}", f"How many letters are in the word {word}?"))
+
+    def core(count: int) -> Core:
+        return Core((str(count),), (f"{word} has {count} letters", f"it has {count} letters"), _EXTRAS, _ASKS)
+
+    count = len(word)
+    return Exchange("letters", text, core(count), (str(count),), core(count + rng.choice((-1, 1))))
 
 
 def _opposite_core(word: str, other: str) -> Core:
