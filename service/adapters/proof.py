@@ -2,7 +2,8 @@
 
 An adapter can load without an error and change nothing, or be answered by another one's weights. So the engine scores
 replies whose log-probabilities the trainer knows, under the adapter, the bare base and the adapter that is live:
-    gap    mean |engine's adapter - trainer's adapter| per token must be within the tolerance, and
+    gap    mean |engine's adapter - trainer's adapter| per token must be within the tolerance (what is as good as never
+           said counts as _UNSAID: by how much less it is said, no engine in bfloat16 can tell), and
     slope  what the engine says more or less under the adapter than under the base, or under the live adapter, must go
            along with what the trainer's adapter says more or less, token by token: the slope of the one over the other
            is 1 where the adapter answers and 0 where the other does. An engine that computes in bfloat16 is off by as
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from service.adapters.manifest import Probe
 
 _LEAST_NOISE = 1e-4  # nats: below that, two engines' float32 sums differ too
+_UNSAID = -8.0  # nats: one in 3,000. Rounding moves a log-probability of -15, far from all others, by 0.1
 _SURELY = 3.0  # standard errors between a slope of 0 and one half of what it should be
 
 Logprobs = Sequence[Sequence[float]]
@@ -101,9 +103,13 @@ def kl_per_token(trainer: Logprobs, engine: Logprobs) -> float:
 
 
 def mean_gap(one: Logprobs, other: Logprobs) -> float:
-    """Mean absolute difference over all tokens of all probes, in nats."""
-    gaps = [abs(difference) for difference in _less(one, other)]
+    """Mean absolute difference over all tokens of all probes, in nats; those below _UNSAID are taken to be there."""
+    gaps = [abs(difference) for difference in _less(_said(one), _said(other))]
     return sum(gaps) / len(gaps)
+
+
+def _said(logprobs: Logprobs) -> Logprobs:
+    return [[max(value, _UNSAID) for value in row] for row in logprobs]
 
 
 def _less(one: Logprobs, other: Logprobs) -> list[float]:

@@ -974,6 +974,18 @@ def test_the_judge_wants_the_trainers_numbers_and_nobody_elses(
     assert judge(_PROBES, adapter, base, others, tolerance=0.05).served is served
 
 
+def test_what_is_as_good_as_never_said_is_not_held_against_an_engine_but_saying_it_is() -> None:
+    """A correction that the base would never give: -15 or -15.3 is the same, and -7 is not."""
+    [probe] = _PROBES[:1]
+    never = [-15.0] * len(probe.token_ids)
+    corrected = (probe.model_copy(update={"base_logprobs": never}),)
+    adapter = [probe.logprobs]
+    assert judge(corrected, adapter, [[value - 0.3 for value in never]], {}, tolerance=0.05).served
+    another = judge(corrected, adapter, [[-7.0] * len(never)], {}, tolerance=0.05)
+    assert not another.served and another.engine_at_fault
+    assert not judge(corrected, [never], [never], {}, tolerance=0.05).served
+
+
 def test_the_kl_of_trainer_to_engine_is_estimated_token_by_token() -> None:
     """By hand, with two tokens: the engine gives half, and twice, the trainer's probability; r - 1 - ln r of each."""
     trainer, engine = [[-1.0], [-2.0]], [[-1.0 - 0.693147], [-2.0 + 0.693147]]

@@ -48,7 +48,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("trained")
     made = [save_adapter(folder / str(seed), SPROUT, seed=seed) for seed in range(1, MAX_LORAS + 3)]
     for adapter in made:
-        _multiply(adapter, 3.0)
+        _multiply(adapter, 2.0)
     return made
 
 
