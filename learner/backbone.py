@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from learner.batch import Sequences, TokenIds, by_length, collate
+from learner.output_layer import fits_at_once, log_probs_in_chunks, plain_output_layer
 from learner.packing import Packed, hidden_states, pack, predicting_logits, try_packing
 from learner.tensors import token_log_probs
 from service.errors import AdapterBroken, TrainingFailed
@@ -55,6 +56,7 @@ class Backbone:
         self._active: Role | None = None
         with model.disable_adapter():
             self._packs = try_packing(model.get_base_model())
+            self._output_layer = plain_output_layer(model.get_base_model())
         self._select("policy")
 
     @classmethod
@@ -208,16 +210,27 @@ class Backbone:
 
     def log_probs(self, sequences: Sequences, role: Role = "policy") -> Tensor:
         """Log-probability of every reply token: (B, T), float32, aligned with `token_ids`; 0 outside the reply."""
-        logits, token_ids, _ = self.logits(sequences, role)
+        log_probs, _ = self._scored(sequences, role)
         mask = sequences.reply_mask.to(self.device).clone()
         mask[:, :1] = False  # nothing predicts the first token
-        return torch.zeros(mask.shape, device=self.device).masked_scatter(mask, token_log_probs(logits, token_ids))
+        return torch.zeros(mask.shape, device=self.device).masked_scatter(mask, log_probs)
 
     def reply_log_probs(self, sequences: Sequences, role: Role = "policy") -> Tensor:
         """Log-probability of every whole reply: (B,), float32."""
-        logits, token_ids, rows = self.logits(sequences, role)
-        sums = torch.zeros(len(sequences.token_ids), device=self.device)
-        return sums.index_add(0, rows, token_log_probs(logits, token_ids))
+        log_probs, rows = self._scored(sequences, role)
+        return torch.zeros(len(sequences.token_ids), device=self.device).index_add(0, rows, log_probs)
+
+    def _scored(self, sequences: Sequences, role: Role) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of N reply tokens, and the rows that they belong to: (N,), (N,).
+
+        Many logits are computed a few at a time, where the model's output layer is known to be all that makes them.
+        """
+        layer = self._output_layer
+        if layer is None or fits_at_once(int(sequences.reply_mask[:, 1:].sum()), layer):
+            logits, token_ids, rows = self.logits(sequences, role)
+            return token_log_probs(logits, token_ids), rows
+        states, token_ids, rows = self._predicting(sequences, role)
+        return log_probs_in_chunks(states, token_ids, layer), rows
 
     def rewards(self, sequences: Sequences, role: HeadRole = "reward") -> Tensor:
         """The head's numbers at the last token of each reply: (B, outputs), float32.
@@ -238,17 +251,23 @@ class Backbone:
         """The head's number where each reply token is predicted, the state in which it is chosen: (B, T), float32,
         aligned with `token_ids`; 0 outside the reply. `role`: one with a single output.
         """
-        mask = sequences.reply_mask.clone()
+        mask = sequences.reply_mask.to(self.device).clone()
         mask[:, :1] = False
-        if self._packs and mask.any():
+        numbers = self._number(self._predicting(sequences, role)[0], role)[:, 0]
+        return torch.zeros(mask.shape, device=self.device).masked_scatter(mask, numbers)
+
+    def _predicting(self, sequences: Sequences, role: Role) -> tuple[Tensor, Tensor, Tensor]:
+        """Hidden states where a reply token is predicted: (states (N, H), token_ids (N,), rows (N,))."""
+        if self._packs and sequences.reply_mask[:, 1:].any():
             packed = pack(sequences)
             states = self._hidden_states(packed, role)[packed.scored[packed.predicts]]
-        else:
-            states = self._hidden_states(sequences, role)[:, :-1][mask[:, 1:].to(self.device)]
-        mask = mask.to(self.device)
-        return torch.zeros(mask.shape, device=self.device).masked_scatter(mask, self._number(states, role)[:, 0])
+            return states, packed.targets, packed.rows
+        sequences = sequences.to(self.device)
+        scored = sequences.reply_mask[:, 1:]  # (B, T - 1): the position before predicts the token
+        states = self._hidden_states(sequences, role)[:, :-1][scored]
+        return states, sequences.token_ids[:, 1:][scored], scored.nonzero()[:, 0]
 
-    def _hidden_states(self, batch: Packed | Sequences, role: HeadRole) -> Tensor:
+    def _hidden_states(self, batch: Packed | Sequences, role: Role) -> Tensor:
         """Of every token: (N, H) for a packed batch, else (B, T, H)."""
         decoder = self.model.get_base_model().get_decoder()
         with self.use(role):

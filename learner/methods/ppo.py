@@ -222,13 +222,7 @@ class _Course:
 
     def _learn_policy(self, experience: Experience, rows: Sequence[int]) -> dict[str, float]:
         settings, mask = self._settings, experience.mask[rows]
-        logits, token_ids, _ = self._backbone.logits(experience.batch.rows(rows))
-        log_probs = torch.zeros_like(experience.log_probs[rows]).masked_scatter(
-            mask, token_log_probs(logits, token_ids)
-        )
-        entropies = None
-        if settings.entropy_coefficient:
-            entropies = torch.zeros_like(log_probs).masked_scatter(mask, entropy(logits))
+        log_probs, entropies = self._log_probs(experience.batch.rows(rows))
         loss, metrics = ppo_policy_loss(
             log_probs, experience.log_probs[rows], experience.advantages[rows], mask, clip=settings.clip,
             entropy=entropies, entropy_coefficient=settings.entropy_coefficient,
@@ -238,6 +232,16 @@ class _Course:
             loss, metrics = loss + settings.pretraining_coefficient * kept, metrics | more
         moved = kl_estimates(experience.log_probs[rows], log_probs.detach())[2]
         return metrics | self._stepper.step(loss, self._rate()) | {"step_kl": masked_mean(moved, mask).item()}
+
+    def _log_probs(self, part: Sequences) -> tuple[Tensor, Tensor | None]:
+        """Of the replies' tokens, and how undecided the policy was at each where that is rewarded: (B, T) both."""
+        if not self._settings.entropy_coefficient:
+            return self._backbone.log_probs(part), None
+        logits, token_ids, _ = self._backbone.logits(part)
+        of_tokens = (token_log_probs(logits, token_ids), entropy(logits))
+        nothing = torch.zeros(part.reply_mask.shape, device=logits.device)
+        log_probs, entropies = (nothing.masked_scatter(part.reply_mask, values) for values in of_tokens)
+        return log_probs, entropies
 
     def _pretraining_loss(self, count: int) -> tuple[Tensor, dict[str, float]]:
         some = self._rng.sample(self._pretraining, min(count, len(self._pretraining)))
