@@ -22,6 +22,7 @@ from torch import Tensor
 from learner.backbone import Backbone
 from learner.batch import Label, Progress, TokenIds, collate, shuffled_batches
 from learner.losses import kto_loss
+from learner.methods.anchor_scores import AnchorScores
 from learner.methods.optimizer import Stepper, within_length
 from learner.methods.rollouts import Answers, answer_tokens, answers
 from learner.methods.strength import hold_inside_limits
@@ -56,10 +57,12 @@ def train(
     prompts: Sequence[TokenIds],
     settings: LearnerSettings,
     progress: Progress,
+    anchor: AnchorScores | None = None,
 ) -> KtoResult:
     """Train the policy in place; `prompts`: what people ask, where its strength is measured. Same seed, same result.
 
-    Raises TrainingFailed when the loss stays without a finite value.
+    `anchor`: what is known of the anchor from an earlier attempt, and where more is kept. Raises TrainingFailed when
+    the loss stays without a finite value.
     """
     fitting, too_long = within_length(labels, backbone.max_length)
     good = sum(label.desirable for label in fitting)
@@ -71,7 +74,7 @@ def train(
     progress(PHASE, 0, steps, {})
     asked = affordable(list(dict.fromkeys(label.prompt_token_ids for label in fitting)), 2 * CHECKED_PROMPTS)
     right = answers(backbone, asked, settings.seed + 99)
-    course = _Course(backbone, fitting, right, settings, rng)
+    course = _Course(backbone, fitting, right, settings, rng, anchor or AnchorScores(backbone))
     stepper = Stepper(backbone.trainable(), settings.kto_learning_rate, warmup=4)
     step = 0
     while step < steps:
@@ -103,13 +106,19 @@ class _Course:
     """What the steps need that stays the same: the labels as tensors, and what the anchor says to them."""
 
     def __init__(
-        self, backbone: Backbone, labels: Sequence[Label], right: Answers, settings: LearnerSettings, rng: Random
+        self,
+        backbone: Backbone,
+        labels: Sequence[Label],
+        right: Answers,
+        settings: LearnerSettings,
+        rng: Random,
+        anchor: AnchorScores,
     ) -> None:
         self._backbone, self._beta = backbone, settings.kto_beta
         self._examples = [(label.prompt_token_ids, label.reply_token_ids) for label in labels]
         self._mismatched = _mismatched(self._examples, rng)
-        self._anchor = backbone.score(self._examples, "anchor")
-        self._mismatched_anchor = backbone.score(self._mismatched, "anchor")
+        fixed = anchor.of([*self._examples, *self._mismatched])
+        self._anchor, self._mismatched_anchor = fixed[: len(labels)], fixed[len(labels) :]
         self._desirable = torch.tensor([label.desirable for label in labels])
         self._weights = torch.tensor([label.weight for label in labels])
         self._good_weight, self._bad_weight = side_weights(labels)

@@ -25,6 +25,7 @@ from torch import Tensor
 from learner.backbone import Backbone, Role
 from learner.batch import Pair, Progress, TokenIds, collate, shuffled_batches
 from learner.losses import dpo_loss, listwise_loss
+from learner.methods.anchor_scores import AnchorScores
 from learner.methods.optimizer import Stepper, within_length
 from learner.methods.preference_model import PreferenceModel, fit_preferences
 from learner.methods.rollouts import Answers, Rollouts, answer_tokens, answers, roll_out, share_preferred
@@ -85,10 +86,12 @@ def train(
     prompts: Sequence[TokenIds],
     settings: LearnerSettings,
     progress: Progress,
+    anchor: AnchorScores | None = None,
 ) -> PreferenceResult:
     """Train the policy in place, on comparisons and on what it says to `prompts`. Same seed, same result.
 
-    Raises TrainingFailed when the loss stays without a finite value.
+    `anchor`: what is known of the anchor from an earlier attempt, and where more is kept. Raises TrainingFailed when
+    the loss stays without a finite value.
     """
     fitting, too_long = within_length(pairs, backbone.max_length)
     judged = list(dict.fromkeys(pair.prompt_token_ids for pair in fitting))
@@ -102,6 +105,7 @@ def train(
     progress(PHASE, 0, steps, {})
     judge = fit_preferences(backbone, fitting)
     stepper = Stepper(backbone.trainable(), settings.dpo_learning_rate, warmup=4)
+    anchor = anchor or AnchorScores(backbone)
     step, strength, metrics = 0, STRENGTH, {"judge_accuracy": judge.fit.accuracy}
     temperature = judge.fit.spread / (NATS * _trust(judge))
     chosen_each = [rng.sample(asked, min(PROMPTS, len(asked))) for _ in range(MOST_ITERATIONS + 1)]
@@ -133,7 +137,7 @@ def train(
                 loss, metrics = _listwise(backbone, groups, strength)
                 if PAIRS_WEIGHT:
                     some = rng.sample(fitting, min(PAIRS_PER_STEP, len(fitting)))
-                    dpo, more = _dpo(backbone, some, settings)
+                    dpo, more = _dpo(backbone, some, settings, anchor)
                     loss, metrics = loss + PAIRS_WEIGHT * dpo, metrics | more
                 share = (step - begun) / per_iteration
                 scale = rate + (LAST_RATE - rate) * share if is_last else rate
@@ -182,16 +186,15 @@ def _listwise(backbone: Backbone, groups: Sequence[Group], strength: float) -> t
     return loss + len(logits_anchor) / max(1, len(groups)) * pull, metrics | more
 
 
-def _dpo(backbone: Backbone, pairs: Sequence[Pair], settings: LearnerSettings) -> tuple[Tensor, dict[str, float]]:
+def _dpo(
+    backbone: Backbone, pairs: Sequence[Pair], settings: LearnerSettings, anchor: AnchorScores
+) -> tuple[Tensor, dict[str, float]]:
     """DPO on comparisons as people made them."""
     examples = [(p.prompt_token_ids, p.chosen) for p in pairs] + [(p.prompt_token_ids, p.rejected) for p in pairs]
-    batch = collate(examples, backbone.pad_id)
-    policy = backbone.reply_log_probs(batch)
-    with torch.no_grad():
-        anchor = backbone.reply_log_probs(batch, "anchor")
-    half = len(pairs)
+    policy, fixed = backbone.reply_log_probs(collate(examples, backbone.pad_id)), anchor.of(examples)
+    fixed, half = fixed.to(policy), len(pairs)
     return dpo_loss(
-        policy[:half], policy[half:], anchor[:half], anchor[half:], beta=settings.dpo_beta,
+        policy[:half], policy[half:], fixed[:half], fixed[half:], beta=settings.dpo_beta,
         label_smoothing=settings.dpo_label_smoothing, robust=settings.dpo_robust,
         margins=torch.tensor([pair.margin for pair in pairs]).to(policy),
         ties=torch.tensor([pair.tie for pair in pairs]).to(policy.device),

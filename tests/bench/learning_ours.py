@@ -16,6 +16,7 @@ from transformers import AutoConfig
 from learner.backbone import Backbone
 from learner.batch import Demonstration, Label, Pair
 from learner.methods import kto, ppo, preference, reward, sft
+from learner.methods.anchor_scores import AnchorScores
 from learner.methods.optimizer import Stepper
 from learner.methods.retention import Retention
 from service.settings import LearnerSettings, PpoSettings
@@ -50,10 +51,15 @@ def load(work: Work) -> Callable[[int], float]:
 
 
 def _dpo(work: Work, backbone: Backbone, settings: LearnerSettings) -> Step:
+    """The anchor's numbers are computed in every step, or, as the peer's, before the clock starts."""
     pairs, stepper = _pairs(work), Stepper(backbone.trainable(), LEARNING_RATE)
+    known = AnchorScores(backbone)
+    if work.method == "dpo-precomputed":
+        known.of([(pair.prompt_token_ids, reply) for pair in pairs for reply in (pair.chosen, pair.rejected)])
 
     def step(number: int) -> None:
-        loss, _ = preference._dpo(backbone, [pairs[index] for index in _batch(work, number)], settings)
+        anchor = known if work.method == "dpo-precomputed" else AnchorScores(backbone)
+        loss, _ = preference._dpo(backbone, [pairs[index] for index in _batch(work, number)], settings, anchor)
         stepper.step(loss)
 
     return step
@@ -79,7 +85,7 @@ def _kto(work: Work, backbone: Backbone, settings: LearnerSettings) -> Step:
         Label(tuple(prompt), tuple(reply), desirable=index % 2 == 0)
         for index, (prompt, reply, _) in enumerate(work.examples())
     ]
-    course = kto._Course(backbone, labels, {}, settings, Random(0))
+    course = kto._Course(backbone, labels, {}, settings, Random(0), AnchorScores(backbone))
     stepper = Stepper(backbone.trainable(), LEARNING_RATE)
     return lambda number: stepper.step(course.loss(_batch(work, number))[0])
 

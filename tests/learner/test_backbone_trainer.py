@@ -196,6 +196,7 @@ def test_a_killed_training_goes_on_after_the_last_stage_it_finished(settings: Se
     resumed = BackboneTrainer(settings, None)
     resumed.train(("sft", "dpo"), taught, checkpoint, told)
     assert told.phases[0] == "dpo"
+    assert (checkpoint / "anchor.safetensors").exists()  # of people's pairs
     straight = BackboneTrainer(settings, None)
     straight.train(("sft", "dpo"), taught, tmp_path / "other", Told())
     for trainer, name in ((resumed, "resumed"), (straight, "straight")):
