@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from learner.batch import Sequences, TokenIds, by_length, collate
+from learner.micro_batches import MicroBatches
 from learner.output_layer import fits_at_once, log_probs_in_chunks, plain_output_layer
 from learner.packing import Packed, hidden_states, pack, predicting_logits, try_packing
 from learner.tensors import token_log_probs
@@ -54,6 +55,7 @@ class Backbone:
         self._frozen = frozen  # roles with an adapter of their own beside the policy's; the others are the base
         self._heads: dict[HeadRole, nn.Linear] = {}
         self._active: Role | None = None
+        self._scoring = MicroBatches("scored replies")
         with model.disable_adapter():
             self._packs = try_packing(model.get_base_model())
             self._output_layer = plain_output_layer(model.get_base_model())
@@ -287,9 +289,13 @@ class Backbone:
     def score(self, examples: Sequence[tuple[TokenIds, TokenIds]], role: Role, batch_size: int = 64) -> Tensor:
         """Log-probability of each example's reply: (len(examples),), float32, on the CPU, without gradients."""
         scores = torch.zeros(len(examples))
+
+        def log_probs(indices: Sequence[int]) -> Tensor:
+            return self.reply_log_probs(collate([examples[index] for index in indices], self.pad_id), role).cpu()
+
         for indices in by_length([len(prompt) + len(reply) for prompt, reply in examples], batch_size):
-            batch = collate([examples[index] for index in indices], self.pad_id)
-            scores[indices] = self.reply_log_probs(batch, role).cpu()
+            for part, found in self._scoring.each(indices, log_probs):
+                scores[list(part)] = found
         return scores
 
     def adapter_state(self, role: Literal["policy", HeadRole] = "policy") -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 
 import torch
@@ -134,14 +135,14 @@ def train(
             for indices in shuffled_batches(len(chosen), GROUPS_PER_STEP, rng):
                 step += 1
                 groups = [_group(rollouts, right, utilities, index, rng) for index in indices]
-                loss, metrics = _listwise(backbone, groups, strength)
+                metrics = stepper.add("groups of replies", groups, partial(_listwise, backbone, strength))
                 if PAIRS_WEIGHT:
                     some = rng.sample(fitting, min(PAIRS_PER_STEP, len(fitting)))
-                    dpo, more = _dpo(backbone, some, settings, anchor)
-                    loss, metrics = loss + PAIRS_WEIGHT * dpo, metrics | more
+                    dpo = partial(_dpo, backbone, settings, anchor)
+                    metrics |= stepper.add("pairs", some, dpo, weight=_weight, factor=PAIRS_WEIGHT)
                 share = (step - begun) / per_iteration
                 scale = rate + (LAST_RATE - rate) * share if is_last else rate
-                metrics |= stepper.step(loss, scale)
+                metrics |= stepper.update(scale)
                 progress(PHASE, step, steps, metrics | measured)
         if is_last:
             break
@@ -167,7 +168,7 @@ def _group(rollouts: Rollouts, right: Answers, utilities: Tensor, index: int, rn
     return Group(prompt, replies, right[prompt], rollouts.anchor[index, order], targets)
 
 
-def _listwise(backbone: Backbone, groups: Sequence[Group], strength: float) -> tuple[Tensor, dict[str, float]]:
+def _listwise(backbone: Backbone, strength: float, groups: Sequence[Group]) -> tuple[Tensor, dict[str, float]]:
     """The listwise loss of all replies, and the pull towards the anchor at every token of each group's best."""
     batch = collate([(group.prompt, reply) for group in groups for reply in group.replies], backbone.pad_id)
     logits, token_ids, rows = backbone.logits(batch)
@@ -187,7 +188,7 @@ def _listwise(backbone: Backbone, groups: Sequence[Group], strength: float) -> t
 
 
 def _dpo(
-    backbone: Backbone, pairs: Sequence[Pair], settings: LearnerSettings, anchor: AnchorScores
+    backbone: Backbone, settings: LearnerSettings, anchor: AnchorScores, pairs: Sequence[Pair]
 ) -> tuple[Tensor, dict[str, float]]:
     """DPO on comparisons as people made them."""
     examples = [(p.prompt_token_ids, p.chosen) for p in pairs] + [(p.prompt_token_ids, p.rejected) for p in pairs]
@@ -200,3 +201,7 @@ def _dpo(
         ties=torch.tensor([pair.tie for pair in pairs]).to(policy.device),
         weights=torch.tensor([pair.weight for pair in pairs]).to(policy),
     )  # fmt: skip
+
+
+def _weight(pairs: Sequence[Pair]) -> float:
+    return sum(pair.weight for pair in pairs)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import count
 from random import Random
 
@@ -59,8 +60,9 @@ def _dpo(work: Work, backbone: Backbone, settings: LearnerSettings) -> Step:
 
     def step(number: int) -> None:
         anchor = known if work.method == "dpo-precomputed" else AnchorScores(backbone)
-        loss, _ = preference._dpo(backbone, [pairs[index] for index in _batch(work, number)], settings, anchor)
-        stepper.step(loss)
+        some = [pairs[index] for index in _batch(work, number)]
+        stepper.add("pairs", some, partial(preference._dpo, backbone, settings, anchor), weight=preference._weight)
+        stepper.update()
 
     return step
 
@@ -69,7 +71,12 @@ def _reward(work: Work, backbone: Backbone, settings: LearnerSettings) -> Step:
     backbone.add_head("reward", reward.MEMBERS)
     lessons = reward._Lessons(backbone, _pairs(work), [], seed=0)
     stepper = Stepper(backbone.trainable("reward"), LEARNING_RATE)
-    return lambda number: stepper.step(lessons.loss(_batch(work, number), [], settings.reward_label_smoothing)[0])
+
+    def step(number: int) -> None:
+        lessons.add(stepper, _batch(work, number), [], settings.reward_label_smoothing)
+        stepper.update()
+
+    return step
 
 
 def _sft(work: Work, backbone: Backbone, settings: LearnerSettings) -> Step:
@@ -87,7 +94,12 @@ def _kto(work: Work, backbone: Backbone, settings: LearnerSettings) -> Step:
     ]
     course = kto._Course(backbone, labels, {}, settings, Random(0), AnchorScores(backbone))
     stepper = Stepper(backbone.trainable(), LEARNING_RATE)
-    return lambda number: stepper.step(course.loss(_batch(work, number))[0])
+
+    def step(number: int) -> None:
+        course.add(stepper, _batch(work, number))
+        stepper.update()
+
+    return step
 
 
 def _ppo(work: Work, backbone: Backbone, settings: LearnerSettings) -> Step:
