@@ -28,6 +28,7 @@ from learner.batch import Sequences, collate
 from learner.output_layer import log_probs_in_chunks, plain_output_layer
 from learner.tensors import token_log_probs
 from tests.learner.test_backbone import SETTINGS, moved
+from tests.learner.test_packing import padded_log_probs
 from tests.learner.tiny_model import PAD, WORDS, build_tiny_model, ids
 
 VOCABULARY = len(WORDS)
@@ -95,6 +96,7 @@ def test_a_backbone_says_the_same_in_chunks(
         of_tokens = graded(backbone.log_probs(batch), list(backbone.trainable()))
         of_replies = graded(backbone.reply_log_probs(batch), list(backbone.trainable()))
         found.append([*of_tokens, *of_replies, backbone.score(EXAMPLES, "policy"), backbone.score(EXAMPLES, "base")])
+    torch.testing.assert_close(found[0][0], padded_log_probs(backbone, batch).detach(), atol=1e-5, rtol=1e-5)
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
