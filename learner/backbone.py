@@ -14,36 +14,35 @@ Any causal model that transformers loads will do.
 from __future__ import annotations
 
 import json
-import os
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from learner.batch import Sequences, TokenIds, by_length, collate
+from learner.gradient_checkpointing import checkpoint_layers
+from learner.loading import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_adapter, load_base, lora_config, sum_in_one_order
 from learner.micro_batches import MicroBatches
 from learner.output_layer import fits_at_once, log_probs_in_chunks, plain_output_layer
 from learner.packing import Packed, hidden_states, pack, predicting_logits, try_packing
 from learner.tensors import token_log_probs
-from service.errors import AdapterBroken, TrainingFailed
+from service.errors import TrainingFailed
 from service.settings import LearnerSettings
 
 HeadRole = Literal["reward", "value"]
 Role = Literal["policy", "parent", "anchor", "base", "reward", "value"]
 HEAD = "head."
 """Before the names of a head's weights, beside those of its adapter."""
-NO_ORDER = ".*ttention defaults to a non-deterministic algorithm"
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 class Backbone:
@@ -78,14 +77,14 @@ class Backbone:
         """
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if device.type == "cuda":
-            _sum_in_one_order()
+            sum_in_one_order()
         try:
             tokenizer = AutoTokenizer.from_pretrained(model_path)
-            base = _load_base(model_path, settings, device)
+            base = load_base(model_path, settings, device)
         except (OSError, ValueError) as error:
             raise TrainingFailed(f"The base model {model_path} can't be loaded: {error}.") from error
         base.requires_grad_(False)
-        config = _lora_config(parent, settings)
+        config = lora_config(parent, settings)
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
             model = get_peft_model(base, config, adapter_name="policy")
@@ -95,11 +94,14 @@ class Backbone:
             if folder is None:
                 continue
             if role != "policy":
-                model.add_adapter(role, _lora_config(folder, settings))
+                model.add_adapter(role, lora_config(folder, settings))
                 frozen.add(role)
-            _load_adapter(model, role, folder)
+            load_adapter(model, role, folder)
         model.eval()  # no dropout anywhere: the log-probabilities trained on are those that will be served
-        return cls(model, tokenizer, frozenset(frozen))
+        backbone = cls(model, tokenizer, frozenset(frozen))
+        if settings.gradient_checkpointing:
+            checkpoint_layers(base, lambda: partial(backbone.use, backbone._active or "policy"))
+        return backbone
 
     @property
     def device(self) -> torch.device:
@@ -350,52 +352,6 @@ class Backbone:
 def _is_lora(name: str, role: str) -> bool:
     """Whether a parameter of the model belongs to a role's adapter."""
     return f".{role}." in name and "lora_" in name
-
-
-def _sum_in_one_order() -> None:
-    """On a GPU, where sums are taken in any order unless told otherwise: the same seed should give the same adapter.
-
-    Gradients of attention over long sequences may still differ in their last bits.
-    """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    warnings.filterwarnings("ignore", NO_ORDER)
-
-
-def _load_base(model_path: str | Path, settings: LearnerSettings, device: torch.device) -> Any:
-    if settings.quantise == "nf4":
-        from learner.nf4 import load_nf4  # bitsandbytes need not be there
-
-        return load_nf4(model_path, device)
-    dtype = torch.float32 if device.type == "cpu" else "auto"
-    return AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype).to(device)
-
-
-def _lora_config(folder: Path | None, settings: LearnerSettings) -> LoraConfig:
-    """The parent's configuration, or a new one from the settings."""
-    if folder is None:
-        return LoraConfig(
-            r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0, bias="none", target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        )  # fmt: skip
-    try:
-        config = LoraConfig.from_pretrained(str(folder))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise AdapterBroken(f"{folder / ADAPTER_CONFIG} can't be read: {error}.") from error
-    config.inference_mode = False
-    return config
-
-
-def _load_adapter(model: PeftModel, role: Role, folder: Path) -> None:
-    try:
-        result = set_peft_model_state_dict(model, load_file(folder / ADAPTER_WEIGHTS), adapter_name=role)
-    except Exception as error:  # safetensors and torch raise many kinds; all mean that the file is no good
-        raise AdapterBroken(f"{folder / ADAPTER_WEIGHTS} can't be loaded: {error}.") from error
-    missing = [name for name in result.missing_keys if f".{role}." in name]
-    if missing or result.unexpected_keys:
-        raise AdapterBroken(
-            f"{folder / ADAPTER_WEIGHTS} does not fit this base: {(missing or result.unexpected_keys)[0]}."
-        )
 
 
 def _plain(value: Any) -> Any:

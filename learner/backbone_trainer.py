@@ -19,11 +19,12 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from learner.backbone import ADAPTER_WEIGHTS, Backbone
+from learner.backbone import Backbone
 from learner.batch import Demonstration, Messages, Progress, Snapshot, TokenIds, collate
 from learner.curate import Curated
 from learner.evaluate.gates import verdict
 from learner.evaluate.report import evaluate
+from learner.loading import ADAPTER_WEIGHTS
 from learner.methods import kto, preference, rlhf, sft
 from learner.methods.anchor_scores import AnchorScores
 from learner.methods.optimizer import within_length

@@ -56,7 +56,7 @@ class MicroBatches:
             if len(part) == 1:
                 raise TrainingFailed(
                     f"There isn't enough memory for one of the {self._what} alone ({str(error).splitlines()[0]}).",
-                    "Set learner.quantise to nf4, or train with more memory.",
+                    "Set learner.gradient_checkpointing to true or learner.quantise to nf4, or train with more memory.",
                 ) from error
         self._halve(len(part))  # now that the error is gone, and with it the tensors that its traceback held
         return []

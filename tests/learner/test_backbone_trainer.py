@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from learner.backbone import ADAPTER_WEIGHTS
 from learner.backbone_trainer import BackboneTrainer
 from learner.batch import Demonstration, Label, Pair, Snapshot
 from learner.curate import Curated
+from learner.loading import ADAPTER_WEIGHTS
 from learner.trainer import PROBE_TOKENS, PROBES, stages_of
 from service.settings import EngineSettings, LearnerSettings, PpoSettings, RaftSettings, Settings
 from tests.learner.tiny_model import build_tiny_model, ids

@@ -61,7 +61,7 @@ def test_one_that_does_not_fit_alone_ends_the_training_and_other_errors_come_thr
     def full(part: Sequence[int]) -> None:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried")
 
-    with pytest.raises(TrainingFailed, match=r"one of the pairs alone .*learner.quantise"):
+    with pytest.raises(TrainingFailed, match=r"one of the pairs alone .*learner.gradient_checkpointing"):
         list(MicroBatches("pairs").each([1, 2, 3], full))
 
     def wrong(part: Sequence[int]) -> None:
