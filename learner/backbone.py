@@ -14,34 +14,35 @@ Any causal model that transformers loads will do.
 from __future__ import annotations
 
 import json
-import os
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from learner.batch import Sequences, TokenIds, by_length, collate
+from learner.gradient_checkpointing import checkpoint_layers
+from learner.loading import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_adapter, load_base, lora_config, sum_in_one_order
+from learner.micro_batches import MicroBatches
+from learner.output_layer import fits_at_once, log_probs_in_chunks, plain_output_layer
 from learner.packing import Packed, hidden_states, pack, predicting_logits, try_packing
 from learner.tensors import token_log_probs
-from service.errors import AdapterBroken, TrainingFailed
+from service.errors import TrainingFailed
 from service.settings import LearnerSettings
 
 HeadRole = Literal["reward", "value"]
 Role = Literal["policy", "parent", "anchor", "base", "reward", "value"]
 HEAD = "head."
 """Before the names of a head's weights, beside those of its adapter."""
-NO_ORDER = ".*ttention defaults to a non-deterministic algorithm"
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 class Backbone:
@@ -53,8 +54,10 @@ class Backbone:
         self._frozen = frozen  # roles with an adapter of their own beside the policy's; the others are the base
         self._heads: dict[HeadRole, nn.Linear] = {}
         self._active: Role | None = None
+        self._scoring = MicroBatches("scored replies")
         with model.disable_adapter():
             self._packs = try_packing(model.get_base_model())
+            self._output_layer = plain_output_layer(model.get_base_model())
         self._select("policy")
 
     @classmethod
@@ -74,14 +77,14 @@ class Backbone:
         """
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if device.type == "cuda":
-            _sum_in_one_order()
+            sum_in_one_order()
         try:
             tokenizer = AutoTokenizer.from_pretrained(model_path)
-            base = _load_base(model_path, settings, device)
+            base = load_base(model_path, settings, device)
         except (OSError, ValueError) as error:
             raise TrainingFailed(f"The base model {model_path} can't be loaded: {error}.") from error
         base.requires_grad_(False)
-        config = _lora_config(parent, settings)
+        config = lora_config(parent, settings)
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
             model = get_peft_model(base, config, adapter_name="policy")
@@ -91,11 +94,14 @@ class Backbone:
             if folder is None:
                 continue
             if role != "policy":
-                model.add_adapter(role, _lora_config(folder, settings))
+                model.add_adapter(role, lora_config(folder, settings))
                 frozen.add(role)
-            _load_adapter(model, role, folder)
+            load_adapter(model, role, folder)
         model.eval()  # no dropout anywhere: the log-probabilities trained on are those that will be served
-        return cls(model, tokenizer, frozenset(frozen))
+        backbone = cls(model, tokenizer, frozenset(frozen))
+        if settings.gradient_checkpointing:
+            checkpoint_layers(base, lambda: partial(backbone.use, backbone._active or "policy"))
+        return backbone
 
     @property
     def device(self) -> torch.device:
@@ -187,8 +193,9 @@ class Backbone:
     def logits(self, sequences: Sequences, role: Role = "policy") -> tuple[Tensor, Tensor, Tensor]:
         """Logits where a reply token is predicted: (logits (N, V), token_ids (N,), rows (N,)), N reply tokens in all.
 
-        Only the columns in which some row has a reply go through the output layer. On a CPU nothing is padded, and a
-        prompt that several rows share is computed once (`learner.packing`), where the model's attention allows it.
+        Only what predicts a reply token goes through the output layer, or, where that isn't all that makes the logits,
+        the columns in which some row has one. On a CPU nothing is padded, and a prompt that several rows share is
+        computed once (`learner.packing`), where the model's attention allows it.
         """
         if self._packs and sequences.reply_mask[:, 1:].any():
             packed = pack(sequences)
@@ -200,6 +207,9 @@ class Backbone:
         rows, places = scored[:, columns].nonzero(as_tuple=True)
         if len(rows) == 0:
             return torch.zeros(0, int(self.model.config.vocab_size), device=self.device), rows, rows
+        if self._output_layer is not None:
+            states, token_ids, rows = self._predicting(sequences, role)
+            return self._output_layer(states), token_ids, rows
         with self.use(role) as model:
             output = model(
                 input_ids=sequences.token_ids, attention_mask=sequences.attention_mask, logits_to_keep=columns
@@ -208,16 +218,27 @@ class Backbone:
 
     def log_probs(self, sequences: Sequences, role: Role = "policy") -> Tensor:
         """Log-probability of every reply token: (B, T), float32, aligned with `token_ids`; 0 outside the reply."""
-        logits, token_ids, _ = self.logits(sequences, role)
+        log_probs, _ = self._scored(sequences, role)
         mask = sequences.reply_mask.to(self.device).clone()
         mask[:, :1] = False  # nothing predicts the first token
-        return torch.zeros(mask.shape, device=self.device).masked_scatter(mask, token_log_probs(logits, token_ids))
+        return torch.zeros(mask.shape, device=self.device).masked_scatter(mask, log_probs)
 
     def reply_log_probs(self, sequences: Sequences, role: Role = "policy") -> Tensor:
         """Log-probability of every whole reply: (B,), float32."""
-        logits, token_ids, rows = self.logits(sequences, role)
-        sums = torch.zeros(len(sequences.token_ids), device=self.device)
-        return sums.index_add(0, rows, token_log_probs(logits, token_ids))
+        log_probs, rows = self._scored(sequences, role)
+        return torch.zeros(len(sequences.token_ids), device=self.device).index_add(0, rows, log_probs)
+
+    def _scored(self, sequences: Sequences, role: Role) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of N reply tokens, and the rows that they belong to: (N,), (N,).
+
+        Many logits are computed a few at a time, where the model's output layer is known to be all that makes them.
+        """
+        layer = self._output_layer
+        if layer is None or fits_at_once(int(sequences.reply_mask[:, 1:].sum()), layer):
+            logits, token_ids, rows = self.logits(sequences, role)
+            return token_log_probs(logits, token_ids), rows
+        states, token_ids, rows = self._predicting(sequences, role)
+        return log_probs_in_chunks(states, token_ids, layer), rows
 
     def rewards(self, sequences: Sequences, role: HeadRole = "reward") -> Tensor:
         """The head's numbers at the last token of each reply: (B, outputs), float32.
@@ -238,17 +259,23 @@ class Backbone:
         """The head's number where each reply token is predicted, the state in which it is chosen: (B, T), float32,
         aligned with `token_ids`; 0 outside the reply. `role`: one with a single output.
         """
-        mask = sequences.reply_mask.clone()
+        mask = sequences.reply_mask.to(self.device).clone()
         mask[:, :1] = False
-        if self._packs and mask.any():
+        numbers = self._number(self._predicting(sequences, role)[0], role)[:, 0]
+        return torch.zeros(mask.shape, device=self.device).masked_scatter(mask, numbers)
+
+    def _predicting(self, sequences: Sequences, role: Role) -> tuple[Tensor, Tensor, Tensor]:
+        """Hidden states where a reply token is predicted: (states (N, H), token_ids (N,), rows (N,))."""
+        if self._packs and sequences.reply_mask[:, 1:].any():
             packed = pack(sequences)
             states = self._hidden_states(packed, role)[packed.scored[packed.predicts]]
-        else:
-            states = self._hidden_states(sequences, role)[:, :-1][mask[:, 1:].to(self.device)]
-        mask = mask.to(self.device)
-        return torch.zeros(mask.shape, device=self.device).masked_scatter(mask, self._number(states, role)[:, 0])
+            return states, packed.targets, packed.rows
+        sequences = sequences.to(self.device)
+        scored = sequences.reply_mask[:, 1:]  # (B, T - 1): the position before predicts the token
+        states = self._hidden_states(sequences, role)[:, :-1][scored]
+        return states, sequences.token_ids[:, 1:][scored], scored.nonzero()[:, 0]
 
-    def _hidden_states(self, batch: Packed | Sequences, role: HeadRole) -> Tensor:
+    def _hidden_states(self, batch: Packed | Sequences, role: Role) -> Tensor:
         """Of every token: (N, H) for a packed batch, else (B, T, H)."""
         decoder = self.model.get_base_model().get_decoder()
         with self.use(role):
@@ -268,9 +295,13 @@ class Backbone:
     def score(self, examples: Sequence[tuple[TokenIds, TokenIds]], role: Role, batch_size: int = 64) -> Tensor:
         """Log-probability of each example's reply: (len(examples),), float32, on the CPU, without gradients."""
         scores = torch.zeros(len(examples))
+
+        def log_probs(indices: Sequence[int]) -> Tensor:
+            return self.reply_log_probs(collate([examples[index] for index in indices], self.pad_id), role).cpu()
+
         for indices in by_length([len(prompt) + len(reply) for prompt, reply in examples], batch_size):
-            batch = collate([examples[index] for index in indices], self.pad_id)
-            scores[indices] = self.reply_log_probs(batch, role).cpu()
+            for part, found in self._scoring.each(indices, log_probs):
+                scores[list(part)] = found
         return scores
 
     def adapter_state(self, role: Literal["policy", HeadRole] = "policy") -> dict[str, Tensor]:
@@ -321,52 +352,6 @@ class Backbone:
 def _is_lora(name: str, role: str) -> bool:
     """Whether a parameter of the model belongs to a role's adapter."""
     return f".{role}." in name and "lora_" in name
-
-
-def _sum_in_one_order() -> None:
-    """On a GPU, where sums are taken in any order unless told otherwise: the same seed should give the same adapter.
-
-    Gradients of attention over long sequences may still differ in their last bits.
-    """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    warnings.filterwarnings("ignore", NO_ORDER)
-
-
-def _load_base(model_path: str | Path, settings: LearnerSettings, device: torch.device) -> Any:
-    if settings.quantise == "nf4":
-        from learner.nf4 import load_nf4  # bitsandbytes need not be there
-
-        return load_nf4(model_path, device)
-    dtype = torch.float32 if device.type == "cpu" else "auto"
-    return AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype).to(device)
-
-
-def _lora_config(folder: Path | None, settings: LearnerSettings) -> LoraConfig:
-    """The parent's configuration, or a new one from the settings."""
-    if folder is None:
-        return LoraConfig(
-            r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0, bias="none", target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        )  # fmt: skip
-    try:
-        config = LoraConfig.from_pretrained(str(folder))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise AdapterBroken(f"{folder / ADAPTER_CONFIG} can't be read: {error}.") from error
-    config.inference_mode = False
-    return config
-
-
-def _load_adapter(model: PeftModel, role: Role, folder: Path) -> None:
-    try:
-        result = set_peft_model_state_dict(model, load_file(folder / ADAPTER_WEIGHTS), adapter_name=role)
-    except Exception as error:  # safetensors and torch raise many kinds; all mean that the file is no good
-        raise AdapterBroken(f"{folder / ADAPTER_WEIGHTS} can't be loaded: {error}.") from error
-    missing = [name for name in result.missing_keys if f".{role}." in name]
-    if missing or result.unexpected_keys:
-        raise AdapterBroken(
-            f"{folder / ADAPTER_WEIGHTS} does not fit this base: {(missing or result.unexpected_keys)[0]}."
-        )
 
 
 def _plain(value: Any) -> Any:

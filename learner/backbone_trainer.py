@@ -19,12 +19,14 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from learner.backbone import ADAPTER_WEIGHTS, Backbone
+from learner.backbone import Backbone
 from learner.batch import Demonstration, Messages, Progress, Snapshot, TokenIds, collate
 from learner.curate import Curated
 from learner.evaluate.gates import verdict
 from learner.evaluate.report import evaluate
+from learner.loading import ADAPTER_WEIGHTS
 from learner.methods import kto, preference, rlhf, sft
+from learner.methods.anchor_scores import AnchorScores
 from learner.methods.optimizer import within_length
 from learner.methods.preference_model import PreferenceModel, fit_preferences
 from learner.methods.retention import neighbours
@@ -45,11 +47,14 @@ from learner.trainer import (
     learn_taste,
     stages_of,
 )
-from service.errors import TrainingFailed
+from service.adapters.fingerprint import base_fingerprint
+from service.errors import BadInput, TrainingFailed
 from service.settings import Settings
 
 log = logging.getLogger("hone.learner")
 
+ANCHOR_SCORES = "anchor.safetensors"
+"""In the checkpoint folder."""
 STANDING_SEED = 20_261_121
 FEWEST_PROMPTS, FEWEST_RETAINED = 128, 320
 """Prompts that learning a preference samples on, and that corrections must not move, at least: where people asked
@@ -67,11 +72,13 @@ class BackboneTrainer:
         self._settings, self._context = settings.learner, settings.engine.max_model_len
         self._by_reward: dict[str, rlhf.Optimiser] = {"ppo": settings.ppo, "raft": settings.raft}
         self._keep: Keep = keep
+        self._model = settings.model_path
         self._backbone = Backbone.load(settings.model_path, settings.learner, parent)
 
     def train(self, stages: tuple[Stage, ...], lessons: Curated, checkpoint: Path, progress: Progress) -> None:
         """Train the policy in place. Raises TrainingFailed; what `progress` raises comes through."""
         checkpoint.mkdir(exist_ok=True)
+        anchor = self._anchor_scores(checkpoint)
         plan: list[tuple[str, Stage]] = [(stage, stage) for stage in stages]
         if "sft" in stages and learn_taste(stages):
             plan.append(("sft again", "sft"))
@@ -83,7 +90,7 @@ class BackboneTrainer:
                 continue
             prompts = self._training_prompts(lessons, FEWEST_RETAINED if stage == "sft" else FEWEST_PROMPTS)
             tell = progress if name == stage else _renamed(name, progress)
-            self._stage(stage, lessons.train, corrections, prompts, tell)
+            self._stage(stage, lessons.train, corrections, prompts, anchor, tell)
             unfinished = kept.with_suffix(".partial")
             save_file(self._backbone.adapter_state(), unfinished)
             _flush(unfinished)
@@ -154,19 +161,28 @@ class BackboneTrainer:
         train: Snapshot,
         corrections: Sequence[Demonstration],
         prompts: Sequence[TokenIds],
+        anchor: AnchorScores,
         progress: Progress,
     ) -> None:
         result: sft.SftResult | preference.PreferenceResult | kto.KtoResult | rlhf.RlhfResult
         if stage == "sft":
             result = sft.train(self._backbone, corrections, prompts, self._settings, progress, self._keep)
         elif stage == "kto":
-            result = kto.train(self._backbone, as_labels(train), prompts, self._settings, progress)
+            result = kto.train(self._backbone, as_labels(train), prompts, self._settings, progress, anchor)
         elif stage in BY_REWARD:
             taste, how = judgements_of_taste(train), self._by_reward[stage]
             result = rlhf.train(self._backbone, taste, train.labels, prompts, self._settings, how, progress)
         else:
-            result = preference.train(self._backbone, train.pairs, prompts, self._settings, progress)
+            result = preference.train(self._backbone, train.pairs, prompts, self._settings, progress, anchor)
         log.info("%s: %s", stage, result)
+
+    def _anchor_scores(self, checkpoint: Path) -> AnchorScores:
+        """With a file, if it can be said of which base it is. The base alone is the anchor of a run."""
+        try:
+            base = base_fingerprint(self._model)
+        except BadInput:
+            return AnchorScores(self._backbone)
+        return AnchorScores(self._backbone, checkpoint / ANCHOR_SCORES, f"{base} {self._settings.quantise}")
 
     def _corrections(self, train: Snapshot) -> list[Demonstration]:
         """All of them; those in mid-conversation also as what to say where one begins with their question, if what was

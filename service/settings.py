@@ -265,6 +265,11 @@ class LearnerSettings(Section):
         description="`nf4`: train against the base in 4 bits (QLoRA), which takes a quarter of the memory. The engine "
         "must then serve what `hone base dequantise` writes.",
     )
+    gradient_checkpointing: bool = Field(
+        False,
+        description="Keep of each layer only what goes in, and run it again for the backward pass: a fraction of the "
+        "memory that a step takes, for about a third more time.",
+    )
     rank: int = Field(16, ge=1, description="LoRA rank.")
     alpha: float = Field(32.0, gt=0, description="LoRA alpha: the update is scaled by alpha / rank.")
     sft_learning_rate: float = Field(

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 
 import torch
@@ -22,9 +23,11 @@ from torch import Tensor
 from learner.backbone import Backbone
 from learner.batch import Label, Progress, TokenIds, collate, shuffled_batches
 from learner.losses import kto_loss
+from learner.methods.anchor_scores import AnchorScores
 from learner.methods.optimizer import Stepper, within_length
 from learner.methods.rollouts import Answers, answer_tokens, answers
 from learner.methods.strength import hold_inside_limits
+from learner.micro_batches import MicroBatches
 from learner.sampling import affordable
 from learner.tensors import pull_to_anchor, token_log_probs
 from service.settings import LearnerSettings
@@ -56,10 +59,12 @@ def train(
     prompts: Sequence[TokenIds],
     settings: LearnerSettings,
     progress: Progress,
+    anchor: AnchorScores | None = None,
 ) -> KtoResult:
     """Train the policy in place; `prompts`: what people ask, where its strength is measured. Same seed, same result.
 
-    Raises TrainingFailed when the loss stays without a finite value.
+    `anchor`: what is known of the anchor from an earlier attempt, and where more is kept. Raises TrainingFailed when
+    the loss stays without a finite value.
     """
     fitting, too_long = within_length(labels, backbone.max_length)
     good = sum(label.desirable for label in fitting)
@@ -71,14 +76,13 @@ def train(
     progress(PHASE, 0, steps, {})
     asked = affordable(list(dict.fromkeys(label.prompt_token_ids for label in fitting)), 2 * CHECKED_PROMPTS)
     right = answers(backbone, asked, settings.seed + 99)
-    course = _Course(backbone, fitting, right, settings, rng)
+    course = _Course(backbone, fitting, right, settings, rng, anchor or AnchorScores(backbone))
     stepper = Stepper(backbone.trainable(), settings.kto_learning_rate, warmup=4)
     step = 0
     while step < steps:
         for indices in shuffled_batches(len(fitting), settings.batch_size, rng):
             step += 1
-            loss, metrics = course.loss(indices)
-            metrics |= stepper.step(loss, scale=1 + (LAST_RATE - 1) * step / steps)
+            metrics = course.add(stepper, indices) | stepper.update(1 + (LAST_RATE - 1) * step / steps)
             progress(PHASE, step, steps, metrics)
     short = [prompt for prompt in dict.fromkeys([*prompts, *asked]) if len(prompt) <= backbone.max_length // 2]
     checked = rng.sample(short, min(CHECKED_PROMPTS, len(short)))
@@ -103,20 +107,42 @@ class _Course:
     """What the steps need that stays the same: the labels as tensors, and what the anchor says to them."""
 
     def __init__(
-        self, backbone: Backbone, labels: Sequence[Label], right: Answers, settings: LearnerSettings, rng: Random
+        self,
+        backbone: Backbone,
+        labels: Sequence[Label],
+        right: Answers,
+        settings: LearnerSettings,
+        rng: Random,
+        anchor: AnchorScores,
     ) -> None:
         self._backbone, self._beta = backbone, settings.kto_beta
+        self._drifting = MicroBatches("mismatched replies")
         self._examples = [(label.prompt_token_ids, label.reply_token_ids) for label in labels]
         self._mismatched = _mismatched(self._examples, rng)
-        self._anchor = backbone.score(self._examples, "anchor")
-        self._mismatched_anchor = backbone.score(self._mismatched, "anchor")
+        fixed = anchor.of([*self._examples, *self._mismatched])
+        self._anchor, self._mismatched_anchor = fixed[: len(labels)], fixed[len(labels) :]
         self._desirable = torch.tensor([label.desirable for label in labels])
         self._weights = torch.tensor([label.weight for label in labels])
         self._good_weight, self._bad_weight = side_weights(labels)
         self._stay = [_stay(backbone, label, right) for label in labels]
 
-    def loss(self, indices: Sequence[int]) -> tuple[Tensor, dict[str, float]]:
-        """KTO on these labels, and the pull towards the anchor at every token of their replies."""
+    def add(self, stepper: Stepper, indices: Sequence[int]) -> dict[str, float]:
+        """Add to a step KTO on these labels, and the pull towards the anchor at every token of their replies."""
+        drift = torch.cat([found for _, found in self._drifting.each(indices, self._drift)])
+        fixed = self._mismatched_anchor[list(indices)].to(drift)
+        return stepper.add("labels", indices, partial(self._loss, indices, (drift, fixed)))
+
+    @torch.no_grad()
+    def _drift(self, indices: Sequence[int]) -> Tensor:
+        return self._backbone.reply_log_probs(
+            collate([self._mismatched[index] for index in indices], self._backbone.pad_id)
+        )
+
+    def _loss(
+        self, step: Sequence[int], drift: tuple[Tensor, Tensor], indices: Sequence[int]
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Of some of the labels of a step; z₀ comes from `drift`, the log-probabilities of all its mismatched replies
+        under policy and anchor."""
         backbone, places = self._backbone, list(indices)
         batch = collate([self._examples[index] for index in places], backbone.pad_id)
         logits, token_ids, rows = backbone.logits(batch)
@@ -124,16 +150,15 @@ class _Course:
         log_probs = log_probs.index_add(0, rows, token_log_probs(logits, token_ids))
         with torch.no_grad():
             logits_anchor, _, _ = backbone.logits(batch, "anchor")
-            drift = backbone.reply_log_probs(
-                collate([self._mismatched[index] for index in places], backbone.pad_id)
-            )  # fmt: skip
         loss, metrics = kto_loss(
             log_probs, self._anchor[places].to(log_probs), self._desirable[places].to(rows.device),
-            drift, self._mismatched_anchor[places].to(log_probs), beta=self._beta,
+            *drift, beta=self._beta,
             desirable_weight=self._good_weight, undesirable_weight=self._bad_weight, weights=self._weights[places],
         )  # fmt: skip
         stay = torch.cat([self._stay[index] for index in places]).to(logits.device)
         pull, more = pull_to_anchor(logits, logits_anchor, stay, SHARPEN)
+        usual = self._weights[list(step)].mean().clamp(min=torch.finfo(torch.float32).tiny)  # KTO's mean is by weight
+        loss = (self._weights[places].mean() / usual).to(loss) * loss
         return loss + len(logits_anchor) / len(places) * pull, metrics | more
 
     def told_apart(self) -> dict[str, float]:

@@ -1,14 +1,17 @@
-"""One optimizer step that survives a bad batch, and the check that examples fit the model: shared by the methods."""
+"""One optimizer step that survives a bad batch and too little memory, and the check that examples fit the model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from learner.batch import Demonstration, Label, Pair
+from learner.batch import Demonstration, Label, Pair, TokenIds
+from learner.micro_batches import Item, MicroBatches
 from service.errors import TrainingFailed
 
 MOST_BAD_STEPS = 5
@@ -17,10 +20,17 @@ MAX_GRADIENT_NORM = 1.0
 Example = TypeVar("Example", Demonstration, Pair, Label)
 
 
+PartLoss = Callable[[Sequence[Item]], tuple[Tensor, dict[str, float]]]
+"""From some of a step's examples to their mean loss and its metrics. It may be called again for some of these."""
+
+
 class Stepper:
     """AdamW with warm-up and clipping. A step whose loss or gradient is not finite is skipped and counted.
 
-    Raises TrainingFailed after MOST_BAD_STEPS such steps in a row.
+        metrics = stepper.add("pairs", pairs, loss_of_pairs) | stepper.add("replies", replies, loss_of_replies)
+        metrics |= stepper.update()
+
+    Each summand of a loss is computed, differentiated and freed by itself; one that doesn't fit the memory, in parts.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], learning_rate: float, warmup: int = 0) -> None:
@@ -29,14 +39,64 @@ class Stepper:
         self._learning_rate, self._warmup = learning_rate, warmup
         self._steps = self._bad_in_a_row = 0
         self.skipped = 0
+        self._loss = 0.0  # of the step that is being taken
+        self._fitting: dict[str, MicroBatches] = {}
+
+    def add(
+        self,
+        what: str,
+        examples: Sequence[Item],
+        loss: PartLoss[Item],
+        *,
+        weight: Callable[[Sequence[Item]], float] = len,
+        factor: float = 1.0,
+    ) -> dict[str, float]:
+        """Add `factor` times the loss of these examples to the step; returns its metrics, nothing for no example.
+
+        The loss of all must be the mean of those of parts by their `weight`, by which metrics are averaged, too: then
+        it doesn't matter how many fit the memory. `what`: their name, under which that number is remembered. Raises
+        TrainingFailed for a single one that doesn't fit.
+        """
+        whole, metrics, counted = weight(examples), defaultdict[str, float](float), defaultdict[str, float](float)
+
+        def differentiate(part: Sequence[Item]) -> tuple[float, float, Sequence[Tensor | None], dict[str, float]]:
+            share = weight(part) / whole if whole else len(part) / len(examples)
+            value, measured = loss(part)
+            value = factor * share * value
+            slopes: Sequence[Tensor | None] = ()
+            if value.requires_grad and torch.isfinite(value):
+                slopes = torch.autograd.grad(value, self._parameters, allow_unused=True)
+            return share, value.item(), slopes, measured
+
+        fitting = self._fitting.setdefault(what, MicroBatches(what))
+        for _, (share, value, slopes, measured) in fitting.each(examples, differentiate):
+            self._loss += value
+            for parameter, slope in zip(self._parameters, slopes, strict=False):  # none where it isn't finite
+                if slope is None:
+                    continue
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                parameter.grad += slope  # which itself may be a view of something else
+            for name, number in measured.items():
+                metrics[name] += share * number
+                counted[name] += share
+        return {name: total / counted[name] if counted[name] else 0.0 for name, total in metrics.items()}
 
     def step(self, loss: Tensor, scale: float = 1.0) -> dict[str, float]:
-        """Backward and update at `scale` times the learning rate; returns the metrics of the step."""
+        """Add a loss that is there already, and update."""
+        self.add("losses", [loss], lambda losses: (losses[0], {}))
+        return self.update(scale)
+
+    def update(self, scale: float = 1.0) -> dict[str, float]:
+        """Move at `scale` times the learning rate by what was added; returns the metrics of the step.
+
+        Raises TrainingFailed after MOST_BAD_STEPS steps in a row without a finite loss and gradient.
+        """
         self._steps += 1
+        loss, self._loss = self._loss, 0.0
         rate = self._learning_rate * scale * min(1.0, self._steps / max(1, self._warmup))
         norm = torch.tensor(float("nan"))
-        if torch.isfinite(loss):
-            loss.backward()
+        if math.isfinite(loss):
             norm = nn.utils.clip_grad_norm_(self._parameters, MAX_GRADIENT_NORM)
         if torch.isfinite(norm):
             for group in self._optimizer.param_groups:
@@ -52,10 +112,15 @@ class Stepper:
                 f"The loss had no finite value {MOST_BAD_STEPS} steps in a row (step {self._steps}).",
                 "Lower the learning rate, or look at the latest feedback for replies that are not text.",
             )
-        return {"loss": loss.item(), "gradient_norm": norm.item(), "learning_rate": rate, "skipped": self.skipped}
+        return {"loss": loss, "gradient_norm": norm.item(), "learning_rate": rate, "skipped": self.skipped}
 
 
 def within_length(examples: Sequence[Example], max_length: int) -> tuple[list[Example], int]:
     """The examples that fit the model and have something to learn from, and how many do not fit."""
     fitting = [example for example in examples if example.length <= max_length]
     return [example for example in fitting if example.prompt_token_ids], len(examples) - len(fitting)
+
+
+def reply_tokens(examples: Sequence[tuple[TokenIds, TokenIds]]) -> int:
+    """How many tokens all their replies have."""
+    return sum(len(reply) for _, reply in examples)

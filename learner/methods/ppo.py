@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 
 import torch
@@ -25,8 +26,9 @@ from torch import Tensor
 from learner.backbone import Backbone
 from learner.batch import Example, Progress, Sequences, TokenIds, collate, shuffled_batches
 from learner.losses import sft_loss
-from learner.methods.optimizer import Stepper
+from learner.methods.optimizer import Stepper, reply_tokens
 from learner.methods.rollouts import Judge
+from learner.micro_batches import MicroBatches
 from learner.policy_losses import (
     AdaptiveKl,
     RunningMoments,
@@ -70,6 +72,10 @@ class Experience:
     advantages: Tensor
     returns: Tensor
 
+    def tokens(self, rows: Sequence[int]) -> int:
+        """Of these replies, that are learned from."""
+        return int(self.mask[list(rows)].sum())
+
     @property
     def mask(self) -> Tensor:
         """Bool: the replies' tokens."""
@@ -109,6 +115,7 @@ class _Course:
     ) -> None:
         self._backbone, self._judge, self._settings, self._seed = backbone, judge, settings, seed
         self._pretraining, self._rng = pretraining, Random(seed + 1)
+        self._scoring = MicroBatches("sampled replies")
         self._stepper = Stepper(backbone.trainable(), settings.learning_rate, warmup=4)
         self._value_stepper: Stepper | None = None
         if settings.advantages == "gae":
@@ -212,35 +219,51 @@ class _Course:
 
     def _learn_values(self, experience: Experience, rows: Sequence[int]) -> dict[str, float]:
         assert self._value_stepper is not None
-        part = experience.batch.rows(rows)
-        loss, metrics = ppo_value_loss(
-            self._backbone.values(part), experience.values[rows], experience.returns[rows], experience.mask[rows],
-            clip=self._settings.value_clip,
-        )  # fmt: skip
-        self._value_stepper.step(loss, self._rate())
+        loss = partial(self._value_loss, experience)
+        metrics = self._value_stepper.add("values of replies", rows, loss, weight=experience.tokens)
+        self._value_stepper.update(self._rate())
         return metrics
 
+    def _value_loss(self, experience: Experience, rows: Sequence[int]) -> tuple[Tensor, dict[str, float]]:
+        rows = list(rows)
+        return ppo_value_loss(
+            self._backbone.values(experience.batch.rows(rows)), experience.values[rows], experience.returns[rows],
+            experience.mask[rows], clip=self._settings.value_clip,
+        )  # fmt: skip
+
     def _learn_policy(self, experience: Experience, rows: Sequence[int]) -> dict[str, float]:
+        loss = partial(self._policy_loss, experience)
+        metrics = self._stepper.add("replies", rows, loss, weight=experience.tokens)
+        if self._settings.pretraining_coefficient and self._pretraining:
+            some = self._rng.sample(self._pretraining, min(len(rows), len(self._pretraining)))
+            factor = self._settings.pretraining_coefficient
+            metrics |= self._stepper.add(
+                "the base's replies", some, self._pretraining_loss, weight=reply_tokens, factor=factor
+            )  # fmt: skip
+        return metrics | self._stepper.update(self._rate())
+
+    def _policy_loss(self, experience: Experience, rows: Sequence[int]) -> tuple[Tensor, dict[str, float]]:
+        rows = list(rows)
         settings, mask = self._settings, experience.mask[rows]
-        logits, token_ids, _ = self._backbone.logits(experience.batch.rows(rows))
-        log_probs = torch.zeros_like(experience.log_probs[rows]).masked_scatter(
-            mask, token_log_probs(logits, token_ids)
-        )
-        entropies = None
-        if settings.entropy_coefficient:
-            entropies = torch.zeros_like(log_probs).masked_scatter(mask, entropy(logits))
+        log_probs, entropies = self._log_probs(experience.batch.rows(rows))
         loss, metrics = ppo_policy_loss(
             log_probs, experience.log_probs[rows], experience.advantages[rows], mask, clip=settings.clip,
             entropy=entropies, entropy_coefficient=settings.entropy_coefficient,
         )  # fmt: skip
-        if settings.pretraining_coefficient and self._pretraining:
-            kept, more = self._pretraining_loss(len(rows))
-            loss, metrics = loss + settings.pretraining_coefficient * kept, metrics | more
         moved = kl_estimates(experience.log_probs[rows], log_probs.detach())[2]
-        return metrics | self._stepper.step(loss, self._rate()) | {"step_kl": masked_mean(moved, mask).item()}
+        return loss, metrics | {"step_kl": masked_mean(moved, mask).item()}
 
-    def _pretraining_loss(self, count: int) -> tuple[Tensor, dict[str, float]]:
-        some = self._rng.sample(self._pretraining, min(count, len(self._pretraining)))
+    def _log_probs(self, part: Sequences) -> tuple[Tensor, Tensor | None]:
+        """Of the replies' tokens, and how undecided the policy was at each where that is rewarded: (B, T) both."""
+        if not self._settings.entropy_coefficient:
+            return self._backbone.log_probs(part), None
+        logits, token_ids, _ = self._backbone.logits(part)
+        of_tokens = (token_log_probs(logits, token_ids), entropy(logits))
+        nothing = torch.zeros(part.reply_mask.shape, device=logits.device)
+        log_probs, entropies = (nothing.masked_scatter(part.reply_mask, values) for values in of_tokens)
+        return log_probs, entropies
+
+    def _pretraining_loss(self, some: Sequence[Example]) -> tuple[Tensor, dict[str, float]]:
         batch = collate(some, self._backbone.pad_id)
         loss, metrics = sft_loss(self._backbone.log_probs(batch), batch.reply_mask.to(self._backbone.device))
         return loss, {f"pretraining_{name}": value for name, value in metrics.items()}
@@ -249,8 +272,9 @@ class _Course:
         """Share of the learning rate: falls to a tenth."""
         return 1 - 0.9 * self.step / self._steps
 
-    @staticmethod
-    def _in_parts(batch: Sequences, compute: Callable[[Sequences], Tensor]) -> Tensor:
+    def _in_parts(self, batch: Sequences, compute: Callable[[Sequences], Tensor]) -> Tensor:
         count = len(batch.token_ids)
         parts = [range(start, min(start + SCORED_AT_ONCE, count)) for start in range(0, count, SCORED_AT_ONCE)]
-        return torch.cat([compute(batch.rows(part)) for part in parts])
+        return torch.cat(
+            [found for part in parts for _, found in self._scoring.each(part, lambda rows: compute(batch.rows(rows)))]
+        )

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 
 import torch
@@ -25,6 +26,7 @@ from torch import Tensor
 from learner.backbone import Backbone, Role
 from learner.batch import Pair, Progress, TokenIds, collate, shuffled_batches
 from learner.losses import dpo_loss, listwise_loss
+from learner.methods.anchor_scores import AnchorScores
 from learner.methods.optimizer import Stepper, within_length
 from learner.methods.preference_model import PreferenceModel, fit_preferences
 from learner.methods.rollouts import Answers, Rollouts, answer_tokens, answers, roll_out, share_preferred
@@ -85,10 +87,12 @@ def train(
     prompts: Sequence[TokenIds],
     settings: LearnerSettings,
     progress: Progress,
+    anchor: AnchorScores | None = None,
 ) -> PreferenceResult:
     """Train the policy in place, on comparisons and on what it says to `prompts`. Same seed, same result.
 
-    Raises TrainingFailed when the loss stays without a finite value.
+    `anchor`: what is known of the anchor from an earlier attempt, and where more is kept. Raises TrainingFailed when
+    the loss stays without a finite value.
     """
     fitting, too_long = within_length(pairs, backbone.max_length)
     judged = list(dict.fromkeys(pair.prompt_token_ids for pair in fitting))
@@ -102,6 +106,7 @@ def train(
     progress(PHASE, 0, steps, {})
     judge = fit_preferences(backbone, fitting)
     stepper = Stepper(backbone.trainable(), settings.dpo_learning_rate, warmup=4)
+    anchor = anchor or AnchorScores(backbone)
     step, strength, metrics = 0, STRENGTH, {"judge_accuracy": judge.fit.accuracy}
     temperature = judge.fit.spread / (NATS * _trust(judge))
     chosen_each = [rng.sample(asked, min(PROMPTS, len(asked))) for _ in range(MOST_ITERATIONS + 1)]
@@ -130,14 +135,14 @@ def train(
             for indices in shuffled_batches(len(chosen), GROUPS_PER_STEP, rng):
                 step += 1
                 groups = [_group(rollouts, right, utilities, index, rng) for index in indices]
-                loss, metrics = _listwise(backbone, groups, strength)
+                metrics = stepper.add("groups of replies", groups, partial(_listwise, backbone, strength))
                 if PAIRS_WEIGHT:
                     some = rng.sample(fitting, min(PAIRS_PER_STEP, len(fitting)))
-                    dpo, more = _dpo(backbone, some, settings)
-                    loss, metrics = loss + PAIRS_WEIGHT * dpo, metrics | more
+                    dpo = partial(_dpo, backbone, settings, anchor)
+                    metrics |= stepper.add("pairs", some, dpo, weight=_weight, factor=PAIRS_WEIGHT)
                 share = (step - begun) / per_iteration
                 scale = rate + (LAST_RATE - rate) * share if is_last else rate
-                metrics |= stepper.step(loss, scale)
+                metrics |= stepper.update(scale)
                 progress(PHASE, step, steps, metrics | measured)
         if is_last:
             break
@@ -163,7 +168,7 @@ def _group(rollouts: Rollouts, right: Answers, utilities: Tensor, index: int, rn
     return Group(prompt, replies, right[prompt], rollouts.anchor[index, order], targets)
 
 
-def _listwise(backbone: Backbone, groups: Sequence[Group], strength: float) -> tuple[Tensor, dict[str, float]]:
+def _listwise(backbone: Backbone, strength: float, groups: Sequence[Group]) -> tuple[Tensor, dict[str, float]]:
     """The listwise loss of all replies, and the pull towards the anchor at every token of each group's best."""
     batch = collate([(group.prompt, reply) for group in groups for reply in group.replies], backbone.pad_id)
     logits, token_ids, rows = backbone.logits(batch)
@@ -182,18 +187,21 @@ def _listwise(backbone: Backbone, groups: Sequence[Group], strength: float) -> t
     return loss + len(logits_anchor) / max(1, len(groups)) * pull, metrics | more
 
 
-def _dpo(backbone: Backbone, pairs: Sequence[Pair], settings: LearnerSettings) -> tuple[Tensor, dict[str, float]]:
+def _dpo(
+    backbone: Backbone, settings: LearnerSettings, anchor: AnchorScores, pairs: Sequence[Pair]
+) -> tuple[Tensor, dict[str, float]]:
     """DPO on comparisons as people made them."""
     examples = [(p.prompt_token_ids, p.chosen) for p in pairs] + [(p.prompt_token_ids, p.rejected) for p in pairs]
-    batch = collate(examples, backbone.pad_id)
-    policy = backbone.reply_log_probs(batch)
-    with torch.no_grad():
-        anchor = backbone.reply_log_probs(batch, "anchor")
-    half = len(pairs)
+    policy, fixed = backbone.reply_log_probs(collate(examples, backbone.pad_id)), anchor.of(examples)
+    fixed, half = fixed.to(policy), len(pairs)
     return dpo_loss(
-        policy[:half], policy[half:], anchor[:half], anchor[half:], beta=settings.dpo_beta,
+        policy[:half], policy[half:], fixed[:half], fixed[half:], beta=settings.dpo_beta,
         label_smoothing=settings.dpo_label_smoothing, robust=settings.dpo_robust,
         margins=torch.tensor([pair.margin for pair in pairs]).to(policy),
         ties=torch.tensor([pair.tie for pair in pairs]).to(policy.device),
         weights=torch.tensor([pair.weight for pair in pairs]).to(policy),
     )  # fmt: skip
+
+
+def _weight(pairs: Sequence[Pair]) -> float:
+    return sum(pair.weight for pair in pairs)

@@ -13,12 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
+
+from torch import Tensor
 
 from learner.backbone import Backbone
 from learner.batch import Example, Progress, TokenIds, collate, shuffled_batches
 from learner.losses import sft_loss
-from learner.methods.optimizer import Stepper
+from learner.methods.optimizer import Stepper, reply_tokens
 from learner.methods.rollouts import Judge
 from learner.sampling import Reply, sample, with_room
 from service.settings import RaftSettings
@@ -78,14 +81,18 @@ def train(
                 best[one.prompt] = one
         measured["best"] = sum(one.worth for one in best.values()) / max(1, len(best))
         for examples in _batches(list(best.values()), settings, rng):
-            batch = collate(examples, backbone.pad_id)
-            loss, metrics = sft_loss(backbone.log_probs(batch), batch.reply_mask.to(backbone.device))
-            metrics |= stepper.step(loss, 1 - 0.9 * step / steps)
+            metrics = stepper.add("best replies", examples, partial(_loss, backbone), weight=reply_tokens)
+            metrics |= stepper.update(1 - 0.9 * step / steps)
             step += 1
             progress(PHASE, step, steps, measured | metrics)
     return RaftResult(
         step, settings.iterations * each * settings.replies, len(best), too_long, stepper.skipped, measured
     )
+
+
+def _loss(backbone: Backbone, examples: Sequence[Example]) -> tuple[Tensor, dict[str, float]]:
+    batch = collate(examples, backbone.pad_id)
+    return sft_loss(backbone.log_probs(batch), batch.reply_mask.to(backbone.device))
 
 
 def _batches(best: Sequence[Scored], settings: RaftSettings, rng: Random) -> Iterator[list[Example]]:

@@ -66,18 +66,24 @@ class Retention:
         """How many more draws of `size` until all that is retained was drawn so often."""
         return max(0, -(-(passes * len(self._retained) - self.drawn) // size))
 
-    def loss(self, size: int) -> Tensor:
-        """Mean KL per token from what is retained, over its most likely tokens: a scalar."""
-        if not self._retained:
-            return torch.zeros(())
+    def draw(self, size: int) -> list[Retained]:
+        """The next `size` of all; none where nothing is retained."""
         while len(self._order) < min(size, len(self._retained)):
             self._order += self._rng.sample(range(len(self._retained)), len(self._retained))
         chosen, self._order = self._order[:size], self._order[size:]
         self.drawn += len(chosen)
-        kept = [self._retained[index] for index in chosen]
+        return [self._retained[index] for index in chosen]
+
+    def loss(self, kept: Sequence[Retained]) -> tuple[Tensor, dict[str, float]]:
+        """Mean KL per token from what is retained, over its most likely tokens: a scalar."""
         logits, _, _ = self._backbone.logits(collate([(k.prompt, k.reply) for k in kept], self._backbone.pad_id))
         top_ids = torch.cat([k.top_ids for k in kept]).to(logits.device)
-        return kl_top(logits, top_ids, torch.cat([k.top for k in kept]).to(logits.device)).mean()
+        kl = kl_top(logits, top_ids, torch.cat([k.top for k in kept]).to(logits.device)).mean()
+        return kl, {"retention_kl": kl.item()}
+
+
+def retained_tokens(kept: Sequence[Retained]) -> int:
+    return sum(len(one.reply) for one in kept)
 
 
 def retain(

@@ -15,9 +15,10 @@ being preferred (arXiv 1706.04599).
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -28,6 +29,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from learner.backbone import Backbone
 from learner.batch import Example, Label, Pair, Progress, TokenIds, by_length, collate
 from learner.methods.optimizer import Stepper, within_length
+from learner.micro_batches import MicroBatches
 from learner.reward_losses import binary_reward_loss, ensemble, fit_temperature, pairwise_reward_loss
 from service.errors import TrainingFailed
 from service.settings import LearnerSettings
@@ -125,8 +127,8 @@ def fit(
     while step < steps and since < PATIENCE:
         for pairs_of_step, labels_of_step in taught.batches(settings.batch_size, rng):
             step += 1
-            loss, metrics = taught.loss(pairs_of_step, labels_of_step, settings.reward_label_smoothing)
-            metrics |= stepper.step(loss, 1 + (LAST_RATE - 1) * step / steps)
+            metrics = taught.add(stepper, pairs_of_step, labels_of_step, settings.reward_label_smoothing)
+            metrics |= stepper.update(1 + (LAST_RATE - 1) * step / steps)
             progress(PHASE, step, steps, metrics)
         if apart:
             lost = kept.log_loss()
@@ -172,23 +174,51 @@ class _Lessons:
         if pairs or labels:
             yield pairs, labels
 
-    def loss(self, pairs: Sequence[int], labels: Sequence[int], smoothing: float) -> tuple[Tensor, dict[str, float]]:
-        """Mean over the heads, each on its own sample; a label counts as much as a pair. Metrics: of the last head."""
+    def add(self, stepper: Stepper, pairs: Sequence[int], labels: Sequence[int], smoothing: float) -> dict[str, float]:
+        """Add the loss of these to a step, a ranking's pairs together as one. Metrics: of the last head."""
+        groups = self._group[list(pairs)].tolist()
+        sizes = Counter(groups)
+        of_pairs = torch.zeros(len(self._pairs), MEMBERS)
+        of_pairs[list(pairs)] = self._weights(self._pairs, pairs, self._pairs_drawn)
+        of_pairs[list(pairs)] /= torch.tensor([sizes[group] for group in groups]).unsqueeze(1)
+        of_labels = torch.zeros(len(self._labels), MEMBERS)
+        of_labels[list(labels)] = self._weights(self._labels, labels, self._labels_drawn)
+        loss = partial(self._loss, (of_pairs, of_labels), (len(pairs), len(labels)), smoothing)
+        return stepper.add("judgements", [*((0, index) for index in pairs), *((1, index) for index in labels)], loss)
+
+    def _loss(
+        self,
+        weights: tuple[Tensor, Tensor],
+        counts: tuple[int, int],
+        smoothing: float,
+        part: Sequence[tuple[int, int]],
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Mean over the heads, each on its own sample; a label counts as much as a pair.
+
+        weights: (all pairs, MEMBERS) and (all labels, MEMBERS), 0 for what isn't of the step; counts: of the step;
+        part: some of it, pairs as (0, index) and labels as (1, index).
+        """
+        pairs, labels = ([index for kind, index in part if kind == wanted] for wanted in (0, 1))
         chosen, rejected, called = self._rewards(pairs, labels)
         device, losses, metrics = chosen.device, list[Tensor](), dict[str, float]()
+        of_pairs, of_labels = weights[0][pairs].to(device), weights[1][labels].to(device)
+        scales = [
+            count * some.sum(0) / of_all.sum(0).to(device).clamp(min=1e-30) / len(part)
+            for count, some, of_all in zip(counts, (of_pairs, of_labels), weights, strict=True)
+        ]
         for head in range(MEMBERS):
-            of_pairs, metrics = pairwise_reward_loss(
+            lost, metrics = pairwise_reward_loss(
                 chosen[:, head], rejected[:, head], label_smoothing=smoothing, centring=CENTRING,
                 margins=torch.tensor([self._pairs[index].margin for index in pairs]).clamp(min=1e-6).log().to(device),
                 ties=torch.tensor([self._pairs[index].tie for index in pairs], dtype=torch.bool, device=device),
-                groups=self._group[list(pairs)].to(device),
-                weights=self._weights(self._pairs, pairs, self._pairs_drawn[:, head]).to(device),
+                weights=of_pairs[:, head],
             )  # fmt: skip
             good = torch.tensor([self._labels[index].desirable for index in labels], dtype=torch.bool, device=device)
-            weights = self._weights(self._labels, labels, self._labels_drawn[:, head]).to(device)
-            of_labels, more = binary_reward_loss(called[:, head], good, weights=weights, label_smoothing=smoothing)
+            also, more = binary_reward_loss(
+                called[:, head], good, weights=of_labels[:, head], label_smoothing=smoothing
+            )  # fmt: skip
             metrics = (metrics if len(pairs) else {}) | (more if len(labels) else {})
-            losses.append((len(pairs) * of_pairs + len(labels) * of_labels) / (len(pairs) + len(labels)))
+            losses.append(scales[0][head] * lost + scales[1][head] * also)
         return torch.stack(losses).mean(), metrics
 
     def log_loss(self) -> float:
@@ -227,7 +257,8 @@ class _Lessons:
 
     @staticmethod
     def _weights(judgements: Sequence[Pair] | Sequence[Label], indices: Sequence[int], drawn: Tensor) -> Tensor:
-        return drawn[list(indices)] * torch.tensor([judgements[index].weight for index in indices])
+        """(len(indices), MEMBERS)"""
+        return drawn[list(indices)] * torch.tensor([judgements[index].weight for index in indices]).unsqueeze(1)
 
 
 def _replies(pairs: Sequence[Pair], labels: Sequence[Label]) -> list[Example]:
@@ -242,9 +273,14 @@ def _replies(pairs: Sequence[Pair], labels: Sequence[Label]) -> list[Example]:
 @torch.no_grad()
 def _score(backbone: Backbone, examples: Sequence[Example]) -> Tensor:
     """What each head says of each reply: (len(examples), MEMBERS), on the CPU."""
-    raw = torch.zeros(len(examples), MEMBERS)
+    raw, fitting = torch.zeros(len(examples), MEMBERS), MicroBatches("graded replies")
+
+    def rewards(indices: Sequence[int]) -> Tensor:
+        return backbone.rewards(collate([examples[index] for index in indices], backbone.pad_id)).cpu()
+
     for indices in by_length([len(prompt) + len(reply) for prompt, reply in examples], SCORED_AT_ONCE):
-        raw[indices] = backbone.rewards(collate([examples[index] for index in indices], backbone.pad_id)).cpu()
+        for part, found in fitting.each(indices, rewards):
+            raw[list(part)] = found
     return raw
 
 

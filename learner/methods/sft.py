@@ -14,12 +14,13 @@ from itertools import islice
 from random import Random
 
 import torch
+from torch import Tensor
 
 from learner.backbone import Backbone, Role
 from learner.batch import Demonstration, Progress, TokenIds, collate, shuffled_batches
 from learner.losses import sft_loss
 from learner.methods.optimizer import Stepper, within_length
-from learner.methods.retention import Retention, retain
+from learner.methods.retention import Retention, retain, retained_tokens
 from service.settings import LearnerSettings
 
 PHASE = "sft"
@@ -119,16 +120,23 @@ class _Course:
 
     def _take(self, indices: Sequence[int], rate: float, steps: int) -> None:
         """One step on these corrections, at this share of the learning rate; `steps` is how many there may be."""
-        taught = [self._demonstrations[index] for index in indices]
-        batch = collate([(one.prompt_token_ids, one.reply_token_ids) for one in taught], self._backbone.pad_id)
-        device = self._backbone.device
-        weights = torch.tensor([one.weight for one in taught]).to(device)
-        loss, metrics = sft_loss(self._backbone.log_probs(batch), batch.reply_mask.to(device), weights)
-        kept = self._retention.loss(self._size)
-        metrics |= {"retention_kl": kept.item(), "worst_correction": min(self.log_probs)}
-        metrics |= self.stepper.step(loss + RETENTION_WEIGHT * kept, rate)
+        taught, stepper = [self._demonstrations[index] for index in indices], self.stepper
+        metrics = stepper.add("corrections", taught, self._loss, weight=_weight)
+        metrics |= {"retention_kl": 0.0, "worst_correction": min(self.log_probs)}
+        kept, loss = self._retention.draw(self._size), self._retention.loss
+        metrics |= stepper.add("kept replies", kept, loss, weight=retained_tokens, factor=RETENTION_WEIGHT)
+        metrics |= stepper.update(rate)
         self.step += 1
         self._progress(PHASE, self.step, steps, metrics)
+
+    def _loss(self, taught: Sequence[Demonstration]) -> tuple[Tensor, dict[str, float]]:
+        batch = collate([(one.prompt_token_ids, one.reply_token_ids) for one in taught], self._backbone.pad_id)
+        weights = torch.tensor([one.weight for one in taught])
+        return sft_loss(self._backbone.log_probs(batch), batch.reply_mask.to(self._backbone.device), weights)
+
+
+def _weight(taught: Sequence[Demonstration]) -> float:
+    return sum(one.weight * len(one.reply_token_ids) for one in taught)
 
 
 def _log_probs(backbone: Backbone, demonstrations: Sequence[Demonstration]) -> list[float]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import count
 from random import Random
 
@@ -16,6 +17,7 @@ from transformers import AutoConfig
 from learner.backbone import Backbone
 from learner.batch import Demonstration, Label, Pair
 from learner.methods import kto, ppo, preference, reward, sft
+from learner.methods.anchor_scores import AnchorScores
 from learner.methods.optimizer import Stepper
 from learner.methods.retention import Retention
 from service.settings import LearnerSettings, PpoSettings
@@ -50,11 +52,17 @@ def load(work: Work) -> Callable[[int], float]:
 
 
 def _dpo(work: Work, backbone: Backbone, settings: LearnerSettings) -> Step:
+    """The anchor's numbers are computed in every step, or, as the peer's, before the clock starts."""
     pairs, stepper = _pairs(work), Stepper(backbone.trainable(), LEARNING_RATE)
+    known = AnchorScores(backbone)
+    if work.method == "dpo-precomputed":
+        known.of([(pair.prompt_token_ids, reply) for pair in pairs for reply in (pair.chosen, pair.rejected)])
 
     def step(number: int) -> None:
-        loss, _ = preference._dpo(backbone, [pairs[index] for index in _batch(work, number)], settings)
-        stepper.step(loss)
+        anchor = known if work.method == "dpo-precomputed" else AnchorScores(backbone)
+        some = [pairs[index] for index in _batch(work, number)]
+        stepper.add("pairs", some, partial(preference._dpo, backbone, settings, anchor), weight=preference._weight)
+        stepper.update()
 
     return step
 
@@ -63,7 +71,12 @@ def _reward(work: Work, backbone: Backbone, settings: LearnerSettings) -> Step:
     backbone.add_head("reward", reward.MEMBERS)
     lessons = reward._Lessons(backbone, _pairs(work), [], seed=0)
     stepper = Stepper(backbone.trainable("reward"), LEARNING_RATE)
-    return lambda number: stepper.step(lessons.loss(_batch(work, number), [], settings.reward_label_smoothing)[0])
+
+    def step(number: int) -> None:
+        lessons.add(stepper, _batch(work, number), [], settings.reward_label_smoothing)
+        stepper.update()
+
+    return step
 
 
 def _sft(work: Work, backbone: Backbone, settings: LearnerSettings) -> Step:
@@ -79,9 +92,14 @@ def _kto(work: Work, backbone: Backbone, settings: LearnerSettings) -> Step:
         Label(tuple(prompt), tuple(reply), desirable=index % 2 == 0)
         for index, (prompt, reply, _) in enumerate(work.examples())
     ]
-    course = kto._Course(backbone, labels, {}, settings, Random(0))
+    course = kto._Course(backbone, labels, {}, settings, Random(0), AnchorScores(backbone))
     stepper = Stepper(backbone.trainable(), LEARNING_RATE)
-    return lambda number: stepper.step(course.loss(_batch(work, number))[0])
+
+    def step(number: int) -> None:
+        course.add(stepper, _batch(work, number))
+        stepper.update()
+
+    return step
 
 
 def _ppo(work: Work, backbone: Backbone, settings: LearnerSettings) -> Step:

@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from learner.backbone import ADAPTER_WEIGHTS
 from learner.backbone_trainer import BackboneTrainer
 from learner.batch import Demonstration, Label, Pair, Snapshot
 from learner.curate import Curated
+from learner.loading import ADAPTER_WEIGHTS
 from learner.trainer import PROBE_TOKENS, PROBES, stages_of
 from service.settings import EngineSettings, LearnerSettings, PpoSettings, RaftSettings, Settings
 from tests.learner.tiny_model import build_tiny_model, ids
@@ -196,6 +196,7 @@ def test_a_killed_training_goes_on_after_the_last_stage_it_finished(settings: Se
     resumed = BackboneTrainer(settings, None)
     resumed.train(("sft", "dpo"), taught, checkpoint, told)
     assert told.phases[0] == "dpo"
+    assert (checkpoint / "anchor.safetensors").exists()  # of people's pairs
     straight = BackboneTrainer(settings, None)
     straight.train(("sft", "dpo"), taught, tmp_path / "other", Told())
     for trainer, name in ((resumed, "resumed"), (straight, "straight")):

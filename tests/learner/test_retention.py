@@ -79,7 +79,7 @@ def test_retention_draws_all_before_it_draws_one_again(sprout: Backbone, prompts
     corrected = Demonstration(asked(sprout, "How many sheets are there in a ream?"), reply)
     kept = retain(sprout, [corrected], prompts[:20], Random(0), 0)[:10]
     retention = Retention(sprout, kept, Random(0))
-    losses = [retention.loss(5).item() for _ in range(4)]
+    losses = [retention.loss(retention.draw(5))[0].item() for _ in range(4)]
     assert retention.steps_to(2, 5) == 0 and retention.steps_to(3, 5) == 2
     assert max(losses) < 1e-4  # the policy is where it was
     assert Retention(sprout, [], Random(0)).steps_to(3, 5) == 0

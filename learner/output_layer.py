@@ -1,0 +1,104 @@
+"""Log-probabilities from hidden states, a few positions at a time: (N, V) logits are never there as a whole.
+
+With 150,000 tokens in the vocabulary, the logits of two thousand reply tokens take 1.2 GB in float32, their softmax as
+much and the gradients as much again. Here a chunk goes through output layer and softmax, and what is kept of it is a
+number and the slope of that number for each position. As in Liger Kernel (arXiv 2410.10989, section 3.2) the slope is
+found at once, in the forward pass: a log-probability depends on its own position's state alone,
+∂ log p(y) / ∂ h = W_y - Σ_v p(v) W_v, so the backward pass only has to weigh it, and no logit is computed twice.
+
+Departure: theirs is of a loss, whose weights have to be known beforehand; this one is of each log-probability.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+AT_ONCE = 1 << 24
+"""Logits that are in memory together: 64 MiB in float32. Fewer make products with the output layer's weights slower."""
+_LARGE = 64.0
+"""Logits by which a soft cap would be seen: the caps of models are at 20 to 50."""
+log = logging.getLogger("hone.learner")
+
+
+class _LogProbs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, token_ids: Tensor, layer: nn.Linear, rows: int) -> Tensor:
+        log_probs = torch.empty(len(states), dtype=torch.float32, device=states.device)
+        slopes = torch.empty_like(states)
+        for start in range(0, len(states), rows):
+            part = slice(start, start + rows)
+            spread, chosen = _log_softmax(layer, states[part]), token_ids[part, None]  # (n, V), (n, 1)
+            log_probs[part] = spread.gather(1, chosen).squeeze(1)
+            rise = spread.exp_().neg_()
+            rise.scatter_add_(1, chosen, torch.ones_like(chosen, dtype=rise.dtype))
+            torch.mm(rise.to(layer.weight.dtype), layer.weight, out=slopes[part])
+        ctx.save_for_backward(slopes)
+        return log_probs
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        (slopes,) = ctx.saved_tensors
+        return (slopes * gradient.unsqueeze(1)).to(slopes.dtype), None, None, None
+
+
+def fits_at_once(positions: int, layer: nn.Linear) -> bool:
+    """Whether the logits of so many positions may be in memory together."""
+    return positions * layer.out_features <= AT_ONCE
+
+
+def log_probs_in_chunks(states: Tensor, token_ids: Tensor, layer: nn.Linear) -> Tensor:
+    """Log-probability of each token in the state that predicts it: (N, H), (N,) → (N,), float32.
+
+    Gradients reach the states alone: `layer` is a frozen one, such as `plain_output_layer` finds. No more than AT_ONCE
+    logits are in memory, or those of one position.
+    """
+    rows = max(1, AT_ONCE // layer.out_features)
+    if torch.is_grad_enabled() and states.requires_grad:
+        found: Tensor = _LogProbs.apply(states, token_ids, layer, rows)  # type: ignore[no-untyped-call]  # torch leaves it
+        return found
+    parts = zip(states.split(rows), token_ids.split(rows), strict=True)
+    chunks = [_log_softmax(layer, some).gather(1, ids.unsqueeze(1)).squeeze(1) for some, ids in parts]
+    return torch.cat(chunks)
+
+
+@torch.no_grad()
+def plain_output_layer(model: Any) -> nn.Linear | None:
+    """The layer that makes logits of what the decoder gives back, where nothing else does anything to either.
+
+    None where it is not frozen, quantised or part of an adapter, and where the model is seen to scale or to cap what
+    goes in or comes out. `model`: a causal language model of transformers, without PEFT's wrapper.
+    """
+    layer = model.get_output_embeddings()
+    if type(layer) is not nn.Linear or not layer.weight.dtype.is_floating_point or layer.weight.requires_grad:
+        return None
+    seen: dict[str, Tensor] = {}
+
+    def exchange(_: nn.Module, given: tuple[Tensor], made: Tensor) -> Tensor:
+        seen["given"] = given[0]
+        seen["made"] = _LARGE * torch.linspace(-1, 1, made.numel()).reshape(made.shape).to(made)
+        return seen["made"]
+
+    hook = layer.register_forward_hook(exchange)
+    tokens = [place % model.config.get_text_config().vocab_size for place in range(5, 13)]
+    token_ids = torch.tensor([tokens], device=model.device)
+    try:
+        logits = model(input_ids=token_ids, use_cache=False).logits
+        states = model.get_decoder()(input_ids=token_ids, use_cache=False).last_hidden_state
+        if torch.equal(logits, seen["made"].to(logits)) and torch.allclose(states, seen["given"], 1e-2, 1e-3):
+            return layer
+        log.debug("The model's logits are more than what its output layer makes of its states: they are kept whole.")
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        log.debug("The model's output layer can't be told from its decoder (%s): logits are kept whole.", error)
+    finally:
+        hook.remove()
+    return None
+
+
+def _log_softmax(layer: nn.Linear, states: Tensor) -> Tensor:
+    """Log-probabilities of all tokens: (n, H) → (n, V), float32."""
+    return torch.log_softmax(layer(states).float(), dim=-1)

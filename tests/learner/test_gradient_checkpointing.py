@@ -1,0 +1,89 @@
+"""Layers that run again in the backward pass give the same gradients in every role, from less memory."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from learner.backbone import Backbone
+from learner.batch import collate
+from learner.gradient_checkpointing import checkpoint_layers
+from learner.sampling import sample
+from service.errors import TrainingFailed
+from service.settings import LearnerSettings
+from tests.learner.test_backbone import EXAMPLES, SETTINGS, moved
+from tests.learner.tiny_model import PAD, build_tiny_model
+
+CHECKPOINTED = SETTINGS.model_copy(update={"gradient_checkpointing": True})
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+def loaded(folder: Path, settings: LearnerSettings, packs: bool = True) -> Backbone:
+    backbone = moved(Backbone.load(folder, settings))
+    backbone._packs = packs
+    for number, role in enumerate(("reward", "value")):
+        backbone.add_head(role)  # type: ignore[arg-type]  # one of two literals
+        generator = torch.Generator().manual_seed(number)
+        with torch.no_grad():
+            for parameter in backbone.trainable(role):  # type: ignore[arg-type]  # as above
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return backbone
+
+
+def loss(backbone: Backbone) -> Tensor:
+    """Of all roles that train together: they are differentiated when none but the policy is active."""
+    batch = collate(EXAMPLES, PAD)
+    return backbone.log_probs(batch).sum() + backbone.rewards(batch).sum() + backbone.values(batch).square().sum()
+
+
+@pytest.mark.parametrize("packs", [True, False])
+def test_gradients_are_the_same_in_every_role(model_folder: Path, packs: bool) -> None:
+    found = []
+    for settings in (SETTINGS, CHECKPOINTED):
+        backbone = loaded(model_folder, settings, packs)
+        parameters = [*backbone.trainable(), *backbone.trainable("reward"), *backbone.trainable("value")]
+        value = loss(backbone)
+        first = torch.autograd.grad(value, parameters, retain_graph=True)
+        found.append([value.detach(), *first, *torch.autograd.grad(value, parameters)])
+        torch.testing.assert_close(backbone.score(EXAMPLES, "policy"), backbone.reply_log_probs(collate(EXAMPLES, PAD)))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+
+
+def test_what_is_kept_for_the_backward_pass_is_a_fraction(model_folder: Path) -> None:
+    kept = []
+    for settings in (SETTINGS, CHECKPOINTED):
+        backbone, sizes = loaded(model_folder, settings), list[int]()
+
+        def count(tensor: Tensor, sizes: list[int] = sizes) -> Tensor:
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            backbone.rewards(collate(EXAMPLES, PAD))
+        kept.append(sum(sizes))
+    assert kept[1] < kept[0] / 4
+
+
+def test_sampling_is_as_it_was(model_folder: Path) -> None:
+    prompts = [prompt for prompt, _ in EXAMPLES]
+    plain, checkpointed = (
+        sample(loaded(model_folder, settings), prompts, per_prompt=4, max_new_tokens=8, seed=3)
+        for settings in (SETTINGS, CHECKPOINTED)
+    )
+    assert [[reply.token_ids for reply in row] for row in plain] == [
+        [reply.token_ids for reply in row] for row in checkpointed
+    ]
+
+
+def test_a_model_whose_layers_are_not_known_is_refused() -> None:
+    with pytest.raises(TrainingFailed, match="gradient_checkpointing to false"):
+        checkpoint_layers(torch.nn.Linear(2, 2), lambda: nullcontext)

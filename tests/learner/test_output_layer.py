@@ -1,0 +1,159 @@
+"""Log-probabilities a few positions at a time are those of whole logits, and so are their gradients."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+from transformers import (
+    CohereConfig,
+    CohereForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GraniteConfig,
+    GraniteForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from learner import output_layer
+from learner.backbone import Backbone
+from learner.batch import Sequences, collate
+from learner.output_layer import log_probs_in_chunks, plain_output_layer
+from learner.tensors import token_log_probs
+from tests.learner.test_backbone import SETTINGS, moved
+from tests.learner.test_packing import padded_log_probs
+from tests.learner.tiny_model import PAD, WORDS, build_tiny_model, ids
+
+VOCABULARY = len(WORDS)
+ASKED = ids("<bos> what is the capital of france ?")
+EXAMPLES = [
+    (ASKED, ids("it is paris .", end=True)),
+    (ids("<bos> one"), ids("two", end=True)),
+    (ASKED, ids("perhaps rome", end=True)),
+    (ids("<bos> two"), ()),
+]
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "initializer_range": 0.3,
+    "pad_token_id": PAD,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+def small(model: type[Any], config: type[Any], **more: Any) -> Any:
+    torch.manual_seed(0)
+    return model(config(**SIZES, **more)).eval().requires_grad_(False)
+
+
+def graded(log_probs: Tensor, by: list[Tensor]) -> list[Tensor]:
+    """The values, and the gradients of their sum with weights that differ."""
+    weights = torch.linspace(-1, 2, log_probs.numel()).reshape(log_probs.shape)
+    found = torch.autograd.grad((log_probs * weights).sum(), by, allow_unused=True, materialize_grads=True)
+    return [log_probs.detach(), *found]
+
+
+@pytest.mark.parametrize("positions", [12, 1, 0])
+@pytest.mark.parametrize("rows", [1, 4, 5, 100])
+@pytest.mark.parametrize("bias", [True, False])
+def test_any_chunks_give_what_whole_logits_give(
+    monkeypatch: pytest.MonkeyPatch, positions: int, rows: int, bias: bool
+) -> None:
+    torch.manual_seed(positions)
+    layer = nn.Linear(6, 9, bias=bias).requires_grad_(False)
+    states = torch.randn(positions, 6, requires_grad=True)
+    token_ids = torch.randint(9, (positions,))
+    monkeypatch.setattr(output_layer, "AT_ONCE", 9 * rows + 1)
+    expected = graded(token_log_probs(layer(states), token_ids), [states])
+    found = graded(log_probs_in_chunks(states, token_ids, layer), [states])
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(log_probs_in_chunks(states, token_ids, layer), expected[0], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("packs", [True, False])
+@pytest.mark.parametrize("positions", [1, 2, 5])
+def test_a_backbone_says_the_same_in_chunks(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch, packs: bool, positions: int
+) -> None:
+    backbone = moved(Backbone.load(model_folder, SETTINGS))
+    assert backbone._packs and backbone._output_layer is not None
+    backbone._packs = packs
+    batch, found = collate(EXAMPLES, PAD), []
+    for most in (1 << 24, positions * VOCABULARY):
+        monkeypatch.setattr(output_layer, "AT_ONCE", most)
+        of_tokens = graded(backbone.log_probs(batch), list(backbone.trainable()))
+        of_replies = graded(backbone.reply_log_probs(batch), list(backbone.trainable()))
+        found.append([*of_tokens, *of_replies, backbone.score(EXAMPLES, "policy"), backbone.score(EXAMPLES, "base")])
+    torch.testing.assert_close(found[0][0], padded_log_probs(backbone, batch).detach(), atol=1e-5, rtol=1e-5)
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("packs", [True, False])
+def test_no_more_logits_than_that_are_ever_there(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch, packs: bool
+) -> None:
+    backbone = Backbone.load(model_folder, SETTINGS)
+    backbone._packs = packs
+    monkeypatch.setattr(output_layer, "AT_ONCE", 3 * VOCABULARY)
+    assert backbone._output_layer is not None
+    made: list[torch.Size] = []
+    backbone._output_layer.register_forward_hook(lambda _, given, output: made.append(output.shape))
+    backbone.log_probs(collate(EXAMPLES, PAD)).sum().backward()
+    assert made == [(3, VOCABULARY), (3, VOCABULARY), (3, VOCABULARY), (1, VOCABULARY)]
+    made.clear()
+    backbone.score(EXAMPLES[:1], "anchor")
+    assert made == [(3, VOCABULARY), (2, VOCABULARY)]
+
+
+def test_a_batch_without_a_reply_scores_nothing(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output_layer, "AT_ONCE", 0)
+    backbone = Backbone.load(model_folder, SETTINGS)
+    assert backbone.log_probs(collate(EXAMPLES[3:], PAD)).abs().sum().item() == 0
+    assert backbone.reply_log_probs(collate(EXAMPLES[3:], PAD)).tolist() == [0.0]
+
+
+def test_what_models_do_to_states_and_logits_is_seen() -> None:
+    other_names = GPT2LMHeadModel(
+        GPT2Config(vocab_size=64, n_positions=64, n_embd=32, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=1)
+    )
+    for plain in (
+        small(Qwen3ForCausalLM, Qwen3Config, head_dim=8),
+        small(Gemma2ForCausalLM, Gemma2Config, head_dim=8, final_logit_softcapping=None),
+        other_names.eval().requires_grad_(False),
+    ):
+        assert plain_output_layer(plain) is plain.get_output_embeddings()
+    assert plain_output_layer(small(Gemma2ForCausalLM, Gemma2Config, head_dim=8)) is None  # capped at 30
+    assert plain_output_layer(small(GraniteForCausalLM, GraniteConfig, logits_scaling=8.0)) is None
+    assert plain_output_layer(small(CohereForCausalLM, CohereConfig)) is None
+
+
+def test_an_output_layer_that_trains_or_has_an_adapter_is_left_to_the_model() -> None:
+    training = small(Qwen3ForCausalLM, Qwen3Config, head_dim=8).requires_grad_(True)
+    assert plain_output_layer(training) is None
+    model = small(Qwen3ForCausalLM, Qwen3Config, head_dim=8)
+    adapted = get_peft_model(model, LoraConfig(target_modules=["lm_head"], task_type="CAUSAL_LM"))
+    assert plain_output_layer(adapted.get_base_model()) is None
+
+
+def test_a_model_with_a_soft_cap_is_scored_as_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small(Gemma2ForCausalLM, Gemma2Config, head_dim=8, final_logit_softcapping=2.0)
+    batch: Sequences = collate(EXAMPLES, PAD)
+    expected = model(input_ids=batch.token_ids, attention_mask=batch.attention_mask).logits[:, :-1]
+    expected = token_log_probs(expected, batch.token_ids[:, 1:]) * batch.reply_mask[:, 1:]
+    monkeypatch.setattr(output_layer, "AT_ONCE", VOCABULARY)
+    config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    backbone = Backbone(get_peft_model(model, config, adapter_name="policy"), None, frozenset())
+    torch.testing.assert_close(backbone.log_probs(batch)[:, 1:].detach(), expected, atol=1e-5, rtol=1e-5)
