@@ -28,6 +28,7 @@ from learner.methods import kto, preference, rlhf, sft
 from learner.methods.optimizer import within_length
 from learner.methods.preference_model import PreferenceModel, fit_preferences
 from learner.methods.retention import neighbours
+from learner.methods.served_judge import fit_judge
 from learner.pretrain.dialogue import is_held_out
 from learner.pretrain.questions import draw_prompts
 from learner.sampling import affordable
@@ -45,6 +46,7 @@ from learner.trainer import (
     learn_taste,
     stages_of,
 )
+from service.adapters.manifest import JUDGE
 from service.errors import TrainingFailed
 from service.settings import Settings
 
@@ -89,9 +91,12 @@ class BackboneTrainer:
             _flush(unfinished)
             unfinished.rename(kept)
 
-    def save(self, folder: Path) -> None:
-        """Write the trained adapter and flush it to the disk."""
+    def save(self, folder: Path, lessons: Curated) -> None:
+        """Write the trained adapter, and the judge that goes with it where people compared replies; flush both."""
         self._backbone.save_adapter(folder)
+        pairs, _ = within_length(lessons.train.pairs, self._backbone.max_length)
+        if judgements_of_taste(lessons.train) and (judge := fit_judge(self._backbone, pairs)):
+            (folder / JUDGE).write_bytes(judge.encoded())
         for file in folder.iterdir():
             _flush(file)
 

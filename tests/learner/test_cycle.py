@@ -53,7 +53,7 @@ class Pretender:
                 progress(stage, step, 3, {"loss": 1 / step})
                 self.at(f"{stage} {step}")
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, lessons: Curated) -> None:
         folder.mkdir()
         prefix = "base_model.model.model.layers.0.self_attn.q_proj"
         shapes = {f"{prefix}.lora_A.weight": (2, 8), f"{prefix}.lora_B.weight": (8, 2)}
