@@ -136,6 +136,7 @@ class BackboneTrainer:
         taught = [(one.prompt_token_ids, one.reply_token_ids) for one in train.demonstrations]
         taught += [(pair.prompt_token_ids, pair.chosen) for pair in train.pairs]
         taught += [(label.prompt_token_ids, label.reply_token_ids) for label in train.labels]
+        taught += [(scored.prompt_token_ids, scored.reply_token_ids) for scored in train.scored]
         room = self._backbone.max_length
         if self._context is not None:
             room = min(room, self._context - 1)  # an engine takes no prompt as long as its context
@@ -168,7 +169,9 @@ class BackboneTrainer:
             result = kto.train(self._backbone, as_labels(train), prompts, self._settings, progress)
         elif stage in BY_REWARD:
             taste, how = judgements_of_taste(train), self._by_reward[stage]
-            result = rlhf.train(self._backbone, taste, train.labels, prompts, self._settings, how, progress)
+            result = rlhf.train(
+                self._backbone, taste, train.labels, prompts, self._settings, how, progress, train.scored
+            )
         else:
             result = preference.train(self._backbone, train.pairs, prompts, self._settings, progress)
         log.info("%s: %s", stage, result)

@@ -226,8 +226,8 @@ class LearnerSettings(Section):
     preferences: Literal["dpo", "ppo", "raft"] = Field(
         "dpo",
         description="How the method `auto` learns what people like. `dpo`, the quicker: from comparisons, or by KTO "
-        "from thumbs where there are many more of them. `ppo`: a reward model of both, and reinforcement learning. "
-        "`raft`: the same model, and fine-tuning on the best of several replies.",
+        "from thumbs where there are many more of them. `ppo`: a reward model of both, and of scores, and "
+        "reinforcement learning. `raft`: the same model, and fine-tuning on the best of several replies.",
     )
     every_minutes: float = Field(
         0.0, ge=0, description="Start a run every so many minutes if there is new feedback; 0: never by time."

@@ -8,13 +8,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from learner.batch import Demonstration, Label, Pair
+from learner.batch import Demonstration, Label, Pair, Scored
 from service.errors import TrainingFailed
 
 MOST_BAD_STEPS = 5
 MAX_GRADIENT_NORM = 1.0
 
-Example = TypeVar("Example", Demonstration, Pair, Label)
+Example = TypeVar("Example", Demonstration, Pair, Label, Scored)
 
 
 class Stepper:

@@ -61,9 +61,9 @@ def _dpo(work: Work, backbone: Backbone, settings: LearnerSettings) -> Step:
 
 def _reward(work: Work, backbone: Backbone, settings: LearnerSettings) -> Step:
     backbone.add_head("reward", reward.MEMBERS)
-    lessons = reward._Lessons(backbone, _pairs(work), [], seed=0)
+    lessons = reward._Lessons(backbone, _pairs(work), [], [], seed=0)
     stepper = Stepper(backbone.trainable("reward"), LEARNING_RATE)
-    return lambda number: stepper.step(lessons.loss(_batch(work, number), [], settings.reward_label_smoothing)[0])
+    return lambda number: stepper.step(lessons.loss(_batch(work, number), [], [], settings.reward_label_smoothing)[0])
 
 
 def _sft(work: Work, backbone: Backbone, settings: LearnerSettings) -> Step:
