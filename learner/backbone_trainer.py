@@ -30,6 +30,7 @@ from learner.methods.anchor_scores import AnchorScores
 from learner.methods.optimizer import within_length
 from learner.methods.preference_model import PreferenceModel, fit_preferences
 from learner.methods.retention import neighbours
+from learner.methods.served_judge import fit_judge
 from learner.pretrain.dialogue import is_held_out
 from learner.pretrain.questions import draw_prompts
 from learner.sampling import affordable
@@ -48,6 +49,7 @@ from learner.trainer import (
     stages_of,
 )
 from service.adapters.fingerprint import base_fingerprint
+from service.adapters.manifest import JUDGE
 from service.errors import BadInput, TrainingFailed
 from service.settings import Settings
 
@@ -96,9 +98,12 @@ class BackboneTrainer:
             _flush(unfinished)
             unfinished.rename(kept)
 
-    def save(self, folder: Path) -> None:
-        """Write the trained adapter and flush it to the disk."""
+    def save(self, folder: Path, lessons: Curated) -> None:
+        """Write the trained adapter, and the judge that goes with it where people compared replies; flush both."""
         self._backbone.save_adapter(folder)
+        pairs, _ = within_length(lessons.train.pairs, self._backbone.max_length)
+        if judgements_of_taste(lessons.train) and (judge := fit_judge(self._backbone, pairs)):
+            (folder / JUDGE).write_bytes(judge.encoded())
         for file in folder.iterdir():
             _flush(file)
 
@@ -138,6 +143,7 @@ class BackboneTrainer:
         taught = [(one.prompt_token_ids, one.reply_token_ids) for one in train.demonstrations]
         taught += [(pair.prompt_token_ids, pair.chosen) for pair in train.pairs]
         taught += [(label.prompt_token_ids, label.reply_token_ids) for label in train.labels]
+        taught += [(scored.prompt_token_ids, scored.reply_token_ids) for scored in train.scored]
         room = self._backbone.max_length
         if self._context is not None:
             room = min(room, self._context - 1)  # an engine takes no prompt as long as its context
@@ -171,7 +177,9 @@ class BackboneTrainer:
             result = kto.train(self._backbone, as_labels(train), prompts, self._settings, progress, anchor)
         elif stage in BY_REWARD:
             taste, how = judgements_of_taste(train), self._by_reward[stage]
-            result = rlhf.train(self._backbone, taste, train.labels, prompts, self._settings, how, progress)
+            result = rlhf.train(
+                self._backbone, taste, train.labels, prompts, self._settings, how, progress, train.scored
+            )
         else:
             result = preference.train(self._backbone, train.pairs, prompts, self._settings, progress, anchor)
         log.info("%s: %s", stage, result)

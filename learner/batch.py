@@ -84,6 +84,23 @@ class Label:
 
 
 @dataclass(frozen=True)
+class Scored:
+    """One reply to a prompt with the score that people gave it, without another one to hold it against."""
+
+    prompt_token_ids: TokenIds
+    reply_token_ids: TokenIds  # ends with EOS
+    points: float  # above what those who gave it usually give (`learner.votes`), in points of the scale from 1 to 10
+    conversation_id: str = ""
+    feedback_ids: tuple[str, ...] = ()
+    weight: float = 1.0
+
+    @property
+    def length(self) -> int:
+        """Tokens of prompt and reply together."""
+        return len(self.prompt_token_ids) + len(self.reply_token_ids)
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """The exact set of examples that a run learns from (or is evaluated on)."""
 
@@ -93,6 +110,7 @@ class Snapshot:
     hash: str = ""
     position: int = 0
     labels: tuple[Label, ...] = ()
+    scored: tuple[Scored, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from random import Random
+from statistics import fmean
 from typing import Any, TypeVar
 
-from learner.batch import Demonstration, Label, Pair, Snapshot, TokenIds
+from learner.batch import Demonstration, Label, Pair, Scored, Snapshot, TokenIds
 from learner.snapshot import AskedPrompt, FrozenFeedback, Judgement
-from learner.votes import DISAGREEMENT, SAID_AGAIN, Called, Vote, count_votes
+from learner.votes import DISAGREEMENT, SAID_AGAIN, Called, Rated, Vote, count_votes
 from service.settings import LearnerSettings
 from service.wire import Correction, replies_named
 
@@ -32,7 +33,7 @@ OTHER_CORRECTION = "a correction where other people, or more of them, wrote anot
 ON_BOTH_SIDES = "said by a held-out conversation together with one that is learned from"
 OVER_SIZE = "older examples beyond the size of a run; each run draws others"
 
-Example = TypeVar("Example", Pair, Demonstration, Label)
+Example = TypeVar("Example", Pair, Demonstration, Label, Scored)
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ def curate(frozen: FrozenFeedback, settings: LearnerSettings, max_length: int | 
     held = held_out_conversations(frozen, settings.held_out_share)
     demonstrations = _agreed_demonstrations(votes.demonstrations, agreed, held, set_aside)
     labels = _split_labels(votes.called, agreed, held, set_aside)
+    rated = _split_scored(votes.rated, held, set_aside)
     pairs, prompts = _split_pairs(agreed, held, set_aside), _split_prompts(usable, frozen.prompts, held)
     rng = Random(f"{settings.seed} {frozen.hash}")
     parts, most = [], settings.max_examples
@@ -70,7 +72,8 @@ def curate(frozen: FrozenFeedback, settings: LearnerSettings, max_length: int | 
         some_pairs = _limit(_fitting(pairs[is_held], max_length, set_aside), most, rng, set_aside)
         some = _limit(taught, most, rng, set_aside)
         called = _limit(_fitting(labels[is_held], max_length, set_aside), most, rng, set_aside)
-        parts.append(Snapshot(some, some_pairs, tuple(prompts[is_held]), frozen.hash, frozen.position, called))
+        scored = _limit(_fitting(rated[is_held], max_length, set_aside), most, rng, set_aside)
+        parts.append(Snapshot(some, some_pairs, tuple(prompts[is_held]), frozen.hash, frozen.position, called, scored))
     train, held_out = parts
     return Curated(train, held_out, _counts(frozen, train, held_out, set_aside))
 
@@ -273,6 +276,22 @@ def _split_labels(
     return found
 
 
+def _split_scored(rated: Sequence[Rated], held: frozenset[str], set_aside: Counter[str]) -> dict[bool, list[Scored]]:
+    """As `_split_pairs`: replies with the mean of what people gave them, in order of the newest score on each."""
+    by_reply: defaultdict[tuple[TokenIds, TokenIds], list[Rated]] = defaultdict(list)
+    for one in rated:
+        by_reply[one.prompt, one.reply].append(one)
+    found: dict[bool, list[Scored]] = {False: [], True: []}
+    for reply, given in sorted(by_reply.items(), key=lambda item: item[1][-1].position):
+        if len(sides := {one.conversation_id in held for one in given}) > 1:
+            set_aside[ON_BOTH_SIDES] += 1
+        else:
+            names = tuple(one.feedback_id for one in given)
+            points = fmean(one.points for one in given)
+            found[sides.pop()].append(Scored(*reply, points, given[-1].conversation_id, names))
+    return found
+
+
 def _split_prompts(
     judgements: Sequence[Judgement], asked: Sequence[AskedPrompt], held: frozenset[str]
 ) -> dict[bool, list[TokenIds]]:
@@ -300,6 +319,7 @@ def _counts(frozen: FrozenFeedback, train: Snapshot, held_out: Snapshot, set_asi
                 "ties": size(part, lambda pair: pair.tie),
                 "good": sum(label.desirable for label in part.labels),
                 "bad": sum(not label.desirable for label in part.labels),
+                "scores": len(part.scored),
                 "prompts": len(part.prompts),
             }
             for name, part in (("train", train), ("held_out", held_out))

@@ -247,7 +247,7 @@ class Cycle:
         draw(read_metrics(self.folder.metrics), self.folder.curves)
         unfinished = self.folder.path / "adapter.partial"
         shutil.rmtree(unfinished, ignore_errors=True)
-        trainer.save(unfinished)
+        trainer.save(unfinished, lessons)
         unfinished.rename(self.folder.adapter)
         shutil.rmtree(self.folder.checkpoint, ignore_errors=True)
 

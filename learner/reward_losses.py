@@ -74,6 +74,21 @@ def regression_reward_loss(
     return loss, {"squared_error": loss.item()}
 
 
+def rank_correlation(first: Tensor, second: Tensor) -> float | None:
+    """Spearman's: the correlation of ranks, ties sharing the mean of theirs. (N,) each; None where either is constant.
+
+    1 where both order alike, -1 where they order the other way round.
+    """
+    ranks = torch.stack([_ranks(first), _ranks(second)])
+    return float(torch.corrcoef(ranks)[0, 1]) if len(first) > 1 and bool((ranks.std(1) > 0).all()) else None
+
+
+def _ranks(values: Tensor) -> Tensor:
+    _, place, size = values.unique(return_inverse=True, return_counts=True)
+    last = size.cumsum(0).double()
+    return (last - (size - 1) / 2)[place]
+
+
 def ensemble(rewards: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (unbiased; 0 for a single one) over the members: (M, B) → (B,), (B,)."""
     mean = rewards.mean(0)
@@ -84,19 +99,26 @@ MOST_SHARPENING = 20.0
 """1 / temperature, at most: where all is foretold right the likelihood asks for ever more."""
 
 
-def fit_temperature(logits: Tensor, targets: Tensor) -> float:
+def fit_temperature(
+    logits: Tensor, targets: Tensor, foretold: Tensor | None = None, scores: Tensor | None = None
+) -> float:
     """The temperature T at which σ(logits / T) foretells the targets best (arXiv 1706.04599, section 4.2).
 
     The negative log-likelihood is convex in 1 / T, so its slope is bisected, in float64, for T between
-    1 / MOST_SHARPENING and 1000. logits, targets (in [0, 1]): (N,). Nothing to fit to gives 1.
+    1 / MOST_SHARPENING and 1000. logits, targets (in [0, 1]): (N,). `scores` (M,) have a say, too, where there are any:
+    normal around foretold / T, both in standard deviations of the noise. Nothing to fit to gives 1.
     """
-    if not len(logits) or not logits.any():
-        return 1.0
     logits, targets = logits.detach().double(), targets.detach().double()
+    foretold = torch.zeros(0) if foretold is None else foretold
+    foretold = foretold.detach().to(logits)
+    scores = torch.zeros_like(foretold) if scores is None else scores.detach().to(logits)
+    if not logits.any() and not foretold.any():
+        return 1.0
     low, high = 1e-3, MOST_SHARPENING
 
     def slope(sharpening: float) -> float:
-        return float(((torch.sigmoid(sharpening * logits) - targets) * logits).mean())
+        of_logits = (torch.sigmoid(sharpening * logits) - targets) @ logits
+        return float(of_logits + (sharpening * foretold - scores) @ foretold)
 
     for _ in range(60):
         middle = (low + high) / 2

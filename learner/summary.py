@@ -11,6 +11,7 @@ from learner.trainer import (
     Stage,
     as_labels,
     from_pairs,
+    from_scores,
     from_thumbs,
     judgements_of_taste,
 )
@@ -18,6 +19,10 @@ from learner.trainer import (
 SINGLE_THUMB = (
     f"a thumb without an opposite one on another reply to the same prompt (such are learned from where there are "
     f"{LEAST_THUMBS} good and {LEAST_THUMBS} bad replies, and {THUMBS_TO_A_PAIR} to each pair that people judged)"
+)
+SINGLE_SCORE = (
+    "a score without another one, of the same person, on another reply to the same prompt (a reward model, ppo or raft,"
+    f" learns from such where {LEAST_THUMBS} are above and {LEAST_THUMBS} below what is usual with who gave them)"
 )
 
 
@@ -30,6 +35,8 @@ def learned_from(lessons: Curated, stages: tuple[Stage, ...]) -> list[str]:
         names |= {name for pair in lessons.train.pairs for name in pair.feedback_ids}
     if from_thumbs(stages):
         names |= {name for label in as_labels(lessons.train) for name in label.feedback_ids}
+    if from_scores(stages):
+        names |= {name for scored in lessons.train.scored for name in scored.feedback_ids}
     return sorted(names)
 
 
@@ -40,6 +47,8 @@ def describe(frozen: FrozenFeedback, lessons: Curated, stages: tuple[Stage, ...]
     learned += [_many(train["pairs"], "pair")] if from_pairs(stages) else []
     if any(stage in BY_REWARD for stage in stages) and lessons.train.labels:
         learned.append(f"{train['good']} good and {_many(train['bad'], 'bad reply', 'bad replies')}")
+    if from_scores(stages) and lessons.train.scored:
+        learned.append(_many(train["scores"], "scored reply", "scored replies"))
     if "kto" in stages:
         learned.append(f"{train['good']} good and {_many(train['bad'], 'bad reply', 'bad replies')}")
         learned += [_many(judged, "pair")] if (judged := len(judgements_of_taste(lessons.train))) else []
@@ -53,9 +62,11 @@ def describe(frozen: FrozenFeedback, lessons: Curated, stages: tuple[Stage, ...]
 
 
 def _not_used(lessons: Curated, stages: tuple[Stage, ...]) -> str:
-    """What was set aside, and single thumbs that these stages don't learn from; empty where all was used."""
+    """What was set aside, and single thumbs and scores that these stages don't learn from; empty where all was used."""
     waiting = len(lessons.train.labels) if not from_thumbs(stages) else 0
     reasons = [f"{waiting} × {SINGLE_THUMB}"] if waiting else []
+    if lessons.train.scored and not from_scores(stages):
+        reasons.append(f"{len(lessons.train.scored)} × {SINGLE_SCORE}")
     reasons += [lessons.set_aside] if lessons.set_aside else []
     return f" Not used: {'; '.join(reasons)}." if reasons else ""
 
@@ -73,8 +84,8 @@ def why_nothing(lessons: Curated, method: str) -> str:
     wanted = {
         "sft": "corrections", "dpo": pairs, "kto": "thumbs without an opposite one on the same prompt",
         "auto": f"corrections, {pairs} or enough thumbs",
-    }.get(method, f"{pairs} or enough thumbs")  # fmt: skip
-    held = sum(counts["held_out"][name] for name in ("demonstrations", "pairs", "good", "bad"))
+    }.get(method, f"{pairs}, enough thumbs or enough scores")  # fmt: skip
+    held = sum(counts["held_out"][name] for name in ("demonstrations", "pairs", "good", "bad", "scores"))
     said = ", ".join(_many(count, kind) for kind, count in counts["judgements"].items())
     text = f"There is feedback ({said}), but it holds no {wanted} to learn from."
     return text + _not_used(lessons, ()) + (f" Held out for evaluation: {_many(held, 'example')}." if held else "")

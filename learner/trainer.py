@@ -16,10 +16,11 @@ first so many tokens prove as much as all. Of so many that would do those are ta
 
 Stage = Literal["sft", "dpo", "kto", "ppo", "raft"]
 BY_REWARD: tuple[Stage, ...] = ("ppo", "raft")
-"""Those that follow a reward model, which is fitted to pairs and single thumbs alike."""
+"""Those that follow a reward model, which is fitted to pairs, single thumbs and single scores alike."""
 
 LEAST_THUMBS = 4
-"""Replies called good, and as many called bad, from which on single thumbs start learning by themselves."""
+"""Replies called good, and as many called bad, from which on single thumbs start learning by themselves. A reward model
+starts from as many scored above, and below, what is usual with those who scored them."""
 THUMBS_TO_A_PAIR = 4
 """Where there are so many single thumbs to each judged pair, both are learned from as replies by themselves."""
 
@@ -32,7 +33,7 @@ class Trainer(Protocol):
 
     def train(self, stages: tuple[Stage, ...], lessons: Curated, checkpoint: Path, progress: Progress) -> None: ...
 
-    def save(self, folder: Path) -> None: ...
+    def save(self, folder: Path, lessons: Curated) -> None: ...
 
     def restore(self, folder: Path) -> None: ...
 
@@ -80,6 +81,11 @@ def from_thumbs(stages: tuple[Stage, ...]) -> bool:
     return any(stage in ("kto", *BY_REWARD) for stage in stages)
 
 
+def from_scores(stages: tuple[Stage, ...]) -> bool:
+    """Whether these learn from single scores."""
+    return any(stage in BY_REWARD for stage in stages)
+
+
 def stages_of(method: str, train: Snapshot, preferences: Literal["dpo", "ppo", "raft"] = "dpo") -> tuple[Stage, ...]:
     """The stages of a run that have something to learn from; empty when none has.
 
@@ -88,7 +94,8 @@ def stages_of(method: str, train: Snapshot, preferences: Literal["dpo", "ppo", "
     there are at least LEAST_THUMBS of each kind and THUMBS_TO_A_PAIR times as many as judged pairs; these are then
     learned from with them, as `as_labels` says. By name they are learned from whatever there is of them.
 
-    `preferences`: what `auto` does with comparisons and thumbs. A reward model takes both, whichever there are.
+    `preferences`: what `auto` does with comparisons and thumbs. A reward model takes both, and single scores, whichever
+    there are.
     """
     decided = [pair for pair in train.pairs if not pair.tie]
     judged = judgements_of_taste(train)
@@ -99,9 +106,10 @@ def stages_of(method: str, train: Snapshot, preferences: Literal["dpo", "ppo", "
     enough = min(good, len(train.labels) - good) >= LEAST_THUMBS
     by_thumbs = enough and len(train.labels) >= THUMBS_TO_A_PAIR * len(judged)
     wanted = preferences if method == "auto" else method
+    above, below = (sum(sign * one.points > 0 for one in train.scored) for sign in (1, -1))
     for stage in BY_REWARD:
         if wanted == stage:
-            return (*found, stage) if judged or enough else tuple(found)
+            return (*found, stage) if judged or enough or min(above, below) >= LEAST_THUMBS else tuple(found)
     if (method == "auto" and judged and not by_thumbs) or (method == "dpo" and decided):
         found.append("dpo")
     if (method == "auto" and by_thumbs) or (method == "kto" and train.labels):

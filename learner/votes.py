@@ -4,6 +4,11 @@ design's table).
 A vote is one person's preference between two replies to one prompt. How strong: a comparison's strength 1, 2, 3 gives
 0.5, 1, 1.5; a correction against what it corrects 1; a step of a ranking 1 (InstructGPT, arXiv 2203.02155: all pairs of
 a ranking stay one group, weighted so that each reply counts once); a point of score 1/3; two opposite thumbs 1.
+
+A score that has no other one of the same person beside it, on the same prompt, is one by itself: so many points above
+or below what that person usually gives, lest a strict and a generous person contradict each other. The usual is the
+mean of all that the person gave, shrunk towards the middle of the scale as if two more scores had been given there
+(empirical Bayes: people's noise on one reply has about twice the variance of what is usual with them).
 """
 
 from __future__ import annotations
@@ -22,9 +27,11 @@ SAME_REPLY = "the two replies are word for word the same"
 CUT_OFF = "a reply was cut off before its end"
 OTHER_PROMPT = "the replies answer different prompts"
 BOTH_BAD = "both replies were called bad, which prefers neither"
-SINGLE_SCORE = "a score without another one, of the same person, on another reply to the same prompt"
 DISAGREEMENT = "people contradict each other"
 NOT_YET_USED = "{kind}s are not used by this method yet"
+MIDDLE_SCORE = 5.5
+SCORES_IN_THE_MIDDLE = 2
+"""As many as a person is taken to have given beside the real ones."""
 MOST_HELD_TOGETHER = 8
 """Replies to one prompt that are held against each other, the newest: all pairs of many would drown all else."""
 TOO_MANY_REPLIES = f"about older replies to a prompt than the newest {MOST_HELD_TOGETHER}"
@@ -59,6 +66,18 @@ class Called:
     feedback_ids: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Rated:
+    """What one person scored, without another score of theirs on the same prompt: `points` above their usual."""
+
+    prompt: TokenIds
+    reply: TokenIds
+    points: float
+    position: int
+    conversation_id: str
+    feedback_id: str
+
+
 @dataclass
 class Votes:
     """All that a list of judgements says, oldest first; `set_aside` counts judgements that say nothing, by reason."""
@@ -66,6 +85,7 @@ class Votes:
     pairs: list[Vote] = field(default_factory=list)
     demonstrations: list[tuple[Judgement, Demonstration]] = field(default_factory=list)
     called: list[Called] = field(default_factory=list)
+    rated: list[Rated] = field(default_factory=list)
     set_aside: Counter[str] = field(default_factory=Counter)
 
 
@@ -85,6 +105,7 @@ def count_votes(judgements: Sequence[Judgement]) -> Votes:
     _pair_thumbs(_of_whole_replies(judgements, Thumb, votes), votes)
     votes.pairs.sort(key=lambda vote: vote.position)
     votes.called.sort(key=lambda called: called.position)
+    votes.rated.sort(key=lambda rated: rated.position)
     return votes
 
 
@@ -140,18 +161,35 @@ def _rank(judgement: Judgement, feedback: Ranking, votes: Votes) -> None:
 
 def _pair_scores(judgements: Sequence[Judgement], votes: Votes) -> None:
     """Scores of one person on one prompt; people use the scale differently, so nobody's is held against another's."""
+    usual = _usual_scores(judgements)
     for given in _grouped(judgements, by_caller=True):
         newest = {judgement.replies[0].token_ids: judgement for judgement in given}
         scored = sorted(newest.values(), key=lambda judgement: judgement.position)[-MOST_HELD_TOGETHER:]
         votes.set_aside[SAID_AGAIN] += len(given) - len(newest)
         votes.set_aside[TOO_MANY_REPLIES] += len(newest) - len(scored)
-        paired: set[str] = set()
         for first, second in combinations(scored, 2):
-            assert isinstance(first.feedback, Score) and isinstance(second.feedback, Score)
-            strength = (first.feedback.score - second.feedback.score) / 3
+            strength = (_score(first) - _score(second)) / 3
             votes.pairs.append(_joint_vote(first, second, strength, first.caller, 1 / (len(scored) - 1)))
-            paired |= {first.feedback_id, second.feedback_id}
-        votes.set_aside[SINGLE_SCORE] += len(scored) - len(paired)
+        if len(scored) == 1:
+            (one,) = scored
+            about = one.prompt_token_ids, one.replies[0].token_ids, _score(one) - usual[one.caller]
+            votes.rated.append(Rated(*about, one.position, one.conversation_id, one.feedback_id))
+
+
+def _score(judgement: Judgement) -> int:
+    assert isinstance(judgement.feedback, Score)
+    return judgement.feedback.score
+
+
+def _usual_scores(judgements: Sequence[Judgement]) -> dict[str, float]:
+    """By person: the mean of all scores given, shrunk as the module's docstring says."""
+    given: defaultdict[str, list[int]] = defaultdict(list)
+    for judgement in judgements:
+        given[judgement.caller].append(_score(judgement))
+    return {
+        caller: (sum(scores) + SCORES_IN_THE_MIDDLE * MIDDLE_SCORE) / (len(scores) + SCORES_IN_THE_MIDDLE)
+        for caller, scores in given.items()
+    }
 
 
 def _pair_thumbs(judgements: Sequence[Judgement], votes: Votes) -> None:

@@ -26,6 +26,7 @@ from service.adapters.rollout import Rollout
 from service.auth import Identities, Sessions, load_secret, refuse_strangers, trusts_loopback
 from service.body_limit import BodyLimit
 from service.chat.completion import Chat
+from service.chat.judges import Judges
 from service.door import Door
 from service.engine import Engine
 from service.engine_checks import shortcomings
@@ -101,7 +102,7 @@ def _wire(settings: Settings, store: Store, engine_urls: Sequence[str]) -> Parts
         registry=registry,
         rollout=rollout,
         identities=Identities(transactions, Sessions(load_secret(settings.home)), trusts_loopback(settings.server)),
-        chat=Chat(settings.chat, replicas, rollout, registry.base, transactions, metrics),
+        chat=Chat(settings.chat, replicas, rollout, registry.base, Judges(registry), transactions, metrics),
         recent_stats=RecentStats(transactions),
         metrics=metrics,
         pages=Pages(settings.server.local_url) if settings.server.pages else None,

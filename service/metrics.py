@@ -39,6 +39,12 @@ class Metrics:
             ["adapter", "complete"],
             registry=registry,
         )
+        self.best_of = Counter(
+            "hone_best_of",
+            "Chats answered with the best of several replies, by adapter.",
+            ["adapter"],
+            registry=registry,
+        )
         self.feedback = Counter("hone_feedback", "Feedback stored, by kind.", ["kind"], registry=registry)
         self.retries = Counter("hone_retries", "Requests asked of another engine.", registry=registry)
         self.replica_healthy = Gauge(

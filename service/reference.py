@@ -97,6 +97,13 @@ answered. Streams end with `data: [DONE]`, after the exchange has been stored; a
 each; without it a conversation is known by its caller and how it begins. The answer names it in the header
 `X-Hone-Conversation`.
 
+`best_of: N` samples N replies in one request to the engine and answers the `n` of them that people would like best,
+best first, as the judge of the adapter that answers sees it (a small model of the comparisons that it learned from, see
+[learning](learning.md)); it is at least `n` and at most `chat.max_choices`. `chat.best_of` says the same for requests
+that don't. `usage` counts the tokens of all samples; the exchange keeps what was answered, and N as its `best_of`. A
+streamed reply begins when all samples are whole, and then comes at once. An adapter without a judge, and `hone:base`,
+answer 400 to a `best_of` above `n`, and pass the setting over.
+
 A list that takes `limit` comes in pages: `limit` is the most that one holds (1 to 200), and `after` takes the `next` of
 the page before, which is null on the last.
 

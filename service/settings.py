@@ -184,7 +184,19 @@ class ChatSettings(Section):
     temperature: float = Field(0.7, ge=0, le=2, description="Sampling temperature of a request that names none.")
     top_p: float = Field(1.0, gt=0, le=1, description="Nucleus of a request that names none.")
     max_tokens: int = Field(256, gt=0, description="Most new tokens of a request that names none.")
-    max_choices: int = Field(8, gt=0, description="Largest `n` of a request.")
+    max_choices: int = Field(8, gt=0, description="Largest `n`, and `best_of`, of a request.")
+    best_of: int = Field(
+        1,
+        ge=1,
+        description="Replies sampled for each that is answered, of a request that names no `best_of`: the one is "
+        "answered that people would like best, as their comparisons tell. At most `chat.max_choices`; 1: no choice.",
+    )
+
+    @model_validator(mode="after")
+    def _may_choose_so_many(self) -> ChatSettings:
+        if self.best_of > self.max_choices:
+            raise ValueError(f"best_of is {self.best_of}, above max_choices ({self.max_choices})")
+        return self
 
 
 class RolloutSettings(Section):
@@ -216,8 +228,8 @@ class LearnerSettings(Section):
     preferences: Literal["dpo", "ppo", "raft"] = Field(
         "dpo",
         description="How the method `auto` learns what people like. `dpo`, the quicker: from comparisons, or by KTO "
-        "from thumbs where there are many more of them. `ppo`: a reward model of both, and reinforcement learning. "
-        "`raft`: the same model, and fine-tuning on the best of several replies.",
+        "from thumbs where there are many more of them. `ppo`: a reward model of both, and of scores, and "
+        "reinforcement learning. `raft`: the same model, and fine-tuning on the best of several replies.",
     )
     every_minutes: float = Field(
         0.0, ge=0, description="Start a run every so many minutes if there is new feedback; 0: never by time."

@@ -222,6 +222,11 @@ class StoredExchange(Wire):
     adapter: str = Field(description="What answered: a version, or `base`.")
     messages: tuple[dict[str, Any], ...]
     sampling: dict[str, Any]
+    best_of: int | None = Field(
+        None,
+        description="The replies are those that the adapter's judge liked best of so many samples; null: nothing that "
+        "was sampled is missing. Log-probabilities are the adapter's for one draw, not those of being chosen.",
+    )
     prompt_token_ids: tuple[int, ...]
     replies: tuple[StoredReply, ...]
 

@@ -10,14 +10,14 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from learner.batch import Demonstration, Label, Pair, TokenIds
+from learner.batch import Demonstration, Label, Pair, Scored, TokenIds
 from learner.micro_batches import Item, MicroBatches
 from service.errors import TrainingFailed
 
 MOST_BAD_STEPS = 5
 MAX_GRADIENT_NORM = 1.0
 
-Example = TypeVar("Example", Demonstration, Pair, Label)
+Example = TypeVar("Example", Demonstration, Pair, Label, Scored)
 
 
 PartLoss = Callable[[Sequence[Item]], tuple[Tensor, dict[str, float]]]

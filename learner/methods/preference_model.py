@@ -11,10 +11,10 @@ hundred pairs are too few to fine-tune a reward model; this fit takes seconds.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -22,13 +22,14 @@ from torch.nn import functional
 
 from learner.backbone import Backbone
 from learner.batch import Example, Pair, TokenIds, by_length, collate, mean_by_prompt
+from service.adapters.judge import LONGEST_NAME
+from service.adapters.text_features import GROUPS, Extract
 
 _SCALES = (0.0, 0.3, 2.0, 12.0, 60.0)  # prior variances that a group may have
 HIDDEN = ("embeddings", "middle layer", "last layer")
 _MOST_PAIRS = 1000  # to fit to: the dual form takes the cube of it
 _MOST_PAIRS_FOR_SCALES = 200  # to choose the groups' scales by
 _MOST_FEATURES = 8192  # of a group: long replies have many words, and each is a column of 64-bit numbers
-_WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,12 @@ class PreferenceModel:
             total += group.apply(raw) @ self._weights[group.name]
         return total.float()
 
+    def feature_weights(self) -> dict[str, dict[str, float]]:
+        """Of the groups of what a person can see that count: nats of score for each unit of each feature, by name."""
+        visible = [group for group in self._groups if group.name in self._weights and group.name not in HIDDEN]
+        weights = [(group, (group.scale * self._weights[group.name]).tolist()) for group in visible]
+        return {group.name: dict(zip(group.extractor.names, nats, strict=True)) for group, nats in weights}
+
     def accuracy(self, pairs: Sequence[Pair]) -> float | None:
         """Share of the decided pairs whose chosen reply scores higher, every prompt alike; None where there is none."""
         decided = [pair for pair in pairs if not pair.tie]
@@ -73,16 +80,15 @@ class PreferenceModel:
 class Described:
     """Replies, as text and as the frozen backbone sees them."""
 
-    texts: list[str]
-    lengths: Tensor  # (N,) tokens
+    replies: list[tuple[str, int]]  # N texts, each with its tokens
     hidden: dict[str, Tensor]  # name of the layer → (N, H) float64, mean over the reply's tokens
 
 
 def describe(backbone: Backbone, examples: Sequence[Example], hidden: bool = True) -> Described:
     """What the features need; `hidden`: run the bare base over prompts and replies too."""
-    lengths = torch.tensor([len(reply) for _, reply in examples], dtype=torch.float64)
     texts = backbone.decode([reply for _, reply in examples])
-    return Described(texts, lengths, _hidden_states(backbone, examples) if hidden else {})
+    replies = [(text, len(reply)) for text, (_, reply) in zip(texts, examples, strict=True)]
+    return Described(replies, _hidden_states(backbone, examples) if hidden else {})
 
 
 @torch.no_grad()
@@ -106,16 +112,24 @@ def _hidden_states(backbone: Backbone, examples: Sequence[Example], batch_size: 
 
 
 @dataclass(frozen=True)
+class Extractor:
+    """From described replies to (N, D) float64; `names`: of the D features, where these have names."""
+
+    names: tuple[str, ...]
+    find: Callable[[Described], Tensor]
+
+
+@dataclass(frozen=True)
 class Group:
     """Features that share one prior variance; scaled so that a difference of two replies has mean square 1 in all."""
 
     name: str
-    extract: Callable[[Described], Tensor]
+    extractor: Extractor
     scale: Tensor  # (D,)
 
     def apply(self, raw: Described) -> Tensor:
         """(N, D) float64."""
-        return self.extract(raw) * self.scale
+        return self.extractor.find(raw) * self.scale
 
 
 def _newest_of_each_prompt(pairs: Sequence[Pair], most: int) -> Sequence[Pair]:
@@ -133,14 +147,20 @@ def _newest_of_each_prompt(pairs: Sequence[Pair], most: int) -> Sequence[Pair]:
     return [pairs[index] for index in sorted(-place for _, place in sorted(turns)[:most])]
 
 
-def fit_preferences(backbone: Backbone, pairs: Sequence[Pair]) -> PreferenceModel:
-    """Fit to comparisons; ties pull both scores together."""
+def fit_preferences(
+    backbone: Backbone, pairs: Sequence[Pair], hidden: bool = True, most_features: int = _MOST_FEATURES
+) -> PreferenceModel:
+    """Fit to comparisons; ties pull both scores together.
+
+    `hidden`: by what the backbone sees, too; `most_features`: of each group of what a person can see.
+    """
     pairs = _newest_of_each_prompt(pairs, _MOST_PAIRS)
     examples = [(p.prompt_token_ids, p.chosen) for p in pairs] + [(p.prompt_token_ids, p.rejected) for p in pairs]
-    raw = describe(backbone, examples)
+    raw = describe(backbone, examples, hidden)
     target = torch.tensor([0.5 if pair.tie else 1.0 for pair in pairs], dtype=torch.float64)
     weight = torch.tensor([pair.weight for pair in pairs], dtype=torch.float64)
-    groups = [_scaled(name, extract, raw) for name, extract in _extractors(raw.texts).items()]
+    extractors = _extractors(raw, hidden, most_features)
+    groups = [_scaled(name, extractor, raw) for name, extractor in extractors.items()]
     differences = {g.name: _differences(g.apply(raw)) for g in groups}
     kernels = {name: difference @ difference.T for name, difference in differences.items()}
     some = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0))[:_MOST_PAIRS_FOR_SCALES]
@@ -209,70 +229,39 @@ def _laplace(kernel: Tensor, target: Tensor, weight: Tensor, steps: int = 20) ->
     return alpha, float(score), accuracy
 
 
-def _scaled(name: str, extract: Callable[[Described], Tensor], raw: Described) -> Group:
+def _scaled(name: str, extractor: Extractor, raw: Described) -> Group:
     """Each feature divided by the root of its mean squared difference (softly, so that rare ones do not explode)."""
-    squares = _differences(extract(raw)).square().mean(0)
+    squares = _differences(extractor.find(raw)).square().mean(0)
     used = squares > 1e-9
     scale = torch.where(used, (squares + 0.1 * squares[used].mean() if used.any() else squares).rsqrt(), 0.0)
-    return Group(name, extract, scale / max(1.0, float((scale.square() * squares).sum())) ** 0.5)
+    return Group(name, extractor, scale / max(1.0, float((scale.square() * squares).sum())) ** 0.5)
 
 
-def _extractors(texts: Sequence[str]) -> dict[str, Callable[[Described], Tensor]]:
+def _extractors(raw: Described, hidden: bool, most: int) -> dict[str, Extractor]:
     """The groups of features; vocabularies are those of the comparisons' own texts."""
-    return {
-        "length": _length,
-        "marks": _vocabulary(texts, _marks),
-        "ends": _vocabulary(texts, _ends),
-        "words": _vocabulary(texts, lambda text: set(_tokens(text))),
-        "word pairs": _vocabulary(texts, lambda text: set(zip(_tokens(text), _tokens(text)[1:], strict=False))),
-        **{name: _hidden(name) for name in HIDDEN},
-    }
+    visible = {name: _vocabulary(raw, extract, most) for name, extract in GROUPS.items()}
+    return visible | ({name: Extractor((), partial(_hidden, name)) for name in HIDDEN} if hidden else {})
 
 
-def _hidden(name: str) -> Callable[[Described], Tensor]:
-    return lambda raw: raw.hidden[name]
+def _hidden(name: str, raw: Described) -> Tensor:
+    return raw.hidden[name]
 
 
-def _tokens(text: str) -> list[str]:
-    return _WORD.findall(text.lower())
+def _vocabulary(raw: Described, extract: Extract, most: int) -> Extractor:
+    """What `extract` finds in at least two of the replies; the commonest features, at most so many."""
+    counts: Counter[str] = Counter()
+    for text, tokens in raw.replies:
+        counts.update(name for name in extract(text, tokens) if len(name) <= LONGEST_NAME)
+    shared = sorted((name for name, count in counts.items() if count > 1), key=lambda name: (-counts[name], name))
+    names = tuple(sorted(shared[:most]))
+    index = {name: place for place, name in enumerate(names)}
 
-
-def _length(raw: Described) -> Tensor:
-    words = torch.tensor([len(text.split()) for text in raw.texts], dtype=torch.float64)
-    characters = torch.tensor([len(text) for text in raw.texts], dtype=torch.float64)
-    columns = [raw.lengths, raw.lengths.log1p(), words, words.log1p(), characters, characters.log1p()]
-    return torch.stack(columns, 1)
-
-
-def _marks(text: str) -> Counter[str]:
-    """How often each mark stands in the text, and whether it does; capitals and digits count as one mark each."""
-    found = Counter(
-        "A" if c.isupper() else "0" if c.isdigit() else c for c in text if not (c.islower() or c == " ")
-    )  # fmt: skip
-    return found + Counter({f"any {mark}": 1 for mark in found})
-
-
-def _ends(text: str) -> set[str]:
-    tokens = _tokens(text)
-    return {f"first {t}" for t in tokens[:1]} | {f"second {t}" for t in tokens[1:2]} | {
-        f"last {t}" for t in tokens[-1:]} | {f"before {t}" for t in tokens[-2:-1]}  # fmt: skip
-
-
-def _vocabulary(texts: Sequence[str], parse: Callable[[str], object]) -> Callable[[Described], Tensor]:
-    """Counts of what `parse` finds, over whatever at least two of the texts have; the commonest _MOST_FEATURES."""
-    counts: Counter[object] = Counter()
-    for text in texts:
-        counts.update(set(parse(text)))  # type: ignore[call-overload]  # a set or a Counter
-    shared = sorted((item for item, count in counts.items() if count > 1), key=lambda item: (-counts[item], str(item)))
-    index = {item: place for place, item in enumerate(sorted(shared[:_MOST_FEATURES], key=str))}
-
-    def extract(raw: Described) -> Tensor:
-        features = torch.zeros(len(raw.texts), len(index), dtype=torch.float64)
-        for row, text in enumerate(raw.texts):
-            found = parse(text)
-            for item in found:  # type: ignore[attr-defined]  # as above
-                if item in index:
-                    features[row, index[item]] = found[item] if isinstance(found, Counter) else 1.0
+    def find(raw: Described) -> Tensor:
+        features = torch.zeros(len(raw.replies), len(index), dtype=torch.float64)
+        for row, (text, tokens) in enumerate(raw.replies):
+            for name, value in extract(text, tokens).items():
+                if name in index:
+                    features[row, index[name]] = value
         return features
 
-    return extract
+    return Extractor(names, find)

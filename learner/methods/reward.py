@@ -1,11 +1,16 @@
-"""Fit a reward model: how much people like a reply, from comparisons, rankings and thumbs.
+"""Fit a reward model: how much people like a reply, from comparisons, rankings, thumbs and scores.
 
 Bradley-Terry on pairs (InstructGPT, arXiv 2203.02155, eq. 1), a ranking's pairs together in one step and as one group;
-thumbs as labels of the same reward (good where it is above 0). The model is an adapter on the frozen backbone with
-several heads. Each head learns from a bootstrap sample of its own (bagging, Breiman 1996), so where the feedback leaves
-open which reply is better, the heads disagree. Some prompts are kept apart: they say when to stop, how often the reward
-is right (a little flattered, as it was chosen by them), and by how much it has to be divided to be the log-odds of
-being preferred (arXiv 1706.04599).
+thumbs as labels of the same reward (good where it is above 0); single scores by regression. The model is an adapter on
+the frozen backbone with several heads. Each head learns from a bootstrap sample of its own (bagging, Breiman 1996), so
+where the feedback leaves open which reply is better, the heads disagree. Some prompts are kept apart: they say when to
+stop, how often the reward is right (a little flattered, as it was chosen by them), and by how much it has to be divided
+to be the log-odds of being preferred (arXiv 1706.04599).
+
+A reward of r foretells a score of r / NATS_PER_POINT points above what is usual with whoever gave it. That map is
+fixed: scores by themselves would leave the reward's unit open, which pairs settle as log-odds. By Thurstone's law of
+comparative judgment (Psychological Review 34, 1927, case V) people whose scores of one reply vary by σ prefer a reply
+that is worth Δ points more with probability Φ(Δ / (σ √2)), nearly the logistic function of 1.702 Δ / (σ √2).
 
     model = reward.fit(backbone, pairs, labels, settings.learner, progress)
     graded = model.grade([(prompt, reply), …])
@@ -27,10 +32,17 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from learner.backbone import Backbone
-from learner.batch import Example, Label, Pair, Progress, TokenIds, by_length, collate
+from learner.batch import Example, Label, Pair, Progress, Scored, TokenIds, by_length, collate
 from learner.methods.optimizer import Stepper, within_length
 from learner.micro_batches import MicroBatches
-from learner.reward_losses import binary_reward_loss, ensemble, fit_temperature, pairwise_reward_loss
+from learner.reward_losses import (
+    binary_reward_loss,
+    ensemble,
+    fit_temperature,
+    pairwise_reward_loss,
+    rank_correlation,
+    regression_reward_loss,
+)
 from service.errors import TrainingFailed
 from service.settings import LearnerSettings
 
@@ -45,6 +57,10 @@ PATIENCE = 3
 CENTRING = 0.01
 """Weight of the mean reward's square, which no comparison pins down."""
 LAST_RATE = 0.1
+NOISE_POINTS = 2.0
+"""σ: by how many points of ten a person's score of one reply differs from what it is worth to them (standard deviation;
+an assumption, no measurement)."""
+NATS_PER_POINT = 1.702 / (2**0.5 * NOISE_POINTS)
 SCORED_AT_ONCE = 64
 
 
@@ -60,8 +76,10 @@ class RewardFit:
     kept: int
     accuracy: float | None  # of the decided pairs, then of the labels, that were kept apart
     label_accuracy: float | None
-    log_likelihood: float | None  # per pair, in nats, calibrated; -log 2 = -0.693 is knowing nothing
+    log_likelihood: float | None  # per pair and label, in nats, calibrated; -log 2 = -0.693 is knowing nothing
     temperature: float  # the raw reward divided by this is the log-odds of being preferred
+    scores: int = 0
+    score_correlation: float | None = None  # rank correlation of rewards with the scores that were kept apart
 
 
 @dataclass(frozen=True)
@@ -98,36 +116,40 @@ def fit(
     labels: Sequence[Label],
     settings: LearnerSettings,
     progress: Progress,
+    scored: Sequence[Scored] = (),
 ) -> RewardModel:
     """Train the backbone's reward role, from nothing. Same seed, same result.
 
-    Raises TrainingFailed when there is neither a decided pair nor labels of both kinds, or when the loss stays without
-    a finite value.
+    Raises TrainingFailed when there is neither a decided pair nor labels of both kinds nor two different scores, or
+    when the loss stays without a finite value.
     """
     fitting, too_long = within_length(pairs, backbone.max_length)
     called, more = within_length(labels, backbone.max_length)
+    rated, even_more = within_length(scored, backbone.max_length)
     decided = any(not pair.tie for pair in fitting)
-    if not decided and len({label.desirable for label in called}) < 2:
+    if not decided and len({label.desirable for label in called}) < 2 and len({one.points for one in rated}) < 2:
         raise TrainingFailed(
             "There is nothing to fit a reward model to.",
-            "It needs comparisons with a better reply, or thumbs up and thumbs down.",
+            "It needs comparisons with a better reply, thumbs up and thumbs down, or different scores.",
         )
     backbone.add_head("reward", MEMBERS, settings.seed)
     rng = Random(settings.seed)
-    apart = _kept_apart([*fitting, *called], rng)
+    apart = _kept_apart([*fitting, *called, *rated], rng)
     taught = _Lessons(backbone, [one for one in fitting if one.prompt_token_ids not in apart],
-                      [one for one in called if one.prompt_token_ids not in apart], settings.seed)  # fmt: skip
+                      [one for one in called if one.prompt_token_ids not in apart],
+                      [one for one in rated if one.prompt_token_ids not in apart], settings.seed)  # fmt: skip
     kept = _Lessons(backbone, [one for one in fitting if one.prompt_token_ids in apart],
-                    [one for one in called if one.prompt_token_ids in apart])  # fmt: skip
+                    [one for one in called if one.prompt_token_ids in apart],
+                    [one for one in rated if one.prompt_token_ids in apart])  # fmt: skip
     stepper = Stepper(backbone.trainable("reward"), settings.reward_learning_rate, warmup=4)
     steps = settings.reward_epochs * len(list(taught.batches(settings.batch_size, Random(0))))
     step, since, best = 0, 0, math.inf
     best_state = backbone.adapter_state("reward")
     progress(PHASE, 0, steps, {})
     while step < steps and since < PATIENCE:
-        for pairs_of_step, labels_of_step in taught.batches(settings.batch_size, rng):
+        for of_step in taught.batches(settings.batch_size, rng):
             step += 1
-            metrics = taught.add(stepper, pairs_of_step, labels_of_step, settings.reward_label_smoothing)
+            metrics = taught.add(stepper, of_step, settings.reward_label_smoothing)
             metrics |= stepper.update(1 + (LAST_RATE - 1) * step / steps)
             progress(PHASE, step, steps, metrics)
         if apart:
@@ -137,7 +159,8 @@ def fit(
                 best, best_state = lost, backbone.adapter_state("reward")
     if apart:
         backbone.load_adapter_state(best_state, "reward")
-    counts = {"pairs": len(fitting), "labels": len(called), "too_long": too_long + more, "kept": len(apart)}
+    counts = {"pairs": len(fitting), "labels": len(called), "scores": len(rated), "kept": len(apart)}
+    counts["too_long"] = too_long + more + even_more
     return RewardModel(backbone, RewardFit(**counts, steps=step, skipped_steps=stepper.skipped, **kept.figures()))
 
 
@@ -145,37 +168,48 @@ class _Lessons:
     """Judgements to learn the reward from, or to measure it on. With a `seed` each head gets a bootstrap sample."""
 
     def __init__(
-        self, backbone: Backbone, pairs: Sequence[Pair], labels: Sequence[Label], seed: int | None = None
+        self,
+        backbone: Backbone,
+        pairs: Sequence[Pair],
+        labels: Sequence[Label],
+        scored: Sequence[Scored],
+        seed: int | None = None,
     ) -> None:
-        self._backbone, self._pairs, self._labels = backbone, pairs, labels
+        self._backbone, self._pairs, self._labels, self._scored = backbone, pairs, labels, scored
         names = [pair.group or f"pair {index}" for index, pair in enumerate(pairs)]
         self._groups = {name: number for number, name in enumerate(dict.fromkeys(names))}
         self._group = torch.tensor([self._groups[name] for name in names], dtype=torch.long)
-        drawn = torch.ones(len(self._groups) + len(labels), MEMBERS)
+        drawn = torch.ones(len(self._groups) + len(labels) + len(scored), MEMBERS)
         if seed is not None:  # how often each of n is among n draws from them, nearly
             drawn = torch.poisson(drawn, torch.Generator().manual_seed(seed))
-        self._pairs_drawn, self._labels_drawn = drawn[: len(self._groups)][self._group], drawn[len(self._groups) :]
+        of_groups, self._labels_drawn, self._scored_drawn = drawn.split([len(self._groups), len(labels), len(scored)])
+        self._pairs_drawn = of_groups[self._group]
 
-    def batches(self, size: int, rng: Random) -> Iterator[tuple[list[int], list[int]]]:
-        """Indices of pairs and of labels, in random order, about `size` in all; a ranking's pairs stay together."""
+    def batches(self, size: int, rng: Random) -> Iterator[tuple[list[int], list[int], list[int]]]:
+        """Indices of pairs, of labels and of scored replies, in random order, about `size` in all; a ranking's pairs
+        stay together."""
         members: defaultdict[int, list[int]] = defaultdict(list)
         for index, group in enumerate(self._group.tolist()):
             members[group].append(index)
-        units = [(group, list[int]()) for group in members.values()]
-        units += [(list[int](), [index]) for index in range(len(self._labels))]
+        nothing: list[int] = []
+        units = [(group, nothing, nothing) for group in members.values()]
+        units += [(nothing, [index], nothing) for index in range(len(self._labels))]
+        units += [(nothing, nothing, [index]) for index in range(len(self._scored))]
         rng.shuffle(units)
-        pairs, labels = list[int](), list[int]()
-        for some_pairs, some_labels in units:
-            pairs += some_pairs
-            labels += some_labels
-            if len(pairs) + len(labels) >= size:
-                yield pairs, labels
-                pairs, labels = [], []
-        if pairs or labels:
-            yield pairs, labels
+        step: tuple[list[int], list[int], list[int]] = [], [], []
+        for unit in units:
+            for indices, more in zip(step, unit, strict=True):
+                indices += more
+            if sum(map(len, step)) >= size:
+                yield step
+                step = [], [], []
+        if any(step):
+            yield step
 
-    def add(self, stepper: Stepper, pairs: Sequence[int], labels: Sequence[int], smoothing: float) -> dict[str, float]:
-        """Add the loss of these to a step, a ranking's pairs together as one. Metrics: of the last head."""
+    def add(self, stepper: Stepper, of_step: Sequence[Sequence[int]], smoothing: float) -> dict[str, float]:
+        """Add the loss of a step's pairs, labels and scores to it, a ranking's pairs together as one. Metrics: of the
+        last head."""
+        pairs, labels, scored = of_step
         groups = self._group[list(pairs)].tolist()
         sizes = Counter(groups)
         of_pairs = torch.zeros(len(self._pairs), MEMBERS)
@@ -183,28 +217,34 @@ class _Lessons:
         of_pairs[list(pairs)] /= torch.tensor([sizes[group] for group in groups]).unsqueeze(1)
         of_labels = torch.zeros(len(self._labels), MEMBERS)
         of_labels[list(labels)] = self._weights(self._labels, labels, self._labels_drawn)
-        loss = partial(self._loss, (of_pairs, of_labels), (len(pairs), len(labels)), smoothing)
-        return stepper.add("judgements", [*((0, index) for index in pairs), *((1, index) for index in labels)], loss)
+        of_scores = torch.zeros(len(self._scored), MEMBERS)
+        of_scores[list(scored)] = self._weights(self._scored, scored, self._scored_drawn)
+        counts = len(pairs), len(labels), len(scored)
+        loss = partial(self._loss, (of_pairs, of_labels, of_scores), counts, smoothing)
+        return stepper.add("judgements", [(kind, one) for kind, some in enumerate(of_step) for one in some], loss)
 
     def _loss(
         self,
-        weights: tuple[Tensor, Tensor],
-        counts: tuple[int, int],
+        weights: tuple[Tensor, Tensor, Tensor],
+        counts: tuple[int, int, int],
         smoothing: float,
         part: Sequence[tuple[int, int]],
     ) -> tuple[Tensor, dict[str, float]]:
-        """Mean over the heads, each on its own sample; a label counts as much as a pair.
+        """Mean over the heads, each on its own sample, in nats; a label, or a score, counts as much as a pair.
 
-        weights: (all pairs, MEMBERS) and (all labels, MEMBERS), 0 for what isn't of the step; counts: of the step;
-        part: some of it, pairs as (0, index) and labels as (1, index).
+        weights: (all pairs, MEMBERS), (all labels, MEMBERS) and (all scores, MEMBERS), 0 for what isn't of the step;
+        counts: of the step; part: some of it, pairs as (0, index), labels as (1, index), scores as (2, index).
         """
-        pairs, labels = ([index for kind, index in part if kind == wanted] for wanted in (0, 1))
-        chosen, rejected, called = self._rewards(pairs, labels)
+        pairs, labels, scored = ([index for kind, index in part if kind == wanted] for wanted in range(3))
+        chosen, rejected, called, rated = self._rewards(pairs, labels, scored)
+        points = torch.tensor([self._scored[index].points for index in scored])
         device, losses, metrics = chosen.device, list[Tensor](), dict[str, float]()
-        of_pairs, of_labels = weights[0][pairs].to(device), weights[1][labels].to(device)
+        of_pairs, of_labels, of_scores = (
+            of_all[some].to(device) for of_all, some in zip(weights, (pairs, labels, scored), strict=True)
+        )
         scales = [
             count * some.sum(0) / of_all.sum(0).to(device).clamp(min=1e-30) / len(part)
-            for count, some, of_all in zip(counts, (of_pairs, of_labels), weights, strict=True)
+            for count, some, of_all in zip(counts, (of_pairs, of_labels, of_scores), weights, strict=True)
         ]
         for head in range(MEMBERS):
             lost, metrics = pairwise_reward_loss(
@@ -218,55 +258,71 @@ class _Lessons:
                 called[:, head], good, weights=of_labels[:, head], label_smoothing=smoothing
             )  # fmt: skip
             metrics = (metrics if len(pairs) else {}) | (more if len(labels) else {})
-            losses.append(scales[0][head] * lost + scales[1][head] * also)
+            of_points, and_more = regression_reward_loss(
+                rated[:, head] / NATS_PER_POINT, points.to(device), weights=of_scores[:, head]
+            )  # fmt: skip
+            metrics |= and_more if len(scored) else {}
+            of_points = of_points / (2 * NOISE_POINTS**2)
+            losses.append(scales[0][head] * lost + scales[1][head] * also + scales[2][head] * of_points)
         return torch.stack(losses).mean(), metrics
 
     def log_loss(self) -> float:
-        """Negative log-likelihood per judgement under the mean of the heads, calibrated, in nats."""
-        logits, targets = self._logits()
-        return float(binary_cross_entropy_with_logits(logits / fit_temperature(logits, targets), targets))
+        """Negative log-likelihood per judgement under the mean of the heads, calibrated, in nats; of scores without its
+        constant."""
+        logits, targets, foretold, scores = self._logits()
+        temperature = fit_temperature(logits, targets, foretold, scores)
+        lost = binary_cross_entropy_with_logits(logits / temperature, targets, reduction="sum")
+        off = foretold / temperature - scores
+        return float((lost + 0.5 * off.square().sum()) / (len(targets) + len(scores)))
 
     def figures(self) -> dict[str, Any]:
         """What `RewardFit` says of judgements that were kept apart; of none, nothing."""
-        if not self._pairs and not self._labels:
-            return {"accuracy": None, "label_accuracy": None, "log_likelihood": None, "temperature": 1.0}
-        logits, targets = self._logits()
-        temperature = fit_temperature(logits, targets)
+        logits, targets, foretold, scores = self._logits()
+        temperature = fit_temperature(logits, targets, foretold, scores)
         right = ((logits > 0) == (targets > 0.5)).float()
         is_pair = torch.arange(len(targets)) < len(self._pairs)
         return {
             "accuracy": _mean(right[is_pair & (targets != 0.5)]),
             "label_accuracy": _mean(right[~is_pair]),
-            "log_likelihood": -float(binary_cross_entropy_with_logits(logits / temperature, targets)),
+            "log_likelihood": _mean(-binary_cross_entropy_with_logits(logits / temperature, targets, reduction="none")),
             "temperature": temperature,
+            "score_correlation": rank_correlation(foretold, scores),
         }
 
-    def _logits(self) -> tuple[Tensor, Tensor]:
-        """Log-odds that the first of a pair is better, then that a labelled reply is good; and what people said."""
-        rewards = _score(self._backbone, _replies(self._pairs, self._labels)).mean(1)
-        chosen, rejected, called = rewards.split([len(self._pairs), len(self._pairs), len(self._labels)])
+    def _logits(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Log-odds that the first of a pair is better, then that a labelled reply is good; and what people said. Then
+        the scores that rewards foretell, and those that people gave, in standard deviations of their noise."""
+        rewards = _score(self._backbone, _replies(self._pairs, self._labels, self._scored)).mean(1)
+        sizes = [len(self._pairs), len(self._pairs), len(self._labels), len(self._scored)]
+        chosen, rejected, called, rated = rewards.split(sizes)
         said = [0.5 if pair.tie else 1.0 for pair in self._pairs] + [float(one.desirable) for one in self._labels]
-        return torch.cat([chosen - rejected, called]), torch.tensor(said)
+        scores = torch.tensor([one.points for one in self._scored]) / NOISE_POINTS
+        foretold = rated / (NATS_PER_POINT * NOISE_POINTS)
+        return torch.cat([chosen - rejected, called]), torch.tensor(said), foretold, scores
 
-    def _rewards(self, pairs: Sequence[int], labels: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Of chosen, rejected and labelled replies, (…, MEMBERS) each; the prompt of a pair is computed once."""
+    def _rewards(
+        self, pairs: Sequence[int], labels: Sequence[int], scored: Sequence[int]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of chosen, rejected, labelled and scored replies, (…, MEMBERS) each; a pair's prompt is computed once."""
         two, one = [self._pairs[index] for index in pairs], [self._labels[index] for index in labels]
-        rewards = self._backbone.rewards(collate(_replies(two, one), self._backbone.pad_id))
-        first, second, third = rewards.split([len(two), len(two), len(one)])
-        return first, second, third
+        rated = [self._scored[index] for index in scored]
+        rewards = self._backbone.rewards(collate(_replies(two, one, rated), self._backbone.pad_id))
+        first, second, third, fourth = rewards.split([len(two), len(two), len(one), len(rated)])
+        return first, second, third, fourth
 
     @staticmethod
-    def _weights(judgements: Sequence[Pair] | Sequence[Label], indices: Sequence[int], drawn: Tensor) -> Tensor:
+    def _weights(judgements: Sequence[Pair | Label | Scored], indices: Sequence[int], drawn: Tensor) -> Tensor:
         """(len(indices), MEMBERS)"""
         return drawn[list(indices)] * torch.tensor([judgements[index].weight for index in indices]).unsqueeze(1)
 
 
-def _replies(pairs: Sequence[Pair], labels: Sequence[Label]) -> list[Example]:
-    """The chosen ones, then the rejected, then the labelled."""
+def _replies(pairs: Sequence[Pair], labels: Sequence[Label], scored: Sequence[Scored]) -> list[Example]:
+    """The chosen ones, then the rejected, then the labelled, then the scored."""
+    alone: list[Label | Scored] = [*labels, *scored]
     return [
         *((pair.prompt_token_ids, pair.chosen) for pair in pairs),
         *((pair.prompt_token_ids, pair.rejected) for pair in pairs),
-        *((label.prompt_token_ids, label.reply_token_ids) for label in labels),
+        *((one.prompt_token_ids, one.reply_token_ids) for one in alone),
     ]
 
 
@@ -284,7 +340,7 @@ def _score(backbone: Backbone, examples: Sequence[Example]) -> Tensor:
     return raw
 
 
-def _kept_apart(judgements: Sequence[Pair | Label], rng: Random) -> frozenset[TokenIds]:
+def _kept_apart(judgements: Sequence[Pair | Label | Scored], rng: Random) -> frozenset[TokenIds]:
     """Prompts that only measure: all that people said about one is either learned from or not."""
     prompts = list(dict.fromkeys(one.prompt_token_ids for one in judgements))
     count = len(prompts) // KEPT_APART

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from learner.backbone import Backbone
-from learner.batch import Label, Pair, Progress, TokenIds
+from learner.batch import Label, Pair, Progress, Scored, TokenIds
 from learner.methods import ppo, raft, reward
 from learner.methods.rollouts import BROKEN, CONSENSUS, Answers, Judge, answers, roll_out, share_agreed
 from learner.methods.strength import hold_inside_limits
@@ -72,14 +72,16 @@ def train(
     settings: LearnerSettings,
     how: Optimiser,
     progress: Progress,
+    scored: Sequence[Scored] = (),
 ) -> RlhfResult:
     """Train the policy in place, by what people said of pairs and of single replies, on `prompts` that people ask.
 
     Raises TrainingFailed when there is nothing to fit a reward to, when no prompt leaves room for a reply, or when the
     loss stays without a finite value.
     """
-    model = reward.fit(backbone, pairs, labels, settings, progress)
-    judged = dict.fromkeys([pair.prompt_token_ids for pair in pairs] + [label.prompt_token_ids for label in labels])
+    model = reward.fit(backbone, pairs, labels, settings, progress, scored)
+    said: list[Pair | Label | Scored] = [*pairs, *labels, *scored]
+    judged = dict.fromkeys(one.prompt_token_ids for one in said)
     asked = [*prompts, *affordable(list(judged), how.iterations * how.prompts)]
     asked = [prompt for prompt in dict.fromkeys(asked) if prompt and len(prompt) <= backbone.max_length // 2]
     if not asked:

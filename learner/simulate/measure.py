@@ -57,10 +57,10 @@ class Won:
 
 
 async def answer(client: Client, model: str, prompts: Sequence[Prompt], seed: int) -> Answers:
-    """One sample at temperature 1 to each prompt, scored under the base."""
+    """One sample at temperature 1 to each prompt, whatever `chat.best_of` says, scored under the base."""
 
     async def one(number: int, prompt: Prompt) -> tuple[Reply, tuple[float, ...]]:
-        (reply,) = await client.chat(model, prompt.text, SURVEYOR, temperature=1.0, seed=seed + number)
+        (reply,) = await client.chat(model, prompt.text, SURVEYOR, temperature=1.0, seed=seed + number, best_of=1)
         body = {"exchange_id": reply.exchange_id, "model": "hone:base", "user": SURVEYOR}
         scored = await client.call("POST", "/v1/score", body, SURVEYOR)
         return reply, tuple(scored["token_logprobs"][0])

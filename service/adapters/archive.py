@@ -10,25 +10,26 @@ from pathlib import Path
 from typing import IO, cast
 
 from service.adapters.files import check_folder
-from service.adapters.manifest import CONFIG, MANIFEST, REPORT, WEIGHTS
+from service.adapters.judge import MOST_BYTES
+from service.adapters.manifest import CONFIG, JUDGE, MANIFEST, REPORT, WEIGHTS
 from service.errors import BadInput, Conflict, StoreError
 
-MEMBERS = (MANIFEST, CONFIG, WEIGHTS, REPORT)
+MEMBERS = (MANIFEST, CONFIG, WEIGHTS, REPORT, JUDGE)
 
-MAX_BYTES = {WEIGHTS: 16 << 30, MANIFEST: 64 << 20, CONFIG: 1 << 20, REPORT: 64 << 20}
+MAX_BYTES = {WEIGHTS: 16 << 30, MANIFEST: 64 << 20, CONFIG: 1 << 20, REPORT: 64 << 20, JUDGE: MOST_BYTES}
 """What is larger is no file of an adapter."""
 
 
 def export_folder(folder: Path, archive: Path) -> None:
     """Write an adapter's folder, checked, to a tar file; nobody sees half of it. Raises Conflict if it exists."""
-    check_folder(folder)
+    files = check_folder(folder).files
     if archive.exists():
         raise Conflict(f"{archive} exists already.", "Choose another name.")
     unfinished = archive.with_name(f".{archive.name}-{secrets.token_hex(4)}")
     try:
         with unfinished.open("xb") as file:
             with tarfile.open(fileobj=file, mode="w") as tar:
-                for name in MEMBERS:
+                for name in (MANIFEST, *(name for name in MEMBERS if name in files)):
                     tar.add(folder / name, arcname=name, recursive=False, filter=_anonymous)
             file.flush()
             os.fsync(file.fileno())

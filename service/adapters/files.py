@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from service.adapters.manifest import CONFIG, MANIFEST, REPORT, UNFINISHED, WEIGHTS, FileEntry, Manifest
+from service.adapters.manifest import CONFIG, JUDGE, MANIFEST, REPORT, UNFINISHED, WEIGHTS, FileEntry, Manifest
 from service.adapters.weights import RESTORE, base_shapes, broken, check_lora, reading, unreadable
 from service.errors import AdapterBroken, Conflict, StoreError
 
@@ -35,9 +35,9 @@ def publish_folder(
 ) -> Path:
     """Copy an adapter from `source` to `adapters_folder/NAME`, with its manifest; returns that folder.
 
-    Taken are the configuration, the weights and the report (`report.json`, unless given); the manifest's `files` are
-    filled in here. Raises AdapterBroken when the source is no good, Conflict when the name is taken, StoreError when
-    the disk is full or read-only; then nothing is left behind.
+    Taken are the configuration, the weights, the judge if there is one, and the report (`report.json`, unless given);
+    the manifest's `files` are filled in here. Raises AdapterBroken when the source is no good, Conflict when the name
+    is taken, StoreError when the disk is full or read-only; then nothing is left behind.
     """
     target = adapters_folder / manifest.name
     if target.exists():
@@ -134,7 +134,8 @@ def set_aside(path: Path) -> Path:
 
 
 def _fill(folder: Path, source: Path, manifest: Manifest, report: dict[str, Any] | None) -> None:
-    contents: dict[str, Iterable[bytes]] = {name: _blocks(source / name) for name in (CONFIG, WEIGHTS, REPORT)}
+    names = (CONFIG, WEIGHTS, REPORT, *([JUDGE] if (source / JUDGE).exists() else []))
+    contents: dict[str, Iterable[bytes]] = {name: _blocks(source / name) for name in names}
     if report is not None:
         contents[REPORT] = (json.dumps(report, indent=1).encode(),)
     files = {name: write_file(folder / name, content) for name, content in contents.items()}

@@ -16,6 +16,8 @@ MANIFEST = "manifest.json"
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 REPORT = "report.json"
+JUDGE = "judge.json"
+"""Only with those whose run had comparisons (`service.adapters.judge`)."""
 UNFINISHED = ".unfinished-"
 """Begins the name of a folder that is being written or removed; nobody reads it."""
 

@@ -37,7 +37,8 @@ from service.adapters.files import (
     set_aside,
 )
 from service.adapters.fingerprint import LocalModel
-from service.adapters.manifest import MANIFEST, UNFINISHED, Manifest, Provenance
+from service.adapters.judge import Judge, read_judge
+from service.adapters.manifest import JUDGE, MANIFEST, UNFINISHED, Manifest, Provenance
 from service.adapters.place import Place
 from service.errors import AdapterBroken, AdapterUnreachable, NotFound, StoreError
 from service.settings import Settings
@@ -137,6 +138,11 @@ class Registry:
         if manifest.name != name:
             raise AdapterBroken(f"Adapter {name}: {MANIFEST} is that of {manifest.name}.")
         return path, manifest
+
+    def judge(self, name: str) -> Judge | None:
+        """That of a published adapter; None for one without. Raises as `check`, and AdapterBroken for a bad judge."""
+        path, manifest = self.check(name)
+        return read_judge(path / JUDGE) if JUDGE in manifest.files else None
 
     def is_of_this_base(self, manifest: Manifest) -> bool:
         """Whether an adapter was trained on the base model that is here; True while none is."""

@@ -20,6 +20,8 @@ import structlog
 from service.adapters.fingerprint import LocalModel
 from service.adapters.rollout import Rollout
 from service.auth import Caller
+from service.chat.best_of import BestOf, as_chunks, what_to_choose
+from service.chat.judges import Judges
 from service.chat.recording import RecordedReply, Recording
 from service.chat.reply_stream import ReplyStream
 from service.chat.request import ChatRequest
@@ -52,11 +54,16 @@ class Turn:
     base_sha256: str | None
     sampling: dict[str, Any]
     recording: Recording
+    best_of: BestOf | None = None
 
     @property
     def engine_body(self) -> dict[str, Any]:
         name = self.base if self.route.adapter == BASE else self.route.adapter
-        return self.request.engine_body(name, self.sampling)
+        body = self.request.engine_body(name, self.sampling)
+        if self.best_of is not None:
+            body.pop("stream_options", None)  # all samples come whole
+            body["n"] = self.best_of.samples
+        return body
 
 
 class Chat:
@@ -66,16 +73,18 @@ class Chat:
         replicas: Replicas,
         rollout: Rollout,
         base: LocalModel,
+        judges: Judges,
         transactions: Transactions,
         metrics: Metrics,
     ) -> None:
         self._settings, self._replicas, self._rollout, self._base = settings, replicas, rollout, base
-        self._transactions, self._metrics = transactions, metrics
+        self._judges, self._transactions, self._metrics = judges, transactions, metrics
 
     async def begin(self, request: ChatRequest, caller: Caller) -> Turn:
         """Raises BadInput, ModelNotFound, Conflict for somebody else's conversation, EngineUnavailable."""
-        if (request.n or 1) > self._settings.max_choices:
-            raise BadInput(f"n: at most {self._settings.max_choices} choices.", param="n")
+        for name, choices in (("n", request.n), ("best_of", request.best_of)):
+            if (choices or 1) > self._settings.max_choices:
+                raise BadInput(f"{name}: at most {self._settings.max_choices} choices.", param=name)
         conversation_id = conversation_of(request, caller.name)
         base = await self._replicas.base()  # first: before an engine serves nobody knows that the canary is loaded
         chosen = await self._transactions.glance(
@@ -92,13 +101,13 @@ class Chat:
             recording=Recording(
                 new_id("chatcmpl"), chosen.model, chosen.adapter, bool(request.logprobs), bool(request.return_token_ids)
             ),
+            best_of=await what_to_choose(request, self._settings, self._judges, chosen.adapter),
         )
 
     async def whole(self, turn: Turn) -> bytes:
         """The whole answer (JSON), stored."""
         with self._metrics.chats_under_way.track_inprogress():
-            async with self._answering(turn, lambda engine: self._ask(turn, engine.chat)) as answer:
-                pass  # it is whole
+            answer = await self._whole(turn)
         shown = orjson.dumps(turn.recording.take(answer))
         await asyncio.shield(self._store(turn))
         return shown
@@ -108,6 +117,10 @@ class Chat:
 
         Closing the generator early closes the engine's stream and stores what came until then as incomplete.
         """
+        if turn.best_of is not None:
+            async for event in self._chosen_events(turn):
+                yield event
+            return
         began, first = time.perf_counter(), True
 
         def show(chunk: dict[str, Any]) -> bytes:
@@ -132,6 +145,26 @@ class Chat:
             raise
         # A caller who has read the last token may leave before the end is sent: the exchange is stored all the same.
         yield await asyncio.shield(self._ending(turn))
+
+    async def _whole(self, turn: Turn) -> dict[str, Any]:
+        """What the engine answers, without the samples that were not chosen."""
+        async with self._answering(turn, lambda engine: self._ask(turn, engine.chat)) as answer:
+            pass  # it is whole
+        if turn.best_of is not None:
+            turn.recording.tokens_left_out = await asyncio.to_thread(turn.best_of.choose, answer)
+        return answer
+
+    async def _chosen_events(self, turn: Turn) -> AsyncGenerator[bytes, None]:
+        """The chosen reply as events, all at once: it is known only when every sample is whole, and stored first."""
+        began, options = time.perf_counter(), turn.request.stream_options
+        with self._metrics.chats_under_way.track_inprogress():
+            answer = await self._whole(turn)
+        chunks = as_chunks(answer, include_usage=options is not None and options.include_usage)
+        shown = b"".join(_event(turn.recording.take(chunk)) for chunk in chunks)
+        ending = await asyncio.shield(self._ending(turn))
+        self._metrics.first_token_seconds.observe(time.perf_counter() - began)
+        yield shown
+        yield ending
 
     async def _begin_stream(self, turn: Turn, engine: Engine) -> ReplyStream:
         return await ReplyStream.begun(await self._ask(turn, engine.chat_stream))
@@ -196,7 +229,10 @@ class Chat:
         await self._transactions.write_plain(_add, _exchange(turn), turn.route.is_remembered)
         self._metrics.exchanges.labels(adapter, str(complete).lower()).inc()
         self._metrics.tokens.labels(adapter, "prompt").inc(len(recording.prompt_token_ids))
-        self._metrics.tokens.labels(adapter, "completion").inc(recording.completion_tokens)
+        generated = recording.completion_tokens + recording.tokens_left_out
+        self._metrics.tokens.labels(adapter, "completion").inc(generated)
+        if turn.best_of is not None:
+            self._metrics.best_of.labels(adapter).inc()
 
 
 def _event(content: dict[str, Any]) -> bytes:
@@ -231,6 +267,7 @@ def _exchange(turn: Turn) -> exchanges.NewExchange:
         prompt_token_ids=recording.prompt_token_ids,
         replies=[_reply(recording.replies.get(index, RecordedReply())) for index in choices],
         complete=recording.complete,
+        best_of=turn.best_of.samples if turn.best_of is not None else None,
     )
 
 

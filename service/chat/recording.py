@@ -39,6 +39,7 @@ class Recording:
         self._show_logprobs, self._show_token_ids = show_logprobs, show_token_ids
         self.prompt_token_ids: list[int] = []
         self.replies: dict[int, RecordedReply] = {}
+        self.tokens_left_out = 0  # of samples that were not chosen
 
     @property
     def complete(self) -> bool:

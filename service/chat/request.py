@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from service.settings import ChatSettings
-from service.wire import MAX_NAME, HoneOptions, storable
+from service.wire import MAX_NAME, HoneOptions, Whole, storable
 
 MAX_MESSAGES = 2_000
 MAX_STOPS = 16
@@ -88,6 +88,7 @@ class ChatRequest(BaseModel):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: int | None = Field(None, ge=1)
+    best_of: Whole | None = Field(None, ge=1, description="Samples of which the best `n` are answered.")
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=-1, le=MOST_TOKENS)
@@ -119,6 +120,8 @@ class ChatRequest(BaseModel):
             raise _about("stream_options", "is only allowed when stream is true")
         if self.top_logprobs is not None and not self.logprobs:
             raise _about("top_logprobs", "is only allowed when logprobs is true")
+        if self.best_of is not None and self.best_of < (self.n or 1):
+            raise _about("best_of", "must be at least n")
         return self
 
     def sampling(self, defaults: ChatSettings) -> dict[str, Any]:

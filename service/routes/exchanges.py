@@ -32,6 +32,7 @@ async def get_exchange(exchange_id: str, parts: Wired, caller: AnyCaller) -> Sto
         adapter=row.adapter,
         messages=tuple(row.messages),
         sampling=row.sampling,
+        best_of=row.best_of,
         prompt_token_ids=tuple(row.prompt_token_ids),
         replies=tuple(
             StoredReply(

@@ -90,6 +90,7 @@ class Exchange(Table):
     base_sha256: Mapped[str | None]  # its fingerprint, where its files are known to the service
     messages: Mapped[list[Any]]
     sampling: Mapped[dict[str, Any]]
+    best_of: Mapped[int | None]  # samples that a judge chose the replies from; None: whatever was sampled is here
     prompt_token_ids: Mapped[list[Any]]
     complete: Mapped[bool]  # False: the caller left or the engine failed before the end
     replies: Mapped[list[Reply]] = relationship(order_by="Reply.index", lazy="selectin")
@@ -103,7 +104,7 @@ class Reply(Table):
     text: Mapped[str] = mapped_column(PlainText)
     finish_reason: Mapped[str | None]
     token_ids: Mapped[list[Any]]
-    logprobs: Mapped[list[Any]]
+    logprobs: Mapped[list[Any]]  # the policy's for one draw, also where the best of several was chosen
 
 
 class FeedbackRow(Table):

@@ -69,11 +69,11 @@ def _dpo(work: Work, backbone: Backbone, settings: LearnerSettings) -> Step:
 
 def _reward(work: Work, backbone: Backbone, settings: LearnerSettings) -> Step:
     backbone.add_head("reward", reward.MEMBERS)
-    lessons = reward._Lessons(backbone, _pairs(work), [], seed=0)
+    lessons = reward._Lessons(backbone, _pairs(work), [], [], seed=0)
     stepper = Stepper(backbone.trainable("reward"), LEARNING_RATE)
 
     def step(number: int) -> None:
-        lessons.add(stepper, _batch(work, number), [], settings.reward_label_smoothing)
+        lessons.add(stepper, (_batch(work, number), [], []), settings.reward_label_smoothing)
         stepper.update()
 
     return step

@@ -71,7 +71,7 @@ def test_corrections_and_preferences_are_learned_one_after_the_other(settings: S
     trainer = BackboneTrainer(settings, None)
     trainer.train(stages, taught, tmp_path / "checkpoint", told)
     assert stages == ("sft", "dpo") and told.phases[:2] == ["sft", "dpo"]
-    trainer.save(tmp_path / "adapter")
+    trainer.save(tmp_path / "adapter", taught)
     report = trainer.evaluate(stages, taught, told)
     assert {gate["name"] for gate in report["gates"]} >= {"fluent", "no empty replies", "near the anchor"}
     assert report["replies"] > 0
@@ -130,7 +130,7 @@ def test_what_follows_a_reward_learns_from_comparisons_and_from_thumbs(
     report = trainer.evaluate(stages, taught, Told())
     assert report["pairs"] == (2 if kind == "comparisons" else 0) and report["labels"] == (8 if kind == "thumbs" else 0)
     assert {gate["name"] for gate in report["gates"]} >= {"fluent", "near the anchor"}
-    trainer.save(tmp_path / "adapter")
+    trainer.save(tmp_path / "adapter", taught)
     names = load_file(tmp_path / "adapter" / "adapter_model.safetensors").keys()
     assert names and all("lora_" in name for name in names)  # nothing of reward and value is served
     assert any(probe["logprobs"] != probe["base_logprobs"] for probe in trainer.probes(taught))
@@ -200,7 +200,7 @@ def test_a_killed_training_goes_on_after_the_last_stage_it_finished(settings: Se
     straight = BackboneTrainer(settings, None)
     straight.train(("sft", "dpo"), taught, tmp_path / "other", Told())
     for trainer, name in ((resumed, "resumed"), (straight, "straight")):
-        trainer.save(tmp_path / name)
+        trainer.save(tmp_path / name, taught)
     one, other = (load_file(tmp_path / name / ADAPTER_WEIGHTS) for name in ("resumed", "straight"))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -209,7 +209,7 @@ def test_a_run_that_goes_on_after_training_has_the_trained_weights(settings: Set
     taught = lessons()
     trained = BackboneTrainer(settings, None)
     trained.train(("sft",), taught, tmp_path / "checkpoint", Told())
-    trained.save(tmp_path / "adapter")
+    trained.save(tmp_path / "adapter", taught)
     restored = BackboneTrainer(settings, None)
     restored.restore(tmp_path / "adapter")
     assert restored.probes(taught) == trained.probes(taught)
@@ -219,6 +219,6 @@ def test_the_next_training_starts_from_its_parent(settings: Settings, tmp_path: 
     taught = lessons()
     first = BackboneTrainer(settings, None)
     first.train(("sft",), taught, tmp_path / "checkpoint", Told())
-    first.save(tmp_path / "v1")
+    first.save(tmp_path / "v1", taught)
     child = BackboneTrainer(settings, tmp_path / "v1")
     assert child.probes(taught) == first.probes(taught)

@@ -31,13 +31,12 @@ from learner.votes import (
     MOST_HELD_TOGETHER,
     SAID_AGAIN,
     SAME_REPLY,
-    SINGLE_SCORE,
     TOO_MANY_REPLIES,
 )
 from service.settings import LearnerSettings
 from service.store.queries import feedback
 from service.wire import Comparison, Correction, Critique, Label, Ranking, ReplyRef, Score, Thumb
-from tests.learner.store_fixtures import Home, tokenize
+from tests.learner.store_fixtures import PROMPT, Home, tokenize
 from tests.learner.store_fixtures import home as home
 
 
@@ -99,7 +98,42 @@ def test_scores_pair_up_within_a_prompt_and_a_person(home: Home) -> None:
     found = curated(home)
     assert preferences(found) == {(tokenize("a"), tokenize("bb"))}
     assert found.train.pairs[0].margin == 2
-    assert found.counts["set_aside"] == {SINGLE_SCORE: 1}
+    assert found.counts["set_aside"] == {}
+    (scored,) = found.train.scored  # what made a pair is used once
+    assert (scored.prompt_token_ids, scored.reply_token_ids) == (PROMPT, tokenize("ccc"))
+    assert scored.points == pytest.approx(10 - (10 + 2 * 5.5) / 3)  # so far that is all that is known of bob
+
+
+def test_a_single_score_counts_from_what_its_person_usually_gives(home: Home) -> None:
+    """A strict and a generous person who like the same say the same."""
+    for caller, usual in (("name:strict", 3), ("name:kind", 8)):
+        for number in range(20):
+            prompt = (1, 20 + number, 2)
+            score = usual + (2 if number % 2 else -2)
+            home.judge(
+                Score(exchange_id=home.chat(f"{'a' * number}b", prompt=prompt, caller=caller), score=score), caller
+            )
+    found = curated(home, held_out_share=1e-9)
+    assert not found.train.pairs and found.counts["train"]["scores"] == len(found.train.scored) == 20
+    for scored in found.train.scored:
+        is_good = scored.prompt_token_ids[1] % 2 == 1
+        assert len(scored.feedback_ids) == 2 and scored.points == pytest.approx(2 if is_good else -2, abs=0.1)
+    assert stages_of("auto", found.train) == () and stages_of("auto", found.train, "ppo") == ("ppo",)
+    assert learned_from(found, ("dpo",)) == [] and len(learned_from(found, ("raft",))) == 40
+
+
+def test_scores_are_held_out_by_conversation_and_measured_or_learned_not_both(home: Home) -> None:
+    for number in range(60):
+        home.judge(Score(exchange_id=home.chat(f"{'a' * number}b", prompt=(1, 20 + number, 2)), score=1 + number % 10))
+    found = curated(home)
+    assert 0 < len(found.held_out.scored) < 30 and len(found.train.scored) + len(found.held_out.scored) == 60
+    held = next(name for name in (f"conv_held_{n}" for n in range(100)) if _fraction(name) < 0.2)
+    taught = next(name for name in (f"conv_taught_{n}" for n in range(100)) if _fraction(name) >= 0.2)
+    for caller, conversation in (("name:bob", held), ("name:eve", taught)):
+        exchange = home.chat("ccc", caller=caller, conversation=conversation, prompt=(1, 9, 2))
+        home.judge(Score(exchange_id=exchange, score=9), caller)
+    assert curated(home).counts["set_aside"] == {ON_BOTH_SIDES: 1}
+    assert curated(home, max_length=3).train.scored == ()
 
 
 def test_opposite_thumbs_on_one_prompt_pair_up_and_others_wait(home: Home) -> None:

@@ -22,7 +22,7 @@ from service.errors import BadInput, LeaseLost, StoreError, TrainingFailed
 from service.settings import AdaptersSettings
 from service.store.queries import adapters, feedback, runs
 from service.store.tables import Run
-from service.wire import Thumb
+from service.wire import Score, Thumb
 from tests.fixtures.schema import check_manifest
 from tests.learner.store_fixtures import Home, tokenize
 from tests.learner.store_fixtures import home as home
@@ -53,7 +53,7 @@ class Pretender:
                 progress(stage, step, 3, {"loss": 1 / step})
                 self.at(f"{stage} {step}")
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, lessons: Curated) -> None:
         folder.mkdir()
         prefix = "base_model.model.model.layers.0.self_attn.q_proj"
         shapes = {f"{prefix}.lora_A.weight": (2, 8), f"{prefix}.lora_B.weight": (8, 2)}
@@ -713,6 +713,23 @@ def test_too_few_thumbs_of_a_kind_teach_nothing_and_it_is_said_why(home: Home) -
     cycle(home, lease(home), Pretender()).run()
     run = the_run(home, run_id)
     assert run.state == "nothing_to_learn" and "(10 thumbs)" in run.message and "4 good and 4 bad" in run.message
+
+
+def test_single_scores_teach_a_reward_model_and_no_other_method_which_says_so(home: Home) -> None:
+    names = [
+        home.judge(Score(exchange_id=home.chat("yes", prompt=(1, 30 + number)), score=9 if number % 2 else 2))
+        for number in range(8)
+    ]
+    run_id = queue(home)
+    cycle(home, lease(home), Pretender()).run()
+    run = the_run(home, run_id)
+    assert run.state == "nothing_to_learn" and "8 × a score without another one" in run.message
+    with home.store.begin() as tx:
+        by_reward = runs.queue_run(tx, "by reward", "command", "ppo", {})
+    cycle(home, lease(home), Pretender()).run()
+    assert by_reward is not None and "8 scored replies of 1 person" in the_run(home, by_reward.id).message
+    with home.store.read() as tx:
+        assert {feedback.get_feedback(tx, "name:ann", name).learned_in for name in names} == {("v1",)}
 
 
 @pytest.mark.parametrize("news", ["none", "another thumb"])

@@ -13,6 +13,7 @@ from learner.backbone import Backbone
 from learner.batch import Pair
 from learner.methods import preference_model
 from learner.methods.preference_model import Described, PreferenceModel, _newest_of_each_prompt, fit_preferences
+from service.adapters.text_features import words
 from service.settings import LearnerSettings
 from tests.learner.tiny_model import WORDS, build_tiny_model, ids
 
@@ -73,11 +74,13 @@ def test_coin_flips_teach_next_to_nothing(backbone: Backbone) -> None:
     assert spread < 1.0
 
 
-def test_the_commonest_words_count_where_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preference_model, "_MOST_FEATURES", 2)
-    texts = ["a b c d", "a b c", "a b", "c e"]
-    found = preference_model._vocabulary(texts, str.split)(Described(texts, torch.zeros(4), {}))
-    assert found.tolist() == [[1.0, 1.0], [1.0, 1.0], [1.0, 1.0], [0.0, 0.0]]  # a and b; c is as common as b
+def test_the_commonest_words_count_where_there_are_too_many_and_no_endless_one() -> None:
+    endless = "x" * 101
+    texts = ["a b c d", "a b c", f"a b {endless}", f"a c e {endless} {endless}"]
+    raw = Described([(text, len(text.split())) for text in texts], {})
+    found = preference_model._vocabulary(raw, words, most=2)
+    assert found.names == ("a", "b")  # c is as common as b
+    assert found.find(raw).tolist() == [[1.0, 1.0], [1.0, 1.0], [1.0, 1.0], [1.0, 0.0]]
 
 
 def test_one_prompt_with_many_pairs_leaves_room_for_the_others() -> None:

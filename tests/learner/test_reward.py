@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from learner.backbone import Backbone
-from learner.batch import Label, Pair, Sequences, TokenIds
+from learner.batch import Label, Pair, Scored, Sequences, TokenIds
 from learner.methods import reward
 from service.errors import TrainingFailed
 from service.settings import LearnerSettings
@@ -77,6 +77,57 @@ def test_thumbs_alone_are_enough_and_zero_lies_between_good_and_bad(backbone: Ba
     assert model.fit.label_accuracy is not None and model.fit.label_accuracy >= 0.9 and model.fit.accuracy is None
     red, green = grades(model, ["red", "green"])
     assert red > 0 > green
+
+
+def scores(count: int, seed: int = 0) -> list[Scored]:
+    """Red is worth three points more than usual, green three less; people are off by a point and a half."""
+    rng = Random(seed)
+    found = []
+    for number in range(count):
+        place = rng.randrange(3)
+        points = 3.0 * (1 - place) + rng.gauss(0, 1.5)
+        found.append(Scored(asked(number), said(COLOURS[place], rng), points))
+    return found
+
+
+def test_scores_alone_order_replies_as_people_did_and_in_their_unit(backbone: Backbone) -> None:
+    model = reward.fit(backbone, [], [], SETTINGS, Heard(), scores(160))
+    assert (model.fit.scores, model.fit.pairs, model.fit.labels) == (160, 0, 0) and model.fit.kept >= 8
+    assert model.fit.score_correlation is not None and model.fit.score_correlation > 0.7
+    assert model.fit.accuracy is None and model.fit.log_likelihood is None
+    red, blue, green = grades(model, COLOURS)
+    assert red > blue > green
+    assert float(red - green) / reward.NATS_PER_POINT == pytest.approx(6, abs=2)
+
+
+def test_scores_beside_pairs_say_the_same_or_more(model_folder: Path) -> None:
+    """Pairs that never name the last colour leave open what it is worth; scores tell, and cost no accuracy."""
+    pairs = [pair for pair in comparisons(240) if not {pair.chosen[0], pair.rejected[0]} & set(ids("green"))]
+    alone, both = (
+        reward.fit(Backbone.load(model_folder, SETTINGS), pairs, [], SETTINGS, Heard(), some)
+        for some in ([], scores(120))
+    )
+    assert alone.fit.score_correlation is None
+    assert both.fit.score_correlation is not None and both.fit.score_correlation > 0.5
+    red, blue, green = grades(both, COLOURS)
+    assert red > blue > green
+    new = [(asked(number), said(colour, Random(number))) for colour in COLOURS[:2] for number in range(60)]
+    right = [(model.score(new[:60]) > model.score(new[60:])).float().mean() for model in (alone, both)]
+    assert right[1] >= max(0.9, float(right[0]) - 0.05)
+
+
+def test_scores_that_differ_in_nothing_or_are_no_numbers_are_no_lesson(model_folder: Path) -> None:
+    settings = SETTINGS.model_copy(update={"reward_epochs": 1})
+
+    def fit(scored: Sequence[Scored]) -> reward.RewardFit:
+        return reward.fit(Backbone.load(model_folder, settings), [], [], settings, Heard(), scored).fit
+
+    with pytest.raises(TrainingFailed, match="nothing to fit a reward model to"):
+        fit([replace(one, points=2.0) for one in scores(20)])
+    long = replace(scores(1)[0], reply_token_ids=tuple([5] * 80))
+    assert fit([*scores(20), long]).too_long == 1
+    with pytest.raises(TrainingFailed, match="no finite value"):
+        fit([replace(one, points=float("nan")) for one in scores(200)])
 
 
 def test_where_people_are_often_wrong_it_is_less_sure(model_folder: Path) -> None:

@@ -15,6 +15,7 @@ from learner.reward_losses import (
     ensemble,
     fit_temperature,
     pairwise_reward_loss,
+    rank_correlation,
     regression_reward_loss,
 )
 
@@ -156,6 +157,16 @@ def test_nothing_to_learn_from_costs_nothing() -> None:
     assert float(binary_reward_loss(one, one.bool(), weights=nought)[0]) == 0
 
 
+def test_a_rank_correlation_is_that_of_ranks_with_ties_in_the_middle_of_theirs() -> None:
+    rising = torch.tensor([0.1, 5.0, 5.1, 900.0])
+    assert rank_correlation(rising, rising.log()) == pytest.approx(1)
+    assert rank_correlation(rising, -rising) == pytest.approx(-1)
+    # ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4: covariance 4.5, sums of squares 4.5 and 5
+    assert rank_correlation(torch.tensor([1.0, 2.0, 2.0, 3.0]), rising) == pytest.approx(4.5 / (4.5 * 5) ** 0.5)
+    assert rank_correlation(torch.ones(4), rising) is None
+    assert rank_correlation(rising[:1], rising[:1]) is None and rank_correlation(rising[:0], rising[:0]) is None
+
+
 def test_an_ensembles_members_agree_or_do_not() -> None:
     mean, disagreement = ensemble(torch.tensor([[1.0, 2.0], [1.0, 6.0]]))
     assert mean.tolist() == [1.0, 4.0] and disagreement.tolist() == pytest.approx([0.0, math.sqrt(8.0)])
@@ -166,6 +177,16 @@ def test_an_ensembles_members_agree_or_do_not() -> None:
 def test_the_temperature_of_over_and_underconfident_rewards_is_found(temperature: float) -> None:
     truth = numbers(0)
     assert fit_temperature(truth * temperature, torch.sigmoid(truth)) == pytest.approx(temperature, rel=1e-9)
+
+
+def test_scores_have_a_say_in_the_temperature() -> None:
+    nothing = torch.zeros(0)
+    foretold, scores = torch.tensor([2.0, -1.0]), torch.tensor([1.0, 0.0])  # best at 1 / T = 2 * 1 / (4 + 1)
+    assert fit_temperature(nothing, nothing, foretold, scores) == pytest.approx(2.5)
+    logits, sure = torch.tensor([1.0, -1.0]), torch.tensor([1.0, 0.0])  # which by themselves ask for no end of it
+    assert fit_temperature(logits, sure) < 0.1
+    assert 0.1 < fit_temperature(logits, sure, foretold, scores) < 2.5
+    assert fit_temperature(nothing, nothing, torch.zeros(2), scores) == 1.0
 
 
 def test_the_temperature_of_judgements_that_differ_is_that_of_their_share() -> None:

@@ -35,6 +35,7 @@ class FakeEngine:
         self.is_well = True
         self.dies_over_it = False  # it isn't well any more once it was asked for a reply
         self.patience = threading.Event()
+        self.says: tuple[str, ...] = ()  # in place of `WORDS`, by the choices of a whole answer
         self.token_seconds = 0.0  # between two tokens of a stream
         self.logprob = LOGPROB / 2  # of every token under an adapter
         self.app = FastAPI()
@@ -96,7 +97,10 @@ class FakeEngine:
             return StreamingResponse(self._stream(body, said), media_type="text/event-stream")
         if said in ("!slow", "!patient"):
             await self._wait(request, until=self.patience if said == "!patient" else None)
-        return JSONResponse(_whole(body, "abort" if said == "!abort" or self.is_stopping else "stop"))
+        whole = _whole(body, "abort" if said == "!abort" or self.is_stopping else "stop")
+        for choice, text in zip(whole["choices"], self.says, strict=False):
+            choice["message"]["content"] = text
+        return JSONResponse(whole)
 
     async def _wait(self, request: Request | None = None, until: threading.Event | None = None) -> None:
         """Until the caller leaves: a stream is cancelled then, a whole answer has to look."""

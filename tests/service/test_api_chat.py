@@ -124,6 +124,11 @@ def test_what_other_clients_send_is_understood(running: Running) -> None:
         ({"messages": [{"role": "user", "content": "\ud83d"}]}, "messages[0].content"),
         ({"n": 0}, "n"),
         ({"n": 9}, "n"),
+        ({"best_of": 0}, "best_of"),
+        ({"best_of": 9}, "best_of"),
+        ({"best_of": True}, "best_of"),
+        ({"n": 3, "best_of": 2}, "best_of"),
+        ({"best_of": 2}, "best_of"),  # of the base model, which has no judge
         ({"temperature": 3}, "temperature"),
         ({"temperature": float("nan")}, "temperature"),
         ({"top_p": 0}, "top_p"),

@@ -22,6 +22,7 @@ from service.adapters.proof import judge, kl_per_token
 from service.adapters.registry import Registry
 from service.auth import Caller
 from service.chat.completion import Chat
+from service.chat.judges import Judges
 from service.chat.request import ChatRequest
 from service.errors import (
     AdapterBroken,
@@ -831,9 +832,9 @@ def test_a_conversation_keeps_the_canary_that_it_began_with_when_something_resta
 
     assert house.rollout.loaded == frozenset()
     with closing(Transactions(house.registry.store)) as transactions:
-        house.play(
-            ask(Chat(ChatSettings(), gateway(house), house.rollout, house.registry.base, transactions, Metrics()))
-        )
+        registry = house.registry
+        parts = gateway(house), house.rollout, registry.base, Judges(registry), transactions, Metrics()
+        house.play(ask(Chat(ChatSettings(), *parts)))
     assert house.serving().live == live
 
 

@@ -39,6 +39,7 @@ def test_an_exchange_comes_back_token_by_token(store: Store, begin: Begin) -> No
         ],
         complete=False,
         base_sha256="f" * 64,
+        best_of=4,
     )
     with begin(store) as tx:
         exchanges.add_exchange(tx, new)
@@ -46,7 +47,7 @@ def test_an_exchange_comes_back_token_by_token(store: Store, begin: Begin) -> No
         found = exchanges.get_exchange(tx, new.id)
     assert found is not None
     assert (found.caller, found.model, found.adapter, found.base) == ("name:ada", "hone:v3", "v3", "sprout")
-    assert found.base_sha256 == "f" * 64
+    assert (found.base_sha256, found.best_of) == ("f" * 64, 4)
     assert (found.messages, found.sampling) == (list(new.messages), new.sampling)
     assert (found.prompt_token_ids, found.complete) == ([1, 2, 3], False)
     assert abs((now() - found.created_at).total_seconds()) < 60

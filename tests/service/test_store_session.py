@@ -136,13 +136,14 @@ def test_a_database_of_the_first_revision_is_brought_up_to_date_and_keeps_what_i
     store = Store.open(store_url)
     exchange = add_chat(store)
     with store.begin() as tx:
-        tx.execute(text("ALTER TABLE exchanges DROP COLUMN base_sha256"))
+        for column in ("base_sha256", "best_of"):
+            tx.execute(text(f"ALTER TABLE exchanges DROP COLUMN {column}"))
         tx.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     store.close()
     store = Store.open(store_url)
     with store.read() as tx:
         found = exchanges.get_exchange(tx, exchange)
-        assert found is not None and (found.base, found.base_sha256) == ("sprout", None)
+        assert found is not None and (found.base, found.base_sha256, found.best_of) == ("sprout", None, None)
     store.close()
 
 

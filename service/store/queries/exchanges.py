@@ -38,7 +38,9 @@ class NewReply:
 class NewExchange:
     """One prompt and its replies, in the order of their index. `adapter` is what answered: `v3` or `base`.
 
-    `base` is the base model's name, `base_sha256` its fingerprint; None where its files aren't known.
+    `base` is the base model's name, `base_sha256` its fingerprint; None where its files aren't known. `best_of`: the
+    replies are those that a judge liked best of so many samples; None where nothing was left out. Log-probabilities are
+    the policy's for one draw: who weighs by them must leave chosen replies out, which are drawn from another policy.
     """
 
     id: str
@@ -53,6 +55,7 @@ class NewExchange:
     replies: Sequence[NewReply]
     complete: bool = True
     base_sha256: str | None = None
+    best_of: int | None = None
 
 
 def add_exchange(tx: Tx, exchange: NewExchange) -> None:
@@ -70,6 +73,7 @@ def add_exchange(tx: Tx, exchange: NewExchange) -> None:
             "base_sha256": exchange.base_sha256,
             "messages": exchange.messages,
             "sampling": exchange.sampling,
+            "best_of": exchange.best_of,
             "prompt_token_ids": exchange.prompt_token_ids,
             "complete": exchange.complete,
         },
