@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from learner.batch import Progress
+from learner.batch import WAITING, Progress
 from learner.child import work
 from learner.curate import Curated
 from learner.cycle import Cycle, Stopped
@@ -18,7 +18,7 @@ from learner.trainer import Keep, Stage
 from service.adapters.files import check_folder
 from service.adapters.fingerprint import base_fingerprint
 from service.adapters.registry import Registry
-from service.errors import BadInput, LeaseLost, StoreError, TrainingFailed
+from service.errors import BadInput, EngineUnavailable, LeaseLost, StoreError, TrainingFailed
 from service.settings import AdaptersSettings
 from service.store.queries import adapters, feedback, runs
 from service.store.tables import Run
@@ -603,9 +603,10 @@ def test_only_what_a_stage_trained_on_counts_as_learned(home: Home) -> None:
     [
         (OSError(28, "No space left on device", "metrics.jsonl"), "can't read or write metrics.jsonl: No space left"),
         (StoreError("The database is full.", "Free some space."), "The database is full. Free some space."),
+        (EngineUnavailable("The training waited 900 s for the engine."), "The training waited 900 s for the engine."),
     ],
 )
-def test_a_full_disk_is_tried_again_and_then_fails_the_run_in_plain_words(
+def test_a_full_disk_or_an_engine_that_stays_away_is_tried_again_and_then_fails_the_run_in_plain_words(
     home: Home, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
 ) -> None:
     def full(self: Cycle) -> None:
