@@ -158,6 +158,23 @@ def test_a_run_leaves_an_adapter_and_everything_about_it(home: Home) -> None:
         assert feedback.get_feedback(tx, "name:ann", kept).learned_in == ("v1",)
 
 
+def test_a_run_says_so_while_it_waits_for_the_engine(home: Home) -> None:
+    home.correct("a", "bb")
+    run_id, seen = queue(home), list[str]()
+    leased = lease(home)
+
+    class Waiting(Pretender):
+        def train(self, stages: tuple[Stage, ...], lessons: Curated, checkpoint: Path, progress: Progress) -> None:
+            for stage in ("ppo", WAITING, WAITING, "ppo"):
+                progress(stage, 1, 3, {})
+                seen.append(the_run(home, run_id).phase)
+            super().train(stages, lessons, checkpoint, progress)
+
+    cycle(home, leased, Waiting()).run()
+    assert seen == ["train", "waiting for the engine", "waiting for the engine", "train"]
+    assert the_run(home, run_id).state == "succeeded"
+
+
 @pytest.mark.parametrize(("quantise", "told"), [("nf4", "nf4"), ("none", None)])
 def test_the_manifest_says_what_the_base_was_in(tmp_path: Path, quantise: str, told: str | None) -> None:
     home = Home(tmp_path, quantise=quantise)

@@ -30,10 +30,12 @@ from service.errors import (
     EngineRefused,
     EngineUnavailable,
     HoneError,
+    ModelNotFound,
     NotFound,
 )
 from service.metrics import Metrics
 from service.replicas import Replicas
+from service.routing import resolve
 from service.settings import ChatSettings
 from service.store.queries import conversations
 from service.store.tables import Serving
