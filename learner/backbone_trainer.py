@@ -22,13 +22,14 @@ from safetensors.torch import load_file, save_file
 from learner.backbone import ADAPTER_WEIGHTS, Backbone
 from learner.batch import Demonstration, Messages, Progress, Snapshot, TokenIds, collate
 from learner.curate import Curated
-from learner.engine_sampler import Engines, EngineSampler, clear_leftovers
+from learner.engine_sampler import EngineSampler
 from learner.evaluate.gates import verdict
 from learner.evaluate.report import evaluate
 from learner.methods import kto, preference, rlhf, sft
 from learner.methods.optimizer import within_length
 from learner.methods.preference_model import PreferenceModel, fit_preferences
 from learner.methods.retention import neighbours
+from learner.passing import Engines, clear_leftovers
 from learner.pretrain.dialogue import is_held_out
 from learner.pretrain.questions import draw_prompts
 from learner.sampler import InProcessSampler, Sampler

@@ -1,6 +1,6 @@
 """Where a method gets the policy's replies from: out of its own process, or of the engine that serves chats.
 
-A method asks its sampler and doesn't know which it is (`learner.engine_sampler` is the other). A reply that an engine
+A method asks its sampler and doesn't know which it is (`learner.engine_sampler` has the other). A reply that an engine
 sampled brings the engine's log-probabilities, which differ a little from the trainer's, so that what is learned from it
 can be weighed (`learner.importance`).
 """

@@ -14,7 +14,7 @@ import torch
 from learner.backbone import Backbone
 from learner.batch import collate
 from learner.engine_client import EngineClient
-from learner.engine_sampler import Engines
+from learner.passing import Engines
 from learner.sampling import sample
 
 

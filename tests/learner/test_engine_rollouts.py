@@ -13,12 +13,13 @@ import httpx2
 import pytest
 import torch
 
-from learner import engine_sampler
+from learner import passing
 from learner.backbone import Backbone
 from learner.backbone_trainer import BackboneTrainer
 from learner.batch import WAITING, Snapshot
-from learner.engine_sampler import Engines, EngineSampler, passing_folder
+from learner.engine_sampler import EngineSampler
 from learner.methods import ppo, raft
+from learner.passing import Engines, passing_folder
 from learner.sampler import InProcessSampler, Sampler
 from service.errors import TrainingFailed
 from service.settings import EngineSettings, LearnerSettings, PpoSettings, Settings
@@ -187,7 +188,7 @@ def test_a_run_of_the_trainer_samples_where_the_settings_say_and_clears_what_a_k
     body = {"lora_name": left.name, "lora_path": str(left)}
     assert httpx2.post(f"{engine.url}/v1/load_lora_adapter", json=body, trust_env=False).status_code == 200
     asked = list[str]()
-    monkeypatch.setattr(engine_sampler, "AT_ONCE", 2)
+    monkeypatch.setattr(passing, "AT_ONCE", 2)
     original = EngineSampler._write
     monkeypatch.setattr(EngineSampler, "_write", lambda self, name: (asked.append(name), original(self, name))[1])
     taught = lessons()

@@ -11,8 +11,9 @@ import pytest
 
 from learner import patience
 from learner.backbone import Backbone
-from learner.engine_sampler import EngineSampler, clear_leftovers
+from learner.engine_sampler import EngineSampler
 from learner.methods import ppo, raft
+from learner.passing import clear_leftovers
 from learner.sampling import Reply
 from service.errors import EngineUnavailable, TrainingFailed
 from service.settings import LearnerSettings, RaftSettings

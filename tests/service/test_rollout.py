@@ -527,7 +527,7 @@ def test_what_others_loaded_is_left_alone_but_counted(house: House) -> None:
 
 
 def test_the_policy_of_a_training_is_never_served_nor_unloaded(house: House) -> None:
-    """It is loaded under a passing name for a while (learner.engine_sampler), and counts as others' adapters do."""
+    """It is loaded under a passing name for a while (learner.passing), and counts as others' adapters do."""
     passing = "passing-run_7-0a1b2c3d-1"
     house.engine.held[passing] = str(house.registry.folder / "passing" / passing)
     for _ in range(3):
