@@ -189,8 +189,13 @@ def test_a_run_of_the_trainer_samples_where_the_settings_say_and_clears_what_a_k
     assert httpx2.post(f"{engine.url}/v1/load_lora_adapter", json=body, trust_env=False).status_code == 200
     asked = list[str]()
     monkeypatch.setattr(passing, "AT_ONCE", 2)
-    original = EngineSampler._write
-    monkeypatch.setattr(EngineSampler, "_write", lambda self, name: (asked.append(name), original(self, name))[1])
+    write = EngineSampler._write
+
+    def noting(self: EngineSampler, name: str) -> Path:
+        asked.append(name)
+        return write(self, name)
+
+    monkeypatch.setattr(EngineSampler, "_write", noting)
     taught = lessons()
     taught = replace(taught, train=replace(taught.train, demonstrations=()), held_out=Snapshot())
     heard = Heard()

@@ -155,7 +155,11 @@ def test_without_a_free_slot_it_waits_for_one_and_says_how_to_get_it(
     """vLLM doesn't refuse, it would throw an adapter out: so they are counted."""
     engine.slots = 2 if says_so else 99
     engine.held = {f"v{number}": f"/adapters/v{number}" for number in range(1, 3 if says_so else 9)}
-    told = Told(lambda: engine.held.pop("v1") and None)  # type: ignore[func-returns-value]
+
+    def free_a_slot() -> None:
+        del engine.held["v1"]
+
+    told = Told(free_a_slot)
     assert replies(EngineSampler(engine.backbone, engines(tmp_path, engine), "run_7"), told)
     assert told.waits and "raise engine.max_loras" in caplog.text.lower()
     assert "v2" in engine.held and "v1" not in engine.held
