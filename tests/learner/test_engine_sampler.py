@@ -55,7 +55,7 @@ class Told:
 
     def __call__(self, waits: bool) -> None:
         self.waits += waits
-        if self.waits == 1:
+        if waits and self.waits == 1:
             self._then()
 
 
