@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from learner.backbone import Backbone
 from learner.batch import Demonstration, Messages, Progress, Snapshot, TokenIds, collate
 from learner.curate import Curated
+from learner.engine_sampler import EngineSampler
 from learner.evaluate.gates import verdict
 from learner.evaluate.report import evaluate
 from learner.loading import ADAPTER_WEIGHTS
@@ -31,8 +32,10 @@ from learner.methods.optimizer import within_length
 from learner.methods.preference_model import PreferenceModel, fit_preferences
 from learner.methods.retention import neighbours
 from learner.methods.served_judge import fit_judge
+from learner.passing import Engines, clear_leftovers
 from learner.pretrain.dialogue import is_held_out
 from learner.pretrain.questions import draw_prompts
+from learner.sampler import InProcessSampler, Sampler
 from learner.sampling import affordable
 from learner.trainer import (
     BY_REWARD,
@@ -69,18 +72,21 @@ NO_DIFFERENCE = 0.5
 class BackboneTrainer:
     """See the module's docstring. One for each attempt at a run."""
 
-    def __init__(self, settings: Settings, parent: Path | None, keep: Keep = "policy") -> None:
+    def __init__(self, settings: Settings, parent: Path | None, keep: Keep = "policy", run_id: str = "") -> None:
         torch.set_num_threads(settings.learner.training_threads)
         self._settings, self._context = settings.learner, settings.engine.max_model_len
         self._by_reward: dict[str, rlhf.Optimiser] = {"ppo": settings.ppo, "raft": settings.raft}
         self._keep: Keep = keep
         self._model = settings.model_path
         self._backbone = Backbone.load(settings.model_path, settings.learner, parent)
+        self._engines, self._run_id = Engines.of(settings), run_id
 
     def train(self, stages: tuple[Stage, ...], lessons: Curated, checkpoint: Path, progress: Progress) -> None:
-        """Train the policy in place. Raises TrainingFailed; what `progress` raises comes through."""
+        """Train the policy in place. Raises TrainingFailed, and EngineUnavailable when the engine that samples stays
+        away; what `progress` raises comes through."""
         checkpoint.mkdir(exist_ok=True)
         anchor = self._anchor_scores(checkpoint)
+        clear_leftovers(self._engines)
         plan: list[tuple[str, Stage]] = [(stage, stage) for stage in stages]
         if "sft" in stages and learn_taste(stages):
             plan.append(("sft again", "sft"))
@@ -178,7 +184,15 @@ class BackboneTrainer:
         elif stage in BY_REWARD:
             taste, how = judgements_of_taste(train), self._by_reward[stage]
             result = rlhf.train(
-                self._backbone, taste, train.labels, prompts, self._settings, how, progress, train.scored
+                self._backbone,
+                taste,
+                train.labels,
+                prompts,
+                self._settings,
+                how,
+                progress,
+                train.scored,
+                self._sampler(),
             )
         else:
             result = preference.train(self._backbone, train.pairs, prompts, self._settings, progress, anchor)
@@ -191,6 +205,11 @@ class BackboneTrainer:
         except BadInput:
             return AnchorScores(self._backbone)
         return AnchorScores(self._backbone, checkpoint / ANCHOR_SCORES, f"{base} {self._settings.quantise}")
+
+    def _sampler(self) -> Sampler:
+        if self._settings.rollouts == "engine":
+            return EngineSampler(self._backbone, self._engines, self._run_id)
+        return InProcessSampler(self._backbone)
 
     def _corrections(self, train: Snapshot) -> list[Demonstration]:
         """All of them; those in mid-conversation also as what to say where one begins with their question, if what was

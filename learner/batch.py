@@ -28,6 +28,9 @@ Messages = tuple[tuple[str, str], ...]
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 """Called at every step with (phase, step, steps, metrics); it may raise to stop the training."""
 
+WAITING = "waiting for the engine"
+"""The phase of a training that can't go on before an engine answers again."""
+
 
 @dataclass(frozen=True)
 class Demonstration:

@@ -20,7 +20,7 @@ from pathlib import Path
 from learner.cycle import Cycle, Stopped
 from learner.snapshot import context_length, reply_tokenizer
 from learner.trainer import Keep, Trainer
-from service.errors import HoneError, LeaseLost, StoreError
+from service.errors import EngineUnavailable, HoneError, LeaseLost, StoreError
 from service.settings import Settings, load_settings
 from service.store.queries import runs
 from service.store.session import Store
@@ -67,7 +67,7 @@ def work(settings: Settings, store: Store, run_id: str, fence: int) -> int:
         from learner.backbone_trainer import BackboneTrainer
 
         torch.set_flush_denormal(True)  # products of probabilities near 0 would take most of a backward pass
-        return BackboneTrainer(settings, parent, keep)
+        return BackboneTrainer(settings, parent, keep, run_id)
 
     model = settings.model_path
     cycle = Cycle(settings, store, run_id, fence, reply_tokenizer(model), make_trainer, context_length(model))
@@ -80,7 +80,7 @@ def work(settings: Settings, store: Store, run_id: str, fence: int) -> int:
     except LeaseLost as error:
         log.warning("%s", error)
         return LOST
-    except (StoreError, OSError) as error:  # a full disk, a busy database: that may pass
+    except (StoreError, OSError, EngineUnavailable) as error:  # a full disk, an engine that stays away: that may pass
         log.exception("The run was interrupted.")
         return _fail(store, run_id, fence, _in_plain_words(error), settings.learner.max_attempts)
     except HoneError as error:
@@ -106,8 +106,8 @@ def _fail(store: Store, run_id: str, fence: int, why: str, attempts: int = 0) ->
     return 0
 
 
-def _in_plain_words(error: StoreError | OSError) -> str:
-    if isinstance(error, StoreError):
+def _in_plain_words(error: HoneError | OSError) -> str:
+    if isinstance(error, HoneError):
         return str(error)
     where = f" {error.filename}" if error.filename else ""
     return f"The run can't read or write{where}: {error.strerror or error}. Free some space, check rights; learn again."

@@ -19,6 +19,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from learner.batch import WAITING
 from learner.curate import Curated, curate
 from learner.curves import draw
 from learner.run_folder import Metrics, RunFolder, finite, read_metrics
@@ -57,7 +58,8 @@ ROLLOUT_SECONDS = 10.0
 """How long a run waits for the adapter of the one before to go live, so as to start from it; a service may be away."""
 
 WHEN_AND_HOW = ("method", "every_minutes", "after_feedback", "auto_promote", "max_attempts", "lease_seconds",
-                "tick_seconds", "threads", "niceness", "trackers")  # fmt: skip
+                "tick_seconds", "threads", "niceness", "trackers", "rollout_urls", "rollout_wait_seconds",
+                "rollout_tolerance")  # fmt: skip
 """Settings of the learner that change nothing about the adapter."""
 
 LOOK_SECONDS = 0.1
@@ -368,9 +370,10 @@ class Cycle:
                 self._metrics.add(stage, step, steps, metrics)
                 self._board.add(stage, step, metrics)
                 self._trackers.add(stage, step, metrics)
+            shown = WAITING if stage == WAITING else phase
             said, when = self._said
-            if said != phase or step in (0, steps) or time.monotonic() - when > SECONDS_BETWEEN_SAYING:
-                self._say(phase, step, steps)
+            if said != shown or step in (0, steps) or time.monotonic() - when > SECONDS_BETWEEN_SAYING:
+                self._say(shown, step, steps)
 
         return progress
 

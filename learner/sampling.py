@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -34,16 +35,25 @@ class Reply:
     token_ids: TokenIds  # EOS included where it ended by itself
     log_prob: float  # of the whole reply, in nats, before temperature
     ended: bool  # False: cut at max_new_tokens
+    log_probs: tuple[float, ...] | None = None  # of each token, by an engine that sampled it; None: sampled here
 
 
-def longest_prompt(backbone: Backbone, max_new_tokens: int) -> int:
+class Window(Protocol):
+    """What takes prompts and replies up to a length: a backbone, or whatever samples for it."""
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of prompt and reply together."""
+
+
+def longest_prompt(window: Window, max_new_tokens: int) -> int:
     """How many tokens of a prompt `sample` takes in whole, beside a reply of so many."""
-    return backbone.max_length - min(max_new_tokens, backbone.max_length // 2)
+    return window.max_length - min(max_new_tokens, window.max_length // 2)
 
 
-def with_room(backbone: Backbone, prompts: Sequence[TokenIds], max_new_tokens: int) -> tuple[list[TokenIds], int]:
+def with_room(window: Window, prompts: Sequence[TokenIds], max_new_tokens: int) -> tuple[list[TokenIds], int]:
     """Each prompt once that isn't empty and leaves room for so long a reply, and how many others there are."""
-    room = longest_prompt(backbone, max_new_tokens)
+    room = longest_prompt(window, max_new_tokens)
     fitting = [prompt for prompt in dict.fromkeys(prompts) if prompt and len(prompt) <= room]
     return fitting, len(set(prompts)) - len(fitting)
 

@@ -143,14 +143,18 @@ class EngineSettings(Section):
     @field_validator("urls")
     @classmethod
     def _are_addresses(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
-        """People know an engine's address with `/v1` or without."""
-        plain = tuple(url.rstrip("/").removesuffix("/v1") for url in urls)
-        for url in plain:
-            if not url.startswith(("http://", "https://")) or not urlsplit(url).hostname:
-                raise ValueError(f"{url!r} is no address of an engine, such as http://127.0.0.1:8001")
-        if twice := [url for url in plain if plain.count(url) > 1]:
-            raise ValueError(f"{twice[0]} is named twice")
-        return plain
+        return _engines(urls)
+
+
+def _engines(urls: tuple[str, ...]) -> tuple[str, ...]:
+    """People know an engine's address with `/v1` or without. Raises ValueError."""
+    plain = tuple(url.rstrip("/").removesuffix("/v1") for url in urls)
+    for url in plain:
+        if not url.startswith(("http://", "https://")) or not urlsplit(url).hostname:
+            raise ValueError(f"{url!r} is no address of an engine, such as http://127.0.0.1:8001")
+    if twice := [url for url in plain if plain.count(url) > 1]:
+        raise ValueError(f"{twice[0]} is named twice")
+    return plain
 
 
 class StoreSettings(Section):
@@ -282,6 +286,28 @@ class LearnerSettings(Section):
         description="Keep of each layer only what goes in, and run it again for the backward pass: a fraction of the "
         "memory that a step takes, for about a third more time.",
     )
+    rollouts: Literal["trainer", "engine"] = Field(
+        "trainer",
+        description="What samples the replies that `ppo` and `raft` learn from: the trainer itself, or the engine, "
+        "into which the policy is loaded under a passing name for each round.",
+    )
+    rollout_urls: tuple[str, ...] = Field(
+        (),
+        description="URLs of the engines that sample for `learner.rollouts`, with the same base model; the first that "
+        "is well is taken. None: those of `engine.urls`, or the one that `hone up` started.",
+    )
+    rollout_wait_seconds: float = Field(
+        900.0,
+        gt=0,
+        description="Seconds that a training waits, at one stretch, for an engine that has gone away; then the attempt "
+        "ends, and the run is tried again as if its process had died.",
+    )
+    rollout_tolerance: float = Field(
+        0.2,
+        gt=0,
+        description="Largest mean gap between the log-probabilities of trainer and engine, in nats per token of what "
+        "the engine sampled. Above it the engine answers with something else than the policy, and the run fails.",
+    )
     rank: int = Field(16, ge=1, description="LoRA rank.")
     alpha: float = Field(32.0, gt=0, description="LoRA alpha: the update is scaled by alpha / rank.")
     sft_learning_rate: float = Field(
@@ -336,6 +362,11 @@ class LearnerSettings(Section):
         0.5, ge=0, le=1, description="Gate: least share of held-out comparisons won against the parent."
     )
 
+    @field_validator("rollout_urls")
+    @classmethod
+    def _are_addresses(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        return _engines(urls)
+
     @property
     def training_threads(self) -> int:
         return self.threads or min(available_cores(), MOST_TRAINING_THREADS)
@@ -367,6 +398,12 @@ class PpoSettings(Section):
     gamma: float = Field(1.0, gt=0, le=1, description="Discount of later rewards.")
     lam: float = Field(0.95, ge=0, le=1, description="λ of generalised advantage estimation.")
     clip: float = Field(0.2, gt=0, description="How far a step may move a token's probability: ratios of 1 ± so much.")
+    importance_cap: float = Field(
+        2.0,
+        ge=1,
+        description="Largest weight of a token that the engine sampled (`learner.rollouts`): how many times likelier "
+        "the trainer finds it, up to so much.",
+    )
     value_clip: float = Field(0.2, gt=0, description="How far a step may move a value.")
     entropy_coefficient: float = Field(0.0, ge=0, description="Weight of the entropy bonus.")
     normalise_rewards: bool = Field(True, description="Divide rewards by their running standard deviation.")
@@ -487,6 +524,35 @@ def check_rank(settings: Settings) -> None:
         )
 
 
+def check_rollouts(settings: Settings) -> None:
+    """For who is about to learn. Raises SettingsError when the engine would have no slot for the policy by the side of
+    what serves chats: live, canary and those kept for a rollback."""
+    needed = settings.rollout.keep_loaded + 3
+    shared = settings.learner.rollouts == "engine" and not settings.learner.rollout_urls
+    if shared and settings.engine.max_loras < needed:
+        raise SettingsError(
+            f'Bad settings: with learner.rollouts = "engine", engine.max_loras must be at least {needed} '
+            f"(rollout.keep_loaded, live, canary and the policy in training), not {settings.engine.max_loras}.",
+            f"Set engine.max_loras = {needed}, lower rollout.keep_loaded, or name engines of their own with "
+            "learner.rollout_urls.",
+        )
+
+
+def with_rollout_engines(settings: Settings, running: tuple[str, ...] = ()) -> Settings:
+    """The settings with the engines named that sample for a training, if any do. `running`: those of a `hone up` over
+    this home. Raises SettingsError when none is known."""
+    if settings.learner.rollouts != "engine" or settings.learner.rollout_urls:
+        return settings
+    urls = settings.engine.urls or running
+    if not urls:
+        raise SettingsError(
+            'Bad settings: learner.rollouts is "engine", and no engine is known.',
+            "Start `hone up` first, name the engine with engine.urls or learner.rollout_urls, or set "
+            'learner.rollouts = "trainer".',
+        )
+    return settings.model_copy(update={"learner": settings.learner.model_copy(update={"rollout_urls": urls})})
+
+
 def _engine(values: Mapping[str, Any]) -> dict[str, Any]:
     """`engine.url`, one or several, is `engine.urls`: put right source by source, so that the later source wins."""
     if "url" in values and "urls" in values:
@@ -497,7 +563,7 @@ def _engine(values: Mapping[str, Any]) -> dict[str, Any]:
     return renamed
 
 
-_LISTS = (("server", "allowed_origins"), ("engine", "url"), ("engine", "urls"))
+_LISTS = (("server", "allowed_origins"), ("engine", "url"), ("engine", "urls"), ("learner", "rollout_urls"))
 _SECTIONS = tuple(name for name in Settings.model_fields if name != "home")
 
 

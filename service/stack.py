@@ -13,7 +13,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -152,10 +152,10 @@ def prepare_home(settings: Settings) -> None:
 
 
 @contextmanager
-def only_one(home: Path) -> Iterator[Callable[[str], None]]:
+def only_one(home: Path) -> Iterator[Callable[[str, Sequence[str]], None]]:
     """Hold the home's lock: two stacks over one home would fight over it. Raises Conflict.
 
-    Call what it yields with the stack's URL, so that `running_at` knows.
+    Call what it yields with the stack's URL and its engines', so that `running_at` and `engines_at` know.
     """
     lock: IO[bytes] = (home / LOCK).open("ab", buffering=0)
     with lock:
@@ -165,23 +165,33 @@ def only_one(home: Path) -> Iterator[Callable[[str], None]]:
             raise Conflict(f"Hone runs already over {home}.", "Stop it, or choose another --home.") from None
         lock.truncate(0)
 
-        def tell(url: str) -> None:
-            lock.write(url.encode())
+        def tell(url: str, engine_urls: Sequence[str]) -> None:
+            lock.write("\n".join((url, *engine_urls)).encode())
 
         yield tell
 
 
 def running_at(home: Path) -> str | None:
     """Where the `hone up` that runs over this home answers; None when there is none."""
+    return next(iter(_told(home)), None)
+
+
+def engines_at(home: Path) -> tuple[str, ...]:
+    """The engines of the `hone up` that runs over this home; none when there is none."""
+    return _told(home)[1:]
+
+
+def _told(home: Path) -> tuple[str, ...]:
+    """What the holder of the home's lock says of itself: its URL, then its engines'."""
     try:
         with (home / LOCK).open("rb") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:  # it is held: somebody runs
-                return lock.read().decode() or None
+                return tuple(lock.read().decode().splitlines())
     except OSError:
         pass
-    return None
+    return ()
 
 
 def operator_link(settings: Settings, store: Store) -> str | None:

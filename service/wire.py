@@ -314,7 +314,9 @@ class RunView(Wire):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
-    phase: str = Field("", description="snapshot, curate, train, evaluate, publish.")
+    phase: str = Field(
+        "", description="snapshot, curate, train (or, meanwhile: waiting for the engine), evaluate, publish."
+    )
     step: int = 0
     steps: int = 0
     parent: str | None = None

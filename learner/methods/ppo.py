@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from learner.backbone import Backbone
-from learner.batch import Example, Progress, Sequences, TokenIds, collate, shuffled_batches
+from learner.batch import WAITING, Example, Progress, Sequences, TokenIds, collate, shuffled_batches
+from learner.importance import token_importance
 from learner.losses import sft_loss
 from learner.methods.optimizer import Stepper, reply_tokens
 from learner.methods.rollouts import Judge
@@ -43,7 +44,8 @@ from learner.policy_losses import (
     token_rewards,
     whiten,
 )
-from learner.sampling import Reply, sample, with_room
+from learner.sampler import InProcessSampler, Sampler
+from learner.sampling import Reply, with_room
 from learner.tensors import masked_mean, masked_sum, token_log_probs
 from service.settings import PpoSettings
 
@@ -71,6 +73,7 @@ class Experience:
     values: Tensor  # of the state that each token was chosen in; 0 without a value function
     advantages: Tensor
     returns: Tensor
+    importance: Tensor | None = None  # of each token, where an engine sampled it
 
     def tokens(self, rows: Sequence[int]) -> int:
         """Of these replies, that are learned from."""
@@ -91,15 +94,18 @@ def train(
     *,
     seed: int = 0,
     pretraining: Sequence[Example] = (),
+    sampler: Sampler | None = None,
 ) -> PpoResult:
     """Train the policy in place. `pretraining`: replies of the base that are to stay likely. Same seed, same result.
 
-    Raises TrainingFailed when the loss stays without a finite value.
+    `sampler`: where the policy's replies come from; None: from the backbone. Raises TrainingFailed when the loss stays
+    without a finite value, and what the sampler raises.
     """
-    asked, too_long = with_room(backbone, prompts, settings.max_new_tokens)
+    sampler = sampler or InProcessSampler(backbone)
+    asked, too_long = with_room(sampler, prompts, settings.max_new_tokens)
     if not asked:
         return PpoResult(0, 0, too_long, 0)
-    course = _Course(backbone, judge, settings, seed, pretraining)
+    course = _Course(backbone, judge, settings, seed, pretraining, sampler)
     draws = Random(seed)
     for iteration in range(settings.iterations):
         chosen = draws.sample(asked, min(settings.prompts, len(asked)))
@@ -111,9 +117,11 @@ class _Course:
     """The iterations of one training, and what they hand on to each other."""
 
     def __init__(
-        self, backbone: Backbone, judge: Judge, settings: PpoSettings, seed: int, pretraining: Sequence[Example]
-    ) -> None:
+        self, backbone: Backbone, judge: Judge, settings: PpoSettings, seed: int, pretraining: Sequence[Example],
+        sampler: Sampler,
+    ) -> None:  # fmt: skip
         self._backbone, self._judge, self._settings, self._seed = backbone, judge, settings, seed
+        self._sampler = sampler
         self._pretraining, self._rng = pretraining, Random(seed + 1)
         self._scoring = MicroBatches("sampled replies")
         self._stepper = Stepper(backbone.trainable(), settings.learning_rate, warmup=4)
@@ -142,9 +150,10 @@ class _Course:
         """Sample, grade, and learn from it."""
         settings = self._settings
         progress(PHASE, self.step, self._steps, {})
-        sampled = sample(
-            self._backbone, prompts, per_prompt=settings.replies, max_new_tokens=settings.max_new_tokens,
+        sampled = self._sampler.sample(
+            prompts, per_prompt=settings.replies, max_new_tokens=settings.max_new_tokens,
             seed=self._seed + 1000 * iteration,
+            tell=lambda waits: progress(WAITING if waits else PHASE, self.step, self._steps, {}),
         )  # fmt: skip
         experience = self._experience(prompts, sampled)
         self.replies += len(experience.mask)
@@ -173,6 +182,7 @@ class _Course:
         mask = batch.reply_mask
         log_probs = self._in_parts(batch, lambda part: self._backbone.log_probs(part))
         anchor = self._in_parts(batch, lambda part: self._backbone.log_probs(part, "anchor"))
+        importance, of_engine = token_importance(replies, log_probs, mask, settings.importance_cap)
         ended = torch.tensor([reply.ended for reply in replies], device=mask.device)
         scores = self._judge.score(examples).to(mask.device)
         rewards = token_rewards(
@@ -195,8 +205,9 @@ class _Course:
             "kl_coefficient": self._coefficient,
             "length": mask.sum(1).float().mean().item(),
             "ended": ended.float().mean().item(),
+            **of_engine,
         }
-        return Experience(batch, log_probs, values, advantages, returns)
+        return Experience(batch, log_probs, values, advantages, returns, importance)
 
     def _normalised(self, scores: Tensor) -> Tensor:
         """Less the running mean, in running standard deviations."""
@@ -249,6 +260,7 @@ class _Course:
         loss, metrics = ppo_policy_loss(
             log_probs, experience.log_probs[rows], experience.advantages[rows], mask, clip=settings.clip,
             entropy=entropies, entropy_coefficient=settings.entropy_coefficient,
+            importance=None if experience.importance is None else experience.importance[rows],
         )  # fmt: skip
         moved = kl_estimates(experience.log_probs[rows], log_probs.detach())[2]
         return loss, metrics | {"step_kl": masked_mean(moved, mask).item()}

@@ -19,11 +19,13 @@ from random import Random
 from torch import Tensor
 
 from learner.backbone import Backbone
-from learner.batch import Example, Progress, TokenIds, collate, shuffled_batches
+from learner.batch import WAITING, Example, Progress, TokenIds, collate, shuffled_batches
+from learner.importance import policy_log_probs
 from learner.losses import sft_loss
 from learner.methods.optimizer import Stepper, reply_tokens
 from learner.methods.rollouts import Judge
-from learner.sampling import Reply, sample, with_room
+from learner.sampler import InProcessSampler, Sampler, Tell
+from learner.sampling import Reply, with_room
 from service.settings import RaftSettings
 
 PHASE = "raft"
@@ -56,13 +58,15 @@ def train(
     progress: Progress,
     *,
     seed: int = 0,
+    sampler: Sampler | None = None,
 ) -> RaftResult:
     """Train the policy in place. Same seed, same result.
 
-    A reply that was cut at the length limit is never the best. Raises TrainingFailed when the loss stays without a
-    finite value.
+    A reply that was cut at the length limit is never the best. `sampler`: where the policy's replies come from; None:
+    from the backbone. Raises TrainingFailed when the loss stays without a finite value, and what the sampler raises.
     """
-    asked, too_long = with_room(backbone, prompts, settings.max_new_tokens)
+    sampler = sampler or InProcessSampler(backbone)
+    asked, too_long = with_room(sampler, prompts, settings.max_new_tokens)
     each = min(settings.prompts, len(asked))
     steps = sum(
         settings.epochs * -(-min(len(asked), each * (number + 1)) // settings.minibatch)
@@ -72,10 +76,14 @@ def train(
     rng, draws = Random(seed + 1), Random(seed)
     best: dict[TokenIds, Scored] = {}
     step, measured = 0, dict[str, float]()
+
+    def tell(waits: bool) -> None:
+        progress(WAITING if waits else PHASE, step, steps, {})
+
     for number in range(settings.iterations if asked else 0):
         progress(PHASE, step, steps, {})
         chosen = draws.sample(asked, each)
-        scored, measured = _sampled(backbone, judge, chosen, settings, seed + 1000 * number)
+        scored, measured = _sampled(backbone, judge, chosen, settings, seed + 1000 * number, sampler, tell)
         for one in scored:
             if one.prompt not in best or one.worth > best[one.prompt].worth:
                 best[one.prompt] = one
@@ -102,18 +110,24 @@ def _batches(best: Sequence[Scored], settings: RaftSettings, rng: Random) -> Ite
 
 
 def _sampled(
-    backbone: Backbone, judge: Judge, prompts: Sequence[TokenIds], settings: RaftSettings, seed: int
+    backbone: Backbone,
+    judge: Judge,
+    prompts: Sequence[TokenIds],
+    settings: RaftSettings,
+    seed: int,
+    sampler: Sampler | None = None,
+    tell: Tell = lambda waits: None,
 ) -> tuple[list[Scored], dict[str, float]]:
     """The policy's replies that came to an end, and what all of them are like."""
-    rows = sample(
-        backbone, prompts, per_prompt=settings.replies, max_new_tokens=settings.max_new_tokens, seed=seed
-    )  # fmt: skip
+    sampler = sampler or InProcessSampler(backbone)
+    rows = sampler.sample(
+        prompts, per_prompt=settings.replies, max_new_tokens=settings.max_new_tokens, seed=seed, tell=tell
+    )
     replies: list[Reply] = [reply for row in rows for reply in row]
     examples = [(prompts[reply.prompt], reply.token_ids) for reply in replies]
     rewards = judge.score(examples).cpu()
-    kl = [
-        own.log_prob - anchor for own, anchor in zip(replies, backbone.score(examples, "anchor").tolist(), strict=True)
-    ]
+    policy = policy_log_probs(backbone, replies, examples)
+    kl = [own - anchor for own, anchor in zip(policy, backbone.score(examples, "anchor").tolist(), strict=True)]
     scored = [
         Scored(*example, reward - settings.kl_coefficient * nats)
         for example, reply, reward, nats in zip(examples, replies, rewards.tolist(), kl, strict=True)

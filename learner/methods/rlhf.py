@@ -21,6 +21,7 @@ from learner.batch import Label, Pair, Progress, Scored, TokenIds
 from learner.methods import ppo, raft, reward
 from learner.methods.rollouts import BROKEN, CONSENSUS, Answers, Judge, answers, roll_out, share_agreed
 from learner.methods.strength import hold_inside_limits
+from learner.sampler import Sampler
 from learner.sampling import affordable, sample
 from service.errors import TrainingFailed
 from service.settings import LearnerSettings, PpoSettings, RaftSettings
@@ -73,11 +74,13 @@ def train(
     how: Optimiser,
     progress: Progress,
     scored: Sequence[Scored] = (),
+    sampler: Sampler | None = None,
 ) -> RlhfResult:
     """Train the policy in place, by what people said of pairs and of single replies, on `prompts` that people ask.
 
-    Raises TrainingFailed when there is nothing to fit a reward to, when no prompt leaves room for a reply, or when the
-    loss stays without a finite value.
+    `sampler`: where the replies come from that the policy learns from; None: from the backbone. Raises TrainingFailed
+    when there is nothing to fit a reward to, when no prompt leaves room for a reply, or when the loss stays without a
+    finite value, and what the sampler raises.
     """
     model = reward.fit(backbone, pairs, labels, settings, progress, scored)
     said: list[Pair | Label | Scored] = [*pairs, *labels, *scored]
@@ -92,12 +95,14 @@ def train(
     judge = Sensible(backbone, model, asked, right, how.kl_coefficient, settings.seed + 98)
     result: ppo.PpoResult | raft.RaftResult
     if isinstance(how, RaftSettings):
-        result = raft.train(backbone, judge, asked, how, progress, seed=settings.seed)
+        result = raft.train(backbone, judge, asked, how, progress, seed=settings.seed, sampler=sampler)
     else:
         kept = asked[:KEPT_PROMPTS]
         by_base = sample(backbone, kept, role="base", seed=settings.seed + 97, max_new_tokens=how.max_new_tokens)
         pretraining = [(kept[reply.prompt], reply.token_ids) for row in by_base for reply in row]
-        result = ppo.train(backbone, judge, asked, how, progress, seed=settings.seed, pretraining=pretraining)
+        result = ppo.train(
+            backbone, judge, asked, how, progress, seed=settings.seed, pretraining=pretraining, sampler=sampler
+        )
     checked = rng.sample(asked, min(CHECKED_PROMPTS, len(asked)))
     scale, measured = hold_inside_limits(backbone, model, checked, settings)
     return RlhfResult(model.fit, result, {"scale": scale} | measured)

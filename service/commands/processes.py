@@ -24,7 +24,7 @@ from service.commands.options import (
     show,
 )
 from service.errors import BadInput, SettingsError
-from service.settings import Method, ServerSettings, Settings, check_rank
+from service.settings import Method, ServerSettings, Settings, check_rank, check_rollouts, with_rollout_engines
 
 if TYPE_CHECKING:
     from service.engine_checks import EngineReport
@@ -83,6 +83,8 @@ def learn(
     settings = settings_from(home)
     check_rank(settings)
     require_trackers(settings.learner.trackers)
+    check_rollouts(settings)
+    settings = with_rollout_engines(settings, stack.engines_at(settings.home))
     stack.prepare_home(settings)
     logs.configure("learner", settings.home)
     if once:

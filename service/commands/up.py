@@ -22,7 +22,7 @@ from service.commands.options import (
     show,
 )
 from service.commands.processes import check_address, first_link, greet, say_engines
-from service.settings import check_rank
+from service.settings import check_rank, check_rollouts
 
 if TYPE_CHECKING:
     from service.engine_checks import EngineReport
@@ -49,6 +49,7 @@ def up(
     )
     if learner:
         check_rank(settings)
+        check_rollouts(settings)
     from service import logs, stack
 
     stack.prepare_home(settings)
@@ -56,7 +57,7 @@ def up(
     stopping = _stop_on_signals()
     with stack.only_one(settings.home) as tell_where:
         everything = stack.Stack(settings, learner)
-        tell_where(everything.url)
+        tell_where(everything.url, everything.engine_urls)
         try:
             everything.start()
             check_address(everything.settings)  # beside the start, which takes longer

@@ -20,6 +20,7 @@ from learner.methods import kto, ppo, preference, reward, sft
 from learner.methods.anchor_scores import AnchorScores
 from learner.methods.optimizer import Stepper
 from learner.methods.retention import Retention
+from learner.sampler import InProcessSampler
 from service.settings import LearnerSettings, PpoSettings
 from tests.bench.learning_work import LEARNING_RATE, PPO_EPOCHS, Method, Work, serve, timed
 
@@ -111,7 +112,8 @@ def _ppo(work: Work, backbone: Backbone, settings: LearnerSettings) -> Step:
         learning_rate=LEARNING_RATE, value_learning_rate=LEARNING_RATE, max_new_tokens=work.reply_tokens,
         stop_kl=1e9,
     )  # fmt: skip
-    course = ppo._Course(backbone, reward.RewardModel(backbone, UNREAD), chosen, 0, ())
+    judge = reward.RewardModel(backbone, UNREAD)
+    course = ppo._Course(backbone, judge, chosen, 0, (), InProcessSampler(backbone))
     prompts = [tuple(prompt) for prompt, _, _ in work.examples()]
 
     def step(number: int) -> None:

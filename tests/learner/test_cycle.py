@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from learner.batch import Progress
+from learner.batch import WAITING, Progress
 from learner.child import work
 from learner.curate import Curated
 from learner.cycle import Cycle, Stopped
@@ -18,7 +18,7 @@ from learner.trainer import Keep, Stage
 from service.adapters.files import check_folder
 from service.adapters.fingerprint import base_fingerprint
 from service.adapters.registry import Registry
-from service.errors import BadInput, LeaseLost, StoreError, TrainingFailed
+from service.errors import BadInput, EngineUnavailable, LeaseLost, StoreError, TrainingFailed
 from service.settings import AdaptersSettings
 from service.store.queries import adapters, feedback, runs
 from service.store.tables import Run
@@ -156,6 +156,23 @@ def test_a_run_leaves_an_adapter_and_everything_about_it(home: Home) -> None:
     ]
     with home.store.read() as tx:
         assert feedback.get_feedback(tx, "name:ann", kept).learned_in == ("v1",)
+
+
+def test_a_run_says_so_while_it_waits_for_the_engine(home: Home) -> None:
+    home.correct("a", "bb")
+    run_id, seen = queue(home), list[str]()
+    leased = lease(home)
+
+    class Waiting(Pretender):
+        def train(self, stages: tuple[Stage, ...], lessons: Curated, checkpoint: Path, progress: Progress) -> None:
+            for stage in ("ppo", WAITING, WAITING, "ppo"):
+                progress(stage, 1, 3, {})
+                seen.append(the_run(home, run_id).phase)
+            super().train(stages, lessons, checkpoint, progress)
+
+    cycle(home, leased, Waiting()).run()
+    assert seen == ["train", "waiting for the engine", "waiting for the engine", "train"]
+    assert the_run(home, run_id).state == "succeeded"
 
 
 @pytest.mark.parametrize(("quantise", "told"), [("nf4", "nf4"), ("none", None)])
@@ -603,9 +620,10 @@ def test_only_what_a_stage_trained_on_counts_as_learned(home: Home) -> None:
     [
         (OSError(28, "No space left on device", "metrics.jsonl"), "can't read or write metrics.jsonl: No space left"),
         (StoreError("The database is full.", "Free some space."), "The database is full. Free some space."),
+        (EngineUnavailable("The training waited 900 s for the engine."), "The training waited 900 s for the engine."),
     ],
 )
-def test_a_full_disk_is_tried_again_and_then_fails_the_run_in_plain_words(
+def test_a_full_disk_or_an_engine_that_stays_away_is_tried_again_and_then_fails_the_run_in_plain_words(
     home: Home, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
 ) -> None:
     def full(self: Cycle) -> None:

@@ -31,10 +31,12 @@ from service.errors import (
     EngineRefused,
     EngineUnavailable,
     HoneError,
+    ModelNotFound,
     NotFound,
 )
 from service.metrics import Metrics
 from service.replicas import Replicas
+from service.routing import resolve
 from service.settings import ChatSettings
 from service.store.queries import conversations
 from service.store.tables import Serving
@@ -523,6 +525,18 @@ def test_what_others_loaded_is_left_alone_but_counted(house: House) -> None:
         house.go_live()
     assert "sql-lora" in house.engine.held
     assert house.engine.most_held <= house.engine.max_loras
+
+
+def test_the_policy_of_a_training_is_never_served_nor_unloaded(house: House) -> None:
+    """It is loaded under a passing name for a while (learner.passing), and counts as others' adapters do."""
+    passing = "passing-run_7-0a1b2c3d-1"
+    house.engine.held[passing] = str(house.registry.folder / "passing" / passing)
+    for _ in range(3):
+        house.go_live()
+    assert passing in house.engine.held and passing not in house.rollout.loaded
+    assert house.engine.most_held <= house.engine.max_loras
+    with house.registry.store.read() as tx, pytest.raises(ModelNotFound):
+        resolve(tx, f"hone:{passing}")
 
 
 def test_when_the_live_folder_breaks_the_one_before_takes_over(house: House) -> None:
