@@ -212,7 +212,10 @@ class Backbone:
             return self._output_layer(states), token_ids, rows
         with self.use(role) as model:
             output = model(
-                input_ids=sequences.token_ids, attention_mask=sequences.attention_mask, logits_to_keep=columns
+                input_ids=sequences.token_ids,
+                attention_mask=sequences.attention_mask,
+                logits_to_keep=columns,
+                use_cache=False,
             )
         return output.logits[rows, places], sequences.token_ids[:, 1:][rows, columns[places]], rows
 

@@ -35,6 +35,7 @@ from learner.trainer import (
     Stage,
     Trainer,
     as_labels,
+    from_scores,
     judgements_of_taste,
     learn_taste,
     stages_of,
@@ -179,7 +180,8 @@ class Cycle:
             known, position = runs.learned_by(tx, run.parent)
         known -= {one.feedback_id for one in frozen.judgements if one.position > position}  # changed since
         taste = judgements_of_taste(lessons.train) if "dpo" in stages else as_labels(lessons.train)
-        told = {name for one in taste for name in one.feedback_ids}
+        scored = lessons.train.scored if from_scores(stages) else ()
+        told = {name for part in (taste, scored) for one in part for name in one.feedback_ids}
         return ("sft",) if told <= known else stages
 
     def _wait_for_the_run_before(self) -> None:
@@ -231,7 +233,7 @@ class Cycle:
     def _keep(self, run: Run, lessons: Curated) -> Keep:
         """The base's replies are kept where nothing but corrections was ever learned: what each of many runs moves a
         little, the next one puts back."""
-        if learn_taste(stages_of("auto", lessons.train)):
+        if learn_taste(stages_of("auto", lessons.train, self.settings.learner.preferences)):
             return "policy"
         with self.store.read() as tx:
             return "base" if run.parent is None or runs.of_corrections_alone(tx, run.parent) else "policy"
@@ -241,11 +243,13 @@ class Cycle:
         if self.folder.adapter.exists():
             trainer.restore(self.folder.adapter)
             return
+        ended_well = False
         try:
             trainer.train(stages, lessons, self.folder.checkpoint, self._progress("train"))
+            ended_well = True
         finally:
             self._board.close()
-            self._trackers.close()
+            self._trackers.close(ended_well)
         draw(read_metrics(self.folder.metrics), self.folder.curves)
         unfinished = self.folder.path / "adapter.partial"
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -339,7 +343,7 @@ class Cycle:
         if desired.live == BASE or (clean := runs.without_withdrawn(tx, desired.live) or BASE) == desired.live:
             return ""
         why = f"{desired.live} knows feedback that was withdrawn"
-        if stages_of("auto", lessons.train):
+        if stages_of("auto", lessons.train, self.settings.learner.preferences):
             return f"{why}: a run of the method auto learns the rest without it."
         if desired.requested is not None or self._why_wait(tx, run):
             return f"{why}: `hone adapters rollback {clean}` takes it out."

@@ -27,6 +27,9 @@ from service.store.queries.adapters import number_of
 
 CHECKED = 16
 """Replies of a round, the shortest, that the trainer scores, too."""
+TELLABLE = 0.12
+"""Nats, over all tokens of these, that the policy has to be away from the base for an engine in bfloat16, whose
+log-probabilities are off by some 0.02 each, to be told from one that answers with the base."""
 
 
 class EngineSampler:
@@ -86,6 +89,8 @@ class EngineSampler:
         """The policy as it is, whole or not at all."""
         unfinished, path = self._engines.folder / f"{name}.partial", self._engines.folder / name
         self._backbone.save_adapter(unfinished)
+        for file in unfinished.iterdir():
+            file.chmod(0o644)  # the engine may be somebody else
         return unfinished.rename(path)
 
     def _reply(self, row: int, choice: Mapping[str, Any]) -> Reply:
@@ -106,6 +111,13 @@ class EngineSampler:
         batch = collate([(prompts[reply.prompt], reply.token_ids) for reply in some], self._backbone.pad_id)
         trainer = self._backbone.log_probs(batch).cpu()[batch.reply_mask]
         engine = torch.tensor([value for reply in some for value in reply.log_probs or ()])
+        base = self._backbone.log_probs(batch, "base").cpu()[batch.reply_mask]
+        moved = trainer - base
+        if float(moved.norm()) > TELLABLE and float((engine - base) @ moved) < 0.5 * float(moved @ moved):
+            raise TrainingFailed(
+                "The engine loaded the policy's adapter, but answers like the bare base.",
+                'See its log; with learner.rollouts = "trainer" the trainer samples itself.',
+            )
         gap = float((trainer - engine).abs().mean())
         if not gap <= self._engines.tolerance:
             raise TrainingFailed(

@@ -20,8 +20,9 @@ log = logging.getLogger("hone.learner")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_CPU_ALLOCATOR = ("can't allocate memory", "not enough memory")
-"""In what torch says where the machine's own memory is used up, which is a RuntimeError like many others."""
+_SAID = ("can't allocate memory", "not enough memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""In what torch says where the machine's own memory, or that of a card it shares, is used up: a RuntimeError like many
+others."""
 
 
 class MicroBatches:
@@ -73,4 +74,4 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether torch, or Python, found no room for what it was to make."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _CPU_ALLOCATOR)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _SAID)

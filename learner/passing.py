@@ -166,8 +166,8 @@ class Round:
                 for task in done:
                     answers[tasks.pop(task)] = task.result()
                 if not done and time.monotonic() - heard > self._engines.silence_seconds:
-                    if not await client.is_healthy():
-                        raise EngineAway(f"The engine at {client.url} fell silent.")
+                    if self._name not in {model.name for model in await client.models()}:
+                        raise EngineAway(f"The engine at {client.url} fell silent, and is another one now.")
                     heard = time.monotonic()
                 elif done:
                     heard = time.monotonic()

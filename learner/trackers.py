@@ -19,6 +19,8 @@ from service.errors import SettingsError
 from service.settings import TrackerName
 
 PROJECT = "hone"
+SECONDS = 20
+"""That one may hold a run up, each time that it does not answer."""
 PACKAGES: dict[TrackerName, str] = {"mlflow": "mlflow-skinny", "wandb": "wandb"}
 
 log = logging.getLogger("hone.learner")
@@ -27,7 +29,7 @@ log = logging.getLogger("hone.learner")
 class Tracker(Protocol):
     def add(self, phase: str, step: int, values: Mapping[str, float]) -> None: ...
 
-    def close(self) -> None:
+    def close(self, ended_well: bool) -> None:
         """Send what waits to be sent; a later `add` goes on with the same run."""
 
 
@@ -36,7 +38,7 @@ class Mlflow:
 
     def __init__(self, run_id: str, settings: Mapping[str, Any], kept: Path) -> None:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # by itself it waits minutes for a server
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(SECONDS))
         from mlflow import MlflowClient
 
         self._client = MlflowClient()
@@ -57,8 +59,8 @@ class Mlflow:
         metrics = [Metric(f"{_plain(phase)}/{name}", value, now, step) for name, value in values.items()]
         self._client.log_batch(self._run, metrics=metrics)
 
-    def close(self) -> None:
-        self._client.set_terminated(self._run)
+    def close(self, ended_well: bool) -> None:
+        self._client.set_terminated(self._run, "FINISHED" if ended_well else "FAILED")
 
 
 class Wandb:
@@ -74,14 +76,14 @@ class Wandb:
         if self._run is None:
             self._run = wandb.init(
                 project=PROJECT, id=self._run_id, name=self._run_id, resume="allow", config=self._settings,
-                dir=self._folder, settings=wandb.Settings(silent=True, console="off"),
+                dir=self._folder, settings=wandb.Settings(silent=True, console="off", finish_timeout=SECONDS),
             )  # fmt: skip
         of_phase = {f"{_plain(phase)}/{name}": value for name, value in values.items()}
         self._run.log(of_phase | {f"{_plain(phase)}/step": step})  # its own count of steps knows no phases
 
-    def close(self) -> None:
+    def close(self, ended_well: bool) -> None:
         if self._run is not None:
-            self._run.finish()
+            self._run.finish(exit_code=0 if ended_well else 1)
             self._run = None
 
 
@@ -102,10 +104,10 @@ class Trackers:
             except Exception as error:  # whatever it is, the run is worth more
                 self._leave_out(name, error)
 
-    def close(self) -> None:
+    def close(self, ended_well: bool) -> None:
         for name, tracker in list(self._opened.items()):
             try:
-                tracker.close()
+                tracker.close(ended_well)
             except Exception as error:
                 self._leave_out(name, error)
 

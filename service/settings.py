@@ -11,7 +11,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_origin
 from urllib.parse import quote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -563,8 +563,14 @@ def _engine(values: Mapping[str, Any]) -> dict[str, Any]:
     return renamed
 
 
-_LISTS = (("server", "allowed_origins"), ("engine", "url"), ("engine", "urls"), ("learner", "rollout_urls"))
 _SECTIONS = tuple(name for name in Settings.model_fields if name != "home")
+_LISTS = {("engine", "url")} | {
+    (section, name)
+    for section in _SECTIONS
+    for name, field in cast(type[Section], Settings.model_fields[section].annotation).model_fields.items()
+    if get_origin(field.annotation) is tuple
+}
+"""What the environment has in one line, with commas."""
 
 
 def _from_file(path: Path) -> dict[str, Any]:
@@ -576,11 +582,15 @@ def _from_file(path: Path) -> dict[str, Any]:
         raise SettingsError(f"Can't read {path}: {error}.") from error
 
 
+def _listed(value: str) -> list[str]:
+    return [one for one in value.split(",") if one]
+
+
 def _from_environment(environment: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """`HONE_SERVER__PORT=8001` → {"server": {"port": "8001"}}; pydantic turns the text into the field's type."""
     found: dict[str, dict[str, Any]] = {}
     for name, value in environment.items():
         section, separator, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
         if name.startswith(ENVIRONMENT_PREFIX) and separator:
-            found.setdefault(section, {})[key] = value.split(",") if (section, key) in _LISTS else value
+            found.setdefault(section, {})[key] = _listed(value) if (section, key) in _LISTS else value
     return found

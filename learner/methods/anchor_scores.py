@@ -44,7 +44,7 @@ class AnchorScores:
                 log.warning("%s is of no use and will be written anew: %s", path, error)
 
     def of(self, examples: Sequence[Example]) -> Tensor:
-        """(len(examples),), float32, on the CPU; only what isn't known yet is computed. Raises OSError."""
+        """(len(examples),), float32, on the CPU; only what isn't known yet is computed."""
         digests = [_digest(example) for example in examples]
         new = {digest: one for digest, one in zip(digests, examples, strict=True) if digest not in self._known}
         if new:
@@ -60,8 +60,12 @@ class AnchorScores:
         digests = torch.frombuffer(bytearray(b"".join(self._known)), dtype=torch.uint8).reshape(-1, DIGEST_BYTES)
         scores = torch.tensor(list(self._known.values()), dtype=torch.float32)
         unfinished = self._path.with_suffix(".partial")
-        save_file({"digests": digests, "scores": scores}, unfinished, metadata={"anchor": self._anchor})
-        unfinished.replace(self._path)
+        try:
+            save_file({"digests": digests, "scores": scores}, unfinished, metadata={"anchor": self._anchor})
+            unfinished.replace(self._path)
+        except (OSError, SafetensorError) as error:  # a full disk is the latter
+            log.warning("%s can't be written, so a later attempt computes it again: %s", self._path, error)
+            self._path = None
 
 
 def _read(path: Path, anchor: str) -> dict[bytes, float]:

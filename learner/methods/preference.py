@@ -192,8 +192,9 @@ def _dpo(
 ) -> tuple[Tensor, dict[str, float]]:
     """DPO on comparisons as people made them."""
     examples = [(p.prompt_token_ids, p.chosen) for p in pairs] + [(p.prompt_token_ids, p.rejected) for p in pairs]
-    policy, fixed = backbone.reply_log_probs(collate(examples, backbone.pad_id)), anchor.of(examples)
-    fixed, half = fixed.to(policy), len(pairs)
+    fixed, half = anchor.of(examples), len(pairs)  # first: while the policy's graph is kept there is less memory
+    policy = backbone.reply_log_probs(collate(examples, backbone.pad_id))
+    fixed = fixed.to(policy)
     return dpo_loss(
         policy[:half], policy[half:], fixed[:half], fixed[half:], beta=settings.dpo_beta,
         label_smoothing=settings.dpo_label_smoothing, robust=settings.dpo_robust,

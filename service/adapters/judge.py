@@ -49,13 +49,15 @@ class Judge(BaseModel):
             if name in weights
         )
 
-    def order(self, replies: Sequence[tuple[str, int]]) -> list[int]:
-        """Indices of replies (text and tokens), best first; ties keep their order.
+    def order(self, replies: Sequence[tuple[str, int, bool]]) -> list[int]:
+        """Indices of replies (text, tokens, whether it has its end), best first; ties keep their order.
 
-        A blank reply comes last, whatever its score: one word less can be liked better, and nothing is no reply.
+        A blank reply comes last, whatever its score: one word less can be liked better, and nothing is no reply. Before
+        those come the ones that were cut off, of which nobody said how they are liked.
         """
-        scores = [self.score(text, tokens) for text, tokens in replies]
-        return sorted(range(len(replies)), key=lambda index: (not replies[index][0].strip(), -scores[index]))
+        scores = [self.score(text, tokens) for text, tokens, _ in replies]
+        broken = [(not text.strip(), not has_end) for text, _, has_end in replies]
+        return sorted(range(len(replies)), key=lambda index: (*broken[index], -scores[index]))
 
     def encoded(self) -> bytes:
         """What stands in judge.json."""

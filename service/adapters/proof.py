@@ -55,7 +55,7 @@ def judge(
     if not gap <= tolerance:
         return Verdict(False, _too_far("the adapter", gap, tolerance))
     trainer_base = [probe.base_logprobs for probe in probes]
-    errors = [value**2 for value in _less(base, trainer_base)]
+    errors = [value**2 for value in _less(_said(base), _said(trainer_base))]
     error = max(sum(errors) / len(errors), _LEAST_NOISE**2)  # mean square of one log-probability's
     untold, instead = [], dict[str, Logprobs]()
     for name, other in {"base": base, **others}.items():

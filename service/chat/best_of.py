@@ -14,7 +14,7 @@ from typing import Any
 from service.adapters.judge import Judge
 from service.chat.judges import Judges
 from service.chat.request import ChatRequest
-from service.errors import BadInput
+from service.errors import AdapterUnreachable, BadInput
 from service.settings import ChatSettings
 
 
@@ -34,7 +34,8 @@ class BestOf:
         choices = answer["choices"]
         tokens = [len(choice.get("token_ids") or ()) for choice in choices]
         texts = [choice["message"].get("content") or "" for choice in choices]
-        best = self.judge.order(list(zip(texts, tokens, strict=True)))[: self.kept]
+        whole = [choice.get("finish_reason") != "length" for choice in choices]
+        best = self.judge.order(list(zip(texts, tokens, whole, strict=True)))[: self.kept]
         answer["choices"] = [choices[place] | {"index": index} for index, place in enumerate(best)]
         return sum(tokens) - sum(tokens[place] for place in best)
 
@@ -42,17 +43,22 @@ class BestOf:
 async def what_to_choose(request: ChatRequest, settings: ChatSettings, judges: Judges, adapter: str) -> BestOf | None:
     """What a request, or else the setting, asks for; None where all that is sampled is answered.
 
-    A setting that can't be obeyed (no judge; greedy replies, which are all the same) is passed over. Raises BadInput
-    for a request that can't.
+    A setting that can't be obeyed (no judge; greedy replies, which are all the same) is passed over, and so it is where
+    several are asked for, to compare them: the judge's two favourites in its order would say little new. Raises
+    BadInput for a request that can't, AdapterUnreachable where that may pass.
     """
     kept, samples = request.n or 1, request.best_of or settings.best_of
-    if samples <= kept or (request.best_of is None and request.sampling(settings)["temperature"] == 0):
+    if samples <= kept:
+        return None
+    if request.best_of is None and (kept > 1 or request.sampling(settings)["temperature"] == 0):
         return None
     found = await judges.of(adapter)
     if found.judge is not None:
         return BestOf(samples, kept, found.judge)
     if request.best_of is None:
         return None
+    if found.may_pass:
+        raise AdapterUnreachable(f"best_of: {found.why_none}.", "Try again in a moment, or leave best_of out.")
     why = "It needs a version whose run had comparisons; leave best_of out, or name such a version."
     raise BadInput(f"best_of: {found.why_none.rstrip('.')}.", why, param="best_of")
 

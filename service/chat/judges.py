@@ -13,7 +13,7 @@ import structlog
 
 from service.adapters.judge import Judge
 from service.adapters.registry import Registry
-from service.errors import HoneError
+from service.errors import HoneError, StoreError
 from service.routing import BASE
 
 MOST_KEPT = 8
@@ -28,7 +28,8 @@ class Found:
     """The judge of an adapter, or why there is none."""
 
     judge: Judge | None
-    why_none: str = ""
+    why_none: str = ""  # in words for any caller: not where the files lie
+    may_pass: bool = False
     until: float = float("inf")  # when to look again, by the monotonic clock
 
 
@@ -54,5 +55,6 @@ class Judges:
             judge = self.registry.judge(adapter)
         except HoneError as error:
             log.warning("judge not usable, so nothing is chosen by it", adapter=adapter, error=str(error))
-            return Found(None, f"its judge can't be used. {error}", time.monotonic() + AGAIN_SECONDS)
+            why = f"the judge of {adapter} can't be used now; the service's log says why"
+            return Found(None, why, isinstance(error, StoreError), time.monotonic() + AGAIN_SECONDS)
         return Found(judge, "" if judge else f"{adapter} has no judge: its run had no comparisons that tell a taste")

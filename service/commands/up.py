@@ -48,8 +48,11 @@ def up(
         home, server__host=host, server__port=port, engine__model=model, engine__kind=engine, engine__urls=urls
     )
     if learner:
+        from learner.trackers import require_trackers
+
         check_rank(settings)
         check_rollouts(settings)
+        require_trackers(settings.learner.trackers)
     from service import logs, stack
 
     stack.prepare_home(settings)

@@ -159,7 +159,8 @@ def distributions(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", sources(), ids=module_name)
 def test_each_file_imports_only_what_its_part_installs(path: Path) -> None:
     is_heavy = is_under(module_name(path), MAY_BE_HEAVY)
-    assert distributions(path) <= required("nf4" if is_heavy else ""), module_name(path)
+    extras = ("nf4", "trackers") if is_heavy else ("",)
+    assert distributions(path) <= set().union(*map(required, extras)), module_name(path)
 
 
 def test_the_service_asks_for_no_torch_and_the_learner_does() -> None:

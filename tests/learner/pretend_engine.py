@@ -27,6 +27,7 @@ class PretendEngine:
     slots: int = 8
     away: bool = False
     drift: float = 0.0
+    idle: bool = False  # it loads adapters and answers with the base
     context: int = 64
     refuses: tuple[int, str] | None = None
     fails: Callable[[PretendEngine], None] = lambda engine: None
@@ -79,12 +80,17 @@ class PretendEngine:
     def _choices(self, body: dict[str, Any]) -> list[dict[str, Any]]:
         prompt = tuple(body["prompt"])
         (row,) = sample(
-            self.backbone, [prompt], per_prompt=body["n"], max_new_tokens=body["max_tokens"], seed=body["seed"]
+            self.backbone,
+            [prompt],
+            per_prompt=body["n"],
+            max_new_tokens=body["max_tokens"],
+            seed=body["seed"],
+            role="base" if self.idle else "policy",
         )
         choices = []
         for index, reply in enumerate(row):
             batch = collate([(prompt, reply.token_ids)], self.backbone.pad_id)
-            log_probs = self.backbone.log_probs(batch)[batch.reply_mask] + self.drift
+            log_probs = self.backbone.log_probs(batch, "base" if self.idle else "policy")[batch.reply_mask] + self.drift
             choice: dict[str, Any] = {"index": index, "finish_reason": "stop" if reply.ended else "length"}
             if self.speaks:
                 choice |= {"token_ids": reply.token_ids, "logprobs": {"token_logprobs": log_probs.tolist()}}

@@ -825,3 +825,26 @@ def test_metrics_of_repeated_steps_are_replaced_and_a_torn_line_is_dropped(tmp_p
     for step in (3, 4):
         second.add("dpo", step, 4, {"loss": 10.0 * step})
     assert [(line["step"], line["loss"]) for line in read_metrics(path)] == [(1, 1.0), (2, 2.0), (3, 30.0), (4, 40.0)]
+
+
+def test_scores_that_are_new_are_learned_from_beside_what_the_parent_knows(home: Home) -> None:
+    learner = home.settings.learner.model_copy(update={"preferences": "ppo"})
+    home.settings = home.settings.model_copy(update={"learner": learner})
+
+    def score(first: int) -> None:
+        for number in range(10):
+            exchange = home.chat("yes", prompt=(1, first + number))
+            home.judge(Score(exchange_id=exchange, score=9 if number % 2 else 2))
+
+    home.correct("a", "bb")
+    score(40)
+    for number, stages in enumerate(({"sft", "ppo"}, {"sft"}, {"sft", "ppo"})):
+        if number:
+            home.correct("a", "ccc", prompt=(1, 9 + number))
+        if number == 2:
+            score(60)
+        run_id = queue(home, number=number)
+        cycle(home, lease(home), Pretender()).run()
+        with home.store.begin() as tx:
+            adapters.flip_live(tx, f"v{number + 1}", "test", "proven")
+        assert {row["phase"] for row in read_metrics(home.settings.runs_folder / run_id / "metrics.jsonl")} == stages

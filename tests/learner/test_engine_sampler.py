@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from learner import patience
 from learner.backbone import Backbone
@@ -194,6 +195,34 @@ def test_an_engine_that_answers_with_something_else_than_the_policy_is_found_out
     engine.drift = drift
     with pytest.raises(TrainingFailed, match=r"something else than the policy.* 0\.300 nats per token"):
         replies(EngineSampler(engine.backbone, engines(tmp_path, engine), "run_7"))
+
+
+@pytest.mark.parametrize("idle", [False, True])
+def test_an_engine_that_answers_with_the_base_is_found_out_below_the_tolerance(
+    engine: PretendEngine, tmp_path: Path, idle: bool
+) -> None:
+    noise = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in engine.backbone.trainable():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=noise))
+    engine.idle = idle
+    sampler = EngineSampler(engine.backbone, engines(tmp_path, engine, tolerance=10.0), "run_7")
+    if not idle:
+        assert replies(sampler)
+        return
+    with pytest.raises(TrainingFailed, match="answers like the bare base"):
+        replies(sampler)
+
+
+def test_an_adapter_in_passing_can_be_read_by_whoever_the_engine_runs_as(engine: PretendEngine, tmp_path: Path) -> None:
+    modes = set[int]()
+
+    def look(pretend: PretendEngine) -> None:
+        modes.update(file.stat().st_mode & 0o777 for path in pretend.held.values() for file in Path(path).iterdir())
+
+    engine.fails = look
+    replies(EngineSampler(engine.backbone, engines(tmp_path, engine), "run_7"))
+    assert modes == {0o644}
 
 
 def test_an_engine_that_gives_no_token_ids_is_of_no_use(engine: PretendEngine, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def test_mlflow_hears_every_step_of_one_run_over_two_attempts(server: MlflowClie
         attempt = Trackers(["mlflow"], "run-7", {"rank": 8}, tmp_path)
         for step in steps:
             attempt.add("sft again", step, {"loss": 1 / step})
-        attempt.close()
+        attempt.close(True)
     [experiment] = [one for one in server.search_experiments() if one.name == "hone"]
     [run] = server.search_runs([experiment.experiment_id])
     assert (run.info.run_name, run.data.params["rank"], run.info.status) == ("run-7", "8", "FINISHED")
@@ -40,7 +40,7 @@ def test_weights_and_biases_hears_it_too(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("WANDB_MODE", "offline")
     told = Trackers(["wandb"], "run-8", {"rank": 8}, tmp_path)
     told.add("dpo", 1, {"reward_margin": 0.25})
-    told.close()
+    told.close(True)
     [kept] = (tmp_path / "wandb").glob("offline-run-*/run-run-8.wandb")
     deadline = time.monotonic() + 60
     while b"dpo/reward_margin" not in kept.read_bytes():  # a process of its own writes it
@@ -59,7 +59,7 @@ def test_one_that_fails_is_left_out_and_the_other_goes_on(
     with caplog.at_level(logging.WARNING, logger="hone.learner"):
         both.add("sft", 1, {"loss": 1.0})
         both.add("sft", 2, {"loss": 0.5})
-        both.close()
+        both.close(True)
     assert [record.message for record in caplog.records] == ["wandb is told nothing more of this run: nobody answers"]
     [experiment] = [one for one in server.search_experiments() if one.name == "hone"]
     [run] = server.search_runs([experiment.experiment_id])
@@ -73,7 +73,7 @@ def test_a_server_that_is_away_costs_the_metrics_and_not_the_run(
     mlflow.set_tracking_uri("http://127.0.0.1:9")
     told = Trackers(["mlflow"], "run-10", {}, tmp_path)
     told.add("sft", 1, {"loss": 1.0})
-    told.close()
+    told.close(True)
     assert "mlflow is told nothing more of this run" in caplog.text
 
 

@@ -48,9 +48,13 @@ def test_a_score_is_the_sum_of_its_features_weights() -> None:
 
 
 def test_the_best_comes_first_ties_keep_their_order_and_saying_nothing_is_worst() -> None:
-    replies = [("a long one", 3), ("ab", 1), ("", 1), ("cd", 1), (" \n", 2)]
+    replies = [("a long one", 3, True), ("ab", 1, True), ("", 1, True), ("cd", 1, True), (" \n", 2, True)]
     assert judge(SHORT).order(replies) == [1, 3, 0, 2, 4]
     assert judge({}).order(replies) == [0, 1, 3, 2, 4]
+
+
+def test_a_reply_that_was_cut_off_comes_after_whole_ones_and_before_blank_ones() -> None:
+    assert judge(SHORT).order([("", 1, True), ("ab", 1, False), ("a long one", 3, True)]) == [2, 1, 0]
 
 
 def test_a_judge_comes_back_from_its_file(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_the_setting_holds_for_those_who_say_nothing(running: Running, judged: s
         answer = running.post("/v1/chat/completions", ask(model=f"hone:{judged}")).json()
         assert answer["choices"][0]["message"]["content"] == "short"
         assert running.get(f"/v1/exchanges/{answer['id']}").json()["best_of"] == 4
-        others: tuple[dict[str, Any], ...] = ({"best_of": 1}, {"n": 5}, {"temperature": 0})
+        others: tuple[dict[str, Any], ...] = ({"best_of": 1}, {"n": 2}, {"n": 5}, {"temperature": 0})
         for asked in others:
             answer = running.post("/v1/chat/completions", ask(model=f"hone:{judged}", **asked)).json()
             assert running.engine.bodies[-1]["n"] == asked.get("n", 1)
@@ -157,7 +157,8 @@ def test_an_adapter_with_a_broken_judge_serves_all_the_same(
             answer = running.post("/v1/chat/completions", ask(model=f"hone:{name}"))
             assert answer.json()["system_fingerprint"] == name
     assert running.engine.bodies[-1]["n"] == 1
-    assert "its judge can't be used" in refusal(running, f"hone:{name}", best_of=2)
+    told = refusal(running, f"hone:{name}", best_of=2)
+    assert f"the judge of {name} can't be used now" in told and str(tmp_path) not in told
     (warning,) = said  # once, however many ask
     assert warning["adapter"] == name and f"{JUDGE} is no judge" in warning["error"]
 
@@ -170,7 +171,7 @@ def test_a_judge_that_was_broken_is_looked_at_again(
     kept = file.read_bytes()
     file.unlink()
     monkeypatch.setattr("service.chat.judges.AGAIN_SECONDS", 0.0)
-    assert "is missing" in refusal(running, f"hone:{name}", best_of=2)
+    assert "can't be used now" in refusal(running, f"hone:{name}", best_of=2)
     file.write_bytes(kept)
     assert running.post("/v1/chat/completions", ask(model=f"hone:{name}", best_of=2)).status_code == 200
 

@@ -461,8 +461,9 @@ def test_files_that_take_minutes_to_come_hold_up_neither_requests_nor_who_joins(
 
     async def body() -> None:
         settling = asyncio.create_task(house.rollout.settle())
-        user = asyncio.create_task(use(name))
         await house.until(lambda: name in house.replica._checks)
+        user = asyncio.create_task(use(name))
+        await asyncio.sleep(0)
         house.engine.restart()
         house.rollout.eject(house.replica, "a request broke off")
         await house.rollout.tend(house.replica)  # it holds what is live again, and gets requests

@@ -254,3 +254,18 @@ def test_replies_that_are_compared_must_be_two(tmp_path: Path, advantages: str) 
     with pytest.raises(SettingsError, match="replies must be at least 2"):
         load_settings(tmp_path, {"ppo": {"advantages": advantages, "replies": 1}}, {})
     assert load_settings(tmp_path, {"ppo": {"advantages": "gae", "replies": 1}}, {}).ppo.replies == 1
+
+
+def test_every_setting_that_is_a_list_comes_through_the_environment(tmp_path: Path) -> None:
+    listed = {
+        (section, name)
+        for section, model in Settings.model_fields.items()
+        for name, field in getattr(model.annotation, "model_fields", {}).items()
+        if "tuple[" in str(field.annotation)
+    }
+    assert ("learner", "trackers") in listed
+    for section, name in listed:
+        values = {"trackers": ("wandb", "mlflow")}.get(name, ("http://127.0.0.1:8001", "http://127.0.0.1:8002"))
+        settings = load_settings(tmp_path, None, {f"HONE_{section}__{name}".upper(): ",".join(values)})
+        assert getattr(getattr(settings, section), name) == values
+        assert load_settings(tmp_path, None, as_environment(settings)) == settings
