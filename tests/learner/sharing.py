@@ -96,7 +96,7 @@ def trained(model: Path, train: Callable[[Backbone], object]) -> dict[str, Any]:
             pass
         finally:
             Stepper.update = update  # type: ignore[method-assign]
-    roles = [role for role in ("policy", "reward", "value") if backbone.has(role)]  # type: ignore[arg-type]
+    roles = [role for role in ("policy", "reward", "value") if backbone.has(role)]
     state = {f"{role} {name}": tensor for role in roles for name, tensor in backbone.adapter_state(role).items()}  # type: ignore[arg-type]
     return {"gradients": gradients, "metrics": metrics, "state": state}
 
@@ -124,7 +124,7 @@ class Engine:
 
     max_length = 64
 
-    def sample(self, prompts: Sequence[TokenIds], *, tell: Tell, **_: Any) -> list[list[Reply]]:
+    def sample(self, prompts: Sequence[TokenIds], *, tell: Tell, **how: Any) -> list[list[Reply]]:
         assert parallel.is_first()
         for _ in range(3):
             tell(True)
