@@ -29,7 +29,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoTokenizer
 
-from learner.batch import Sequences, TokenIds, by_length, collate
+from learner import parallel
+from learner.batch import Example, Sequences, by_length, collate, tokens_of
 from learner.gradient_checkpointing import checkpoint_layers
 from learner.loading import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_adapter, load_base, lora_config, sum_in_one_order
 from learner.micro_batches import MicroBatches
@@ -294,15 +295,19 @@ class Backbone:
         numbers: Tensor = self._heads[role](states.float())
         return numbers
 
+    def score(self, examples: Sequence[Example], role: Role, batch_size: int = 64) -> Tensor:
+        """Log-probability of each example's reply: (len(examples),), float32, on the CPU, without gradients. Where
+        several processes train, all are to ask for it, and each computes a share."""
+        return parallel.rows(examples, partial(self._score, role, batch_size), tokens_of)
+
     @torch.no_grad()
-    def score(self, examples: Sequence[tuple[TokenIds, TokenIds]], role: Role, batch_size: int = 64) -> Tensor:
-        """Log-probability of each example's reply: (len(examples),), float32, on the CPU, without gradients."""
+    def _score(self, role: Role, batch_size: int, examples: Sequence[Example]) -> Tensor:
         scores = torch.zeros(len(examples))
 
         def log_probs(indices: Sequence[int]) -> Tensor:
             return self.reply_log_probs(collate([examples[index] for index in indices], self.pad_id), role).cpu()
 
-        for indices in by_length([len(prompt) + len(reply) for prompt, reply in examples], batch_size):
+        for indices in by_length([tokens_of(example) for example in examples], batch_size):
             for part, found in self._scoring.each(indices, log_probs):
                 scores[list(part)] = found
         return scores

@@ -3,7 +3,8 @@
 Corrections are learned first (supervised), then preferences or single thumbs, as in InstructGPT (arXiv 2203.02155);
 what the second moved away from the corrections is put right at the end. All continue the adapter that is live and are
 held to one anchor, the bare base. After each stage the weights are kept in the run's checkpoint folder, where a killed
-run goes on.
+run goes on. Where several processes train (`learner.parallel`) each has a trainer, and the first alone reads and writes
+files and asks the engine.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
+from learner import parallel
 from learner.backbone import Backbone
 from learner.batch import Demonstration, Messages, Progress, Snapshot, TokenIds, collate
 from learner.curate import Curated
@@ -35,7 +39,7 @@ from learner.methods.served_judge import fit_judge
 from learner.passing import Engines, clear_leftovers
 from learner.pretrain.dialogue import is_held_out
 from learner.pretrain.questions import draw_prompts
-from learner.sampler import InProcessSampler, Sampler
+from learner.sampler import InProcessSampler, Sampler, SharedSampler
 from learner.sampling import affordable
 from learner.trainer import (
     BY_REWARD,
@@ -78,7 +82,7 @@ class BackboneTrainer:
         self._by_reward: dict[str, rlhf.Optimiser] = {"ppo": settings.ppo, "raft": settings.raft}
         self._keep: Keep = keep
         self._model = settings.model_path
-        self._backbone = Backbone.load(settings.model_path, settings.learner, parent)
+        self._backbone = Backbone.load(settings.model_path, settings.learner, parent, device=parallel.device())
         self._engines, self._run_id = Engines.of(settings), run_id
 
     def train(self, stages: tuple[Stage, ...], lessons: Curated, checkpoint: Path, progress: Progress) -> None:
@@ -86,23 +90,24 @@ class BackboneTrainer:
         away; what `progress` raises comes through."""
         checkpoint.mkdir(exist_ok=True)
         anchor = self._anchor_scores(checkpoint)
-        clear_leftovers(self._engines)
+        if parallel.is_first():
+            clear_leftovers(self._engines)
         plan: list[tuple[str, Stage]] = [(stage, stage) for stage in stages]
         if "sft" in stages and learn_taste(stages):
             plan.append(("sft again", "sft"))
         corrections = self._corrections(lessons.train) if "sft" in stages else []
         for number, (name, stage) in enumerate(plan):
             kept = checkpoint / f"{number}-{name.replace(' ', '-')}.safetensors"
-            if kept.exists():
-                self._backbone.load_adapter_state(load_file(kept))
+            if state := parallel.from_first(partial(_read, kept)):
+                self._backbone.load_adapter_state(state)
                 continue
             prompts = self._training_prompts(lessons, FEWEST_RETAINED if stage == "sft" else FEWEST_PROMPTS)
             tell = progress if name == stage else _renamed(name, progress)
             self._stage(stage, lessons.train, corrections, prompts, anchor, tell)
-            unfinished = kept.with_suffix(".partial")
-            save_file(self._backbone.adapter_state(), unfinished)
-            _flush(unfinished)
-            unfinished.rename(kept)
+            state = self._backbone.adapter_state()
+            parallel.check_alike(state)
+            if parallel.is_first():
+                _keep(state, kept)
 
     def save(self, folder: Path, lessons: Curated) -> None:
         """Write the trained adapter, and the judge that goes with it where people compared replies; flush both."""
@@ -115,7 +120,7 @@ class BackboneTrainer:
 
     def restore(self, folder: Path) -> None:
         """Go on with an adapter that an earlier attempt trained."""
-        self._backbone.load_adapter_state(load_file(folder / ADAPTER_WEIGHTS))
+        self._backbone.load_adapter_state(parallel.from_first(lambda: load_file(folder / ADAPTER_WEIGHTS)))
 
     def evaluate(self, stages: tuple[Stage, ...], lessons: Curated, progress: Progress) -> dict[str, Any]:
         """The report on what these stages trained, with the outcome of every gate."""
@@ -208,7 +213,7 @@ class BackboneTrainer:
 
     def _sampler(self) -> Sampler:
         if self._settings.rollouts == "engine":
-            return EngineSampler(self._backbone, self._engines, self._run_id)
+            return SharedSampler(EngineSampler(self._backbone, self._engines, self._run_id))
         return InProcessSampler(self._backbone)
 
     def _corrections(self, train: Snapshot) -> list[Demonstration]:
@@ -265,6 +270,19 @@ class BackboneTrainer:
         with torch.no_grad():
             own, base = (self._backbone.log_probs(batch, role)[0, start:].tolist() for role in ("policy", "base"))
         return {"prompt_token_ids": prompt, "token_ids": reply, "logprobs": own, "base_logprobs": base}
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """Weights that an earlier attempt kept; nothing where it didn't."""
+    return load_file(path) if path.exists() else {}
+
+
+def _keep(state: dict[str, Tensor], path: Path) -> None:
+    """Whole or not at all."""
+    unfinished = path.with_suffix(".partial")
+    save_file(state, unfinished)
+    _flush(unfinished)
+    unfinished.rename(path)
 
 
 def _flush(path: Path) -> None:

@@ -160,6 +160,12 @@ def collate(examples: Sequence[tuple[Sequence[int], Sequence[int]]], pad_id: int
     return Sequences(token_ids, attention_mask, reply_mask)
 
 
+def tokens_of(example: Example) -> int:
+    """Of prompt and reply together."""
+    prompt, reply = example
+    return len(prompt) + len(reply)
+
+
 def shuffled_batches(count: int, size: int, rng: Random) -> Iterator[list[int]]:
     """Indices 0 … count - 1 in random order, `size` at a time; the last batch may be smaller."""
     order = list(range(count))

@@ -19,8 +19,9 @@ from pathlib import Path
 
 from learner.cycle import Cycle, Stopped
 from learner.snapshot import context_length, reply_tokenizer
+from learner.team import Team
 from learner.trainer import Keep, Trainer
-from service.errors import EngineUnavailable, HoneError, LeaseLost, StoreError
+from service.errors import EngineUnavailable, HoneError, LeaseLost, ProcessLost, StoreError
 from service.settings import Settings, load_settings
 from service.store.queries import runs
 from service.store.session import Store
@@ -67,8 +68,11 @@ def work(settings: Settings, store: Store, run_id: str, fence: int) -> int:
         from learner.backbone_trainer import BackboneTrainer
 
         torch.set_flush_denormal(True)  # products of probabilities near 0 would take most of a backward pass
+        if settings.learner.processes > 1:
+            return team.trainer(parent, keep)
         return BackboneTrainer(settings, parent, keep, run_id)
 
+    team = Team(settings, run_id, give_up=lambda: os._exit(CRASHED))
     model = settings.model_path
     cycle = Cycle(settings, store, run_id, fence, reply_tokenizer(model), make_trainer, context_length(model))
     signal.signal(signal.SIGTERM, lambda *_: setattr(cycle, "stop_asked", True))
@@ -80,7 +84,7 @@ def work(settings: Settings, store: Store, run_id: str, fence: int) -> int:
     except LeaseLost as error:
         log.warning("%s", error)
         return LOST
-    except (StoreError, OSError, EngineUnavailable) as error:  # a full disk, an engine that stays away: that may pass
+    except (StoreError, OSError, EngineUnavailable, ProcessLost) as error:  # a full disk, for one: that may pass
         log.exception("The run was interrupted.")
         return _fail(store, run_id, fence, _in_plain_words(error), settings.learner.max_attempts)
     except HoneError as error:
@@ -89,6 +93,8 @@ def work(settings: Settings, store: Store, run_id: str, fence: int) -> int:
     except Exception:
         log.exception("The run died.")
         return CRASHED
+    finally:
+        team.close()
     return 0
 
 

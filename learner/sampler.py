@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from learner import parallel
 from learner.backbone import Backbone
 from learner.batch import TokenIds
 from learner.sampling import Reply, Window, sample
@@ -41,3 +42,27 @@ class InProcessSampler:
         self, prompts: Sequence[TokenIds], *, per_prompt: int, max_new_tokens: int, seed: int, tell: Tell
     ) -> list[list[Reply]]:
         return sample(self._backbone, prompts, per_prompt=per_prompt, max_new_tokens=max_new_tokens, seed=seed)
+
+
+class SharedSampler:
+    """Another sampler, asked by the first of the processes that train, for all of them."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self._sampler = sampler
+
+    @property
+    def max_length(self) -> int:
+        return self._sampler.max_length
+
+    def sample(
+        self, prompts: Sequence[TokenIds], *, per_prompt: int, max_new_tokens: int, seed: int, tell: Tell
+    ) -> list[list[Reply]]:
+        def tell_all(waits: bool) -> None:
+            tell(waits)
+            parallel.still_at_it()
+
+        return parallel.from_first(
+            lambda: self._sampler.sample(
+                prompts, per_prompt=per_prompt, max_new_tokens=max_new_tokens, seed=seed, tell=tell_all
+            )
+        )

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from learner import parallel
 from learner.backbone import Backbone, Role
 from learner.batch import TokenIds, by_length
 
@@ -25,6 +26,8 @@ AFFORDABLE_TOKENS = 128
 that, so fewer are taken."""
 FEWEST = 16
 """How many are taken at least, however long they are."""
+SEEDS_APART = 1_000_003
+"""Between the seeds of processes that sample shares of the same: more than any two of a training's own differ by."""
 
 
 @dataclass(frozen=True)
@@ -85,21 +88,27 @@ def sample(
 ) -> list[list[Reply]]:
     """`per_prompt` replies to each prompt, in the prompts' order. Temperature 0 is greedy.
 
-    `batch_size` bounds the replies decoded at once. The same seed, prompts and weights give the same replies.
+    `batch_size` bounds the replies decoded at once. The same seed, prompts and weights give the same replies, where as
+    many processes train; then all are to ask for them, and each samples a share.
     At most half of the model's window is given to the reply; a prompt too long for the rest is cut on the left.
     """
-    generator = torch.Generator().manual_seed(seed)
     room = longest_prompt(backbone, max_new_tokens)
     max_new_tokens = backbone.max_length - room
-    replies: list[list[Reply]] = [[] for _ in prompts]
-    with backbone.merged(role) as model:
-        for indices in by_length([len(prompt) for prompt in prompts], max(1, batch_size // per_prompt)):
-            chunk = [prompts[index][-room:] for index in indices]
-            decoded = _decode(backbone, model, chunk, per_prompt, max_new_tokens, temperature, generator)
-            for row, (token_ids, log_prob, ended) in enumerate(decoded):
-                index = indices[row // per_prompt]
-                replies[index].append(Reply(index, token_ids, log_prob, ended))
-    return replies
+    generator = torch.Generator().manual_seed(seed + SEEDS_APART * parallel.rank())
+
+    def replies_to(mine: Sequence[int]) -> list[list[Reply]]:
+        replies: dict[int, list[Reply]] = {index: [] for index in mine}
+        with backbone.merged(role) as model:
+            for places in by_length([len(prompts[index]) for index in mine], max(1, batch_size // per_prompt)):
+                indices = [mine[place] for place in places]
+                chunk = [prompts[index][-room:] for index in indices]
+                decoded = _decode(backbone, model, chunk, per_prompt, max_new_tokens, temperature, generator)
+                for row, (token_ids, log_prob, ended) in enumerate(decoded):
+                    index = indices[row // per_prompt]
+                    replies[index].append(Reply(index, token_ids, log_prob, ended))
+        return list(replies.values())
+
+    return parallel.each(range(len(prompts)), replies_to, lambda index: len(prompts[index]))
 
 
 def _decode(

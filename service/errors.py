@@ -165,3 +165,9 @@ class TrainingFailed(HoneError):
     """A run that ends without a candidate: its message is stored with the run as the reason."""
 
     code, exit_code = "training_failed", 9
+
+
+class ProcessLost(HoneError):
+    """One of the processes that share a training has died, or doesn't answer; another attempt has new ones."""
+
+    code, exit_code = "process_lost", 9

@@ -256,6 +256,12 @@ class LearnerSettings(Section):
         ge=0,
         description="CPU threads of a training; 0: one for each core, 4 at most. Chat comes first by `niceness`.",
     )
+    processes: int = Field(
+        1,
+        ge=1,
+        description="Processes that share a training, each with the base model in its own memory and, on GPUs, a GPU "
+        "of its own, so there must be as many; on a CPU they share `threads`, and gain little.",
+    )
     niceness: int = Field(
         15, ge=0, le=19, description="How far a training steps back for other processes (POSIX niceness)."
     )
@@ -369,7 +375,8 @@ class LearnerSettings(Section):
 
     @property
     def training_threads(self) -> int:
-        return self.threads or min(available_cores(), MOST_TRAINING_THREADS)
+        """CPU threads of each of a training's processes."""
+        return max(1, (self.threads or min(available_cores(), MOST_TRAINING_THREADS)) // self.processes)
 
 
 class PpoSettings(Section):

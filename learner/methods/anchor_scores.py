@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from learner import parallel
 from learner.backbone import Backbone
 from learner.batch import Example
 
@@ -36,12 +37,15 @@ class AnchorScores:
 
     def __init__(self, backbone: Backbone, path: Path | None = None, anchor: str = "") -> None:
         self._backbone, self._path, self._anchor = backbone, path, anchor
-        self._known: dict[bytes, float] = {}
-        if path is not None and path.exists():
+        self._known = parallel.from_first(self._read)
+
+    def _read(self) -> dict[bytes, float]:
+        if self._path is not None and self._path.exists():
             try:
-                self._known = _read(path, anchor)
+                return _read(self._path, self._anchor)
             except (OSError, SafetensorError, KeyError, ValueError) as error:
-                log.warning("%s is of no use and will be written anew: %s", path, error)
+                log.warning("%s is of no use and will be written anew: %s", self._path, error)
+        return {}
 
     def of(self, examples: Sequence[Example]) -> Tensor:
         """(len(examples),), float32, on the CPU; only what isn't known yet is computed."""
@@ -55,7 +59,7 @@ class AnchorScores:
 
     def _write(self) -> None:
         """Whole or not at all, but for a power cut, after which the file may be one that can't be read."""
-        if self._path is None:
+        if self._path is None or not parallel.is_first():
             return
         digests = torch.frombuffer(bytearray(b"".join(self._known)), dtype=torch.uint8).reshape(-1, DIGEST_BYTES)
         scores = torch.tensor(list(self._known.values()), dtype=torch.float32)

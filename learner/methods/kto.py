@@ -20,6 +20,7 @@ from random import Random
 import torch
 from torch import Tensor
 
+from learner import parallel
 from learner.backbone import Backbone
 from learner.batch import Label, Progress, TokenIds, collate, shuffled_batches
 from learner.losses import kto_loss
@@ -128,12 +129,15 @@ class _Course:
 
     def add(self, stepper: Stepper, indices: Sequence[int]) -> dict[str, float]:
         """Add to a step KTO on these labels, and the pull towards the anchor at every token of their replies."""
-        drift = torch.cat([found for _, found in self._drifting.each(indices, self._drift)])
+        drift = parallel.rows(indices, self._drift).to(self._backbone.device)
         fixed = self._mismatched_anchor[list(indices)].to(drift)
         return stepper.add("labels", indices, partial(self._loss, indices, (drift, fixed)))
 
-    @torch.no_grad()
     def _drift(self, indices: Sequence[int]) -> Tensor:
+        return torch.cat([found for _, found in self._drifting.each(indices, self._drift_of_some)])
+
+    @torch.no_grad()
+    def _drift_of_some(self, indices: Sequence[int]) -> Tensor:
         return self._backbone.reply_log_probs(
             collate([self._mismatched[index] for index in indices], self._backbone.pad_id)
         )

@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from learner import parallel
 from learner.batch import Demonstration, Label, Pair, Scored, TokenIds
 from learner.micro_batches import Item, MicroBatches
 from service.errors import TrainingFailed
@@ -31,6 +32,7 @@ class Stepper:
         metrics |= stepper.update()
 
     Each summand of a loss is computed, differentiated and freed by itself; one that doesn't fit the memory, in parts.
+    Where several processes train (`learner.parallel`), each does so with its share of the examples.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], learning_rate: float, warmup: int = 0) -> None:
@@ -68,19 +70,21 @@ class Stepper:
                 slopes = torch.autograd.grad(value, self._parameters, allow_unused=True)
             return share, value.item(), slopes, measured
 
-        fitting = self._fitting.setdefault(what, MicroBatches(what))
-        for _, (share, value, slopes, measured) in fitting.each(examples, differentiate):
-            self._loss += value
-            for parameter, slope in zip(self._parameters, slopes, strict=False):  # none where it isn't finite
-                if slope is None:
-                    continue
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                parameter.grad += slope  # which itself may be a view of something else
-            for name, number in measured.items():
-                metrics[name] += share * number
-                counted[name] += share
-        return {name: total / counted[name] if counted[name] else 0.0 for name, total in metrics.items()}
+        fitting, mine = self._fitting.setdefault(what, MicroBatches(what)), parallel.share(examples)
+        with parallel.alone():
+            for _, (share, value, slopes, measured) in fitting.each(mine, differentiate):
+                self._loss += value
+                for parameter, slope in zip(self._parameters, slopes, strict=False):  # none where it isn't finite
+                    if slope is None:
+                        continue
+                    if parameter.grad is None:
+                        parameter.grad = torch.zeros_like(parameter)
+                    parameter.grad += slope  # which itself may be a view of something else
+                for name, number in measured.items():
+                    metrics[name] += share * number
+                    counted[name] += share
+        sums = parallel.totals({name: (total, counted[name]) for name, total in metrics.items()})
+        return {name: total / count if count else 0.0 for name, (total, count) in sums.items()}
 
     def step(self, loss: Tensor, scale: float = 1.0) -> dict[str, float]:
         """Add a loss that is there already, and update."""
@@ -93,6 +97,8 @@ class Stepper:
         Raises TrainingFailed after MOST_BAD_STEPS steps in a row without a finite loss and gradient.
         """
         self._steps += 1
+        if parallel.world() > 1:
+            self._sum_up()
         loss, self._loss = self._loss, 0.0
         rate = self._learning_rate * scale * min(1.0, self._steps / max(1, self._warmup))
         norm = torch.tensor(float("nan"))
@@ -113,6 +119,17 @@ class Stepper:
                 "Lower the learning rate, or look at the latest feedback for replies that are not text.",
             )
         return {"loss": loss, "gradient_norm": norm.item(), "learning_rate": rate, "skipped": self.skipped}
+
+    def _sum_up(self) -> None:
+        """Loss and gradients over all processes, as one tensor; a parameter that no loss reached stays without one."""
+        slopes = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
+        facts = [self._loss, *(float(p.grad is not None) for p in self._parameters)]
+        flat = torch.cat([torch.tensor(facts).to(slopes[0]), *(slope.flatten() for slope in slopes)])
+        facts_of_all, summed = parallel.summed(flat).tensor_split([len(facts)])
+        self._loss, *reached = facts_of_all.tolist()
+        parts = summed.split([p.numel() for p in self._parameters])
+        for parameter, part, count in zip(self._parameters, parts, reached, strict=True):
+            parameter.grad = part.reshape(parameter.shape) if count else None
 
 
 def within_length(examples: Sequence[Example], max_length: int) -> tuple[list[Example], int]:

@@ -23,6 +23,7 @@ from random import Random
 import torch
 from torch import Tensor
 
+from learner import parallel
 from learner.backbone import Backbone
 from learner.batch import WAITING, Example, Progress, Sequences, TokenIds, collate, shuffled_batches
 from learner.importance import token_importance
@@ -285,8 +286,9 @@ class _Course:
         return 1 - 0.9 * self.step / self._steps
 
     def _in_parts(self, batch: Sequences, compute: Callable[[Sequences], Tensor]) -> Tensor:
-        count = len(batch.token_ids)
-        parts = [range(start, min(start + SCORED_AT_ONCE, count)) for start in range(0, count, SCORED_AT_ONCE)]
-        return torch.cat(
-            [found for part in parts for _, found in self._scoring.each(part, lambda rows: compute(batch.rows(rows)))]
-        )
+        def of_some(rows: Sequence[int]) -> Tensor:
+            parts = [rows[start : start + SCORED_AT_ONCE] for start in range(0, len(rows), SCORED_AT_ONCE)]
+            each = [self._scoring.each(part, lambda some: compute(batch.rows(some))) for part in parts]
+            return torch.cat([found for of_part in each for _, found in of_part])
+
+        return parallel.rows(range(len(batch.token_ids)), of_some).to(self._backbone.device)

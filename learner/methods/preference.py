@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from learner.backbone import Backbone, Role
-from learner.batch import Pair, Progress, TokenIds, collate, shuffled_batches
+from learner.batch import Example, Pair, Progress, TokenIds, collate, shuffled_batches
 from learner.losses import dpo_loss, listwise_loss
 from learner.methods.anchor_scores import AnchorScores
 from learner.methods.optimizer import Stepper, within_length
@@ -138,6 +138,7 @@ def train(
                 metrics = stepper.add("groups of replies", groups, partial(_listwise, backbone, strength))
                 if PAIRS_WEIGHT:
                     some = rng.sample(fitting, min(PAIRS_PER_STEP, len(fitting)))
+                    anchor.of(_both(some))  # of all pairs: the loss sees only this process's share
                     dpo = partial(_dpo, backbone, settings, anchor)
                     metrics |= stepper.add("pairs", some, dpo, weight=_weight, factor=PAIRS_WEIGHT)
                 share = (step - begun) / per_iteration
@@ -191,7 +192,7 @@ def _dpo(
     backbone: Backbone, settings: LearnerSettings, anchor: AnchorScores, pairs: Sequence[Pair]
 ) -> tuple[Tensor, dict[str, float]]:
     """DPO on comparisons as people made them."""
-    examples = [(p.prompt_token_ids, p.chosen) for p in pairs] + [(p.prompt_token_ids, p.rejected) for p in pairs]
+    examples = _both(pairs)
     fixed, half = anchor.of(examples), len(pairs)  # first: while the policy's graph is kept there is less memory
     policy = backbone.reply_log_probs(collate(examples, backbone.pad_id))
     fixed = fixed.to(policy)
@@ -202,6 +203,11 @@ def _dpo(
         ties=torch.tensor([pair.tie for pair in pairs]).to(policy.device),
         weights=torch.tensor([pair.weight for pair in pairs]).to(policy),
     )  # fmt: skip
+
+
+def _both(pairs: Sequence[Pair]) -> list[Example]:
+    """The chosen ones, then the rejected."""
+    return [(p.prompt_token_ids, p.chosen) for p in pairs] + [(p.prompt_token_ids, p.rejected) for p in pairs]
 
 
 def _weight(pairs: Sequence[Pair]) -> float:

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from learner import parallel
 from learner.backbone import Backbone
-from learner.batch import Example, Pair, TokenIds, by_length, collate, mean_by_prompt
+from learner.batch import Example, Pair, TokenIds, by_length, collate, mean_by_prompt, tokens_of
 from service.adapters.judge import LONGEST_NAME
 from service.adapters.text_features import GROUPS, Extract
 
@@ -91,11 +92,17 @@ def describe(backbone: Backbone, examples: Sequence[Example], hidden: bool = Tru
     return Described(replies, _hidden_states(backbone, examples) if hidden else {})
 
 
+def _hidden_states(backbone: Backbone, examples: Sequence[Example]) -> dict[str, Tensor]:
+    """Means over each reply's tokens of the embeddings, the middle and the last layer: (len(examples), H) each."""
+    of_layers = parallel.rows(examples, partial(_means, backbone), tokens_of)
+    return dict(zip(HIDDEN, of_layers.unbind(1), strict=True)) if len(examples) else {}
+
+
 @torch.no_grad()
-def _hidden_states(backbone: Backbone, examples: Sequence[Example], batch_size: int = 64) -> dict[str, Tensor]:
-    """Means over each reply's tokens of the embeddings, the middle and the last layer."""
-    found: dict[str, Tensor] = {}
-    for indices in by_length([len(prompt) + len(reply) for prompt, reply in examples], batch_size):
+def _means(backbone: Backbone, examples: Sequence[Example], batch_size: int = 64) -> Tensor:
+    """(len(examples), layers of HIDDEN, H)"""
+    found = torch.zeros(0)
+    for indices in by_length([tokens_of(example) for example in examples], batch_size):
         batch = collate([examples[index] for index in indices], backbone.pad_id).to(backbone.device)
         with backbone.use("base") as model:
             decoder = model.get_base_model().base_model
@@ -104,10 +111,10 @@ def _hidden_states(backbone: Backbone, examples: Sequence[Example], batch_size: 
             )  # fmt: skip
         layers = output.hidden_states  # layers + 1 of (B, T, H)
         mask = batch.reply_mask.unsqueeze(2)
-        for name, depth in zip(HIDDEN, (0, len(layers) // 2, len(layers) - 1), strict=True):
-            mean = (layers[depth] * mask).sum(1) / mask.sum(1).clamp(min=1)
-            found.setdefault(name, torch.zeros(len(examples), mean.shape[1], dtype=torch.float64))
-            found[name][indices] = mean.double().cpu()
+        chosen = [layers[depth] for depth in (0, len(layers) // 2, len(layers) - 1)]
+        means = torch.stack([(states * mask).sum(1) / mask.sum(1).clamp(min=1) for states in chosen], 1)
+        found = found if len(found) else torch.zeros(len(examples), *means.shape[1:], dtype=torch.float64)
+        found[indices] = means.double().cpu()
     return found
 
 

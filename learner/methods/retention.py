@@ -14,14 +14,16 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 from random import Random
 
 import torch
 from torch import Tensor
 
+from learner import parallel
 from learner.backbone import Backbone, Role
-from learner.batch import Demonstration, TokenIds, by_length, collate
+from learner.batch import Demonstration, Example, TokenIds, by_length, collate, tokens_of
 from learner.sampling import AFFORDABLE_TOKENS, longest_prompt, sample
 from learner.tensors import kl_top, top_log_probs
 
@@ -170,13 +172,15 @@ def _asks_the_same(question: TokenIds, information: dict[int, float]) -> bool:
     return sum(nats for token, nats in information.items() if token in said) > SAME * sum(information.values())
 
 
-@torch.no_grad()
-def _describe(
-    backbone: Backbone, examples: Sequence[tuple[TokenIds, TokenIds]], role: Role
-) -> list[tuple[Tensor, Tensor]]:
+def _describe(backbone: Backbone, examples: Sequence[Example], role: Role) -> list[tuple[Tensor, Tensor]]:
     """The role's likely tokens at each token of a reply, and their log-probabilities: (len(reply), K) each."""
+    return parallel.each(examples, partial(_describe_some, backbone, role), tokens_of)
+
+
+@torch.no_grad()
+def _describe_some(backbone: Backbone, role: Role, examples: Sequence[Example]) -> list[tuple[Tensor, Tensor]]:
     found: dict[int, tuple[Tensor, Tensor]] = {}
-    for indices in by_length([len(prompt) + len(reply) for prompt, reply in examples], DESCRIBED_AT_ONCE):
+    for indices in by_length([tokens_of(example) for example in examples], DESCRIBED_AT_ONCE):
         batch = [examples[index] for index in indices]
         logits, _, _ = backbone.logits(collate(batch, backbone.pad_id), role)
         lengths = [len(reply) for _, reply in batch]

@@ -31,8 +31,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from learner import parallel
 from learner.backbone import Backbone
-from learner.batch import Example, Label, Pair, Progress, Scored, TokenIds, by_length, collate
+from learner.batch import Example, Label, Pair, Progress, Scored, TokenIds, by_length, collate, tokens_of
 from learner.methods.optimizer import Stepper, within_length
 from learner.micro_batches import MicroBatches
 from learner.reward_losses import (
@@ -326,15 +327,19 @@ def _replies(pairs: Sequence[Pair], labels: Sequence[Label], scored: Sequence[Sc
     ]
 
 
-@torch.no_grad()
 def _score(backbone: Backbone, examples: Sequence[Example]) -> Tensor:
     """What each head says of each reply: (len(examples), MEMBERS), on the CPU."""
+    return parallel.rows(examples, partial(_score_some, backbone), tokens_of)
+
+
+@torch.no_grad()
+def _score_some(backbone: Backbone, examples: Sequence[Example]) -> Tensor:
     raw, fitting = torch.zeros(len(examples), MEMBERS), MicroBatches("graded replies")
 
     def rewards(indices: Sequence[int]) -> Tensor:
         return backbone.rewards(collate([examples[index] for index in indices], backbone.pad_id)).cpu()
 
-    for indices in by_length([len(prompt) + len(reply) for prompt, reply in examples], SCORED_AT_ONCE):
+    for indices in by_length([tokens_of(example) for example in examples], SCORED_AT_ONCE):
         for part, found in fitting.each(indices, rewards):
             raw[list(part)] = found
     return raw

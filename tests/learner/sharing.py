@@ -1,0 +1,168 @@
+"""One of several processes that share out trainings of a tiny model; what came of each is saved for a test to compare.
+
+python -m tests.learner.sharing RANK WORLD MEETING MODEL OUTPUT
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from learner import parallel
+from learner.backbone import Backbone
+from learner.batch import TokenIds
+from learner.methods import ppo, preference, retention, rollouts
+from learner.methods.anchor_scores import AnchorScores
+from learner.methods.optimizer import Stepper
+from learner.sampler import SharedSampler, Tell
+from learner.sampling import Reply, sample
+from service.errors import TrainingFailed
+from tests.learner.test_backbone import moved
+from tests.learner.test_micro_batches import (
+    PROMPTS,
+    REPLIES,
+    SETTINGS,
+    Enough,
+    by_dpo,
+    by_kto,
+    by_ppo,
+    by_raft,
+    by_reward,
+    by_sft,
+)
+
+METHODS = {"sft": by_sft, "dpo": by_dpo, "kto": by_kto, "reward": by_reward, "ppo": by_ppo, "raft": by_raft}
+UPDATES = 3
+
+
+def main() -> None:
+    rank, world, meeting, model, output = sys.argv[1:]
+    torch.set_num_threads(1)
+    if int(world) > 1:
+        parallel.join(int(rank), int(world), Path(meeting))
+    rollouts.MAX_NEW_TOKENS, preference.PAIRS_PER_STEP, ppo.VALUE_WARMUP = 12, 4, 0
+    found: dict[str, Any] = {"facts": facts(Path(model)), "put together": put_together()}
+    for again in ("", " again"):
+        found["sampled" + again] = sampled(Path(model))
+    for module in (retention, rollouts, sys.modules["learner.sampler"]):
+        module.sample = one_by_one  # type: ignore[attr-defined]
+    for name, train in METHODS.items():
+        found[name] = trained(Path(model), train)
+    torch.save(found, output)
+    parallel.leave()
+
+
+def one_by_one(backbone: Backbone, prompts: Sequence[TokenIds], *, seed: int = 0, **how: Any) -> list[list[Reply]]:
+    """The same replies, however many processes there are: each prompt has a seed of its own."""
+    with parallel.alone():
+        rows = [sample(backbone, [prompt], seed=seed + place, **how)[0] for place, prompt in enumerate(prompts)]
+    return [[replace(reply, prompt=place) for reply in row] for place, row in enumerate(rows)]
+
+
+def trained(model: Path, train: Callable[[Backbone], object]) -> dict[str, Any]:
+    """Gradients of some updates that are not carried out, then metrics and weights of as many that are."""
+    gradients, metrics = list[Tensor](), list[dict[str, float]]()
+    update = Stepper.update
+
+    def recorded(self: Stepper, scale: float = 1.0) -> dict[str, float]:
+        if parallel.world() > 1:
+            self._sum_up()
+        gradients.append(torch.cat([torch.zeros(0) if p.grad is None else p.grad.flatten() for p in self._parameters]))
+        for parameter in self._parameters:
+            parameter.grad = None
+        if len(gradients) == UPDATES:
+            raise Enough
+        return {}
+
+    def told(self: Stepper, scale: float = 1.0) -> dict[str, float]:
+        metrics.append(update(self, scale))
+        if len(metrics) == UPDATES:
+            raise Enough
+        return metrics[-1]
+
+    for instead in (recorded, told):
+        backbone = moved(Backbone.load(model, SETTINGS))
+        Stepper.update = instead  # type: ignore[method-assign]
+        try:
+            train(backbone)
+        except Enough:
+            pass
+        finally:
+            Stepper.update = update  # type: ignore[method-assign]
+    roles = [role for role in ("policy", "reward", "value") if backbone.has(role)]
+    state = {f"{role} {name}": tensor for role in roles for name, tensor in backbone.adapter_state(role).items()}  # type: ignore[arg-type]
+    return {"gradients": gradients, "metrics": metrics, "state": state}
+
+
+def sampled(model: Path) -> list[list[TokenIds]]:
+    replies = sample(moved(Backbone.load(model, SETTINGS)), PROMPTS, per_prompt=3, max_new_tokens=8, seed=5)
+    assert [[reply.prompt for reply in row] for row in replies] == [[place] * 3 for place in range(len(PROMPTS))]
+    return [[reply.token_ids for reply in row] for row in replies]
+
+
+def facts(model: Path) -> dict[str, Any]:
+    """What is computed without gradients."""
+    backbone = moved(Backbone.load(model, SETTINGS))
+    examples = [(prompt, REPLIES[place % 4]) for place, prompt in enumerate(PROMPTS)]
+    return {
+        "scores": backbone.score(examples, "policy"),
+        "few": backbone.score(examples[:1], "base"),
+        "none": backbone.score([], "base"),
+        "anchor": AnchorScores(backbone).of(examples),
+    }
+
+
+class Engine:
+    """What samples for all and takes its time; the others have none."""
+
+    max_length = 64
+
+    def sample(self, prompts: Sequence[TokenIds], *, tell: Tell, **how: Any) -> list[list[Reply]]:
+        assert parallel.is_first()
+        for _ in range(3):
+            tell(True)
+        return [[Reply(0, prompts[0], -1.0, True, (-0.5, -0.5))]]
+
+
+def put_together() -> dict[str, Any]:
+    """By the functions of `learner.parallel`, and by steps to which not every process adds."""
+
+    def inner(items: Sequence[int]) -> list[int]:
+        assert parallel.world() == 1 and parallel.each(items, list) == list(items)
+        return [item * item for item in items]
+
+    weight = nn.Parameter(torch.ones(2))
+    stepper, steps = Stepper([weight, nn.Parameter(torch.ones(1))], 0.1), []
+    for numbers in ([1.0], [1.0, 2.0, 6.0], [2.0, float("nan")], [float("inf"), 1.0]):
+        metrics = stepper.add("numbers", numbers, lambda part: (weight.sum() * mean(part), {"mean": mean(part)}))
+        steps.append(metrics | stepper.update())
+    try:
+        parallel.check_alike({"weight": torch.tensor(float(parallel.rank()))})
+        said = ""
+    except TrainingFailed as error:
+        said = str(error)
+    parallel.check_alike({"weight": weight.detach()})
+    return {
+        "apart": said,
+        "each": parallel.each(range(7), inner, lambda item: -item),
+        "rows": parallel.rows([3, 1, 2], lambda items: torch.tensor([[item, item] for item in items]), int),
+        "one": parallel.each([4], inner),
+        "none": parallel.each(list[int](), inner),
+        "engine": SharedSampler(Engine()).sample(
+            [(1, 2)], per_prompt=1, max_new_tokens=4, seed=0, tell=lambda waits: None
+        ),
+        "totals": parallel.totals({"both": (1.0, 2.0)} | ({"mine": (5.0,)} if parallel.is_first() else {})),
+        "steps": steps,
+        "weight": weight.tolist(),
+    }
+
+
+if __name__ == "__main__":
+    main()

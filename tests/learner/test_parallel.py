@@ -1,0 +1,170 @@
+"""Several processes that share a training learn what one does; and what becomes of them when one of them dies."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from learner import parallel
+from learner.daemon import Learner
+from learner.run_folder import RunFolder, read_metrics
+from learner.sampling import Reply
+from service.errors import TrainingFailed
+from service.settings import EngineSettings, LearnerSettings
+from tests.learner.sharing import METHODS
+from tests.learner.store_fixtures import Home
+from tests.learner.test_daemon import queue, state_of, wait_until
+from tests.learner.tiny_model import build_tiny_model
+
+Found = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Found, Found, Found]:
+    """What one process makes, and each of two that share the work."""
+    folder = tmp_path_factory.mktemp("sharing")
+    model, outputs = build_tiny_model(folder / "model"), [folder / name for name in ("alone", "first", "second")]
+    processes = []
+    for rank, world, output in zip((0, 0, 1), (1, 2, 2), outputs, strict=True):
+        command = [sys.executable, "-m", "tests.learner.sharing"]
+        command += [str(rank), str(world), str(folder / "meeting"), str(model), str(output)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        processes.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment))
+    try:
+        for process in processes:
+            _, said = process.communicate(timeout=200)
+            assert process.returncode == 0, said
+    finally:
+        for process in processes:
+            process.kill()
+    alone, first, second = (torch.load(output, weights_only=False) for output in outputs)
+    return alone, first, second
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_processes_have_the_gradients_and_the_weights_of_one(
+    found: tuple[Found, Found, Found], method: str
+) -> None:
+    alone, first, second = (one[method] for one in found)
+    for one, shared in zip(alone["gradients"], first["gradients"], strict=True):
+        assert one.abs().max() > 1e-4
+        torch.testing.assert_close(shared, one, atol=1e-6 * max(1.0, float(one.abs().max())), rtol=1e-4)
+    for mine, other in zip(first["gradients"], second["gradients"], strict=True):
+        assert torch.equal(mine, other)
+    for one, shared in zip(alone["metrics"], first["metrics"], strict=True):
+        assert shared == pytest.approx(one, rel=1e-4)
+    assert first["metrics"] == second["metrics"]
+    for name, weights in alone["state"].items():
+        torch.testing.assert_close(first["state"][name], weights, atol=1e-5, rtol=0)
+        assert torch.equal(first["state"][name], second["state"][name])
+
+
+def test_what_is_scored_is_shared_out_and_comes_back_in_order(found: tuple[Found, Found, Found]) -> None:
+    alone, first, second = (one["facts"] for one in found)
+    assert alone["none"].shape == (0,) and alone["few"].shape == (1,)
+    for name, scores in alone.items():
+        torch.testing.assert_close(first[name], scores, atol=1e-5, rtol=1e-5)
+        assert torch.equal(first[name], second[name])
+
+
+def test_the_same_seed_samples_the_same_where_as_many_share_it(found: tuple[Found, Found, Found]) -> None:
+    alone, first, second = found
+    assert first["sampled"] == first["sampled again"] == second["sampled"] != alone["sampled"]
+
+
+def test_work_is_put_together_in_order_whoever_did_it(found: tuple[Found, Found, Found]) -> None:
+    alone, *both = (one["put together"] for one in found)
+    for shared in both:
+        assert shared["each"] == [0, 1, 4, 9, 16, 25, 36] and shared["one"] == [16] and shared["none"] == []
+        assert shared["rows"].tolist() == [[3, 3], [1, 1], [2, 2]]
+        assert shared["engine"] == alone["engine"] == [[Reply(0, (1, 2), -1.0, True, (-0.5, -0.5))]]
+        assert shared["totals"] == {"both": (2.0, 4.0), "mine": (5.0,)}
+        assert "have come to different weights" in shared["apart"]
+    assert alone["apart"] == ""
+    assert alone["totals"] == {"both": (1.0, 2.0), "mine": (5.0,)}
+
+
+def test_a_step_is_the_same_for_all_be_it_empty_for_one_or_bad_for_another(found: tuple[Found, Found, Found]) -> None:
+    alone, first, second = (one["put together"] for one in found)
+    assert first["weight"] == second["weight"] == pytest.approx(alone["weight"])
+    losses = [step["loss"] for step in alone["steps"]]
+    assert losses[0] == 2.0 and 0 < losses[1] < 3 * losses[0] and not any(map(math.isfinite, losses[2:]))
+    for shared in (first, second):
+        assert [step["skipped"] for step in shared["steps"]] == [0, 0, 1, 2]
+        for step, one in zip(shared["steps"], alone["steps"], strict=True):
+            assert step == pytest.approx(one, nan_ok=True)
+
+
+def test_more_processes_than_gpus_are_refused_in_plain_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert parallel.check(2) == 2
+    with pytest.raises(TrainingFailed, match="processes is 3, but this machine has 2 GPUs"):
+        parallel.check(3)
+
+
+def test_processes_share_the_threads() -> None:
+    assert LearnerSettings(threads=8, processes=3).training_threads == 2
+    assert LearnerSettings(threads=1, processes=2).training_threads == 1
+
+
+def followers(of: int | None = None) -> list[psutil.Process]:
+    found = psutil.Process(of).children(recursive=True)
+    return [one for one in found if one.status() != psutil.STATUS_ZOMBIE and "learner.follower" in one.cmdline()]
+
+
+def test_a_training_by_two_processes_outlives_the_death_of_either(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", processes=2, threads=2, lease_seconds=60.0)
+    model = build_tiny_model(tmp_path / "model")
+    home.settings = home.settings.model_copy(update={"engine": EngineSettings(model=str(model))})
+    for number in range(6):
+        home.correct("it is rome .", "it is paris .", prompt=(0, 20 + number, 30 + number), base=str(model))
+    learner, run_id = Learner(home.settings, home.store), queue(home)
+    folder = RunFolder.of(home.settings, run_id)
+
+    def in_training(attempt: int) -> Callable[[], bool]:
+        def look() -> bool:
+            learner.work()
+            is_it = state_of(home, run_id).attempt == attempt and folder.metrics.exists()
+            return is_it and len(read_metrics(folder.metrics)) > seen and bool(followers())
+
+        return look
+
+    try:
+        seen = 0
+        wait_until(in_training(1), 120)
+        (follower,) = followers()
+        follower.kill()
+        seen = len(read_metrics(folder.metrics)) + 5  # what was under way may still be written
+        wait_until(in_training(2), 120)
+        assert "died" in (folder.path / "log.txt").read_text()
+        (follower,) = followers()
+        first = follower.parent()
+        assert first is not None and "learner.child" in first.cmdline()
+        os.kill(first.pid, signal.SIGKILL)
+        wait_until(lambda: not follower.is_running() or follower.status() == psutil.STATUS_ZOMBIE, 10)
+
+        def is_over() -> bool:
+            learner.work()
+            return state_of(home, run_id).state not in ("queued", "running")
+
+        wait_until(is_over, 200)
+        run = state_of(home, run_id)
+        log = (folder.path / "log.txt").read_text()
+        assert run.state in ("succeeded", "rejected") and (run.adapter, run.attempt) == ("v1", 3), log
+        assert (home.settings.adapters_folder / "v1" / "adapter_model.safetensors").exists()
+        assert folder.read_report() is not None
+        wait_until(lambda: not followers())  # the run is over a little before its processes are
+    finally:
+        learner.stop()
+        home.store.close()
