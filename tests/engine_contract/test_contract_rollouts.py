@@ -24,7 +24,7 @@ def backbone() -> Backbone:
     noise = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in backbone.trainable():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=noise).to(parameter))
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=noise).to(parameter))
     return backbone
 
 
