@@ -192,8 +192,8 @@ class ChatSettings(Section):
     best_of: int = Field(
         1,
         ge=1,
-        description="Replies sampled for each that is answered, of a request that names no `best_of`: the one is "
-        "answered that people would like best, as their comparisons tell. At most `chat.max_choices`; 1: no choice.",
+        description="Replies sampled for a request of one reply that names no `best_of`: the one is answered that "
+        "people would like best, as their comparisons tell. At most `chat.max_choices`; 1: no choice.",
     )
 
     @model_validator(mode="after")
