@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ class PretendEngine:
     away: bool = False
     drift: float = 0.0
     idle: bool = False  # it loads adapters and answers with the base
+    goes_silent: bool = False  # once: another engine takes its place, and a request that was under way never ends
     context: int = 64
     refuses: tuple[int, str] | None = None
     fails: Callable[[PretendEngine], None] = lambda engine: None
@@ -40,7 +42,14 @@ class PretendEngine:
         self.held.clear()
 
     def client(self, url: str) -> EngineClient:
-        return EngineClient(url, 5.0, httpx2.MockTransport(self.answer))
+        return EngineClient(url, 5.0, httpx2.MockTransport(self._answer_or_not))
+
+    async def _answer_or_not(self, request: httpx2.Request) -> httpx2.Response:
+        if self.goes_silent and request.url.path == "/v1/completions":
+            self.goes_silent = False
+            self.restart()
+            await asyncio.Event().wait()
+        return self.answer(request)
 
     def answer(self, request: httpx2.Request) -> httpx2.Response:
         path, body = request.url.path, json.loads(request.content or b"{}")

@@ -82,3 +82,15 @@ def test_a_file_of_no_use_is_written_anew(
     scored.clear()
     AnchorScores(backbone, path, asked).of(MORE)
     assert not scored
+
+
+def test_a_file_that_can_not_be_written_is_told_of_and_done_without(
+    backbone: Backbone, scored: list[Example], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = AnchorScores(backbone, tmp_path / "gone" / "anchor.safetensors", "sprout")
+    with caplog.at_level(logging.WARNING, logger="hone.learner"):
+        first, again = kept.of(MORE), kept.of([*MORE, (ids("<bos>"), ids("three", end=True))])
+    assert torch.equal(first, again[: len(MORE)])
+    assert [record.message for record in caplog.records if "can't be written" in record.message] == [
+        caplog.records[0].message
+    ]

@@ -181,6 +181,14 @@ def test_an_engine_that_is_shutting_down_has_not_refused(engine: PretendEngine, 
     assert replies(EngineSampler(engine.backbone, engines(tmp_path, engine), "run_7"), told) and told.waits
 
 
+def test_a_request_that_another_engine_in_its_place_never_heard_of_is_asked_again(
+    engine: PretendEngine, tmp_path: Path
+) -> None:
+    engine.goes_silent = True
+    rows = replies(EngineSampler(engine.backbone, engines(tmp_path, engine, silence_seconds=0.05), "run_7"))
+    assert [len(row) for row in rows] == [3] * len(PROMPTS) and len(engine.loads) == 2
+
+
 def test_the_first_engine_that_is_well_is_taken(engine: PretendEngine, backbone: Backbone, tmp_path: Path) -> None:
     away = PretendEngine(backbone, away=True)
     told = Told()

@@ -1002,6 +1002,16 @@ def test_what_is_as_good_as_never_said_is_not_held_against_an_engine_but_saying_
     assert not judge(corrected, [never], [never], {}, tolerance=0.05).served
 
 
+def test_what_is_never_said_does_not_hide_that_the_base_answers() -> None:
+    """Four tokens of -15 that the engine takes for -14 are no measure of how far off it is on the others."""
+    base = [-2.0] * 96 + [-15.0] * 4
+    trained = [value + (0.04 if place % 2 else -0.04) for place, value in enumerate(base)]
+    probe = Probe(prompt_token_ids=(1,), token_ids=range(100), logprobs=trained, base_logprobs=base)
+    engine_base = [[-2.0] * 96 + [-14.0] * 4]
+    verdict = judge((probe,), engine_base, engine_base, {}, tolerance=0.05)
+    assert not verdict.served and "answers like base" in verdict.words
+
+
 def test_the_kl_of_trainer_to_engine_is_estimated_token_by_token() -> None:
     """By hand, with two tokens: the engine gives half, and twice, the trainer's probability; r - 1 - ln r of each."""
     trainer, engine = [[-1.0], [-2.0]], [[-1.0 - 0.693147], [-2.0 + 0.693147]]
