@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from learner.backbone import Backbone
 from learner.batch import collate
@@ -16,6 +18,7 @@ from learner.sampling import sample
 from service.errors import TrainingFailed
 from service.settings import LearnerSettings
 from tests.learner.test_backbone import EXAMPLES, SETTINGS, moved
+from tests.learner.test_output_layer import SIZES
 from tests.learner.tiny_model import PAD, build_tiny_model
 
 CHECKPOINTED = SETTINGS.model_copy(update={"gradient_checkpointing": True})
@@ -87,3 +90,19 @@ def test_sampling_is_as_it_was(model_folder: Path) -> None:
 def test_a_model_whose_layers_are_not_known_is_refused() -> None:
     with pytest.raises(TrainingFailed, match="gradient_checkpointing to false"):
         checkpoint_layers(torch.nn.Linear(2, 2), lambda: nullcontext)
+
+
+def test_a_padded_model_that_caps_its_logits_has_the_same_gradients(model_folder: Path, tmp_path: Path) -> None:
+    """Its layers must not see a cache that they have written to already when they run again."""
+    torch.manual_seed(0)
+    model = Gemma2ForCausalLM(Gemma2Config(**SIZES, head_dim=8, final_logit_softcapping=2.0))
+    model.save_pretrained(tmp_path)
+    for file in model_folder.glob("tokenizer*"):
+        shutil.copy(file, tmp_path)
+    found = []
+    for settings in (SETTINGS, CHECKPOINTED):
+        backbone = moved(Backbone.load(tmp_path, settings))
+        assert not backbone._packs
+        found.append(torch.autograd.grad(backbone.log_probs(collate(EXAMPLES, PAD)).sum(), backbone.trainable()))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
