@@ -54,7 +54,8 @@ def main() -> int:
 def set_up_log() -> None:
     """To stderr, which is the run's log: what the run does, and of the libraries what a reader can act on."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    for chatty in ("alembic", "httpx2"):  # a line for each request that an engine is asked
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     # PEFT imports it whether the base is quantised or not, and it warns of a CPU kernel that isn't there (see nf4).
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 

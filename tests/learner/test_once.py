@@ -111,15 +111,16 @@ def test_interrupted_it_gives_the_run_back(home: Home, monkeypatch: pytest.Monke
     assert not [one for one in mine if newest(home).id in one.cmdline()]
 
 
-def test_the_log_of_a_run_holds_no_advice_about_a_kernel_that_it_does_not_use() -> None:
+def test_the_log_of_a_run_holds_nothing_that_its_reader_can_not_act_on() -> None:
     says = """if True:
         import logging
         from learner.child import set_up_log
         set_up_log()
         logging.getLogger("bitsandbytes.backends.cpu.ops").warning("Failed to load CPU gemm_4bit_forward")
+        logging.getLogger("httpx2").info("HTTP Request: POST http://127.0.0.1:9/v1/completions")
         logging.getLogger("hone.learner").info("Phase train.")"""
     log = subprocess.run([sys.executable, "-c", says], capture_output=True, text=True, check=True).stderr
-    assert "Phase train." in log and "gemm_4bit_forward" not in log
+    assert "Phase train." in log and "gemm_4bit_forward" not in log and "HTTP Request" not in log
 
 
 def test_a_training_steps_back_and_is_bounded_in_threads(tmp_path: Path) -> None:
