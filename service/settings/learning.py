@@ -1,0 +1,250 @@
+"""The settings of what learns: the learner, and the methods with a section of their own."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from service.settings.section import Section, engine_addresses
+
+MOST_TRAINING_THREADS = 4  # unless told: more of them wait for each other, and for chat
+
+Method = Literal["auto", "sft", "dpo", "kto", "ppo", "raft"]
+"""What a run learns from, and how; "auto": by what there is."""
+
+TrackerName = Literal["mlflow", "wandb"]
+
+
+class LearnerSettings(Section):
+    """When the learner runs, what it trains and how it may change what is live."""
+
+    method: Method = Field(
+        "auto", description="What a run trains for which nobody named a method; `auto`: whatever there is feedback for."
+    )
+    preferences: Literal["dpo", "ppo", "raft"] = Field(
+        "dpo",
+        description="How the method `auto` learns what people like. `dpo`, the quicker: from comparisons, or by KTO "
+        "from thumbs where there are many more of them. `ppo`: a reward model of both, and of scores, and "
+        "reinforcement learning. `raft`: the same model, and fine-tuning on the best of several replies.",
+    )
+    every_minutes: float = Field(
+        0.0, ge=0, description="Start a run every so many minutes if there is new feedback; 0: never by time."
+    )
+    after_feedback: int = Field(
+        50, ge=0, description="Start a run after so much new feedback that a method learns from; 0: never by count."
+    )
+    auto_promote: bool = Field(
+        True, description="Promote a candidate that passed every gate; otherwise it waits for an operator."
+    )
+    max_attempts: int = Field(
+        3, ge=1, description="How often a run is tried whose process dies, the first time included."
+    )
+    lease_seconds: float = Field(
+        30.0, gt=0, description="A run whose learner has not been heard of for so long is taken over."
+    )
+    tick_seconds: float = Field(1.0, gt=0, description="How often the learner looks for work, in seconds.")
+    threads: int = Field(
+        0,
+        ge=0,
+        description="CPU threads of a training; 0: one for each core, 4 at most. Chat comes first by `niceness`.",
+    )
+    processes: int = Field(
+        1,
+        ge=1,
+        description="Processes that share a training, each with the base model in its own memory and, on GPUs, a GPU "
+        "of its own, so there must be as many; on a CPU they share `threads`, and gain little.",
+    )
+    niceness: int = Field(
+        15, ge=0, le=19, description="How far a training steps back for other processes (POSIX niceness)."
+    )
+    held_out_share: float = Field(
+        0.2,
+        gt=0,
+        lt=1,
+        description="Share of conversations kept out of training, for evaluation. A larger one measures, for a while, "
+        "on conversations that adapters before have learned from.",
+    )
+    max_per_person: int = Field(
+        1000, ge=1, description="Most judgements of one person that a run learns from, newest first."
+    )
+    max_examples: int = Field(
+        4000,
+        ge=1,
+        description="Most pairs, most corrections and most single thumbs in a run: the newest and a random draw of "
+        "older ones.",
+    )
+    seed: int = Field(0, description="Seed of every random choice in a run.")
+    quantise: Literal["none", "nf4"] = Field(
+        "none",
+        description="`nf4`: train against the base in 4 bits (QLoRA), which takes a quarter of the memory. The engine "
+        "must then serve what `hone base dequantise` writes.",
+    )
+    gradient_checkpointing: bool = Field(
+        False,
+        description="Keep of each layer only what goes in, and run it again for the backward pass: a fraction of the "
+        "memory that a step takes, for about a third more time.",
+    )
+    rollouts: Literal["trainer", "engine"] = Field(
+        "trainer",
+        description="What samples the replies that `ppo` and `raft` learn from: the trainer itself, or the engine, "
+        "into which the policy is loaded under a passing name for each round.",
+    )
+    rollout_urls: tuple[str, ...] = Field(
+        (),
+        description="URLs of the engines that sample for `learner.rollouts`, with the same base model; the first that "
+        "is well is taken. None: those of `engine.urls`, or the one that `hone up` started.",
+    )
+    rollout_wait_seconds: float = Field(
+        900.0,
+        gt=0,
+        description="Seconds that a training waits, at one stretch, for an engine that has gone away; then the attempt "
+        "ends, and the run is tried again as if its process had died.",
+    )
+    rollout_tolerance: float = Field(
+        0.2,
+        gt=0,
+        description="Largest mean gap between the log-probabilities of trainer and engine, in nats per token of what "
+        "the engine sampled. Above it the engine answers with something else than the policy, and the run fails.",
+    )
+    rank: int = Field(16, ge=1, description="LoRA rank.")
+    alpha: float = Field(32.0, gt=0, description="LoRA alpha: the update is scaled by alpha / rank.")
+    sft_learning_rate: float = Field(
+        1.5e-3, gt=0, description="Learning rate of supervised fine-tuning on corrections."
+    )
+    sft_epochs: int = Field(
+        12, ge=1, description="Passes over the corrections until they are learned, at most; a few may take 240 steps."
+    )
+    dpo_learning_rate: float = Field(3e-3, gt=0, description="Learning rate of learning from comparisons.")
+    dpo_epochs: int = Field(2, ge=1, description="Passes over the replies that are sampled, graded and learned from.")
+    dpo_beta: float = Field(
+        0.2, gt=0, description="DPO's β on people's own pairs: how strongly the policy is held to the anchor."
+    )
+    dpo_label_smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="Share of people's comparisons that DPO takes to be mistaken."
+    )
+    dpo_robust: bool = Field(
+        False,
+        description="What DPO does about that share: robust DPO weighs pairs so that mistakes cancel out on average; "
+        "otherwise (conservative DPO) it stops short of certainty.",
+    )
+    trackers: tuple[TrackerName, ...] = Field(
+        (),
+        description="Experiment trackers that hear every step's metrics beside the run's own files, if installed here: "
+        "`mlflow`, `wandb`. Where they send them is set by their own variables, such as MLFLOW_TRACKING_URI.",
+    )
+    kto_learning_rate: float = Field(1e-3, gt=0, description="Learning rate of learning from single thumbs.")
+    kto_epochs: int = Field(6, ge=1, description="Passes over the thumbs; up to 24 where there are few.")
+    kto_beta: float = Field(
+        0.5, gt=0, description="KTO's β: how soon a reply that gained, or lost, is taken to have done so enough."
+    )
+    reward_learning_rate: float = Field(1e-3, gt=0, description="Learning rate of fitting a reward model.")
+    reward_epochs: int = Field(
+        12,
+        ge=1,
+        description="Passes over the judgements that a reward model is fitted to, at most: it stops when what "
+        "is kept apart is foretold no better.",
+    )
+    reward_label_smoothing: float = Field(
+        0.05, ge=0, lt=0.5, description="Share of judgements that a reward model takes to be mistaken."
+    )
+    batch_size: int = Field(
+        16, ge=1, description="Corrections, thumbs, and replies that are to stay, per optimizer step."
+    )
+    max_kl_per_token: float = Field(1.0, gt=0, description="Gate: largest KL to the anchor per token, in nats.")
+    min_fluency: float = Field(
+        -0.25,
+        description="Gate: least fluency: log-probability per token of replies under the base, less that of its own.",
+    )
+    max_empty_share: float = Field(0.0, ge=0, le=1, description="Gate: largest share of empty replies.")
+    min_share_won: float = Field(
+        0.5, ge=0, le=1, description="Gate: least share of held-out comparisons won against the parent."
+    )
+
+    @field_validator("rollout_urls")
+    @classmethod
+    def _are_addresses(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        return engine_addresses(urls)
+
+    @property
+    def training_threads(self) -> int:
+        """CPU threads of each of a training's processes."""
+        return max(1, (self.threads or min(available_cores(), MOST_TRAINING_THREADS)) // self.processes)
+
+
+class PpoSettings(Section):
+    """Reinforcement learning on a reward: the method `ppo`."""
+
+    advantages: Literal["gae", "reinforce", "rloo", "grpo"] = Field(
+        "gae",
+        description="How a reply's reward becomes its tokens' advantages: by a value function (PPO), less the running "
+        "mean (REINFORCE), less the mean of the other replies to its prompt (RLOO), or in their standard deviations "
+        "(GRPO).",
+    )
+    iterations: int = Field(12, ge=1, description="How often replies are sampled and learned from.")
+    prompts: int = Field(32, ge=1, description="Prompts in an iteration.")
+    replies: int = Field(4, ge=1, description="Replies to each prompt; `rloo` and `grpo` need two.")
+    epochs: int = Field(2, ge=1, description="Passes over the replies of an iteration.")
+    minibatch: int = Field(32, ge=1, description="Replies in an optimizer step.")
+    learning_rate: float = Field(1e-3, gt=0, description="Learning rate of the policy.")
+    value_learning_rate: float = Field(2e-3, gt=0, description="Learning rate of the value function.")
+    kl_coefficient: float = Field(
+        0.1, ge=0, description="β: what a nat of KL to the anchor costs, in units of the reward."
+    )
+    target_kl: float | None = Field(
+        None, gt=0, description="KL to the anchor per reply, in nats, that β is adapted to; none: β is fixed."
+    )
+    kl_horizon: int = Field(1000, ge=1, description="Replies over which an adaptive β moves.")
+    gamma: float = Field(1.0, gt=0, le=1, description="Discount of later rewards.")
+    lam: float = Field(0.95, ge=0, le=1, description="λ of generalised advantage estimation.")
+    clip: float = Field(0.2, gt=0, description="How far a step may move a token's probability: ratios of 1 ± so much.")
+    importance_cap: float = Field(
+        2.0,
+        ge=1,
+        description="Largest weight of a token that the engine sampled (`learner.rollouts`): how many times likelier "
+        "the trainer finds it, up to so much.",
+    )
+    value_clip: float = Field(0.2, gt=0, description="How far a step may move a value.")
+    entropy_coefficient: float = Field(0.0, ge=0, description="Weight of the entropy bonus.")
+    normalise_rewards: bool = Field(True, description="Divide rewards by their running standard deviation.")
+    clip_rewards: float | None = Field(5.0, gt=0, description="Largest reward either way, after that; none: any.")
+    whiten_advantages: bool = Field(True, description="Give each iteration's advantages mean 0 and variance 1.")
+    missing_eos_penalty: float = Field(
+        1.0, ge=0, description="What a reply that was cut at the length limit loses, in units of the reward."
+    )
+    stop_kl: float = Field(
+        0.1, gt=0, description="KL per token to the policy that sampled, from which an iteration's passes end early."
+    )
+    pretraining_coefficient: float = Field(
+        0.2, ge=0, description="Weight of the likelihood of the base's own replies, mixed in at every step (PPO-ptx)."
+    )
+    max_new_tokens: int = Field(128, ge=1, description="Longest reply that is sampled.")
+
+    @model_validator(mode="after")
+    def _compares_replies(self) -> PpoSettings:
+        if self.advantages in ("rloo", "grpo") and self.replies < 2:
+            raise ValueError(f"{self.advantages} compares replies to one prompt: replies must be at least 2")
+        return self
+
+
+class RaftSettings(Section):
+    """Rejection-sampling fine-tuning on a reward: the method `raft`."""
+
+    iterations: int = Field(5, ge=1, description="How often replies are sampled and the best learned.")
+    prompts: int = Field(64, ge=1, description="Prompts in an iteration.")
+    replies: int = Field(8, ge=2, description="Replies to each prompt, of which the best is learned.")
+    epochs: int = Field(2, ge=1, description="Passes over the best replies so far, in each iteration.")
+    minibatch: int = Field(16, ge=1, description="Replies in an optimizer step.")
+    learning_rate: float = Field(1e-3, gt=0, description="Learning rate of the policy.")
+    kl_coefficient: float = Field(
+        0.1,
+        ge=0,
+        description="β: what a nat of KL to the anchor costs in the choice of the best, in units of the reward.",
+    )
+    max_new_tokens: int = Field(128, ge=1, description="Longest reply that is sampled.")
+
+
+def available_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
