@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from learner import parallel
@@ -67,14 +68,9 @@ class StageCheckpoint:
         try:
             _write(self._path, self._of, self._parts)
             self._warned = False
-        except OSError as error:  # a full disk, for one: the training itself needs no checkpoint
+        except OSError as error:
             if not self._warned:
-                log.warning(
-                    "%s can't be written (%s), so an attempt after this one would repeat more. Free some space; the "
-                    "training goes on.",
-                    self._path,
-                    error.strerror or error,
-                )
+                _warn(self._path, error)
             self._warned = True
         self._written = time.monotonic()
 
@@ -94,6 +90,34 @@ class StageCheckpoint:
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             log.warning("%s is of no use, so this stage begins again: %s", self._path, error)
         return {}
+
+
+def read_result(path: Path) -> dict[str, Tensor]:
+    """The policy after a stage that an earlier attempt finished; nothing where none did, or it is damaged."""
+    try:
+        return load_file(path) if path.exists() else {}
+    except (OSError, SafetensorError) as error:
+        log.warning("%s is of no use, so this stage begins again: %s", path, error)
+        return {}
+
+
+def keep_result(state: Mapping[str, Tensor], path: Path) -> bool:
+    """Keep the policy after a stage; whether that was possible."""
+    try:
+        write_tensors(state, path)
+    except OSError as error:
+        _warn(path, error)
+        return False
+    return True
+
+
+def _warn(path: Path, error: OSError) -> None:
+    """Of a full disk, for one. The training itself needs no checkpoint: what it made it has in memory."""
+    log.warning(
+        "%s can't be written (%s). It goes on; if it were killed it would repeat more. Free some space.",
+        path,
+        error.strerror or error,
+    )
 
 
 def fingerprint(facts: object, weights: Mapping[str, Tensor]) -> str:

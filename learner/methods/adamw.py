@@ -58,8 +58,8 @@ def set_moments(optimizer: torch.optim.Optimizer, kept: Mapping[str, Mapping[str
         return
     # bitsandbytes' load_state_dict would put the moments into the GPU's own memory for good: its pages are made first.
     parameters = _parameters(optimizer)
-    for number in map(int, kept):
-        optimizer.init_state(optimizer.param_groups[0], parameters[number], 0, number)
+    for place in map(int, kept):
+        optimizer.init_state(optimizer.param_groups[0], parameters[place], 0, place)
     if parameters and parameters[0].is_cuda:
         torch.cuda.synchronize(parameters[0].device)  # they are being filled with zeros
     for number, one in kept.items():
