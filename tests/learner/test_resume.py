@@ -17,6 +17,7 @@ from learner.backbone_trainer import BackboneTrainer
 from learner.curate import Curated
 from learner.methods import ppo, raft, reward, rlhf
 from learner.run_folder import Metrics, read_metrics
+from learner.sampler import InProcessSampler
 from learner.stage_checkpoint import StageCheckpoint
 from service.settings import EngineSettings, LearnerSettings, PpoSettings, RaftSettings, Settings
 from tests.fixtures.full_disk import no_file_above
@@ -122,13 +123,13 @@ def test_a_training_that_was_over_is_not_repeated(folder: Path, tmp_path: Path) 
 def test_how_much_fits_the_memory_is_not_forgotten(folder: Path, tmp_path: Path) -> None:
     """What is summed up in halves is so after a kill, too, be it that all would fit now."""
     backbone = Backbone.load(folder, LEARNER)
-    course = ppo._Course(backbone, Counting(), PPO, 0, KEPT, ppo.InProcessSampler(backbone))
+    course = ppo._Course(backbone, Counting(), PPO, 0, KEPT, InProcessSampler(backbone))
     course.iterate(ppo.VALUE_WARMUP, PROMPTS[:3], Heard(tmp_path / "metrics"))
     for one in (*course._stepper._fitting.values(), *backbone.fitting.values()):
         one.most = 3
     StageCheckpoint(tmp_path / "it").keep("course", course.state)
     other = Backbone.load(folder, LEARNER)
-    again = ppo._Course(other, Counting(), PPO, 0, KEPT, ppo.InProcessSampler(other))
+    again = ppo._Course(other, Counting(), PPO, 0, KEPT, InProcessSampler(other))
     again.load_state(StageCheckpoint(tmp_path / "it").part("course"))
     assert len(again._stepper._fitting) == 2
     assert {one.most for one in (*again._stepper._fitting.values(), *other.fitting.values())} == {3}
