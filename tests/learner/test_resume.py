@@ -28,10 +28,10 @@ from tests.learner.tiny_model import build_tiny_model, ids
 LEARNER = LearnerSettings(rank=4, alpha=8.0, threads=1)
 KEPT = [(prompt, ids("one two", end=True)) for prompt in PROMPTS]
 PPO = PpoSettings(
-    iterations=5, prompts=3, replies=4, minibatch=5, max_new_tokens=6, learning_rate=1e-2, target_kl=0.05,
+    iterations=4, prompts=3, replies=4, minibatch=5, max_new_tokens=6, learning_rate=1e-2, target_kl=0.05,
     kl_horizon=30, stop_kl=10.0,
 )  # fmt: skip
-RAFT = RaftSettings(iterations=5, prompts=3, replies=4, minibatch=2, max_new_tokens=8, learning_rate=1e-2)
+RAFT = RaftSettings(iterations=4, prompts=3, replies=4, minibatch=2, max_new_tokens=8, learning_rate=1e-2)
 
 
 @pytest.fixture(scope="module")
@@ -82,15 +82,14 @@ def train(
     return state_of(backbone), result, len(judge.graded)
 
 
-@pytest.mark.parametrize("kills", [(5,), (8, 12)])
 @pytest.mark.parametrize(
-    "how",
+    ("how", "kills"),
     [
-        PPO,
-        PPO.model_copy(update={"advantages": "reinforce"}),
-        PPO.model_copy(update={"advantages": "rloo", "entropy_coefficient": 0.01}),
-        PPO.model_copy(update={"advantages": "grpo", "target_kl": None}),
-        RAFT,
+        (PPO, (8, 14)),
+        (PPO.model_copy(update={"advantages": "reinforce"}), (8,)),
+        (PPO.model_copy(update={"advantages": "rloo", "entropy_coefficient": 0.01}), (8,)),
+        (PPO.model_copy(update={"advantages": "grpo", "target_kl": None}), (8,)),
+        (RAFT, (7, 11)),
     ],
     ids=["gae", "reinforce", "rloo", "grpo", "raft"],
 )
@@ -140,8 +139,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     model = build_tiny_model(tmp_path_factory.mktemp("tiny"))
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 512}))
-    learner = LEARNER.model_copy(update={"checkpoint_minutes": 0.0, "reward_epochs": 4})
-    small = {"iterations": 4, "prompts": 4, "replies": 2, "minibatch": 4, "max_new_tokens": 8}
+    learner = LEARNER.model_copy(update={"checkpoint_minutes": 0.0, "reward_epochs": 2})
+    small = {"iterations": 3, "prompts": 4, "replies": 2, "minibatch": 4, "max_new_tokens": 8}
     return Settings(
         home=model.parent, engine=EngineSettings(model=str(model)), learner=learner, ppo=PpoSettings(**small),
         raft=RaftSettings(**small),
@@ -158,8 +157,19 @@ def taught() -> Curated:
     return replace(lessons(), train=replace(lessons().train, demonstrations=()))
 
 
+class Silent:
+    """Writes nothing."""
+
+    def __call__(self, *_: object) -> None:
+        pass
+
+
 def learn(
-    settings: Settings, stage: Literal["ppo", "raft"], checkpoint: Path, heard: Heard, lessons: Curated | None = None
+    settings: Settings,
+    stage: Literal["ppo", "raft"],
+    checkpoint: Path,
+    heard: Heard | Silent,
+    lessons: Curated | None = None,
 ) -> dict[str, Tensor]:
     trainer = BackboneTrainer(settings, None)
     trainer.train((stage,), lessons or taught(), checkpoint, heard)
@@ -172,7 +182,7 @@ def test_a_run_that_is_killed_inside_its_stage_goes_on_there(
 ) -> None:
     straight = learn(settings, stage, tmp_path / "straight", Heard(tmp_path / "straight.jsonl"))
     with pytest.raises(Killed):
-        learn(settings, stage, tmp_path / "broken", Heard(tmp_path / "broken.jsonl", stage, 5))
+        learn(settings, stage, tmp_path / "broken", Heard(tmp_path / "broken.jsonl", stage, 4))
     assert [path.name for path in (tmp_path / "broken").iterdir()] == [f"0-{stage}.unfinished"]
     monkeypatch.setattr(reward, "fit", lambda *_: pytest.fail("The reward model is there."))
     monkeypatch.setattr(rlhf, "answers", lambda *_: pytest.fail("What the base answers is known."))
@@ -219,12 +229,10 @@ def test_a_stage_begins_again_where_its_checkpoint_is_of_something_else(
 def test_a_full_disk_costs_a_training_no_more_than_its_checkpoints(
     settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    straight = learn(settings, "ppo", tmp_path / "straight", Heard(tmp_path / "straight.jsonl"))
+    straight = learn(settings, "raft", tmp_path / "straight", Silent())
     assert not caplog.records
-    (tmp_path / "full").mkdir()
-    heard = Heard(tmp_path / "full.jsonl")
-    with no_file_above(30_000):  # metrics fit, weights don't
-        assert_same(learn(settings, "ppo", tmp_path / "full", heard), straight)
+    with no_file_above(1000):
+        assert_same(learn(settings, "raft", tmp_path / "full", Silent()), straight)
     assert not list((tmp_path / "full").iterdir())
-    for name in ("0-ppo.unfinished", "0-ppo.safetensors"):
+    for name in ("0-raft.unfinished", "0-raft.safetensors"):
         assert caplog.text.count(f"{name} can't be written (File too large)") == 1
