@@ -220,7 +220,8 @@ class BackboneTrainer:
             return StageCheckpoint()
         learner = self._settings.model_dump_json(exclude=set(WHEN_AND_HOW))
         how = self._by_reward[stage].model_dump_json()
-        facts = (self._base, learner, stage, how, train, tuple(prompts), parallel.world())
+        room = self._engines.context if self._settings.rollouts == "engine" else None
+        facts = (self._base, learner, stage, how, train, tuple(prompts), parallel.world(), room)
         of, path = fingerprint(facts, self._backbone.adapter_state()), kept.with_suffix(".unfinished")
         return StageCheckpoint(path, of, 60 * self._settings.checkpoint_minutes)
 
