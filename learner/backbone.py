@@ -25,7 +25,6 @@ import torch
 from peft import PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoTokenizer
 
@@ -37,6 +36,7 @@ from learner.micro_batches import MicroBatches
 from learner.output_layer import fits_at_once, log_probs_in_chunks, plain_output_layer
 from learner.packing import Packed, hidden_states, pack, predicting_logits, try_packing
 from learner.tensors import token_log_probs
+from learner.weights_file import write_tensors
 from service.errors import TrainingFailed
 from service.settings import LearnerSettings
 
@@ -44,6 +44,8 @@ HeadRole = Literal["reward", "value"]
 Role = Literal["policy", "parent", "anchor", "base", "reward", "value"]
 HEAD = "head."
 """Before the names of a head's weights, beside those of its adapter."""
+SCORED, SAMPLED = "scored replies", "replies to sample"
+"""What `Backbone.fitting` knows the number of that fits the memory at once."""
 
 
 class Backbone:
@@ -55,7 +57,7 @@ class Backbone:
         self._frozen = frozen  # roles with an adapter of their own beside the policy's; the others are the base
         self._heads: dict[HeadRole, nn.Linear] = {}
         self._active: Role | None = None
-        self._scoring = MicroBatches("scored replies")
+        self.fitting = {what: MicroBatches(what) for what in (SCORED, SAMPLED)}
         with model.disable_adapter():
             self._packs = try_packing(model.get_base_model())
             self._output_layer = plain_output_layer(model.get_base_model())
@@ -107,6 +109,11 @@ class Backbone:
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+    @property
+    def in_4_bits(self) -> bool:
+        """Whether the base is (NF4)."""
+        return bool(getattr(self.model.get_base_model(), "is_loaded_in_4bit", False))
 
     def has(self, role: Role) -> bool:
         """Whether the role has an adapter of its own; if not it is the bare base."""
@@ -308,7 +315,7 @@ class Backbone:
             return self.reply_log_probs(collate([examples[index] for index in indices], self.pad_id), role).cpu()
 
         for indices in by_length([tokens_of(example) for example in examples], batch_size):
-            for part, found in self._scoring.each(indices, log_probs):
+            for part, found in self.fitting[SCORED].each(indices, log_probs):
                 scores[list(part)] = found
         return scores
 
@@ -335,9 +342,9 @@ class Backbone:
                 parameter.mul_(factor)
 
     def save_adapter(self, folder: Path) -> None:
-        """Write adapter_config.json and adapter_model.safetensors, as PEFT and vLLM load them."""
+        """Write adapter_config.json and adapter_model.safetensors, as PEFT and vLLM load them. Raises OSError."""
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(self.adapter_state(), folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+        write_tensors(self.adapter_state(), folder / ADAPTER_WEIGHTS, {"format": "pt"})
         config = self.model.peft_config["policy"].to_dict() | {"inference_mode": True}
         text = json.dumps(config, indent=2, sort_keys=True, default=_plain)
         (folder / ADAPTER_CONFIG).write_text(text + "\n", encoding="utf-8")

@@ -3,29 +3,28 @@
 Corrections are learned first (supervised), then preferences or single thumbs, as in InstructGPT (arXiv 2203.02155);
 what the second moved away from the corrections is put right at the end. All continue the adapter that is live and are
 held to one anchor, the bare base. After each stage the weights are kept in the run's checkpoint folder, where a killed
-run goes on. Where several processes train (`learner.parallel`) each has a trainer, and the first alone reads and writes
-files and asks the engine.
+run goes on; inside those that follow a reward, so is all that they have so far. Where several processes train
+(`learner.parallel`) each has a trainer, and the first alone reads and writes files and asks the engine.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import load_file
 
 from learner import parallel
 from learner.backbone import Backbone
 from learner.batch import Demonstration, Messages, Progress, Snapshot, TokenIds, collate
 from learner.curate import Curated
+from learner.cycle import WHEN_AND_HOW
 from learner.engine_sampler import EngineSampler
 from learner.evaluate.gates import verdict
 from learner.evaluate.report import evaluate
@@ -41,6 +40,7 @@ from learner.pretrain.dialogue import is_held_out
 from learner.pretrain.questions import draw_prompts
 from learner.sampler import InProcessSampler, Sampler, SharedSampler
 from learner.sampling import affordable
+from learner.stage_checkpoint import StageCheckpoint, fingerprint, keep_result, read_result
 from learner.trainer import (
     BY_REWARD,
     PROBE_TOKENS,
@@ -55,6 +55,7 @@ from learner.trainer import (
     learn_taste,
     stages_of,
 )
+from learner.weights_file import flush
 from service.adapters.fingerprint import base_fingerprint
 from service.adapters.manifest import JUDGE
 from service.errors import BadInput, TrainingFailed
@@ -98,16 +99,17 @@ class BackboneTrainer:
         corrections = self._corrections(lessons.train) if "sft" in stages else []
         for number, (name, stage) in enumerate(plan):
             kept = checkpoint / f"{number}-{name.replace(' ', '-')}.safetensors"
-            if state := parallel.from_first(partial(_read, kept)):
+            if state := parallel.from_first(partial(read_result, kept)):
                 self._backbone.load_adapter_state(state)
                 continue
             prompts = self._training_prompts(lessons, FEWEST_RETAINED if stage == "sft" else FEWEST_PROMPTS)
             tell = progress if name == stage else _renamed(name, progress)
-            self._stage(stage, lessons.train, corrections, prompts, anchor, tell)
+            inside = self._inside(kept, stage, lessons.train, prompts)
+            self._stage(stage, lessons.train, corrections, prompts, anchor, tell, inside)
             state = self._backbone.adapter_state()
             parallel.check_alike(state)
-            if parallel.is_first():
-                _keep(state, kept)
+            if parallel.is_first() and keep_result(state, kept):
+                inside.remove()
 
     def save(self, folder: Path, lessons: Curated) -> None:
         """Write the trained adapter, and the judge that goes with it where people compared replies; flush both."""
@@ -116,7 +118,7 @@ class BackboneTrainer:
         if judgements_of_taste(lessons.train) and (judge := fit_judge(self._backbone, pairs)):
             (folder / JUDGE).write_bytes(judge.encoded())
         for file in folder.iterdir():
-            _flush(file)
+            flush(file)
 
     def restore(self, folder: Path) -> None:
         """Go on with an adapter that an earlier attempt trained."""
@@ -180,6 +182,7 @@ class BackboneTrainer:
         prompts: Sequence[TokenIds],
         anchor: AnchorScores,
         progress: Progress,
+        inside: StageCheckpoint,
     ) -> None:
         result: sft.SftResult | preference.PreferenceResult | kto.KtoResult | rlhf.RlhfResult
         if stage == "sft":
@@ -198,6 +201,7 @@ class BackboneTrainer:
                 progress,
                 train.scored,
                 self._sampler(),
+                inside,
             )
         else:
             result = preference.train(self._backbone, train.pairs, prompts, self._settings, progress, anchor)
@@ -205,11 +209,29 @@ class BackboneTrainer:
 
     def _anchor_scores(self, checkpoint: Path) -> AnchorScores:
         """With a file, if it can be said of which base it is. The base alone is the anchor of a run."""
-        try:
-            base = base_fingerprint(self._model)
-        except BadInput:
+        if self._base is None:
             return AnchorScores(self._backbone)
-        return AnchorScores(self._backbone, checkpoint / ANCHOR_SCORES, f"{base} {self._settings.quantise}")
+        return AnchorScores(self._backbone, checkpoint / ANCHOR_SCORES, f"{self._base} {self._settings.quantise}")
+
+    def _inside(self, kept: Path, stage: Stage, train: Snapshot, prompts: Sequence[TokenIds]) -> StageCheckpoint:
+        """How far a stage is whose result will be `kept`; of those that follow a reward, if it can be said of which
+        base it is. Whatever decides them is part of whose it is: the policy's weights as they are now say the rest."""
+        if stage not in BY_REWARD or self._base is None:
+            return StageCheckpoint()
+        learner = self._settings.model_dump_json(exclude=set(WHEN_AND_HOW))
+        how = self._by_reward[stage].model_dump_json()
+        room = self._engines.context if self._settings.rollouts == "engine" else None
+        facts = (self._base, learner, stage, how, train, tuple(prompts), parallel.world(), room)
+        of, path = fingerprint(facts, self._backbone.adapter_state()), kept.with_suffix(".unfinished")
+        return StageCheckpoint(path, of, 60 * self._settings.checkpoint_minutes)
+
+    @cached_property
+    def _base(self) -> str | None:
+        """The base's fingerprint; None where its files aren't to be found."""
+        try:
+            return base_fingerprint(self._model)
+        except BadInput:
+            return None
 
     def _sampler(self) -> Sampler:
         if self._settings.rollouts == "engine":
@@ -270,25 +292,6 @@ class BackboneTrainer:
         with torch.no_grad():
             own, base = (self._backbone.log_probs(batch, role)[0, start:].tolist() for role in ("policy", "base"))
         return {"prompt_token_ids": prompt, "token_ids": reply, "logprobs": own, "base_logprobs": base}
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """Weights that an earlier attempt kept; nothing where it didn't."""
-    return load_file(path) if path.exists() else {}
-
-
-def _keep(state: dict[str, Tensor], path: Path) -> None:
-    """Whole or not at all."""
-    unfinished = path.with_suffix(".partial")
-    save_file(state, unfinished)
-    _flush(unfinished)
-    unfinished.rename(path)
-
-
-def _flush(path: Path) -> None:
-    """To the disk, so that a power cut after the renaming leaves no empty file under the final name."""
-    with path.open("rb") as written:
-        os.fsync(written.fileno())
 
 
 def _asked(tokenizer: Any, text: str) -> TokenIds:

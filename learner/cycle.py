@@ -13,7 +13,9 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from sqlalchemy.orm import Session
 from learner.batch import WAITING
 from learner.curate import Curated, curate
 from learner.curves import draw
+from learner.disk_space import WAITING_FOR_SPACE, once_there_is_space
 from learner.run_folder import Metrics, RunFolder, finite, read_metrics
 from learner.run_lock import alone_in
 from learner.snapshot import FORMAT_VERSION, FrozenFeedback, Tokenize, collect, read_snapshot, write_snapshot
@@ -43,7 +46,7 @@ from learner.trainer import (
 from service.adapters.fingerprint import base_fingerprint
 from service.adapters.manifest import BaseModelIdentity, Provenance
 from service.adapters.registry import Registry
-from service.errors import BadInput, NotFound, TrainingFailed
+from service.errors import BadInput, NotFound, StoreError, TrainingFailed
 from service.settings import Settings
 from service.store.queries import adapters, feedback, runs
 from service.store.queries.adapters import BASE
@@ -60,7 +63,7 @@ ROLLOUT_SECONDS = 10.0
 
 WHEN_AND_HOW = ("method", "every_minutes", "after_feedback", "auto_promote", "max_attempts", "lease_seconds",
                 "tick_seconds", "threads", "niceness", "trackers", "rollout_urls", "rollout_wait_seconds",
-                "rollout_tolerance")  # fmt: skip
+                "rollout_tolerance", "checkpoint_minutes")  # fmt: skip
 """Settings of the learner that change nothing about the adapter."""
 
 LOOK_SECONDS = 0.1
@@ -250,12 +253,24 @@ class Cycle:
         finally:
             self._board.close()
             self._trackers.close(ended_well)
-        draw(read_metrics(self.folder.metrics), self.folder.curves)
-        unfinished = self.folder.path / "adapter.partial"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        trainer.save(unfinished, lessons)
-        unfinished.rename(self.folder.adapter)
+        once_there_is_space(partial(self._save, trainer, lessons), self._wait_for_space)
         shutil.rmtree(self.folder.checkpoint, ignore_errors=True)
+
+    def _save(self, trainer: Trainer, lessons: Curated) -> None:
+        """The curves and the adapter, whole or not at all; of one that can't be written nothing is left."""
+        unfinished = self.folder.path / "adapter.partial"
+        try:
+            draw(read_metrics(self.folder.metrics), self.folder.curves)
+            shutil.rmtree(unfinished, ignore_errors=True)
+            trainer.save(unfinished, lessons)
+            unfinished.rename(self.folder.adapter)
+        except OSError:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+
+    def _wait_for_space(self) -> None:
+        with suppress(StoreError):  # whose disk may be the full one
+            self._say(WAITING_FOR_SPACE, 0, 1)
 
     def _evaluate(self, trainer: Trainer, stages: tuple[Stage, ...], lessons: Curated) -> dict[str, Any]:
         self._say("evaluate", 0, 1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -68,6 +68,17 @@ class MicroBatches:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def sizes(fitting: Mapping[str, MicroBatches]) -> dict[str, int | None]:
+    """What was found out about each, for `set_sizes`."""
+    return {what: one.most for what, one in fitting.items()}
+
+
+def set_sizes(fitting: MutableMapping[str, MicroBatches], known: Mapping[str, int | None]) -> None:
+    """Have each known from the start, as where a training goes on."""
+    for what, most in known.items():
+        fitting.setdefault(what, MicroBatches(what)).most = most
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -18,7 +18,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from learner import parallel
-from learner.backbone import Backbone, Role
+from learner.backbone import SAMPLED, Backbone, Role
 from learner.batch import TokenIds, by_length
 
 AFFORDABLE_TOKENS = 128
@@ -89,8 +89,11 @@ def sample(
     """`per_prompt` replies to each prompt, in the prompts' order. Temperature 0 is greedy.
 
     `batch_size` bounds the replies decoded at once. The same seed, prompts and weights give the same replies, where as
-    many processes train; then all are to ask for them, and each samples a share.
-    At most half of the model's window is given to the reply; a prompt too long for the rest is cut on the left.
+    many processes train; then all are to ask for them, and each samples a share. Where so many don't fit the memory
+    they are decoded in halves, and so are those to come. All of a batch draw from one stream of random numbers, token
+    by token, so in halves other replies are drawn, from the same policy; where as many fit, they are the same again.
+    At most half of the model's window is given to the reply; a prompt too long for the rest is cut on the left. Raises
+    TrainingFailed for a single reply that doesn't fit the memory.
     """
     room = longest_prompt(backbone, max_new_tokens)
     max_new_tokens = backbone.max_length - room
@@ -99,13 +102,22 @@ def sample(
     def replies_to(mine: Sequence[int]) -> list[list[Reply]]:
         replies: dict[int, list[Reply]] = {index: [] for index in mine}
         with backbone.merged(role) as model:
+
+            def decode(rows: Sequence[int]) -> list[tuple[TokenIds, float, bool]]:
+                chunk = {index: prompts[index][-room:] for index in rows}
+                places = {index: place for place, index in enumerate(chunk)}
+                before, asked = generator.get_state(), [places[index] for index in rows]
+                try:
+                    return _decode(backbone, model, list(chunk.values()), asked, max_new_tokens, temperature, generator)
+                except (RuntimeError, MemoryError):  # what comes instead draws the same numbers
+                    generator.set_state(before)
+                    raise
+
             for places in by_length([len(prompts[index]) for index in mine], max(1, batch_size // per_prompt)):
-                indices = [mine[place] for place in places]
-                chunk = [prompts[index][-room:] for index in indices]
-                decoded = _decode(backbone, model, chunk, per_prompt, max_new_tokens, temperature, generator)
-                for row, (token_ids, log_prob, ended) in enumerate(decoded):
-                    index = indices[row // per_prompt]
-                    replies[index].append(Reply(index, token_ids, log_prob, ended))
+                rows = [mine[place] for place in places for _ in range(per_prompt)]
+                for part, decoded in backbone.fitting[SAMPLED].each(rows, decode):
+                    for index, (token_ids, log_prob, ended) in zip(part, decoded, strict=True):
+                        replies[index].append(Reply(index, token_ids, log_prob, ended))
         return list(replies.values())
 
     return parallel.each(range(len(prompts)), replies_to, lambda index: len(prompts[index]))
@@ -115,12 +127,13 @@ def _decode(
     backbone: Backbone,
     model: torch.nn.Module,
     prompts: Sequence[TokenIds],
-    per_prompt: int,
+    asked: Sequence[int],
     max_new_tokens: int,
     temperature: float,
     generator: torch.Generator,
 ) -> list[tuple[TokenIds, float, bool]]:
-    """Decode one batch: (token ids, log-probability, ended) for every reply, prompt by prompt."""
+    """Decode one batch: (token ids, log-probability, ended) of a reply to each prompt that is asked, by its place among
+    `prompts`; one may be asked more than once."""
     device, eos = backbone.device, torch.tensor(backbone.eos_ids, dtype=torch.long)
     token_ids, attention = _left_padded(prompts, backbone.pad_id)
     cache = _cache(model, token_ids.shape[1] + max_new_tokens)
@@ -129,9 +142,10 @@ def _decode(
         input_ids=token_ids.to(device), attention_mask=attention.to(device), position_ids=positions.to(device),
         past_key_values=cache, logits_to_keep=1,
     ).logits[:, -1]  # (P, V)  # fmt: skip
-    cache.batch_repeat_interleave(per_prompt)
-    logits = logits.repeat_interleave(per_prompt, 0)  # (R, V), R replies still going
-    attention = attention.repeat_interleave(per_prompt, 0)
+    of_prompts = torch.tensor(asked)
+    cache.batch_select_indices(of_prompts.to(device))
+    logits = logits[of_prompts.to(device)]  # (R, V), R replies still going
+    attention = attention[of_prompts]
     rows = torch.arange(len(attention))  # which reply each row of the batch is
     sampled = torch.zeros(len(rows), max_new_tokens, dtype=torch.long)
     lengths, log_probs = torch.zeros(len(rows), dtype=torch.long), torch.zeros(len(rows))

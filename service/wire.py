@@ -315,7 +315,8 @@ class RunView(Wire):
     started_at: datetime | None
     finished_at: datetime | None
     phase: str = Field(
-        "", description="snapshot, curate, train (or, meanwhile: waiting for the engine), evaluate, publish."
+        "",
+        description="snapshot, curate, train (or, meanwhile: waiting for the engine, or for space), evaluate, publish.",
     )
     step: int = 0
     steps: int = 0

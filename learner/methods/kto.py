@@ -78,7 +78,7 @@ def train(
     asked = affordable(list(dict.fromkeys(label.prompt_token_ids for label in fitting)), 2 * CHECKED_PROMPTS)
     right = answers(backbone, asked, settings.seed + 99)
     course = _Course(backbone, fitting, right, settings, rng, anchor or AnchorScores(backbone))
-    stepper = Stepper(backbone.trainable(), settings.kto_learning_rate, warmup=4)
+    stepper = Stepper(backbone.trainable(), settings.kto_learning_rate, warmup=4, in_4_bits=backbone.in_4_bits)
     step = 0
     while step < steps:
         for indices in shuffled_batches(len(fitting), settings.batch_size, rng):

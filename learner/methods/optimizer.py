@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from learner import parallel
 from learner.batch import Demonstration, Label, Pair, Scored, TokenIds
-from learner.micro_batches import Item, MicroBatches
+from learner.methods.adamw import make_adamw, moments, set_moments
+from learner.micro_batches import Item, MicroBatches, set_sizes, sizes
 from service.errors import TrainingFailed
 
 MOST_BAD_STEPS = 5
@@ -32,12 +33,15 @@ class Stepper:
         metrics |= stepper.update()
 
     Each summand of a loss is computed, differentiated and freed by itself; one that doesn't fit the memory, in parts.
-    Where several processes train (`learner.parallel`), each does so with its share of the examples.
+    Where several processes train (`learner.parallel`), each does so with its share of the examples. `in_4_bits`: the
+    base under these parameters is (`learner.methods.adamw`).
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], learning_rate: float, warmup: int = 0) -> None:
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], learning_rate: float, warmup: int = 0, *, in_4_bits: bool = False
+    ) -> None:
         self._parameters = list(parameters)
-        self._optimizer = torch.optim.AdamW(self._parameters, lr=learning_rate, weight_decay=0.0, betas=(0.9, 0.99))
+        self._optimizer = make_adamw(self._parameters, learning_rate, in_4_bits=in_4_bits)
         self._learning_rate, self._warmup = learning_rate, warmup
         self._steps = self._bad_in_a_row = 0
         self.skipped = 0
@@ -119,6 +123,22 @@ class Stepper:
                 "Lower the learning rate, or look at the latest feedback for replies that are not text.",
             )
         return {"loss": loss, "gradient_norm": norm.item(), "learning_rate": rate, "skipped": self.skipped}
+
+    def state(self) -> dict[str, Any]:
+        """All that decides its later steps, beside the parameters; between two of them."""
+        return {
+            "moments": moments(self._optimizer),
+            "steps": self._steps,
+            "bad_in_a_row": self._bad_in_a_row,
+            "skipped": self.skipped,
+            "fitting": sizes(self._fitting),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        set_moments(self._optimizer, state["moments"])
+        self._steps, self._bad_in_a_row, self.skipped = state["steps"], state["bad_in_a_row"], state["skipped"]
+        set_sizes(self._fitting, state["fitting"])
 
     def _sum_up(self) -> None:
         """Loss and gradients over all processes, as one tensor; a parameter that no loss reached stays without one."""

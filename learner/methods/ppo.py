@@ -15,45 +15,34 @@ KL stays in the reward for all four, where GRPO's authors have it in the loss.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from learner import parallel
 from learner.backbone import Backbone
 from learner.batch import WAITING, Example, Progress, Sequences, TokenIds, collate, shuffled_batches
-from learner.importance import token_importance
 from learner.losses import sft_loss
+from learner.methods.experience import Appraiser, Experience
 from learner.methods.optimizer import Stepper, reply_tokens
 from learner.methods.rollouts import Judge
-from learner.micro_batches import MicroBatches
-from learner.policy_losses import (
-    AdaptiveKl,
-    RunningMoments,
-    entropy,
-    gae,
-    grpo_advantages,
-    kl_estimates,
-    ppo_policy_loss,
-    ppo_value_loss,
-    reinforce_advantages,
-    rloo_advantages,
-    token_rewards,
-    whiten,
-)
+from learner.policy_losses import entropy, kl_estimates, ppo_policy_loss, ppo_value_loss
 from learner.sampler import InProcessSampler, Sampler
-from learner.sampling import Reply, with_room
-from learner.tensors import masked_mean, masked_sum, token_log_probs
+from learner.sampling import with_room
+from learner.stage_checkpoint import StageCheckpoint, set_random
+from learner.tensors import masked_mean, token_log_probs
 from service.settings import PpoSettings
+
+log = logging.getLogger("hone.learner")
 
 PHASE = "ppo"
 VALUE_WARMUP = 2
 """Iterations in which the value function alone learns: a policy that follows a random one forgets first."""
-SCORED_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -63,27 +52,6 @@ class PpoResult:
     too_long: int  # prompts left out, because a reply to them does not fit the model
     skipped_steps: int
     metrics: dict[str, float] = field(default_factory=dict)  # of the last iteration
-
-
-@dataclass(frozen=True)
-class Experience:
-    """N replies of an iteration, as the policy that sampled them sees them. All (N, T) but for `batch`."""
-
-    batch: Sequences
-    log_probs: Tensor
-    values: Tensor  # of the state that each token was chosen in; 0 without a value function
-    advantages: Tensor
-    returns: Tensor
-    importance: Tensor | None = None  # of each token, where an engine sampled it
-
-    def tokens(self, rows: Sequence[int]) -> int:
-        """Of these replies, that are learned from."""
-        return int(self.mask[list(rows)].sum())
-
-    @property
-    def mask(self) -> Tensor:
-        """Bool: the replies' tokens."""
-        return self.batch.reply_mask
 
 
 def train(
@@ -96,22 +64,36 @@ def train(
     seed: int = 0,
     pretraining: Sequence[Example] = (),
     sampler: Sampler | None = None,
+    checkpoint: StageCheckpoint | None = None,
 ) -> PpoResult:
     """Train the policy in place. `pretraining`: replies of the base that are to stay likely. Same seed, same result.
 
-    `sampler`: where the policy's replies come from; None: from the backbone. Raises TrainingFailed when the loss stays
-    without a finite value, and what the sampler raises.
+    `sampler`: where the policy's replies come from; None: from the backbone. `checkpoint`: where it is kept how far the
+    training is, and what it goes on from; the result is that of one unbroken training. Raises TrainingFailed when the
+    loss stays without a finite value, and what the sampler raises.
     """
     sampler = sampler or InProcessSampler(backbone)
     asked, too_long = with_room(sampler, prompts, settings.max_new_tokens)
     if not asked:
         return PpoResult(0, 0, too_long, 0)
     course = _Course(backbone, judge, settings, seed, pretraining, sampler)
-    draws = Random(seed)
-    for iteration in range(settings.iterations):
+    draws, begin = Random(seed), 0
+    checkpoint = checkpoint or StageCheckpoint()
+    if kept := checkpoint.part(PHASE):
+        course.load_state(kept["course"])
+        set_random(draws, kept["draws"])
+        begin = kept["iterations"]
+        log.info("It goes on after iteration %d of %d.", begin, settings.iterations)
+    for done in range(begin + 1, settings.iterations + 1):
         chosen = draws.sample(asked, min(settings.prompts, len(asked)))
-        course.iterate(iteration, chosen, progress)
+        course.iterate(done - 1, chosen, progress)
+        state = partial(_kept, course, draws, done)
+        checkpoint.keep(PHASE, state, now=done == settings.iterations)
     return PpoResult(course.step, course.replies, too_long, course.skipped, course.measured)
+
+
+def _kept(course: _Course, draws: Random, iterations: int) -> dict[str, Any]:
+    return {"course": course.state(), "draws": draws.getstate(), "iterations": iterations}
 
 
 class _Course:
@@ -121,26 +103,24 @@ class _Course:
         self, backbone: Backbone, judge: Judge, settings: PpoSettings, seed: int, pretraining: Sequence[Example],
         sampler: Sampler,
     ) -> None:  # fmt: skip
-        self._backbone, self._judge, self._settings, self._seed = backbone, judge, settings, seed
-        self._sampler = sampler
+        self._backbone, self._settings, self._seed, self._sampler = backbone, settings, seed, sampler
         self._pretraining, self._rng = pretraining, Random(seed + 1)
-        self._scoring = MicroBatches("sampled replies")
-        self._stepper = Stepper(backbone.trainable(), settings.learning_rate, warmup=4)
+        self._appraiser = Appraiser(backbone, judge, settings)
+        small = backbone.in_4_bits
+        self._stepper = Stepper(backbone.trainable(), settings.learning_rate, warmup=4, in_4_bits=small)
         self._value_stepper: Stepper | None = None
         if settings.advantages == "gae":
             backbone.add_head("value", seed=seed)
-            self._value_stepper = Stepper(backbone.trainable("value"), settings.value_learning_rate, warmup=4)
-        self._moments, self._returns = RunningMoments(), RunningMoments()
-        self._coefficient = settings.kl_coefficient
-        self._controller = (
-            None
-            if settings.target_kl is None
-            else AdaptiveKl(settings.kl_coefficient, settings.target_kl, settings.kl_horizon)
-        )
+            values, rate = backbone.trainable("value"), settings.value_learning_rate
+            self._value_stepper = Stepper(values, rate, warmup=4, in_4_bits=small)
         per_iteration = -(-settings.prompts * settings.replies // settings.minibatch)
         self._steps = settings.iterations * settings.epochs * per_iteration
         self.step = self.replies = 0
-        self.measured: dict[str, float] = {}
+
+    @property
+    def measured(self) -> dict[str, float]:
+        """Of the replies of the latest iteration."""
+        return self._appraiser.measured
 
     @property
     def skipped(self) -> int:
@@ -156,11 +136,35 @@ class _Course:
             seed=self._seed + 1000 * iteration,
             tell=lambda waits: progress(WAITING if waits else PHASE, self.step, self._steps, {}),
         )  # fmt: skip
-        experience = self._experience(prompts, sampled)
+        experience = self._appraiser.appraise(prompts, sampled)
         self.replies += len(experience.mask)
         self._learn(experience, self._value_stepper is not None and iteration < VALUE_WARMUP, progress)
-        if self._controller is not None:
-            self._coefficient = self._controller.update(self.measured["kl"], len(experience.mask))
+        self._appraiser.adapt(len(experience.mask))
+
+    def state(self) -> dict[str, Any]:
+        """All that decides later iterations; between two of them."""
+        values = self._value_stepper
+        return {
+            "policy": self._backbone.adapter_state(),
+            "stepper": self._stepper.state(),
+            "value": self._backbone.adapter_state("value") if values else {},
+            "value_stepper": values.state() if values else {},
+            "appraiser": self._appraiser.state(),
+            "rng": self._rng.getstate(),
+            "step": self.step,
+            "replies": self.replies,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self._backbone.load_adapter_state(state["policy"])
+        self._stepper.load_state(state["stepper"])
+        if self._value_stepper is not None:
+            self._backbone.load_adapter_state(state["value"], "value")
+            self._value_stepper.load_state(state["value_stepper"])
+        self._appraiser.load_state(state["appraiser"])
+        set_random(self._rng, state["rng"])
+        self.step, self.replies = state["step"], state["replies"]
 
     def _learn(self, experience: Experience, values_alone: bool, progress: Progress) -> None:
         """Go over the replies until the policy has moved far enough from the one that sampled them."""
@@ -173,61 +177,6 @@ class _Course:
                 progress(PHASE, self.step, self._steps, self.measured | metrics)
                 if metrics.get("step_kl", 0.0) > self._settings.stop_kl:
                     return
-
-    @torch.no_grad()
-    def _experience(self, prompts: Sequence[TokenIds], sampled: Sequence[Sequence[Reply]]) -> Experience:
-        """Everything about these replies that stays as it is while the policy learns from them."""
-        settings, replies = self._settings, [reply for row in sampled for reply in row]
-        examples = [(prompts[reply.prompt], reply.token_ids) for reply in replies]
-        batch = collate(examples, self._backbone.pad_id).to(self._backbone.device)
-        mask = batch.reply_mask
-        log_probs = self._in_parts(batch, lambda part: self._backbone.log_probs(part))
-        anchor = self._in_parts(batch, lambda part: self._backbone.log_probs(part, "anchor"))
-        importance, of_engine = token_importance(replies, log_probs, mask, settings.importance_cap)
-        ended = torch.tensor([reply.ended for reply in replies], device=mask.device)
-        scores = self._judge.score(examples).to(mask.device)
-        rewards = token_rewards(
-            self._normalised(scores), log_probs, anchor, mask, self._coefficient, ended=ended,
-            missing_eos_penalty=settings.missing_eos_penalty, clip=settings.clip_rewards,
-        )  # fmt: skip
-        values = returns = torch.zeros_like(log_probs)
-        if settings.advantages == "gae":
-            values = self._in_parts(batch, lambda part: self._backbone.values(part))
-            advantages, returns = gae(rewards, values, mask, gamma=settings.gamma, lam=settings.lam)
-        else:
-            advantages = self._of_whole_replies(masked_sum(rewards, mask, 1)).unsqueeze(1) * mask
-        if settings.whiten_advantages and settings.advantages in ("gae", "reinforce"):
-            advantages = whiten(advantages, mask)
-        kl = masked_sum(kl_estimates(log_probs, anchor)[0], mask, 1)
-        self.measured = {
-            "reward": scores.mean().item(),
-            "kl": kl.mean().item(),
-            "kl_per_token": (kl.sum() / mask.sum()).item(),
-            "kl_coefficient": self._coefficient,
-            "length": mask.sum(1).float().mean().item(),
-            "ended": ended.float().mean().item(),
-            **of_engine,
-        }
-        return Experience(batch, log_probs, values, advantages, returns, importance)
-
-    def _normalised(self, scores: Tensor) -> Tensor:
-        """Less the running mean, in running standard deviations."""
-        if not self._settings.normalise_rewards:
-            return scores
-        self._moments.update(scores)
-        return (scores - self._moments.mean) / max(self._moments.std, 1e-6)
-
-    def _of_whole_replies(self, rewards: Tensor) -> Tensor:
-        """One advantage for each of N replies, whose prompts follow each other: (N,) → (N,)."""
-        of_prompts = rewards.reshape(-1, self._settings.replies)
-        match self._settings.advantages:
-            case "rloo":
-                return rloo_advantages(of_prompts).flatten()
-            case "grpo":
-                return grpo_advantages(of_prompts).flatten()
-        baseline = self._returns.mean if self._returns.count else rewards.mean()
-        self._returns.update(rewards)  # afterwards: a reply is no part of what it is compared with
-        return reinforce_advantages(rewards, baseline)
 
     def _learn_values(self, experience: Experience, rows: Sequence[int]) -> dict[str, float]:
         assert self._value_stepper is not None
@@ -284,11 +233,3 @@ class _Course:
     def _rate(self) -> float:
         """Share of the learning rate: falls to a tenth."""
         return 1 - 0.9 * self.step / self._steps
-
-    def _in_parts(self, batch: Sequences, compute: Callable[[Sequences], Tensor]) -> Tensor:
-        def of_some(rows: Sequence[int]) -> Tensor:
-            parts = [rows[start : start + SCORED_AT_ONCE] for start in range(0, len(rows), SCORED_AT_ONCE)]
-            each = [self._scoring.each(part, lambda some: compute(batch.rows(some))) for part in parts]
-            return torch.cat([found for of_part in each for _, found in of_part])
-
-        return parallel.rows(range(len(batch.token_ids)), of_some).to(self._backbone.device)

@@ -105,7 +105,7 @@ def train(
     steps = (ITERATIONS + 1) * per_iteration
     progress(PHASE, 0, steps, {})
     judge = fit_preferences(backbone, fitting)
-    stepper = Stepper(backbone.trainable(), settings.dpo_learning_rate, warmup=4)
+    stepper = Stepper(backbone.trainable(), settings.dpo_learning_rate, warmup=4, in_4_bits=backbone.in_4_bits)
     anchor = anchor or AnchorScores(backbone)
     step, strength, metrics = 0, STRENGTH, {"judge_accuracy": judge.fit.accuracy}
     temperature = judge.fit.spread / (NATS * _trust(judge))

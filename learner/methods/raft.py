@@ -11,10 +11,12 @@ fine-tuning. The best of N is at most log N - (N - 1) / N nats from what it was 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from functools import partial
 from random import Random
+from typing import Any
 
 from torch import Tensor
 
@@ -24,9 +26,13 @@ from learner.importance import policy_log_probs
 from learner.losses import sft_loss
 from learner.methods.optimizer import Stepper, reply_tokens
 from learner.methods.rollouts import Judge
+from learner.micro_batches import set_sizes, sizes
 from learner.sampler import InProcessSampler, Sampler, Tell
 from learner.sampling import Reply, with_room
+from learner.stage_checkpoint import StageCheckpoint, set_random
 from service.settings import RaftSettings
+
+log = logging.getLogger("hone.learner")
 
 PHASE = "raft"
 
@@ -59,11 +65,14 @@ def train(
     *,
     seed: int = 0,
     sampler: Sampler | None = None,
+    checkpoint: StageCheckpoint | None = None,
 ) -> RaftResult:
     """Train the policy in place. Same seed, same result.
 
     A reply that was cut at the length limit is never the best. `sampler`: where the policy's replies come from; None:
-    from the backbone. Raises TrainingFailed when the loss stays without a finite value, and what the sampler raises.
+    from the backbone. `checkpoint`: where it is kept how far the training is, and what it goes on from; the result is
+    that of one unbroken training. Raises TrainingFailed when the loss stays without a finite value, and what the
+    sampler raises.
     """
     sampler = sampler or InProcessSampler(backbone)
     asked, too_long = with_room(sampler, prompts, settings.max_new_tokens)
@@ -72,15 +81,32 @@ def train(
         settings.epochs * -(-min(len(asked), each * (number + 1)) // settings.minibatch)
         for number in range(settings.iterations)
     )
-    stepper = Stepper(backbone.trainable(), settings.learning_rate, warmup=4)
+    stepper = Stepper(backbone.trainable(), settings.learning_rate, warmup=4, in_4_bits=backbone.in_4_bits)
     rng, draws = Random(seed + 1), Random(seed)
     best: dict[TokenIds, Scored] = {}
-    step, measured = 0, dict[str, float]()
+    step, begin, measured = 0, 0, dict[str, float]()
+    checkpoint = checkpoint or StageCheckpoint()
 
     def tell(waits: bool) -> None:
         progress(WAITING if waits else PHASE, step, steps, {})
 
-    for number in range(settings.iterations if asked else 0):
+    def state() -> dict[str, Any]:
+        return {
+            "policy": backbone.adapter_state(), "stepper": stepper.state(), "fitting": sizes(backbone.fitting),
+            "rng": rng.getstate(), "draws": draws.getstate(), "best": [astuple(one) for one in best.values()],
+            "step": step, "rounds": number + 1, "measured": measured,
+        }  # fmt: skip
+
+    if kept := checkpoint.part(PHASE):
+        backbone.load_adapter_state(kept["policy"])
+        stepper.load_state(kept["stepper"])
+        set_sizes(backbone.fitting, kept["fitting"])
+        set_random(rng, kept["rng"])
+        set_random(draws, kept["draws"])
+        best = {tuple(prompt): Scored(tuple(prompt), tuple(reply), worth) for prompt, reply, worth in kept["best"]}
+        step, begin, measured = kept["step"], kept["rounds"], kept["measured"]
+        log.info("It goes on after round %d of %d.", begin, settings.iterations)
+    for number in range(begin, settings.iterations if asked else 0):
         progress(PHASE, step, steps, {})
         chosen = draws.sample(asked, each)
         scored, measured = _sampled(backbone, judge, chosen, settings, seed + 1000 * number, sampler, tell)
@@ -93,6 +119,7 @@ def train(
             metrics |= stepper.update(1 - 0.9 * step / steps)
             step += 1
             progress(PHASE, step, steps, measured | metrics)
+        checkpoint.keep(PHASE, state, now=number + 1 == settings.iterations)
     return RaftResult(
         step, settings.iterations * each * settings.replies, len(best), too_long, stepper.skipped, measured
     )

@@ -21,8 +21,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from random import Random
 from typing import Any
@@ -97,6 +97,17 @@ class RewardModel:
     def __init__(self, backbone: Backbone, fit: RewardFit) -> None:
         self._backbone, self.fit = backbone, fit
 
+    def state(self) -> dict[str, Any]:
+        """A copy of all there is of it."""
+        return {"weights": self._backbone.adapter_state("reward"), "fit": asdict(self.fit)}
+
+    @classmethod
+    def restored(cls, backbone: Backbone, state: Mapping[str, Any]) -> RewardModel:
+        """From such a copy, as the reward role of a backbone that has none yet."""
+        backbone.add_head("reward", MEMBERS)
+        backbone.load_adapter_state(state["weights"], "reward")
+        return cls(backbone, RewardFit(**state["fit"]))
+
     def grade(self, examples: Sequence[Example]) -> Graded:
         """Of whole replies, EOS included. Replies without a token have the lowest reward that there is among them."""
         said = torch.tensor([bool(reply) for _, reply in examples])
@@ -142,7 +153,8 @@ def fit(
     kept = _Lessons(backbone, [one for one in fitting if one.prompt_token_ids in apart],
                     [one for one in called if one.prompt_token_ids in apart],
                     [one for one in rated if one.prompt_token_ids in apart])  # fmt: skip
-    stepper = Stepper(backbone.trainable("reward"), settings.reward_learning_rate, warmup=4)
+    own, rate = backbone.trainable("reward"), settings.reward_learning_rate
+    stepper = Stepper(own, rate, warmup=4, in_4_bits=backbone.in_4_bits)
     steps = settings.reward_epochs * len(list(taught.batches(settings.batch_size, Random(0))))
     step, since, best = 0, 0, math.inf
     best_state = backbone.adapter_state("reward")

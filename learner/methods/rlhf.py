@@ -12,17 +12,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from learner.backbone import Backbone
-from learner.batch import Label, Pair, Progress, Scored, TokenIds
+from learner.batch import Example, Label, Pair, Progress, Scored, TokenIds
 from learner.methods import ppo, raft, reward
 from learner.methods.rollouts import BROKEN, CONSENSUS, Answers, Judge, answers, roll_out, share_agreed
 from learner.methods.strength import hold_inside_limits
 from learner.sampler import Sampler
 from learner.sampling import affordable, sample
+from learner.stage_checkpoint import StageCheckpoint
 from service.errors import TrainingFailed
 from service.settings import LearnerSettings, PpoSettings, RaftSettings
 
@@ -34,6 +36,8 @@ MEASURED_PROMPTS, MEASURED_REPLIES = 32, 4
 KEPT_PROMPTS = 128
 """Whose replies by the base are to stay likely."""
 CHECKED_PROMPTS = 48
+BASIS = "basis"
+"""In a checkpoint: what stays as it is while the policy learns."""
 
 
 @dataclass(frozen=True)
@@ -45,20 +49,25 @@ class RlhfResult:
 
 class Sensible:
     """A reward with what a taste must not cost, as the module's docstring says. `nat`: what one is worth, in standard
-    deviations of the reward among the base's replies to one prompt."""
+    deviations of the reward among the base's replies to one prompt. `measured`: the mean of these rewards and that
+    deviation, where they are known already."""
 
     def __init__(
-        self, backbone: Backbone, judge: Judge, prompts: Sequence[TokenIds], right: Answers, nat: float, seed: int
-    ) -> None:
+        self, backbone: Backbone, judge: Judge, prompts: Sequence[TokenIds], right: Answers, nat: float, seed: int,
+        measured: tuple[float, float] | None = None,
+    ) -> None:  # fmt: skip
         self._backbone, self._judge, self._right, self._nat = backbone, judge, right, nat
-        grades = roll_out(backbone, judge, prompts[:MEASURED_PROMPTS], MEASURED_REPLIES, "base", seed).grades
-        self._mean, self._spread = grades.mean(), grades.std(1).mean().clamp(min=1e-3)
+        if measured is None:
+            grades = roll_out(backbone, judge, prompts[:MEASURED_PROMPTS], MEASURED_REPLIES, "base", seed).grades
+            measured = float(grades.mean()), float(grades.std(1).mean().clamp(min=1e-3))
+        self.measured = measured
 
     def score(self, examples: Sequence[tuple[TokenIds, TokenIds]]) -> Tensor:
         """(len(examples),)"""
         texts = self._backbone.decode([reply for _, reply in examples])
         agreed = share_agreed(texts, [prompt for prompt, _ in examples], self._right)
-        scores = (self._judge.score(examples) - self._mean) / self._spread
+        mean, spread = self.measured
+        scores = (self._judge.score(examples) - mean) / spread
         scores = scores + self._nat * CONSENSUS * (agreed - 1)
         empty = torch.tensor([not text.strip() for text in texts])
         worst = scores[~empty].min() if not empty.all() else torch.zeros(())
@@ -75,34 +84,63 @@ def train(
     progress: Progress,
     scored: Sequence[Scored] = (),
     sampler: Sampler | None = None,
+    checkpoint: StageCheckpoint | None = None,
 ) -> RlhfResult:
     """Train the policy in place, by what people said of pairs and of single replies, on `prompts` that people ask.
 
-    `sampler`: where the replies come from that the policy learns from; None: from the backbone. Raises TrainingFailed
-    when there is nothing to fit a reward to, when no prompt leaves room for a reply, or when the loss stays without a
-    finite value, and what the sampler raises.
+    `sampler`: where the replies come from that the policy learns from; None: from the backbone. `checkpoint`: where it
+    is kept how far the training is, and what it goes on from. Raises TrainingFailed when there is nothing to fit a
+    reward to, when no prompt leaves room for a reply, or when the loss stays without a finite value, and what the
+    sampler raises.
     """
-    model = reward.fit(backbone, pairs, labels, settings, progress, scored)
+    checkpoint = checkpoint or StageCheckpoint()
+    basis, seed = checkpoint.part(BASIS), settings.seed
+    if basis:
+        model = reward.RewardModel.restored(backbone, basis["reward"])
+    else:
+        model = reward.fit(backbone, pairs, labels, settings, progress, scored)
     said: list[Pair | Label | Scored] = [*pairs, *labels, *scored]
     judged = dict.fromkeys(one.prompt_token_ids for one in said)
     asked = [*prompts, *affordable(list(judged), how.iterations * how.prompts)]
     asked = [prompt for prompt in dict.fromkeys(asked) if prompt and len(prompt) <= backbone.max_length // 2]
     if not asked:
         raise TrainingFailed("No prompt that people asked leaves room for a reply in the model's context.")
-    rng = Random(settings.seed)
+    rng = Random(seed)
     rng.shuffle(asked)
-    right = answers(backbone, asked, settings.seed + 99)
-    judge = Sensible(backbone, model, asked, right, how.kl_coefficient, settings.seed + 98)
+    if not basis:
+        basis = _basis(backbone, model, asked, how, seed)
+        checkpoint.keep(BASIS, lambda: basis, now=True)
+    right = {tuple(prompt): frozenset(words) for prompt, words in basis["right"]}
+    mean, spread = basis["measured"]
+    judge = Sensible(backbone, model, asked, right, how.kl_coefficient, seed + 98, (mean, spread))
     result: ppo.PpoResult | raft.RaftResult
     if isinstance(how, RaftSettings):
-        result = raft.train(backbone, judge, asked, how, progress, seed=settings.seed, sampler=sampler)
+        result = raft.train(backbone, judge, asked, how, progress, seed=seed, sampler=sampler, checkpoint=checkpoint)
     else:
-        kept = asked[:KEPT_PROMPTS]
-        by_base = sample(backbone, kept, role="base", seed=settings.seed + 97, max_new_tokens=how.max_new_tokens)
-        pretraining = [(kept[reply.prompt], reply.token_ids) for row in by_base for reply in row]
+        pretraining = [(tuple(prompt), tuple(reply)) for prompt, reply in basis["pretraining"]]
         result = ppo.train(
-            backbone, judge, asked, how, progress, seed=settings.seed, pretraining=pretraining, sampler=sampler
-        )
+            backbone, judge, asked, how, progress, seed=seed, pretraining=pretraining, sampler=sampler,
+            checkpoint=checkpoint,
+        )  # fmt: skip
     checked = rng.sample(asked, min(CHECKED_PROMPTS, len(asked)))
     scale, measured = hold_inside_limits(backbone, model, checked, settings)
     return RlhfResult(model.fit, result, {"scale": scale} | measured)
+
+
+def _basis(
+    backbone: Backbone, model: reward.RewardModel, asked: Sequence[TokenIds], how: Optimiser, seed: int
+) -> dict[str, Any]:
+    """The reward model, and what is found out of the base before the policy moves: what `StageCheckpoint` keeps."""
+    right = answers(backbone, asked, seed + 99)
+    judge = Sensible(backbone, model, asked, right, how.kl_coefficient, seed + 98)
+    pretraining = list[Example]()
+    if isinstance(how, PpoSettings):
+        kept = asked[:KEPT_PROMPTS]
+        by_base = sample(backbone, kept, role="base", seed=seed + 97, max_new_tokens=how.max_new_tokens)
+        pretraining = [(kept[reply.prompt], reply.token_ids) for row in by_base for reply in row]
+    return {
+        "reward": model.state(),
+        "right": [(prompt, sorted(words)) for prompt, words in right.items()],
+        "measured": judge.measured,
+        "pretraining": pretraining,
+    }

@@ -88,7 +88,7 @@ class _Course:
         self._backbone, self._demonstrations, self.log_probs = backbone, demonstrations, log_probs
         self._retention, self._rng, self._progress = retention, rng, progress
         self._size, self._epochs = settings.batch_size, settings.sft_epochs
-        self.stepper = Stepper(backbone.trainable(), settings.sft_learning_rate, warmup=4)
+        self.stepper = Stepper(backbone.trainable(), settings.sft_learning_rate, warmup=4, in_4_bits=backbone.in_4_bits)
         self.step = 0
 
     def learn(self) -> None:

@@ -108,6 +108,12 @@ class LearnerSettings(Section):
         description="Largest mean gap between the log-probabilities of trainer and engine, in nats per token of what "
         "the engine sampled. Above it the engine answers with something else than the policy, and the run fails.",
     )
+    checkpoint_minutes: float = Field(
+        1.0,
+        ge=0,
+        description="Minutes between two checkpoints of `ppo` and `raft` inside their stage, at least: so much may be "
+        "repeated after a kill. Each takes some seven times the policy's weights on the disk. 0: after each iteration.",
+    )
     rank: int = Field(16, ge=1, description="LoRA rank.")
     alpha: float = Field(32.0, gt=0, description="LoRA alpha: the update is scaled by alpha / rank.")
     sft_learning_rate: float = Field(

@@ -6,7 +6,8 @@ python -m tests.learner.sharing RANK WORLD MEETING MODEL OUTPUT
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
@@ -18,12 +19,14 @@ from torch import Tensor, nn
 from learner import parallel
 from learner.backbone import Backbone
 from learner.batch import TokenIds
-from learner.methods import ppo, preference, retention, rollouts
+from learner.methods import ppo, preference, raft, retention, rollouts
 from learner.methods.anchor_scores import AnchorScores
 from learner.methods.optimizer import Stepper
 from learner.sampler import SharedSampler, Tell
 from learner.sampling import Reply, sample
+from learner.stage_checkpoint import StageCheckpoint
 from service.errors import TrainingFailed
+from service.settings import PpoSettings, RaftSettings
 from tests.learner.test_backbone import moved
 from tests.learner.test_micro_batches import (
     PROMPTS,
@@ -37,6 +40,7 @@ from tests.learner.test_micro_batches import (
     by_reward,
     by_sft,
 )
+from tests.learner.test_raft import Counting
 
 METHODS = {"sft": by_sft, "dpo": by_dpo, "kto": by_kto, "reward": by_reward, "ppo": by_ppo, "raft": by_raft}
 UPDATES = 3
@@ -55,6 +59,8 @@ def main() -> None:
         module.sample = one_by_one  # type: ignore[attr-defined]
     for name, train in METHODS.items():
         found[name] = trained(Path(model), train)
+    for name in ("ppo", "raft"):
+        found[f"{name} gone on with"] = gone_on_with(Path(model), name, Path(meeting).with_name(f"{world}-{name}"))
     torch.save(found, output)
     parallel.leave()
 
@@ -99,6 +105,40 @@ def trained(model: Path, train: Callable[[Backbone], object]) -> dict[str, Any]:
     roles = [role for role in ("policy", "reward", "value") if backbone.has(role)]
     state = {f"{role} {name}": tensor for role in roles for name, tensor in backbone.adapter_state(role).items()}  # type: ignore[arg-type]
     return {"gradients": gradients, "metrics": metrics, "state": state}
+
+
+def gone_on_with(model: Path, method: str, path: Path) -> dict[str, Any]:
+    """Weights of a training that is never broken, and of one that dies after two iterations and goes on; and the steps
+    that the latter has taken at last."""
+    settings = {"iterations": 4, "prompts": 4, "replies": 3, "minibatch": 6, "max_new_tokens": 8}
+    found: dict[str, Any] = {}
+
+    def run(checkpoint: StageCheckpoint, dies_at: int = 1 << 30) -> list[int]:
+        backbone, steps = moved(Backbone.load(model, SETTINGS)), list[int]()
+
+        def told(phase: str, step: int, _: int, metrics: Mapping[str, float]) -> None:
+            if metrics:
+                steps.append(step)
+            if step == dies_at:
+                raise Enough
+
+        if method == "ppo":
+            how = PpoSettings.model_validate(settings | {"stop_kl": 10.0})
+            ppo.train(backbone, Counting(), PROMPTS, how, told, checkpoint=checkpoint)
+        else:
+            raft.train(
+                backbone, Counting(), PROMPTS, RaftSettings.model_validate(settings), told, checkpoint=checkpoint
+            )
+        roles = ("policy", "value") if method == "ppo" else ("policy",)
+        found["state"] = {f"{role} {name}": one for role in roles for name, one in backbone.adapter_state(role).items()}  # type: ignore[arg-type]
+        return steps
+
+    steps = run(StageCheckpoint())
+    straight = found["state"]
+    with suppress(Enough):
+        run(StageCheckpoint(path, "this"), dies_at=steps[-1] - 1)
+    again = run(StageCheckpoint(path, "this"))
+    return {"straight": straight, "state": found["state"], "steps": len(steps), "steps again": len(again)}
 
 
 def sampled(model: Path) -> list[list[TokenIds]]:

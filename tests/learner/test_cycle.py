@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -641,6 +642,63 @@ def test_a_full_disk_or_an_engine_that_stays_away_is_tried_again_and_then_fails_
         if code:
             give_back(home, leased)
     assert the_run(home, run_id).state == "failed" and said in the_run(home, run_id).message
+
+
+@pytest.mark.parametrize("full", ["save", "curves"])
+def test_a_trained_adapter_waits_in_memory_for_space_on_the_disk(
+    home: Home, monkeypatch: pytest.MonkeyPatch, full: str
+) -> None:
+    monkeypatch.setattr("learner.disk_space.FIRST_PAUSE", 0.01)
+    home.correct("a", "bb")
+    run_id, phases = queue(home), list[str]()
+
+    def fill() -> None:
+        phases.append(the_run(home, run_id).phase)
+        if len(phases) < 3:
+            raise OSError(errno.ENOSPC, "No space left on device", "adapter")
+
+    trainer = Pretender(lambda place: fill() if place == "saved" and full == "save" else None)
+    if full == "curves":
+        monkeypatch.setattr("learner.cycle.draw", lambda *_: fill())
+    cycle(home, lease(home), trainer).run()
+    assert phases == ["train", "waiting for space", "waiting for space"]
+    assert trainer.done == ["train", "evaluate"]
+    assert the_run(home, run_id).state == "succeeded" and adapters_of(home) == {"v1": "candidate"}
+
+
+def test_where_there_is_no_space_for_long_nothing_unfinished_stays_and_it_is_said_in_plain_words(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("learner.disk_space.LIMIT_SECONDS", 0.0)
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # the tests' own process keeps its SIGTERM
+    home.settings = home.settings.model_copy(
+        update={"learner": home.settings.learner.model_copy(update={"max_attempts": 1})}
+    )
+    home.correct("a", "bb")
+    run_id = queue(home)
+
+    def fill(place: str) -> None:
+        if place == "saved":
+            raise OSError(errno.ENOSPC, "No space left on device", "adapter_model.safetensors")
+
+    trainer = Pretender(fill)
+    monkeypatch.setattr(Cycle, "__post_init__", patched(Cycle.__post_init__, trainer))
+    leased = lease(home)
+    assert work(home.settings, home.store, run_id, leased.fence) == 0
+    run = the_run(home, run_id)
+    assert run.state == "failed"
+    assert "can't read or write adapter_model.safetensors: No space left on device. Free some space" in run.message
+    assert not (home.settings.runs_folder / run_id / "adapter.partial").exists()
+
+
+def patched(post_init: Callable[[Cycle], None], trainer: Pretender) -> Callable[[Cycle], None]:
+    """Has a cycle train with the pretender."""
+
+    def instead(self: Cycle) -> None:
+        post_init(self)
+        self.make_trainer = trainer.make
+
+    return instead
 
 
 def test_the_next_run_starts_from_the_live_adapter(home: Home) -> None:

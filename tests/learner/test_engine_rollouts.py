@@ -19,6 +19,7 @@ from learner.backbone_trainer import BackboneTrainer
 from learner.batch import WAITING, Snapshot
 from learner.engine_sampler import EngineSampler
 from learner.methods import ppo, raft
+from learner.methods.experience import Appraiser
 from learner.passing import Engines, passing_folder
 from learner.sampler import InProcessSampler, Sampler
 from service.errors import TrainingFailed
@@ -95,9 +96,9 @@ def test_experience_has_the_same_shape_and_in_float32_weights_of_one(model_folde
     for name in ("trainer", "engine"):
         backbone = Backbone.load(model_folder, LEARNER)
         sampler = both(backbone, engines)[name]
-        course = ppo._Course(backbone, Liking(backbone), settings, 0, (), sampler)
+        backbone.add_head("value")
         rows = sampler.sample(PROMPTS, per_prompt=8, max_new_tokens=12, seed=2, tell=lambda waits: None)
-        found[name] = course._experience(PROMPTS, rows)
+        found[name] = Appraiser(backbone, Liking(backbone), settings).appraise(PROMPTS, rows)
         width = max(len(PROMPTS[reply.prompt]) + len(reply.token_ids) for row in rows for reply in row)
         shapes = {getattr(found[name], one).shape for one in ("log_probs", "values", "advantages", "returns", "mask")}
         assert shapes == {(len(PROMPTS) * 8, width)}

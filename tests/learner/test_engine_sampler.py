@@ -16,6 +16,7 @@ from learner.engine_sampler import EngineSampler
 from learner.methods import ppo, raft
 from learner.passing import clear_leftovers
 from learner.sampling import Reply
+from learner.stage_checkpoint import StageCheckpoint
 from service.errors import EngineUnavailable, TrainingFailed
 from service.settings import LearnerSettings, RaftSettings
 from service.store.queries.adapters import number_of
@@ -324,3 +325,40 @@ def test_raft_takes_its_replies_from_the_engine_and_its_kl_from_the_trainer(
     assert len(engine.loads) == 3 and result.replies == 3 * 4 * 8
     first = next(metrics for *_, metrics in heard.steps if metrics)
     assert first["kl_per_reply"] == pytest.approx(0.0, abs=1e-4)  # the policy is still the anchor
+
+
+@pytest.mark.parametrize("method", ["ppo", "raft"])
+def test_a_training_that_is_killed_goes_on_from_the_engine_s_replies_and_comes_to_the_same(
+    folder: Path, tmp_path: Path, method: str
+) -> None:
+    small = {"iterations": 4, "replies": 4, "minibatch": 8, "max_new_tokens": 6}
+    found, asked = [], []
+
+    class Dying(Heard):
+        def __call__(self, phase: str, step: int, *rest: Any) -> None:
+            super().__call__(phase, step, *rest)
+            if step == 5:
+                raise KeyboardInterrupt
+
+    def learn(heard: Heard, checkpoint: StageCheckpoint) -> None:
+        backbone = Backbone.load(folder, LearnerSettings(rank=4, alpha=8.0))
+        pretend = PretendEngine(backbone)
+        sampler = EngineSampler(backbone, engines(tmp_path, pretend), "run_7")
+        try:
+            if method == "ppo":
+                how = TOY.model_copy(update=small)
+                ppo.train(backbone, Counting(), PROMPTS, how, heard, sampler=sampler, checkpoint=checkpoint)
+            else:
+                how_too = RaftSettings.model_validate(small)
+                raft.train(backbone, Counting(), PROMPTS, how_too, heard, sampler=sampler, checkpoint=checkpoint)
+        finally:
+            asked.append(len(pretend.loads))
+        found.append(backbone.adapter_state())
+
+    learn(Heard(), StageCheckpoint())
+    with pytest.raises(KeyboardInterrupt):
+        learn(Dying(), StageCheckpoint(tmp_path / "it", "this"))
+    learn(Heard(), StageCheckpoint(tmp_path / "it", "this"))
+    assert asked[0] == 4 and 0 < asked[2] < 4
+    for name, weights in found[0].items():
+        assert torch.equal(found[1][name], weights), name

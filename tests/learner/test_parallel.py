@@ -69,6 +69,17 @@ def test_two_processes_have_the_gradients_and_the_weights_of_one(
         assert torch.equal(first["state"][name], second["state"][name])
 
 
+@pytest.mark.parametrize("method", ["ppo", "raft"])
+def test_all_processes_go_on_from_one_checkpoint(found: tuple[Found, Found, Found], method: str) -> None:
+    alone, first, second = (one[f"{method} gone on with"] for one in found)
+    for one in (alone, first, second):
+        assert 0 < one["steps again"] < one["steps"]
+        for name, weights in one["straight"].items():
+            assert torch.equal(one["state"][name], weights), name
+    for name, weights in first["state"].items():
+        assert torch.equal(second["state"][name], weights)
+
+
 def test_what_is_scored_is_shared_out_and_comes_back_in_order(found: tuple[Found, Found, Found]) -> None:
     alone, first, second = (one["facts"] for one in found)
     assert alone["none"].shape == (0,) and alone["few"].shape == (1,)

@@ -7,6 +7,7 @@ import torch
 
 from learner.backbone import Backbone
 from learner.sampling import AFFORDABLE_TOKENS, FEWEST, affordable, sample
+from service.errors import TrainingFailed
 from service.settings import LearnerSettings
 from tests.learner.test_backbone import moved
 from tests.learner.tiny_model import EOS, build_tiny_model, ids
@@ -95,3 +96,75 @@ def test_as_many_prompts_are_taken_as_may_be_paid_for_long_and_short_ones_alike(
     assert mixed.count(long) > 5 and mixed.count(short) > 20
     assert affordable([long, short] * FEWEST, 1) == [short] * FEWEST  # too few say little, whatever they cost
     assert affordable([long, short], 100) == [long, short]
+
+
+class SmallMemory:
+    """Takes no more than so many rows at once into a forward pass; counts those that it refused."""
+
+    def __init__(self, backbone: Backbone, rows: int, after: int = 0) -> None:
+        self._rows, self._after = rows, after
+        self.refused, self.passes = list[int](), 0
+        decoder = backbone.model.get_base_model().get_decoder()
+        self.handle = decoder.register_forward_pre_hook(self._look, with_kwargs=True)
+
+    def _look(self, _: torch.nn.Module, __: tuple[object, ...], given: dict[str, torch.Tensor]) -> None:
+        self.passes += 1
+        if len(given["input_ids"]) > self._rows and self.passes > self._after:
+            self.refused.append(len(given["input_ids"]))
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+MANY = [ids(f"<bos> {word} ?") for word in ("one", "two", "three", "four", "five", "six", "red", "blue")]
+
+
+def fresh(backbone: Backbone) -> Backbone:
+    """One that knows nothing yet of the memory."""
+    for one in backbone.fitting.values():
+        one.most = None
+    return backbone
+
+
+def test_sampling_that_does_not_fit_the_memory_is_halved_and_goes_on(
+    backbone: Backbone, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = sample(fresh(backbone), MANY, per_prompt=2, max_new_tokens=8, seed=3, batch_size=4)
+    memory = SmallMemory(backbone, 4, after=1)  # the first pass, over the prompts alone, fits
+    try:
+        found = sample(backbone, MANY, per_prompt=2, max_new_tokens=8, seed=3)
+        refused = list(memory.refused)
+        assert found == sample(backbone, MANY, per_prompt=2, max_new_tokens=8, seed=3)
+    finally:
+        memory.handle.remove()
+        fresh(backbone)
+    assert found == expected  # those of as many at once, from the same random numbers
+    assert refused[0] == 16 and memory.refused == refused  # what was found out is not forgotten
+    assert "Out of memory with 16 replies to sample at once; from now on 8." in caplog.text
+    assert "from now on 4." in caplog.text and "from now on 2." not in caplog.text
+
+
+def test_the_replies_to_one_prompt_are_halved_too(backbone: Backbone) -> None:
+    memory = SmallMemory(backbone, 3)
+    try:
+        (row,) = sample(fresh(backbone), MANY[:1], per_prompt=8, max_new_tokens=8, seed=3)
+    finally:
+        memory.handle.remove()
+        fresh(backbone)
+    examples = [(MANY[0], reply.token_ids) for reply in row]
+    scores = torch.tensor([reply.log_prob for reply in row])
+    torch.testing.assert_close(scores, backbone.score(examples, "policy"), atol=1e-3, rtol=1e-3)
+    assert len(row) == 8 and len(set(examples)) > 3 and {reply.prompt for reply in row} == {0}
+
+
+def test_a_reply_that_does_not_fit_alone_is_said_and_other_errors_come_through(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = SmallMemory(backbone, 0)
+    try:
+        with pytest.raises(TrainingFailed, match="There isn't enough memory for one of the replies to sample alone"):
+            sample(fresh(backbone), MANY, seed=3)
+    finally:
+        memory.handle.remove()
+        fresh(backbone)
+    monkeypatch.setattr("learner.sampling._draw", lambda *_: torch.zeros(2) @ torch.zeros(3))
+    with pytest.raises(RuntimeError, match="size"):
+        sample(backbone, MANY, seed=3)

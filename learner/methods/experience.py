@@ -1,0 +1,158 @@
+"""What sampled replies are worth to the policy that said them: rewards, less what KL costs, turned into advantages.
+
+The judge grades a reply at its last token; every token costs β times its KL to the anchor; and each token's advantage
+is what that comes to beyond what was to be expected: by a value function (GAE), or compared with other replies. What
+goes on from one iteration to the next is here, too: running moments, and a β that follows a target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from learner import parallel
+from learner.backbone import Backbone
+from learner.batch import Sequences, TokenIds, collate
+from learner.importance import token_importance
+from learner.methods.rollouts import Judge
+from learner.micro_batches import MicroBatches, set_sizes, sizes
+from learner.policy_losses import (
+    AdaptiveKl,
+    RunningMoments,
+    gae,
+    grpo_advantages,
+    kl_estimates,
+    reinforce_advantages,
+    rloo_advantages,
+    token_rewards,
+    whiten,
+)
+from learner.sampling import Reply
+from learner.tensors import masked_sum
+from service.settings import PpoSettings
+
+SCORED_AT_ONCE = 64
+SCORED = "sampled replies"
+
+
+@dataclass(frozen=True)
+class Experience:
+    """N replies of an iteration, as the policy that sampled them sees them. All (N, T) but for `batch`."""
+
+    batch: Sequences
+    log_probs: Tensor
+    values: Tensor  # of the state that each token was chosen in; 0 without a value function
+    advantages: Tensor
+    returns: Tensor
+    importance: Tensor | None = None  # of each token, where an engine sampled it
+
+    def tokens(self, rows: Sequence[int]) -> int:
+        """Of these replies, that are learned from."""
+        return int(self.mask[list(rows)].sum())
+
+    @property
+    def mask(self) -> Tensor:
+        """Bool: the replies' tokens."""
+        return self.batch.reply_mask
+
+
+class Appraiser:
+    """See the module's docstring. `measured`: what the latest iteration's replies are like, by name."""
+
+    def __init__(self, backbone: Backbone, judge: Judge, settings: PpoSettings) -> None:
+        self._backbone, self._judge, self._settings = backbone, judge, settings
+        self._fitting = {**backbone.fitting, SCORED: MicroBatches(SCORED)}
+        self._moments, self._returns = RunningMoments(), RunningMoments()
+        self._coefficient = settings.kl_coefficient
+        self.measured: dict[str, float] = {}
+
+    @torch.no_grad()
+    def appraise(self, prompts: Sequence[TokenIds], sampled: Sequence[Sequence[Reply]]) -> Experience:
+        """Everything about these replies that stays as it is while the policy learns from them."""
+        settings, replies = self._settings, [reply for row in sampled for reply in row]
+        examples = [(prompts[reply.prompt], reply.token_ids) for reply in replies]
+        batch = collate(examples, self._backbone.pad_id).to(self._backbone.device)
+        mask = batch.reply_mask
+        log_probs = self._in_parts(batch, lambda part: self._backbone.log_probs(part))
+        anchor = self._in_parts(batch, lambda part: self._backbone.log_probs(part, "anchor"))
+        importance, of_engine = token_importance(replies, log_probs, mask, settings.importance_cap)
+        ended = torch.tensor([reply.ended for reply in replies], device=mask.device)
+        scores = self._judge.score(examples).to(mask.device)
+        rewards = token_rewards(
+            self._normalised(scores), log_probs, anchor, mask, self._coefficient, ended=ended,
+            missing_eos_penalty=settings.missing_eos_penalty, clip=settings.clip_rewards,
+        )  # fmt: skip
+        values = returns = torch.zeros_like(log_probs)
+        if settings.advantages == "gae":
+            values = self._in_parts(batch, lambda part: self._backbone.values(part))
+            advantages, returns = gae(rewards, values, mask, gamma=settings.gamma, lam=settings.lam)
+        else:
+            advantages = self._of_whole_replies(masked_sum(rewards, mask, 1)).unsqueeze(1) * mask
+        if settings.whiten_advantages and settings.advantages in ("gae", "reinforce"):
+            advantages = whiten(advantages, mask)
+        kl = masked_sum(kl_estimates(log_probs, anchor)[0], mask, 1)
+        self.measured = {
+            "reward": scores.mean().item(),
+            "kl": kl.mean().item(),
+            "kl_per_token": (kl.sum() / mask.sum()).item(),
+            "kl_coefficient": self._coefficient,
+            "length": mask.sum(1).float().mean().item(),
+            "ended": ended.float().mean().item(),
+            **of_engine,
+        }
+        return Experience(batch, log_probs, values, advantages, returns, importance)
+
+    def adapt(self, replies: int) -> None:
+        """Have β follow the KL of so many replies, where it has a target."""
+        settings = self._settings
+        if settings.target_kl is not None:
+            controller = AdaptiveKl(self._coefficient, settings.target_kl, settings.kl_horizon)
+            self._coefficient = controller.update(self.measured["kl"], replies)
+
+    def state(self) -> dict[str, Any]:
+        """All that later iterations depend on; between two of them."""
+        return {
+            "moments": self._moments.to_json(),
+            "returns": self._returns.to_json(),
+            "coefficient": self._coefficient,
+            "measured": self.measured,
+            "fitting": sizes(self._fitting),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self._moments = RunningMoments.from_json(state["moments"])
+        self._returns = RunningMoments.from_json(state["returns"])
+        self._coefficient, self.measured = state["coefficient"], state["measured"]
+        set_sizes(self._fitting, state["fitting"])
+
+    def _normalised(self, scores: Tensor) -> Tensor:
+        """Less the running mean, in running standard deviations."""
+        if not self._settings.normalise_rewards:
+            return scores
+        self._moments.update(scores)
+        return (scores - self._moments.mean) / max(self._moments.std, 1e-6)
+
+    def _of_whole_replies(self, rewards: Tensor) -> Tensor:
+        """One advantage for each of N replies, whose prompts follow each other: (N,) → (N,)."""
+        of_prompts = rewards.reshape(-1, self._settings.replies)
+        match self._settings.advantages:
+            case "rloo":
+                return rloo_advantages(of_prompts).flatten()
+            case "grpo":
+                return grpo_advantages(of_prompts).flatten()
+        baseline = self._returns.mean if self._returns.count else rewards.mean()
+        self._returns.update(rewards)  # afterwards: a reply is no part of what it is compared with
+        return reinforce_advantages(rewards, baseline)
+
+    def _in_parts(self, batch: Sequences, compute: Callable[[Sequences], Tensor]) -> Tensor:
+        def of_some(rows: Sequence[int]) -> Tensor:
+            parts = [rows[start : start + SCORED_AT_ONCE] for start in range(0, len(rows), SCORED_AT_ONCE)]
+            each = [self._fitting[SCORED].each(part, lambda some: compute(batch.rows(some))) for part in parts]
+            return torch.cat([found for of_part in each for _, found in of_part])
+
+        return parallel.rows(range(len(batch.token_ids)), of_some).to(self._backbone.device)

@@ -1,0 +1,238 @@
+"""What follows a reward goes on after a kill, inside its stage, and comes to what the unbroken training comes to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+from torch import Tensor
+
+from learner.backbone import Backbone
+from learner.backbone_trainer import BackboneTrainer
+from learner.curate import Curated
+from learner.methods import ppo, raft, reward, rlhf
+from learner.run_folder import Metrics, read_metrics
+from learner.sampler import InProcessSampler
+from learner.stage_checkpoint import StageCheckpoint
+from service.settings import EngineSettings, LearnerSettings, PpoSettings, RaftSettings, Settings
+from tests.fixtures.full_disk import no_file_above
+from tests.learner.test_backbone_trainer import lessons
+from tests.learner.test_raft import PROMPTS, Counting
+from tests.learner.tiny_model import build_tiny_model, ids
+
+LEARNER = LearnerSettings(rank=4, alpha=8.0, threads=1)
+KEPT = [(prompt, ids("one two", end=True)) for prompt in PROMPTS]
+PPO = PpoSettings(
+    iterations=4, prompts=3, replies=4, minibatch=5, max_new_tokens=6, learning_rate=1e-2, target_kl=0.05,
+    kl_horizon=30, stop_kl=10.0,
+)  # fmt: skip
+RAFT = RaftSettings(iterations=4, prompts=3, replies=4, minibatch=2, max_new_tokens=8, learning_rate=1e-2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_model(tmp_path_factory.mktemp("tiny"), width=32)
+
+
+class Killed(BaseException):
+    """What a kill -9 is to the code that it hits."""
+
+
+class Heard:
+    """Writes metrics as a run does, and dies at a step, as a killed process does."""
+
+    def __init__(self, path: Path, phase: str = "", dies_at: int = 1 << 30) -> None:
+        self._metrics, self._phase, self._dies_at = Metrics(path), phase, dies_at
+        self.phases: list[str] = []
+
+    def __call__(self, phase: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
+        self.phases.append(phase)
+        if metrics:
+            self._metrics.add(phase, step, steps, metrics)
+        if phase == self._phase and step >= self._dies_at:
+            raise Killed
+
+
+def state_of(backbone: Backbone) -> dict[str, Tensor]:
+    roles = [role for role in ("policy", "reward", "value") if backbone.has(role)]
+    return {f"{role} {name}": tensor for role in roles for name, tensor in backbone.adapter_state(role).items()}  # type: ignore[arg-type]
+
+
+def assert_same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        assert torch.equal(tensor, other[name]), name
+
+
+def train(
+    folder: Path, how: rlhf.Optimiser, heard: Heard, checkpoint: StageCheckpoint
+) -> tuple[dict[str, Tensor], ppo.PpoResult | raft.RaftResult, int]:
+    """In a process of its own, so to speak; returns the weights, what the method says, and how much was graded."""
+    backbone, judge = Backbone.load(folder, LEARNER), Counting()
+    result: ppo.PpoResult | raft.RaftResult
+    if isinstance(how, PpoSettings):
+        result = ppo.train(backbone, judge, PROMPTS, how, heard, seed=3, pretraining=KEPT, checkpoint=checkpoint)
+    else:
+        result = raft.train(backbone, judge, PROMPTS, how, heard, seed=3, checkpoint=checkpoint)
+    return state_of(backbone), result, len(judge.graded)
+
+
+@pytest.mark.parametrize(
+    ("how", "kills"),
+    [
+        (PPO, (8, 14)),
+        (PPO.model_copy(update={"advantages": "reinforce"}), (8,)),
+        (PPO.model_copy(update={"advantages": "rloo", "entropy_coefficient": 0.01}), (8,)),
+        (PPO.model_copy(update={"advantages": "grpo", "target_kl": None}), (8,)),
+        (RAFT, (7, 11)),
+    ],
+    ids=["gae", "reinforce", "rloo", "grpo", "raft"],
+)
+def test_a_killed_training_goes_on_and_comes_to_the_same_bit_for_bit(
+    folder: Path, tmp_path: Path, how: rlhf.Optimiser, kills: tuple[int, ...]
+) -> None:
+    phase = "ppo" if isinstance(how, PpoSettings) else "raft"
+    straight = train(folder, how, Heard(tmp_path / "straight"), StageCheckpoint())
+    for dies_at in kills:
+        with pytest.raises(Killed):
+            train(folder, how, Heard(tmp_path / "broken", phase, dies_at), StageCheckpoint(tmp_path / "it", "this"))
+    state, result, graded = train(folder, how, Heard(tmp_path / "broken"), StageCheckpoint(tmp_path / "it", "this"))
+    assert_same(state, straight[0])
+    assert result == straight[1]
+    assert graded < straight[2]  # it did go on
+    lines = read_metrics(tmp_path / "broken")
+    assert lines == read_metrics(tmp_path / "straight")
+    assert [line["step"] for line in lines] == list(range(1, result.steps + 1))
+
+
+def test_a_training_that_was_over_is_not_repeated(folder: Path, tmp_path: Path) -> None:
+    for how in (PPO, RAFT):
+        path = tmp_path / type(how).__name__
+        first = train(folder, how, Heard(tmp_path / "metrics"), StageCheckpoint(path, "this", every_seconds=3600))
+        again = train(folder, how, Heard(tmp_path / "metrics"), StageCheckpoint(path, "this"))
+        assert_same(again[0], first[0])
+        assert again[1] == first[1] and again[2] == 0 and first[2] > 0
+
+
+def test_how_much_fits_the_memory_is_not_forgotten(folder: Path, tmp_path: Path) -> None:
+    """What is summed up in halves is so after a kill, too, be it that all would fit now."""
+    backbone = Backbone.load(folder, LEARNER)
+    course = ppo._Course(backbone, Counting(), PPO, 0, KEPT, InProcessSampler(backbone))
+    course.iterate(ppo.VALUE_WARMUP, PROMPTS[:3], Heard(tmp_path / "metrics"))
+    for one in (*course._stepper._fitting.values(), *backbone.fitting.values()):
+        one.most = 3
+    StageCheckpoint(tmp_path / "it").keep("course", course.state)
+    other = Backbone.load(folder, LEARNER)
+    again = ppo._Course(other, Counting(), PPO, 0, KEPT, InProcessSampler(other))
+    again.load_state(StageCheckpoint(tmp_path / "it").part("course"))
+    assert len(again._stepper._fitting) == 2
+    assert {one.most for one in (*again._stepper._fitting.values(), *other.fitting.values())} == {3}
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    model = build_tiny_model(tmp_path_factory.mktemp("tiny"))
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 512}))
+    learner = LEARNER.model_copy(update={"checkpoint_minutes": 0.0, "reward_epochs": 2})
+    small = {"iterations": 3, "prompts": 4, "replies": 2, "minibatch": 4, "max_new_tokens": 8}
+    return Settings(
+        home=model.parent, engine=EngineSettings(model=str(model)), learner=learner, ppo=PpoSettings(**small),
+        raft=RaftSettings(**small),
+    )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def short_replies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("learner.methods.rollouts.MAX_NEW_TOKENS", 8)
+
+
+def taught() -> Curated:
+    """Comparisons alone."""
+    return replace(lessons(), train=replace(lessons().train, demonstrations=()))
+
+
+class Silent:
+    """Writes nothing."""
+
+    def __call__(self, *_: object) -> None:
+        pass
+
+
+def learn(
+    settings: Settings,
+    stage: Literal["ppo", "raft"],
+    checkpoint: Path,
+    heard: Heard | Silent,
+    lessons: Curated | None = None,
+) -> dict[str, Tensor]:
+    trainer = BackboneTrainer(settings, None)
+    trainer.train((stage,), lessons or taught(), checkpoint, heard)
+    return state_of(trainer._backbone)
+
+
+@pytest.mark.parametrize("stage", ["ppo", "raft"])
+def test_a_run_that_is_killed_inside_its_stage_goes_on_there(
+    settings: Settings, tmp_path: Path, stage: Literal["ppo", "raft"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = learn(settings, stage, tmp_path / "straight", Heard(tmp_path / "straight.jsonl"))
+    with pytest.raises(Killed):
+        learn(settings, stage, tmp_path / "broken", Heard(tmp_path / "broken.jsonl", stage, 4))
+    assert [path.name for path in (tmp_path / "broken").iterdir()] == [f"0-{stage}.unfinished"]
+    monkeypatch.setattr(reward, "fit", lambda *_: pytest.fail("The reward model is there."))
+    monkeypatch.setattr(rlhf, "answers", lambda *_: pytest.fail("What the base answers is known."))
+    heard = Heard(tmp_path / "broken.jsonl")
+    assert_same(learn(settings, stage, tmp_path / "broken", heard), straight)
+    assert set(heard.phases) == {stage}
+    assert read_metrics(tmp_path / "broken.jsonl") == read_metrics(tmp_path / "straight.jsonl")
+    assert [path.name for path in (tmp_path / "broken").iterdir()] == [f"0-{stage}.safetensors"]
+
+
+@pytest.mark.parametrize("changed", ["method", "learner", "snapshot", "base", "damaged", "nothing", "when"])
+def test_a_stage_begins_again_where_its_checkpoint_is_of_something_else(
+    settings: Settings, tmp_path: Path, changed: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint, given = tmp_path / "checkpoint", taught()
+    with pytest.raises(Killed):
+        learn(settings, "raft", checkpoint, Heard(tmp_path / "metrics", "raft", 3))
+    match changed:
+        case "method":
+            settings = settings.model_copy(update={"raft": settings.raft.model_copy(update={"kl_coefficient": 0.2})})
+        case "learner":
+            learner = settings.learner.model_copy(update={"reward_label_smoothing": 0.1})
+            settings = settings.model_copy(update={"learner": learner})
+        case "when":
+            learner = settings.learner.model_copy(update={"max_attempts": 9, "niceness": 3})
+            settings = settings.model_copy(update={"learner": learner})
+        case "snapshot":
+            given = replace(given, train=replace(given.train, pairs=given.train.pairs[1:]))
+        case "base":
+            monkeypatch.setattr("learner.backbone_trainer.base_fingerprint", lambda model: "another")
+        case "damaged":
+            path = checkpoint / "0-raft.unfinished"
+            path.write_bytes(path.read_bytes()[:-1000])
+    heard = Heard(tmp_path / "metrics")
+    learn(settings, "raft", checkpoint, heard, given)
+    goes_on = changed in ("nothing", "when")
+    assert ("reward" in heard.phases) != goes_on
+    assert ("is of no use, so this stage begins again" in caplog.text) != goes_on
+    for phase in ("reward", "raft"):
+        steps = [line["step"] for line in read_metrics(tmp_path / "metrics") if line["phase"] == phase]
+        assert steps == list(range(1, len(steps) + 1))
+
+
+def test_a_full_disk_costs_a_training_no_more_than_its_checkpoints(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    straight = learn(settings, "raft", tmp_path / "straight", Silent())
+    assert not caplog.records
+    with no_file_above(1000):
+        assert_same(learn(settings, "raft", tmp_path / "full", Silent()), straight)
+    assert not list((tmp_path / "full").iterdir())
+    for name in ("0-raft.unfinished", "0-raft.safetensors"):
+        assert caplog.text.count(f"{name} can't be written (File too large)") == 1
