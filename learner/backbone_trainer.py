@@ -50,6 +50,7 @@ from learner.trainer import (
     Stage,
     as_labels,
     from_pairs,
+    from_scores,
     from_thumbs,
     judgements_of_taste,
     learn_taste,
@@ -140,6 +141,7 @@ class BackboneTrainer:
             self._backbone, held_out, prompts, self._settings, judge, progress,
             neighbours=like_them, standing=standing, taught=self._corrections(lessons.train) if "sft" in stages else (),
             preferences=from_pairs(stages), labels=lessons.held_out.labels if from_thumbs(stages) else (),
+            scored=lessons.held_out.scored if from_scores(stages) and lessons.train.scored else None,
         )  # fmt: skip
         gates = verdict(report, self._settings).gates
         return report.to_json() | {"gates": [vars(gate) for gate in gates]}

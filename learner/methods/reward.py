@@ -1,11 +1,11 @@
 """Fit a reward model: how much people like a reply, from comparisons, rankings, thumbs and scores.
 
 Bradley-Terry on pairs (InstructGPT, arXiv 2203.02155, eq. 1), a ranking's pairs together in one step and as one group;
-thumbs as labels of the same reward (good where it is above 0); single scores by Huber's regression. The model is an adapter on
-the frozen backbone with several heads. Each head learns from a bootstrap sample of its own (bagging, Breiman 1996), so
-where the feedback leaves open which reply is better, the heads disagree. Some prompts are kept apart: they say when to
-stop, how often the reward is right (a little flattered, as it was chosen by them), and by how much it has to be divided
-to be the log-odds of being preferred (arXiv 1706.04599).
+thumbs as labels of the same reward (good where it is above 0); single scores by Huber's regression. The model is an
+adapter on the frozen backbone with several heads. Each head learns from a bootstrap sample of its own (bagging, Breiman
+1996), so where the feedback leaves open which reply is better, the heads disagree. Some prompts are kept apart: they
+say when to stop, how often the reward is right (a little flattered, as it was chosen by them), and by how much it has
+to be divided to be the log-odds of being preferred (arXiv 1706.04599).
 
 A reward of r foretells a score of r / NATS_PER_POINT points above what is usual with whoever gave it. That map is
 fixed: scores by themselves would leave the reward's unit open, which pairs settle as log-odds. By Thurstone's law of

@@ -19,6 +19,7 @@ SOUND = Report(
     taught=49, taught_known=49, taught_new=9, taught_new_log_prob=-0.1, taught_new_log_prob_before=-12.0,
     judge_accuracy=0.8, pair_accuracy=0.7, pairs=40, pair_prompts=40,
     label_accuracy=0.7, labels=80, label_prompts=40,
+    score_accuracy=0.6, scores=80, score_draws=40,
 )  # fmt: skip
 
 
@@ -26,7 +27,7 @@ def test_a_sound_candidate_passes_every_gate() -> None:
     outcome = verdict(SOUND, SETTINGS)
     assert outcome.passed
     assert outcome.reasons == ()
-    assert len(outcome.gates) == 15
+    assert len(outcome.gates) == 16
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,7 @@ def test_a_sound_candidate_passes_every_gate() -> None:
         ({"taught_forgotten": 5}, "forgets no corrections"),
         ({"pair_accuracy": 0.2}, "agrees with people"),
         ({"label_accuracy": 0.2}, "agrees with thumbs"),
+        ({"score_accuracy": 0.2}, "agrees with scores"),
         ({"judge_accuracy": 0.3}, "judged as people do"),
         ({"share_won": Share(0.3, 0.2, 0.4, 500, 0)}, "no worse than its parent"),
         ({"not_finite": 1}, "finite"),
@@ -76,14 +78,31 @@ def test_what_was_not_measured_is_not_judged() -> None:
     bare = replace(
         SOUND, share_won=None, judge_accuracy=None, pairs=0, pair_prompts=0, taught=0, taught_new=0,
         taught_new_log_prob=None, agreement=None, agreement_base=None,
-        correction_log_prob=None, label_accuracy=None, labels=0, label_prompts=0,
+        correction_log_prob=None, label_accuracy=None, labels=0, label_prompts=0, score_accuracy=None, scores=None,
     )  # fmt: skip
     outcome = verdict(bare, SETTINGS)
     assert outcome.passed
     needing = "no worse than its parent", "keeps its answers", "keeps corrections", "learns its corrections"
     assert {gate.name for gate in outcome.gates}.isdisjoint(("forgets no corrections", *needing))
     assert {gate.name for gate in outcome.gates}.isdisjoint(("agrees with people", "judged as people do"))
-    assert "agrees with thumbs" not in {gate.name for gate in outcome.gates}
+    assert {gate.name for gate in outcome.gates}.isdisjoint(("agrees with thumbs", "agrees with scores"))
+
+
+def test_too_few_scores_to_tell_are_said_to_be_too_few_and_refuse_nothing() -> None:
+    for few in (replace(SOUND, score_accuracy=0.0, scores=30, score_draws=5),
+                replace(SOUND, score_accuracy=None, scores=30, score_draws=0)):  # fmt: skip
+        outcome = verdict(few, SETTINGS)
+        (gate,) = (gate for gate in outcome.gates if gate.name == "agrees with scores")
+        assert outcome.passed and gate.passed
+        assert "Not judged by scores: there are 30 held-out scores" in gate.reason and "(at least 6)" in gate.reason
+    assert not verdict(replace(SOUND, score_accuracy=0.0, score_draws=6), SETTINGS).passed
+
+
+def test_scores_against_it_count_by_pairs_of_prompts_and_its_parent_is_told_beside() -> None:
+    assert verdict(replace(SOUND, score_accuracy=0.4, score_draws=20), SETTINGS).passed
+    against = replace(SOUND, score_accuracy=0.4, score_draws=400, score_accuracy_parent=0.75)
+    (reason,) = verdict(against, SETTINGS).reasons
+    assert "40.0% of the cases, at most 44.9% (limit 50.0%); its parent: 75.0%." in reason
 
 
 def test_corrections_are_not_refused_by_a_judge_that_people_contradict() -> None:
