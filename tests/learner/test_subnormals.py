@@ -1,0 +1,28 @@
+"""Trainings round subnormal numbers to zero, and what else runs in their process takes no notice of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+WARNED_OF = """
+import warnings, numpy, torch
+{how}
+assert not (torch.tensor([1e-38]) * 0.01).any()
+with warnings.catch_warnings(record=True) as warned:
+    warnings.simplefilter("always")
+    found = [numpy.finfo(kind).smallest_subnormal for kind in (numpy.float32, numpy.float64)]
+print(len(warned), [float(one).hex() for one in found])
+"""
+
+
+def told(how: str) -> str:
+    """In a process of its own: it must not be rounded in the tests'."""
+    command = [sys.executable, "-c", WARNED_OF.format(how=how)]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout.strip()
+
+
+def test_numpy_is_asked_what_its_floats_are_like_before_there_are_no_subnormal_ones() -> None:
+    smallest = [(2.0**-149).hex(), (2.0**-1074).hex()]
+    assert told("from learner.subnormals import flush_subnormals; flush_subnormals()") == f"0 {smallest}"
+    assert told("torch.set_flush_denormal(True)").startswith("2 ")  # what it is there for
