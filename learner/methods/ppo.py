@@ -62,6 +62,7 @@ class PpoResult:
     replies: int  # sampled and learned from
     too_long: int  # prompts left out, because a reply to them does not fit the model
     skipped_steps: int
+    left_out: int  # prompts that were asked and are no more, because engines went away over them
     metrics: dict[str, float] = field(default_factory=dict)  # of the last iteration
 
 
@@ -105,13 +106,13 @@ def train(
     sampler = sampler or InProcessSampler(backbone)
     asked, too_long = with_room(sampler, prompts, settings.max_new_tokens)
     if not asked:
-        return PpoResult(0, 0, too_long, 0)
+        return PpoResult(0, 0, too_long, 0, 0)
     course = _Course(backbone, judge, settings, seed, pretraining, sampler)
     draws = Random(seed)
     for iteration in range(settings.iterations):
         chosen = draws.sample(asked, min(settings.prompts, len(asked)))
         course.iterate(iteration, chosen, progress)
-    return PpoResult(course.step, course.replies, too_long, course.skipped, course.measured)
+    return PpoResult(course.step, course.replies, too_long, course.skipped, sampler.left_out, course.measured)
 
 
 class _Course:
@@ -208,6 +209,8 @@ class _Course:
             "ended": ended.float().mean().item(),
             **of_engine,
         }
+        if self._sampler.left_out:
+            self.measured["left_out"] = self._sampler.left_out
         return Experience(batch, log_probs, values, advantages, returns, importance)
 
     def _normalised(self, scores: Tensor) -> Tensor:
