@@ -111,7 +111,7 @@ KNOWN: dict[str, Known] = {
 BY_JUDGE = ("share_won", "share_won_base")
 UNCHECKED = "Take it with care: no judgement of people was kept back to check the judge by"
 BESIDE = {known.base for known in KNOWN.values()}
-NO_FIGURE = {"attempt", "pair_prompts", "label_prompts", "score_draws", "correction_log_prob_base"}
+NO_FIGURE = {"attempt", "pair_prompts", "label_prompts", "correction_log_prob_base"}
 
 
 def figures(report: dict[str, Any]) -> list[dict[str, str]]:

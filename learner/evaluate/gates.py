@@ -205,19 +205,18 @@ def agrees_with_thumbs(report: Report, settings: LearnerSettings) -> Gate | None
 
 def agrees_with_scores(report: Report, settings: LearnerSettings) -> Gate | None:
     """The same of single scores. Too few to tell refuse nothing, and are told of."""
-    name, share, draws = "agrees with scores", report.score_accuracy, report.score_draws
-    if report.scores is None:
+    name, share = "agrees with scores", report.score_accuracy
+    if share is None:
         return None
-    if share is None or draws < LEAST_JUDGED_PROMPTS:
-        found = f"{report.scores} held-out scores, which make {draws} pairs of prompts that were scored differently"
+    if share.value is None or share.high is None or share.decided < LEAST_JUDGED_PROMPTS:
+        found = f"{report.scores} held-out scores, which make {share.decided} pairs of prompts scored differently"
         return Gate(name, True, f"Not judged by scores: there are {found} (at least {LEAST_JUDGED_PROMPTS}).")
-    high = wilson(share * draws, draws)[1]
     before = "" if report.score_accuracy_parent is None else f"; its parent: {report.score_accuracy_parent:.1%}"
     return Gate(
         name,
-        high >= 0.5,
-        f"Of {report.scores} held-out scored replies, the better of two gained more in {share:.1%} of the cases, at "
-        f"most {high:.1%} (limit 50.0%){before}.",
+        share.high >= 0.5,
+        f"Of {report.scores} held-out scored replies, the better of two gained more in {share.value:.1%} of the cases, "
+        f"at most {share.high:.1%} (limit 50.0%){before}.",
     )
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from learner.backbone import Backbone, Role
 from learner.batch import Demonstration, Label, Pair, Progress, Scored, Snapshot, TokenIds, mean_by_prompt
 from learner.evaluate.agreement import agreement, consensus, words
-from learner.evaluate.intervals import Z
+from learner.evaluate.intervals import Share, Z
 from learner.evaluate.scores import on_scores
 from learner.methods.preference_model import PreferenceModel
 from learner.sampling import Reply, longest_prompt, sample
@@ -42,17 +42,6 @@ FORGOTTEN_LOG_PROB = 2 * KNOWN_LOG_PROB
 
 
 @dataclass(frozen=True)
-class Share:
-    """A share of comparisons won, ties left out, with its 95 % interval; None where nothing was decided."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    decided: int
-    ties: int
-
-
-@dataclass(frozen=True)
 class Report:
     """See the module's docstring. Log-probabilities and KL are in nats per token."""
 
@@ -67,10 +56,9 @@ class Report:
     label_accuracy: float | None = None  # of a held-out good reply and a bad one, how often the good one gained more
     labels: int = 0  # held-out replies that people called good or bad by themselves
     label_prompts: int = 0  # different prompts among those of the rarer kind
-    score_accuracy: float | None = None  # of two held-out replies scored differently, how often the better gained more
+    score_accuracy: Share | None = None  # of two held-out replies scored differently, how often the better gained more
     score_accuracy_parent: float | None = None  # the same of the parent
     scores: int | None = None  # held-out replies that people scored by themselves; None where no scores were learned
-    score_draws: int = 0  # pairs of their prompts, scored differently, that share none
     fluency: float = 0.0  # the base's log-probability of the candidate's replies, less that of its own
     kl_per_token: float = 0.0  # to the anchor, on the candidate's replies
     empty_share: float = 0.0

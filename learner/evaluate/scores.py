@@ -20,6 +20,7 @@ from torch import Tensor
 
 from learner.backbone import Backbone, Role
 from learner.batch import Scored, TokenIds
+from learner.evaluate.intervals import Share, wilson
 
 LEAST_APART = 1.0
 """Points between two replies that are held against each other: less is within what people are off by."""
@@ -31,9 +32,9 @@ def on_scores(backbone: Backbone, scored: Sequence[Scored]) -> dict[str, Any]:
     for one in scored:
         by_prompt[one.prompt_token_ids].append(one.points)
     draws = disjoint_pairs([fmean(points) for points in by_prompt.values()])
-    found: dict[str, Any] = {"scores": len(scored), "score_draws": draws}
+    found: dict[str, Any] = {"scores": len(scored)}
     if not draws:
-        return found
+        return found | {"score_accuracy": Share(None, None, None, 0, 0)}
     examples = [(one.prompt_token_ids, one.reply_token_ids) for one in scored]
     points = torch.tensor([one.points for one in scored]).double()
     weights = torch.tensor([1 / len(by_prompt[one.prompt_token_ids]) for one in scored]).double()
@@ -42,7 +43,8 @@ def on_scores(backbone: Backbone, scored: Sequence[Scored]) -> dict[str, Any]:
     def accuracy(role: Role) -> float:
         return concordance(backbone.score(examples, role).double() - anchor, points, weights)
 
-    found["score_accuracy"] = accuracy("policy")
+    value = accuracy("policy")
+    found["score_accuracy"] = Share(value, *wilson(value * draws, draws), decided=draws, ties=0)
     if backbone.has("parent"):
         found["score_accuracy_parent"] = accuracy("parent")
     return found

@@ -14,7 +14,7 @@ from learner.backbone import Backbone
 from learner.batch import Demonstration, Label, Pair, Scored, Snapshot, TokenIds, mean_by_prompt
 from learner.evaluate.agreement import agreement, consensus, words
 from learner.evaluate.gates import verdict
-from learner.evaluate.intervals import wilson
+from learner.evaluate.intervals import Share, wilson
 from learner.evaluate.report import (
     Answers,
     Report,
@@ -110,13 +110,16 @@ def test_held_out_scores_tell_whether_the_better_of_two_replies_gained_more(
     # 7 and 8 are less than a point apart
     found = on_scores(backbone, scored)
     right, all_of_it = 2.0, 2.0 + 1 / 4 + 1 / 2
-    assert found == {"scores": 4, "score_draws": 1, "score_accuracy": pytest.approx(right / all_of_it)}
+    share = found.pop("score_accuracy")
+    assert found == {"scores": 4} and share.value == pytest.approx(right / all_of_it) and share.decided == 1
+    assert (share.low, share.high) == wilson(share.value, 1)
     monkeypatch.setattr(backbone, "has", lambda role: role == "parent")
     assert on_scores(backbone, scored)["score_accuracy_parent"] == pytest.approx(1 - right / all_of_it)
     tie = [replace(scored[2], points=5.0), scored[3]]
-    assert on_scores(backbone, tie)["score_accuracy"] == 0.5
-    assert on_scores(backbone, scored[2:]) == {"scores": 2, "score_draws": 0}
-    assert on_scores(backbone, []) == {"scores": 0, "score_draws": 0}
+    assert on_scores(backbone, tie)["score_accuracy"].value == 0.5
+    undecided = Share(None, None, None, 0, 0)
+    assert on_scores(backbone, scored[2:]) == {"scores": 2, "score_accuracy": undecided}
+    assert on_scores(backbone, []) == {"scores": 0, "score_accuracy": undecided}
 
 
 @pytest.mark.parametrize(
