@@ -25,4 +25,4 @@ def told(how: str) -> str:
 def test_numpy_is_asked_what_its_floats_are_like_before_there_are_no_subnormal_ones() -> None:
     smallest = ["01000000", "0100000000000000"]  # the last bit alone
     assert told("from learner.subnormals import flush_subnormals; flush_subnormals()") == f"0 {smallest}"
-    assert told("torch.set_flush_denormal(True)").startswith("2 ")  # what it is there for
+    assert not told("torch.set_flush_denormal(True)").startswith("0 ")  # what it is there for
