@@ -41,7 +41,7 @@ def engine(model: Path) -> PretendEngine:
 
 
 def terms(**more: Any) -> Engines:
-    return Engines((URL,), Path("/passing"), **{"slots": 8, "serving": (URL,), "reserved": 4} | more)
+    return replace(Engines((URL,), Path("/passing"), slots=8, serving=(URL,), reserved=4), **more)
 
 
 @pytest.mark.parametrize(
