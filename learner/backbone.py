@@ -137,6 +137,11 @@ class Backbone:
         """Longest sequence, in tokens, that the base was made for."""
         return int(getattr(self.model.config, "max_position_embeddings", 1 << 20))
 
+    @property
+    def rank(self) -> int:
+        """Of the policy's adapter."""
+        return int(self.model.peft_config["policy"].r)
+
     def decode(self, replies: Sequence[Sequence[int]]) -> list[str]:
         """The texts of replies, without special tokens, as a person sees them."""
         return [str(self.tokenizer.decode(list(reply), skip_special_tokens=True)) for reply in replies]

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from learner import parallel
 from learner.backbone import Backbone
-from learner.batch import Demonstration, Messages, Progress, Snapshot, TokenIds, collate
+from learner.batch import Demonstration, Label, Messages, Pair, Progress, Scored, Snapshot, TokenIds, collate
 from learner.curate import Curated
 from learner.cycle import WHEN_AND_HOW
 from learner.engine_sampler import EngineSampler
@@ -35,9 +35,10 @@ from learner.methods.optimizer import within_length
 from learner.methods.preference_model import PreferenceModel, fit_preferences
 from learner.methods.retention import neighbours
 from learner.methods.served_judge import fit_judge
-from learner.passing import Engines, clear_leftovers
+from learner.passing import clear_leftovers
 from learner.pretrain.dialogue import is_held_out
 from learner.pretrain.questions import draw_prompts
+from learner.rollout_engines import Engines, check_engines
 from learner.sampler import InProcessSampler, Sampler, SharedSampler
 from learner.sampling import affordable
 from learner.stage_checkpoint import StageCheckpoint, fingerprint, keep_result, read_result
@@ -50,6 +51,7 @@ from learner.trainer import (
     Stage,
     as_labels,
     from_pairs,
+    from_scores,
     from_thumbs,
     judgements_of_taste,
     learn_taste,
@@ -93,6 +95,7 @@ class BackboneTrainer:
         anchor = self._anchor_scores(checkpoint)
         if parallel.is_first():
             clear_leftovers(self._engines)
+        self._look_ahead(stages, lessons)
         plan: list[tuple[str, Stage]] = [(stage, stage) for stage in stages]
         if "sft" in stages and learn_taste(stages):
             plan.append(("sft again", "sft"))
@@ -142,6 +145,7 @@ class BackboneTrainer:
             self._backbone, held_out, prompts, self._settings, judge, progress,
             neighbours=like_them, standing=standing, taught=self._corrections(lessons.train) if "sft" in stages else (),
             preferences=from_pairs(stages), labels=lessons.held_out.labels if from_thumbs(stages) else (),
+            scored=lessons.held_out.scored if from_scores(stages) and lessons.train.scored else None,
         )  # fmt: skip
         gates = verdict(report, self._settings).gates
         return report.to_json() | {"gates": [vars(gate) for gate in gates]}
@@ -237,6 +241,19 @@ class BackboneTrainer:
         if self._settings.rollouts == "engine":
             return SharedSampler(EngineSampler(self._backbone, self._engines, self._run_id))
         return InProcessSampler(self._backbone)
+
+    def _look_ahead(self, stages: tuple[Stage, ...], lessons: Curated) -> None:
+        """Before anything is learned: raises TrainingFailed where a stage could never sample what it learns from."""
+        by_reward = [stage for stage in stages if stage in BY_REWARD]
+        if not by_reward:
+            return
+        sampler, train = self._sampler(), lessons.train
+        if self._settings.rollouts == "engine" and parallel.is_first():
+            check_engines(self._engines, sampler.max_length, self._backbone.rank)
+        judged: list[Pair | Label | Scored] = [*judgements_of_taste(train), *train.labels, *train.scored]
+        prompts = self._training_prompts(lessons, FEWEST_PROMPTS)
+        for stage in by_reward:
+            rlhf.prompts_to_learn_on(self._backbone, sampler, judged, prompts, self._by_reward[stage])
 
     def _corrections(self, train: Snapshot) -> list[Demonstration]:
         """All of them; those in mid-conversation also as what to say where one begins with their question, if what was

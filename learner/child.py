@@ -64,11 +64,10 @@ def work(settings: Settings, store: Store, run_id: str, fence: int) -> int:
     """Work on a leased run; returns the exit code."""
 
     def make_trainer(parent: Path | None, keep: Keep) -> Trainer:
-        import torch  # it takes seconds: only when there is a lesson
+        from learner.backbone_trainer import BackboneTrainer  # it takes seconds: only when there is a lesson
+        from learner.subnormals import flush_subnormals
 
-        from learner.backbone_trainer import BackboneTrainer
-
-        torch.set_flush_denormal(True)  # products of probabilities near 0 would take most of a backward pass
+        flush_subnormals()
         if settings.learner.processes > 1:
             return team.trainer(parent, keep)
         return BackboneTrainer(settings, parent, keep, run_id)

@@ -11,6 +11,7 @@ import asyncio
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,9 +20,11 @@ import torch
 
 from learner.backbone import Backbone
 from learner.batch import TokenIds, collate
-from learner.passing import Engines, Round
+from learner.passing import Round
+from learner.rollout_engines import Engines
 from learner.sampler import Tell
 from learner.sampling import Reply, longest_prompt
+from learner.suspects import Suspects
 from service.errors import TrainingFailed
 from service.store.queries.adapters import number_of
 
@@ -39,10 +42,15 @@ class EngineSampler:
         self._backbone, self._engines = backbone, engines
         self._prefix = f"passing-{run_id or 'run'}-{secrets.token_hex(4)}"  # the same run may be tried again
         self._rounds = 0
+        self._suspects = Suspects(show=lambda prompt: backbone.decode([prompt])[0])
 
     @property
     def max_length(self) -> int:
         return min(self._backbone.max_length, self._engines.context or self._backbone.max_length)
+
+    @property
+    def left_out(self) -> int:
+        return len(self._suspects.left_out)
 
     def sample(
         self, prompts: Sequence[TokenIds], *, per_prompt: int, max_new_tokens: int, seed: int, tell: Tell
@@ -50,7 +58,7 @@ class EngineSampler:
         """As the protocol says; the same seed gives the same replies where the engine's do.
 
         Raises EngineUnavailable when no engine has answered for `wait_seconds`, and TrainingFailed when the engine
-        refuses the adapter or answers with something else than the policy.
+        refuses the adapter, answers with something else than the policy, or goes away over too many prompts.
         """
         self._rounds += 1
         name = f"{self._prefix}-{self._rounds}"
@@ -58,9 +66,15 @@ class EngineSampler:
         asked = self._requests(name, prompts, per_prompt, max_new_tokens, seed)
         path = self._write(name)
         try:
-            rows = asyncio.run(Round(self._engines, name, path, self.max_length, tell).replies(asked))
+            require = partial(self._engines.require, max_length=self.max_length, rank=self._backbone.rank)
+            rows = asyncio.run(Round(self._engines, name, path, require, asked, self._suspects, tell).replies())
         finally:
             shutil.rmtree(path, ignore_errors=True)
+        if rows and not any(rows):
+            raise TrainingFailed(
+                "There is nothing to learn from: engines went away over every prompt of a round, asked by itself.",
+                'See the engine\'s log; with learner.rollouts = "trainer" the trainer samples itself.',
+            )
         replies = [[self._reply(row, choice) for choice in choices] for row, choices in enumerate(rows)]
         self._check(prompts, [reply for row in replies for reply in row])
         return replies

@@ -53,8 +53,9 @@ def follow(asked: SimpleQueue[Asked], rank: int, meeting: Path, run_id: str) -> 
 
     from learner import parallel
     from learner.backbone_trainer import BackboneTrainer
+    from learner.subnormals import flush_subnormals
 
-    torch.set_flush_denormal(True)  # as in `learner.child`
+    flush_subnormals()
     settings: Settings = asked.get()[1][0]
     torch.set_num_threads(settings.learner.training_threads)
     parallel.join(rank, settings.learner.processes, meeting)

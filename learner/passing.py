@@ -5,7 +5,7 @@ a version's (`v12`), and of nothing else the service routes to it or unloads it.
 their folder: what a killed training left goes when the next one begins.
 
 An engine that is away, full or restarting is waited for (`learner.patience`), given the same adapter again, and asked
-for the replies that are still missing.
+for the replies that are still missing, but for prompts that engines go away over (`learner.suspects`).
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ import asyncio
 import logging
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from learner.engine_client import EngineClient
 from learner.patience import TELL_SECONDS, Patience
+from learner.rollout_engines import Engines
 from learner.sampler import Tell
+from learner.suspects import Suspects
+from service.adapters.engine import EngineBrokeOff, EngineFacts
 from service.errors import EngineAway, EngineRefused, EngineUnavailable, TrainingFailed
-from service.settings import Settings
 
 AT_ONCE = 8
 """Requests under way at the engine, each for all replies to one prompt; chats are served beside them."""
@@ -34,68 +35,53 @@ UNLOAD_SECONDS = 3.0
 log = logging.getLogger("hone.learner")
 
 
-@dataclass(frozen=True)
-class Engines:
-    """Which engines sample, and on what terms; the settings of the same names say more."""
-
-    urls: tuple[str, ...]
-    folder: Path  # of passing adapters; the engines read it under the same path
-    slots: int  # adapters that an engine may hold, with those that serve chats
-    context: int | None = None  # tokens of prompt and reply that they take; None: as many as the model
-    wait_seconds: float = 900.0
-    tolerance: float = 0.2
-    timeout_seconds: float = 120.0
-    silence_seconds: float = 15.0
-
-    @classmethod
-    def of(cls, settings: Settings) -> Engines:
-        engine, learner = settings.engine, settings.learner
-        return cls(
-            urls=learner.rollout_urls or engine.urls,
-            folder=passing_folder(settings),
-            slots=engine.max_loras,
-            context=engine.max_model_len,
-            wait_seconds=learner.rollout_wait_seconds,
-            tolerance=learner.rollout_tolerance,
-            timeout_seconds=engine.timeout_seconds,
-            silence_seconds=engine.silence_seconds,
-        )
-
-    def clients(self) -> list[EngineClient]:
-        return [EngineClient(url, self.timeout_seconds) for url in self.urls]
-
-
-def passing_folder(settings: Settings) -> Path:
-    """Beside the versions, whose folder every engine sees."""
-    return settings.adapters_folder / "passing"
-
-
 class Round:
     """One passing adapter, from its files to the replies; gone from the engines afterwards."""
 
-    def __init__(self, engines: Engines, name: str, path: Path, max_length: int, tell: Tell) -> None:
-        self._engines, self._name, self._path, self._tell = engines, name, path, tell
-        self._max_length = max_length
+    def __init__(
+        self,
+        engines: Engines,
+        name: str,
+        path: Path,
+        require: Callable[[str, EngineFacts], None],
+        asked: Sequence[Mapping[str, Any]],
+        suspects: Suspects,
+        tell: Tell,
+    ) -> None:
+        """`require`: raises TrainingFailed for an engine, by URL, that can't take this adapter; `asked`: requests."""
+        self._engines, self._name, self._path, self._require, self._tell = engines, name, path, require, tell
+        self._asked, self._suspects = asked, suspects
+        self._prompts = [tuple[int, ...](body["prompt"]) for body in asked]
+        self._answers: dict[int, list[dict[str, Any]]] = {}  # by the request's place
         self._patience = Patience(engines.wait_seconds)
         self._had: dict[str, EngineClient] = {}  # engines that may hold it, by URL
 
-    async def replies(self, asked: Sequence[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:
-        """The choices for each request, in order."""
-        answers: dict[int, list[dict[str, Any]]] = {}
+    async def replies(self) -> list[list[dict[str, Any]]]:
+        """The choices for each request, in order; none for a prompt that engines went away over.
+
+        Raises EngineUnavailable after `wait_seconds` without an engine, and TrainingFailed.
+        """
+        self._suspects.ask(self._prompts)
         async with AsyncExitStack() as stack:
             clients = [await stack.enter_async_context(client) for client in self._engines.clients()]
             try:
-                while missing := [index for index in range(len(asked)) if index not in answers]:
+                while missing := self._missing:
                     try:
-                        await self._ask(await self._ready(clients), asked, missing, answers)
+                        await self._ask(await self._ready(clients), missing)
                     except EngineUnavailable as error:
-                        if any(index in answers for index in missing):
+                        if self._missing != missing:
                             self._patience.end()
                         await self._patience.wait(error, self._tell)
             finally:
                 await self._remove()
         self._patience.end()
-        return [answers[index] for index in range(len(asked))]
+        return [self._answers.get(index, []) for index in range(len(self._asked))]
+
+    @property
+    def _missing(self) -> list[int]:
+        """Places of the requests that are still to be answered."""
+        every = enumerate(self._prompts)
+        return [at for at, prompt in every if at not in self._answers and prompt not in self._suspects.left_out]
 
     async def _ready(self, clients: Sequence[EngineClient]) -> EngineClient:
         """The first engine that is well, with the adapter loaded."""
@@ -109,20 +95,15 @@ class Round:
         raise EngineUnavailable(" ".join(error.message for error in problems), problems[0].hint) from problems[0]
 
     async def _bring(self, client: EngineClient) -> None:
+        facts = await client.facts()
+        self._require(client.url, facts)
         models = await client.models()
         await _unload_passing(client, self._engines.folder, but=self._name)
-        for model in models:
-            if model.max_model_len is not None and model.max_model_len < self._max_length:
-                raise TrainingFailed(
-                    f"The engine at {client.url} takes {model.max_model_len} tokens of prompt and reply, the model "
-                    f"{self._max_length}.",
-                    f"Set engine.max_model_len = {model.max_model_len}, so that both are trained on what fits.",
-                )
         held = {model.name: model for model in models if model.parent is not None}
         if self._name in held:
             return
         passing = sum(_is_passing(model.path, self._engines.folder) for model in held.values())
-        if len(held) - passing >= self._engines.slots:
+        if len(held) - passing >= self._engines.slots_of(facts):
             raise self._full(client)
         self._had[client.url] = client
         try:
@@ -145,36 +126,58 @@ class Round:
             "Raise engine.max_loras, or lower rollout.keep_loaded.",
         )
 
-    async def _ask(
+    async def _ask(self, client: EngineClient, missing: Sequence[int]) -> None:
+        """Answer the missing requests: of suspects one by one, then of others several at once."""
+        is_suspect = {index: self._prompts[index] in self._suspects for index in missing}
+        for of_suspects, at_once in ((True, 1), (False, AT_ONCE)):
+            to_come = (index for index in missing if is_suspect[index] == of_suspects)
+            under_way = dict[asyncio.Task[list[dict[str, Any]]], int]()
+            try:
+                await self._answer(client, to_come, at_once, under_way)
+            except EngineBrokeOff:
+                self._suspects.went_away_over(self._prompts[index] for index in under_way.values())
+                raise
+            finally:
+                for task in under_way:
+                    task.cancel()
+                await asyncio.gather(*under_way, return_exceptions=True)
+
+    async def _answer(
         self,
         client: EngineClient,
-        asked: Sequence[Mapping[str, Any]],
-        missing: Sequence[int],
-        answers: dict[int, list[dict[str, Any]]],
+        to_come: Iterator[int],
+        at_once: int,
+        under_way: dict[asyncio.Task[list[dict[str, Any]]], int],
     ) -> None:
-        """Put the answers to the missing requests into `answers`, several at once."""
-        to_come, tasks = iter(missing), dict[asyncio.Task[list[dict[str, Any]]], int]()
+        """Raises EngineBrokeOff when the engine went away over what is then `under_way`, by its place."""
         heard = time.monotonic()
+        while True:
+            while len(under_way) < at_once and (index := next(to_come, None)) is not None:
+                under_way[asyncio.create_task(self._one(client, self._asked[index]))] = index
+            if not under_way:
+                return
+            done, _ = await asyncio.wait(under_way, timeout=TELL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            self._tell(False)
+            failures = [error for task in done if (error := task.exception()) is not None]
+            for task in done:
+                if task.exception() is None:
+                    self._answers[index := under_way.pop(task)] = task.result()
+                    self._suspects.clear(self._prompts[index])
+            if failures:
+                raise min(failures, key=_meaning)
+            if done:
+                heard = time.monotonic()
+            elif time.monotonic() - heard > self._engines.silence_seconds:
+                await self._is_still_there(client)
+                heard = time.monotonic()
+
+    async def _is_still_there(self, client: EngineClient) -> None:
         try:
-            while True:
-                while len(tasks) < AT_ONCE and (index := next(to_come, None)) is not None:
-                    tasks[asyncio.create_task(self._one(client, asked[index]))] = index
-                if not tasks:
-                    return
-                done, _ = await asyncio.wait(tasks, timeout=TELL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-                self._tell(False)
-                for task in done:
-                    answers[tasks.pop(task)] = task.result()
-                if not done and time.monotonic() - heard > self._engines.silence_seconds:
-                    if self._name not in {model.name for model in await client.models()}:
-                        raise EngineAway(f"The engine at {client.url} fell silent, and is another one now.")
-                    heard = time.monotonic()
-                elif done:
-                    heard = time.monotonic()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            held = {model.name for model in await client.models()}
+        except EngineAway as error:
+            raise EngineBrokeOff(f"The engine at {client.url} fell silent. {error}") from error
+        if self._name not in held:
+            raise EngineBrokeOff(f"The engine at {client.url} fell silent, and is another one now.")
 
     async def _one(self, client: EngineClient, body: Mapping[str, Any]) -> list[dict[str, Any]]:
         try:
@@ -184,7 +187,7 @@ class Round:
                 raise EngineAway(f"The engine at {client.url} has restarted.") from error
             raise TrainingFailed(f"The engine at {client.url} refused to sample: {error.message}") from error
         if len(choices) != body["n"]:
-            raise EngineAway(f"The engine at {client.url} gave {len(choices)} replies instead of {body['n']}.")
+            raise EngineBrokeOff(f"The engine at {client.url} gave {len(choices)} replies instead of {body['n']}.")
         return choices
 
     async def _remove(self) -> None:
@@ -193,6 +196,11 @@ class Round:
             with suppress(EngineUnavailable, EngineRefused, TimeoutError):
                 async with asyncio.timeout(UNLOAD_SECONDS):
                     await client.unload(self._name)
+
+
+def _meaning(error: BaseException) -> int:
+    """Which of several failures says most: what is no engine's going away, then that it went over what was asked."""
+    return 0 if not isinstance(error, EngineUnavailable) else 1 if isinstance(error, EngineBrokeOff) else 2
 
 
 def clear_leftovers(engines: Engines) -> None:

@@ -13,6 +13,11 @@ from learner.tensors import masked_mean
 
 Metrics = dict[str, float]
 
+HUBER = 1.345
+"""By how many standard deviations of people's noise a score may be off and still count by its square; beyond, by its
+distance. Where the noise is normal this tells 95 % of what least squares would (Huber 1964, Annals of Mathematical
+Statistics 35(1); the constant: Holland and Welsch 1977)."""
+
 
 def pairwise_reward_loss(
     chosen: Tensor,
@@ -66,12 +71,24 @@ def binary_reward_loss(
 
 
 def regression_reward_loss(
-    rewards: Tensor, targets: Tensor, *, weights: Tensor | None = None
+    rewards: Tensor, targets: Tensor, *, spread: float = 1.0, weights: Tensor | None = None
 ) -> tuple[Tensor, Metrics]:
-    """Mean squared distance (the whole of it, not half) of rewards from what people said, in their units. All (B,)."""
-    each = (rewards - targets).square()
+    """Huber's loss (1964) of rewards against what people said, in the same units. All (B,).
+
+    `spread`: the standard deviation of what different people say of one reply, in those units. An error of e of them
+    costs ½ e², in nats as normal noise has it, up to HUBER; from there on it costs as much more as the slope there, so
+    that no single reply moves the reward by more than so much, however wild its score.
+    """
+    errors = (rewards - targets) / spread
+    each = huber(errors)
     loss = _weighted_mean(each, torch.ones_like(each) if weights is None else weights.to(each))
-    return loss, {"squared_error": loss.item()}
+    beyond = (errors.detach().abs() > HUBER).float().mean().item() if len(errors) else 0.0
+    return loss, {"score_loss": loss.item(), "score_outliers": beyond}
+
+
+def huber(errors: Tensor) -> Tensor:
+    """½ e² up to HUBER, and a straight line from there on; errors in standard deviations of the noise. Any shape."""
+    return F.huber_loss(errors, torch.zeros_like(errors), reduction="none", delta=HUBER)
 
 
 def rank_correlation(first: Tensor, second: Tensor) -> float | None:
@@ -106,7 +123,7 @@ def fit_temperature(
 
     The negative log-likelihood is convex in 1 / T, so its slope is bisected, in float64, for T between
     1 / MOST_SHARPENING and 1000. logits, targets (in [0, 1]): (N,). `scores` (M,) have a say, too, where there are any:
-    normal around foretold / T, both in standard deviations of the noise. Nothing to fit to gives 1.
+    by `huber` around foretold / T, both in standard deviations of the noise. Nothing to fit to gives 1.
     """
     logits, targets = logits.detach().double(), targets.detach().double()
     foretold = torch.zeros(0) if foretold is None else foretold
@@ -118,7 +135,7 @@ def fit_temperature(
 
     def slope(sharpening: float) -> float:
         of_logits = (torch.sigmoid(sharpening * logits) - targets) @ logits
-        return float(of_logits + (sharpening * foretold - scores) @ foretold)
+        return float(of_logits + (sharpening * foretold - scores).clamp(-HUBER, HUBER) @ foretold)
 
     for _ in range(60):
         middle = (low + high) / 2

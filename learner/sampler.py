@@ -22,10 +22,14 @@ Tell = Callable[[bool], None]
 class Sampler(Window, Protocol):
     """Samples from the policy as it is at each call."""
 
+    @property
+    def left_out(self) -> int:
+        """Prompts that it was asked for and asks no more, because no engine outlives them."""
+
     def sample(
         self, prompts: Sequence[TokenIds], *, per_prompt: int, max_new_tokens: int, seed: int, tell: Tell
     ) -> list[list[Reply]]:
-        """`per_prompt` replies to each prompt at temperature 1, in the prompts' order."""
+        """`per_prompt` replies to each prompt at temperature 1, in the prompts' order; none to one that is left out."""
 
 
 class InProcessSampler:
@@ -37,6 +41,10 @@ class InProcessSampler:
     @property
     def max_length(self) -> int:
         return self._backbone.max_length
+
+    @property
+    def left_out(self) -> int:
+        return 0
 
     def sample(
         self, prompts: Sequence[TokenIds], *, per_prompt: int, max_new_tokens: int, seed: int, tell: Tell
@@ -53,6 +61,11 @@ class SharedSampler:
     @property
     def max_length(self) -> int:
         return self._sampler.max_length
+
+    @property
+    def left_out(self) -> int:
+        """Of the process that asks."""
+        return self._sampler.left_out
 
     def sample(
         self, prompts: Sequence[TokenIds], *, per_prompt: int, max_new_tokens: int, seed: int, tell: Tell

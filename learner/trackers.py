@@ -1,8 +1,8 @@
 """A run's metrics, told to the experiment trackers that `learner.trackers` names: MLflow, Weights & Biases.
 
 Where they send things is theirs to be told, by their own variables (MLFLOW_TRACKING_URI, WANDB_BASE_URL, WANDB_MODE …).
-A run is one run there, under its own id, and goes on there when it goes on here. They only watch: one that fails is
-left out for the rest of the attempt, and the run says so in its log.
+A run is one run there, under its own id, and goes on there when it goes on here. They only watch: the training does not
+wait for them, and one that fails is left out for the rest of the attempt, which the run says in its log.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from queue import Empty, Full, Queue
 from typing import Any, Protocol
 
 from service.errors import SettingsError
@@ -20,8 +23,15 @@ from service.settings import TrackerName
 
 PROJECT = "hone"
 SECONDS = 20
-"""That one may hold a run up, each time that it does not answer."""
+"""Within which one has to answer, and hear in the end what it was not told yet."""
+END_SECONDS = 1.5
+"""The same where a training is told to stop: it has not much more before it is killed."""
+MOST_WAITING = 1000
+"""Steps that wait to be told."""
 PACKAGES: dict[TrackerName, str] = {"mlflow": "mlflow-skinny", "wandb": "wandb"}
+
+Step = tuple[str, int, Mapping[str, float]]
+"""Phase, step, and its values."""
 
 log = logging.getLogger("hone.learner")
 
@@ -88,14 +98,90 @@ class Wandb:
 
 
 class Trackers:
-    """All that `names` says, each until it fails. `folder`: the run's, where they may keep things."""
+    """All that `names` says, each until it fails. `folder`: the run's, where they may keep things.
+
+    They are told by a thread of their own, in the order of the steps, so that none of them holds the training up.
+    Where they are MOST_WAITING steps behind, further ones are dropped, and counted.
+    """
+
+    def __init__(self, names: Sequence[TrackerName], run_id: str, settings: Mapping[str, Any], folder: Path) -> None:
+        self._listeners = _Listeners(names, run_id, settings, folder)
+        self._names = list(names)
+        self._teller: _Teller | None = None
+
+    def add(self, phase: str, step: int, values: Mapping[str, float]) -> None:
+        """The first one of all opens them: until then there is nothing to tell."""
+        if not self._names:
+            return
+        if self._teller is None:
+            self._teller = _Teller(self._listeners)
+        self._teller.add((phase, step, dict(values)))
+
+    def close(self, ended_well: bool) -> None:
+        """Wait until they have heard all, at most SECONDS, or END_SECONDS where the training did not end well: it may
+        have been told to stop. A later `add` goes on with the same runs, unless they had not heard all by then."""
+        if self._teller is None:
+            return
+        teller, self._teller = self._teller, None
+        told = " and ".join(self._names)
+        if not teller.close(ended_well, SECONDS if ended_well else END_SECONDS):
+            log.warning("%s took too long, and is told nothing more of this run.", told)
+            self._names = []
+        if teller.dropped:
+            log.warning("%d steps were not told to %s.", teller.dropped, told)
+
+
+class _Teller:
+    """The thread, and what waits for it."""
+
+    def __init__(self, listeners: _Listeners) -> None:
+        self._listeners = listeners
+        self._waiting: Queue[Step | bool] = Queue(MOST_WAITING)
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._tell, name="trackers", daemon=True)  # one may hang for ever
+        self._thread.start()
+        self.dropped = 0
+
+    def add(self, step: Step) -> None:
+        try:
+            self._waiting.put_nowait(step)
+        except Full:
+            self.dropped += 1
+
+    def close(self, ended_well: bool, seconds: float) -> bool:
+        """Whether all that waited was told within so many seconds. What wasn't is dropped, and the thread ends as soon
+        as the tracker that it waits for lets it."""
+        until = time.monotonic() + seconds
+        with suppress(Full):
+            self._waiting.put(ended_well, timeout=seconds)
+        self._thread.join(max(0.0, until - time.monotonic()))
+        if not self._thread.is_alive():
+            return True
+        self._is_over.set()
+        with suppress(Empty):
+            while True:
+                self.dropped += not isinstance(self._waiting.get_nowait(), bool)
+        with suppress(Full):
+            self._waiting.put_nowait(ended_well)  # should it be waiting by now
+        return False
+
+    def _tell(self) -> None:
+        while not self._is_over.is_set():
+            told = self._waiting.get()
+            if isinstance(told, bool):
+                self._listeners.close(told)
+                return
+            self._listeners.add(*told)
+
+
+class _Listeners:
+    """The trackers themselves, each until it fails; the thread's alone."""
 
     def __init__(self, names: Sequence[TrackerName], run_id: str, settings: Mapping[str, Any], folder: Path) -> None:
         self._names, self._run_id, self._settings, self._folder = list(names), run_id, settings, folder
         self._opened = dict[TrackerName, Tracker]()
 
     def add(self, phase: str, step: int, values: Mapping[str, float]) -> None:
-        """The first one of all opens them: until then there is nothing to tell."""
         for name in list(self._names):
             try:
                 if name not in self._opened:

@@ -11,30 +11,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import httpx2
 import orjson
 
 from service.adapters.engine import EngineBrokeOff, EngineFacts
+from service.adapters.engine_answers import (
+    Answer,
+    EngineModel,
+    is_aborted,
+    is_going_away,
+    read_facts,
+    read_models,
+    read_refusal,
+)
 from service.engine_connection import KEEPALIVE_SECONDS, Connection, Connections
-from service.engine_facts import Answer, read_facts
 from service.errors import BadInput, ContextExceeded, EngineAway, EngineRefused, EngineUnavailable
 
 T = TypeVar("T")
 CONNECT_SECONDS = 5.0
 DONE = b"[DONE]"
-
-
-@dataclass(frozen=True, slots=True)
-class EngineModel:
-    """A model that the engine holds now: the base (`parent` is None) or an adapter over it."""
-
-    name: str
-    path: str
-    parent: str | None
-    max_model_len: int | None
 
 
 class EngineFailed(EngineUnavailable):
@@ -88,10 +85,7 @@ class Engine:
 
     async def models(self) -> tuple[EngineModel, ...]:
         """What the engine holds now, base and adapters."""
-        listed = self._list_in(await self._request("GET", "/v1/models"), "data")["data"]
-        models = tuple(
-            EngineModel(m["id"], m.get("root") or m["id"], m.get("parent"), m.get("max_model_len")) for m in listed
-        )
+        models = read_models(self._list_in(await self._request("GET", "/v1/models"), "data")["data"])
         self._base = next((model for model in models if model.parent is None), None)
         return models
 
@@ -121,7 +115,7 @@ class Engine:
         except EngineFailed as error:
             if error.answered != 500:
                 raise
-            if "shutting down" in error.words:
+            if is_going_away(error.words):
                 raise EngineGaveUp(str(error), retry_after=1) from error
             raise EngineRefused(error.words, 500) from error
 
@@ -256,22 +250,14 @@ class Engine:
 
 def unless_aborted(answer: dict[str, Any]) -> dict[str, Any]:
     """An answer, or a chunk of one. vLLM ends what it aborts as if it were whole. Raises EngineGaveUp for that."""
-    for choice in answer["choices"]:
-        if choice.get("finish_reason") == "abort":
-            raise EngineGaveUp("The engine gave the reply up, as one does that is being stopped.", retry_after=1)
+    if any(map(is_aborted, answer["choices"])):
+        raise EngineGaveUp("The engine gave the reply up, as one does that is being stopped.", retry_after=1)
     return answer
 
 
 def _refusal(status: int, content: bytes) -> EngineRefused | EngineUnavailable:
     """What the engine said, as our error: 4xx is the request's fault and keeps its status, else it is the engine's."""
-    message, param = content.decode(errors="replace")[:500], None
-    try:
-        answer = orjson.loads(content)
-        error = answer.get("error", answer)
-        if isinstance(error, dict):
-            message, param = str(error.get("message") or message), error.get("param")
-    except (orjson.JSONDecodeError, AttributeError):
-        pass  # plain text, as some proxies answer
+    message, param = read_refusal(content)
     if status == 400 and "context" in message.lower():
         return ContextExceeded(message, status, param=param)
     if status in (400, 404, 409, 413, 422):

@@ -41,6 +41,12 @@ KNOWN: dict[str, Known] = {
     "label_accuracy": Known(
         "Agrees with thumbs", _percent, "How often a kept-back good reply gained more likelihood than a bad one"
     ),
+    "score_accuracy": Known(
+        "Agrees with scores", _percent, "Of two kept-back replies, how often that of the higher score gained more"
+    ),
+    "score_accuracy_parent": Known(
+        "Its parent does", _percent, "The same of the adapter that it started from, measured on the same scores"
+    ),
     "fluency": Known(
         "Fluency", _signed, "How natural the base finds its replies: 0 is as natural as the base's own, less is odder"
     ),
@@ -97,6 +103,7 @@ KNOWN: dict[str, Known] = {
     "replies": Known("Replies measured", _plain, "What the figures above are about"),
     "pairs": Known("Pairs kept back", _plain, "Judged by people and not trained on"),
     "labels": Known("Thumbs kept back", _plain, "Replies called good or bad by themselves, and not trained on"),
+    "scores": Known("Scores kept back", _plain, "Replies that were scored by themselves, and not trained on"),
     "corrections": Known("Corrections kept back", _plain, "Written by people and not trained on"),
     "not_finite": Known("Broken numbers", _plain, "Replies whose probability could not be computed: must be 0"),
     "seconds": Known("Duration", lambda seconds: f"{round(seconds):,} s", "Computing, without what was waited for"),
@@ -159,6 +166,7 @@ GATES = {
     "keeps corrections": ("Knows corrections", "Those that it was not shown; nearer to 0 is better."),
     "agrees with people": ("Agrees with people", "On judgements that were kept back, all but chance."),
     "agrees with thumbs": ("Agrees with thumbs", "On replies kept back that were called good or bad, all but chance."),
+    "agrees with scores": ("Agrees with scores", "On scores that were kept back, all but chance."),
     "judged as people do": ("Its judge agrees with people", "A share won proves nothing by a judge that doesn't."),
     "no worse than its parent": ("No worse than before", "Against its parent, by a judge that learned from people."),
 }

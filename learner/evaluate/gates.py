@@ -203,6 +203,23 @@ def agrees_with_thumbs(report: Report, settings: LearnerSettings) -> Gate | None
     )
 
 
+def agrees_with_scores(report: Report, settings: LearnerSettings) -> Gate | None:
+    """The same of single scores. Too few to tell refuse nothing, and are told of."""
+    name, share = "agrees with scores", report.score_accuracy
+    if share is None:
+        return None
+    if share.value is None or share.high is None or share.decided < LEAST_JUDGED_PROMPTS:
+        found = f"{report.scores} held-out scores, which make {share.decided} pairs of prompts scored differently"
+        return Gate(name, True, f"Not judged by scores: there are {found} (at least {LEAST_JUDGED_PROMPTS}).")
+    before = "" if report.score_accuracy_parent is None else f"; its parent: {report.score_accuracy_parent:.1%}"
+    return Gate(
+        name,
+        share.high >= 0.5,
+        f"Of {report.scores} held-out scored replies, the better of two gained more in {share.value:.1%} of the cases, "
+        f"at most {share.high:.1%} (limit 50.0%){before}.",
+    )
+
+
 def judged_as_people_do(report: Report, settings: LearnerSettings) -> Gate | None:
     """What it was trained towards is the preference model's word: people must not contradict it."""
     if report.pair_accuracy is None:
@@ -259,6 +276,7 @@ RULES: tuple[Rule, ...] = (
     keeps_corrections,
     agrees_with_people,
     agrees_with_thumbs,
+    agrees_with_scores,
     judged_as_people_do,
     no_worse_than_parent,
 )

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import sqrt
 
 Z = 1.959964
 """Of a two-sided 95 % interval."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of comparisons won, ties left out, with its 95 % interval; None where nothing was decided."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    decided: int
+    ties: int
 
 
 def wilson(successes: float, trials: int) -> tuple[float, float]:

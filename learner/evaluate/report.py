@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from learner.backbone import Backbone, Role
-from learner.batch import Demonstration, Label, Pair, Progress, Snapshot, TokenIds, mean_by_prompt
+from learner.batch import Demonstration, Label, Pair, Progress, Scored, Snapshot, TokenIds, mean_by_prompt
 from learner.evaluate.agreement import agreement, consensus, words
-from learner.evaluate.intervals import Z
+from learner.evaluate.intervals import Share, Z
+from learner.evaluate.scores import on_scores
 from learner.methods.preference_model import PreferenceModel
 from learner.sampling import Reply, longest_prompt, sample
 from service.settings import LearnerSettings
@@ -41,17 +42,6 @@ FORGOTTEN_LOG_PROB = 2 * KNOWN_LOG_PROB
 
 
 @dataclass(frozen=True)
-class Share:
-    """A share of comparisons won, ties left out, with its 95 % interval; None where nothing was decided."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    decided: int
-    ties: int
-
-
-@dataclass(frozen=True)
 class Report:
     """See the module's docstring. Log-probabilities and KL are in nats per token."""
 
@@ -66,6 +56,9 @@ class Report:
     label_accuracy: float | None = None  # of a held-out good reply and a bad one, how often the good one gained more
     labels: int = 0  # held-out replies that people called good or bad by themselves
     label_prompts: int = 0  # different prompts among those of the rarer kind
+    score_accuracy: Share | None = None  # of two held-out replies scored differently, how often the better gained more
+    score_accuracy_parent: float | None = None  # the same of the parent
+    scores: int | None = None  # held-out replies that people scored by themselves; None where no scores were learned
     fluency: float = 0.0  # the base's log-probability of the candidate's replies, less that of its own
     kl_per_token: float = 0.0  # to the anchor, on the candidate's replies
     empty_share: float = 0.0
@@ -134,13 +127,14 @@ def evaluate(
     taught: Sequence[Demonstration] = (),
     preferences: bool = True,
     labels: Sequence[Label] = (),
+    scored: Sequence[Scored] | None = None,
 ) -> Report:
     """Measure the policy. `prompts`: what people asked in held-out conversations; `held_out`: what they judged there.
 
     `neighbours`: questions like those that were corrected, whose answers were right before and are to stay.
     `standing`: prompts to measure on beside theirs; `taught`: the corrections that it learned from; `preferences`:
     whether it was trained on them (what no stage trained on drifts by chance); `labels`: the held-out single thumbs,
-    where it was trained on such.
+    where it was trained on such; `scored`: the held-out single scores, None where it was trained on none.
     Without any prompt the sampled figures are those of no replies: a gate treats that as not proven.
     """
     tell = progress or (lambda *_: None)
@@ -164,6 +158,7 @@ def evaluate(
     tell(PHASE, 3, 4, {})
     report |= _on_preferences(backbone, decided) if preferences else {}
     report |= _on_labels(backbone, [label for label in labels if _fits(backbone, label)])
+    report |= {} if scored is None else on_scores(backbone, [one for one in scored if _fits(backbone, one)])
     report |= _on_corrections(backbone, held_out)
     report |= _on_taught(backbone, taught)
     report["samples"] = _samples(backbone, chosen, candidate, base)
@@ -403,7 +398,7 @@ def _before(backbone: Backbone) -> Role:
     return "parent" if backbone.has("parent") else "base"
 
 
-def _fits(backbone: Backbone, example: Pair | Demonstration | Label) -> bool:
+def _fits(backbone: Backbone, example: Pair | Demonstration | Label | Scored) -> bool:
     return example.length <= backbone.max_length
 
 

@@ -51,6 +51,7 @@ class PpoResult:
     replies: int  # sampled and learned from
     too_long: int  # prompts left out, because a reply to them does not fit the model
     skipped_steps: int
+    left_out: int  # prompts that were asked and are no more, because engines went away over them
     metrics: dict[str, float] = field(default_factory=dict)  # of the last iteration
 
 
@@ -75,7 +76,7 @@ def train(
     sampler = sampler or InProcessSampler(backbone)
     asked, too_long = with_room(sampler, prompts, settings.max_new_tokens)
     if not asked:
-        return PpoResult(0, 0, too_long, 0)
+        return PpoResult(0, 0, too_long, 0, 0)
     course = _Course(backbone, judge, settings, seed, pretraining, sampler)
     draws, begin = Random(seed), 0
     checkpoint = checkpoint or StageCheckpoint()
@@ -89,7 +90,7 @@ def train(
         course.iterate(done - 1, chosen, progress)
         state = partial(_kept, course, draws, done)
         checkpoint.keep(PHASE, state, now=done == settings.iterations)
-    return PpoResult(course.step, course.replies, too_long, course.skipped, course.measured)
+    return PpoResult(course.step, course.replies, too_long, course.skipped, sampler.left_out, course.measured)
 
 
 def _kept(course: _Course, draws: Random, iterations: int) -> dict[str, Any]:

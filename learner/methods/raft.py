@@ -44,6 +44,7 @@ class RaftResult:
     best: int  # prompts whose best reply was learned
     too_long: int  # prompts left out, because a reply to them does not fit the model
     skipped_steps: int
+    left_out: int  # prompts that were asked and are no more, because engines went away over them
     metrics: dict[str, float] = field(default_factory=dict)  # of the last round
 
 
@@ -84,7 +85,7 @@ def train(
     stepper = Stepper(backbone.trainable(), settings.learning_rate, warmup=4, in_4_bits=backbone.in_4_bits)
     rng, draws = Random(seed + 1), Random(seed)
     best: dict[TokenIds, Scored] = {}
-    step, begin, measured = 0, 0, dict[str, float]()
+    step, replies, begin, measured = 0, 0, 0, dict[str, float]()
     checkpoint = checkpoint or StageCheckpoint()
 
     def tell(waits: bool) -> None:
@@ -94,7 +95,7 @@ def train(
         return {
             "policy": backbone.adapter_state(), "stepper": stepper.state(), "fitting": sizes(backbone.fitting),
             "rng": rng.getstate(), "draws": draws.getstate(), "best": [astuple(one) for one in best.values()],
-            "step": step, "rounds": number + 1, "measured": measured,
+            "step": step, "replies": replies, "rounds": number + 1, "measured": measured,
         }  # fmt: skip
 
     if kept := checkpoint.part(PHASE):
@@ -104,15 +105,19 @@ def train(
         set_random(rng, kept["rng"])
         set_random(draws, kept["draws"])
         best = {tuple(prompt): Scored(tuple(prompt), tuple(reply), worth) for prompt, reply, worth in kept["best"]}
-        step, begin, measured = kept["step"], kept["rounds"], kept["measured"]
+        step, replies = kept["step"], kept["replies"]
+        begin, measured = kept["rounds"], kept["measured"]
         log.info("It goes on after round %d of %d.", begin, settings.iterations)
     for number in range(begin, settings.iterations if asked else 0):
         progress(PHASE, step, steps, {})
         chosen = draws.sample(asked, each)
-        scored, measured = _sampled(backbone, judge, chosen, settings, seed + 1000 * number, sampler, tell)
+        scored, measured, sampled = _sampled(backbone, judge, chosen, settings, seed + 1000 * number, sampler, tell)
+        replies += sampled
         for one in scored:
             if one.prompt not in best or one.worth > best[one.prompt].worth:
                 best[one.prompt] = one
+        if sampler.left_out:
+            measured["left_out"] = sampler.left_out
         measured["best"] = sum(one.worth for one in best.values()) / max(1, len(best))
         for examples in _batches(list(best.values()), settings, rng):
             metrics = stepper.add("best replies", examples, partial(_loss, backbone), weight=reply_tokens)
@@ -120,9 +125,7 @@ def train(
             step += 1
             progress(PHASE, step, steps, measured | metrics)
         checkpoint.keep(PHASE, state, now=number + 1 == settings.iterations)
-    return RaftResult(
-        step, settings.iterations * each * settings.replies, len(best), too_long, stepper.skipped, measured
-    )
+    return RaftResult(step, replies, len(best), too_long, stepper.skipped, sampler.left_out, measured)
 
 
 def _loss(backbone: Backbone, examples: Sequence[Example]) -> tuple[Tensor, dict[str, float]]:
@@ -144,8 +147,8 @@ def _sampled(
     seed: int,
     sampler: Sampler | None = None,
     tell: Tell = lambda waits: None,
-) -> tuple[list[Scored], dict[str, float]]:
-    """The policy's replies that came to an end, and what all of them are like."""
+) -> tuple[list[Scored], dict[str, float], int]:
+    """The policy's replies that came to an end; what all of them are like, and how many they are."""
     sampler = sampler or InProcessSampler(backbone)
     rows = sampler.sample(
         prompts, per_prompt=settings.replies, max_new_tokens=settings.max_new_tokens, seed=seed, tell=tell
@@ -161,10 +164,11 @@ def _sampled(
         if reply.ended
     ]
     tokens = sum(len(reply.token_ids) for reply in replies)
-    return scored, {
+    measured = {
         "reward": rewards.mean().item(),
         "kl_per_reply": sum(kl) / len(kl),
         "sampled_kl": sum(kl) / max(1, tokens),
         "length": tokens / len(replies),
         "ended": len(scored) / len(replies),
     }
+    return scored, measured, len(replies)

@@ -1,11 +1,11 @@
 """Fit a reward model: how much people like a reply, from comparisons, rankings, thumbs and scores.
 
 Bradley-Terry on pairs (InstructGPT, arXiv 2203.02155, eq. 1), a ranking's pairs together in one step and as one group;
-thumbs as labels of the same reward (good where it is above 0); single scores by regression. The model is an adapter on
-the frozen backbone with several heads. Each head learns from a bootstrap sample of its own (bagging, Breiman 1996), so
-where the feedback leaves open which reply is better, the heads disagree. Some prompts are kept apart: they say when to
-stop, how often the reward is right (a little flattered, as it was chosen by them), and by how much it has to be divided
-to be the log-odds of being preferred (arXiv 1706.04599).
+thumbs as labels of the same reward (good where it is above 0); single scores by Huber's regression. The model is an
+adapter on the frozen backbone with several heads. Each head learns from a bootstrap sample of its own (bagging, Breiman
+1996), so where the feedback leaves open which reply is better, the heads disagree. Some prompts are kept apart: they
+say when to stop, how often the reward is right (a little flattered, as it was chosen by them), and by how much it has
+to be divided to be the log-odds of being preferred (arXiv 1706.04599).
 
 A reward of r foretells a score of r / NATS_PER_POINT points above what is usual with whoever gave it. That map is
 fixed: scores by themselves would leave the reward's unit open, which pairs settle as log-odds. By Thurstone's law of
@@ -40,6 +40,7 @@ from learner.reward_losses import (
     binary_reward_loss,
     ensemble,
     fit_temperature,
+    huber,
     pairwise_reward_loss,
     rank_correlation,
     regression_reward_loss,
@@ -272,10 +273,9 @@ class _Lessons:
             )  # fmt: skip
             metrics = (metrics if len(pairs) else {}) | (more if len(labels) else {})
             of_points, and_more = regression_reward_loss(
-                rated[:, head] / NATS_PER_POINT, points.to(device), weights=of_scores[:, head]
+                rated[:, head] / NATS_PER_POINT, points.to(device), spread=NOISE_POINTS, weights=of_scores[:, head]
             )  # fmt: skip
             metrics |= and_more if len(scored) else {}
-            of_points = of_points / (2 * NOISE_POINTS**2)
             losses.append(scales[0][head] * lost + scales[1][head] * also + scales[2][head] * of_points)
         return torch.stack(losses).mean(), metrics
 
@@ -285,8 +285,8 @@ class _Lessons:
         logits, targets, foretold, scores = self._logits()
         temperature = fit_temperature(logits, targets, foretold, scores)
         lost = binary_cross_entropy_with_logits(logits / temperature, targets, reduction="sum")
-        off = foretold / temperature - scores
-        return float((lost + 0.5 * off.square().sum()) / (len(targets) + len(scores)))
+        off = huber(foretold / temperature - scores).sum()
+        return float((lost + off) / (len(targets) + len(scores)))
 
     def figures(self) -> dict[str, Any]:
         """What `RewardFit` says of judgements that were kept apart; of none, nothing."""

@@ -23,7 +23,7 @@ from learner.methods import ppo, raft, reward
 from learner.methods.rollouts import BROKEN, CONSENSUS, Answers, Judge, answers, roll_out, share_agreed
 from learner.methods.strength import hold_inside_limits
 from learner.sampler import Sampler
-from learner.sampling import affordable, sample
+from learner.sampling import Window, affordable, sample, with_room
 from learner.stage_checkpoint import StageCheckpoint
 from service.errors import TrainingFailed
 from service.settings import LearnerSettings, PpoSettings, RaftSettings
@@ -45,6 +45,30 @@ class RlhfResult:
     reward: reward.RewardFit
     policy: ppo.PpoResult | raft.RaftResult
     metrics: dict[str, float] = field(default_factory=dict)
+
+
+def prompts_to_learn_on(
+    backbone: Backbone,
+    window: Window,
+    judged: Sequence[Pair | Label | Scored],
+    prompts: Sequence[TokenIds],
+    how: Optimiser,
+) -> list[TokenIds]:
+    """Each once: those that people ask, and some of those whose replies they judged.
+
+    `window`: of what samples. Raises TrainingFailed where none leaves room for a reply in it.
+    """
+    of_judged = dict.fromkeys(one.prompt_token_ids for one in judged)
+    asked = [*prompts, *affordable(list(of_judged), how.iterations * how.prompts)]
+    asked = [prompt for prompt in dict.fromkeys(asked) if prompt and len(prompt) <= backbone.max_length // 2]
+    fitting, _ = with_room(window, asked, how.max_new_tokens)
+    if not fitting:
+        is_short = window.max_length < backbone.max_length
+        raise TrainingFailed(
+            f"No prompt that people asked leaves room for a reply in a context of {window.max_length} tokens.",
+            "Give the engine a longer one, and raise engine.max_model_len." if is_short else "",
+        )
+    return asked
 
 
 class Sensible:
@@ -93,18 +117,14 @@ def train(
     reward to, when no prompt leaves room for a reply, or when the loss stays without a finite value, and what the
     sampler raises.
     """
+    said: list[Pair | Label | Scored] = [*pairs, *labels, *scored]
+    asked = prompts_to_learn_on(backbone, sampler or backbone, said, prompts, how)
     checkpoint = checkpoint or StageCheckpoint()
     basis, seed = checkpoint.part(BASIS), settings.seed
     if basis:
         model = reward.RewardModel.restored(backbone, basis["reward"])
     else:
         model = reward.fit(backbone, pairs, labels, settings, progress, scored)
-    said: list[Pair | Label | Scored] = [*pairs, *labels, *scored]
-    judged = dict.fromkeys(one.prompt_token_ids for one in said)
-    asked = [*prompts, *affordable(list(judged), how.iterations * how.prompts)]
-    asked = [prompt for prompt in dict.fromkeys(asked) if prompt and len(prompt) <= backbone.max_length // 2]
-    if not asked:
-        raise TrainingFailed("No prompt that people asked leaves room for a reply in the model's context.")
     rng = Random(seed)
     rng.shuffle(asked)
     if not basis:

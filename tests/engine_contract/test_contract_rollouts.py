@@ -11,7 +11,7 @@ from learner.backbone import Backbone
 from learner.batch import collate
 from learner.engine_sampler import EngineSampler
 from learner.importance import token_importance
-from learner.passing import Engines
+from learner.rollout_engines import Engines
 from service.settings import SPROUT, LearnerSettings
 from tests.engine_contract.asking import END, PROMPT
 from tests.fixtures.engines import CONTEXT, MAX_LORAS, ServedEngine

@@ -15,14 +15,16 @@ import torch
 from learner.backbone import Backbone
 from learner.batch import collate
 from learner.engine_client import EngineClient
-from learner.passing import Engines
+from learner.rollout_engines import Engines
 from learner.sampling import sample
 
 
 @dataclass
 class PretendEngine:
     """`drift`: nats by which its log-probabilities differ. `fails`: called before each completion; it may break things.
-    `refuses`: status and words of an answer to a load."""
+    `refuses`: status and words of an answer to a load. `deadly`: prompts over which it dies, and comes back at once
+    with nothing loaded; so it does at the requests, by number, of `dies_at`. `died_over`: what was under way then.
+    """
 
     backbone: Backbone
     slots: int = 8
@@ -32,6 +34,12 @@ class PretendEngine:
     goes_silent: bool = False  # once: another engine takes its place, and a request that was under way never ends
     context: int = 64
     refuses: tuple[int, str] | None = None
+    tells_slots: int | None = None
+    deadly: tuple[tuple[int, ...], ...] = ()
+    dies_at: tuple[int, ...] = ()
+    died_over: list[set[tuple[int, ...]]] = field(default_factory=list)
+    under_way: list[tuple[int, ...]] = field(default_factory=list)
+    requests: int = 0
     fails: Callable[[PretendEngine], None] = lambda engine: None
     speaks: bool = True  # with token ids
     held: dict[str, str] = field(default_factory=dict)
@@ -49,7 +57,26 @@ class PretendEngine:
             self.goes_silent = False
             self.restart()
             await asyncio.Event().wait()
+        if request.url.path == "/v1/completions" and (self.deadly or self.dies_at):
+            await self._outlive(request)
         return self.answer(request)
+
+    async def _outlive(self, request: httpx2.Request) -> None:
+        """Raises ReadError where the engine dies while this request is under way."""
+        prompt, lives = tuple(json.loads(request.content)["prompt"]), len(self.died_over)
+        self.requests += 1
+        dies = prompt in self.deadly or self.requests in self.dies_at
+        self.under_way.append(prompt)
+        try:
+            for _ in range(2 if dies else 5):  # so that others are under way, too
+                await asyncio.sleep(0.002)
+            if dies:
+                self.died_over.append(set(self.under_way))
+                self.restart()
+            if len(self.died_over) > lives:
+                raise httpx2.ReadError("", request=request)
+        finally:
+            self.under_way.remove(prompt)
 
     def answer(self, request: httpx2.Request) -> httpx2.Response:
         path, body = request.url.path, json.loads(request.content or b"{}")
@@ -60,10 +87,17 @@ class PretendEngine:
         match path:
             case "/health":
                 return httpx2.Response(200)
+            case "/version":
+                return _error(404, "Not Found")
+            case "/metrics":
+                told = 'hone:max_loras{model_name="tiny"} %d\nhone:max_lora_rank{model_name="tiny"} 8\n'
+                return httpx2.Response(200, text="" if self.tells_slots is None else told % self.tells_slots)
             case "/v1/models":
                 base = {"id": "tiny", "root": "/tiny", "parent": None, "max_model_len": self.context}
                 adapters = [{"id": name, "root": path, "parent": "tiny"} for name, path in self.held.items()]
                 return httpx2.Response(200, json={"data": [base, *adapters]})
+            case "/v1/load_lora_adapter" if request.method == "GET":
+                return _error(405, "Method Not Allowed")
             case "/v1/load_lora_adapter":
                 return self._load(body["lora_name"], body["lora_path"])
             case "/v1/unload_lora_adapter":

@@ -163,6 +163,7 @@ class Engine:
     """What samples for all and takes its time; the others have none."""
 
     max_length = 64
+    left_out = 0
 
     def sample(self, prompts: Sequence[TokenIds], *, tell: Tell, **how: Any) -> list[list[Reply]]:
         assert parallel.is_first()

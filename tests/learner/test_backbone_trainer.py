@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from learner.backbone_trainer import BackboneTrainer
-from learner.batch import Demonstration, Label, Pair, Snapshot
+from learner.batch import Demonstration, Label, Pair, Scored, Snapshot
 from learner.curate import Curated
 from learner.loading import ADAPTER_WEIGHTS
 from learner.trainer import PROBE_TOKENS, PROBES, stages_of
@@ -134,6 +134,30 @@ def test_what_follows_a_reward_learns_from_comparisons_and_from_thumbs(
     names = load_file(tmp_path / "adapter" / "adapter_model.safetensors").keys()
     assert names and all("lora_" in name for name in names)  # nothing of reward and value is served
     assert any(probe["logprobs"] != probe["base_logprobs"] for probe in trainer.probes(taught))
+
+
+def test_what_learns_from_scores_is_measured_on_scores_that_were_held_out(settings: Settings, tmp_path: Path) -> None:
+    judged = thumbs()
+
+    def scored(labels: tuple[Label, ...]) -> tuple[Scored, ...]:
+        return tuple(
+            Scored(one.prompt_token_ids, one.reply_token_ids, 3.0 if one.desirable else -3.0) for one in labels
+        )
+
+    train, held_out = (replace(part, labels=(), scored=scored(part.labels)) for part in (judged.train, judged.held_out))
+    taught = Curated(train, held_out, {})
+    how = PpoSettings(advantages="rloo", iterations=6, prompts=8, replies=4, minibatch=16, max_new_tokens=12)
+    trainer = BackboneTrainer(settings.model_copy(update={"ppo": how}), None)
+    trainer.train(("ppo",), taught, tmp_path / "checkpoint", Told())
+    report = trainer.evaluate(("ppo",), taught, Told())
+    assert (report["scores"], report["pairs"], report["labels"]) == (8, 0, 0)
+    share = report["score_accuracy"]
+    assert share["decided"] == 4 and 0 <= share["low"] <= share["value"] <= share["high"] <= 1
+    (gate,) = (gate for gate in report["gates"] if gate["name"] == "agrees with scores")
+    assert gate["passed"] and "make 4 pairs" in gate["reason"]
+    unscored = Curated(replace(train, scored=()), held_out, {})  # nothing of it was learned from scores
+    for report in (trainer.evaluate(("sft",), taught, Told()), trainer.evaluate(("ppo",), unscored, Told())):
+        assert report["scores"] is None and "agrees with scores" not in {gate["name"] for gate in report["gates"]}
 
 
 def test_corrections_are_put_right_after_thumbs_too(settings: Settings, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from learner.batch import WAITING, Snapshot
 from learner.engine_sampler import EngineSampler
 from learner.methods import ppo, raft
 from learner.methods.experience import Appraiser
-from learner.passing import Engines, passing_folder
+from learner.rollout_engines import Engines, passing_folder
 from learner.sampler import InProcessSampler, Sampler
 from service.errors import TrainingFailed
 from service.settings import EngineSettings, LearnerSettings, PpoSettings, Settings

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import torch
 
-from learner import patience
+from learner import passing, patience
 from learner.backbone import Backbone
+from learner.batch import TokenIds
+from learner.engine_client import EngineClient
 from learner.engine_sampler import EngineSampler
 from learner.methods import ppo, raft
 from learner.passing import clear_leftovers
 from learner.sampling import Reply
 from learner.stage_checkpoint import StageCheckpoint
-from service.errors import EngineUnavailable, TrainingFailed
+from service.adapters.engine import EngineBrokeOff
+from service.errors import EngineAway, EngineUnavailable, TrainingFailed
 from service.settings import LearnerSettings, RaftSettings
 from service.store.queries.adapters import number_of
 from tests.learner.pretend_engine import PretendEngine, PretendEngines
@@ -150,13 +156,14 @@ def test_what_stops_the_training_takes_the_adapter_out(engine: PretendEngine, tm
     assert engine.loads and not engine.held and not list(terms.folder.iterdir())
 
 
-@pytest.mark.parametrize("says_so", [True, False])
+@pytest.mark.parametrize(("takes", "tells", "held"), [(2, None, 2), (99, None, 8), (99, 2, 2)])
 def test_without_a_free_slot_it_waits_for_one_and_says_how_to_get_it(
-    engine: PretendEngine, tmp_path: Path, caplog: pytest.LogCaptureFixture, says_so: bool
+    engine: PretendEngine, tmp_path: Path, caplog: pytest.LogCaptureFixture, takes: int, tells: int | None, held: int
 ) -> None:
-    """vLLM doesn't refuse, it would throw an adapter out: so they are counted."""
-    engine.slots = 2 if says_so else 99
-    engine.held = {f"v{number}": f"/adapters/v{number}" for number in range(1, 3 if says_so else 9)}
+    """vLLM doesn't refuse, it would throw an adapter out: so they are counted, up to what the settings say (8), or the
+    engine, where it has fewer."""
+    engine.slots, engine.tells_slots = takes, tells
+    engine.held = {f"v{number}": f"/adapters/v{number}" for number in range(1, held + 1)}
 
     def free_a_slot() -> None:
         del engine.held["v1"]
@@ -244,7 +251,7 @@ def test_an_engine_with_a_shorter_context_is_told_and_one_that_is_named_is_kept_
     engine: PretendEngine, tmp_path: Path
 ) -> None:
     engine.context = 48
-    with pytest.raises(TrainingFailed, match=r"takes 48 tokens.*Set engine.max_model_len = 48"):
+    with pytest.raises(TrainingFailed, match=r"takes 48 tokens.*set engine.max_model_len = 48"):
         replies(EngineSampler(engine.backbone, engines(tmp_path, engine), "run_7"))
     sampler = EngineSampler(engine.backbone, engines(tmp_path, engine, context=48), "run_7")
     assert sampler.max_length == 48
@@ -272,6 +279,109 @@ def test_an_engine_that_is_away_keeps_no_training_from_its_start(engine: Pretend
     engine.away = True
     clear_leftovers(terms)
     assert not list(terms.folder.iterdir())
+
+
+ASKED = [(0, word) for word in range(5, 17)]  # more than are under way at once
+DEADLY = ASKED[3]
+
+
+def replies_to(sampler: EngineSampler, prompts: Sequence[TokenIds] = ASKED) -> list[list[Reply]]:
+    return sampler.sample(prompts, per_prompt=2, max_new_tokens=4, seed=5, tell=Told())
+
+
+def test_a_prompt_that_engines_die_over_is_found_among_those_beside_it_and_asked_no_more(
+    engine: PretendEngine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.deadly = (DEADLY,)
+    sampler = EngineSampler(engine.backbone, engines(tmp_path, engine), "run_7")
+    rows = replies_to(sampler)
+    assert [len(row) for row in rows] == [2 * (prompt != DEADLY) for prompt in ASKED] and sampler.left_out == 1
+    among, alone = engine.died_over
+    assert DEADLY in among and len(among) == passing.AT_ONCE and alone == {DEADLY}
+    (word,) = engine.backbone.decode([DEADLY])
+    assert f"A prompt is left out, over which engines went away 2 times: …{word}" in caplog.text
+    assert replies_to(sampler)[3] == [] and len(engine.died_over) == 2
+    assert not engine.held
+
+
+def test_a_prompt_that_an_engine_fails_at_and_survives_is_left_out_too(engine: PretendEngine, tmp_path: Path) -> None:
+    answer = PretendEngine.answer
+
+    def fail(self: PretendEngine, request: httpx2.Request) -> httpx2.Response:
+        if request.url.path == "/v1/completions" and tuple(json.loads(request.content)["prompt"]) == DEADLY:
+            return httpx2.Response(500, json={"error": {"message": "no kernel for this"}})
+        return answer(self, request)
+
+    engine.answer = partial(fail, engine)  # type: ignore[method-assign]  # of this one alone
+    sampler = EngineSampler(engine.backbone, engines(tmp_path, engine), "run_7")
+    assert [index for index, row in enumerate(replies_to(sampler)) if not row] == [3] and len(engine.loads) == 1
+
+
+def test_an_engine_that_dies_of_something_else_leaves_no_prompt_out(engine: PretendEngine, tmp_path: Path) -> None:
+    """Not even where it happens to the same ones again: an answer in between has cleared them."""
+    sampler = EngineSampler(engine.backbone, engines(tmp_path, engine), "run_7")
+    for _ in range(3):
+        engine.requests, engine.dies_at = 0, (4,)
+        assert [len(row) for row in replies_to(sampler)] == [2] * len(ASKED)
+    assert len(engine.died_over) == 3 and sampler.left_out == 0
+
+
+def test_where_engines_die_over_many_prompts_the_run_ends_with_the_reason(
+    engine: PretendEngine, tmp_path: Path
+) -> None:
+    engine.deadly = tuple(ASKED)
+    terms = engines(tmp_path, engine)
+    with pytest.raises(TrainingFailed, match=r"again and again .* over 2 of 12 prompts.*See the engine's log"):
+        replies_to(EngineSampler(engine.backbone, terms, "run_7"))
+    assert len(engine.died_over) == 3 and not list(terms.folder.iterdir())
+    with pytest.raises(TrainingFailed, match="nothing to learn from: engines went away over every prompt"):
+        replies_to(EngineSampler(engine.backbone, terms, "run_7"), ASKED[:1])
+
+
+@pytest.mark.parametrize("method", ["ppo", "raft"])
+def test_what_is_left_out_is_in_the_result_and_the_metrics_of_a_training_that_goes_on(
+    engine: PretendEngine, tmp_path: Path, method: str
+) -> None:
+    engine.deadly, heard = (PROMPTS[1],), Heard()
+    sampler = EngineSampler(engine.backbone, engines(tmp_path, engine), "run_7")
+    result: ppo.PpoResult | raft.RaftResult
+    if method == "ppo":
+        how = TOY.model_copy(update={"advantages": "rloo", "iterations": 3, "replies": 4})
+        result = ppo.train(engine.backbone, Liking(engine.backbone), PROMPTS, how, heard, sampler=sampler)
+    else:
+        so = RaftSettings(iterations=3, prompts=4, replies=4, minibatch=4, max_new_tokens=8)
+        result = raft.train(engine.backbone, Counting(), PROMPTS, so, heard, sampler=sampler)
+    assert (result.left_out, result.too_long, result.replies) == (1, 0, 3 * 3 * 4)
+    assert result.metrics["left_out"] == 1 and len(engine.died_over) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_to_blame"),
+    [
+        (httpx2.ConnectError("refused"), False),
+        (httpx2.ConnectTimeout("nobody"), False),
+        (httpx2.ReadError("reset"), True),
+        (httpx2.RemoteProtocolError("cut"), True),
+        (httpx2.Response(503, text="no upstream"), False),
+        (httpx2.Response(500, json={"error": {"message": "EngineDeadError"}}), True),
+        (httpx2.Response(200, json={"choices": [{"index": 0, "finish_reason": "abort"}]}), False),
+    ],
+)
+def test_what_was_asked_may_be_why_an_engine_went_away_only_where_it_had_heard_it(
+    answer: httpx2.Response | httpx2.HTTPError, is_to_blame: bool
+) -> None:
+    def respond(request: httpx2.Request) -> httpx2.Response:
+        if isinstance(answer, httpx2.HTTPError):
+            raise answer
+        return answer
+
+    async def complete() -> None:
+        async with EngineClient("http://engine", 5.0, httpx2.MockTransport(respond)) as client:
+            await client.complete({"model": "passing", "prompt": [1]})
+
+    with pytest.raises(EngineAway) as raised:
+        asyncio.run(complete())
+    assert isinstance(raised.value, EngineBrokeOff) == is_to_blame
 
 
 def test_ppo_pauses_while_the_engine_is_away_and_ends_as_if_it_had_not_been(

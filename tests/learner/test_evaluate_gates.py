@@ -7,10 +7,17 @@ from dataclasses import replace
 import pytest
 
 from learner.evaluate.gates import verdict
-from learner.evaluate.report import Report, Share
+from learner.evaluate.intervals import Share, wilson
+from learner.evaluate.report import Report
 from service.settings import LearnerSettings
 
 SETTINGS = LearnerSettings()
+
+
+def by_scores(value: float, draws: int) -> Share:
+    return Share(value, *wilson(value * draws, draws), decided=draws, ties=0)
+
+
 SOUND = Report(
     prompts=40, replies=160, share_won=Share(0.7, 0.6, 0.8, 500, 10), fluency=-0.05, kl_per_token=0.2,
     mean_length=9, mean_length_base=12, distinct_2=0.5, distinct_2_base=0.6, agreement=0.6, agreement_base=0.62,
@@ -19,6 +26,7 @@ SOUND = Report(
     taught=49, taught_known=49, taught_new=9, taught_new_log_prob=-0.1, taught_new_log_prob_before=-12.0,
     judge_accuracy=0.8, pair_accuracy=0.7, pairs=40, pair_prompts=40,
     label_accuracy=0.7, labels=80, label_prompts=40,
+    score_accuracy=by_scores(0.6, 40), scores=80,
 )  # fmt: skip
 
 
@@ -26,7 +34,7 @@ def test_a_sound_candidate_passes_every_gate() -> None:
     outcome = verdict(SOUND, SETTINGS)
     assert outcome.passed
     assert outcome.reasons == ()
-    assert len(outcome.gates) == 15
+    assert len(outcome.gates) == 16
 
 
 @pytest.mark.parametrize(
@@ -49,6 +57,7 @@ def test_a_sound_candidate_passes_every_gate() -> None:
         ({"taught_forgotten": 5}, "forgets no corrections"),
         ({"pair_accuracy": 0.2}, "agrees with people"),
         ({"label_accuracy": 0.2}, "agrees with thumbs"),
+        ({"score_accuracy": by_scores(0.2, 40)}, "agrees with scores"),
         ({"judge_accuracy": 0.3}, "judged as people do"),
         ({"share_won": Share(0.3, 0.2, 0.4, 500, 0)}, "no worse than its parent"),
         ({"not_finite": 1}, "finite"),
@@ -76,14 +85,30 @@ def test_what_was_not_measured_is_not_judged() -> None:
     bare = replace(
         SOUND, share_won=None, judge_accuracy=None, pairs=0, pair_prompts=0, taught=0, taught_new=0,
         taught_new_log_prob=None, agreement=None, agreement_base=None,
-        correction_log_prob=None, label_accuracy=None, labels=0, label_prompts=0,
+        correction_log_prob=None, label_accuracy=None, labels=0, label_prompts=0, score_accuracy=None, scores=None,
     )  # fmt: skip
     outcome = verdict(bare, SETTINGS)
     assert outcome.passed
     needing = "no worse than its parent", "keeps its answers", "keeps corrections", "learns its corrections"
     assert {gate.name for gate in outcome.gates}.isdisjoint(("forgets no corrections", *needing))
     assert {gate.name for gate in outcome.gates}.isdisjoint(("agrees with people", "judged as people do"))
-    assert "agrees with thumbs" not in {gate.name for gate in outcome.gates}
+    assert {gate.name for gate in outcome.gates}.isdisjoint(("agrees with thumbs", "agrees with scores"))
+
+
+def test_too_few_scores_to_tell_are_said_to_be_too_few_and_refuse_nothing() -> None:
+    for few in (by_scores(0.0, 5), Share(None, None, None, 0, 0)):
+        outcome = verdict(replace(SOUND, score_accuracy=few, scores=30), SETTINGS)
+        (gate,) = (gate for gate in outcome.gates if gate.name == "agrees with scores")
+        assert outcome.passed and gate.passed
+        assert "Not judged by scores: there are 30 held-out scores" in gate.reason and "(at least 6)" in gate.reason
+    assert not verdict(replace(SOUND, score_accuracy=by_scores(0.0, 6)), SETTINGS).passed
+
+
+def test_scores_against_it_count_by_pairs_of_prompts_and_its_parent_is_told_beside() -> None:
+    assert verdict(replace(SOUND, score_accuracy=by_scores(0.4, 20)), SETTINGS).passed
+    against = replace(SOUND, score_accuracy=by_scores(0.4, 400), score_accuracy_parent=0.75)
+    (reason,) = verdict(against, SETTINGS).reasons
+    assert "40.0% of the cases, at most 44.9% (limit 50.0%); its parent: 75.0%." in reason
 
 
 def test_corrections_are_not_refused_by_a_judge_that_people_contradict() -> None:

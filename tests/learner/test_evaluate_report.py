@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from learner.backbone import Backbone
-from learner.batch import Demonstration, Label, Pair, Snapshot, TokenIds, mean_by_prompt
+from learner.batch import Demonstration, Label, Pair, Scored, Snapshot, TokenIds, mean_by_prompt
 from learner.evaluate.agreement import agreement, consensus, words
 from learner.evaluate.gates import verdict
+from learner.evaluate.intervals import Share, wilson
 from learner.evaluate.report import (
     Answers,
     Report,
@@ -23,6 +25,7 @@ from learner.evaluate.report import (
     share_won,
     surface,
 )
+from learner.evaluate.scores import concordance, disjoint_pairs, on_scores
 from learner.methods.preference_model import fit_preferences
 from learner.sampling import Reply
 from service.settings import LearnerSettings
@@ -84,6 +87,66 @@ def test_every_held_out_good_reply_is_held_against_every_bad_one_and_every_promp
     assert _on_labels(backbone, []) == {}
     tie = [Label(PROMPTS[0], (6, EOS), True), Label(PROMPTS[1], (7, EOS), False)]
     assert _on_labels(backbone, tie)["label_accuracy"] == 0.5
+
+
+def test_held_out_scores_tell_whether_the_better_of_two_replies_gained_more(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = Backbone.load(folder, SETTINGS)
+    gains = {5: 3.0, 6: 1.0, 7: 2.0, 8: 2.0, 9: 9.0}
+    of_role = {"policy": 1.0, "anchor": 0.0, "parent": -1.0}
+
+    def score(examples: list[tuple[TokenIds, TokenIds]], role: str, batch_size: int = 64) -> torch.Tensor:
+        return torch.tensor([of_role[role] * gains[reply[0]] for _, reply in examples])
+
+    monkeypatch.setattr(backbone, "score", score)
+    scored = [
+        Scored(PROMPTS[0], (5, EOS), 4.0),  # above all others, which gained less
+        Scored(PROMPTS[1], (6, EOS), 1.0),  # this prompt has two, which count half each
+        Scored(PROMPTS[1], (7, EOS), -2.0),
+        Scored(PROMPTS[2], (8, EOS), -2.5),
+    ]
+    # against the first 1/2 + 1/2 + 1 of as much; 6 is above 7 (1/4) and 8 (1/2) and gained less than both;
+    # 7 and 8 are less than a point apart
+    found = on_scores(backbone, scored)
+    right, all_of_it = 2.0, 2.0 + 1 / 4 + 1 / 2
+    share = found.pop("score_accuracy")
+    assert found == {"scores": 4} and share.value == pytest.approx(right / all_of_it) and share.decided == 1
+    assert (share.low, share.high) == wilson(share.value, 1)
+    monkeypatch.setattr(backbone, "has", lambda role: role == "parent")
+    assert on_scores(backbone, scored)["score_accuracy_parent"] == pytest.approx(1 - right / all_of_it)
+    tie = [replace(scored[2], points=5.0), scored[3]]
+    assert on_scores(backbone, tie)["score_accuracy"].value == 0.5
+    undecided = Share(None, None, None, 0, 0)
+    assert on_scores(backbone, scored[2:]) == {"scores": 2, "score_accuracy": undecided}
+    assert on_scores(backbone, []) == {"scores": 0, "score_accuracy": undecided}
+
+
+@pytest.mark.parametrize(
+    ("points", "draws"),
+    [
+        ([1.0, -1.0] * 5 + [1.0] * 7, 5),  # as many as there are of the rarer kind
+        ([0.0] * 20 + [8.0], 1),  # one reply that stands out is one draw, however many it is held against
+        ([0.0, 0.4, 1.0, 1.4, 1.5], 2),
+        ([0.0, 0.9, 1.8], 1),
+        ([3.0] * 9, 0),
+        ([], 0),
+    ],
+)
+def test_the_draws_of_scores_are_pairs_that_share_nothing(points: list[float], draws: int) -> None:
+    assert disjoint_pairs(points) == draws == disjoint_pairs(points[::-1])
+
+
+def test_by_chance_alone_scores_refuse_hardly_anybody() -> None:
+    """Gains that know nothing of the scores: the upper end of a two-sided 95 % interval lies below a half in 2.5 %."""
+    noise = torch.Generator().manual_seed(0)
+    for points in (torch.randn(24, generator=noise).double() * 2, torch.tensor([4.0] * 6 + [-4.0] * 30).double()):
+        draws, refused = disjoint_pairs(points.tolist()), 0
+        for _ in range(400):
+            gains = torch.randn(len(points), generator=noise).double()
+            share = concordance(gains, points, torch.ones(len(points)).double())
+            refused += wilson(share * draws, draws)[1] < 0.5
+        assert refused <= 0.025 * 400
 
 
 def test_a_correction_that_is_known_and_then_lost_is_counted(folder: Path, tmp_path: Path) -> None:

@@ -91,8 +91,8 @@ def scores(count: int, seed: int = 0) -> list[Scored]:
 
 
 def test_scores_alone_order_replies_as_people_did_and_in_their_unit(backbone: Backbone) -> None:
-    model = reward.fit(backbone, [], [], SETTINGS, Heard(), scores(160))
-    assert (model.fit.scores, model.fit.pairs, model.fit.labels) == (160, 0, 0) and model.fit.kept >= 8
+    model = reward.fit(backbone, [], [], SETTINGS, Heard(), scores(400))
+    assert (model.fit.scores, model.fit.pairs, model.fit.labels) == (400, 0, 0) and model.fit.kept >= 8
     assert model.fit.score_correlation is not None and model.fit.score_correlation > 0.7
     assert model.fit.accuracy is None and model.fit.log_likelihood is None
     red, blue, green = grades(model, COLOURS)

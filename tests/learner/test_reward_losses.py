@@ -113,7 +113,7 @@ def test_a_tie_is_content_with_equal_rewards() -> None:
     assert equal.grad is not None and float(equal.grad) == 0 and float(loss.detach()) == pytest.approx(math.log(2))
 
 
-def test_labels_are_logistic_regression_and_scores_squared_errors() -> None:
+def test_labels_are_logistic_regression() -> None:
     rewards, good = numbers(1), torch.tensor([True, False, True, True, False, False])
     weights = numbers(2).abs()
     total = 0.0
@@ -124,13 +124,22 @@ def test_labels_are_logistic_regression_and_scores_squared_errors() -> None:
     assert float(loss) == pytest.approx(total / float(weights.sum()), abs=1e-12)
     right = [(r > 0) == is_good for r, is_good in zip(rewards.tolist(), good.tolist(), strict=True)]
     assert metrics == {"label_loss": float(loss), "label_accuracy": pytest.approx(sum(right) / 6, abs=1e-6)}
-    targets = numbers(3)
-    each = [float(r - said) ** 2 for r, said in zip(rewards, targets, strict=True)]
-    assert float(regression_reward_loss(rewards, targets)[0]) == pytest.approx(sum(each) / 6, abs=1e-12)
-    squared, of_squares = regression_reward_loss(rewards, targets, weights=weights)
-    weighed = sum(float(w) * one for w, one in zip(weights, each, strict=True))
-    assert float(squared) == pytest.approx(weighed / float(weights.sum()), abs=1e-12)
-    assert of_squares == {"squared_error": float(squared)}
+
+
+def test_a_score_costs_the_square_of_its_distance_and_one_far_away_a_straight_line() -> None:
+    # off by 0.5, -1, 2, -5 and 50 spreads; 1.345² / 2 = 0.9045125
+    rewards = torch.tensor([1.0, 0.0, 4.0, -10.0, 100.0], dtype=torch.float64, requires_grad=True)
+    targets = torch.tensor([0.0, 2.0, 0.0, 0.0, 0.0], dtype=torch.float64)
+    each = [0.125, 0.5, 1.345 * 2 - 0.9045125, 1.345 * 5 - 0.9045125, 1.345 * 50 - 0.9045125]
+    loss, metrics = regression_reward_loss(rewards, targets, spread=2.0)
+    assert loss.item() == pytest.approx(sum(each) / 5, abs=1e-12)
+    assert metrics == {"score_loss": loss.item(), "score_outliers": pytest.approx(0.6, abs=1e-6)}
+    loss.backward()
+    assert rewards.grad is not None  # in nats per unit of reward, a fifth of each reply's own
+    assert (10 * rewards.grad).tolist() == pytest.approx([0.5, -1.0, 1.345, -1.345, 1.345], abs=1e-12)
+    weights = torch.tensor([1.0, 0.0, 2.0, 3.0, 0.0], dtype=torch.float64)
+    weighed, _ = regression_reward_loss(rewards.detach(), targets, spread=2.0, weights=weights)
+    assert float(weighed) == pytest.approx((each[0] + 2 * each[2] + 3 * each[3]) / 6, abs=1e-12)
 
 
 def test_gradients_are_those_of_finite_differences() -> None:
@@ -144,7 +153,11 @@ def test_gradients_are_those_of_finite_differences() -> None:
     )
     good = torch.tensor([True, False, True, True, False, False])
     assert torch.autograd.gradcheck(lambda one: binary_reward_loss(one, good, label_smoothing=0.1)[0], chosen)
-    assert torch.autograd.gradcheck(lambda one: regression_reward_loss(one, numbers(4), weights=numbers(5))[0], chosen)
+    off = (chosen - numbers(4)).abs() / 0.7
+    assert (off > 1.345).any() and (off < 1.345).any()  # both branches
+    assert torch.autograd.gradcheck(
+        lambda one: regression_reward_loss(one, numbers(4), spread=0.7, weights=numbers(5).abs())[0], chosen
+    )
 
 
 def test_nothing_to_learn_from_costs_nothing() -> None:
@@ -187,6 +200,14 @@ def test_scores_have_a_say_in_the_temperature() -> None:
     assert fit_temperature(logits, sure) < 0.1
     assert 0.1 < fit_temperature(logits, sure, foretold, scores) < 2.5
     assert fit_temperature(nothing, nothing, torch.zeros(2), scores) == 1.0
+
+
+def test_a_wild_score_has_no_more_say_in_the_temperature_than_one_that_is_off() -> None:
+    nothing, foretold = torch.zeros(0), torch.tensor([1.0, 1.0, 1.0])
+    # without the last, best at 1 / T = 1; with it where 2 (1 / T - 1) = 1.345, however far away it is
+    for wild in (10.0, 1000.0):
+        found = fit_temperature(nothing, nothing, foretold, torch.tensor([1.0, 1.0, wild]))
+        assert found == pytest.approx(1 / (1 + 1.345 / 2))
 
 
 def test_the_temperature_of_judgements_that_differ_is_that_of_their_share() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import mlflow
@@ -75,6 +77,88 @@ def test_a_server_that_is_away_costs_the_metrics_and_not_the_run(
     told.add("sft", 1, {"loss": 1.0})
     told.close(True)
     assert "mlflow is told nothing more of this run" in caplog.text
+
+
+class Held:
+    """A tracker that hears nothing before it is let go."""
+
+    def __init__(self) -> None:
+        self.let_go = threading.Event()
+        self.is_at_it = threading.Event()
+        self.heard: list[int] = []
+        self.ended: bool | None = None
+
+    def add(self, phase: str, step: int, values: Mapping[str, float]) -> None:
+        self.is_at_it.set()
+        self.let_go.wait()
+        self.heard.append(step)
+
+    def close(self, ended_well: bool) -> None:
+        self.ended = ended_well
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
+    tracker = Held()
+    monkeypatch.setattr(trackers, "Mlflow", lambda *_: tracker)
+    yield tracker
+    tracker.let_go.set()
+
+
+def threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "trackers"]
+
+
+def test_a_training_goes_on_while_a_tracker_hangs_and_it_hears_all_steps_in_order_in_the_end(
+    held: Held, tmp_path: Path
+) -> None:
+    told = Trackers(["mlflow"], "run-11", {}, tmp_path)
+    for step in range(50):
+        told.add("sft", step, {"loss": 1.0})  # comes back, though nothing was heard
+    assert held.is_at_it.wait(30) and not held.heard and len(threads()) == 1
+    threading.Timer(0.05, held.let_go.set).start()  # while it is waited for
+    told.close(True)
+    assert held.heard == list(range(50)) and held.ended is True and not threads()
+
+
+def test_more_than_can_wait_is_dropped_and_told_of(
+    held: Held, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(trackers, "MOST_WAITING", 3)
+    told = Trackers(["mlflow"], "run-12", {}, tmp_path)
+    told.add("sft", 0, {"loss": 1.0})
+    assert held.is_at_it.wait(30)  # the first waits no more
+    for step in range(1, 10):
+        told.add("sft", step, {"loss": 1.0})
+    held.let_go.set()
+    told.close(True)
+    assert held.heard == [0, 1, 2, 3] and "6 steps were not told to mlflow." in caplog.text and not threads()
+
+
+def test_the_end_waits_for_none_that_hangs_and_drops_what_it_has_not_heard(
+    held: Held, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(trackers, "END_SECONDS", 0.05)
+    told = Trackers(["mlflow"], "run-13", {}, tmp_path)
+    for step in range(4):
+        told.add("sft", step, {"loss": 1.0})
+    assert held.is_at_it.wait(30)
+    (hanging,) = threads()
+    told.close(False)
+    assert "mlflow took too long, and is told nothing more of this run." in caplog.text
+    assert "3 steps were not told to mlflow." in caplog.text
+    told.add("sft", 5, {"loss": 1.0})
+    assert threads() == [hanging]
+    held.let_go.set()
+    hanging.join(30)  # it ends as soon as it can
+    assert not hanging.is_alive() and held.heard == [0]
+
+
+def test_without_trackers_there_is_no_thread(tmp_path: Path) -> None:
+    told = Trackers([], "run-14", {}, tmp_path)
+    told.add("sft", 1, {"loss": 1.0})
+    assert not threads()
+    told.close(True)
 
 
 def test_one_that_is_not_installed_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,5 @@
-"""What an engine tells of itself, read from what it answers: vLLM's `/version` and `/metrics`, and which routes it has.
+"""What an engine's answers mean, whoever asked it: vLLM's `/v1/models`, `/version` and `/metrics`, which routes it has,
+and how it says that it won't, or that it is being stopped.
 
 vLLM tells its slots (`max_lora`) only once it has answered a request, and its largest rank never; the embedded engine
 tells both at once.
@@ -7,7 +8,9 @@ tells both at once.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 
@@ -15,6 +18,47 @@ from service.adapters.engine import EngineFacts
 
 _VLLMS_SLOTS = re.compile(r'^vllm:lora_requests_info\{[^}]*max_lora="(\d+)"', re.MULTILINE)
 _OUR_LIMITS = re.compile(r"^hone:max_(loras|lora_rank)\{[^}]*\} (\d+)", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineModel:
+    """A model that the engine holds now: the base (`parent` is None) or an adapter over it."""
+
+    name: str
+    path: str
+    parent: str | None
+    max_model_len: int | None
+
+
+def read_models(cards: Iterable[Mapping[str, Any]]) -> tuple[EngineModel, ...]:
+    """What `/v1/models` lists."""
+    return tuple(
+        EngineModel(card["id"], card.get("root") or card["id"], card.get("parent"), card.get("max_model_len"))
+        for card in cards
+    )
+
+
+def read_refusal(content: bytes) -> tuple[str, str | None]:
+    """What an error says, in JSON or, as some proxies answer, plain text; and which parameter it names, if any."""
+    message, param = content.decode(errors="replace")[:500], None
+    try:
+        answer = orjson.loads(content)
+        error = answer.get("error", answer)
+        if isinstance(error, dict):
+            message, param = str(error.get("message") or message), error.get("param")
+    except (orjson.JSONDecodeError, AttributeError):
+        pass
+    return message, param
+
+
+def is_going_away(refusal: str) -> bool:
+    """Whether an engine that won't load an adapter is being stopped: that says nothing about the adapter."""
+    return "shutting down" in refusal
+
+
+def is_aborted(choice: Mapping[str, Any]) -> bool:
+    """Whether a reply was given up by an engine that is being stopped, which ends it as if it were whole."""
+    return choice.get("finish_reason") == "abort"
 
 
 @dataclass(frozen=True)
