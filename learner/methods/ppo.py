@@ -138,6 +138,8 @@ class _Course:
             tell=lambda waits: progress(WAITING if waits else PHASE, self.step, self._steps, {}),
         )  # fmt: skip
         experience = self._appraiser.appraise(prompts, sampled)
+        if self._sampler.left_out:
+            self.measured["left_out"] = self._sampler.left_out
         self.replies += len(experience.mask)
         self._learn(experience, self._value_stepper is not None and iteration < VALUE_WARMUP, progress)
         self._appraiser.adapt(len(experience.mask))
