@@ -30,14 +30,33 @@ Found = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Found, Found, Found]:
-    """What one process makes, and each of two that share the work."""
-    folder = tmp_path_factory.mktemp("sharing")
-    model, outputs = build_tiny_model(folder / "model"), [folder / name for name in ("alone", "first", "second")]
-    processes = []
-    for rank, world, output in zip((0, 0, 1), (1, 2, 2), outputs, strict=True):
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    """What one process makes."""
+    (found,) = made_by(1, "none", tmp_path_factory.mktemp("alone"))
+    return found
+
+
+@pytest.fixture(scope="module", params=["none", "full"])
+def found(
+    alone: Found, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Found, Found, Found]:
+    """What one process makes, and each of two that share the work, and perhaps the base."""
+    first, second = made_by(2, request.param, tmp_path_factory.mktemp("sharing"))
+    return alone, first, second
+
+
+@pytest.fixture
+def is_shared(request: pytest.FixtureRequest, found: tuple[Found, Found, Found]) -> bool:
+    """Whether each of the two has a part of the base alone."""
+    return bool(request.node.callspec.params["found"] == "full")
+
+
+def made_by(world: int, sharding: str, folder: Path) -> list[Found]:
+    model, outputs, processes = build_tiny_model(folder / "model"), list[Path](), list[subprocess.Popen[str]]()
+    for rank in range(world):
+        outputs.append(folder / str(rank))
         command = [sys.executable, "-m", "tests.learner.sharing"]
-        command += [str(rank), str(world), str(folder / "meeting"), str(model), str(output)]
+        command += [str(rank), str(world), str(folder / "meeting"), str(model), str(outputs[-1]), sharding]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         processes.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment))
     try:
@@ -47,8 +66,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Found, Found, Found
     finally:
         for process in processes:
             process.kill()
-    alone, first, second = (torch.load(output, weights_only=False) for output in outputs)
-    return alone, first, second
+    return [torch.load(output, weights_only=False) for output in outputs]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -103,6 +121,33 @@ def test_a_step_is_the_same_for_all_be_it_empty_for_one_or_bad_for_another(found
         assert [step["skipped"] for step in shared["steps"]] == [0, 0, 1, 2]
         for step, one in zip(shared["steps"], alone["steps"], strict=True):
             assert step == pytest.approx(one, nan_ok=True)
+
+
+def test_each_process_keeps_half_of_a_shared_base_and_has_one_layer_whole_at_a_time(
+    found: tuple[Found, Found, Found], is_shared: bool
+) -> None:
+    alone, *both = (one["parts"] for one in found)
+    ((whole, part), after) = alone["held"]
+    assert part == 0 and after == (whole, part)
+    layer, of_layers = alone["layer"], 2 * alone["layer"]
+    for shared in both:
+        assert shared["held"] == 2 * [(whole - of_layers, of_layers // 2) if is_shared else (whole, 0)]
+        assert len(shared["during"]) >= 2  # forwards, and once more in the backward pass
+        assert set(shared["during"]) == {(0, layer // 2) if is_shared else (layer, 0)}
+        assert shared["step"] == pytest.approx(alone["step"], rel=1e-4)
+        torch.testing.assert_close(shared["by first"], alone["by first"], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layers", ["kept", "run again"])
+def test_one_process_may_run_out_of_memory_and_take_more_parts_than_another(
+    found: tuple[Found, Found, Found], layers: str
+) -> None:
+    alone, first, second = (one["uneven"] for one in found)
+    assert alone[layers + " by"] == [6] and first[layers + " by"] == second[layers + " by"] == [3, 2, 1, 1, 1]
+    assert sum(float(gradient.abs().sum()) > 0 for gradient in alone[layers]) == len(alone[layers])
+    for one, *shared in zip(alone[layers], first[layers], second[layers], strict=True):
+        for gradient in shared:
+            torch.testing.assert_close(gradient, one, atol=1e-5 * max(1.0, float(one.abs().max())), rtol=1e-4)
 
 
 def test_more_processes_than_gpus_are_refused_in_plain_words(monkeypatch: pytest.MonkeyPatch) -> None:
