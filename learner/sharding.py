@@ -41,15 +41,20 @@ def load_in_parts(load: Callable[[], Any], device: torch.device) -> Any:
     return parallel.in_turn(lambda: _share_out(load(), mesh, device))
 
 
-def _share_out(base: Any, mesh: DeviceMesh, device: torch.device) -> Any:
-    layers = [module for module in base.modules() if isinstance(module, GradientCheckpointingLayer)]
+def layers_of(base: nn.Module) -> list[nn.Module]:
+    """What is shared out, each by itself. Raises TrainingFailed where a model has no layers that are known as such."""
+    layers: list[nn.Module] = [one for one in base.modules() if isinstance(one, GradientCheckpointingLayer)]
     if not layers:
         raise TrainingFailed(
             "It can't be told what this model's layers are, to share them out between processes.",
             "Set learner.sharding to none.",
         )
+    return layers
+
+
+def _share_out(base: Any, mesh: DeviceMesh, device: torch.device) -> Any:
     base.requires_grad_(False)
-    shared = [fully_shard(layer, mesh=mesh, reshard_after_forward=True) for layer in layers]
+    shared = [fully_shard(layer, mesh=mesh, reshard_after_forward=True) for layer in layers_of(base)]
     decoder = base.get_decoder()
     whole = {parameter for parameter in decoder.parameters() if not isinstance(parameter, DTensor)}
     root = fully_shard(decoder, mesh=mesh, ignored_params=whole)

@@ -53,8 +53,8 @@ class LearnerSettings(Section):
     processes: int = Field(
         1,
         ge=1,
-        description="Processes that share a training, each with the base model in its own memory and, on GPUs, a GPU "
-        "of its own, so there must be as many; on a CPU they share `threads`, and gain little.",
+        description="Processes that share a training, each with the base model in its own memory (see `sharding`) and, "
+        "on GPUs, a GPU of its own, so there must be as many; on a CPU they share `threads`, and gain little.",
     )
     sharding: Literal["none", "full"] = Field(
         "none",
