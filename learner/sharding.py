@@ -23,9 +23,10 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.fsdp._fully_shard._fsdp_api import AllGather
+from torch.distributed.fsdp._fully_shard._fsdp_api import AllGather  # as `set_custom_all_gather` takes it
 from torch.distributed.tensor import DTensor
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
 
 from learner import parallel
 from service.errors import TrainingFailed
@@ -38,7 +39,9 @@ def load_in_parts(load: Callable[[], Any], device: torch.device) -> Any:
     model's layers are, and what `load` raises.
     """
     mesh = init_device_mesh(device.type, (parallel.world(),), mesh_dim_names=("fsdp",))
-    return parallel.in_turn(lambda: _share_out(load(), mesh, device))
+    base, exchange = parallel.in_turn(lambda: _share_out(load(), mesh, device))
+    parallel.answer_by(exchange.lend)  # all from here on: before, the others had nothing to lend
+    return base
 
 
 def layers_of(base: nn.Module) -> list[nn.Module]:
@@ -52,25 +55,26 @@ def layers_of(base: nn.Module) -> list[nn.Module]:
     return layers
 
 
-def _share_out(base: Any, mesh: DeviceMesh, device: torch.device) -> Any:
+def _share_out(base: Any, mesh: DeviceMesh, device: torch.device) -> tuple[Any, _Exchange]:
     base.requires_grad_(False)
     shared = [fully_shard(layer, mesh=mesh, reshard_after_forward=True) for layer in layers_of(base)]
     decoder = base.get_decoder()
     whole = {parameter for parameter in decoder.parameters() if not isinstance(parameter, DTensor)}
-    root = fully_shard(decoder, mesh=mesh, ignored_params=whole)
-    assert isinstance(root, nn.Module)
-    root.register_forward_pre_hook(_begin_anew, prepend=True)
+    fully_shard(decoder, mesh=mesh, ignored_params=whole)
+    decoder.register_forward_pre_hook(_begin_anew, prepend=True)
+    # By the name of its class, which FSDP changes, transformers finds what it can give back beside its last states.
+    _CAN_RECORD_REGISTRY[str(type(decoder))] = decoder._can_record_outputs
     exchange = _Exchange(shared, device)
     for number, layer in enumerate(shared):
         layer.set_custom_all_gather(_Gather(exchange, number))
-    parallel.answer_by(exchange.lend)
-    return base.to(device)
+    return base.to(device), exchange
 
 
-def _begin_anew(root: Any, _: tuple[Any, ...]) -> None:
+def _begin_anew(decoder: Any, _: tuple[Any, ...]) -> None:
     """What FSDP remembers of forward passes lasts until the next backward pass: while replies are sampled it would grow
     without end, and after one that ran out of memory it would be wrong."""
-    root.reset_iter_state()
+    if decoder._get_fsdp_state()._is_root:  # None before the first of all
+        decoder.reset_iter_state()
 
 
 class _Exchange:
