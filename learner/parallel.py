@@ -132,7 +132,7 @@ def answer_by(answer: Callable[[], None]) -> None:
 def meet() -> None:
     """Wait until all have come here. Where each has a part of the base alone, whoever works needs the others to wait
     like this: all that is put together or summed does so first."""
-    if world() > 1 and _answer is not None:
+    if _world > 1 and _answer is not None:
         _answer()
 
 

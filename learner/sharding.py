@@ -3,10 +3,10 @@ every layer's weights, and has a layer as a whole only while it computes with it
 
 The parts, and when a layer is put together and freed again, are FSDP2's (`torch.distributed.fsdp.fully_shard`; Zhao et
 al., arXiv 2304.11277, after ZeRO-3, arXiv 1910.02054), on the process group that `accelerate` made. Its own FSDP plugin
-is for GPUs alone, and shares out what trains as well. Here what trains is small, adapters and heads: every process has
-all of it, and gradients are summed as without sharding. Embeddings and output layer, too, are whole in each: they are
-often one tensor, the output layer is read a chunk of positions at a time, and of a base of 32 billion parameters they
-are a twentieth.
+does nothing on a CPU, where this must work as well. What trains is small, adapters and heads: every process has all of
+it, and gradients are summed as without sharding. Embeddings and output layer, too, are whole in each: they are often
+one tensor, the output layer is read a chunk of positions at a time, and of a base of 32 billion parameters they are a
+twentieth.
 
 Departure: FSDP asks of all processes to run the same layers in the same order. Ours have different replies to sample,
 to score and to learn from, more or fewer of them, some none, and one that runs out of memory takes a step in halves. So
@@ -92,7 +92,7 @@ class _Exchange:
         with parallel.lost_with_the_others():
             while (turn := self._agree(number)) != number:
                 self._lend(turn)
-            distributed.all_gather_into_tensor(whole, part)
+            distributed.all_gather_single(whole, part)
 
     def lend(self) -> None:
         """Give this process's part of whatever layer the others want, until none of them wants one."""
@@ -112,7 +112,7 @@ class _Exchange:
         whole = self._room[: size * self._world]
         mine = whole[size * self._rank :][:size]
         torch.cat([part.view(torch.uint8) for part in parts], out=mine)
-        distributed.all_gather_into_tensor(whole, mine)
+        distributed.all_gather_single(whole, mine)
         if whole.is_cuda:  # the next to be lent is written to the same place, maybe on another stream
             torch.cuda.current_stream().synchronize()
 
