@@ -188,6 +188,10 @@ def uneven(load: Load) -> dict[str, Any]:
         backbone, examples = load(**more), [0]
         backbone.add_head("reward", 2)
         backbone.add_head("value")
+        generator = torch.Generator().manual_seed(2)
+        with torch.no_grad():  # an adapter that has no effect yet has no gradient for one of its two factors
+            for parameter in [*backbone.trainable("reward"), *backbone.trainable("value")]:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
         layers = backbone.model.get_base_model().get_decoder().layers
 
         def fail(*_: object, examples: list[int] = examples) -> None:
