@@ -26,6 +26,7 @@ from peft import PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import AutoTokenizer
 
 from learner import parallel
@@ -75,7 +76,8 @@ class Backbone:
         """Load base and tokenizer; start the policy at `parent` (an adapter folder) or at a LoRA that changes nothing.
 
         On a CPU the weights are widened to float32 (exact for bfloat16 weights); on a GPU they keep their type. With
-        `settings.quantise` the linear layers are in NF4 on both.
+        `settings.quantise` the linear layers are in NF4 on both. With `settings.sharding` each of the processes that
+        train (`learner.parallel`) keeps a part of the layers' weights; all are to load it.
         Raises TrainingFailed when the base, AdapterBroken when an adapter folder can't be loaded.
         """
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -104,6 +106,7 @@ class Backbone:
         backbone = cls(model, tokenizer, frozenset(frozen))
         if settings.gradient_checkpointing:
             checkpoint_layers(base, lambda: partial(backbone.use, backbone._active or "policy"))
+        parallel.meet()  # it was tried out by now
         return backbone
 
     @property
@@ -186,10 +189,11 @@ class Backbone:
     def merged(self, role: Role) -> Iterator[Any]:
         """As `use`, without gradients and with the adapter folded into the weights, which makes sampling faster.
 
-        Afterwards the base's weights are bit for bit what they were. Where the base is quantised nothing is folded.
+        Afterwards the base's weights are bit for bit what they were. Where the base is quantised, or shared out between
+        processes, nothing is folded.
         """
         layers = [module for module in self.model.modules() if isinstance(module, LoraLayer)]
-        plain = all(layer.get_base_layer().weight.dtype.is_floating_point for layer in layers)
+        plain = all(_is_plain(layer.get_base_layer().weight) for layer in layers)
         with torch.no_grad(), self.use(role):
             if not plain or not self.has(role):
                 yield self.model
@@ -372,6 +376,11 @@ class Backbone:
 def _is_lora(name: str, role: str) -> bool:
     """Whether a parameter of the model belongs to a role's adapter."""
     return f".{role}." in name and "lora_" in name
+
+
+def _is_plain(weight: Tensor) -> bool:
+    """Whether it is here as it is: not quantised, and not a part of it alone."""
+    return weight.dtype.is_floating_point and not isinstance(weight, DTensor)
 
 
 def _plain(value: Any) -> Any:

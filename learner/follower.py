@@ -77,6 +77,8 @@ def follow(asked: SimpleQueue[Asked], rank: int, meeting: Path, run_id: str) -> 
             case "restore":
                 (folder,) = given
                 trainer.restore(folder)
+            case "meet":
+                parallel.meet()
 
 
 def _silence(phase: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:

@@ -13,6 +13,7 @@ from peft.utils import set_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from learner import parallel
 from service.errors import AdapterBroken
 from service.settings import LearnerSettings
 
@@ -31,11 +32,17 @@ def sum_in_one_order() -> None:
 
 
 def load_base(model_path: str | Path, settings: LearnerSettings, device: torch.device) -> Any:
+    """The base on its device; of a base that is shared out, this process's part of it. Raises OSError, ValueError and
+    TrainingFailed."""
     if settings.quantise == "nf4":
         from learner.nf4 import load_nf4  # bitsandbytes need not be there
 
         return load_nf4(model_path, device)
     dtype = torch.float32 if device.type == "cpu" else "auto"
+    if settings.sharding == "full" and parallel.world() > 1:
+        from learner.sharding import load_in_parts
+
+        return load_in_parts(lambda: AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype), device)
     return AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype).to(device)
 
 

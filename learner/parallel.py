@@ -1,4 +1,5 @@
-"""One training by several processes that share out its work (data parallelism), each with a base of its own.
+"""One training by several processes that share out its work (data parallelism), each with a base of its own, or with a
+part of one (`learner.sharding`).
 
 All run the same code with the same seeds, so every choice is the same in all of them; only work is shared out: of the
 examples of a step, the prompts to sample on and the replies to score each process takes its share, and what they make
@@ -38,6 +39,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _rank, _world, _alone, _making = 0, 1, False, False
+_answer: Callable[[], None] | None = None
 
 
 def check(world: int) -> int:
@@ -67,7 +69,7 @@ def join(rank: int, world: int, meeting: Path) -> None:
     if sys.platform == "linux":  # nobody else's machine is to reach these, who believe whatever they are sent
         os.environ.update({"GLOO_SOCKET_IFNAME": LOOPBACK, "NCCL_SOCKET_IFNAME": LOOPBACK})
     patience = timedelta(seconds=WAIT_SECONDS)
-    with _lost_with_the_others():
+    with lost_with_the_others():
         store = torch.distributed.FileStore(str(meeting), world)  # type: ignore[attr-defined]  # documented all the same
         store.set_timeout(patience)
         PartialState(
@@ -79,9 +81,9 @@ def join(rank: int, world: int, meeting: Path) -> None:
 
 def leave() -> None:
     """Say goodbye; there may be others afterwards, but not in this process."""
-    global _rank, _world
+    global _rank, _world, _answer
     if _world > 1:
-        _rank, _world = 0, 1
+        _rank, _world, _answer = 0, 1, None
         torch.distributed.destroy_process_group()
 
 
@@ -118,6 +120,31 @@ def alone() -> Iterator[None]:
         yield
     finally:
         _alone = before
+
+
+def answer_by(answer: Callable[[], None]) -> None:
+    """While this process waits for the others it gives them what they ask it for: `answer`, which returns when none of
+    them is at work any more."""
+    global _answer
+    _answer = answer
+
+
+def meet() -> None:
+    """Wait until all have come here. Where each has a part of the base alone, whoever works needs the others to wait
+    like this: all that is put together or summed does so first."""
+    if _world > 1 and _answer is not None:
+        _answer()
+
+
+def in_turn(make: Callable[[], Result]) -> Result:
+    """What each process makes for itself, one after the other: of what takes much memory for a while."""
+    made: list[Result] = []
+    for turn in range(world()):
+        if turn == rank():
+            made.append(make())
+        if world() > 1:
+            _gathered(None)
+    return made[0]
 
 
 def share(items: Sequence[Item]) -> Sequence[Item]:
@@ -197,7 +224,8 @@ def summed(numbers: Tensor) -> Tensor:
         return numbers
     from accelerate.utils import reduce
 
-    with _lost_with_the_others():
+    meet()
+    with lost_with_the_others():
         total: Tensor = reduce(numbers, "sum")
     return total
 
@@ -220,8 +248,9 @@ def _broadcast(message: object) -> Any:
     """From the first process to all; returns what it sent."""
     from accelerate.utils import broadcast_object_list
 
+    meet()
     sent = [message]
-    with _lost_with_the_others():
+    with lost_with_the_others():
         broadcast_object_list(sent)
     return sent[0]
 
@@ -230,7 +259,8 @@ def _gathered(mine: Result) -> list[Result]:
     """By rank."""
     from accelerate.utils import gather_object
 
-    with _lost_with_the_others():
+    meet()
+    with lost_with_the_others():
         return list(gather_object([mine]))
 
 
@@ -255,7 +285,7 @@ def _places(items: Sequence[Item], size: Callable[[Item], int]) -> list[list[int
 
 
 @contextmanager
-def _lost_with_the_others() -> Iterator[None]:
+def lost_with_the_others() -> Iterator[None]:
     """What torch says of a process that is gone is of its sockets, as a RuntimeError."""
     try:
         yield

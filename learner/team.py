@@ -15,8 +15,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,11 +119,19 @@ class Team:
 
 
 class _TeamTrainer:
-    """The first process's trainer. What is asked of all is what shares out work, and what changes the policy."""
+    """The first process's trainer. What is asked of all is what shares out work, and what changes the policy; by what
+    the first does alone they stand, since they may have a part of the base that it needs."""
 
     def __init__(self, team: Team, own: BackboneTrainer) -> None:
         self._team, self._own = team, own
-        self.save, self.probes = own.save, own.probes
+
+    def save(self, folder: Path, lessons: Curated) -> None:
+        with self._others_by():
+            self._own.save(folder, lessons)
+
+    def probes(self, lessons: Curated) -> list[dict[str, Any]]:
+        with self._others_by():
+            return self._own.probes(lessons)
 
     def train(self, stages: tuple[Stage, ...], lessons: Curated, checkpoint: Path, progress: Progress) -> None:
         self._team.ask("train", stages, lessons, checkpoint)
@@ -136,3 +144,11 @@ class _TeamTrainer:
     def evaluate(self, stages: tuple[Stage, ...], lessons: Curated, progress: Progress) -> dict[str, Any]:
         self._team.ask("evaluate", stages, lessons)
         return self._own.evaluate(stages, lessons, progress)
+
+    @contextmanager
+    def _others_by(self) -> Iterator[None]:
+        from learner import parallel
+
+        self._team.ask("meet")
+        yield
+        parallel.meet()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ from service.engine_program import find_vllm_python
 from service.errors import BadInput, HoneError, PortInUse
 from service.installed import LEARNER_EXTRA
 from service.listening import listen
-from service.settings import Settings, check_rank
+from service.settings import Settings, available_cores, check_rank
 from service.store.queries import adapters, keys
 from service.store.session import Store
 
@@ -38,6 +40,8 @@ OPTIONAL = {
     "bitsandbytes": "training against a base in 4 bits: pip install '.[nf4]'",
     "vllm": "a faster engine on a GPU",
 }
+MACHINE_SECONDS = 120.0
+"""How long torch may take to say what it finds here: it is slow to import."""
 _PARTS = ("store", "engine", "live", "pages", "rollout")  # of what `/health` tells
 
 
@@ -72,6 +76,7 @@ def examine(settings: Settings, own: str | None = None, elsewhere: bool = False)
         _adapters,
         _model,
         _rank,
+        _processes,
         address,
         _engine,
     )
@@ -174,6 +179,42 @@ def _model(settings: Settings) -> Iterator[Finding]:
 def _rank(settings: Settings) -> Iterator[Finding]:
     check_rank(settings)
     yield Finding("rank", True, f"{settings.learner.rank}; the engine takes up to {settings.engine.max_lora_rank}")
+
+
+def _processes(settings: Settings) -> Iterator[Finding]:
+    """Whether the processes of a training have a GPU each, or cores, and a way to talk to each other."""
+    wanted, shared = settings.learner.processes, settings.learner.sharding != "none"
+    if wanted == 1 or _version("torch") is None:
+        return
+    found = f"{wanted} share a training" + (", and the base" if shared else "")
+    if _version("accelerate") is None:
+        yield Finding("processes", False, f"{found}, which takes the package accelerate", f"{LEARNER_EXTRA}.")
+        return
+    machine = _machine()
+    if machine is None:
+        yield Finding("processes", False, f"{found}; torch doesn't say what there is here", "Try `import torch`.")
+    elif (gpus := machine["gpus"]) and wanted > gpus:
+        some = f"{gpus} GPU{'s' * (gpus > 1)}"
+        yield Finding("processes", False, f"{found}; there are {some}", f"Set learner.processes to {gpus} at most.")
+    elif not machine[by := "nccl" if gpus else "gloo"]:
+        yield Finding("processes", False, f"{found}; this torch comes without {by}", "Install one that has it.")
+    elif gpus:
+        yield Finding("processes", True, f"{found}, with one of {gpus} GPUs each")
+    else:
+        cores = available_cores()
+        advice = "More processes than cores wait for each other." if wanted > cores else ""
+        yield Finding("processes", None, f"{found}, on the CPU: {cores} cores, no GPU", advice)
+
+
+def _machine() -> dict[str, int] | None:
+    """What `learner.machine` says; None when it can't. In a process of its own, since this one imports no torch."""
+    command = [sys.executable, "-m", "learner.machine"]
+    try:
+        said = subprocess.run(command, capture_output=True, timeout=MACHINE_SECONDS, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    machine: dict[str, int] = json.loads(said)
+    return machine
 
 
 def _address(settings: Settings, own: str | None, elsewhere: bool) -> Iterator[Finding]:

@@ -53,8 +53,14 @@ class LearnerSettings(Section):
     processes: int = Field(
         1,
         ge=1,
-        description="Processes that share a training, each with the base model in its own memory and, on GPUs, a GPU "
-        "of its own, so there must be as many; on a CPU they share `threads`, and gain little.",
+        description="Processes that share a training, each with the base model in its own memory (see `sharding`) and, "
+        "on GPUs, a GPU of its own, so there must be as many; on a CPU they share `threads`, and gain little.",
+    )
+    sharding: Literal["none", "full"] = Field(
+        "none",
+        description="`full`: each of the `learner.processes` keeps a share of the base's layers, and gets the rest of "
+        "a layer from the others while it computes with it (FSDP), for a base that doesn't fit one GPU. It takes more "
+        "time, most of all in sampling, and weights that aren't quantised.",
     )
     niceness: int = Field(
         15, ge=0, le=19, description="How far a training steps back for other processes (POSIX niceness)."
@@ -172,6 +178,16 @@ class LearnerSettings(Section):
     @classmethod
     def _are_addresses(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
         return engine_addresses(urls)
+
+    @model_validator(mode="after")
+    def _has_what_sharding_takes(self) -> LearnerSettings:
+        if self.sharding != "none" and self.processes < 2:
+            raise ValueError(
+                "sharding shares the base out over several processes: set processes to 2 or more, or sharding to none"
+            )
+        if self.sharding != "none" and self.quantise != "none":
+            raise ValueError("sharding can't share out weights in NF4: set quantise to none, or sharding to none")
+        return self
 
     @property
     def training_threads(self) -> int:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,12 @@ from learner import parallel
 from learner.daemon import Learner
 from learner.run_folder import RunFolder, read_metrics
 from learner.sampling import Reply
+from learner.sharding import layers_of
+from service.adapters.files import check_folder
+from service.embedded.messages import AddSequence
 from service.errors import TrainingFailed
 from service.settings import EngineSettings, LearnerSettings
+from tests.embedded.driving import GREEDY, Reference, attach, build, run
 from tests.learner.sharing import METHODS
 from tests.learner.store_fixtures import Home
 from tests.learner.test_daemon import queue, state_of, wait_until
@@ -30,14 +34,33 @@ Found = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Found, Found, Found]:
-    """What one process makes, and each of two that share the work."""
-    folder = tmp_path_factory.mktemp("sharing")
-    model, outputs = build_tiny_model(folder / "model"), [folder / name for name in ("alone", "first", "second")]
-    processes = []
-    for rank, world, output in zip((0, 0, 1), (1, 2, 2), outputs, strict=True):
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    """What one process makes."""
+    (found,) = made_by(1, "none", tmp_path_factory.mktemp("alone"))
+    return found
+
+
+@pytest.fixture(scope="module", params=["none", "full"])
+def found(
+    alone: Found, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Found, Found, Found]:
+    """What one process makes, and each of two that share the work, and perhaps the base."""
+    first, second = made_by(2, request.param, tmp_path_factory.mktemp("sharing"))
+    return alone, first, second
+
+
+@pytest.fixture
+def is_shared(request: pytest.FixtureRequest, found: tuple[Found, Found, Found]) -> bool:
+    """Whether each of the two has a part of the base alone."""
+    return bool(request.node.callspec.params["found"] == "full")
+
+
+def made_by(world: int, sharding: str, folder: Path) -> list[Found]:
+    model, outputs, processes = build_tiny_model(folder / "model"), list[Path](), list[subprocess.Popen[str]]()
+    for rank in range(world):
+        outputs.append(folder / str(rank))
         command = [sys.executable, "-m", "tests.learner.sharing"]
-        command += [str(rank), str(world), str(folder / "meeting"), str(model), str(output)]
+        command += [str(rank), str(world), str(folder / "meeting"), str(model), str(outputs[-1]), sharding]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         processes.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment))
     try:
@@ -47,8 +70,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Found, Found, Found
     finally:
         for process in processes:
             process.kill()
-    alone, first, second = (torch.load(output, weights_only=False) for output in outputs)
-    return alone, first, second
+    return [torch.load(output, weights_only=False) for output in outputs]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -116,6 +138,37 @@ def test_a_step_is_the_same_for_all_be_it_empty_for_one_or_bad_for_another(found
             assert step == pytest.approx(one, nan_ok=True)
 
 
+def test_each_process_keeps_half_of_a_shared_base_and_a_layer_no_longer_than_it_is_used(
+    found: tuple[Found, Found, Found], is_shared: bool
+) -> None:
+    alone, *both = (one["parts"] for one in found)
+    ((whole, part), after) = alone["held"]
+    assert part == 0 and after == (whole, part)
+    layer, of_layers = alone["layer"], 2 * alone["layer"]
+    for shared in both:
+        assert shared["held"] == 2 * [(whole - of_layers, of_layers // 2) if is_shared else (whole, 0)]
+        assert set(shared["during"]) == {(0, layer // 2) if is_shared else (layer, 0)}
+        assert shared["step"] == pytest.approx(alone["step"], rel=1e-4)
+        torch.testing.assert_close(shared["by first"], alone["by first"], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layers", ["kept", "run again"])
+def test_one_process_may_run_out_of_memory_and_take_more_parts_than_another(
+    found: tuple[Found, Found, Found], layers: str
+) -> None:
+    alone, first, second = (one["uneven"] for one in found)
+    assert alone[layers + " by"] == [6] and first[layers + " by"] == second[layers + " by"] == [3, 2, 1, 1, 1]
+    assert sum(float(gradient.abs().sum()) > 0 for gradient in alone[layers]) == len(alone[layers])
+    for one, *shared in zip(alone[layers], first[layers], second[layers], strict=True):
+        for gradient in shared:
+            torch.testing.assert_close(gradient, one, atol=1e-5 * max(1.0, float(one.abs().max())), rtol=1e-4)
+
+
+def test_a_model_without_known_layers_is_not_shared_out() -> None:
+    with pytest.raises(TrainingFailed, match=r"what this model's layers are.*learner.sharding to none"):
+        layers_of(torch.nn.Sequential(torch.nn.Linear(2, 2)))
+
+
 def test_more_processes_than_gpus_are_refused_in_plain_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -134,48 +187,84 @@ def followers(of: int | None = None) -> list[psutil.Process]:
     return [one for one in found if one.status() != psutil.STATUS_ZOMBIE and "learner.follower" in one.cmdline()]
 
 
-def test_a_training_by_two_processes_outlives_the_death_of_either(tmp_path: Path) -> None:
-    home = Home(tmp_path / "home", processes=2, threads=2, lease_seconds=60.0)
-    model = build_tiny_model(tmp_path / "model")
-    home.settings = home.settings.model_copy(update={"engine": EngineSettings(model=str(model))})
-    for number in range(6):
-        home.correct("it is rome .", "it is paris .", prompt=(0, 20 + number, 30 + number), base=str(model))
-    learner, run_id = Learner(home.settings, home.store), queue(home)
-    folder = RunFolder.of(home.settings, run_id)
+class Trained:
+    """A run over a tiny model that two processes share, and what a test sees of it."""
 
-    def in_training(attempt: int) -> Callable[[], bool]:
+    def __init__(self, folder: Path, **learner: object) -> None:
+        self.model = build_tiny_model(folder / "model")
+        self.home = home = Home(folder / "home", processes=2, threads=2, lease_seconds=60.0, **learner)
+        home.settings = home.settings.model_copy(update={"engine": EngineSettings(model=str(self.model))})
+        for number in range(6):
+            home.correct("it is rome .", "it is paris .", prompt=(0, 20 + number, 30 + number), base=str(self.model))
+        self.learner, self.run_id = Learner(home.settings, home.store), queue(home)
+        self.folder = RunFolder.of(home.settings, self.run_id)
+        self._seen = 0
+
+    @property
+    def log(self) -> str:
+        return (self.folder.path / "log.txt").read_text()
+
+    def wait_until_it_trains(self, attempt: int) -> psutil.Process:
+        """Returns the follower."""
+
         def look() -> bool:
-            learner.work()
-            is_it = state_of(home, run_id).attempt == attempt and folder.metrics.exists()
-            return is_it and len(read_metrics(folder.metrics)) > seen and bool(followers())
+            self.learner.work()
+            is_it = state_of(self.home, self.run_id).attempt == attempt and self.folder.metrics.exists()
+            return is_it and len(read_metrics(self.folder.metrics)) > self._seen and bool(followers())
 
-        return look
+        wait_until(look, 120)
+        self._seen = len(read_metrics(self.folder.metrics)) + 5  # what was under way may still be written
+        (follower,) = followers()
+        return follower
 
+    def wait_until_it_is_over(self, attempts: int) -> None:
+        def is_over() -> bool:
+            self.learner.work()
+            return state_of(self.home, self.run_id).state not in ("queued", "running")
+
+        wait_until(is_over, 200)
+        run = state_of(self.home, self.run_id)
+        assert run.state in ("succeeded", "rejected") and (run.adapter, run.attempt) == ("v1", attempts), self.log
+        assert self.folder.read_report() is not None
+        wait_until(lambda: not followers())  # the run is over a little before its processes are
+
+    def stop(self) -> None:
+        self.learner.stop()
+        self.home.store.close()
+
+
+def test_a_training_by_two_processes_outlives_the_death_of_either(tmp_path: Path) -> None:
+    trained = Trained(tmp_path)
     try:
-        seen = 0
-        wait_until(in_training(1), 120)
-        (follower,) = followers()
-        follower.kill()
-        seen = len(read_metrics(folder.metrics)) + 5  # what was under way may still be written
-        wait_until(in_training(2), 120)
-        assert "died" in (folder.path / "log.txt").read_text()
-        (follower,) = followers()
+        trained.wait_until_it_trains(1).kill()
+        follower = trained.wait_until_it_trains(2)
+        assert "died" in trained.log
         first = follower.parent()
         assert first is not None and "learner.child" in first.cmdline()
         os.kill(first.pid, signal.SIGKILL)
         wait_until(lambda: not follower.is_running() or follower.status() == psutil.STATUS_ZOMBIE, 10)
-
-        def is_over() -> bool:
-            learner.work()
-            return state_of(home, run_id).state not in ("queued", "running")
-
-        wait_until(is_over, 200)
-        run = state_of(home, run_id)
-        log = (folder.path / "log.txt").read_text()
-        assert run.state in ("succeeded", "rejected") and (run.adapter, run.attempt) == ("v1", 3), log
-        assert (home.settings.adapters_folder / "v1" / "adapter_model.safetensors").exists()
-        assert folder.read_report() is not None
-        wait_until(lambda: not followers())  # the run is over a little before its processes are
+        trained.wait_until_it_is_over(3)
+        assert (trained.home.settings.adapters_folder / "v1" / "adapter_model.safetensors").exists()
     finally:
-        learner.stop()
-        home.store.close()
+        trained.stop()
+
+
+def test_an_adapter_of_a_shared_base_outlives_a_process_and_serves_as_any_other(tmp_path: Path) -> None:
+    trained = Trained(tmp_path, sharding="full")
+    try:
+        trained.wait_until_it_trains(1).kill()
+        trained.wait_until_it_is_over(2)
+        assert "Process 2 of the 2 that train has died" in trained.log
+    finally:
+        trained.stop()
+    adapter = trained.home.settings.adapters_folder / "v1"
+    by_peft, engine = Reference(trained.model, adapter), build(trained.model)
+    attach(engine, "v1", adapter)
+    for probe in check_folder(adapter).probes:  # which the first process computed alone
+        prompt = list(probe.prompt_token_ids)
+        found = by_peft.logprobs([*prompt, *probe.token_ids])[len(prompt) - 1 : -1]
+        said = [float(row[token]) for row, token in zip(found, probe.token_ids, strict=True)]
+        assert said == pytest.approx(probe.logprobs, abs=1e-4)
+        (update,) = run(engine, [AddSequence(0, prompt, replace(GREEDY, max_tokens=1), "v1")])[0]
+        assert update.logprob == pytest.approx(float(found[0].max()), abs=1e-4)
+        assert probe.logprobs != pytest.approx(probe.base_logprobs, abs=1e-2)

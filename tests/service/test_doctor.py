@@ -74,3 +74,43 @@ def test_what_is_missing_is_installed_from_the_project_not_from_an_index(
     monkeypatch.setattr("service.doctor.NEEDED", ("no_such_package",))
     missing = found("no_such_package", tmp_path)
     assert missing.ok is False and "`pip install .` in the project's folder" in missing.advice
+
+
+@pytest.mark.parametrize(
+    ("wanted", "machine", "ok", "words", "advice"),
+    [
+        (4, {"gpus": 8, "gloo": True, "nccl": True}, True, "with one of 8 GPUs each", ""),
+        (4, {"gpus": 2, "gloo": True, "nccl": True}, False, "there are 2 GPUs", "learner.processes to 2 at most"),
+        (2, {"gpus": 2, "gloo": True, "nccl": False}, False, "without nccl", "Install one"),
+        (2, {"gpus": 0, "gloo": False, "nccl": False}, False, "without gloo", "Install one"),
+        (999, {"gpus": 0, "gloo": True, "nccl": False}, None, "on the CPU", "wait for each other"),
+        (2, None, False, "torch doesn't say", "import torch"),
+    ],
+)
+def test_processes_of_a_training_need_a_gpu_each_and_a_way_to_talk(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: int,
+    machine: dict[str, int] | None,
+    ok: bool | None,
+    words: str,
+    advice: str,
+) -> None:
+    monkeypatch.setattr("service.doctor._machine", lambda: machine)
+    told = found("processes", tmp_path, learner={"processes": wanted, "sharding": "full"})
+    assert told.ok is ok and told.found.startswith(f"{wanted} share a training, and the base") and words in told.found
+    assert advice in told.advice and bool(advice) == bool(told.advice)
+
+
+def test_processes_without_accelerate_are_missed_and_one_needs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "processes" not in {finding.check for finding in examine(load_settings(tmp_path, environment={}))}
+    monkeypatch.setattr("service.doctor._version", lambda name: None if name == "accelerate" else "1.0")
+    told = found("processes", tmp_path, learner={"processes": 2})
+    assert told.ok is False and "accelerate" in told.found and "'.[learner]'" in told.advice
+
+
+def test_the_machine_is_asked_what_it_has_for_several_processes(tmp_path: Path) -> None:
+    told = found("processes", tmp_path, learner={"processes": 2})
+    assert told.ok is not False and told.found.startswith("2 share a training, ")

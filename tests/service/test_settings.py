@@ -256,6 +256,22 @@ def test_replies_that_are_compared_must_be_two(tmp_path: Path, advantages: str) 
     assert load_settings(tmp_path, {"ppo": {"advantages": "gae", "replies": 1}}, {}).ppo.replies == 1
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("sharding = 'full'", "set processes to 2 or more"),
+        ("sharding = 'full'\nprocesses = 2\nquantise = 'nf4'", "can't share out weights in NF4"),
+        ("sharding = 'half'\nprocesses = 2", "learner.sharding"),
+    ],
+)
+def test_a_base_is_shared_out_between_processes_and_not_in_four_bits(tmp_path: Path, content: str, words: str) -> None:
+    (tmp_path / "hone.toml").write_text(f"[learner]\n{content}\n")
+    with pytest.raises(SettingsError, match=words):
+        load_settings(tmp_path, environment={})
+    (tmp_path / "hone.toml").write_text("[learner]\nprocesses = 2\nsharding = 'full'\n")
+    assert load_settings(tmp_path, environment={}).learner.sharding == "full"
+
+
 def test_every_setting_that_is_a_list_comes_through_the_environment(tmp_path: Path) -> None:
     listed = {
         (section, name)
