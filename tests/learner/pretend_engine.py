@@ -70,7 +70,7 @@ class PretendEngine:
         try:
             for _ in range(2 if dies else 5):  # so that others are under way, too
                 await asyncio.sleep(0.002)
-            if dies:
+            if dies and len(self.died_over) == lives:  # another one under way may have been first
                 self.died_over.append(set(self.under_way))
                 self.restart()
             if len(self.died_over) > lives:
