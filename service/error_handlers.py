@@ -92,7 +92,7 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if error.status_code in (404, 405):
-        allowed = _methods_at(request)
+        allowed = _methods_at(request) or _listed((error.headers or {}).get("allow", ""))
         return answer(_nothing_there(request)) if not allowed else _other_methods(request, allowed)
     ours = _OURS.get(error.status_code, BadInput if error.status_code < 500 else HoneError)(str(error.detail))
     response = answer(ours)
@@ -106,6 +106,10 @@ def _methods_at(request: Request) -> list[str]:
     routes = [route for route in request.app.routes if isinstance(route, Route)]
     partial = (route for route in routes if route.matches(request.scope)[0] == Match.PARTIAL)
     return sorted({method for route in partial for method in route.methods or ()})
+
+
+def _listed(allow: str) -> list[str]:
+    return sorted(method.strip() for method in allow.split(",") if method.strip())
 
 
 def _nothing_there(request: Request) -> NotFound:

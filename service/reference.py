@@ -29,7 +29,8 @@ def settings_page() -> str:
         "# Settings\n",
         _WRITTEN,
         "In `hone.toml` in the home folder, each section a table; then the environment; then the flags of a command.",
-        "The later wins. An unknown key is an error.\n",
+        f"The later wins. An unknown key is an error, and so is a variable `{ENVIRONMENT_PREFIX}…` that says no",
+        "setting.\n",
         "```toml\n[server]\nport = 8001\n```\n",
         f"The same in the environment: `{ENVIRONMENT_PREFIX}SERVER__PORT=8001`.\n",
     ]

@@ -263,7 +263,7 @@ class AdapterView(Wire):
     )
     loaded: bool = Field(False, description="Held now by every engine that gets requests.")
     reason: str = Field("", description="Why it is in this state.")
-    report: dict[str, Any] = {}
+    report: dict[str, Any] = Field({}, description="What was measured; in a list only the figures that tell it apart.")
     history: tuple[AdapterEvent, ...] = ()
 
 

@@ -114,12 +114,16 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Go back to what was live before, or to a named version."""
+    from service.adapters.registry import Registry
+    from service.adapters.rollback import way_back
     from service.store.queries import adapters
 
-    store = existing_store(settings_from(home))
+    settings = settings_from(home)
+    store = existing_store(settings)
+    target = way_back(Registry.of(settings, store), to)
     with store.begin() as tx:
-        target = adapters.request_rollback(tx, to, ACTOR, reason).requested
-    _await(store, target or "base", wait, as_json)
+        adapters.request_rollback(tx, target, ACTOR, reason)
+    _await(store, target, wait, as_json)
 
 
 @app.command()

@@ -6,11 +6,13 @@ These routes write what is wanted; the rollout brings the engine there. An adapt
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from fastapi import APIRouter
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
+from service.adapters.rollback import way_back
 from service.errors import NotFound
 from service.parts import FOR_OPERATORS, Operator, Parts, Wired
 from service.store.queries import adapters as queries
@@ -26,6 +28,9 @@ from service.wire import (
     ServingView,
 )
 
+LISTED = ("share_won", "pairs")
+"""Of a report, in the list, which pages ask for all the time: how often its replies won, and on how many pairs of
+people's that rests."""
 router = APIRouter(tags=["adapters"])
 
 
@@ -37,25 +42,27 @@ async def get_serving(parts: Wired, operator: Operator) -> ServingView:
 
 @router.get("/v1/adapters", openapi_extra=FOR_OPERATORS)
 async def list_adapters(parts: Wired, operator: Operator) -> list[AdapterView]:
-    """Every adapter, newest first, without its history."""
+    """Every adapter, newest first, without its history, and of its report `share_won` and `pairs` alone."""
 
     def read(tx: Session) -> tuple[Sequence[Adapter], str | None]:
         return queries.list_adapters(tx), queries.serving(tx).requested
 
     rows, requested = await parts.transactions.read(read)
-    return [_view(row, requested, parts.rollout.loaded) for row in rows]
+    views = (_view(row, requested, parts.rollout.loaded) for row in rows)
+    return [view.model_copy(update={"report": _listed(view.report)}) for view in views]
 
 
 @router.get("/v1/adapters/{name}", openapi_extra=FOR_OPERATORS)
 async def get_adapter(name: str, parts: Wired, operator: Operator) -> AdapterView:
-    """One adapter with its report and its history: who did what to it, and why."""
+    """One adapter with its whole report and its history: who did what to it, and why."""
     return await _look(parts, name)
 
 
 @router.post("/v1/adapters/rollback", status_code=202, openapi_extra=FOR_OPERATORS)
 async def roll_back(body: RollbackRequest, parts: Wired, operator: Operator) -> ServingView:
-    """Back to a version, or to what was live before."""
-    row = await parts.transactions.write(queries.request_rollback, body.to, operator.name, body.reason)
+    """Back to a version, or to what was live before; refused where its files are broken, and what serves goes on."""
+    target = await run_in_threadpool(way_back, parts.registry, body.to)
+    row = await parts.transactions.write(queries.request_rollback, target, operator.name, body.reason)
     parts.rollout.wake()
     return _serving(row)
 
@@ -109,6 +116,10 @@ async def _look(parts: Parts, name: str) -> AdapterView:
         for event in events
     )
     return _view(row, requested, parts.rollout.loaded).model_copy(update={"history": history})
+
+
+def _listed(report: dict[str, Any]) -> dict[str, Any]:
+    return {name: report[name] for name in LISTED if name in report}
 
 
 def _view(row: Adapter, requested: str | None, loaded: frozenset[str]) -> AdapterView:

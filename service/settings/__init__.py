@@ -2,19 +2,23 @@
 
 `hone.toml` in the home folder holds tables named as the fields of `Settings` (`[server]`, `[learner]`, …); the
 environment overrides it (`HONE_SERVER__PORT=8001`), flags override both. An unknown key is an error, because a
-misspelt setting that is silently ignored is worse than none. `docs/settings.md` is written from this package.
+misspelt setting that is silently ignored is worse than none; so is a variable `HONE_…` that says no setting.
+`docs/settings.md` is written from this package.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, cast, get_origin
 from urllib.parse import quote
 
 from pydantic import Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from service.errors import SettingsError
 from service.settings.learning import LearnerSettings, Method, PpoSettings, RaftSettings, TrackerName, available_cores
@@ -39,6 +43,9 @@ SPROUT = Path(__file__).resolve().parents[1] / "sprout"
 """The built-in model's folder: what the model name `sprout` stands for."""
 
 ENVIRONMENT_PREFIX = "HONE_"
+HOME_VARIABLE = f"{ENVIRONMENT_PREFIX}HOME"
+LIKE_ENOUGH = 0.6
+"""Share of characters in common (difflib's own default) from which a name may be a misspelt other one."""
 
 
 class Settings(Section):
@@ -77,7 +84,7 @@ class Settings(Section):
 
 
 def default_home(environment: Mapping[str, str] = os.environ) -> Path:
-    return Path(environment.get("HONE_HOME") or Path.home() / ".hone").expanduser().resolve()
+    return Path(environment.get(HOME_VARIABLE) or Path.home() / ".hone").expanduser().resolve()
 
 
 def load_settings(
@@ -155,11 +162,15 @@ def _engine(values: Mapping[str, Any]) -> dict[str, Any]:
     return renamed
 
 
+def _fields(section: str) -> dict[str, FieldInfo]:
+    return cast(type[Section], Settings.model_fields[section].annotation).model_fields
+
+
 _SECTIONS = tuple(name for name in Settings.model_fields if name != "home")
 _LISTS = {("engine", "url")} | {
     (section, name)
     for section in _SECTIONS
-    for name, field in cast(type[Section], Settings.model_fields[section].annotation).model_fields.items()
+    for name, field in _fields(section).items()
     if get_origin(field.annotation) is tuple
 }
 """What the environment has in one line, with commas."""
@@ -179,10 +190,39 @@ def _listed(value: str) -> list[str]:
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """`HONE_SERVER__PORT=8001` → {"server": {"port": "8001"}}; pydantic turns the text into the field's type."""
+    """`HONE_SERVER__PORT=8001` → {"server": {"port": "8001"}}; pydantic turns the text into the field's type.
+
+    Raises SettingsError for a variable that is ours by its name and says no setting.
+    """
     found: dict[str, dict[str, Any]] = {}
+    others = tuple(_of_linked_services(environment))
     for name, value in environment.items():
+        if not name.startswith(ENVIRONMENT_PREFIX) or name == HOME_VARIABLE or name.startswith(others):
+            continue
         section, separator, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
-        if name.startswith(ENVIRONMENT_PREFIX) and separator:
-            found.setdefault(section, {})[key] = _listed(value) if (section, key) in _LISTS else value
+        if not separator:
+            raise SettingsError(
+                f"Bad settings: the environment variable {name} says no setting.",
+                f"{_nearest(name)}Name it right, or unset it; docs/settings.md has all settings.",
+            )
+        found.setdefault(section, {})[key] = _listed(value) if (section, key) in _LISTS else value
     return found
+
+
+def _of_linked_services(environment: Mapping[str, str]) -> Iterator[str]:
+    """How the variables begin that Kubernetes sets in every pod for a service whose name begins with `hone`."""
+    for name, value in environment.items():
+        if name.endswith("_PORT") and re.match(r"(tcp|udp|sctp)://", value):
+            yield from (name, f"{name.removesuffix('_PORT')}_SERVICE_")
+
+
+def _nearest(name: str) -> str:
+    """In words, the variable that was meant: the one most like it as a whole, or by the setting's own name."""
+
+    def likeness(variable: str) -> float:
+        told, setting = name.removeprefix(ENVIRONMENT_PREFIX), variable.removeprefix(ENVIRONMENT_PREFIX)
+        return max(SequenceMatcher(None, told, part).ratio() for part in (setting, setting.partition("__")[2]))
+
+    settings = (f"{section}__{key}".upper() for section in _SECTIONS for key in _fields(section))
+    nearest = max((HOME_VARIABLE, *(f"{ENVIRONMENT_PREFIX}{setting}" for setting in settings)), key=likeness)
+    return f"Did you mean {nearest}? " if likeness(nearest) >= LIKE_ENOUGH else ""

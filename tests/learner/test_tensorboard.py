@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from learner.tensorboard import Board
@@ -60,3 +62,24 @@ def test_a_closed_board_writes_on(tmp_path: Path) -> None:
     board.add("kto", 2, {"loss": 2.0})
     board.close()
     assert [step for _, step, _ in values(tmp_path / "kto")] == [1, 2]
+
+
+@pytest.mark.parametrize("fails", ["opening", "closing", "a large step"])
+def test_a_full_disk_is_told_once_and_holds_nothing_up(
+    tmp_path: Path, fails: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """To what is buffered the kernel says at the latest when the file is closed that there is no room."""
+    if fails == "opening":
+        (tmp_path / "sft").write_text("in the way")
+    else:
+        full = partial(Path("/dev/full").open, "wb")
+        monkeypatch.setattr("tensorboardX.record_writer.open_file", lambda path: full())
+    board = Board(tmp_path)
+    for step in range(1, 40):  # more than a queue of the library's own would take
+        board.add("sft", step, {f"{number}": 1.0 for number in range(400 if fails == "a large step" else 1)})
+    board.close()
+    board.add("sft again", 1, {"loss": 1.0})
+    board.close()
+    (said,) = caplog.messages
+    assert "TensorBoard is told nothing more of this run" in said and str(tmp_path) in said
+    assert ("exists" if fails == "opening" else "No space left on device") in said

@@ -24,7 +24,7 @@ SETTINGS = {
     "HONE_ROLLOUT__RECONCILE_SECONDS": "0.2",
     "OMP_NUM_THREADS": "1",
 }
-SECONDS = float(os.environ.get("HONE_LOOP_SECONDS", "240"))
+SECONDS = float(os.environ.get("LOOP_SECONDS", "240"))
 """How long a thing may take, on the slowest machine that runs the tests."""
 OVER = ("succeeded", "rejected", "nothing_to_learn", "failed", "cancelled")
 

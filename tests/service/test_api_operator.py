@@ -105,6 +105,50 @@ def test_an_adapter_that_broke_on_the_disk_is_not_promoted_though_the_engine_sti
     assert (serving["live"], serving["requested"], serving["canary"]) == ("base", None, None)
 
 
+def test_the_list_of_adapters_has_the_figures_that_pages_show_of_all_and_one_alone_its_whole_report(
+    running: Running, tmp_path: Path
+) -> None:
+    told = {"share_won": {"value": 0.75, "low": 0.5, "high": 0.9, "decided": 40, "ties": 2}, "pairs": 12}
+    rest = {"fluency": 0.0, "gates": [{"name": "fluent", "passed": True, "reason": "0.1"}], "samples": ["Yes."] * 99}
+    registry = Registry(running.store, running.settings.adapters_folder)
+    name = registry.publish(write_source(tmp_path), provenance(), told | rest, "It passed.")
+    listed = {one["name"]: one for one in running.operator.get("/v1/adapters").json()}
+    whole = running.operator.get(f"/v1/adapters/{name}").json()
+    assert (listed[name]["report"], whole["report"]) == (told, told | rest)
+    assert listed[name] == whole | {"report": told, "history": []}
+
+
+@pytest.mark.parametrize("damage", ["its folder is missing", "is truncated", "was changed after it was published"])
+@pytest.mark.parametrize("named", [True, False])
+def test_nobody_is_rolled_back_to_what_broke_on_the_disk_and_what_is_live_stays_so(
+    running: Running, tmp_path: Path, damage: str, named: bool
+) -> None:
+    before, name = publish(running, tmp_path / "before"), publish(running, tmp_path / "after")
+    running.operator.post(f"/v1/adapters/{before}/promote", json={})
+    until(lambda: live(running) == before)
+    running.operator.post(f"/v1/adapters/{name}/promote", json={})
+    until(lambda: live(running) == name)
+    folder = running.settings.adapters_folder / before
+    weights = folder / "adapter_model.safetensors"
+    weights.chmod(0o644)
+    if damage == "its folder is missing":
+        folder.rename(tmp_path / "away")
+    elif damage == "is truncated":
+        weights.write_bytes(weights.read_bytes()[:-8])
+    else:
+        weights.write_bytes(weights.read_bytes()[:-1] + bytes([weights.read_bytes()[-1] ^ 1]))
+    refused = running.operator.post("/v1/adapters/rollback", json={"to": before} if named else {})
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"]) == (422, "adapter_broken")
+    assert before in error["message"] and damage in error["message"]
+    assert error["message"].endswith(f"Until then {name} stays live; or roll back to another version, or to base.")
+    serving = running.operator.get("/v1/serving").json()
+    assert (serving["live"], serving["requested"]) == (name, None)
+    assert running.operator.get(f"/v1/adapters/{before}").json()["history"][0]["action"] == "retired"
+    running.operator.post("/v1/adapters/rollback", json={"to": "base"})
+    until(lambda: live(running) == "base")
+
+
 def test_the_base_is_not_promoted_but_rolled_back_to(running: Running, tmp_path: Path) -> None:
     name = publish(running, tmp_path)
     running.operator.post(f"/v1/adapters/{name}/promote", json={})

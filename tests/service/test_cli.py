@@ -213,6 +213,26 @@ def test_a_promotion_waits_for_the_service_and_tells_why_it_failed(hone: Hone, t
     store.close()
 
 
+def test_a_rollback_to_what_broke_on_the_disk_is_refused_before_anything_is_asked_for(
+    hone: Hone, tmp_path: Path
+) -> None:
+    first, second = publish(tmp_path), publish(tmp_path)
+    store = store_of(tmp_path)
+    for name in (first, second):
+        with store.begin() as tx:
+            adapters.flip_live(tx, name, "test", "")
+    (tmp_path / "home" / "adapters" / first / "adapter_model.safetensors").unlink()
+    for command in (("rollback",), ("rollback", first), ("promote", first)):
+        done = hone("adapters", *command, "--wait", "0")
+        assert (done.code, done.out, done.err.count("\n")) == (6, "", 1)
+        assert f"Adapter {first}: adapter_model.safetensors is missing. Put the folder back" in done.err
+    with store.read() as tx:
+        serving = adapters.serving(tx)
+        assert (serving.live, serving.requested) == (second, None)
+    store.close()
+    assert hone("adapters", "rollback", "base", "--wait", "0").code == 0
+
+
 def test_a_report_is_told_in_lines() -> None:
     report = {
         "share_won": {"value": 0.7142857, "low": 0.6, "high": None, "decided": 14},

@@ -49,6 +49,43 @@ def test_a_mistake_in_the_environment_is_named(tmp_path: Path) -> None:
             load_settings(tmp_path, None, {name: "1"})
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("HONE_PORT", "HONE_SERVER__PORT"),
+        ("HONE_SERVER_PORT", "HONE_SERVER__PORT"),
+        ("HONE_LEARNER_RNAK", "HONE_LEARNER__RANK"),
+        ("HONE_MODEL", "HONE_ENGINE__MODEL"),
+        ("HONE_HOEM", "HONE_HOME"),
+    ],
+)
+def test_a_variable_that_says_no_setting_is_refused_with_the_one_that_was_meant(
+    tmp_path: Path, name: str, meant: str
+) -> None:
+    with pytest.raises(SettingsError, match=rf"variable {name} says no setting\. Did you mean {meant}\?"):
+        load_settings(tmp_path, None, {"HONE_HOME": "/elsewhere", name: "8001"})
+
+
+def test_a_variable_that_is_like_no_setting_is_refused_all_the_same(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"variable HONE_XYZZY says no setting\. Name it right, or unset it"):
+        load_settings(tmp_path, None, {"HONE_XYZZY": "1"})
+
+
+def test_what_kubernetes_says_of_a_service_called_hone_is_no_setting(tmp_path: Path) -> None:
+    """In every pod of its namespace, unless enableServiceLinks is false (Kubernetes' documentation of services)."""
+    of_services = {
+        "HONE_PORT": "tcp://10.0.0.11:8000",
+        "HONE_PORT_8000_TCP_ADDR": "10.0.0.11",
+        "HONE_SERVICE_HOST": "10.0.0.11",
+        "HONE_SERVICE_PORT_HTTP": "8000",
+        "HONE_VLLM_PORT": "tcp://10.0.0.12:8000",
+        "HONE_VLLM_SERVICE_PORT": "8000",
+    }
+    assert load_settings(tmp_path, None, of_services) == load_settings(tmp_path, None, {})
+    with pytest.raises(SettingsError, match="HONE_SERVICE_PORT"):
+        load_settings(tmp_path, None, {"HONE_SERVICE_PORT": "8001"})
+
+
 def test_settings_are_frozen_and_explained(tmp_path: Path) -> None:
     settings = load_settings(tmp_path, None, {})
     with pytest.raises(ValidationError):

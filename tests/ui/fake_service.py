@@ -294,6 +294,11 @@ def _feedback_routes(app: FastAPI, fake: FakeService) -> None:
         return stored
 
 
+def listed(report: dict[str, Any]) -> dict[str, Any]:
+    """As much of a report as the service's list has."""
+    return {name: report[name] for name in ("share_won", "pairs") if name in report}
+
+
 def _operator_routes(app: FastAPI, fake: FakeService) -> None:
     def adapter(name: str) -> dict[str, Any]:
         if name not in fake.adapters:
@@ -316,7 +321,7 @@ def _operator_routes(app: FastAPI, fake: FakeService) -> None:
     @app.get("/v1/adapters")
     async def adapters(request: Request) -> list[dict[str, Any]]:
         fake.operator(request)
-        return [{**adapter, "history": []} for adapter in fake.adapters.values()]
+        return [{**adapter, "history": [], "report": listed(adapter["report"])} for adapter in fake.adapters.values()]
 
     @app.get("/v1/adapters/{name}")
     async def one_adapter(request: Request, name: str) -> dict[str, Any]:

@@ -186,12 +186,9 @@ def request_live(tx: Session, name: str, actor: str, reason: str) -> Serving:
     return desired
 
 
-def request_rollback(tx: Session, to: str | None, actor: str, reason: str) -> Serving:
-    """Ask for `to`, or else for what was live before.
-
-    Raises as `request_live`, and Conflict when nothing was live before, or what was has been rejected since.
-    """
-    desired = _locked_serving(tx)
+def rollback_target(tx: Session, to: str | None) -> str:
+    """`to`, or else what was live before. Raises Conflict when that is live, or was rejected since it was live."""
+    desired = serving(tx)
     target = to or desired.previous
     if target == desired.live:
         hint = "Name another version, or base." if to else "Name a version, or base."
@@ -202,7 +199,13 @@ def request_rollback(tx: Session, to: str | None, actor: str, reason: str) -> Se
             f"{target}, which was live before, was rejected: {before.reason}",
             "Say where to go: `rollback base`, or `rollback vN`.",
         )
-    return request_live(tx, target, actor, reason or f"Rolled back from {desired.live}.")
+    return target
+
+
+def request_rollback(tx: Session, to: str | None, actor: str, reason: str) -> Serving:
+    """Ask for `to`, or else for what was live before. Raises as `rollback_target` and `request_live`."""
+    live = _locked_serving(tx).live
+    return request_live(tx, rollback_target(tx, to), actor, reason or f"Rolled back from {live}.")
 
 
 def clear_request(tx: Session, reason: str, actor: str = ROLLOUT) -> None:
