@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 from service.engine_program import vllm_rank
 from service.errors import SettingsError
@@ -83,28 +85,28 @@ def _savings(settings: Settings, demand: Demand) -> Iterator[Saving]:
     rank = vllm_rank(min(settings.learner.rank, demand.engine.rank))
     slots = fewest_slots(settings)
     if rank < demand.engine.rank:
-        yield f"engine.max_lora_rank = {rank}", lambda changed: _with_engine(changed, rank=rank)
+        yield f"engine.max_lora_rank = {rank}", partial(_with_engine, rank=rank)
     if slots < demand.engine.slots:
-        yield f"engine.max_loras = {slots}", lambda changed: _with_engine(changed, slots=slots)
+        yield f"engine.max_loras = {slots}", partial(_with_engine, slots=slots)
     if demand.learner is not None and not demand.learner.checkpointing:
-        yield "learner.gradient_checkpointing = true", lambda changed: _with_learner(changed, checkpointing=True)
+        yield "learner.gradient_checkpointing = true", partial(_with_learner, checkpointing=True)
     if demand.learner is not None and not demand.learner.nf4:
-        yield 'learner.quantise = "nf4" (docs/quantised.md)', lambda changed: _with_learner(changed, nf4=True)
+        yield 'learner.quantise = "nf4" (docs/quantised.md)', partial(_with_learner, nf4=True)
 
 
 def _shorter(demand: Demand) -> Iterator[Saving]:
     """Shorter contexts, powers of two, the longest first."""
     context = 1 << (demand.engine.context - 1).bit_length() - 1
     while context >= LEAST_CONTEXT:
-        yield f"engine.max_model_len = {context}", lambda changed, tokens=context: _with_engine(changed, context=tokens)
+        yield f"engine.max_model_len = {context}", partial(_with_engine, context=context)
         context //= 2
 
 
-def _with_engine(demand: Demand, **changes: int) -> Demand:
+def _with_engine(demand: Demand, **changes: Any) -> Demand:
     return replace(demand, engine=replace(demand.engine, **changes))
 
 
-def _with_learner(demand: Demand, **changes: bool) -> Demand:
+def _with_learner(demand: Demand, **changes: Any) -> Demand:
     assert demand.learner is not None
     return replace(demand, learner=replace(demand.learner, **changes))
 
