@@ -9,7 +9,7 @@ from typing import Any
 
 from service.engine_program import vllm_rank
 from service.errors import SettingsError
-from service.gpu_memory import GIB, Demand, divide
+from service.gpu_memory import ALLOWANCE, GIB, Demand, divide
 from service.gpus import Gpu
 from service.settings import Settings, fewest_slots
 
@@ -26,13 +26,13 @@ def refusal(settings: Settings, gpu: Gpu, demand: Demand) -> SettingsError:
     needs = (
         f"vLLM needs {_gib(engine.least)} GiB (weights {_gib(engine.weights)}, {engine.slots} adapters of rank "
         f"{engine.rank} {_gib(engine.adapters)}, one conversation of {engine.context:,} tokens "
-        f"{_gib(engine.full_context)})"
+        f"{_gib(engine.full_context)}, {_gib(ALLOWANCE)} to work with)"
     )
     if learner is not None:
         needs += (
             f", the learner {_gib(learner.least)} GiB (base{' in NF4' if learner.nf4 else ''} {_gib(learner.base)}, "
             f"adapter and optimizer {_gib(learner.lora)}, the smallest step {_gib(learner.step(1))} or sampling "
-            f"{_gib(learner.sampling)})"
+            f"{_gib(learner.sampling)}, {_gib(ALLOWANCE)} to work with)"
         )
     together = "with its learner beside it " if learner is not None else ""
     free = f"{_gib(min(gpu.free, gpu.usable))} GiB of {gpu.name} are free"
@@ -68,15 +68,20 @@ def _advice(settings: Settings, gpu: Gpu, demand: Demand) -> Iterator[str]:
 def _together(
     savings: list[Saving], shorter: list[Saving], demand: Demand, fits: Callable[[Demand], bool]
 ) -> str | None:
-    """The first savings that fit together, where none does alone; None where not even all do."""
-    words, saved = list[str](), demand
-    for word, save in savings:
-        words, saved = [*words, word], save(saved)
-        if fits(saved):
-            return f"It fits with all of these: {', '.join(words)}."
-    for word, save in shorter:
-        if fits(save(saved)):
-            return f"It fits with all of these: {', '.join([*words, word])}."
+    """The fewest savings found that fit together, where none does alone; None where not even all do."""
+
+    def enough(some: list[Saving]) -> bool:
+        changed = demand
+        for _, save in some:
+            changed = save(changed)
+        return fits(changed)
+
+    for chosen in (savings, *([*savings, context] for context in shorter)):
+        if enough(chosen):
+            for one in savings:
+                if enough(rest := [other for other in chosen if other is not one]):
+                    chosen = rest
+            return f"It fits with all of these: {', '.join(words for words, _ in chosen)}."
     return None
 
 
