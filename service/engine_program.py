@@ -17,6 +17,7 @@ from pathlib import Path
 
 from service.errors import SettingsError
 from service.installed import require_learner_packages
+from service.model_shape import LLAMA_FAMILY
 from service.settings import EngineSettings, Settings
 from service.supervisor import Program
 
@@ -32,6 +33,9 @@ VLLM_PLUGIN = Path(__file__).with_name("vllm_plugin")
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM's --max-lora-rank takes."""
 
+USUAL_SHARE = 0.6
+"""Of the GPU's memory vLLM takes so much where it isn't known what would be right."""
+
 VLLM_SHUTDOWN_SECONDS = 60
 """For so long after SIGTERM vLLM goes on with the replies that it has begun; without, it ends them at once. Those that
 come meanwhile it gives up, and another engine is asked."""
@@ -39,8 +43,6 @@ VLLM_STOP_SECONDS = VLLM_SHUTDOWN_SECONDS + 15.0
 
 LLAMA_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """What an adapter of ours changes in a model of the Llama family."""
-
-LLAMA_FAMILY = ("llama", "mistral", "qwen2", "qwen3")
 
 
 def engine_program(settings: Settings, port: int) -> Program:
@@ -75,10 +77,10 @@ def _vllm(settings: Settings, port: int) -> Program:
         "--port": port,
         "--dtype": engine.dtype,
         "--max-model-len": engine.max_model_len,
-        "--gpu-memory-utilization": engine.gpu_memory_share,
+        "--gpu-memory-utilization": engine.gpu_memory_share or USUAL_SHARE,
         "--max-num-seqs": engine.max_num_seqs,
         "--max-loras": engine.max_loras,
-        "--max-lora-rank": _vllm_rank(engine.max_lora_rank),
+        "--max-lora-rank": vllm_rank(engine.max_lora_rank),
         # Else vLLM cuts every reply to the length in the model's generation_config.json, whatever was asked for.
         "--override-generation-config": '{"max_new_tokens": null}',
         "--logprobs-mode": "raw_logprobs",  # the model's own, whatever temperature and top_p are: what is trained on
@@ -145,7 +147,7 @@ def find_vllm_python(engine: EngineSettings, beside_project: Path = VLLM_PYTHON,
     )
 
 
-def _vllm_rank(rank: int) -> int:
+def vllm_rank(rank: int) -> int:
     """The smallest of vLLM's values that such an adapter fits into."""
     for allowed in VLLM_RANKS:
         if rank <= allowed:

@@ -8,7 +8,12 @@ import pytest
 
 os.environ.setdefault("MKL_DYNAMIC", "FALSE")  # before torch loads: sums in one order, however busy the machine is
 
-pytest_plugins = ["tests.fixtures.stores", "tests.fixtures.adapters", "tests.fixtures.engines"]
+pytest_plugins = [
+    "tests.fixtures.stores",
+    "tests.fixtures.adapters",
+    "tests.fixtures.engines",
+    "tests.fixtures.object_store",
+]
 
 
 @pytest.fixture(autouse=True)

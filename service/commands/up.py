@@ -18,6 +18,7 @@ from service.commands.options import (
     MoreEngineUrls,
     Port,
     engine_urls,
+    say,
     settings_from,
     show,
 )
@@ -54,12 +55,16 @@ def up(
         check_rollouts(settings)
         require_trackers(settings.learner.trackers)
     from service import logs, stack
+    from service.memory_share import with_memory_share
 
+    settings, shared = with_memory_share(settings, learner)
     stack.prepare_home(settings)
     logs.configure("up", settings.home)
     stopping = _stop_on_signals()
     with stack.only_one(settings.home) as tell_where:
         everything = stack.Stack(settings, learner)
+        if shared is not None and not as_json:  # first, as a large model takes minutes to start
+            say(shared)
         tell_where(everything.url, everything.engine_urls)
         try:
             everything.start()
@@ -72,6 +77,7 @@ def up(
                     "operator_link": link,
                     "engine_urls": everything.engine_urls,
                     "engines": [asdict(report) for report in reports],
+                    "gpu_memory": shared,
                 }
 
                 def plain() -> None:

@@ -36,7 +36,8 @@ from service.validation_messages import in_words
 __all__ = [
     "ENVIRONMENT_PREFIX", "SPROUT", "AdaptersSettings", "ChatSettings", "EngineSettings", "LearnerSettings", "Method",
     "PpoSettings", "RaftSettings", "RolloutSettings", "ServerSettings", "Settings", "StoreSettings", "TrackerName",
-    "available_cores", "check_rank", "check_rollouts", "default_home", "load_settings", "with_rollout_engines",
+    "available_cores", "check_rank", "check_rollouts", "default_home", "fewest_slots", "load_settings",
+    "with_rollout_engines",
 ]  # fmt: skip
 
 SPROUT = Path(__file__).resolve().parents[1] / "sprout"
@@ -126,15 +127,21 @@ def check_rank(settings: Settings) -> None:
 def check_rollouts(settings: Settings) -> None:
     """For who is about to learn. Raises SettingsError when the engine would have no slot for the policy by the side of
     what serves chats: live, canary and those kept for a rollback."""
-    needed = settings.rollout.keep_loaded + 3
-    shared = settings.learner.rollouts == "engine" and not settings.learner.rollout_urls
-    if shared and settings.engine.max_loras < needed:
+    needed = fewest_slots(settings)
+    if settings.engine.max_loras < needed:
         raise SettingsError(
             f'Bad settings: with learner.rollouts = "engine", engine.max_loras must be at least {needed} '
             f"(rollout.keep_loaded, live, canary and the policy in training), not {settings.engine.max_loras}.",
             f"Set engine.max_loras = {needed}, lower rollout.keep_loaded, or name engines of their own with "
             "learner.rollout_urls.",
         )
+
+
+def fewest_slots(settings: Settings) -> int:
+    """Adapters that the engine has to hold at once: old, new and canary. Where it samples for the learner, too: live,
+    canary, those kept for a rollback, and the policy in training."""
+    shared = settings.learner.rollouts == "engine" and not settings.learner.rollout_urls
+    return settings.rollout.keep_loaded + 3 if shared else 3
 
 
 def with_rollout_engines(settings: Settings, running: tuple[str, ...] = ()) -> Settings:

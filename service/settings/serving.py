@@ -84,12 +84,13 @@ class EngineSettings(Section):
         gt=0,
         description="Memory for the KV cache, in GiB, of an engine on the CPU; when full, requests wait.",
     )
-    gpu_memory_share: float = Field(
-        0.6,
+    gpu_memory_share: float | None = Field(
+        None,
         gt=0,
         le=1,
-        description="Share of the GPU's memory that vLLM takes for weights, adapters and KV cache. A learner on the "
-        "same GPU has the rest; without one, 0.9 is usual.",
+        description="Share of the GPU's memory that vLLM takes for weights, adapters and KV cache; a learner on the "
+        "same GPU has the rest. None: `hone up` works it out from model and card (docs/sizes.md), where it knows them; "
+        "else 0.6.",
     )
     max_num_seqs: int = Field(64, gt=0, description="Most sequences that the engine decodes at once.")
     max_loras: int = Field(

@@ -12,24 +12,32 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from service.gpu_memory import (
+    ALLOWANCE,
+    GIB,
+    GROUP_REPLIES,
+    LOGIT_BYTES,
+    LORA_BYTES,
+    MOST_SHARE,
+    NF4_BITS,
+    SAMPLED_REPLIES,
+    STEP_GROUPS,
+    STEP_LENGTH,
+    Demand,
+    Engine,
+    Learner,
+    divide,
+)
+from service.gpus import RESERVED
+from service.model_shape import ModelShape, shape_of
 from service.settings import EngineSettings
 from tests.deploy.reading import ROOT, env_file
-from tests.deploy.sizes import (
-    ALLOWANCE,
-    BYTES_PER_LOGIT,
-    CARDS,
-    KIB,
-    MIB,
-    NF4_BITS,
-    RANK,
-    SAMPLED_REPLIES,
-    SLOTS,
-    STEP_TOKENS,
-    Shape,
-)
 
 PAGE = (ROOT / "docs" / "sizes.md").read_text(encoding="utf-8")
 LEAST_TOKENS = 4096
+MIB, KIB = 2**20, 2**10
+RANK, SLOTS = 16, 8
+CARDS = {"24 GB": 22 * GIB, "80 GB": 78 * GIB}
 
 
 def tables() -> list[list[list[str]]]:
@@ -43,14 +51,22 @@ def tables() -> list[list[list[str]]]:
     return [[table[0], *table[2:]] for table in found if table]
 
 
-def shape_of(row: list[str]) -> Shape:
-    name, *numbers, embeddings = row
+def row_s_shape(row: list[str]) -> ModelShape:
+    _, *numbers, embeddings = row
     layers, hidden, intermediate, heads, kv_heads, head_size, vocabulary = map(int, numbers)
     tied = embeddings == "one"
-    return Shape(name, layers, hidden, intermediate, heads, kv_heads, head_size, vocabulary, tied)
+    return ModelShape(layers, hidden, intermediate, heads, kv_heads, head_size, vocabulary, tied)
 
 
-SHAPES = {row[0]: shape_of(row) for row in tables()[0][1:]}
+SHAPES = {row[0]: row_s_shape(row) for row in tables()[0][1:]}
+
+
+def engine(name: str, cards: int = 1) -> Engine:
+    return Engine(SHAPES[name], LEAST_TOKENS, SLOTS, RANK, cards)
+
+
+def learner(name: str, nf4: bool = False, checkpointing: bool = False) -> Learner:
+    return Learner(SHAPES[name], RANK, nf4, checkpointing)
 
 
 def table(*columns: str) -> dict[str, list[str]]:
@@ -63,20 +79,15 @@ def thousands(tokens: int) -> str:
     return f"{tokens // 1000}k" if tokens >= LEAST_TOKENS else "—"
 
 
-def share_left(shape: Shape, card: str, nf4: bool) -> float:
-    """The share of a card that a learner leaves to the engine, in steps of 0.05."""
-    return int((CARDS[card] - shape.learner(nf4)) / CARDS[card] * 20) / 20
-
-
 def test_what_each_model_takes() -> None:
     found = table("parameters, billions", "weights, GiB", "in NF4, GiB", "KV cache, KiB a token", "a LoRA slot, MiB")
     assert found == {
         name: [
             f"{one.parameters / 1e9:.2f}",
-            f"{one.weights:.1f}",
-            f"{one.weights_nf4:.1f}",
-            f"{one.kv_bytes / KIB:.0f}",
-            f"{one.slot_bytes / MIB:.0f}",
+            f"{engine(name).weights / GIB:.1f}",
+            f"{learner(name, nf4=True).base / GIB:.1f}",
+            f"{engine(name).kv_token / KIB:.0f}",
+            f"{engine(name).adapters / SLOTS / MIB:.0f}",
         ]
         for name, one in SHAPES.items()
     }
@@ -86,27 +97,38 @@ def test_how_many_tokens_an_engine_alone_holds() -> None:
     found = table("one 24 GB card", "one 80 GB card", "two of 80 GB", "four of 80 GB")
     several = (("24 GB", 1), ("80 GB", 1), ("80 GB", 2), ("80 GB", 4))
     assert found == {
-        name: [thousands(one.kv_tokens(0.9 * CARDS[card], cards)) for card, cards in several]
-        for name, one in SHAPES.items()
+        name: [thousands(engine(name, cards).kv_tokens(int(MOST_SHARE * CARDS[card]))) for card, cards in several]
+        for name in SHAPES
     }
 
 
 def test_what_learning_takes() -> None:
-    found = table("a step, GiB", "sampling, GiB", "learner, GiB", "with NF4, GiB")
-    assert found == {
-        name: [f"{size:.1f}" for size in (one.step(), one.sampling(False), one.learner(False), one.learner(True))]
-        for name, one in SHAPES.items()
-    }
+    def row(name: str) -> list[int]:
+        plain, nf4 = learner(name), learner(name, nf4=True)
+        return [
+            plain.step(), learner(name, checkpointing=True).step(), plain.sampling,
+            plain.needs(), nf4.needs(), plain.least, nf4.least,
+        ]  # fmt: skip
+
+    found = table(
+        "a step, GiB", "checkpointed, GiB", "sampling, GiB", "learner, GiB", "with NF4, GiB", "at least, GiB",
+        "at least with NF4, GiB",
+    )  # fmt: skip
+    assert found == {name: [f"{size / GIB:.1f}" for size in row(name)] for name in SHAPES}
 
 
 def test_what_fits_on_one_card_together() -> None:
-    def cell(one: Shape, card: str, nf4: bool) -> str:
-        share = share_left(one, card, nf4)
-        tokens = one.kv_tokens(share * CARDS[card]) if share > 0 else 0
-        return f"{share:.2f}: {thousands(tokens)}" if tokens >= LEAST_TOKENS else "—"
+    """The page's shares are those that `hone up` takes."""
+    kinds = {"": (False, False), ", NF4": (True, False), ", NF4, checkpointed": (True, True)}
 
-    rows = {name: [cell(one, card, nf4) for card in CARDS for nf4 in (False, True)] for name, one in SHAPES.items()}
-    found = table("24 GB", "24 GB, NF4", "80 GB", "80 GB, NF4")
+    def cell(name: str, card: str, nf4: bool, checkpointing: bool) -> str:
+        found = divide(CARDS[card], CARDS[card], Demand(engine(name), learner(name, nf4, checkpointing)))
+        if found is None:
+            return "—"
+        return f"{found.share:.2f}: {thousands(found.kv_tokens)}" + (f" in {found.parts}" if found.parts > 1 else "")
+
+    rows = {name: [cell(name, card, *kind) for card in CARDS for kind in kinds.values()] for name in SHAPES}
+    found = table(*(f"{card}{kind}" for card in CARDS for kind in kinds))
     assert found == {name: cells for name, cells in rows.items() if set(cells) != {"—"}}
 
 
@@ -116,11 +138,11 @@ def test_the_shares_of_the_page_on_deploying_come_out() -> None:
     row = r"^\| [^|]+ \| (\d) \| (\d|taken out) \| (\d) \| ([\d.]+) \| (\d+) GiB, (\d+k) tokens \|$"
     rows = re.findall(row, page, re.MULTILINE)
     assert len(rows) == 5
-    one, card = SHAPES["Qwen3-4B"], CARDS["80 GB"]
-    for first, second, learner, share, gib, tokens in rows:
-        room = float(share) * card
-        assert (gib, tokens) == (f"{room:.0f}", thousands(one.kv_tokens(room)))
-        taken = defaultdict(float, {learner: one.learner(nf4=False)})
+    card = CARDS["80 GB"]
+    for first, second, learns, share, gib, tokens in rows:
+        room = int(float(share) * card)
+        assert (gib, tokens) == (f"{room / GIB:.0f}", thousands(engine("Qwen3-4B").kv_tokens(room)))
+        taken = defaultdict(int, {learns: learner("Qwen3-4B").needs()})
         for gpu in (first, second):
             taken[gpu] += room if gpu.isdigit() else 0
         assert max(taken.values()) <= card
@@ -128,31 +150,33 @@ def test_the_shares_of_the_page_on_deploying_come_out() -> None:
 
 def test_the_advice_follows_from_the_tables() -> None:
     def fits(name: str, nf4: bool, card: str = "80 GB") -> bool:
-        return SHAPES[name].learner(nf4) <= CARDS[card]
+        return learner(name, nf4).needs() <= CARDS[card]
 
     assert "one serves, one learns: up to Qwen3-8B, up to Qwen3-14B in NF4" in PAGE
     assert [fits(name, False) for name in ("Qwen3-8B", "Qwen3-14B")] == [True, False]
     assert [fits(name, True) for name in ("Qwen3-14B", "Qwen3-32B")] == [True, False]
-    assert "the learner has no room there but for the smallest model" in PAGE
-    assert [fits(name, nf4, "24 GB") for name in ("Qwen3-0.6B", "Qwen3-1.7B") for nf4 in (False, True)] == [
-        True,
-        True,
-        False,
-        False,
-    ]
-    assert SHAPES["Llama-3.1-70B"].kv_tokens(0.9 * CARDS["80 GB"], 2) == 0
+
+    def least(name: str, nf4: bool) -> bool:
+        return learner(name, nf4).least <= CARDS["24 GB"]
+
+    assert "one replica of up to Qwen3-8B on each; or one learns, up to Qwen3-1.7B, up to 8 billion in NF4" in PAGE
+    assert [least(name, False) for name in ("Qwen3-1.7B", "Qwen3-4B")] == [True, False]
+    assert [least(name, True) for name in ("Qwen3-8B", "Llama-3.1-8B", "Qwen3-14B")] == [True, True, False]
+    assert engine("Llama-3.1-70B", 2).kv_tokens(int(0.9 * CARDS["80 GB"])) == 0
 
 
 def test_the_words_say_what_the_arithmetic_does() -> None:
     for words in (
         f"linear layers take {NF4_BITS} bits",
-        f"allowance** of {ALLOWANCE:.0f} GiB",
-        f"{CARDS['24 GB']:.0f} GiB to use here",
-        f"{CARDS['80 GB']:.0f} GiB",
+        f"allowance** of {ALLOWANCE // GIB} GiB",
+        f"{RESERVED // GIB} GiB is left to the driver",
+        f"{CARDS['24 GB'] // GIB} GiB to use here",
+        f"{CARDS['80 GB'] // GIB} GiB",
+        f"{LORA_BYTES} bytes a LoRA parameter",
         f"rank {RANK}",
         f"KV cache of {SAMPLED_REPLIES} replies",
-        f"that is {STEP_TOKENS:,} tokens",
-        f"{BYTES_PER_LOGIT} bytes · vocabulary",
+        f"that is {STEP_GROUPS * GROUP_REPLIES * STEP_LENGTH:,} tokens",
+        f"{LOGIT_BYTES} bytes · vocabulary",
         f"`engine.max_loras = {SLOTS}`",
     ):
         assert words in " ".join(PAGE.split()), words
@@ -167,6 +191,7 @@ def test_the_words_say_what_the_arithmetic_does() -> None:
 @pytest.mark.parametrize("name", [name for name in SHAPES if name.startswith("Qwen3")])
 def test_parameters_are_counted_right(name: str) -> None:
     shape = SHAPES[name]
+    assert shape_of(config_of(shape).to_dict()) == replace(shape, context=config_of(shape).max_position_embeddings)
     with torch.device("meta"):
         model = Qwen3ForCausalLM(config_of(shape))
     counted = sum(parameter.numel() for parameter in model.parameters())
@@ -175,8 +200,8 @@ def test_parameters_are_counted_right(name: str) -> None:
 
 def test_a_lora_is_counted_right_and_so_is_what_a_step_keeps() -> None:
     for shape in (
-        Shape("small", 3, 256, 768, 2, 1, 128, 256, tied=True),
-        Shape("many heads", 3, 512, 1536, 8, 2, 128, 256, tied=True),
+        ModelShape(3, 256, 768, 2, 1, 128, 256, tied=True),
+        ModelShape(3, 512, 1536, 8, 2, 128, 256, tied=True),
     ):
         model = adapted(shape)
         trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -184,10 +209,10 @@ def test_a_lora_is_counted_right_and_so_is_what_a_step_keeps() -> None:
         shallow = replace(shape, layers=1)
         tokens = 128
         kept = (kept_bytes(model, tokens) - kept_bytes(adapted(shallow), tokens)) / tokens
-        assert kept == pytest.approx(shape.kept_bytes - shallow.kept_bytes, rel=0.03)
+        assert kept == pytest.approx(2 * Learner(shape, RANK).kept_per_layer, rel=0.03)
 
 
-def config_of(shape: Shape) -> Qwen3Config:
+def config_of(shape: ModelShape) -> Qwen3Config:
     return Qwen3Config(
         vocab_size=shape.vocabulary,
         hidden_size=shape.hidden,
@@ -200,7 +225,7 @@ def config_of(shape: Shape) -> Qwen3Config:
     )
 
 
-def adapted(shape: Shape) -> Any:
+def adapted(shape: ModelShape) -> Any:
     """A model in bfloat16 with a LoRA on all linear layers, as the learner trains it on a GPU."""
     base = Qwen3ForCausalLM(config_of(shape)).to(torch.bfloat16)
     base.requires_grad_(False)

@@ -27,6 +27,7 @@ from service.errors import AdapterBroken, AdapterUnreachable, BadInput, Conflict
 from service.store.queries import adapters
 from service.store.session import Store
 from tests.fixtures.adapters import provenance, write_source
+from tests.fixtures.object_store import ObjectStore
 from tests.fixtures.schema import check_manifest
 from tests.service.house import House
 
@@ -75,9 +76,12 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
-@pytest.fixture(params=["memory", "file", "badline"])
+@pytest.fixture(params=["memory", "file", "badline", "s3", "gcs"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Each kind of place; the bad line is a good one unless a test says otherwise."""
+    if request.param in ("s3", "gcs"):
+        store: ObjectStore = request.getfixturevalue(request.param)
+        return store.url
     return f"file://{tmp_path}/shared" if request.param == "file" else f"{request.param}://bucket/shared"
 
 
