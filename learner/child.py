@@ -99,11 +99,11 @@ def work(settings: Settings, store: Store, run_id: str, fence: int) -> int:
 
 
 def _fail(store: Store, run_id: str, fence: int, why: str, attempts: int = 0) -> int:
-    """End the run as failed; if it has fewer than so many attempts behind it, leave it to be tried again."""
+    """End the run as failed; if fewer than so many attempts at it were in vain, leave it to be tried again."""
     try:
         with store.begin() as tx:
             run = runs.get_run(tx, run_id)
-            if run is not None and run.attempt < attempts:
+            if run is not None and runs.in_vain(run) < attempts:
                 return CRASHED
             runs.finish_run(tx, run_id, fence, "failed", why)
     except LeaseLost as error:  # it may have succeeded, and only the store's answer to that was lost

@@ -365,12 +365,16 @@ class Cycle:
         adapters.request_live(tx, clean, LEARNER, f"{why}, and nothing is left to learn from.")
         return f"{why}, so {clean} goes live."
 
-    def _say(self, phase: str, step: int, steps: int) -> Run:
-        """Tell the store how far the run is, and hear whether it is still ours. Raises LeaseLost, Stopped."""
+    def _say(self, phase: str, step: int, steps: int, stage: str = "") -> Run:
+        """Tell the store how far the run is, and hear whether it is still ours. Raises LeaseLost, Stopped.
+
+        `stage`: what of the phase these are the steps of. To wait is no step forward.
+        """
         if self.stop_asked:
             raise Stopped
         with self.store.begin() as tx:
-            runs.progress(tx, self.run_id, self.fence, phase, step, steps)
+            reached = None if phase == WAITING else stage or phase
+            runs.progress(tx, self.run_id, self.fence, phase, step, steps, reached)
             run = runs.get_run(tx, self.run_id)
         if run is None:
             raise NotFound(f"There is no run {self.run_id}.")
@@ -392,7 +396,7 @@ class Cycle:
             shown = WAITING if stage == WAITING else phase
             said, when = self._said
             if said != shown or step in (0, steps) or time.monotonic() - when > SECONDS_BETWEEN_SAYING:
-                self._say(shown, step, steps)
+                self._say(shown, step, steps, stage)
 
         return progress
 

@@ -4,7 +4,8 @@ APScheduler is the clock and nothing more: its jobs live in memory, and everythi
 A run is queued under the name of its tick (`time:2026-11-21T03:30Z`, `count:150`), which is unique, so any number of
 learners may watch the same store and one run starts. Who works on a run holds a lease, kept alive by a heartbeat, and
 a fence; a learner that falls silent loses the run to another, or to itself after a restart. A child that dies is
-started again, `max_attempts` times in all; SIGTERM gives the run back at once, so that the next start goes on with it.
+started again, `max_attempts` times in all but for those in which it got further than before; SIGTERM gives the run back
+at once, so that the next start goes on with it.
 """
 
 from __future__ import annotations
@@ -208,13 +209,14 @@ class Learner:
             run = runs.get_run(tx, lease.run_id)
             if run is None or run.state != "running" or run.fence != lease.fence:
                 return
-            if run.attempt >= attempts:
+            if runs.in_vain(run) >= attempts:
                 message = f"Its process died {run.attempt} times, last in phase {run.phase or 'start'!r}: {why}"
                 runs.finish_run(tx, lease.run_id, lease.fence, "failed", message)
                 adapters.abandon_publishing(tx, lease.run_id)
             else:
                 runs.release_run(tx, lease.run_id, lease.fence, died=True)
-        log.warning("The process of run %s died (attempt %d of %d): %s", lease.run_id, run.attempt, attempts, why)
+        counted = f"attempt {run.attempt}; {runs.in_vain(run)} of {attempts} got no further"
+        log.warning("The process of run %s died (%s): %s", lease.run_id, counted, why)
 
 
 def training_is_ours(store: Store, training: Training) -> bool:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +18,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from learner.daemon import Learner, outliving_the_store
-from service.errors import StoreError, TrainingFailed
+from service.errors import Stopped, StoreError, TrainingFailed
 from service.settings import Settings
 from service.store.queries import runs
 from service.store.session import Store
@@ -33,17 +37,21 @@ def learn_once(
     settings: Settings, method: str | None = None, promote: bool | None = None, as_json: bool = False
 ) -> int:
     """Returns the exit code: 0 when the run came to an end of its own. A learner that runs already may take the run;
-    then this only watches. Interrupted, it gives the run back."""
+    then this only watches. Raises Stopped, having given the run back, when it is told to end (SIGTERM, Ctrl-C)."""
     store = Store.open(settings.store_url, checkpoints=False)
     learner = Learner(settings, store)
     try:
-        with store.begin() as tx:
-            run, is_new = runs.ask_for_run(tx, method, promote, settings.learner.method)
-        if not is_new and not as_json:
-            Console(stderr=True).print(
-                f"Run {run.id} was waiting already: this is that one.", highlight=False, soft_wrap=True
-            )
-        run = _work_until_over(settings, store, learner, run.id, quiet=as_json)
+        with _told_to_end() as told:
+            with store.begin() as tx:
+                asked, is_new = runs.ask_for_run(tx, method, promote, settings.learner.method)
+            if not is_new and not as_json:
+                Console(stderr=True).print(
+                    f"Run {asked.id} was waiting already: this is that one.", highlight=False, soft_wrap=True
+                )
+            run = _work_until_over(settings, store, learner, asked.id, as_json, told)
+            if run is None:
+                learner.stop()
+                raise Stopped("Stopped.", _what_becomes_of(store, asked.id))
     finally:
         learner.stop()
         store.close()
@@ -54,7 +62,33 @@ def learn_once(
     return TrainingFailed.exit_code if run.state in BROKEN_OFF else 0
 
 
-def _work_until_over(settings: Settings, store: Store, learner: Learner, run_id: str, quiet: bool) -> Run:
+@contextmanager
+def _told_to_end() -> Iterator[threading.Event]:
+    """Set by SIGTERM and SIGINT for as long as the block lasts: nothing is broken off between two steps."""
+    told = threading.Event()
+    before = {number: signal.signal(number, lambda *_: told.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _what_becomes_of(store: Store, run_id: str) -> str:
+    try:
+        with store.read() as tx:
+            run = runs.get_run(tx, run_id)
+    except StoreError:
+        return f"Run {run_id} is given back when its lease is over: the store is away."
+    if run is None or run.state != "queued":
+        return f"Run {run_id} is {'gone' if run is None else run.state.replace('_', ' ')}."
+    return f"Run {run_id} is given back: the next `hone learn` goes on with it."
+
+
+def _work_until_over(
+    settings: Settings, store: Store, learner: Learner, run_id: str, quiet: bool, told: threading.Event
+) -> Run | None:
+    """The run as it ended; None where this was told to end before it."""
     columns = (
         TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
         TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn(),
@@ -62,7 +96,7 @@ def _work_until_over(settings: Settings, store: Store, learner: Learner, run_id:
     work, beat, beaten = outliving_the_store(learner.work), outliving_the_store(learner.beat), time.monotonic()
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as bar:
         task, phase = bar.add_task("waiting", total=1), ""
-        while True:
+        while not told.is_set():
             work()
             if time.monotonic() - beaten > settings.learner.lease_seconds / 4:
                 beat()
@@ -72,7 +106,7 @@ def _work_until_over(settings: Settings, store: Store, learner: Learner, run_id:
                     run = runs.get_run(tx, run_id)
             except StoreError as error:
                 log.error("%s", error)
-                time.sleep(AWAY_SECONDS)
+                told.wait(AWAY_SECONDS)
                 continue
             assert run is not None  # runs are never deleted
             if run.state in OVER:
@@ -83,7 +117,8 @@ def _work_until_over(settings: Settings, store: Store, learner: Learner, run_id:
                 phase = run.phase or run.state
                 bar.reset(task, description=phase)
             bar.update(task, completed=run.step, total=max(run.steps, 1))
-            time.sleep(LOOK_SECONDS)
+            told.wait(LOOK_SECONDS)
+    return None
 
 
 def as_plain(run: Run) -> dict[str, Any]:

@@ -83,6 +83,7 @@ def _add_routes(app: FastAPI) -> None:
 def _wire(settings: Settings, store: Store, engine_urls: Sequence[str]) -> Parts:
     transactions, metrics = Transactions(store), Metrics()
     registry = Registry.of(settings, store, settings.model_path)
+    judges = Judges(registry)
     engines = [
         Replica(
             registry,
@@ -90,6 +91,7 @@ def _wire(settings: Settings, store: Store, engine_urls: Sequence[str]) -> Parts
             settings.engine.max_loras,
             settings.rollout.probe_tolerance,
             partial(_log_facts, settings),
+            judges.of,
         )
         for url in engine_urls
     ]
@@ -102,7 +104,7 @@ def _wire(settings: Settings, store: Store, engine_urls: Sequence[str]) -> Parts
         registry=registry,
         rollout=rollout,
         identities=Identities(transactions, Sessions(load_secret(settings.home)), trusts_loopback(settings.server)),
-        chat=Chat(settings.chat, replicas, rollout, registry.base, Judges(registry), transactions, metrics),
+        chat=Chat(settings.chat, replicas, rollout, registry.base, judges, transactions, metrics),
         recent_stats=RecentStats(transactions),
         metrics=metrics,
         pages=Pages(settings.server.local_url) if settings.server.pages else None,

@@ -139,9 +139,12 @@ class Registry:
             raise AdapterBroken(f"Adapter {name}: {MANIFEST} is that of {manifest.name}.")
         return path, manifest
 
-    def judge(self, name: str) -> Judge | None:
-        """That of a published adapter; None for one without. Raises as `check`, and AdapterBroken for a bad judge."""
-        path, manifest = self.check(name)
+    def judge(self, name: str, checked: tuple[Path, Manifest] | None = None) -> Judge | None:
+        """That of a published adapter; None for one without. Raises as `check`, and AdapterBroken for a bad judge.
+
+        `checked`: what `check` gave just now, so that the files are not hashed once more.
+        """
+        path, manifest = checked or self.check(name)
         return read_judge(path / JUDGE) if JUDGE in manifest.files else None
 
     def is_of_this_base(self, manifest: Manifest) -> bool:

@@ -15,7 +15,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -55,6 +55,10 @@ class EngineNotSetUp(EngineUnavailable):
     """This engine can load no adapters at all, or doesn't see their folder."""
 
 
+async def nothing_more(name: str, files: Files) -> None:
+    """For those who need no more of an adapter than that an engine serves it."""
+
+
 class Replica(Generic[E_co]):
     """One engine. `look`, `bring`, `unload_spare` change what it holds: one at a time, under `changing`."""
 
@@ -65,8 +69,10 @@ class Replica(Generic[E_co]):
         max_loras: int,
         probe_tolerance: float = 0.05,
         when_told: Callable[[str, EngineFacts], None] = lambda url, facts: None,
+        when_sound: Callable[[str, Files], Awaitable[object]] = nothing_more,
     ) -> None:
-        """`when_told`: what to do with what the engine tells when it is reached, and when vLLM tells its slots."""
+        """`when_told`: what to do with what the engine tells when it is reached, and when vLLM tells its slots;
+        `when_sound`: what else to do before an adapter is loaded and so can answer, with its checked files."""
         self.changing = asyncio.Lock()
         self.needed: tuple[str, ...] = ()  # what it must hold to get requests
         self.wanted: frozenset[str] = frozenset()  # never unloaded to make room
@@ -78,7 +84,7 @@ class Replica(Generic[E_co]):
         self.unreadable: dict[str, tuple[float, AdapterUnreachable]] = {}  # likewise: since when (monotonic), and why
         self.under_way = 0
         self.ejections = 0
-        self._registry, self._engine, self._when_told = registry, engine, when_told
+        self._registry, self._engine, self._when_told, self._when_sound = registry, engine, when_told, when_sound
         self._max_loras, self._tolerance = max_loras, probe_tolerance
         self._facts = EngineFacts("")
         self._held: dict[str, str] = {}  # name → path, as the engine said last
@@ -210,6 +216,7 @@ class Replica(Generic[E_co]):
                     f"{manifest.base.sha256[:12]}…) than the one that is served now, whatever its name.",
                     "Serve that base (a new version of Hone may bring another sprout), or learn again on this one.",
                 )
+        await self._when_sound(name, (path, manifest))
         return path, manifest
 
     async def bring(self, name: str, files: Files | None = None) -> str:

@@ -1,4 +1,5 @@
-"""The judges of the adapters that answer, each read once and kept.
+"""The judges of the adapters that answer, each read once and kept: before an engine loads the adapter, so that nobody's
+chat waits for it.
 
 An adapter serves without its judge: what is wrong with one is logged, and nothing is chosen until it can be read.
 """
@@ -8,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import structlog
 
 from service.adapters.judge import Judge
+from service.adapters.manifest import Manifest
 from service.adapters.registry import Registry
 from service.errors import HoneError, StoreError
 from service.routing import BASE
@@ -38,21 +41,24 @@ class Judges:
     registry: Registry
     _looks: dict[str, asyncio.Task[Found]] = field(default_factory=dict)
 
-    async def of(self, adapter: str) -> Found:
-        """That of a version or `base`. Those who ask while it is being read share that; who leaves doesn't end it."""
+    async def of(self, adapter: str, checked: tuple[Path, Manifest] | None = None) -> Found:
+        """That of a version or `base`. Those who ask while it is being read share that; who leaves doesn't end it.
+
+        `checked`: its folder and manifest, by whoever has just checked them.
+        """
         if adapter == BASE:
             return Found(None, "the base model has no judge: nobody compared its replies yet")
         look = self._looks.pop(adapter, None)
         if look is None or (look.done() and look.result().until < time.monotonic()):
-            look = asyncio.create_task(asyncio.to_thread(self._look, adapter))
+            look = asyncio.create_task(asyncio.to_thread(self._look, adapter, checked))
         self._looks[adapter] = look  # the last asked for comes last
         while len(self._looks) > MOST_KEPT:
             del self._looks[next(iter(self._looks))]
         return await asyncio.shield(look)
 
-    def _look(self, adapter: str) -> Found:
+    def _look(self, adapter: str, checked: tuple[Path, Manifest] | None) -> Found:
         try:
-            judge = self.registry.judge(adapter)
+            judge = self.registry.judge(adapter, checked)
         except HoneError as error:
             log.warning("judge not usable, so nothing is chosen by it", adapter=adapter, error=str(error))
             why = f"the judge of {adapter} can't be used now; the service's log says why"

@@ -39,7 +39,10 @@ class LearnerSettings(Section):
         True, description="Promote a candidate that passed every gate; otherwise it waits for an operator."
     )
     max_attempts: int = Field(
-        3, ge=1, description="How often a run is tried whose process dies, the first time included."
+        3,
+        ge=1,
+        description="How often a run is tried whose process dies, the first time included; a time that it got further "
+        "than ever before does not count.",
     )
     lease_seconds: float = Field(
         30.0, gt=0, description="A run whose learner has not been heard of for so long is taken over."

@@ -82,10 +82,10 @@ class Exchange(Table):
     __tablename__ = "exchanges"
     id: Mapped[str] = mapped_column(primary_key=True)
     caller: Mapped[str]
-    conversation_id: Mapped[str] = mapped_column(index=True)
+    conversation_id: Mapped[str]
     created_at: Mapped[datetime]
     model: Mapped[str]  # the alias asked for
-    adapter: Mapped[str] = mapped_column(index=True)  # what answered: a version or "base"
+    adapter: Mapped[str]  # what answered: a version or "base"
     base: Mapped[str]  # the base model's name
     base_sha256: Mapped[str | None]  # its fingerprint, where its files are known to the service
     messages: Mapped[list[Any]]
@@ -94,7 +94,6 @@ class Exchange(Table):
     prompt_token_ids: Mapped[list[Any]]
     complete: Mapped[bool]  # False: the caller left or the engine failed before the end
     replies: Mapped[list[Reply]] = relationship(order_by="Reply.index", lazy="selectin")
-    __table_args__ = (Index("ix_exchanges_caller_id", "caller", "id"),)
 
 
 class Reply(Table):
@@ -201,16 +200,18 @@ class Run(Table):
     method: Mapped[str]
     options: Mapped[dict[str, Any]]
     state: Mapped[str]
-    attempt: Mapped[int]
+    attempt: Mapped[int]  # without those that were stopped in order
     fence: Mapped[int]
     leased_by: Mapped[str | None]
     leased_until: Mapped[datetime | None]
-    created_at: Mapped[datetime] = mapped_column(index=True)
+    created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     phase: Mapped[str]
     step: Mapped[int]
     steps: Mapped[int]
+    furthest: Mapped[dict[str, Any]]  # the highest step by stage, of all attempts
+    forgiven: Mapped[list[Any]]  # the fences of attempts that got further than all before them
     parent: Mapped[str | None]
     adapter: Mapped[str | None]
     snapshot_hash: Mapped[str | None]

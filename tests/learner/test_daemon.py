@@ -91,6 +91,22 @@ def test_a_child_that_dies_is_tried_again_and_then_fails_with_the_reason(home: H
     assert "died 3 times" in run.message and "no such luck" in run.message
 
 
+def test_a_run_that_got_further_when_it_was_killed_is_tried_once_more(tmp_path: Path) -> None:
+    home = Home(tmp_path, max_attempts=2)
+    further = """if True:
+        import os, signal
+        with store.begin() as tx:
+            runs.progress(tx, run_id, fence, 'train', 0, 9, f'stage {fence}')
+            if fence == 3: runs.finish_run(tx, run_id, fence, 'succeeded', 'done', 'v1')
+        if fence < 3: os.kill(os.getpid(), signal.SIGKILL)
+    """
+    learner = Learner(home.settings, home.store, pretends(further))
+    run = drive(learner, home, queue(home), "succeeded", "failed")
+    learner.stop()
+    assert (run.state, run.attempt) == ("succeeded", 3)
+    home.store.close()
+
+
 def test_a_child_that_was_killed_is_said_to_be_killed(home: Home) -> None:
     dies = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     run = drive(Learner(home.settings, home.store, pretends(dies)), home, queue(home), "failed")

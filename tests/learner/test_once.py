@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from learner.daemon import Learner, start_child
 from learner.once import learn_once
-from service.errors import StoreError, TrainingFailed
+from service.errors import Stopped, StoreError, TrainingFailed
 from service.store.queries import runs
 from service.store.tables import Run
 from tests.learner.store_fixtures import Home
@@ -96,19 +98,46 @@ def test_the_bar_is_full_when_the_run_is_over(
     assert "succeeded" in drawn and "1/1" in drawn and "0/1" not in drawn
 
 
-def test_interrupted_it_gives_the_run_back(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    def begin_and_be_interrupted(self: Learner) -> None:
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_end_it_gives_the_run_back_and_says_so(
+    home: Home, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
+) -> None:
+    def begin_and_be_told(self: Learner) -> None:
         work(self)
-        assert newest(home).state == "running"
-        raise KeyboardInterrupt
+        if newest(home).state == "running":
+            os.kill(os.getpid(), how)
+
+    def nobody_listens(*_: object) -> None:
+        raise AssertionError(f"{how.name} came through")
 
     work = Learner.work
-    monkeypatch.setattr(Learner, "work", begin_and_be_interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        learn_once(home.settings, as_json=True)
-    assert (newest(home).state, newest(home).attempt) == ("queued", 0)
+    monkeypatch.setattr(Learner, "work", begin_and_be_told)
+    before = signal.signal(how, nobody_listens)
+    try:
+        with pytest.raises(Stopped) as stopped:
+            learn_once(home.settings, as_json=True)
+        assert signal.getsignal(how) is nobody_listens
+    finally:
+        signal.signal(how, before)
+    run = newest(home)
+    assert (run.state, run.attempt, run.leased_by, run.leased_until) == ("queued", 0, None, None)
+    assert str(stopped.value) == f"Stopped. Run {run.id} is given back: the next `hone learn` goes on with it."
     mine = psutil.Process().children(recursive=True)
-    assert not [one for one in mine if newest(home).id in one.cmdline()]
+    assert not [one for one in mine if run.id in one.cmdline()]
+
+
+def test_told_to_end_while_another_learner_works_on_the_run_it_leaves_that_alone(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def another_learner_takes_it(self: Learner) -> None:
+        with home.store.begin() as tx:
+            assert runs.lease_run(tx, "another", 60.0, 3) is not None
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Learner, "work", another_learner_takes_it)
+    with pytest.raises(Stopped, match="is running"):
+        learn_once(home.settings, as_json=True)
+    assert (newest(home).state, newest(home).leased_by) == ("running", "another")
 
 
 def test_the_log_of_a_run_holds_nothing_that_its_reader_can_not_act_on() -> None:

@@ -19,6 +19,7 @@ from service.settings import load_settings
 from tests.fixtures.adapters import provenance, write_source
 from tests.service.conftest import Running
 from tests.service.fake_engine import EOS, LOGPROB, WORDS
+from tests.service.serving import until
 from tests.service.test_adapter_judge import SHORT, judge
 from tests.service.test_api_chat import ask, events
 
@@ -174,6 +175,28 @@ def test_a_judge_that_was_broken_is_looked_at_again(
     assert "can't be used now" in refusal(running, f"hone:{name}", best_of=2)
     file.write_bytes(kept)
     assert running.post("/v1/chat/completions", ask(model=f"hone:{name}", best_of=2)).status_code == 200
+
+
+@pytest.mark.parametrize("how", ["promoted", "a canary"])
+def test_the_judge_of_an_adapter_is_read_before_its_first_chat(running: Running, tmp_path: Path, how: str) -> None:
+    """Whoever chats first doesn't wait until it is read: by then the files may even be gone."""
+    name = publish(running, tmp_path, judge(SHORT).encoded())
+    if how == "promoted":
+        running.operator.post(f"/v1/adapters/{name}/promote", json={}).raise_for_status()
+        until(lambda: running.operator.get("/v1/serving").json()["live"] == name)
+    else:
+        running.operator.post(f"/v1/adapters/{name}/canary", json={"share": 0.5}).raise_for_status()
+        until(lambda: running.operator.get(f"/v1/adapters/{name}").json()["loaded"])
+    (running.settings.adapters_folder / name / JUDGE).rename(tmp_path / "away")
+    with setting(running, best_of=4):
+        model = "hone" if how == "promoted" else f"hone:{name}"
+        answer = running.post("/v1/chat/completions", ask(model=model)).json()
+    assert (answer["system_fingerprint"], answer["choices"][0]["message"]["content"]) == (name, "short")
+    if how == "promoted":
+        running.operator.post("/v1/adapters/rollback", json={"to": "base"}).raise_for_status()
+        until(lambda: running.operator.get("/v1/serving").json()["live"] == "base")
+    else:
+        running.operator.delete("/v1/adapters/canary").raise_for_status()
 
 
 def test_only_so_many_judges_are_kept(running: Running, judged: str, monkeypatch: pytest.MonkeyPatch) -> None:

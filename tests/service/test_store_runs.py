@@ -57,6 +57,8 @@ class Expected:
     state: str = "queued"
     fence: int = 0
     attempt: int = 0
+    furthest: int = -1
+    forgiven: frozenset[int] = frozenset()
     alive: bool = False  # its lease has not expired
 
 
@@ -106,7 +108,7 @@ class RunsMachine(RuleBasedStateMachine):
             return None
         for run_id, run in self.expected.items():
             if run.state in ("queued", "running"):
-                if run.attempt < MAX_ATTEMPTS:
+                if run.attempt - len(run.forgiven) < MAX_ATTEMPTS:
                     return run_id
                 run.state = "failed"
         return None
@@ -128,13 +130,17 @@ class RunsMachine(RuleBasedStateMachine):
         before = self._row(run_id)
         try:
             with self.store.begin() as tx:
-                runs.progress(tx, run_id, fence, "train", step, 100)
+                runs.progress(tx, run_id, fence, "train", step, 100, "sft")
         except LeaseLost:
             assert not self._holds(run_id, fence)
             assert self._row(run_id) == before
         else:
             assert self._holds(run_id, fence)
             assert self._row(run_id)[-2:] == ("train", step)
+            run = self.expected[run_id]
+            if step > run.furthest:
+                run.furthest = step
+                run.forgiven |= {fence} if run.attempt > 1 else frozenset()
 
     @precondition(lambda self: self.leases)
     @rule(data=st.data(), ending=st.sampled_from(["succeeded", "rejected", "nothing_to_learn", "failed"]))
@@ -148,8 +154,9 @@ class RunsMachine(RuleBasedStateMachine):
     def release(self, data: st.DataObject) -> None:
         run_id, fence = data.draw(st.sampled_from(self.leases))
         if self._refused_or_done(run_id, fence, lambda tx: runs.release_run(tx, run_id, fence)):
-            self.expected[run_id].state = "queued"
-            self.expected[run_id].attempt -= 1
+            run = self.expected[run_id]
+            run.state = "queued"
+            run.attempt, run.forgiven = run.attempt - 1, run.forgiven - {fence}
 
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
@@ -358,6 +365,53 @@ def test_a_run_whose_process_died_too_often_fails_with_the_reason_and_the_next_i
         failed = runs.get_run(tx, first)
     assert failed is not None
     assert (failed.state, failed.message) == ("failed", "Its process died 3 times, last in phase 'train'.")
+
+
+def test_an_attempt_that_got_further_than_all_before_it_does_not_count(store: Store) -> None:
+    run_id = _queue(store)
+
+    def attempt(*reached: tuple[str | None, int]) -> tuple[int, int]:
+        """Begins, comes so far, and dies; returns which attempt that was, and how many were in vain."""
+        lease = _lease(store, seconds=EXPIRED)
+        assert lease is not None and lease.run_id == run_id
+        with store.begin() as tx:
+            for stage, step in reached:
+                runs.progress(tx, run_id, lease.fence, "train", step, 100, stage)
+            run = runs.get_run(tx, run_id)
+            assert run is not None
+            return run.attempt, runs.in_vain(run)
+
+    assert attempt(("sft", 5)) == (1, 1)  # before the first there was none
+    assert attempt(("sft", 5)) == (2, 2)
+    assert attempt(("sft", 0), ("sft", 9), ("sft", 12), ("dpo", 0)) == (3, 2)  # once, however much further
+    assert attempt(("dpo", 0), ("dpo", 3)) == (4, 2)
+    assert attempt(("dpo", 2), ("sft again", 0)) == (5, 2)
+    assert attempt((None, 50), ("sft", 12), ("dpo", 3), ("sft again", 0)) == (6, 3)  # to wait is to get nowhere
+    assert _lease(store) is None
+    assert _state(store, run_id) == "failed"
+
+
+def test_a_run_that_dies_at_one_place_fails_after_as_many_attempts_as_ever(store: Store) -> None:
+    run_id, begun = _queue(store), 0
+    while (lease := _lease(store, seconds=EXPIRED)) is not None:
+        begun += 1
+        assert begun <= MAX_ATTEMPTS
+        with store.begin() as tx:
+            for step in range(8):
+                runs.progress(tx, run_id, lease.fence, "train", step, 100, "sft")
+    assert (begun, _state(store, run_id)) == (MAX_ATTEMPTS, "failed")
+
+
+def test_an_attempt_that_got_further_and_was_stopped_in_order_is_as_if_it_had_not_been(store: Store) -> None:
+    run_id = _queue(store)
+    for died, step, counted in ((True, 1, (1, 1)), (False, 2, (1, 1)), (True, 3, (2, 1)), (True, 3, (3, 2))):
+        lease = _lease(store)
+        assert lease is not None
+        with store.begin() as tx:
+            runs.progress(tx, run_id, lease.fence, "train", step, 9, "sft")
+            runs.release_run(tx, run_id, lease.fence, died=died)
+            run = runs.get_run(tx, run_id)
+            assert run is not None and (run.attempt, runs.in_vain(run)) == counted
 
 
 def test_several_writes_in_one_transaction_all_count(store: Store) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, inspect, text
 
 from service.errors import StoreError
 from service.settings import load_settings
@@ -132,18 +132,38 @@ def test_a_database_from_a_newer_version_is_refused_and_left_alone(store_url: st
     engine.dispose()
 
 
+UNUSED = {
+    "ix_exchanges_adapter": "exchanges (adapter)",
+    "ix_exchanges_caller_id": "exchanges (caller, id)",
+    "ix_exchanges_conversation_id": "exchanges (conversation_id)",
+    "ix_runs_created_at": "runs (created_at)",
+}
+"""What the first revision had and no query uses."""
+
+
 def test_a_database_of_the_first_revision_is_brought_up_to_date_and_keeps_what_it_holds(store_url: str) -> None:
     store = Store.open(store_url)
     exchange = add_chat(store)
     with store.begin() as tx:
+        begun = runs.ask_for_run(tx)[0].id
         for column in ("base_sha256", "best_of"):
             tx.execute(text(f"ALTER TABLE exchanges DROP COLUMN {column}"))
+        for column in ("furthest", "forgiven"):
+            tx.execute(text(f"ALTER TABLE runs DROP COLUMN {column}"))
+        for index, place in UNUSED.items():
+            tx.execute(text(f"CREATE INDEX {index} ON {place}"))
         tx.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     store.close()
     store = Store.open(store_url)
     with store.read() as tx:
         found = exchanges.get_exchange(tx, exchange)
         assert found is not None and (found.base, found.base_sha256, found.best_of) == ("sprout", None, None)
+        indexes = {
+            one["name"] for table in ("exchanges", "runs") for one in inspect(tx.connection()).get_indexes(table)
+        }
+        assert not indexes & UNUSED.keys() and "ix_runs_state_created" in indexes
+        run = runs.get_run(tx, begun)
+        assert run is not None and (run.attempt, run.furthest, run.forgiven) == (0, {}, [])
     store.close()
 
 

@@ -538,6 +538,8 @@ def test_an_operator_sees_what_is_live_and_why(adapters: FakeService, api_url: s
     assert top["serving"]["live"] == "v1" and top["why"] == "Is live now." and top["since"]
     assert runs["runs"] == () and not runs["hidden"]
     assert [adapter["name"] for adapter in shown["adapters"]] == ["v2", "v1"]
+    assert shown["adapters"][0]["figures"][0]["value"] == "70.0 %"
+    _, _, _, shown = look(api_url, Board(opened={"v2"}))  # the list has no gates: they are shown with the whole report
     assert shown["adapters"][0]["figures"][0]["value"] == "70.0 %" and shown["adapters"][0]["gates"][0]["passed"]
 
 

@@ -5,6 +5,10 @@
       └──── release ────┘ └─ lease expired: leased again, until the attempts are used up: failed
     queued | running ──cancel──► cancelled
 
+An attempt that got further than all before it is forgiven (`progress`): what ends a run for good is not how often
+its process died, but how often in vain. That can't go on for ever, because the stages of a training and their steps are
+bounded, and the furthest step of a stage never falls.
+
 Whoever holds a lease holds its fence, a number that grows with every lease and with a cancellation. Writing with an
 old one raises LeaseLost, so that a learner that was thought dead can't disturb the one that took over. One run is
 trained at a time: each builds on the adapter that the one before made.
@@ -62,6 +66,8 @@ def queue_run(tx: Session, tick: str, trigger: Trigger, method: str, options: di
         phase="",
         step=0,
         steps=0,
+        furthest={},
+        forgiven=[],
         feedback_position=0,
         message="",
     )
@@ -93,7 +99,7 @@ def ask_for_run(
 def lease_run(tx: Session, worker: str, lease_seconds: float, max_attempts: int) -> Lease | None:
     """Take the run whose learner has gone, else the oldest queued one; None while another learner is at work.
 
-    A run that was begun `max_attempts` times and never ended is failed here, with the reason.
+    A run that was begun `max_attempts` times in vain is failed here, with the reason.
     """
     serialise(tx, "runs")
     moment = now()
@@ -102,7 +108,7 @@ def lease_run(tx: Session, worker: str, lease_seconds: float, max_attempts: int)
     if any(run.leased_until is not None and run.leased_until > moment for run in waiting):
         return None
     for run in waiting:
-        if run.attempt >= max_attempts:
+        if in_vain(run) >= max_attempts:
             _end(run, "failed", f"Its process died {run.attempt} times, last in phase {run.phase or 'start'!r}.")
             continue
         run.state, run.leased_by, run.leased_until = "running", worker, moment + timedelta(seconds=lease_seconds)
@@ -124,10 +130,23 @@ def heartbeat(tx: Session, run_id: str, fence: int, lease_seconds: float) -> boo
     return True
 
 
-def progress(tx: Session, run_id: str, fence: int, phase: str, step: int, steps: int) -> None:
-    """Say how far the run is. Raises LeaseLost."""
+def progress(tx: Session, run_id: str, fence: int, phase: str, step: int, steps: int, stage: str | None = None) -> None:
+    """Say how far the run is. Raises LeaseLost.
+
+    `stage`: what of the work these are the steps of, None for no work. An attempt after the first that begins a stage,
+    or comes to a step of it, that none before it came to is forgiven, once.
+    """
     run = _leased(tx, run_id, fence)
     run.phase, run.step, run.steps = phase, step, steps
+    if stage is not None and step > run.furthest.get(stage, -1):
+        run.furthest = run.furthest | {stage: step}
+        if run.attempt > 1 and fence not in run.forgiven:
+            run.forgiven = [*run.forgiven, fence]
+
+
+def in_vain(run: Run) -> int:
+    """How many of a run's attempts count: the first, and those that got no further than the ones before them."""
+    return run.attempt - len(run.forgiven)
 
 
 def set_snapshot(
@@ -158,7 +177,8 @@ def release_run(tx: Session, run_id: str, fence: int, died: bool = False) -> Non
     """Give the run back, to be leased again; stopping in order costs it no attempt, dying does. Raises LeaseLost."""
     run = _leased(tx, run_id, fence)
     run.state, run.leased_by, run.leased_until = "queued", None, None
-    run.attempt -= 0 if died else 1
+    if not died:
+        run.attempt, run.forgiven = run.attempt - 1, [one for one in run.forgiven if one != fence]
 
 
 def cancel_run(tx: Session, run_id: str, reason: str = "Cancelled by an operator.") -> Run:
