@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def _demand(settings: Settings, shape: ModelShape, options: Sequence[str], learn
 def _value(options: Sequence[str], *names: str) -> str | None:
     """What an option of vLLM was given, the last time it was; None where it wasn't."""
     found = None
-    for word, after in zip(options, [*options[1:], ""], strict=True):
+    for word, after in pairwise([*options, ""]):
         option, is_assigned, value = word.partition("=")
         if option.startswith("-") and option.lstrip("-").replace("_", "-") in names:
             found = value if is_assigned else after
