@@ -198,7 +198,6 @@ class Trained:
             home.correct("it is rome .", "it is paris .", prompt=(0, 20 + number, 30 + number), base=str(self.model))
         self.learner, self.run_id = Learner(home.settings, home.store), queue(home)
         self.folder = RunFolder.of(home.settings, self.run_id)
-        self._seen = 0
 
     @property
     def log(self) -> str:
@@ -206,14 +205,14 @@ class Trained:
 
     def wait_until_it_trains(self, attempt: int) -> psutil.Process:
         """Returns the follower."""
+        seen = len(read_metrics(self.folder.metrics)) + 5 if attempt > 1 else 0  # what was under way may yet be written
 
         def look() -> bool:
             self.learner.work()
             is_it = state_of(self.home, self.run_id).attempt == attempt and self.folder.metrics.exists()
-            return is_it and len(read_metrics(self.folder.metrics)) > self._seen and bool(followers())
+            return is_it and len(read_metrics(self.folder.metrics)) > seen and bool(followers())
 
         wait_until(look, 120)
-        self._seen = len(read_metrics(self.folder.metrics)) + 5  # what was under way may still be written
         (follower,) = followers()
         return follower
 
