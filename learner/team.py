@@ -150,5 +150,7 @@ class _TeamTrainer:
         from learner import parallel
 
         self._team.ask("meet")
-        yield
-        parallel.meet()
+        try:
+            yield
+        finally:  # a full disk is waited for, and what the first does alone is tried again
+            parallel.meet()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import signal
@@ -9,17 +10,20 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import pytest
 import torch
 
 from learner import parallel
+from learner.backbone_trainer import BackboneTrainer
+from learner.curate import Curated
 from learner.daemon import Learner
 from learner.run_folder import RunFolder, read_metrics
 from learner.sampling import Reply
 from learner.sharding import layers_of
+from learner.team import Team, _TeamTrainer
 from service.adapters.files import check_folder
 from service.embedded.messages import AddSequence
 from service.errors import TrainingFailed
@@ -180,6 +184,32 @@ def test_more_processes_than_gpus_are_refused_in_plain_words(monkeypatch: pytest
 def test_processes_share_the_threads() -> None:
     assert LearnerSettings(threads=8, processes=3).training_threads == 2
     assert LearnerSettings(threads=1, processes=2).training_threads == 1
+
+
+def test_the_others_are_met_again_where_what_the_first_does_alone_fails(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As often as they were asked to: a full disk is waited for, and the adapter written once more."""
+    heard: list[str] = []
+    monkeypatch.setattr(parallel, "meet", lambda: heard.append("met"))
+
+    class Asked(Team):
+        def ask(self, what: str, *arguments: Any) -> None:
+            heard.append(what)
+
+    class Full(BackboneTrainer):
+        def __init__(self) -> None:
+            pass
+
+        def save(self, folder: Path, lessons: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+    home = Home(tmp_path)
+    trainer = _TeamTrainer(Asked(home.settings, "run_1", give_up=lambda: None), Full())
+    for _ in range(2):
+        with pytest.raises(OSError, match="No space left"):
+            trainer.save(tmp_path / "adapter", cast(Curated, None))
+    assert heard == ["meet", "met"] * 2
 
 
 def followers(of: int | None = None) -> list[psutil.Process]:
