@@ -30,7 +30,8 @@ from apscheduler.triggers.interval import IntervalTrigger
 from sqlalchemy.orm import Session
 
 from learner.curves import draw
-from learner.run_folder import RunFolder, read_metrics
+from learner.metrics import read_metrics
+from learner.run_folder import RunFolder
 from learner.run_lock import CHILD
 from service.adapters.registry import Registry
 from service.errors import LeaseLost, StoreError
