@@ -24,7 +24,6 @@ from learner import parallel
 from learner.backbone import Backbone
 from learner.batch import Demonstration, Label, Messages, Pair, Progress, Scored, Snapshot, TokenIds, collate
 from learner.curate import Curated
-from learner.cycle import WHEN_AND_HOW
 from learner.engine_sampler import EngineSampler
 from learner.evaluate.gates import verdict
 from learner.evaluate.report import evaluate
@@ -38,6 +37,7 @@ from learner.methods.served_judge import fit_judge
 from learner.passing import clear_leftovers
 from learner.pretrain.dialogue import is_held_out
 from learner.pretrain.questions import draw_prompts
+from learner.recipe import WHEN_AND_HOW
 from learner.rollout_engines import Engines, check_engines
 from learner.sampler import InProcessSampler, Sampler, SharedSampler
 from learner.sampling import affordable

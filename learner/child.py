@@ -17,7 +17,8 @@ import sys
 import threading
 from pathlib import Path
 
-from learner.cycle import Cycle, Stopped
+from learner.cycle import Cycle
+from learner.run_progress import Stopped
 from learner.snapshot import context_length, reply_tokenizer
 from learner.team import Team
 from learner.trainer import Keep, Trainer
@@ -75,7 +76,7 @@ def work(settings: Settings, store: Store, run_id: str, fence: int) -> int:
     team = Team(settings, run_id, give_up=lambda: os._exit(CRASHED))
     model = settings.model_path
     cycle = Cycle(settings, store, run_id, fence, reply_tokenizer(model), make_trainer, context_length(model))
-    signal.signal(signal.SIGTERM, lambda *_: setattr(cycle, "stop_asked", True))
+    signal.signal(signal.SIGTERM, lambda *_: cycle.stop())
     try:
         cycle.run()
     except Stopped:

@@ -12,28 +12,24 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.orm import Session
-
-from learner.batch import WAITING
 from learner.curate import Curated, curate
 from learner.curves import draw
 from learner.disk_space import WAITING_FOR_SPACE, once_there_is_space
-from learner.metrics import Metrics, read_metrics
+from learner.metrics import read_metrics
+from learner.publish import LEARNER, Publisher, TakenBack
+from learner.recipe import differ, recipe_of
 from learner.run_folder import RunFolder, finite
 from learner.run_lock import alone_in
-from learner.snapshot import FORMAT_VERSION, FrozenFeedback, Tokenize, collect, read_snapshot, write_snapshot
-from learner.summary import describe, learned_from, why_nothing
-from learner.tensorboard import Board
-from learner.trackers import Trackers
+from learner.run_progress import RunProgress
+from learner.snapshot import FrozenFeedback, Tokenize, collect, read_snapshot, write_snapshot
+from learner.summary import describe, learned_from
 from learner.trainer import (
-    BY_REWARD,
     Keep,
     MakeTrainer,
     Stage,
@@ -47,7 +43,7 @@ from learner.trainer import (
 from service.adapters.fingerprint import base_fingerprint
 from service.adapters.manifest import BaseModelIdentity, Provenance
 from service.adapters.registry import Registry
-from service.errors import BadInput, NotFound, StoreError, TrainingFailed
+from service.errors import BadInput, StoreError, TrainingFailed
 from service.settings import Settings
 from service.store.queries import adapters, feedback, runs
 from service.store.queries.adapters import BASE
@@ -56,39 +52,17 @@ from service.store.tables import Run
 
 log = logging.getLogger("hone.learner")
 
-LEARNER = "learner"
-"""The name under which a run asks for its adapter to go live."""
-
 ROLLOUT_SECONDS = 10.0
 """How long a run waits for the adapter of the one before to go live, so as to start from it; a service may be away."""
 
-WHEN_AND_HOW = ("method", "every_minutes", "after_feedback", "auto_promote", "max_attempts", "lease_seconds",
-                "tick_seconds", "threads", "niceness", "trackers", "rollout_urls", "rollout_wait_seconds",
-                "rollout_tolerance", "checkpoint_minutes")  # fmt: skip
-"""Settings of the learner that change nothing about the adapter."""
-
 LOOK_SECONDS = 0.1
-SECONDS_BETWEEN_SAYING = 0.5
-"""How often a training tells the store how far it is; the metrics file has every step."""
-
 MOST_BEGINNINGS = 3
 """How often an attempt begins afresh because feedback was withdrawn while it trained."""
 
 
-class Stopped(Exception):
-    """The daemon asked this process to stop; the run goes on later."""
-
-
-class TakenBack(Exception):
-    """A judgement that the run learned from was withdrawn before its adapter was published."""
-
-
 @dataclass
 class Cycle:
-    """One attempt at one run. `stop_asked` may be set at any time; the next step then raises Stopped.
-
-    `max_length`: the longest example, in tokens, that the base model takes; None: any.
-    """
+    """One attempt at one run. `max_length`: the longest example, in tokens, that the base model takes; None: any."""
 
     settings: Settings
     store: Store
@@ -97,22 +71,23 @@ class Cycle:
     tokenize: Tokenize
     make_trainer: MakeTrainer
     max_length: int | None = None
-    stop_asked: bool = False
-    _said: tuple[str, float] = field(default=("", 0.0))
 
     def __post_init__(self) -> None:
         self.folder = RunFolder.of(self.settings, self.run_id)
-        self._metrics = Metrics(self.folder.metrics)
-        self._board = Board(self.folder.events)
-        learner = self.settings.learner
-        self._trackers = Trackers(learner.trackers, self.run_id, learner.model_dump(mode="json"), self.folder.path)
+        self._progress = RunProgress(self.settings, self.store, self.run_id, self.fence, self.folder)
+        self._say = self._progress.say
+        self._publisher = Publisher(self.settings, self.store, self.fence, self.folder)
+
+    def stop(self) -> None:
+        """At any time: the next step raises Stopped."""
+        self._progress.stop()
 
     def run(self) -> None:
         """Go through all phases. Raises LeaseLost when another process has taken over, HoneError when it can't be."""
         with alone_in(self.folder.path, self.run_id, waiting=lambda: self._say("snapshot", 0, 1)):
             self._say("snapshot", 0, 1)  # is it still ours?
             self.folder.write_settings(self.settings)
-            if _differ(self.folder.recipe, recipe := self._recipe()):
+            if differ(self.folder.recipe, recipe := recipe_of(self.settings, self._base_sha256())):
                 log.info("Settings or the base model have changed since it began: it begins afresh.")
                 self.folder.start_over()
             self.folder.write_recipe(recipe)
@@ -128,7 +103,7 @@ class Cycle:
         frozen, lessons, run = self._learn_what()
         stages = self._without_what_the_parent_knows(run, frozen, lessons, self._stages(run, lessons))
         if not stages:
-            self._finish_without(lessons, run)
+            self._publisher.finish_without(run, lessons)
             return
         parent, remark = self._parent(run.parent)
         said = f"{describe(frozen, lessons, stages)} {remark}".strip()
@@ -139,15 +114,9 @@ class Cycle:
         report = self._evaluate(trainer, stages, lessons)
         report |= {"feedback": lessons.counts, "seconds": round(time.monotonic() - started, 2), "attempt": run.attempt}
         self._say("publish", 0, 1)
-        self._publish(run, self._provenance(run, frozen, trainer.probes(lessons)), report, said)
+        provenance = self._provenance(run, frozen, trainer.probes(lessons))
+        self._publisher.publish(run, provenance, report, said)
         shutil.rmtree(self.folder.adapter, ignore_errors=True)  # the registry has it
-
-    def _recipe(self) -> dict[str, Any]:
-        """What an adapter depends on beside the feedback: another attempt goes on only with the same."""
-        learner = self.settings.learner.model_dump(mode="json", exclude=set(WHEN_AND_HOW))
-        by_reward = {name: getattr(self.settings, name).model_dump(mode="json") for name in BY_REWARD}
-        recipe = {"base_sha256": self._base_sha256(), "learner": learner, "snapshot_format": FORMAT_VERSION}
-        return recipe | by_reward
 
     def _base_sha256(self) -> str | None:
         """The fingerprint of the base model; None while it is not on this machine: training fetches it."""
@@ -249,18 +218,17 @@ class Cycle:
             return
         ended_well = False
         try:
-            trainer.train(stages, lessons, self.folder.checkpoint, self._progress("train"))
+            trainer.train(stages, lessons, self.folder.checkpoint, self._progress.of("train"))
             ended_well = True
         finally:
-            self._board.close()
-            self._trackers.close(ended_well)
+            self._progress.close(ended_well)
         once_there_is_space(partial(self._save, trainer, lessons), self._wait_for_space)
         shutil.rmtree(self.folder.checkpoint, ignore_errors=True)
 
     def _save(self, trainer: Trainer, lessons: Curated) -> None:
         """The curves and the adapter, whole or not at all; of one that can't be written nothing is left."""
         unfinished = self.folder.path / "adapter.partial"
-        self._metrics.write()
+        self._progress.write_metrics()
         try:
             draw(read_metrics(self.folder.metrics), self.folder.curves)
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -278,51 +246,9 @@ class Cycle:
         self._say("evaluate", 0, 1)
         report = self.folder.read_report()
         if report is None:
-            report = dict(finite(trainer.evaluate(stages, lessons, self._progress("evaluate"))))
+            report = dict(finite(trainer.evaluate(stages, lessons, self._progress.of("evaluate"))))
             self.folder.write_report(report)
         return report
-
-    def _publish(self, run: Run, provenance: Provenance, report: dict[str, Any], said: str) -> None:
-        """Everything that makes the adapter exist, the run end and the wish to go live, or nothing of it."""
-        registry = Registry.of(self.settings, self.store)
-        registry.recover(self.run_id)  # what an attempt before this one may have left half-done
-        kept = {name: value for name, value in report.items() if name != "samples"}
-        reasons = " ".join(gate["reason"] for gate in report["gates"] if not gate["passed"])
-
-        def end_run(tx: Session, name: str) -> None:
-            if feedback.withdrawn_of_run(tx, self.run_id):
-                raise TakenBack("Feedback that it learned from was withdrawn.")
-            if reasons:
-                adapters.set_state(tx, name, "rejected", "gate", reasons)
-                message = f"The gate rejected {name}: {reasons} {said}"
-                runs.finish_run(tx, self.run_id, self.fence, "rejected", message, adapter=name)
-                return
-            message = f"{name} passed every gate. {said}"
-            if wait := self._why_wait(tx, run):
-                message += f" {wait}"
-            else:
-                adapters.request_live(tx, name, LEARNER, "It passed every gate.")
-            runs.finish_run(tx, self.run_id, self.fence, "succeeded", message, adapter=name)
-
-        name = registry.publish(self.folder.adapter, provenance, kept, said, end_run)
-        log.info("%s is published.", name)
-
-    def _why_wait(self, tx: Session, run: Run) -> str:
-        """Why a candidate that passed is not to go live by itself; empty when it is."""
-        wish, desired = run.options.get("promote"), adapters.serving(tx)
-        if not (self.settings.learner.auto_promote if wish is None else wish):
-            return "It waits for an operator to promote it."
-        if desired.requested is not None and desired.requested_by != LEARNER:
-            return f"{desired.requested_by} asked for {desired.requested} meanwhile, so it waits for an operator."
-        flip = adapters.last_flip(tx)
-        if flip is not None and flip.actor not in (LEARNER, adapters.ROLLOUT):
-            if run.started_at is not None and flip.at > run.started_at:
-                return f"{flip.actor} made {flip.adapter} live meanwhile, so it waits for an operator."
-            if wish is None and (left := adapters.newest_left(tx)):
-                return f"{flip.actor} went back from {left} to {flip.adapter}, so it waits for an operator."
-        if (adapters.number_of(desired.live) or 0) < (adapters.number_of(run.parent or BASE) or 0):
-            return f"{run.parent}, which it started from, was rolled back meanwhile, so it waits for an operator."
-        return ""
 
     def _provenance(self, run: Run, frozen: FrozenFeedback, probes: list[dict[str, Any]]) -> Provenance:
         config = json.loads((self.folder.adapter / "adapter_config.json").read_text(encoding="utf-8"))
@@ -344,70 +270,3 @@ class Cycle:
                 "probes": probes,
             }
         )
-
-    def _finish_without(self, lessons: Curated, run: Run) -> None:
-        message = why_nothing(lessons, run.method)
-        with self.store.begin() as tx:
-            message = f"{message} {self._go_back(tx, run, lessons)}".strip()
-            runs.finish_run(tx, self.run_id, self.fence, "nothing_to_learn", message)
-        self.folder.write_report({"feedback": lessons.counts, "message": message})
-        log.info("%s", message)
-
-    def _go_back(self, tx: Session, run: Run, lessons: Curated) -> str:
-        """Where what is live knows feedback that was withdrawn, and no method has anything left to learn: ask for what
-        it comes from to go live, if a candidate would. Returns what is to be said of it."""
-        desired = adapters.serving(tx)
-        if desired.live == BASE or (clean := runs.without_withdrawn(tx, desired.live) or BASE) == desired.live:
-            return ""
-        why = f"{desired.live} knows feedback that was withdrawn"
-        if stages_of("auto", lessons.train, self.settings.learner.preferences):
-            return f"{why}: a run of the method auto learns the rest without it."
-        if desired.requested is not None or self._why_wait(tx, run):
-            return f"{why}: `hone adapters rollback {clean}` takes it out."
-        adapters.request_live(tx, clean, LEARNER, f"{why}, and nothing is left to learn from.")
-        return f"{why}, so {clean} goes live."
-
-    def _say(self, phase: str, step: int, steps: int, stage: str = "") -> Run:
-        """Tell the store how far the run is, and hear whether it is still ours. Raises LeaseLost, Stopped.
-
-        `stage`: what of the phase these are the steps of. To wait is no step forward.
-        """
-        if self.stop_asked:
-            raise Stopped
-        with self.store.begin() as tx:
-            reached = None if phase == WAITING else stage or phase
-            runs.progress(tx, self.run_id, self.fence, phase, step, steps, reached)
-            run = runs.get_run(tx, self.run_id)
-        if run is None:
-            raise NotFound(f"There is no run {self.run_id}.")
-        if phase != self._said[0]:
-            log.info("Phase %s.", phase)
-        self._said = phase, time.monotonic()
-        return run
-
-    def _progress(self, phase: str) -> Any:
-        """What a method calls at every step: the metrics file hears all of it, the store a little."""
-
-        def progress(stage: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
-            if self.stop_asked:
-                raise Stopped
-            if metrics:
-                self._metrics.add(stage, step, steps, metrics)
-                self._board.add(stage, step, metrics)
-                self._trackers.add(stage, step, metrics)
-            shown = WAITING if stage == WAITING else phase
-            said, when = self._said
-            if said != shown or step in (0, steps) or time.monotonic() - when > SECONDS_BETWEEN_SAYING:
-                self._say(shown, step, steps, stage)
-
-        return progress
-
-
-def _differ(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> bool:
-    """Whether an earlier attempt had another recipe. A base model that wasn't here yet had no hash: no difference."""
-    if before is None:
-        return False
-    names = set(before) | set(now)
-    if None in (before.get("base_sha256"), now.get("base_sha256")):
-        names.discard("base_sha256")
-    return any(before.get(name) != now.get(name) for name in names)

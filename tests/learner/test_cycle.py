@@ -14,8 +14,9 @@ from learner import metrics
 from learner.batch import WAITING, Progress
 from learner.child import work
 from learner.curate import Curated
-from learner.cycle import Cycle, Stopped
+from learner.cycle import Cycle
 from learner.metrics import read_metrics
+from learner.run_progress import Stopped
 from learner.trainer import Keep, Stage
 from service.adapters.files import check_folder
 from service.adapters.fingerprint import base_fingerprint
@@ -315,7 +316,7 @@ def test_a_training_that_is_asked_to_stop_stops_at_the_next_step(home: Home) -> 
 
     def stop(here: str) -> None:
         if here == "sft 2":
-            running.stop_asked = True
+            running.stop()
 
     running = cycle(home, lease(home), Pretender(stop))
     with pytest.raises(Stopped):

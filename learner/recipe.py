@@ -1,0 +1,33 @@
+"""What an adapter depends on beside the feedback: another attempt at a run goes on only with the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from learner.snapshot import FORMAT_VERSION
+from learner.trainer import BY_REWARD
+from service.settings import Settings
+
+WHEN_AND_HOW = ("method", "every_minutes", "after_feedback", "auto_promote", "max_attempts", "lease_seconds",
+                "tick_seconds", "threads", "niceness", "trackers", "rollout_urls", "rollout_wait_seconds",
+                "rollout_tolerance", "checkpoint_minutes")  # fmt: skip
+"""Settings of the learner that change nothing about the adapter."""
+
+
+def recipe_of(settings: Settings, base_sha256: str | None) -> dict[str, Any]:
+    """`base_sha256`: the fingerprint of the base model; None while it isn't on this machine."""
+    learner = settings.learner.model_dump(mode="json", exclude=set(WHEN_AND_HOW))
+    by_reward = {name: getattr(settings, name).model_dump(mode="json") for name in BY_REWARD}
+    recipe = {"base_sha256": base_sha256, "learner": learner, "snapshot_format": FORMAT_VERSION}
+    return recipe | by_reward
+
+
+def differ(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> bool:
+    """Whether an earlier attempt had another recipe. A base model that wasn't here yet had no hash: no difference."""
+    if before is None:
+        return False
+    names = set(before) | set(now)
+    if None in (before.get("base_sha256"), now.get("base_sha256")):
+        names.discard("base_sha256")
+    return any(before.get(name) != now.get(name) for name in names)
