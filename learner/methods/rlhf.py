@@ -20,6 +20,7 @@ from torch import Tensor
 from learner.backbone import Backbone
 from learner.batch import Example, Label, Pair, Progress, Scored, TokenIds
 from learner.methods import ppo, raft, reward
+from learner.methods.reward_model import RewardFit, RewardModel
 from learner.methods.rollouts import BROKEN, CONSENSUS, Answers, Judge, answers, roll_out, share_agreed
 from learner.methods.strength import hold_inside_limits
 from learner.sampler import Sampler
@@ -42,7 +43,7 @@ BASIS = "basis"
 
 @dataclass(frozen=True)
 class RlhfResult:
-    reward: reward.RewardFit
+    reward: RewardFit
     policy: ppo.PpoResult | raft.RaftResult
     metrics: dict[str, float] = field(default_factory=dict)
 
@@ -122,7 +123,7 @@ def train(
     checkpoint = checkpoint or StageCheckpoint()
     basis, seed = checkpoint.part(BASIS), settings.seed
     if basis:
-        model = reward.RewardModel.restored(backbone, basis["reward"])
+        model = RewardModel.restored(backbone, basis["reward"])
     else:
         model = reward.fit(backbone, pairs, labels, settings, progress, scored)
     rng = Random(seed)
@@ -148,7 +149,7 @@ def train(
 
 
 def _basis(
-    backbone: Backbone, model: reward.RewardModel, asked: Sequence[TokenIds], how: Optimiser, seed: int
+    backbone: Backbone, model: RewardModel, asked: Sequence[TokenIds], how: Optimiser, seed: int
 ) -> dict[str, Any]:
     """The reward model, and what is found out of the base before the policy moves: what `StageCheckpoint` keeps."""
     right = answers(backbone, asked, seed + 99)

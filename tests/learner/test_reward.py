@@ -14,6 +14,8 @@ from torch import Tensor
 from learner.backbone import Backbone
 from learner.batch import Label, Pair, Scored, Sequences, TokenIds
 from learner.methods import reward
+from learner.methods.bagging import NATS_PER_POINT
+from learner.methods.reward_model import RewardFit, RewardModel
 from service.errors import TrainingFailed
 from service.settings import LearnerSettings
 from tests.learner.test_sft import Heard
@@ -53,7 +55,7 @@ def comparisons(count: int, seed: int = 0, wrong: float = 0.0) -> list[Pair]:
     return pairs
 
 
-def grades(model: reward.RewardModel, colours: Sequence[str]) -> Tensor:
+def grades(model: RewardModel, colours: Sequence[str]) -> Tensor:
     """Mean reward of replies with each colour."""
     rng = Random(99)
     return torch.stack([model.score([(asked(i), said(c, rng)) for i in range(12)]).mean() for c in colours])
@@ -97,7 +99,7 @@ def test_scores_alone_order_replies_as_people_did_and_in_their_unit(backbone: Ba
     assert model.fit.accuracy is None and model.fit.log_likelihood is None
     red, blue, green = grades(model, COLOURS)
     assert red > blue > green
-    assert float(red - green) / reward.NATS_PER_POINT == pytest.approx(6, abs=2)
+    assert float(red - green) / NATS_PER_POINT == pytest.approx(6, abs=2)
 
 
 def test_scores_beside_pairs_say_the_same_or_more(model_folder: Path) -> None:
@@ -119,7 +121,7 @@ def test_scores_beside_pairs_say_the_same_or_more(model_folder: Path) -> None:
 def test_scores_that_differ_in_nothing_or_are_no_numbers_are_no_lesson(model_folder: Path) -> None:
     settings = SETTINGS.model_copy(update={"reward_epochs": 1})
 
-    def fit(scored: Sequence[Scored]) -> reward.RewardFit:
+    def fit(scored: Sequence[Scored]) -> RewardFit:
         return reward.fit(Backbone.load(model_folder, settings), [], [], settings, Heard(), scored).fit
 
     with pytest.raises(TrainingFailed, match="nothing to fit a reward model to"):
@@ -138,7 +140,7 @@ def test_where_people_are_often_wrong_it_is_less_sure(model_folder: Path) -> Non
         for wrong in (0.0, 0.33)
     )
 
-    def odds(model: reward.RewardModel) -> float:
+    def odds(model: RewardModel) -> float:
         red, _, green = grades(model, COLOURS)
         return float(red - green)
 
