@@ -42,9 +42,9 @@ from learner.loading import (
 )
 from learner.lora_product import fuse
 from learner.micro_batches import MicroBatches
-from learner.output_layer import fits_at_once, log_probs_in_chunks, plain_output_layer
+from learner.output_layer import plain_output_layer
 from learner.packing import Packed, hidden_states, pack, predicting_logits, try_packing
-from learner.tensors import token_log_probs
+from learner.predictions import Predictions
 from learner.weights_file import write_tensors
 from service.errors import TrainingFailed
 from service.settings import LearnerSettings
@@ -248,29 +248,24 @@ class Backbone:
             )
         return output.logits[rows, places], sequences.token_ids[:, 1:][rows, columns[places]], rows
 
+    def predictions(self, sequences: Sequences, role: Role = "policy") -> Predictions:
+        """What predicts the N reply tokens, as hidden states where the output layer is known to be all that follows."""
+        if self._output_layer is None:
+            logits, token_ids, rows = self.logits(sequences, role)
+            return Predictions(token_ids, rows, logits, None)
+        states, token_ids, rows = self._predicting(sequences, role)
+        return Predictions(token_ids, rows, states, self._output_layer)
+
     def log_probs(self, sequences: Sequences, role: Role = "policy") -> Tensor:
         """Log-probability of every reply token: (B, T), float32, aligned with `token_ids`; 0 outside the reply."""
-        log_probs, _ = self._scored(sequences, role)
+        log_probs = self.predictions(sequences, role).log_probs()
         mask = sequences.reply_mask.to(self.device).clone()
         mask[:, :1] = False  # nothing predicts the first token
         return torch.zeros(mask.shape, device=self.device).masked_scatter(mask, log_probs)
 
     def reply_log_probs(self, sequences: Sequences, role: Role = "policy") -> Tensor:
         """Log-probability of every whole reply: (B,), float32."""
-        log_probs, rows = self._scored(sequences, role)
-        return torch.zeros(len(sequences.token_ids), device=self.device).index_add(0, rows, log_probs)
-
-    def _scored(self, sequences: Sequences, role: Role) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of N reply tokens, and the rows that they belong to: (N,), (N,).
-
-        Many logits are computed a few at a time, where the model's output layer is known to be all that makes them.
-        """
-        layer = self._output_layer
-        if layer is None or fits_at_once(int(sequences.reply_mask[:, 1:].sum()), layer):
-            logits, token_ids, rows = self.logits(sequences, role)
-            return token_log_probs(logits, token_ids), rows
-        states, token_ids, rows = self._predicting(sequences, role)
-        return log_probs_in_chunks(states, token_ids, layer), rows
+        return self.predictions(sequences, role).reply_log_probs(len(sequences.token_ids))
 
     def rewards(self, sequences: Sequences, role: HeadRole = "reward") -> Tensor:
         """The head's numbers at the last token of each reply: (B, outputs), float32.

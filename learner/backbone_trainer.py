@@ -65,7 +65,7 @@ from service.settings import Settings
 
 log = logging.getLogger("hone.learner")
 
-ANCHOR_SCORES = "anchor.safetensors"
+ANCHOR_SCORES, SUSPECTS = "anchor.safetensors", "suspects.json"
 """In the checkpoint folder."""
 STANDING_SEED = 20_261_121
 FEWEST_PROMPTS, FEWEST_RETAINED = 128, 320
@@ -95,7 +95,8 @@ class BackboneTrainer:
         anchor = self._anchor_scores(checkpoint)
         if parallel.is_first():
             clear_leftovers(self._engines)
-        self._look_ahead(stages, lessons)
+        sampler = self._sampler(checkpoint)
+        self._look_ahead(stages, lessons, sampler)
         plan: list[tuple[str, Stage]] = [(stage, stage) for stage in stages]
         if "sft" in stages and learn_taste(stages):
             plan.append(("sft again", "sft"))
@@ -108,7 +109,7 @@ class BackboneTrainer:
             prompts = self._training_prompts(lessons, FEWEST_RETAINED if stage == "sft" else FEWEST_PROMPTS)
             tell = progress if name == stage else _renamed(name, progress)
             inside = self._inside(kept, stage, lessons.train, prompts)
-            self._stage(stage, lessons.train, corrections, prompts, anchor, tell, inside)
+            self._stage(stage, lessons.train, corrections, prompts, anchor, tell, sampler, inside)
             state = self._backbone.adapter_state()
             parallel.check_alike(state)
             if parallel.is_first() and keep_result(state, kept):
@@ -186,6 +187,7 @@ class BackboneTrainer:
         prompts: Sequence[TokenIds],
         anchor: AnchorScores,
         progress: Progress,
+        sampler: Sampler,
         inside: StageCheckpoint,
     ) -> None:
         result: sft.SftResult | preference.PreferenceResult | kto.KtoResult | rlhf.RlhfResult
@@ -204,7 +206,7 @@ class BackboneTrainer:
                 how,
                 progress,
                 train.scored,
-                self._sampler(),
+                sampler,
                 inside,
             )
         else:
@@ -237,17 +239,17 @@ class BackboneTrainer:
         except BadInput:
             return None
 
-    def _sampler(self) -> Sampler:
+    def _sampler(self, checkpoint: Path) -> Sampler:
         if self._settings.rollouts == "engine":
-            return SharedSampler(EngineSampler(self._backbone, self._engines, self._run_id))
+            return SharedSampler(EngineSampler(self._backbone, self._engines, self._run_id, checkpoint / SUSPECTS))
         return InProcessSampler(self._backbone)
 
-    def _look_ahead(self, stages: tuple[Stage, ...], lessons: Curated) -> None:
+    def _look_ahead(self, stages: tuple[Stage, ...], lessons: Curated, sampler: Sampler) -> None:
         """Before anything is learned: raises TrainingFailed where a stage could never sample what it learns from."""
         by_reward = [stage for stage in stages if stage in BY_REWARD]
         if not by_reward:
             return
-        sampler, train = self._sampler(), lessons.train
+        train = lessons.train
         if self._settings.rollouts == "engine" and parallel.is_first():
             check_engines(self._engines, sampler.max_length, self._backbone.rank)
         judged: list[Pair | Label | Scored] = [*judgements_of_taste(train), *train.labels, *train.scored]

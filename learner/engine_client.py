@@ -77,8 +77,10 @@ class EngineClient:
         try:
             await self._ask("POST", LOAD, {"lora_name": name, "lora_path": str(path)})
         except EngineRefused as error:
-            if error.status >= 500 and (is_going_away(error.message) or not await self.is_healthy()):
+            if error.status >= 500 and (error.status == NOBODY_THERE or is_going_away(error.message)):
                 raise EngineAway(f"The engine at {self.url} is going away. {error}") from error
+            if error.status >= 500 and not await self.is_healthy():
+                raise EngineBrokeOff(f"The engine at {self.url} isn't well any more. {error}") from error
             raise
 
     async def unload(self, name: str) -> None:

@@ -36,13 +36,13 @@ log-probabilities are off by some 0.02 each, to be told from one that answers wi
 
 
 class EngineSampler:
-    """A `learner.sampler.Sampler`; one for each attempt at a run."""
+    """A `learner.sampler.Sampler`; one for each attempt at a run. `suspects`: a file of `learner.suspects`."""
 
-    def __init__(self, backbone: Backbone, engines: Engines, run_id: str) -> None:
+    def __init__(self, backbone: Backbone, engines: Engines, run_id: str, suspects: Path | None = None) -> None:
         self._backbone, self._engines = backbone, engines
         self._prefix = f"passing-{run_id or 'run'}-{secrets.token_hex(4)}"  # the same run may be tried again
         self._rounds = 0
-        self._suspects = Suspects(show=lambda prompt: backbone.decode([prompt])[0])
+        self._suspects = Suspects(lambda prompt: backbone.decode([prompt])[0], suspects)
 
     @property
     def max_length(self) -> int:

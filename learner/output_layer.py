@@ -1,12 +1,13 @@
-"""Log-probabilities from hidden states, a few positions at a time: (N, V) logits are never there as a whole.
+"""Log-probabilities, and the pull to the anchor, from hidden states, a few positions at a time: (N, V) logits are never
+there as a whole.
 
 With 150,000 tokens in the vocabulary, the logits of two thousand reply tokens take 1.2 GB in float32, their softmax as
 much and the gradients as much again. Here a chunk goes through output layer and softmax, and what is kept of it is a
 number and the slope of that number for each position. As in Liger Kernel (arXiv 2410.10989, section 3.2) the slope is
-found at once, in the forward pass: a log-probability depends on its own position's state alone,
+found at once, in the forward pass: what is computed here depends on its own position's state alone, as in
 ∂ log p(y) / ∂ h = W_y - Σ_v p(v) W_v, so the backward pass only has to weigh it, and no logit is computed twice.
 
-Departure: theirs is of a loss, whose weights have to be known beforehand; this one is of each log-probability.
+Departure: theirs is of a loss, whose weights have to be known beforehand; these are of each position by itself.
 """
 
 from __future__ import annotations
@@ -24,31 +25,19 @@ _LARGE = 64.0
 log = logging.getLogger("hone.learner")
 
 
-class _LogProbs(torch.autograd.Function):
+class _Sloped(torch.autograd.Function):
+    """Values of which the slopes by the states are known: (N, H), (N,), (N, H) → (N,)."""
+
     @staticmethod
-    def forward(ctx: Any, states: Tensor, token_ids: Tensor, layer: nn.Linear, rows: int) -> Tensor:
-        log_probs = torch.empty(len(states), dtype=torch.float32, device=states.device)
-        slopes = torch.empty_like(states)
-        for start in range(0, len(states), rows):
-            part = slice(start, start + rows)
-            spread, chosen = _log_softmax(layer, states[part]), token_ids[part, None]  # (n, V), (n, 1)
-            log_probs[part] = spread.gather(1, chosen).squeeze(1)
-            rise = spread.exp_().neg_()
-            rise.scatter_add_(1, chosen, torch.ones_like(chosen, dtype=rise.dtype))
-            torch.mm(rise.to(layer.weight.dtype), layer.weight, out=slopes[part])
+    def forward(ctx: Any, states: Tensor, values: Tensor, slopes: Tensor) -> Tensor:
         ctx.save_for_backward(slopes)
-        return log_probs
+        return values.clone()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (slopes,) = ctx.saved_tensors
-        return (slopes * gradient.unsqueeze(1)).to(slopes.dtype), None, None, None
-
-
-def fits_at_once(positions: int, layer: nn.Linear) -> bool:
-    """Whether the logits of so many positions may be in memory together."""
-    return positions * layer.out_features <= AT_ONCE
+        return (slopes * gradient.unsqueeze(1)).to(slopes.dtype), None, None
 
 
 def log_probs_in_chunks(states: Tensor, token_ids: Tensor, layer: nn.Linear) -> Tensor:
@@ -57,13 +46,43 @@ def log_probs_in_chunks(states: Tensor, token_ids: Tensor, layer: nn.Linear) -> 
     Gradients reach the states alone: `layer` is a frozen one, such as `plain_output_layer` finds. No more than AT_ONCE
     logits are in memory, or those of one position.
     """
-    rows = max(1, AT_ONCE // layer.out_features)
-    if torch.is_grad_enabled() and states.requires_grad:
-        found: Tensor = _LogProbs.apply(states, token_ids, layer, rows)  # type: ignore[no-untyped-call]  # torch leaves it
-        return found
-    parts = zip(states.split(rows), token_ids.split(rows), strict=True)
-    chunks = [_log_softmax(layer, some).gather(1, ids.unsqueeze(1)).squeeze(1) for some, ids in parts]
-    return torch.cat(chunks)
+    log_probs = torch.empty(len(states), dtype=torch.float32, device=states.device)
+    slopes = torch.empty_like(states) if torch.is_grad_enabled() and states.requires_grad else None
+    with torch.no_grad():
+        for part in _chunks(len(states), layer):
+            spread, chosen = _log_softmax(layer(states[part])), token_ids[part, None]  # (n, V), (n, 1)
+            log_probs[part] = spread.gather(1, chosen).squeeze(1)
+            if slopes is not None:
+                rise = spread.exp_().neg_()
+                rise.scatter_add_(1, chosen, torch.ones_like(chosen, dtype=rise.dtype))
+                torch.mm(rise.to(layer.weight.dtype), layer.weight, out=slopes[part])
+    return log_probs if slopes is None else _sloped(states, log_probs, slopes)
+
+
+def pull_to_anchor_in_chunks(
+    states: Tensor, states_anchor: Tensor, layer: nn.Linear, stay: float | Tensor, sharpen: float
+) -> tuple[Tensor, dict[str, float]]:
+    """`learner.tensors.pull_to_anchor` of what the output layer makes of the states of policy and anchor, (N, H) both.
+
+    Gradients reach the policy's states alone. No more than AT_ONCE logits of each are in memory.
+    """
+    if len(states) == 0:
+        return states.sum(), {"kl": 0.0, "surprise": 0.0}
+    stay = torch.as_tensor(stay, dtype=torch.float32, device=states.device).expand(len(states))
+    costs, kl, surprise = torch.empty(3, len(states), dtype=torch.float32, device=states.device)
+    slopes = torch.empty_like(states) if torch.is_grad_enabled() and states.requires_grad else None
+    with torch.no_grad():
+        for part in _chunks(len(states), layer):
+            log_p, log_q = _log_softmax(layer(states[part])), _log_softmax(layer(states_anchor[part]))  # (n, V) both
+            p = log_p.exp()
+            kl[part], surprise[part] = (p * (log_p - log_q)).sum(-1), -(p * log_q).sum(-1)
+            costs[part] = stay[part] * kl[part] + sharpen * surprise[part]
+            if slopes is not None:  # ∂ cost / ∂ logit is p · (what the token costs - what all do on average)
+                each = log_p.sub_(log_q).mul_(stay[part, None]).sub_(log_q, alpha=sharpen)
+                rise = each.sub_(costs[part, None]).mul_(p)
+                torch.mm(rise.to(layer.weight.dtype), layer.weight, out=slopes[part])
+    pull = (costs if slopes is None else _sloped(states, costs, slopes)).mean()
+    return pull, {"kl": kl.mean().item(), "surprise": surprise.mean().item()}
 
 
 @torch.no_grad()
@@ -99,6 +118,17 @@ def plain_output_layer(model: Any) -> nn.Linear | None:
     return None
 
 
-def _log_softmax(layer: nn.Linear, states: Tensor) -> Tensor:
-    """Log-probabilities of all tokens: (n, H) → (n, V), float32."""
-    return torch.log_softmax(layer(states).float(), dim=-1)
+def _chunks(positions: int, layer: nn.Linear) -> list[slice]:
+    """Positions whose logits may be in memory together."""
+    size = max(1, AT_ONCE // layer.out_features)
+    return [slice(start, start + size) for start in range(0, positions, size)]
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    """Log-probabilities of all tokens: (n, V) → (n, V), float32."""
+    return torch.log_softmax(logits.float(), dim=-1)
+
+
+def _sloped(states: Tensor, values: Tensor, slopes: Tensor) -> Tensor:
+    sloped: Tensor = _Sloped.apply(states, values, slopes)  # type: ignore[no-untyped-call]  # torch leaves it
+    return sloped

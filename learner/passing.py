@@ -5,7 +5,8 @@ a version's (`v12`), and of nothing else the service routes to it or unloads it.
 their folder: what a killed training left goes when the next one begins.
 
 An engine that is away, full or restarting is waited for (`learner.patience`), given the same adapter again, and asked
-for the replies that are still missing, but for prompts that engines go away over (`learner.suspects`).
+for the replies that are still missing, but for prompts that engines go away over (`learner.suspects`). An adapter that
+engines go away over while they load it is not tried on and on: they serve chats, too.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from learner.engine_client import EngineClient
 from learner.patience import TELL_SECONDS, Patience
 from learner.rollout_engines import Engines
 from learner.sampler import Tell
-from learner.suspects import Suspects
+from learner.suspects import MOST_DEATHS, Suspects
 from service.adapters.engine import EngineBrokeOff, EngineFacts
 from service.errors import EngineAway, EngineRefused, EngineUnavailable, TrainingFailed
 
@@ -55,6 +56,7 @@ class Round:
         self._answers: dict[int, list[dict[str, Any]]] = {}  # by the request's place
         self._patience = Patience(engines.wait_seconds)
         self._had: dict[str, EngineClient] = {}  # engines that may hold it, by URL
+        self._deaths_loading: list[str] = []  # engines, by URL, that went away over it since one last held it
 
     async def replies(self) -> list[list[dict[str, Any]]]:
         """The choices for each request, in order; none for a prompt that engines went away over.
@@ -101,6 +103,7 @@ class Round:
         await _unload_passing(client, self._engines.folder, but=self._name)
         held = {model.name: model for model in models if model.parent is not None}
         if self._name in held:
+            self._deaths_loading.clear()  # it was only the answer that was lost
             return
         passing = sum(_is_passing(model.path, self._engines.folder) for model in held.values())
         if len(held) - passing >= self._engines.slots_of(facts):
@@ -108,16 +111,32 @@ class Round:
         self._had[client.url] = client
         try:
             await client.load(self._name, self._path)
+        except EngineBrokeOff as error:
+            self._went_away_loading(client, error)
+            raise
         except EngineRefused as error:
             if error.status == 409:
                 raise self._full(client) from error
-            if any(model.name == self._name for model in await client.models()):
-                return  # an answer was lost on its way
+            if not any(model.name == self._name for model in await client.models()):
+                raise TrainingFailed(
+                    f"The engine at {client.url} refused the policy's adapter: {error.message}",
+                    f"It needs {self._engines.folder} under the same path, LoRA on (vLLM: --enable-lora and "
+                    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True), and a rank limit of at least learner.rank. Or set "
+                    'learner.rollouts = "trainer".',
+                ) from error  # else an answer was lost on its way
+        self._deaths_loading.clear()
+
+    def _went_away_loading(self, client: EngineClient, error: EngineBrokeOff) -> None:
+        """Raises TrainingFailed where that happened MOST_DEATHS times, to engines or to one."""
+        self._deaths_loading.append(client.url)
+        log.warning("The engine at %s went away while it loaded the policy's adapter. %s", client.url, error)
+        if len(self._deaths_loading) >= MOST_DEATHS:
+            where = " and ".join(dict.fromkeys(self._deaths_loading))
             raise TrainingFailed(
-                f"The engine at {client.url} refused the policy's adapter: {error.message}",
-                f"It needs {self._engines.folder} under the same path, LoRA on (vLLM: --enable-lora and "
-                "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True), and a rank limit of at least learner.rank. Or set "
-                'learner.rollouts = "trainer".',
+                f"Engines went away {MOST_DEATHS} times while they loaded the policy's adapter (at {where}), so no "
+                f"other one is given it. {error.message}",
+                "See the engine's log: it may want memory for another adapter. With learner.rollouts = "
+                '"trainer" the trainer samples itself.',
             ) from error
 
     def _full(self, client: EngineClient) -> EngineUnavailable:

@@ -30,7 +30,6 @@ from learner.methods.rollouts import Answers, answer_tokens, answers
 from learner.methods.strength import hold_inside_limits
 from learner.micro_batches import MicroBatches
 from learner.sampling import affordable
-from learner.tensors import pull_to_anchor, token_log_probs
 from service.settings import LearnerSettings
 
 PHASE = "kto"
@@ -149,21 +148,20 @@ class _Course:
         under policy and anchor."""
         backbone, places = self._backbone, list(indices)
         batch = collate([self._examples[index] for index in places], backbone.pad_id)
-        logits, token_ids, rows = backbone.logits(batch)
-        log_probs = torch.zeros(len(places), device=logits.device)
-        log_probs = log_probs.index_add(0, rows, token_log_probs(logits, token_ids))
+        policy = backbone.predictions(batch)
+        log_probs = policy.reply_log_probs(len(places))
         with torch.no_grad():
-            logits_anchor, _, _ = backbone.logits(batch, "anchor")
+            anchor = backbone.predictions(batch, "anchor")
         loss, metrics = kto_loss(
-            log_probs, self._anchor[places].to(log_probs), self._desirable[places].to(rows.device),
+            log_probs, self._anchor[places].to(log_probs), self._desirable[places].to(log_probs.device),
             *drift, beta=self._beta,
             desirable_weight=self._good_weight, undesirable_weight=self._bad_weight, weights=self._weights[places],
         )  # fmt: skip
-        stay = torch.cat([self._stay[index] for index in places]).to(logits.device)
-        pull, more = pull_to_anchor(logits, logits_anchor, stay, SHARPEN)
+        stay = torch.cat([self._stay[index] for index in places]).to(log_probs)
+        pull, more = policy.pull_to(anchor, stay, SHARPEN)
         usual = self._weights[list(step)].mean().clamp(min=torch.finfo(torch.float32).tiny)  # KTO's mean is by weight
         loss = (self._weights[places].mean() / usual).to(loss) * loss
-        return loss + len(logits_anchor) / len(places) * pull, metrics | more
+        return loss + len(anchor) / len(places) * pull, metrics | more
 
     def told_apart(self) -> dict[str, float]:
         """What good and bad replies gained over the anchor in the end, in nats; only sides that there are."""

@@ -32,7 +32,6 @@ from learner.methods.preference_model import PreferenceModel, fit_preferences
 from learner.methods.rollouts import Answers, Rollouts, answer_tokens, answers, roll_out, share_preferred
 from learner.methods.strength import hold_inside_limits
 from learner.sampling import affordable
-from learner.tensors import pull_to_anchor, token_log_probs
 from service.settings import LearnerSettings
 
 PHASE = "dpo"
@@ -172,20 +171,20 @@ def _group(rollouts: Rollouts, right: Answers, utilities: Tensor, index: int, rn
 def _listwise(backbone: Backbone, strength: float, groups: Sequence[Group]) -> tuple[Tensor, dict[str, float]]:
     """The listwise loss of all replies, and the pull towards the anchor at every token of each group's best."""
     batch = collate([(group.prompt, reply) for group in groups for reply in group.replies], backbone.pad_id)
-    logits, token_ids, rows = backbone.logits(batch)
-    log_probs = torch.zeros(len(batch.token_ids), device=logits.device)
-    log_probs = log_probs.index_add(0, rows, token_log_probs(logits, token_ids)).reshape(len(groups), -1)
+    policy = backbone.predictions(batch)
+    log_probs = policy.reply_log_probs(len(batch.token_ids)).reshape(len(groups), -1)
     targets = torch.stack([group.targets for group in groups]).to(log_probs)
     anchor = torch.stack([group.anchor for group in groups]).to(log_probs)
     loss, metrics = listwise_loss(log_probs, anchor, targets, torch.ones_like(targets, dtype=torch.bool))
-    best = torch.arange(len(groups), device=rows.device) * targets.shape[1] + targets.argmax(1)
+    best = torch.arange(len(groups), device=targets.device) * targets.shape[1] + targets.argmax(1)
+    policy_of_best = policy[torch.isin(policy.rows, best)]
     with torch.no_grad():
         of_best = collate([(group.prompt, group.best) for group in groups], backbone.pad_id)
-        logits_anchor, _, _ = backbone.logits(of_best, "anchor")
+        anchor_of_best = backbone.predictions(of_best, "anchor")
     is_answer = [flag for group in groups for flag in answer_tokens(backbone, group.best, group.answer)]
-    stay = torch.where(torch.tensor(is_answer, device=rows.device), KEEP, STAY)
-    pull, more = pull_to_anchor(logits[torch.isin(rows, best)], logits_anchor, stay, strength)
-    return loss + len(logits_anchor) / max(1, len(groups)) * pull, metrics | more
+    stay = torch.where(torch.tensor(is_answer, device=targets.device), KEEP, STAY)
+    pull, more = policy_of_best.pull_to(anchor_of_best, stay, strength)
+    return loss + len(anchor_of_best) / max(1, len(groups)) * pull, metrics | more
 
 
 def _dpo(

@@ -24,6 +24,7 @@ class PretendEngine:
     """`drift`: nats by which its log-probabilities differ. `fails`: called before each completion; it may break things.
     `refuses`: status and words of an answer to a load. `deadly`: prompts over which it dies, and comes back at once
     with nothing loaded; so it does at the requests, by number, of `dies_at`. `died_over`: what was under way then.
+    `dies_loading`: how many loads it doesn't outlive; `is_slow`: it outlives them, but its answer comes too late.
     """
 
     backbone: Backbone
@@ -34,6 +35,8 @@ class PretendEngine:
     goes_silent: bool = False  # once: another engine takes its place, and a request that was under way never ends
     context: int = 64
     refuses: tuple[int, str] | None = None
+    dies_loading: int = 0
+    is_slow: bool = False
     tells_slots: int | None = None
     deadly: tuple[tuple[int, ...], ...] = ()
     dies_at: tuple[int, ...] = ()
@@ -99,6 +102,12 @@ class PretendEngine:
             case "/v1/load_lora_adapter" if request.method == "GET":
                 return _error(405, "Method Not Allowed")
             case "/v1/load_lora_adapter":
+                if self.dies_loading:
+                    self.dies_loading -= 1
+                    self.restart()
+                    if self.is_slow:
+                        self._load(body["lora_name"], body["lora_path"])
+                    raise httpx2.ReadError("", request=request)
                 return self._load(body["lora_name"], body["lora_path"])
             case "/v1/unload_lora_adapter":
                 gone = self.held.pop(body["lora_name"], None) is None

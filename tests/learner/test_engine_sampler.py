@@ -189,6 +189,42 @@ def test_an_engine_that_is_shutting_down_has_not_refused(engine: PretendEngine, 
     assert replies(EngineSampler(engine.backbone, engines(tmp_path, engine), "run_7"), told) and told.waits
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_adapter_that_two_engines_or_one_twice_die_loading_ends_the_run(
+    engine: PretendEngine, backbone: Backbone, tmp_path: Path, count: int
+) -> None:
+    pretend = [engine, PretendEngine(backbone), PretendEngine(backbone)][:count]
+    for one in pretend:
+        one.dies_loading = 9
+        one.held = {"v1": "/adapters/v1"}
+    terms = engines(tmp_path, *pretend)
+    where = "http://engine-0" if count == 1 else "http://engine-0 and http://engine-1"
+    with pytest.raises(TrainingFailed, match=rf"2 times while they loaded .* \(at {where}\).*See the engine's log"):
+        replies(EngineSampler(backbone, terms, "run_7"))
+    assert [9 - one.dies_loading for one in pretend] == ([2] if count == 1 else [1, 1, 0])
+    assert not list(terms.folder.iterdir())
+
+
+def test_an_engine_that_dies_once_while_it_loads_gets_the_adapter_again(engine: PretendEngine, tmp_path: Path) -> None:
+    """In each round: what engines went away over in another one, with other weights, says nothing of these."""
+    sampler = EngineSampler(engine.backbone, engines(tmp_path, engine), "run_7")
+    for _ in range(3):
+        engine.dies_loading = 1
+        assert replies(sampler)
+
+
+def test_an_engine_whose_answers_to_loads_are_lost_has_not_died_of_them(engine: PretendEngine, tmp_path: Path) -> None:
+    engine.dies_loading, engine.is_slow = 4, True
+
+    def lose(pretend: PretendEngine) -> None:
+        if len(pretend.loads) < 3 and len(pretend.asked) >= len(pretend.loads):
+            pretend.restart()
+
+    engine.fails = lose
+    assert replies(EngineSampler(engine.backbone, engines(tmp_path, engine), "run_7"))
+    assert len(engine.loads) == 3
+
+
 def test_a_request_that_another_engine_in_its_place_never_heard_of_is_asked_again(
     engine: PretendEngine, tmp_path: Path
 ) -> None:
@@ -304,6 +340,33 @@ def test_a_prompt_that_engines_die_over_is_found_among_those_beside_it_and_asked
     assert not engine.held
 
 
+def test_a_later_attempt_asks_for_none_that_was_left_out(
+    engine: PretendEngine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.deadly, kept = (DEADLY,), tmp_path / "suspects.json"
+    terms = engines(tmp_path, engine)
+    replies_to(EngineSampler(engine.backbone, terms, "run_7", kept))
+    assert len(engine.died_over) == 2
+    later = EngineSampler(engine.backbone, terms, "run_7", kept)
+    assert later.left_out == 1
+    assert [index for index, row in enumerate(replies_to(later)) if not row] == [3] and len(engine.died_over) == 2
+    engine.deadly = (DEADLY, ASKED[5])
+    with pytest.raises(TrainingFailed, match=r"over 2 of 12 prompts"):
+        replies_to(EngineSampler(engine.backbone, terms, "run_7", kept), ASKED[4:8])
+    kept.write_text('{"left_out": [[')
+    assert EngineSampler(engine.backbone, terms, "run_7", kept).left_out == 0
+    assert "is of no use, so prompts that engines went away over are asked again" in caplog.text
+
+
+def test_a_file_of_suspects_that_can_not_be_written_costs_the_training_nothing(
+    engine: PretendEngine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.deadly = (DEADLY,)
+    sampler = EngineSampler(engine.backbone, engines(tmp_path, engine), "run_7", tmp_path / "gone" / "suspects.json")
+    assert len(replies_to(sampler)) == len(ASKED) and sampler.left_out == 1
+    assert "suspects.json can't be written, so a later attempt asks these prompts again" in caplog.text
+
+
 def test_a_prompt_that_an_engine_fails_at_and_survives_is_left_out_too(engine: PretendEngine, tmp_path: Path) -> None:
     answer = PretendEngine.answer
 
@@ -381,6 +444,25 @@ def test_what_was_asked_may_be_why_an_engine_went_away_only_where_it_had_heard_i
 
     with pytest.raises(EngineAway) as raised:
         asyncio.run(complete())
+    assert isinstance(raised.value, EngineBrokeOff) == is_to_blame
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "is_to_blame"),
+    [(500, "EngineDeadError", True), (500, "the server is shutting down", False), (503, "no upstream", False)],
+)
+def test_an_adapter_may_be_why_an_engine_is_not_well_unless_that_was_told_to_stop(
+    status: int, words: str, is_to_blame: bool
+) -> None:
+    def respond(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(status, json={"error": {"message": words}})
+
+    async def load() -> None:
+        async with EngineClient("http://engine", 5.0, httpx2.MockTransport(respond)) as client:
+            await client.load("passing", Path("/passing"))
+
+    with pytest.raises(EngineAway) as raised:
+        asyncio.run(load())
     assert isinstance(raised.value, EngineBrokeOff) == is_to_blame
 
 

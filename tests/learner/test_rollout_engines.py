@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,17 @@ def test_a_run_that_could_never_sample_is_refused_before_its_first_stage(
     with pytest.raises(TrainingFailed, match=said):
         run(**of_engine)
     assert run.phases == []
+
+
+def test_a_later_attempt_at_a_run_knows_which_prompts_engines_went_away_over(
+    run: Any, engine: PretendEngine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "suspects.json").write_text('{"left_out": [[0, 5]], "asked": [[0, 5], [0, 6]]}')
+    engine.tells_slots = 5  # so it goes no further
+    with caplog.at_level(logging.INFO, logger="hone.learner"), pytest.raises(TrainingFailed, match="has 5 slots"):
+        run()
+    assert "engines went away over them in an earlier attempt: 1 prompts." in caplog.text
 
 
 def test_a_run_that_can_begins_and_one_whose_trainer_samples_asks_no_engine(run: Any, engine: PretendEngine) -> None:
