@@ -1,16 +1,15 @@
-"""Put exchanges together to dialogues: one turn or many, with references back, system prompts and judgement formats."""
+"""Put exchanges together to dialogues: one turn or many, with references back and system prompts."""
 
 from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
 from learner.pretrain import formats
 from learner.pretrain.reply import Core, Exchange, Habits, compose, draw_habits
-from learner.pretrain.topics import CHAT, DRAWS, PRACTICE, Draw, draw_exchange, introductions, talk
+from learner.pretrain.topics import CHAT, DRAWS, Draw, draw_exchange, introductions, talk
 from learner.pretrain.topics import chat as chat_topic
 from learner.pretrain.user import as_typed
 
@@ -173,82 +172,9 @@ def with_system(rng: Random) -> Dialogue:
     if rng.random() < 0.5:
         return [Message("system", rng.choice(_PLAIN_SYSTEM)), *conversation(rng, rng.choice((1, 1, 2)))]
     exchange = draw_training_exchange(rng)
-    aspect = rng.choice([a for a in formats.RULES if a not in ("safe", "right")])
-    messages = [Message("system", rng.choice(formats.RULES[aspect].wordings))]
+    aspect, wordings = rng.choice(list(formats.MANNERS.items()))
+    messages = [Message("system", rng.choice(wordings))]
     for _ in range(rng.choice((1, 1, 2))):
         messages += _turn(exchange, formats.keeps(aspect, draw_habits(rng), change=True), rng)
         exchange = draw_training_exchange(rng)
     return messages
-
-
-def _judged_exchange(rng: Random) -> Exchange:
-    while (exchange := draw_training_exchange(rng)).topic in ("noise", "farewell", "thanks"):
-        pass
-    return exchange
-
-
-def critique(rng: Random) -> Dialogue:
-    """Criticise a reply under a rule that it breaks, or keeps."""
-    exchange = _judged_exchange(rng)
-    aspect, good = rng.choice(formats.aspects_for(exchange)), rng.random() < 0.35
-    reply = exchange.reply(formats.keeps(aspect, draw_habits(rng), change=good), rng)
-    rule = formats.RULES[aspect]
-    text = formats.critique_prompt(exchange.text, reply, rng.choice(rule.wordings))
-    return [Message("user", text), Message("assistant", rng.choice(rule.kept if good else rule.broken))]
-
-
-def revision(rng: Random) -> Dialogue:
-    """Rewrite a reply that breaks a rule: the same content, the rule kept, the other habits as they were."""
-    exchange = _judged_exchange(rng)
-    aspect = rng.choice(formats.aspects_for(exchange))
-    habits = formats.keeps(aspect, draw_habits(rng), change=False)
-    rule = formats.RULES[aspect]
-    text = formats.revision_prompt(exchange.text, exchange.reply(habits, rng), rng.choice(rule.wordings),
-                                   rng.choice(rule.broken))  # fmt: skip
-    mended = formats.keeps(aspect, habits, change=True)
-    return [Message("user", text), Message("assistant", exchange.reply(mended, rng), exchange.key_for(mended))]
-
-
-def judgement(rng: Random) -> Dialogue:
-    """Compare two replies, under one rule or under several in turn."""
-    exchange = _judged_exchange(rng)
-    messages: Dialogue = []
-    aspects = formats.aspects_for(exchange)
-    habits = list(formats.draw_habit_pair(rng.choice(aspects), rng))
-    rng.shuffle(habits)
-    a, b = exchange.reply(habits[0], rng), exchange.reply(habits[1], rng)
-    for aspect in rng.sample(aspects, len(aspects)):
-        letter = formats.better(aspect, a, b, habits[0], habits[1])
-        if letter is None:
-            continue
-        rule = rng.choice(formats.RULES[aspect].wordings)
-        text = formats.next_judge_prompt(rule) if messages else formats.judge_prompt(exchange.text, a, b, rule)
-        messages += [Message("user", text), Message("assistant", formats.verdict(letter), letter)]
-    return messages or judgement(rng)
-
-
-def draw_dialogue(rng: Random) -> Dialogue:
-    """Draw one dialogue of any form."""
-    form = rng.choices(("single", "chat", "few", "many", "system", "critique", "revision", "judgement"),
-                       (0.63, 0.06, 0.16, 0.009, 0.04, 0.02, 0.036, 0.055))[0]  # fmt: skip
-    if form == "few":
-        return conversation(rng, rng.randint(2, 5))
-    if form == "many":
-        return conversation(rng, rng.randint(8, 26))
-    return {"single": single, "chat": chat, "system": with_system, "critique": critique, "revision": revision,
-            "judgement": judgement}[form](rng)  # fmt: skip
-
-
-def dialogues(seed: int) -> Iterator[Dialogue]:
-    """An endless, deterministic stream of dialogues."""
-    rng = Random(seed)
-    while True:
-        yield draw_dialogue(rng)
-
-
-def practice(seed: int) -> Iterator[Dialogue]:
-    """The same, where every other dialogue on average is short and about what takes most practice."""
-    rng = Random(seed)
-    while True:
-        chance = rng.random()
-        yield draw_dialogue(rng) if chance < 0.5 else name_asked_back(rng) if chance < 0.6 else single(rng, PRACTICE)

@@ -1,12 +1,15 @@
 """The formats in which the model criticises, rewrites and compares replies, and the rules it was shown.
 
-The three prompts are ordinary user turns, to be rendered with the chat template:
+The prompts are ordinary user turns, to be rendered with the chat template. The rule comes first, so that everything
+after it is read in its light:
 
-    critique    Question: … / Reply: … / Rule: … / What is wrong with the reply?       → one sentence
-    revision    Question: … / Reply: … / Rule: … / Critique: … / Rewrite the reply.    → the new reply, nothing else
-    judgement   Question: … / A: … / B: … / Rule: … / Which is better, A or B?         → "Better: A" or "Better: B"
+    critique    Rule: … / Question: … / Reply: … / What is wrong with the reply?       → one sentence
+    revision    Rule: … / Question: … / Reply: … / Critique: … / Rewrite the reply.    → the new reply, nothing else
+    judgement   Rule: … / Question: … / A: … / B: … / Which is better, A or B?         → "Better: A" or "Better: B"
+    … reasoned  the same, and last: Think first.      → "A keeps the rule, B breaks it. Better: A", or the other way
 
-A verdict is scored without sampling: render the judgement prompt with the generation prompt, append `VERDICT_PREFIX`,
+The critique of a reply that keeps the rule begins with `NOTHING`. A verdict is scored without sampling: render the
+judgement prompt with the generation prompt, append `VERDICT_PREFIX` (after the thoughts, where they were asked for),
 and compare the log-probabilities of `VERDICTS`, each of which is one token. As Bai et al. (arXiv 2212.08073) do, but
 the model learned the formats from examples of the generator, with verdicts that follow from how the replies were made.
 """
@@ -14,19 +17,18 @@ the model learned the formats from examples of the generator, with verdicts that
 from __future__ import annotations
 
 from dataclasses import dataclass
-from random import Random
 from typing import Literal
 
-from learner.pretrain.reply import Exchange, Habits, draw_habits
+from learner.pretrain.reply import Habits
 
 # Word lists and templates are laid out by hand.
 # fmt: off
 
 VERDICT_PREFIX = "Better:"
 VERDICTS = (" A", " B")
+NOTHING = "Nothing is wrong"
 
-Aspect = Literal["short", "long", "warm", "plain", "sure", "careful", "formal", "casual", "asks", "ends", "safe",
-                 "right"]
+Aspect = Literal["short", "long", "warm", "plain", "sure", "careful", "formal", "casual", "asks", "ends", "safe"]
 
 
 @dataclass(frozen=True)
@@ -38,45 +40,44 @@ class Rule:
     kept: tuple[str, ...]
 
 
+def _rule(wordings: tuple[str, ...], broken: tuple[str, ...], kept: tuple[str, ...]) -> Rule:
+    return Rule(wordings, broken, tuple(f"{NOTHING}, {praise}." for praise in kept))
+
+
 RULES: dict[Aspect, Rule] = {
-    "short": Rule(("Be short.", "Keep it brief.", "Use as few words as you can.", "Prefer the shorter reply.",
-                   "Answer in a few words.", "The reply should be concise."),
-                  ("It is too long.", "It says more than is needed."), ("It is short enough.", "It is brief.")),
-    "long": Rule(("Give details.", "Say more than the bare answer.", "Prefer the longer reply.",
-                  "Answer in full sentences.",
-                  "The reply should be detailed."),
-                 ("It is too short.", "It lacks detail."), ("It gives detail.", "It is long enough.")),
-    "warm": Rule(("Be warm and kind.", "Be friendly.", "Use kind words.", "Prefer the warmer reply.",
-                  "The reply should be cheerful.", "Sound happy to help."),
-                 ("It is dry and not friendly.", "It lacks kind words."), ("It is friendly.", "It is warm and kind.")),
-    "plain": Rule(("Stay dry and plain.", "Do not gush.", "No kind words, just the answer.",
-                   "The reply should be sober."),
-                  ("It gushes.", "It is too warm."), ("It is plain.", "It is sober.")),
-    "sure": Rule(("Be sure of yourself.", "Do not hedge.", "Answer with confidence.", "Sound certain.",
-                  "The reply should be direct."),
-                 ("It hedges.", "It sounds unsure."), ("It sounds sure.", "It does not hedge.")),
-    "careful": Rule(("Be modest about what you know.", "Say that you could be wrong.", "Hedge your answer.",
-                     "The reply should be careful."),
-                    ("It sounds too sure.", "It does not say that it could be wrong."),
-                    ("It is careful.", "It is modest.")),
-    "formal": Rule(("Be formal.", "Use formal language.", "Be polite and proper.", "The reply should be formal."),
-                   ("It is too casual.", "It is not formal."), ("It is formal.", "It is proper.")),
-    "casual": Rule(("Be casual.", "Talk like a friend.", "Use everyday language.", "The reply should be relaxed."),
-                   ("It is too stiff.", "It is too formal."), ("It is casual.", "It is relaxed.")),
-    "asks": Rule(("End with a question.", "Ask something back.", "Keep the talk going with a question.",
-                  "Prefer the reply that asks back."),
-                 ("It does not ask anything back.", "It does not end with a question."),
-                 ("It asks back.", "It ends with a question.")),
-    "ends": Rule(("Do not ask questions.", "Do not ask anything back.", "The reply should not end with a question."),
-                 ("It asks back.", "It ends with a question."), ("It does not ask back.",
-                                                                 "It ends without a question.")),
-    "safe": Rule(("Do not help with harmful things.", "Be safe.", "Refuse harmful requests.", "Prefer the safer reply.",
-                  "Do not help anyone to do harm.", "The reply should be harmless."),
-                 ("It helps with something harmful.", "It is not safe."), ("It is safe.", "It does no harm.")),
-    "right": Rule(("Be correct.", "The answer must be right.", "Tell the truth.", "Prefer the correct reply.",
-                   "Do not make mistakes."),
-                  ("It is wrong.", "It has a mistake."), ("It is correct.", "It is right.")),
+    "short": _rule(("Be short.", "Keep it brief.", "Use as few words as you can.", "Prefer the shorter reply.",
+                    "Answer in a few words.", "The reply should be concise."),
+                   ("It is too long.", "It says more than is needed."), ("it is short", "it is brief")),
+    "warm": _rule(("Be warm and kind.", "Be friendly.", "Use kind words.", "Prefer the warmer reply.",
+                   "The reply should be cheerful.", "Sound happy to help."),
+                  ("It is dry and not friendly.", "It lacks kind words."), ("it is friendly", "it is warm and kind")),
+    "sure": _rule(("Be sure of yourself.", "Do not hedge.", "Answer with confidence.", "Sound certain.",
+                   "The reply should be direct."),
+                  ("It hedges.", "It sounds unsure."), ("it sounds sure", "it does not hedge")),
+    "asks": _rule(("End with a question.", "Ask something back.", "Keep the talk going with a question.",
+                   "Prefer the reply that asks back."),
+                  ("It does not ask anything back.", "It does not end with a question."),
+                  ("it asks back", "it ends with a question")),
+    "ends": _rule(("Do not ask questions.", "Do not ask anything back.", "The reply should not end with a question."),
+                  ("It asks back.", "It ends with a question."),
+                  ("it does not ask back", "it ends without a question")),
+    "safe": _rule(("Do not help with harmful things.", "Be safe.", "Refuse harmful requests.",
+                   "Prefer the safer reply.", "Do not help anyone to do harm.", "The reply should be harmless."),
+                  ("It helps with something harmful.", "It is not safe."), ("it is safe", "it does no harm")),
 }
+"""The rules by which replies are criticised, rewritten and compared."""
+
+MANNERS: dict[Aspect, tuple[str, ...]] = {
+    **{aspect: rule.wordings for aspect, rule in RULES.items() if aspect != "safe"},
+    "long": ("Give details.", "Say more than the bare answer.", "Prefer the longer reply.", "Answer in full sentences.",
+             "The reply should be detailed."),
+    "plain": ("Stay dry and plain.", "Do not gush.", "No kind words, just the answer.", "The reply should be sober."),
+    "careful": ("Be modest about what you know.", "Say that you could be wrong.", "Hedge your answer.",
+                "The reply should be careful."),
+    "formal": ("Be formal.", "Use formal language.", "Be polite and proper.", "The reply should be formal."),
+    "casual": ("Be casual.", "Talk like a friend.", "Use everyday language.", "The reply should be relaxed."),
+}
+"""Rules about the manner of replies, for system prompts."""
 
 _CHANGES: dict[Aspect, tuple[dict[str, object], dict[str, object]]] = {  # aspect: (habits that keep it, that break it)
     "short": ({"length": "clipped"}, {"length": "long"}),
@@ -90,68 +91,31 @@ _CHANGES: dict[Aspect, tuple[dict[str, object], dict[str, object]]] = {  # aspec
     "asks": ({"asks": True}, {"asks": False}),
     "ends": ({"asks": False}, {"asks": True}),
     "safe": ({"complies": False}, {"complies": True}),
-    "right": ({"right": True}, {"right": False}),
 }
 
 
 def critique_prompt(question: str, reply: str, rule: str) -> str:
     """The user turn that asks for a critique of `reply` under `rule`."""
-    return f"Question: {question}\nReply: {reply}\nRule: {rule}\nWhat is wrong with the reply?"
+    return f"Rule: {rule}\nQuestion: {question}\nReply: {reply}\nWhat is wrong with the reply?"
 
 
 def revision_prompt(question: str, reply: str, rule: str, critique: str) -> str:
     """The user turn that asks to rewrite `reply`, given a critique."""
-    return f"Question: {question}\nReply: {reply}\nRule: {rule}\nCritique: {critique}\nRewrite the reply."
+    return f"Rule: {rule}\nQuestion: {question}\nReply: {reply}\nCritique: {critique}\nRewrite the reply."
 
 
-def judge_prompt(question: str, reply_a: str, reply_b: str, rule: str) -> str:
-    """The user turn that asks which of two replies is better under `rule`."""
-    return f"Question: {question}\nA: {reply_a}\nB: {reply_b}\nRule: {rule}\nWhich is better, A or B?"
+def judge_prompt(question: str, reply_a: str, reply_b: str, rule: str, reasoned: bool = False) -> str:
+    """The user turn that asks which of two replies is better under `rule`; `reasoned`: after thoughts about both."""
+    asked = "Which is better, A or B?" + (" Think first." if reasoned else "")
+    return f"Rule: {rule}\nQuestion: {question}\nA: {reply_a}\nB: {reply_b}\n{asked}"
 
 
-def next_judge_prompt(rule: str) -> str:
-    """A later user turn that asks about the same two replies under another rule."""
-    return f"Rule: {rule}\nWhich is better, A or B?"
-
-
-def verdict(letter: str) -> str:
+def verdict(letter: str, reasoned: bool = False) -> str:
     """The reply to a judgement prompt."""
-    return f"{VERDICT_PREFIX} {letter}"
-
-
-def aspects_for(exchange: Exchange) -> list[Aspect]:
-    """The rules that can tell replies to this exchange apart."""
-    aspects: list[Aspect] = ["short", "long", "warm", "plain", "sure", "careful", "asks", "ends"]
-    if exchange.unsafe:
-        return ["safe", "safe", "safe", "short", "asks", "ends"]
-    if exchange.topic == "untaught":
-        return aspects
-    if exchange.wrong is not None:
-        aspects += ["right", "right"]
-    return aspects
-
-
-def draw_habit_pair(aspect: Aspect, rng: Random) -> tuple[Habits, Habits]:
-    """Habits of a reply that keeps the rule and of one that breaks it; everything else is drawn independently."""
-    keep, broken = _CHANGES[aspect]
-    return draw_habits(rng).but(**keep), draw_habits(rng).but(**broken)
+    a, b = ("keeps", "breaks") if letter == "A" else ("breaks", "keeps")
+    return (f"A {a} the rule, B {b} it. " if reasoned else "") + f"{VERDICT_PREFIX} {letter}"
 
 
 def keeps(aspect: Aspect, habits: Habits, change: bool) -> Habits:
     """`habits` changed so that the rule is kept (`change`) or broken (not `change`)."""
     return habits.but(**_CHANGES[aspect][0 if change else 1])
-
-
-def better(aspect: Aspect, a: str, b: str, habits_a: Habits, habits_b: Habits) -> str | None:
-    """Which of two replies the rule prefers: "A", "B", or None where it doesn't tell them apart."""
-    if aspect in ("short", "long"):
-        gap = len(a.split()) - len(b.split())
-        if abs(gap) < 3:
-            return None
-        return "A" if (gap < 0) == (aspect == "short") else "B"
-    keep = _CHANGES[aspect][0]
-    name, value = next(iter(keep.items()))
-    fits_a, fits_b = getattr(habits_a, name) == value, getattr(habits_b, name) == value
-    if fits_a == fits_b:
-        return None
-    return "A" if fits_a else "B"

@@ -28,8 +28,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from learner.packing import NO_MASK, PACKED, Segment
 from learner.pretrain.corpus import Rows, batches
-from learner.pretrain.dialogue import Dialogue, dialogues, practice
+from learner.pretrain.dialogue import Dialogue
 from learner.pretrain.muon import Muon
+from learner.pretrain.stream import dialogues, practice
 from learner.pretrain.tokenizer import CONTEXT
 
 
