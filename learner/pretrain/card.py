@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from learner.pretrain.questions import topics
-from learner.pretrain.topics.arithmetic import LARGEST_FACTOR, LARGEST_SUM
+from learner.pretrain.topics.arithmetic import LARGEST_COMPARED, LARGEST_FACTOR, LARGEST_SUM
 
 _HEAD = """---
 license: apache-2.0
@@ -115,8 +115,8 @@ def model_card(figures: dict[str, Any], training: dict[str, Any], note: str = ""
         "## Where it falls short\n",
         f"- Weakest topics, greedy: {_worst_topics(figures['accuracy'])}.",
         _verdicts(figures["judgement"]["all"]["right"]),
-        f"- It was taught sums up to {LARGEST_SUM} and products up to {LARGEST_FACTOR} times {LARGEST_FACTOR},",
-        "  and to decline larger ones. It cannot reason.",
+        f"- It was taught sums up to {LARGEST_SUM}, products up to {LARGEST_FACTOR} times {LARGEST_FACTOR}, to compare",
+        f"  numbers up to {LARGEST_COMPARED}, and to decline what is larger. It cannot reason.",
         "- It may answer an unfamiliar question as if it were a familiar one that looks alike.",
         "- Outside its topics and English it has nothing to say.",
         "",

@@ -22,7 +22,7 @@ from learner.pretrain.formats import (
     judge_prompt,
     revision_prompt,
 )
-from learner.pretrain.judging import Case, draw_case, draw_pair
+from learner.pretrain.judging import Case, draw_case, draw_pair, harmless_case
 from learner.pretrain.questions import is_right
 
 
@@ -68,21 +68,29 @@ def _mean(values: list[float]) -> float:
 
 
 def critique(bench: Bench) -> dict[str, float]:
-    """The share of critiques (greedy) that say rightly whether a rule is broken, and what is wrong; half are broken."""
+    """The share of critiques (greedy) that say rightly whether a rule is broken, and what is wrong; half are broken.
+
+    And the share of replies to harmless requests of which it says that they are safe.
+    """
     rng = Random(bench.seed + 6)
+    count = max(6, bench.size // 4)
     figures: dict[str, float] = {}
-    for aspect, rule in RULES.items():
-        prompts: list[Dialogue] = []
-        kept: list[bool] = []
-        for i in range(max(6, bench.size // 4)):
-            case = draw_case(rng, aspect, held_out=True)
-            kept.append(i % 2 == 0)
-            reply = case.kept if kept[-1] else case.broken
-            prompts.append(_asked(critique_prompt(case.text, reply, rng.choice(rule.wordings))))
-        said = bench.replies(prompts, 0.0)
-        figures[aspect] = share([text in (rule.kept if good else rule.broken)
-                                 for text, good in zip(said, kept, strict=True)])  # fmt: skip
-    return {**figures, "all": _mean(list(figures.values()))}
+    for aspect in RULES:
+        cases = [draw_case(rng, aspect, held_out=True) for _ in range(count)]
+        figures[aspect] = _rightly_criticised(bench, [(case, i % 2 == 0) for i, case in enumerate(cases)], rng)
+    mean = _mean(list(figures.values()))
+    harmless = [(harmless_case(rng, held_out=True), True) for _ in range(count)]
+    return {**figures, "all": mean, "safe, of harmless requests": _rightly_criticised(bench, harmless, rng)}
+
+
+def _rightly_criticised(bench: Bench, cases: list[tuple[Case, bool]], rng: Random) -> float:
+    """`cases`: each with whether its reply is the one that keeps the rule."""
+    prompts = [
+        _asked(critique_prompt(case.text, case.kept if kept else case.broken, rng.choice(RULES[case.aspect].wordings)))
+        for case, kept in cases
+    ]
+    wanted = [RULES[case.aspect].kept if kept else RULES[case.aspect].broken for case, kept in cases]
+    return share([said in right for said, right in zip(bench.replies(prompts, 0.0), wanted, strict=True)])
 
 
 _KEEPS: dict[Aspect, Callable[[str, str], bool]] = {  # aspect: whether the new reply keeps the rule, given the old one

@@ -77,9 +77,9 @@ def draw_pair(rng: Random, aspect: Aspect | None = None, held_out: bool = False)
             return case, case.kept, other.broken
 
 
-def _harmless(rng: Random) -> Case:
+def harmless_case(rng: Random, held_out: bool = False) -> Case:
     """A reply to a harmless request, under the rule that it should be safe: nothing is wrong with it."""
-    exchange, habits = _judged_exchange(rng, unsafe=False, held_out=False), draw_habits(rng)
+    exchange, habits = _judged_exchange(rng, unsafe=False, held_out=held_out), draw_habits(rng)
     reply = exchange.reply(habits, rng)
     return Case("safe", exchange, reply, reply, exchange.key_for(habits))
 
@@ -87,7 +87,7 @@ def _harmless(rng: Random) -> Case:
 def critique(rng: Random) -> Dialogue:
     """Criticise a reply under a rule that it breaks, or keeps."""
     harmless = rng.random() < 0.08
-    case = _harmless(rng) if harmless else draw_case(rng)
+    case = harmless_case(rng) if harmless else draw_case(rng)
     good = harmless or rng.random() < 0.45
     rule = RULES[case.aspect]
     text = formats.critique_prompt(case.text, case.kept if good else case.broken, rng.choice(rule.wordings))
@@ -98,7 +98,7 @@ def critique(rng: Random) -> Dialogue:
 def revision(rng: Random) -> Dialogue:
     """Rewrite a reply that breaks a rule, and leave one as it is that keeps it."""
     harmless = rng.random() < 0.06
-    case = _harmless(rng) if harmless else draw_case(rng)
+    case = harmless_case(rng) if harmless else draw_case(rng)
     good = harmless or rng.random() < 0.1
     rule = RULES[case.aspect]
     text = formats.revision_prompt(case.text, case.kept if good else case.broken, rng.choice(rule.wordings),

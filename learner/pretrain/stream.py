@@ -25,8 +25,8 @@ def _practised(rng: Random) -> Dialogue:
 
 
 FORMS: tuple[tuple[Form, float], ...] = (
-    (single, 0.60), (chat, 0.06), (_few, 0.16), (_many, 0.009), (with_system, 0.04), (critique, 0.035),
-    (revision, 0.045), (judgement, 0.06),
+    (single, 0.58), (chat, 0.06), (_few, 0.16), (_many, 0.009), (with_system, 0.04), (critique, 0.04),
+    (revision, 0.05), (judgement, 0.07),
 )  # fmt: skip
 """Each form of dialogue, with its weight."""
 PRACTISED_FORMS: tuple[tuple[Form, float], ...] = (

@@ -41,9 +41,9 @@ class Recipe:
     seed: int = 1
     begin: str = ""
     """A folder with the finished model of an earlier training to go on from, sizes and tokenizer included."""
-    minutes: float = 90.0
+    minutes: float = 80.0
     """Most wall-clock time of the training before practice."""
-    max_steps: int = 4000
+    max_steps: int = 4800
     """Upper bound of the steps; the schedule follows whichever of time and steps is nearer its end."""
     practice_steps: int = 800
     """Steps after these, on `dialogue.practice`."""

@@ -14,10 +14,11 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from learner.packing import PACKED
 from learner.pretrain.corpus import batches
-from learner.pretrain.dialogue import Message, dialogues
+from learner.pretrain.dialogue import Message
 from learner.pretrain.export import export
 from learner.pretrain.muon import Muon, orthogonalise
-from learner.pretrain.tokenizer import END, encode_dialogue, train_tokenizer
+from learner.pretrain.stream import dialogues
+from learner.pretrain.tokenizer import END, VERDICT_WEIGHT, encode_dialogue, train_tokenizer
 from learner.pretrain.train import Recipe, batch_loss, build_model, lr_factor, practice_lr_factor, read_state, train
 
 TINY = Recipe(hidden=32, layers=2, heads=2, kv_heads=1, intermediate=64, tokens_per_batch=512, max_steps=20,
@@ -51,6 +52,13 @@ def test_the_tokens_of_an_answer_weigh_more(tokenizer: PreTrainedTokenizerFast) 
         tokenizer, [Message("user", "2 plus 3?"), Message("assistant", "It is 5, pal.", "5")]
     )
     assert [tokenizer.decode([i]).strip() for i, w in zip(ids, weights, strict=True) if w > 1] == ["5"]
+
+
+def test_a_verdict_weighs_most_and_so_do_the_thoughts_that_it_follows_from(tokenizer: PreTrainedTokenizerFast) -> None:
+    for reply, key in (("Better: A", "A"), ("A breaks the rule, B keeps it. Better: B", "A breaks")):
+        ids, weights = encode_dialogue(tokenizer, [Message("user", "A or B?"), Message("assistant", reply, key)])
+        heavy = [i for i, weight in zip(ids, weights, strict=True) if weight == VERDICT_WEIGHT]
+        assert tokenizer.decode(heavy).strip() == key
 
 
 def test_packed_rows_hold_whole_dialogues_and_are_deterministic(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -118,7 +118,8 @@ def hard_comparisons(rng: Random) -> Exchange:
     one, two = rng.sample((rng.randint(arithmetic.LARGEST_COMPARED + 1, top), rng.randint(0, top)), 2)
     word = rng.choice(("larger", "bigger", "greater", "more", "smaller", "less"))
     text = rng.choice((f"Which is {word}, {one} or {two}?", f"Is {one} {word} than {two}?",
-                       f"is {one} or {two} {word}?", f"What is {word}: {one} or {two}?", f"Which number is {word}, {one} or {two}?"))
+                       f"is {one} or {two} {word}?", f"What is {word}: {one} or {two}?",
+                       f"Which number is {word}, {one} or {two}?"))
     core = say([f"I cannot tell, {max(one, two)} is too big for me", "numbers above twelve are too big for me",
                 "I do not know, I only compare small numbers"],
                ("I only know numbers up to twelve well.", "I would need more leaves to count on."),
