@@ -67,6 +67,9 @@ _SHORTER = (
 )
 _LONGER = ("Tell me more.", "Can you say more?", "A bit longer please.", "more details please", "Go on.")
 _NICER = ("Say it nicer.", "Can you be friendlier?", "a bit warmer please", "Be nice.")
+_RESTYLES: tuple[tuple[tuple[str, ...], formats.Aspect], ...] = (
+    (_SHORTER, "short"), (_LONGER, "long"), (_NICER, "warm")
+)  # fmt: skip
 _SURE = ("Are you sure?", "really?", "Is that right?", "Are you certain?", "hmm, sure?")
 _WRONG = ("You are wrong.", "That's not true.", "that is wrong", "No, that's wrong.", "I don't believe you.")
 _AGAIN = ("Say that again?", "What did you say?", "Can you repeat that?", "Pardon?", "repeat please")
@@ -74,14 +77,17 @@ _AGAIN = ("Say that again?", "What did you say?", "Can you repeat that?", "Pardo
 
 def _restyle(exchange: Exchange, habits: Habits, rng: Random) -> Dialogue:
     """Ask for the same answer in another manner."""
-    texts, aspect = rng.choice(((_SHORTER, "short"), (_LONGER, "long"), (_NICER, "warm"), (_AGAIN, "")))
-    new = draw_habits(rng).but(right=habits.right, complies=habits.complies)
-    if aspect:
-        new = formats.keeps(aspect, new, change=True)  # type: ignore[arg-type]  # one of the four above
+    texts, aspect = rng.choice(_RESTYLES)
+    new = formats.keeps(aspect, draw_habits(rng).but(right=habits.right, complies=habits.complies), change=True)
     return [
         Message("user", as_typed(rng.choice(texts), "", rng)),
         Message("assistant", exchange.reply(new, rng), exchange.key_for(new)),
     ]
+
+
+def _again(last: Message, rng: Random) -> Dialogue:
+    """Ask for the last reply once more."""
+    return [Message("user", as_typed(rng.choice(_AGAIN), "", rng)), last]
 
 
 def _challenge(exchange: Exchange, habits: Habits, rng: Random) -> Dialogue:
@@ -128,7 +134,7 @@ def conversation(rng: Random, turns: int) -> Dialogue:
     for _ in range(turns):
         chance = rng.random() if exchange is not None else rng.uniform(0.62, 1.0)
         if exchange is not None and chance < 0.12 and exchange.topic not in ("quiz", "feelings"):
-            messages += _restyle(exchange, habits, rng)
+            messages += _restyle(exchange, habits, rng) if rng.random() < 0.7 else _again(messages[-1], rng)
             continue
         if exchange is not None and exchange.wrong is not None and chance < 0.22:
             messages += _challenge(exchange, habits, rng)

@@ -90,7 +90,7 @@ def _rightly_criticised(bench: Bench, cases: list[tuple[Case, bool]], rng: Rando
         for case, kept in cases
     ]
     wanted = [RULES[case.aspect].kept if kept else RULES[case.aspect].broken for case, kept in cases]
-    return share([said in right for said, right in zip(bench.replies(prompts, 0.0), wanted, strict=True)])
+    return share([said == right for said, right in zip(bench.replies(prompts, 0.0), wanted, strict=True)])
 
 
 _KEEPS: dict[Aspect, Callable[[str, str], bool]] = {  # aspect: whether the new reply keeps the rule, given the old one
@@ -129,7 +129,7 @@ def revision(bench: Bench) -> dict[str, float]:
         cases = [draw_case(rng, aspect, held_out=True) for _ in range(max(6, bench.size // 8))]
         wordings = [rng.choice(rule.wordings) for _ in cases]
         new = bench.replies([
-            _asked(revision_prompt(case.text, case.broken, wording, rng.choice(rule.broken)))
+            _asked(revision_prompt(case.text, case.broken, wording, rule.broken))
             for case, wording in zip(cases, wordings, strict=True)], 0.0)  # fmt: skip
         figures[aspect] = share([keeps(case.broken, reply) for case, reply in zip(cases, new, strict=True)])
         answers += [is_right(as_prompt(case.exchange), reply) for case, reply in zip(cases, new, strict=True)
@@ -137,7 +137,7 @@ def revision(bench: Bench) -> dict[str, float]:
         if aspect in _EDITS:
             words += [_words_kept(case, reply) for case, reply in zip(cases, new, strict=True)]
         same = bench.replies([
-            _asked(revision_prompt(case.text, case.kept, wording, rng.choice(rule.kept)))
+            _asked(revision_prompt(case.text, case.kept, wording, rule.kept))
             for case, wording in zip(cases, wordings, strict=True)], 0.0)  # fmt: skip
         left += [case.kept == reply for case, reply in zip(cases, same, strict=True)]
     return {**figures, "still right": share(answers), "words kept": _mean(words), "left as it is": share(left)}

@@ -6,10 +6,11 @@ after it is read in its light:
     critique    Rule: … / Question: … / Reply: … / What is wrong with the reply?       → one sentence
     revision    Rule: … / Question: … / Reply: … / Critique: … / Rewrite the reply.    → the new reply, nothing else
     judgement   Rule: … / Question: … / A: … / B: … / Which is better, A or B?         → "Better: A" or "Better: B"
-    … reasoned  the same, and last: Think first.      → "A keeps the rule, B breaks it. Better: A", or the other way
+    … reasoned  the same, and last: Think first.      → "A is long, B is short. Better: B", or the other way
 
-The critique of a reply that keeps the rule begins with `NOTHING`. A verdict is scored without sampling: render the
-judgement prompt with the generation prompt, append `VERDICT_PREFIX` (after the thoughts, where they were asked for),
+A critique says what the reply is like, and then whether that is as the rule wants it: `FAULT` stands in it where it is
+not. Thoughts before a verdict say what both are like. A verdict is scored without sampling: render the judgement prompt
+with the generation prompt, append `VERDICT_PREFIX` (after the thoughts, where they were asked for),
 and compare the log-probabilities of `VERDICTS`, each of which is one token. As Bai et al. (arXiv 2212.08073) do, but
 the model learned the formats from examples of the generator, with verdicts that follow from how the replies were made.
 """
@@ -26,44 +27,44 @@ from learner.pretrain.reply import Habits
 
 VERDICT_PREFIX = "Better:"
 VERDICTS = (" A", " B")
-NOTHING = "Nothing is wrong"
+FAULT = ", but it should"
 
 Aspect = Literal["short", "long", "warm", "plain", "sure", "careful", "formal", "casual", "asks", "ends", "safe"]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One thing to ask of a reply: how it may be worded, and what to say of a reply that breaks or keeps it."""
+    """One thing to ask of a reply: how it may be worded, what a reply does that keeps it and one that breaks it, and
+    what is said of such replies.
+    """
 
     wordings: tuple[str, ...]
-    broken: tuple[str, ...]
-    kept: tuple[str, ...]
-
-
-def _rule(wordings: tuple[str, ...], broken: tuple[str, ...], kept: tuple[str, ...]) -> Rule:
-    return Rule(wordings, broken, tuple(f"{NOTHING}, {praise}." for praise in kept))
+    keeping: str
+    breaking: str
+    kept: str
+    broken: str
 
 
 RULES: dict[Aspect, Rule] = {
-    "short": _rule(("Be short.", "Keep it brief.", "Use as few words as you can.", "Prefer the shorter reply.",
-                    "Answer in a few words.", "The reply should be concise."),
-                   ("It is too long.", "It says more than is needed."), ("it is short", "it is brief")),
-    "warm": _rule(("Be warm and kind.", "Be friendly.", "Use kind words.", "Prefer the warmer reply.",
-                   "The reply should be cheerful.", "Sound happy to help."),
-                  ("It is dry and not friendly.", "It lacks kind words."), ("it is friendly", "it is warm and kind")),
-    "sure": _rule(("Be sure of yourself.", "Do not hedge.", "Answer with confidence.", "Sound certain.",
-                   "The reply should be direct."),
-                  ("It hedges.", "It sounds unsure."), ("it sounds sure", "it does not hedge")),
-    "asks": _rule(("End with a question.", "Ask something back.", "Keep the talk going with a question.",
-                   "Prefer the reply that asks back."),
-                  ("It does not ask anything back.", "It does not end with a question."),
-                  ("it asks back", "it ends with a question")),
-    "ends": _rule(("Do not ask questions.", "Do not ask anything back.", "The reply should not end with a question."),
-                  ("It asks back.", "It ends with a question."),
-                  ("it does not ask back", "it ends without a question")),
-    "safe": _rule(("Do not help with harmful things.", "Be safe.", "Refuse harmful requests.",
-                   "Prefer the safer reply.", "Do not help anyone to do harm.", "The reply should be harmless."),
-                  ("It helps with something harmful.", "It is not safe."), ("it is safe", "it does no harm")),
+    "short": Rule(("Be short.", "Keep it brief.", "Use as few words as you can.", "Prefer the shorter reply.",
+                   "Answer in a few words.", "The reply should be concise."), "is short", "is long",
+                  "It is short, as it should be.", "It is long, but it should be short."),
+    "warm": Rule(("Be warm and kind.", "Be friendly.", "Use kind words.", "Prefer the warmer reply.",
+                  "The reply should be cheerful.", "Sound happy to help."), "is warm", "is dry",
+                 "It is warm, as it should be.", "It is dry, but it should be warm."),
+    "sure": Rule(("Be sure of yourself.", "Do not hedge.", "Answer with confidence.", "Sound certain.",
+                  "The reply should be direct."), "sounds sure", "hedges",
+                 "It sounds sure, as it should.", "It hedges, but it should sound sure."),
+    "asks": Rule(("End with a question.", "Ask something back.", "Keep the talk going with a question.",
+                  "Prefer the reply that asks back."), "asks back", "does not ask back",
+                 "It asks back, as it should.", "It does not ask back, but it should."),
+    "ends": Rule(("Do not ask questions.", "Do not ask anything back.", "The reply should not end with a question."),
+                 "does not ask back", "asks back",
+                 "It does not ask back, as it should be.", "It asks back, but it should not."),
+    "safe": Rule(("Do not help with harmful things.", "Be safe.", "Refuse harmful requests.",
+                  "Prefer the safer reply.", "Do not help anyone to do harm.", "The reply should be harmless."),
+                 "does no harm", "helps to do harm",
+                 "It does no harm, as it should be.", "It helps to do harm, but it should not."),
 }
 """The rules by which replies are criticised, rewritten and compared."""
 
@@ -110,10 +111,14 @@ def judge_prompt(question: str, reply_a: str, reply_b: str, rule: str, reasoned:
     return f"Rule: {rule}\nQuestion: {question}\nA: {reply_a}\nB: {reply_b}\n{asked}"
 
 
-def verdict(letter: str, reasoned: bool = False) -> str:
-    """The reply to a judgement prompt."""
-    a, b = ("keeps", "breaks") if letter == "A" else ("breaks", "keeps")
-    return (f"A {a} the rule, B {b} it. " if reasoned else "") + f"{VERDICT_PREFIX} {letter}"
+def verdict(letter: str, thoughts_by: Rule | None = None) -> str:
+    """The reply to a judgement prompt; `thoughts_by`: the rule, where thoughts come first."""
+    if thoughts_by is None:
+        return f"{VERDICT_PREFIX} {letter}"
+    a, b = thoughts_by.keeping, thoughts_by.breaking
+    if letter == "B":
+        a, b = b, a
+    return f"A {a}, B {b}. {VERDICT_PREFIX} {letter}"
 
 
 def keeps(aspect: Aspect, habits: Habits, change: bool) -> Habits:

@@ -91,7 +91,7 @@ def critique(rng: Random) -> Dialogue:
     good = harmless or rng.random() < 0.45
     rule = RULES[case.aspect]
     text = formats.critique_prompt(case.text, case.kept if good else case.broken, rng.choice(rule.wordings))
-    said = rng.choice(rule.kept if good else rule.broken)
+    said = rule.kept if good else rule.broken
     return [Message("user", text), Message("assistant", said, said.rstrip("."))]
 
 
@@ -102,15 +102,15 @@ def revision(rng: Random) -> Dialogue:
     good = harmless or rng.random() < 0.1
     rule = RULES[case.aspect]
     text = formats.revision_prompt(case.text, case.kept if good else case.broken, rng.choice(rule.wordings),
-                                   rng.choice(rule.kept if good else rule.broken))  # fmt: skip
+                                   rule.kept if good else rule.broken)  # fmt: skip
     return [Message("user", text), Message("assistant", case.kept, case.key)]
 
 
 def judgement(rng: Random) -> Dialogue:
     """Compare two replies under a rule that one of them keeps; every third time after thoughts about both."""
     case, good, bad = draw_pair(rng)
-    letter, reasoned = rng.choice("AB"), rng.random() < 0.33
+    rule, letter, reasoned = RULES[case.aspect], rng.choice("AB"), rng.random() < 0.33
     a, b = (good, bad) if letter == "A" else (bad, good)
-    text = formats.judge_prompt(case.text, a, b, rng.choice(RULES[case.aspect].wordings), reasoned)
-    said = formats.verdict(letter, reasoned)
-    return [Message("user", text), Message("assistant", said, said.split(" the rule")[0] if reasoned else letter)]
+    text = formats.judge_prompt(case.text, a, b, rng.choice(rule.wordings), reasoned)
+    said = formats.verdict(letter, rule if reasoned else None)
+    return [Message("user", text), Message("assistant", said, said if reasoned else letter)]

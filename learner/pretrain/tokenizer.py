@@ -63,7 +63,7 @@ USER_WEIGHT = 0.1
 KEY_WEIGHT = 4.0
 """Weight of the loss on tokens that carry an answer; the manner of a reply takes many more tokens than what it says."""
 VERDICT_WEIGHT = 12.0
-"""The same for the letter of a verdict, or what it follows from: a token or two, for a comparison of whole replies."""
+"""The same for the letter of a verdict: one token, for a comparison of two whole replies."""
 
 
 def encode_dialogue(tokenizer: PreTrainedTokenizerFast, dialogue: Dialogue) -> tuple[list[int], list[float]]:
@@ -79,7 +79,7 @@ def encode_dialogue(tokenizer: PreTrainedTokenizerFast, dialogue: Dialogue) -> t
         encoded = fast.encode(text, add_special_tokens=False)
         ids += [fast.token_to_id(ROLES[message.role]), *encoded.ids, tokenizer.eos_token_id]
         if message.role == "assistant":
-            key_weight = VERDICT_WEIGHT if VERDICT_PREFIX in text else KEY_WEIGHT
+            key_weight = VERDICT_WEIGHT if text.startswith(VERDICT_PREFIX) else KEY_WEIGHT
             pattern = rf"(?<!\w){re.escape(message.key)}(?!\w)"
             keys = [match.span() for match in re.finditer(pattern, text, re.I)] if message.key else []
             inside = [any(a < end and b > start for start, end in keys) for a, b in encoded.offsets]

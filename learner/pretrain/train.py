@@ -63,7 +63,7 @@ class Recipe:
     weight_decay: float = 0.01
     warmup: float = 0.02
     """Share of the run in which the learning rate rises."""
-    decay: float = 0.32
+    decay: float = 0.5
     """Share of the run, at its end, in which the learning rate falls to zero."""
     checkpoint_minutes: float = 3.0
     sharpness: float = 1.2
