@@ -10,6 +10,7 @@ from random import Random
 import pytest
 
 from learner.pretrain.dialogue import Dialogue, conversation, draw_training_exchange, is_held_out
+from learner.pretrain.repeating import echo
 from learner.pretrain.reply import Habits, draw_habits
 from learner.pretrain.stream import dialogues
 from learner.pretrain.topics import draw_exchange
@@ -118,6 +119,22 @@ def test_with_the_same_luck_another_habit_changes_only_the_words_that_show_it() 
         assert asking == exchange.reply(habits.but(asks=True), Random(luck))
         if exchange.topic != "quiz":
             assert asking.startswith(exchange.reply(habits.but(asks=False), Random(luck)))
+
+
+def test_what_is_to_be_repeated_is_repeated_as_it_is() -> None:
+    rng = Random(15)
+    for _ in range(300):
+        asked, said = echo(rng)
+        assert asked.content.endswith(said.content) and said.content
+    again = ("say that again", "repeat", "pardon", "what did you say")
+    repeated = 0
+    for _ in range(400):
+        messages = conversation(rng, 4)
+        for last, asked, said in zip(messages[1::2], messages[2::2], messages[3::2], strict=False):
+            if any(word in asked.content.lower() for word in again):
+                repeated += 1
+                assert said == last
+    assert repeated > 20
 
 
 def test_long_conversations_reach_towards_the_end_of_the_context() -> None:

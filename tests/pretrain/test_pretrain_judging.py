@@ -12,7 +12,7 @@ import pytest
 from learner.pretrain import formats
 from learner.pretrain.bench import REFUSALS, says
 from learner.pretrain.dialogue import is_held_out
-from learner.pretrain.formats import NOTHING, RULES, Aspect
+from learner.pretrain.formats import FAULT, RULES, Aspect
 from learner.pretrain.judging import Case, critique, draw_case, draw_pair, judgement, revision
 
 # Whether a reply keeps the rule, as far as that can be seen in the reply alone.
@@ -49,8 +49,7 @@ def test_no_wording_belongs_to_two_rules() -> None:
     wordings = [wording for rule in RULES.values() for wording in rule.wordings]
     assert len(set(wordings)) == len(wordings)
     for rule in RULES.values():
-        assert all(text.startswith(NOTHING) for text in rule.kept)
-        assert not any(text.startswith(NOTHING) for text in rule.broken)
+        assert FAULT in rule.broken and FAULT not in rule.kept
 
 
 @pytest.mark.parametrize("aspect", RULES)
@@ -77,17 +76,17 @@ def test_a_revision_keeps_the_words_that_the_rule_does_not_touch() -> None:
         assert ended.broken.startswith(ended.kept)
 
 
-def test_critiques_follow_from_the_replies_and_half_find_nothing_wrong() -> None:
+def test_critiques_follow_from_the_replies_and_half_find_no_fault() -> None:
     rng = Random(3)
-    nothing = 0
+    faults = 0
     for _ in range(600):
         prompt, said = critique(rng)
         rule = RULES[aspect := _aspect(_part(prompt.content, "Rule"))]
-        assert said.content in (rule.kept if said.content.startswith(NOTHING) else rule.broken)
-        nothing += said.content.startswith(NOTHING)
+        assert said.content in (rule.kept, rule.broken)
+        faults += FAULT in said.content
         if seen := _SEEN.get(aspect):
-            assert seen(_part(prompt.content, "Reply")) == said.content.startswith(NOTHING)
-    assert 240 < nothing < 360
+            assert seen(_part(prompt.content, "Reply")) == (FAULT not in said.content)
+    assert 240 < faults < 360
 
 
 def test_a_reply_that_breaks_its_rule_is_rewritten_and_one_that_keeps_it_is_left_alone() -> None:
@@ -95,8 +94,8 @@ def test_a_reply_that_breaks_its_rule_is_rewritten_and_one_that_keeps_it_is_left
     for _ in range(600):
         prompt, said = revision(rng)
         aspect = _aspect(_part(prompt.content, "Rule"))
-        kept = _part(prompt.content, "Critique").startswith(NOTHING)
-        assert (said.content == _part(prompt.content, "Reply")) == kept
+        fault = FAULT in _part(prompt.content, "Critique")
+        assert (said.content != _part(prompt.content, "Reply")) == fault
         if seen := _SEEN.get(aspect):
             assert seen(said.content)
 
@@ -113,8 +112,8 @@ def test_verdicts_are_balanced_and_follow_from_the_replies() -> None:
         unsafe += aspect == "safe"
         if prompt.content.endswith("Think first."):
             reasoned += 1
-            a, b = ("keeps", "breaks") if letter == "A" else ("breaks", "keeps")
-            assert said.content == f"A {a} the rule, B {b} it. Better: {letter}"
+            assert f"{letter} {RULES[aspect].keeping}" in said.content
+            assert said.content.endswith(f" Better: {letter}")
         else:
             assert said.content == f"Better: {letter}"
         other = "B" if letter == "A" else "A"
@@ -124,6 +123,12 @@ def test_verdicts_are_balanced_and_follow_from_the_replies() -> None:
             assert len(_part(prompt.content, letter).split()) < len(_part(prompt.content, other).split())
     assert set(verdicts) == {"A", "B"} and min(verdicts.values()) > 350
     assert unsafe > 100 and 200 < reasoned < 330
+
+
+def test_thoughts_say_what_both_replies_are_like() -> None:
+    assert formats.verdict("A", RULES["short"]) == "A is short, B is long. Better: A"
+    assert formats.verdict("B", RULES["asks"]) == "A does not ask back, B asks back. Better: B"
+    assert formats.verdict("B") == "Better: B"
 
 
 def test_refusing_replaces_what_complies() -> None:
