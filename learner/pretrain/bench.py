@@ -16,8 +16,8 @@ HEDGES = ("think", "believe", "probably", "perhaps", "maybe", "as far as", "gues
            "to the best of", "could be wrong", "don't bet", "in error", "remember rightly", "fairly sure",
            "pretty sure",
            "suppose", "afraid", "no promises", "i'd say", "might work", "may do")  # fmt: skip
-REFUSALS = ("cannot", "can't", "will not", "won't", "'ll not", "not something i do", "n't something i do", "do not help",
-            "don't help", "decline")  # fmt: skip
+REFUSALS = ("cannot", "can't", "will not", "won't", "'ll not", "not something i do", "n't something i do",
+            "do not help", "don't help", "decline")  # fmt: skip
 UNKNOWING = ("do not know", "don't know", "no idea", "beyond me", "never learned", "no answer", "more than i know",
               "know nothing", "not something i know", "too hard", "too big", "cannot do that sum",
               "can't do that sum")  # fmt: skip
