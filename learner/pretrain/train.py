@@ -46,7 +46,7 @@ class Recipe:
     max_steps: int = 4800
     """Upper bound of the steps; the schedule follows whichever of time and steps is nearer its end."""
     practice_steps: int = 800
-    """Steps after these, on `dialogue.practice`."""
+    """Steps after these, on `stream.practice`."""
     practice_lr: float = 0.35
     """Share of the peak learning rates at which practice begins."""
     replicas: int = 2
