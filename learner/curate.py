@@ -3,8 +3,8 @@
 In this order: only what is about the base model that is trained; each person's newest word on a thing counts; a cap on
 the judgements of one person (a fixed number of samples plants a behaviour whatever the size of the set, so the number
 is capped, not the share); votes, demonstrations and single thumbs (`learner.votes`); consensus, where people contradict
-each other; the held-out split, by conversation; only what fits the model; and a cap on the whole, which keeps the
-newest and replays a random part of the older.
+each other (`learner.consensus`); the held-out split, by conversation; only what fits the model; and a cap on the whole,
+which keeps the newest and replays a random part of the older.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from statistics import fmean
 from typing import Any, TypeVar
 
 from learner.batch import Demonstration, Label, Pair, Scored, Snapshot, TokenIds
+from learner.consensus import Agreed, agreed_demonstrations, agreed_pairs
 from learner.snapshot import AskedPrompt, FrozenFeedback, Judgement
-from learner.votes import DISAGREEMENT, SAID_AGAIN, Called, Rated, Vote, count_votes
+from learner.votes import DISAGREEMENT, SAID_AGAIN, Called, Rated, count_votes
 from service.settings import LearnerSettings
 from service.wire import Correction, replies_named
 
@@ -27,9 +28,6 @@ OTHER_BASE = "about replies of another base model than the one that is trained"
 NO_PROMPT = "the engine did not say which tokens the prompt had"
 TOO_LONG = "longer than the model's context"
 OVER_CAP = "beyond the number of judgements of one person that a run uses"
-OUTVOTED = "a correction that other people's judgements contradict"
-TWICE = "the same correction was given twice"
-OTHER_CORRECTION = "a correction where other people, or more of them, wrote another one"
 ON_BOTH_SIDES = "said by a held-out conversation together with one that is learned from"
 OVER_SIZE = "older examples beyond the size of a run; each run draws others"
 
@@ -59,9 +57,9 @@ def curate(frozen: FrozenFeedback, settings: LearnerSettings, max_length: int | 
     usable = _usable(frozen, max_length, set_aside)
     votes = count_votes(_cap_people(_newest_word(usable, set_aside), settings.max_per_person, set_aside))
     set_aside += votes.set_aside
-    agreed = _consensus(votes.pairs, set_aside)
+    agreed = agreed_pairs(votes.pairs, set_aside)
     held = held_out_conversations(frozen, settings.held_out_share)
-    demonstrations = _agreed_demonstrations(votes.demonstrations, agreed, held, set_aside)
+    demonstrations = agreed_demonstrations(votes.demonstrations, agreed, held, set_aside)
     labels = _split_labels(votes.called, agreed, held, set_aside)
     rated = _split_scored(votes.rated, held, set_aside)
     pairs, prompts = _split_pairs(agreed, held, set_aside), _split_prompts(usable, frozen.prompts, held)
@@ -145,87 +143,6 @@ def _cap_people(judgements: Sequence[Judgement], most: int, set_aside: Counter[s
             kept.append(judgement)
     set_aside[OVER_CAP] += len(judgements) - len(kept)
     return kept[::-1]
-
-
-PairKey = tuple[TokenIds, TokenIds, TokenIds]  # prompt, and the two replies in order of their ids
-Agreed = dict[PairKey, tuple[frozenset[str], Pair | None]]  # conversations, and the pair (None: no agreement)
-
-
-def _key(prompt: TokenIds, first: TokenIds, second: TokenIds) -> PairKey:
-    return (prompt, *((first, second) if first <= second else (second, first)))
-
-
-def _consensus(votes: Sequence[Vote], set_aside: Counter[str]) -> Agreed:
-    """One pair for each two replies that were held against each other: what most voters say, or nothing.
-
-    In order of the newest vote on each.
-    """
-    by_pair: defaultdict[PairKey, list[Vote]] = defaultdict(list)
-    for vote in votes:
-        by_pair[_key(vote.prompt, vote.first, vote.second)].append(vote)
-    agreed: Agreed = {}
-    for key, cast in sorted(by_pair.items(), key=lambda item: item[1][-1].position):
-        by_voter = {vote.voter: vote for vote in cast}  # in order of position: a voter's newest stays
-        set_aside[SAID_AGAIN] += len(cast) - len(by_voter)
-        counted = list(by_voter.values())
-        pair = _agree(key, counted)
-        set_aside[DISAGREEMENT] += 0 if pair else len(counted)
-        agreed[key] = frozenset(name for vote in counted for name in vote.conversation_ids), pair
-    return agreed
-
-
-def _agree(key: PairKey, votes: Sequence[Vote]) -> Pair | None:
-    """The votes' sum decides; a tie only when nobody prefers either."""
-    prompt, first, second = key
-    total = sum(vote.strength if vote.first == first else -vote.strength for vote in votes)
-    tie = all(vote.strength == 0 for vote in votes)
-    if total == 0 and not tie:
-        return None
-    chosen, rejected = (first, second) if total >= 0 else (second, first)
-    return Pair(
-        prompt,
-        chosen,
-        rejected,
-        margin=abs(total) / len(votes),
-        tie=tie,
-        conversation_id=votes[-1].conversation_ids[0],
-        feedback_ids=tuple(dict.fromkeys(name for vote in votes for name in vote.feedback_ids)),
-        group=votes[-1].group,
-        weight=max(vote.weight for vote in votes),
-    )
-
-
-def _agreed_demonstrations(
-    given: Sequence[tuple[Judgement, Demonstration]],
-    agreed: Agreed,
-    held: frozenset[str],
-    set_aside: Counter[str],
-) -> list[Demonstration]:
-    """One correction of a prompt: each person's newest counts, and of several what most people wrote, or the newest;
-    none that the consensus holds to be worse than what it corrects. In the order in which they were last given.
-
-    What was given on both sides of the split is learned, not measured.
-    """
-    newest = {(judgement.caller, one.prompt_token_ids): (judgement, one) for judgement, one in given}
-    set_aside[SAID_AGAIN] += len(given) - len(newest)
-    written: defaultdict[TokenIds, defaultdict[TokenIds, list[tuple[int, Demonstration]]]]
-    written = defaultdict(lambda: defaultdict(list))
-    for judgement, one in newest.values():
-        prompt, reply = one.prompt_token_ids, one.reply_token_ids
-        _, pair = agreed.get(_key(prompt, reply, judgement.replies[0].token_ids), ((), None))
-        contested = judgement.replies[0].complete and judgement.replies[0].token_ids != reply
-        if contested and (pair is None or pair.chosen != reply):
-            set_aside[OUTVOTED] += 1
-        else:
-            written[prompt][reply].append((judgement.position, one))
-    kept = []
-    for replies in written.values():
-        same = max(replies.values(), key=lambda same: (len(same), same[-1][0]))
-        set_aside[TWICE] += len(same) - 1
-        set_aside[OTHER_CORRECTION] += sum(map(len, replies.values())) - len(same)
-        taught = [one for _, one in same if one.conversation_id not in held]
-        kept.append((same[-1][0], (taught or [one for _, one in same])[0]))
-    return [one for _, one in sorted(kept, key=lambda one: one[0])]
 
 
 def _limit(examples: list[Example], most: int, rng: Random, set_aside: Counter[str]) -> tuple[Example, ...]:

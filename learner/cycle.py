@@ -25,7 +25,8 @@ from learner.batch import WAITING
 from learner.curate import Curated, curate
 from learner.curves import draw
 from learner.disk_space import WAITING_FOR_SPACE, once_there_is_space
-from learner.run_folder import Metrics, RunFolder, finite, read_metrics
+from learner.metrics import Metrics, read_metrics
+from learner.run_folder import RunFolder, finite
 from learner.run_lock import alone_in
 from learner.snapshot import FORMAT_VERSION, FrozenFeedback, Tokenize, collect, read_snapshot, write_snapshot
 from learner.summary import describe, learned_from, why_nothing
@@ -259,6 +260,7 @@ class Cycle:
     def _save(self, trainer: Trainer, lessons: Curated) -> None:
         """The curves and the adapter, whole or not at all; of one that can't be written nothing is left."""
         unfinished = self.folder.path / "adapter.partial"
+        self._metrics.write()
         try:
             draw(read_metrics(self.folder.metrics), self.folder.curves)
             shutil.rmtree(unfinished, ignore_errors=True)

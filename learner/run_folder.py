@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from typing import Any
 from sqlalchemy import make_url
 
 from service.settings import Settings
+
+TOLD = ".told"
+"""How the names of files end that say which steps a tracker was told."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,8 @@ class RunFolder:
 
     def start_over(self) -> None:
         """Remove all that was made so far, the snapshot first."""
-        for path in (self.snapshot, self.metrics, self.curves, self.report, self.path / "samples.jsonl"):
+        made = (self.snapshot, self.metrics, self.curves, self.report, self.path / "samples.jsonl")
+        for path in (*made, *self.path.glob(f"*{TOLD}")):
             path.unlink(missing_ok=True)
         for folder in (self.checkpoint, self.adapter, self.events):
             shutil.rmtree(folder, ignore_errors=True)
@@ -110,48 +115,19 @@ class RunFolder:
         return report
 
 
-class Metrics:
-    """metrics.jsonl: one line a step. A run that goes on after a kill drops the lines of the steps it repeats."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._begun: set[str] = set()
-
-    def add(self, phase: str, step: int, steps: int, values: Mapping[str, float]) -> None:
-        if phase not in self._begun:
-            self._begun.add(phase)
-            self._forget(phase, step)
-        line = {"step": step, "steps": steps, "phase": phase, **finite(dict(values))}
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-
-    def _forget(self, phase: str, step: int) -> None:
-        lines = read_metrics(self._path)
-        kept = [line for line in lines if line["phase"] != phase or line["step"] < step]
-        write_whole(self._path, "".join(json.dumps(line) + "\n" for line in kept))
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines; a last one that a kill cut short is left out."""
-    if not path.exists():
-        return []
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            continue
-    return lines
-
-
 def write_whole(path: Path, text: str) -> None:
     """Write a file that is there whole or not at all, even after a power cut."""
     temporary = path.with_name(path.name + ".partial")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:  # a full disk has no space for what is of no use either
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def finite(value: Any) -> Any:

@@ -1,8 +1,9 @@
 """A run's metrics, told to the experiment trackers that `learner.trackers` names: MLflow, Weights & Biases.
 
 Where they send things is theirs to be told, by their own variables (MLFLOW_TRACKING_URI, WANDB_BASE_URL, WANDB_MODE …).
-A run is one run there, under its own id, and goes on there when it goes on here. They only watch: the training does not
-wait for them, and one that fails is left out for the rest of the attempt, which the run says in its log.
+A run is one run there, under its own id, and goes on there when it goes on here. They can take nothing back, so a file
+keeps for each how far it was told, and steps that an attempt repeats are not told again. They only watch: the training
+does not wait for them, and one that fails is left out for the rest of the attempt, which the run says in its log.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from queue import Empty, Full, Queue
 from typing import Any, Protocol
 
+from learner.run_folder import TOLD
 from service.errors import SettingsError
 from service.settings import TrackerName
 
@@ -174,23 +176,50 @@ class _Teller:
             self._listeners.add(*told)
 
 
+class _Told:
+    """How far a tracker was told each phase, in a file of lines: step, space, phase. A step is noted just before it is
+    told, so that a kill between the two costs that step and never doubles it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._before = dict[str, int]()
+        for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else ():
+            step, _, phase = line.partition(" ")
+            if phase:
+                self._before[phase] = max(int(step), self._before.get(phase, 0))
+
+    def has(self, phase: str, step: int) -> bool:
+        """Whether it was told when the file was read."""
+        return step <= self._before.get(phase, -1)
+
+    def note(self, phase: str, step: int) -> None:
+        with suppress(OSError), self._path.open("a", encoding="utf-8") as file:  # a full disk may cost a double step
+            file.write(f"\n{step} {phase}\n")  # the line before may be one that a kill cut short
+
+
 class _Listeners:
     """The trackers themselves, each until it fails; the thread's alone."""
 
     def __init__(self, names: Sequence[TrackerName], run_id: str, settings: Mapping[str, Any], folder: Path) -> None:
         self._names, self._run_id, self._settings, self._folder = list(names), run_id, settings, folder
         self._opened = dict[TrackerName, Tracker]()
+        self._told = dict[TrackerName, _Told]()
 
     def add(self, phase: str, step: int, values: Mapping[str, float]) -> None:
         for name in list(self._names):
             try:
                 if name not in self._opened:
                     self._opened[name] = self._open(name)
-                self._opened[name].add(phase, step, values)
+                if name not in self._told:
+                    self._told[name] = _Told(self._folder / f"{name}{TOLD}")
+                if not self._told[name].has(phase, step):
+                    self._told[name].note(phase, step)
+                    self._opened[name].add(phase, step, values)
             except Exception as error:  # whatever it is, the run is worth more
                 self._leave_out(name, error)
 
     def close(self, ended_well: bool) -> None:
+        self._told.clear()  # should the run begin afresh, its files are gone
         for name, tracker in list(self._opened.items()):
             try:
                 tracker.close(ended_well)

@@ -37,7 +37,7 @@ STEP_LENGTH = 128
 SAMPLED_REPLIES = 256
 """That the trainer decodes at once (learner/sampling.py)."""
 SAMPLED_LENGTH = 128 + 160
-"""Tokens of an affordable prompt (learner/sampling.py) and the longest reply (learner/evaluate/report.py)."""
+"""Tokens of an affordable prompt (learner/sampling.py) and the longest reply (learner/evaluate/answers.py)."""
 
 MOST_SHARE = 0.9
 """Of a card that an engine has to itself."""

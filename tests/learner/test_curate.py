@@ -8,15 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learner.batch import Pair
+from learner.consensus import OTHER_CORRECTION, OUTVOTED, TWICE
 from learner.curate import (
     NO_PROMPT,
     ON_BOTH_SIDES,
     OTHER_BASE,
-    OTHER_CORRECTION,
-    OUTVOTED,
     OVER_CAP,
     TOO_LONG,
-    TWICE,
     Curated,
     _fraction,
     curate,

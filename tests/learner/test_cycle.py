@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from learner import metrics
 from learner.batch import WAITING, Progress
 from learner.child import work
 from learner.curate import Curated
 from learner.cycle import Cycle, Stopped
-from learner.run_folder import Metrics, read_metrics
+from learner.metrics import read_metrics
 from learner.trainer import Keep, Stage
 from service.adapters.files import check_folder
 from service.adapters.fingerprint import base_fingerprint
@@ -646,6 +647,27 @@ def test_a_full_disk_or_an_engine_that_stays_away_is_tried_again_and_then_fails_
     assert the_run(home, run_id).state == "failed" and said in the_run(home, run_id).message
 
 
+def test_a_full_disk_under_the_metrics_costs_no_attempt(
+    home: Home, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor a line, where there is space again by the end."""
+    real, fulls = metrics._append, [1, 1]
+
+    def full(path: Path, text: str) -> None:
+        if fulls and fulls.pop():
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        real(path, text)
+
+    monkeypatch.setattr(metrics, "_append", full)
+    home.correct("a", "bb")
+    run_id, trainer = queue(home), Pretender()
+    cycle(home, lease(home), trainer).run()
+    assert the_run(home, run_id).state == "succeeded" and trainer.done == ["train", "evaluate"]
+    assert caplog.text.count("metrics.jsonl can't be written (No space left on device).") == 1
+    folder = home.settings.runs_folder / run_id
+    assert [line["step"] for line in read_metrics(folder / "metrics.jsonl")] == [1, 2, 3]
+
+
 @pytest.mark.parametrize("full", ["save", "curves"])
 def test_a_trained_adapter_waits_in_memory_for_space_on_the_disk(
     home: Home, monkeypatch: pytest.MonkeyPatch, full: str
@@ -872,19 +894,6 @@ def test_a_snapshot_that_was_tampered_with_stops_the_run(home: Home) -> None:
     give_back(home, first)
     with pytest.raises(TrainingFailed, match="has changed since it was frozen"):
         cycle(home, lease(home), Pretender()).run()
-
-
-def test_metrics_of_repeated_steps_are_replaced_and_a_torn_line_is_dropped(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    first = Metrics(path)
-    for step in (1, 2, 3):
-        first.add("dpo", step, 4, {"loss": float(step)})
-    with path.open("a") as file:
-        file.write('{"step": 4, "phas')
-    second = Metrics(path)
-    for step in (3, 4):
-        second.add("dpo", step, 4, {"loss": 10.0 * step})
-    assert [(line["step"], line["loss"]) for line in read_metrics(path)] == [(1, 1.0), (2, 2.0), (3, 30.0), (4, 40.0)]
 
 
 def test_scores_that_are_new_are_learned_from_beside_what_the_parent_knows(home: Home) -> None:

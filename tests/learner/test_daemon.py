@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from learner.daemon import Learner, Training, cause_of_death, make_clock, occasions, start_child
-from learner.run_folder import Metrics, RunFolder
+from learner.daemon import Learner, make_clock, occasions
+from learner.metrics import Metrics
+from learner.run_folder import RunFolder
+from learner.training_process import Training, cause_of_death, start_child
 from service.settings import LearnerSettings, Settings
 from service.store.queries import feedback, runs
 from service.store.tables import Run

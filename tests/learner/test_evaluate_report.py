@@ -13,19 +13,14 @@ import torch
 from learner.backbone import Backbone
 from learner.batch import Demonstration, Label, Pair, Scored, Snapshot, TokenIds, mean_by_prompt
 from learner.evaluate.agreement import agreement, consensus, words
+from learner.evaluate.answers import Answers
 from learner.evaluate.gates import verdict
 from learner.evaluate.intervals import Share, wilson
-from learner.evaluate.report import (
-    Answers,
-    Report,
-    _on_labels,
-    commonest_share,
-    distinct_2,
-    evaluate,
-    share_won,
-    surface,
-)
+from learner.evaluate.judgements import on_labels
+from learner.evaluate.report import Report, evaluate
 from learner.evaluate.scores import concordance, disjoint_pairs, on_scores
+from learner.evaluate.surface import commonest_share, distinct_2, surface
+from learner.evaluate.win_rate import share_won
 from learner.methods.preference_model import fit_preferences
 from learner.sampling import Reply
 from service.settings import LearnerSettings
@@ -80,13 +75,13 @@ def test_every_held_out_good_reply_is_held_against_every_bad_one_and_every_promp
     monkeypatch.setattr(backbone, "score", score)
     good = [Label(PROMPTS[0], (5, EOS), True), Label(PROMPTS[0], (6, EOS), True), Label(PROMPTS[1], (7, EOS), True)]
     bad = [Label(PROMPTS[2], (8, EOS), False), Label(PROMPTS[3], (9, EOS), False)]
-    found = _on_labels(backbone, [*good, *bad])
+    found = on_labels(backbone, [*good, *bad])
     # against the first bad one all win; against the second half of the first prompt's, and none of the second's
     assert found == {"labels": 5, "label_prompts": 2, "label_accuracy": pytest.approx((1 + 1 + 0.5 + 0) / 4)}
-    assert _on_labels(backbone, good) == {"labels": 3, "label_prompts": 0}
-    assert _on_labels(backbone, []) == {}
+    assert on_labels(backbone, good) == {"labels": 3, "label_prompts": 0}
+    assert on_labels(backbone, []) == {}
     tie = [Label(PROMPTS[0], (6, EOS), True), Label(PROMPTS[1], (7, EOS), False)]
-    assert _on_labels(backbone, tie)["label_accuracy"] == 0.5
+    assert on_labels(backbone, tie)["label_accuracy"] == 0.5
 
 
 def test_held_out_scores_tell_whether_the_better_of_two_replies_gained_more(

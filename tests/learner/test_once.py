@@ -13,8 +13,9 @@ import psutil
 import pytest
 from sqlalchemy.orm import Session
 
-from learner.daemon import Learner, start_child
+from learner.daemon import Learner
 from learner.once import learn_once
+from learner.training_process import start_child
 from service.errors import Stopped, StoreError, TrainingFailed
 from service.store.queries import runs
 from service.store.tables import Run

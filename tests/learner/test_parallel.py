@@ -20,7 +20,8 @@ from learner import parallel
 from learner.backbone_trainer import BackboneTrainer
 from learner.curate import Curated
 from learner.daemon import Learner
-from learner.run_folder import RunFolder, read_metrics
+from learner.metrics import read_metrics
+from learner.run_folder import RunFolder
 from learner.sampling import Reply
 from learner.sharding import layers_of
 from learner.team import Team, _TeamTrainer

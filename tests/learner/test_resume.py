@@ -16,7 +16,7 @@ from learner.backbone import Backbone
 from learner.backbone_trainer import BackboneTrainer
 from learner.curate import Curated
 from learner.methods import ppo, raft, reward, rlhf
-from learner.run_folder import Metrics, read_metrics
+from learner.metrics import Metrics, read_metrics
 from learner.sampler import InProcessSampler
 from learner.stage_checkpoint import StageCheckpoint
 from service.settings import EngineSettings, LearnerSettings, PpoSettings, RaftSettings, Settings

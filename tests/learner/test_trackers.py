@@ -13,6 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from learner import trackers
+from learner.run_folder import RunFolder
 from learner.trackers import Trackers, require_trackers
 from service.errors import SettingsError
 
@@ -36,6 +37,21 @@ def test_mlflow_hears_every_step_of_one_run_over_two_attempts(server: MlflowClie
     assert (run.info.run_name, run.data.params["rank"], run.info.status) == ("run-7", "8", "FINISHED")
     heard = server.get_metric_history(run.info.run_id, "sft-again/loss")
     assert sorted((one.step, one.value) for one in heard) == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3))]
+
+
+def test_steps_that_an_attempt_repeats_are_told_once(server: MlflowClient, tmp_path: Path) -> None:
+    for first, last in ((1, 3), (2, 4), (3, 5)):
+        attempt = Trackers(["mlflow"], "run-7", {}, tmp_path)
+        for step in range(first, last + 1):
+            attempt.add("sft again", step, {"loss": 1 / step})
+        attempt.add("dpo", first, {"loss": 1.0})
+        attempt.close(False)
+        with (tmp_path / "mlflow.told").open("a") as file:
+            file.write("4")  # what a kill cut short
+    [experiment] = [one for one in server.search_experiments() if one.name == "hone"]
+    [run] = server.search_runs([experiment.experiment_id])
+    for name, steps in {"sft-again/loss": [1, 2, 3, 4, 5], "dpo/loss": [1, 2, 3]}.items():
+        assert sorted(one.step for one in server.get_metric_history(run.info.run_id, name)) == steps
 
 
 def test_weights_and_biases_hears_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,6 +119,19 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
     monkeypatch.setattr(trackers, "Mlflow", lambda *_: tracker)
     yield tracker
     tracker.let_go.set()
+
+
+def test_a_run_that_begins_afresh_is_told_from_its_first_step(held: Held, tmp_path: Path) -> None:
+    held.let_go.set()
+    folder = RunFolder(tmp_path)
+    for _ in range(2):
+        told = Trackers(["mlflow"], "run-15", {}, folder.path)
+        for begins in ("as it was", "afresh"):
+            if begins == "afresh":
+                folder.start_over()
+            told.add("sft", 1, {"loss": 1.0})
+            told.close(True)
+    assert held.heard == [1, 1, 1]  # the second attempt repeats the first one's
 
 
 def threads() -> list[threading.Thread]:

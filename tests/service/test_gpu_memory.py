@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from learner.evaluate import report
+from learner.evaluate.answers import MAX_NEW_TOKENS
 from learner.methods.preference import GROUPS_PER_STEP, TRAINED_REPLIES
 from learner.sampling import AFFORDABLE_TOKENS, sample
 from service.gpu_memory import (
@@ -107,7 +107,7 @@ def test_wider_numbers_take_more() -> None:
 def test_the_numbers_of_a_step_and_of_sampling_are_the_learner_s() -> None:
     assert (STEP_GROUPS, GROUP_REPLIES) == (GROUPS_PER_STEP, TRAINED_REPLIES)
     assert inspect.signature(sample).parameters["batch_size"].default == SAMPLED_REPLIES
-    assert SAMPLED_LENGTH == AFFORDABLE_TOKENS + report.MAX_NEW_TOKENS
+    assert SAMPLED_LENGTH == AFFORDABLE_TOKENS + MAX_NEW_TOKENS
 
 
 CONFIG = {
