@@ -63,7 +63,8 @@ def draw_case(rng: Random, aspect: Aspect | None = None, held_out: bool = False)
     while True:
         unsafe = rng.random() < _UNSAFE_SHARE if aspect is None else aspect == "safe"
         exchange = _judged_exchange(rng, unsafe, held_out)
-        case = _case(exchange, aspect or rng.choice(_OF_UNSAFE if unsafe else _OF_HARMLESS), rng)
+        drawn: Aspect = rng.choice(_OF_UNSAFE if unsafe else _OF_HARMLESS)
+        case = _case(exchange, drawn if aspect is None else aspect, rng)
         if case is not None:
             return case
 
