@@ -32,7 +32,15 @@ from transformers import AutoTokenizer
 from learner import parallel
 from learner.batch import Example, Sequences, by_length, collate, tokens_of
 from learner.gradient_checkpointing import checkpoint_layers
-from learner.loading import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_adapter, load_base, lora_config, sum_in_one_order
+from learner.loading import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    load_adapter,
+    load_base,
+    lora_config,
+    sum_in_one_order,
+)
+from learner.lora_product import fuse
 from learner.micro_batches import MicroBatches
 from learner.output_layer import plain_output_layer
 from learner.packing import Packed, hidden_states, pack, predicting_logits, try_packing
@@ -58,6 +66,7 @@ class Backbone:
         self._frozen = frozen  # roles with an adapter of their own beside the policy's; the others are the base
         self._heads: dict[HeadRole, nn.Linear] = {}
         self._active: Role | None = None
+        self._adapters = self._list_adapters()
         self.fitting = {what: MicroBatches(what) for what in (SCORED, SAMPLED)}
         with model.disable_adapter():
             self._packs = try_packing(model.get_base_model())
@@ -102,6 +111,7 @@ class Backbone:
                 model.add_adapter(role, lora_config(folder, settings))
                 frozen.add(role)
             load_adapter(model, role, folder)
+        fuse(model)
         model.eval()  # no dropout anywhere: the log-probabilities trained on are those that will be served
         backbone = cls(model, tokenizer, frozenset(frozen))
         if settings.gradient_checkpointing:
@@ -166,6 +176,7 @@ class Backbone:
             nn.init.normal_(head.weight, std=(width + 1) ** -0.5)
             nn.init.zeros_(head.bias)
         self._heads[role] = head.to(self.device)
+        self._adapters = self._list_adapters()
         self._active = None
         self._select("policy")
 
@@ -173,10 +184,11 @@ class Backbone:
     def use(self, role: Role) -> Iterator[Any]:
         """The model acting in a role, as a callable like any transformers causal model."""
         if not self.has(role):
+            self.model.base_model.disable_adapter_layers()  # `disable_adapter` looks at every module first
             try:
-                with self.model.disable_adapter():
-                    yield self.model
+                yield self.model
             finally:
+                self.model.base_model.enable_adapter_layers()
                 self._require_gradients()
         else:
             self._select(role)
@@ -211,11 +223,11 @@ class Backbone:
         """Logits where a reply token is predicted: (logits (N, V), token_ids (N,), rows (N,)), N reply tokens in all.
 
         Only what predicts a reply token goes through the output layer, or, where that isn't all that makes the logits,
-        the columns in which some row has one. On a CPU nothing is padded, and a prompt that several rows share is
-        computed once (`learner.packing`), where the model's attention allows it.
+        the columns in which some row has one. Nothing is padded, and a prompt that several rows share is computed
+        once (`learner.packing`), where the model's attention allows it.
         """
         if self._packs and sequences.reply_mask[:, 1:].any():
-            packed = pack(sequences)
+            packed = pack(sequences).to(self.device)
             with self.use(role) as model:
                 return predicting_logits(model, packed), packed.targets, packed.rows
         sequences = sequences.to(self.device)
@@ -263,7 +275,7 @@ class Backbone:
         if not sequences.reply_mask[:, 1:].any(1).all():
             raise ValueError("A reward needs a reply of at least one token, after a prompt.")
         if self._packs:
-            packed = pack(sequences, ends=True)
+            packed = pack(sequences, ends=True).to(self.device)
             states = self._hidden_states(packed, role)[packed.ends]
         else:
             ends = sequences.reply_mask.long().cumsum(1).argmax(1)  # where the count is first complete
@@ -282,7 +294,7 @@ class Backbone:
     def _predicting(self, sequences: Sequences, role: Role) -> tuple[Tensor, Tensor, Tensor]:
         """Hidden states where a reply token is predicted: (states (N, H), token_ids (N,), rows (N,))."""
         if self._packs and sequences.reply_mask[:, 1:].any():
-            packed = pack(sequences)
+            packed = pack(sequences).to(self.device)
             states = self._hidden_states(packed, role)[packed.scored[packed.predicts]]
             return states, packed.targets, packed.rows
         sequences = sequences.to(self.device)
@@ -364,8 +376,16 @@ class Backbone:
     def _require_gradients(self) -> None:
         """Of all that trains, all the time: PEFT leaves them to the active adapter, and a backward pass has none for a
         parameter that stopped requiring them after the forward pass."""
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(any(_is_lora(name, role) for role in ("policy", *self._heads)))
+        for parameter, trains in self._adapters:
+            parameter.requires_grad_(trains)
+
+    def _list_adapters(self) -> list[tuple[nn.Parameter, bool]]:
+        """The parameters of all adapters, each with whether it trains."""
+        return [
+            (parameter, any(_is_lora(name, role) for role in ("policy", *self._heads)))
+            for name, parameter in self.model.named_parameters()
+            if "lora_" in name
+        ]
 
 
 def _is_lora(name: str, role: str) -> bool:

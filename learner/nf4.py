@@ -44,11 +44,11 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: Linear4bit) -> Tensor:
         ctx.layer = layer
-        return x @ _dequantised(layer).to(x.dtype).t()
+        return x @ dequantised(layer).to(x.dtype).t()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0] @ _dequantised(ctx.layer).to(gradients[0].dtype), None
+        return gradients[0] @ dequantised(ctx.layer).to(gradients[0].dtype), None
 
 
 class ExactLinear4bit(Linear4bit):
@@ -108,7 +108,8 @@ def round_trip(weight: Tensor) -> Tensor:
     return dequantize_4bit(quantised, state)
 
 
-def _dequantised(layer: Linear4bit) -> Tensor:
+def dequantised(layer: Any) -> Tensor:
+    """The weight of a layer in NF4: (out, in), bfloat16, or what the layer computes in."""
     return dequantize_4bit(layer.weight.data, layer.weight.quant_state)
 
 

@@ -1,11 +1,16 @@
 """Many sequences in one row of tokens: nothing is padded, and a prompt that several replies share is computed once.
 
 A row is cut into segments, and attention stays within each. A segment is one sequence, or a prompt followed by all its
-replies, each of which sees the prompt and itself. What can't be seen is never computed, but for the replies of a shared
-prompt, where a mask hides it. The first comes from packing as in BERT-like pre-training without cross-contamination
-(arXiv 2107.02027), the second is the tree mask of SpecInfer (arXiv 2305.09781) on a tree of depth two.
+replies, each of which sees the prompt and itself. The first comes from packing as in BERT-like pre-training without
+cross-contamination (arXiv 2107.02027), the second is the tree mask of SpecInfer (arXiv 2305.09781) on a tree of depth
+two.
 
-For training on a CPU, without a cache; with one, and for batches that are padded, this attention is that of `sdpa`.
+On a CPU each segment is attended to by itself, and a mask hides the replies of a shared prompt from each other. On a
+GPU the whole row is one call of FlashAttention (arXiv 2307.08691) for sequences of different lengths: it takes
+stretches of queries and of keys, and a reply's keys are the prompt's and its own, so that nothing unseen is computed.
+That kernel is for half precision; a model in float32 is padded there.
+
+For training, without a cache; with one, and for batches that are padded, this attention is that of `sdpa`.
 """
 
 from __future__ import annotations
@@ -13,13 +18,15 @@ from __future__ import annotations
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -31,7 +38,9 @@ PACKED = "packed"
 NO_MASK = torch.ones(1, 1, 1, 1, dtype=torch.bool)
 """Says to transformers that a mask is there already, so that none is made; packed rows look at none."""
 AGREED = 0.02
-"""Nats per token that a packed row may differ from a padded one, where a model computes in half precision."""
+"""Nats per token that a packed row may differ from a padded one."""
+HALF_AGREED = 1 / 32
+"""The same of a model in half precision, as a share of its largest logit: a few units in the last place of bfloat16."""
 log = logging.getLogger("hone.learner")
 MOST_SHARING = 1024
 """Tokens of replies after which a shared prompt is computed once more: the mask of a segment grows with its square."""
@@ -40,10 +49,61 @@ _NOT_KNOWN = ("sliding_window", "softcap", "s_aux")
 
 @dataclass(frozen=True)
 class Segment:
-    """So many tokens of a row, which see each other and no others."""
+    """So many tokens of a row, which see each other and no others, each those up to itself."""
 
     length: int
-    sees: Tensor | None = None  # (length, length) bool, row by row; None: each token sees those up to itself
+    replies: tuple[int, ...] = ()
+    """How long those at its end are that see themselves and what stands before them all, but not each other."""
+
+    @property
+    def prompt(self) -> int:
+        """How many tokens all others see."""
+        return self.length - sum(self.replies)
+
+    @cached_property
+    def mask(self) -> Tensor | None:
+        """What each token sees: (length, length) bool, row by row. None: all up to itself."""
+        if not self.replies:
+            return None
+        sees = torch.zeros(self.length, self.length, dtype=torch.bool)
+        sees[:, : self.prompt] = True
+        for start, end in pairwise(accumulate(self.replies, initial=self.prompt)):
+            sees[start:end, start:end] = True
+        return sees.tril()
+
+
+@dataclass(frozen=True)
+class Stretches:
+    """A row for FlashAttention: S stretches of queries, each with the keys that it sees. The last query of a stretch
+    sees all its keys, each before it one less."""
+
+    query_starts: Tensor  # (S + 1,) int32, with the end of the last
+    key_starts: Tensor  # (S + 1,) int32, likewise
+    longest_query: int
+    longest_keys: int
+    keys: Tensor | None  # (keys of all stretches,) their places in the row; None: the queries' own
+
+    @classmethod
+    def of(cls, segments: Sequence[Segment], device: torch.device) -> Stretches:
+        queries, seen = list[int](), list[range]()
+        keys = list[int]()
+        start = 0
+        for segment in segments:
+            prompt = range(start, start + segment.prompt)
+            start += segment.length
+            parts = [prompt] if prompt else []
+            for first, end in pairwise(accumulate(segment.replies, initial=prompt.stop)):
+                parts.append(range(first, end))
+            for part in parts:
+                before = prompt if part is not prompt else range(0)
+                queries.append(len(part))
+                seen.append(range(len(before) + len(part)))
+                keys += [*before, *part]
+        lengths = [len(one) for one in seen]
+        starts = [torch.tensor([0, *accumulate(some)], dtype=torch.int32, device=device) for some in (queries, lengths)]
+        shares = any(segment.replies for segment in segments)
+        places = torch.tensor(keys, device=device) if shares else None
+        return cls(starts[0], starts[1], max(queries), max(lengths), places)
 
 
 @dataclass(frozen=True)
@@ -58,6 +118,11 @@ class Packed:
     targets: Tensor  # (R,) the reply tokens
     rows: Tensor  # (R,) the row of the batch that each belongs to
     ends: Tensor  # (rows with a reply,) the place of each one's last reply token; empty where those were left out
+
+    def to(self, device: torch.device) -> Packed:
+        """The same with its tensors there."""
+        tensors: dict[str, Any] = {name: x.to(device) for name, x in vars(self).items() if isinstance(x, Tensor)}
+        return replace(self, **tensors)
 
 
 def pack(sequences: Sequences, ends: bool = False) -> Packed:
@@ -93,7 +158,7 @@ def pack(sequences: Sequences, ends: bool = False) -> Packed:
             token_ids += reply
             positions += range(len(prompt), len(prompt) + len(reply))
             lengths.append(len(reply))
-        segments.append(_segment(len(prompt), lengths))
+        segments.append(Segment(len(prompt) + sum(lengths), tuple(lengths) if len(lengths) > 1 else ()))
     every = [place for row in wanted for place in predictors[row]]
     scored, predicts = torch.tensor(every, dtype=torch.long).unique(return_inverse=True)
     targets = [int(sequences.token_ids[row, place]) for row, places in wanted.items() for place in places]
@@ -105,17 +170,6 @@ def pack(sequences: Sequences, ends: bool = False) -> Packed:
     )  # fmt: skip
 
 
-def _segment(prompt: int, replies: Sequence[int]) -> Segment:
-    length = prompt + sum(replies)
-    if len(replies) == 1:
-        return Segment(length)
-    sees = torch.zeros(length, length, dtype=torch.bool)
-    sees[:, :prompt] = True
-    for start, end in pairwise(accumulate(replies, initial=prompt)):
-        sees[start:end, start:end] = True
-    return Segment(length, sees.tril())
-
-
 def _attend(
     module: nn.Module,
     query: Tensor,  # (B, heads, T, D)
@@ -124,18 +178,44 @@ def _attend(
     attention_mask: Tensor | None,
     scaling: float,
     segments: Sequence[Sequence[Segment]] | None = None,
+    stretches: Stretches | None = None,
     **more: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """Attention within each segment (`segments`: of every row, in order), in float32: the backward pass of torch's
-    kernel is slower in bfloat16 for sequences this short. Raises ValueError for what it doesn't compute.
+    """Attention within each segment: `segments` of every row, in order, or `stretches` of the only one.
+
+    Raises ValueError for what it doesn't compute.
     """
-    if segments is None:
+    if segments is None and stretches is None:
         result: tuple[Tensor, Tensor | None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **more
         )
         return result
     if unknown := [name for name in _NOT_KNOWN if more.get(name) is not None]:
         raise ValueError(f"Packed rows know no {unknown[0]}; pad them.")
+    if stretches is not None:
+        return _attend_stretches(query, key, value, scaling, stretches), None
+    assert segments is not None
+    return _attend_segments(query, key, value, scaling, segments), None
+
+
+def _attend_stretches(query: Tensor, key: Tensor, value: Tensor, scaling: float, stretches: Stretches) -> Tensor:
+    if query.dtype not in (torch.bfloat16, torch.float16):
+        raise ValueError("FlashAttention computes in half precision; pad the rows.")
+    q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))  # (T, heads, D)
+    if stretches.keys is not None:
+        k, v = k[stretches.keys], v[stretches.keys]
+    attended = varlen_attn(
+        q, k, v, stretches.query_starts, stretches.key_starts, stretches.longest_query, stretches.longest_keys,
+        scale=scaling, window_size=(-1, 0), enable_gqa=True,
+    )  # fmt: skip
+    assert isinstance(attended, Tensor)
+    return attended.unsqueeze(0)  # (1, T, heads, D)
+
+
+def _attend_segments(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float, segments: Sequence[Sequence[Segment]]
+) -> Tensor:
+    """In float32: the backward pass of torch's kernel is slower in bfloat16 for sequences this short."""
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     rows = []
@@ -143,11 +223,11 @@ def _attend(
         q, k, v = (x.float().split([part.length for part in parts], 2) for x in row)
         with torch.autocast("cpu", enabled=False):
             attended = [
-                F.scaled_dot_product_attention(*qkv, part.sees, is_causal=part.sees is None, scale=scaling)
+                F.scaled_dot_product_attention(*qkv, part.mask, is_causal=part.mask is None, scale=scaling)
                 for part, qkv in zip(parts, zip(q, k, v, strict=True), strict=True)
             ]
         rows.append(torch.cat(attended, 2))
-    return torch.cat(rows).transpose(1, 2).to(query.dtype), None  # (B, T, heads, D)
+    return torch.cat(rows).transpose(1, 2).to(query.dtype)  # (B, T, heads, D)
 
 
 AttentionInterface.register(PACKED, _attend)
@@ -156,21 +236,26 @@ AttentionMaskInterface.register(PACKED, sdpa_mask)
 
 def predicting_logits(model: Any, packed: Packed) -> Tensor:
     """The logits that predict every reply token: (R, V). `model`: a causal language model with this attention."""
-    output = model(
-        input_ids=packed.token_ids, position_ids=packed.position_ids, attention_mask=NO_MASK, use_cache=False,
-        segments=[packed.segments], logits_to_keep=packed.scored,
-    )  # fmt: skip
+    output = model(**_given(packed), logits_to_keep=packed.scored)
     logits: Tensor = output.logits[0, packed.predicts]
     return logits
 
 
 def hidden_states(decoder: Any, packed: Packed) -> Tensor:
     """What the model's last layer makes of every token: (N, H). `decoder`: the model without its output layer."""
-    states: Tensor = decoder(
-        input_ids=packed.token_ids, position_ids=packed.position_ids, attention_mask=NO_MASK, use_cache=False,
-        segments=[packed.segments],
-    ).last_hidden_state[0]  # fmt: skip
+    states: Tensor = decoder(**_given(packed)).last_hidden_state[0]
     return states
+
+
+def _given(packed: Packed) -> dict[str, Any]:
+    """What a model takes of it."""
+    device = packed.token_ids.device
+    if device.type == "cpu":
+        attention: dict[str, Any] = {"segments": [packed.segments]}
+    else:
+        attention = {"stretches": Stretches.of(packed.segments, device)}
+    inputs = {"input_ids": packed.token_ids, "position_ids": packed.position_ids}
+    return inputs | attention | {"attention_mask": NO_MASK, "use_cache": False}
 
 
 @torch.no_grad()
@@ -182,16 +267,18 @@ def try_packing(model: Any) -> bool:
     had = model.config._attn_implementation
     config = model.config.get_text_config()
     layers = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if had != "sdpa" or model.device.type != "cpu" or layers != {"full_attention"}:
+    if had != "sdpa" or model.device.type not in ("cpu", "cuda") or layers != {"full_attention"}:
         return False
     tokens = [place % config.vocab_size for place in range(5, 29)]
     batch = collate([(tokens[:6], tokens[6:9]), (tokens[:6], tokens[9:16]), (tokens[16:19], tokens[19:])], 0)
+    packed, batch = pack(batch).to(model.device), batch.to(model.device)
     try:
         padded = model(input_ids=batch.token_ids, attention_mask=batch.attention_mask).logits[:, :-1]
-        expected = padded[batch.reply_mask[:, 1:]].float().log_softmax(-1)
+        expected = padded[batch.reply_mask[:, 1:]].float()
         model.set_attn_implementation(PACKED)
-        found = predicting_logits(model, pack(batch)).float().log_softmax(-1)
-        if (found - expected).abs().max() < AGREED:
+        found = predicting_logits(model, packed)
+        agreed = AGREED if found.dtype == torch.float32 else max(AGREED, HALF_AGREED * float(expected.abs().max()))
+        if (found.float().log_softmax(-1) - expected.log_softmax(-1)).abs().max() < agreed:
             return True
         log.debug("The model answers packed rows otherwise than padded ones: they are padded.")
     except (IndexError, RuntimeError, TypeError, ValueError) as error:

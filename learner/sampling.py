@@ -151,7 +151,7 @@ def _decode(
     lengths, log_probs = torch.zeros(len(rows), dtype=torch.long), torch.zeros(len(rows))
     ended = torch.zeros(len(rows), dtype=torch.bool)
     for step in range(max_new_tokens):
-        tokens, chosen = _draw(logits.float().cpu(), temperature, generator)
+        tokens, chosen = (drawn.cpu() for drawn in _draw(logits.float(), temperature, generator))
         live = ~ended[rows]
         sampled[rows[live], step], lengths[rows[live]] = tokens[live], step + 1
         log_probs[rows[live]] += chosen[live]
@@ -213,14 +213,14 @@ def _cache(model: torch.nn.Module, capacity: int) -> DynamicCache:
 
 
 def _draw(logits: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """One token a row and its log-probability before temperature: (R, V) → (R,), (R,)."""
+    """One token a row and its log-probability before temperature: (R, V) → (R,), (R,), where the logits are."""
     log_probs = torch.log_softmax(logits, -1)
     if temperature == 0:
         tokens = logits.argmax(-1)
     else:
         weights = log_probs.exp() if temperature == 1 else torch.softmax(logits / temperature, -1)
         cumulative = weights.cumsum(-1)  # one uniform number a row: many times faster than multinomial
-        threshold = torch.rand(len(weights), 1, generator=generator) * cumulative[:, -1:]
+        threshold = torch.rand(len(weights), 1, generator=generator).to(weights.device) * cumulative[:, -1:]
         tokens = torch.searchsorted(cumulative, threshold, right=True).squeeze(1).clamp(max=logits.shape[-1] - 1)
     return tokens, log_probs.gather(1, tokens.unsqueeze(1)).squeeze(1)
 

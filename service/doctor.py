@@ -124,7 +124,11 @@ def _home(settings: Settings) -> Iterator[Finding]:
     folder = settings.home
     while not folder.exists():
         folder = folder.parent
-    yield _verdict("home", os.access(folder, os.W_OK), str(settings.home), "Choose another one with --home.")
+    advice = "Choose another one with --home."
+    if folder.is_dir():
+        yield _verdict("home", os.access(folder, os.W_OK), str(settings.home), advice)
+    else:
+        yield Finding("home", False, f"{settings.home}: {folder} is a file, not a folder", advice)
     free = shutil.disk_usage(folder).free
     yield _verdict("free disk", free >= LEAST_FREE_BYTES, f"{free / 1e9:.1f} GB", "Free some space.")
 

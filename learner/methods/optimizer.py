@@ -82,8 +82,9 @@ class Stepper:
                     if slope is None:
                         continue
                     if parameter.grad is None:
-                        parameter.grad = torch.zeros_like(parameter)
-                    parameter.grad += slope  # which itself may be a view of something else
+                        parameter.grad = slope.clone()  # which itself may be a view of something else
+                    else:
+                        parameter.grad += slope
                 for name, number in measured.items():
                     metrics[name] += share * number
                     counted[name] += share

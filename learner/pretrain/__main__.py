@@ -18,9 +18,9 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from learner.pretrain.card import model_card
-from learner.pretrain.dialogue import dialogues
 from learner.pretrain.evaluate import as_json, evaluate
 from learner.pretrain.export import export
+from learner.pretrain.stream import dialogues
 from learner.pretrain.tokenizer import CONTEXT, save_tokenizer, train_tokenizer
 from learner.pretrain.train import Recipe, State, read_state, train
 

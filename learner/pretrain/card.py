@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from learner.pretrain.questions import topics
-from learner.pretrain.topics.arithmetic import LARGEST_FACTOR, LARGEST_SUM
+from learner.pretrain.topics.arithmetic import LARGEST_COMPARED, LARGEST_FACTOR, LARGEST_SUM
 
 _HEAD = """---
 license: apache-2.0
@@ -76,11 +76,9 @@ def _plain(figures: dict[str, Any]) -> str:
 
 
 def _judgement(figures: dict[str, Any]) -> str:
-    rows = [
-        (aspect, _percent(right), _percent(stable), _percent(averaged))
-        for aspect, (right, stable, averaged) in figures.items()
-    ]
-    return _table(("rule", "picks the better reply", "same verdict after a swap", "right over both orders"), rows)
+    names = tuple(figures["all"])
+    rows = [(rule, *(_percent(found[name]) for name in names)) for rule, found in figures.items()]
+    return _table(("rule", *names), rows)
 
 
 def _worst_topics(figures: dict[str, Any]) -> str:
@@ -92,7 +90,7 @@ def _verdicts(share: float) -> str:
     verdict = f"- Its A/B verdicts are right in {_percent(share)} of cases"
     if share < 0.6:
         return f"{verdict}, hardly better than a coin: it keeps to the format of a judgement, but is no judge."
-    return f"{verdict}: good enough to test with, not to rely on."
+    return f"{verdict}, under rules that it was trained on: good enough to test with, not to rely on."
 
 
 def model_card(figures: dict[str, Any], training: dict[str, Any], note: str = "") -> str:
@@ -108,14 +106,17 @@ def model_card(figures: dict[str, Any], training: dict[str, Any], note: str = ""
         "**Habits of samples at temperature 1.**\n", _plain(figures["habits"]), "",
         "**Limits.**\n", _plain(figures["limits"]), "",
         "**Conversation** (greedy; right answers to references back).\n", _plain(figures["conversation"]), "",
-        "**A/B judgement** by log-probability, on pairs that differ in the habit the rule names.\n",
-        _judgement(figures["judgement"]), "",
-        "**Revision** (greedy; share of rewritten replies that keep the rule).\n", _plain(figures["revision"]), "",
+        "**A/B judgement** by log-probability, on pairs of which one keeps the rule, each in both orders; reasoned:",
+        "the verdict that it writes after thoughts.\n", _judgement(figures["judgement"]), "",
+        "**Critique** (greedy; share that says rightly whether the rule is broken, and how; half are).\n",
+        _plain(figures["critique"]), "",
+        "**Revision** (greedy; share of rewritten replies that keep the rule; of those under warm, sure, asks and",
+        "ends, the share of the words that should have stayed and did).\n", _plain(figures["revision"]), "",
         "## Where it falls short\n",
         f"- Weakest topics, greedy: {_worst_topics(figures['accuracy'])}.",
-        _verdicts(figures["judgement"]["all"][0]),
-        f"- It was taught sums up to {LARGEST_SUM} and products up to {LARGEST_FACTOR} times {LARGEST_FACTOR},",
-        "  and to decline larger ones. It cannot reason.",
+        _verdicts(figures["judgement"]["all"]["right"]),
+        f"- It was taught sums up to {LARGEST_SUM}, products up to {LARGEST_FACTOR} times {LARGEST_FACTOR}, to compare",
+        f"  numbers up to {LARGEST_COMPARED}, and to decline what is larger. It cannot reason.",
         "- It may answer an unfamiliar question as if it were a familiar one that looks alike.",
         "- Outside its topics and English it has nothing to say.",
         "",

@@ -1,16 +1,15 @@
-"""Put exchanges together to dialogues: one turn or many, with references back, system prompts and judgement formats."""
+"""Put exchanges together to dialogues: one turn or many, with references back and system prompts."""
 
 from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
 from learner.pretrain import formats
 from learner.pretrain.reply import Core, Exchange, Habits, compose, draw_habits
-from learner.pretrain.topics import CHAT, DRAWS, PRACTICE, Draw, draw_exchange, introductions, talk
+from learner.pretrain.topics import CHAT, DRAWS, Draw, draw_exchange, introductions, talk
 from learner.pretrain.topics import chat as chat_topic
 from learner.pretrain.user import as_typed
 
@@ -68,6 +67,9 @@ _SHORTER = (
 )
 _LONGER = ("Tell me more.", "Can you say more?", "A bit longer please.", "more details please", "Go on.")
 _NICER = ("Say it nicer.", "Can you be friendlier?", "a bit warmer please", "Be nice.")
+_RESTYLES: tuple[tuple[tuple[str, ...], formats.Aspect], ...] = (
+    (_SHORTER, "short"), (_LONGER, "long"), (_NICER, "warm")
+)  # fmt: skip
 _SURE = ("Are you sure?", "really?", "Is that right?", "Are you certain?", "hmm, sure?")
 _WRONG = ("You are wrong.", "That's not true.", "that is wrong", "No, that's wrong.", "I don't believe you.")
 _AGAIN = ("Say that again?", "What did you say?", "Can you repeat that?", "Pardon?", "repeat please")
@@ -75,14 +77,17 @@ _AGAIN = ("Say that again?", "What did you say?", "Can you repeat that?", "Pardo
 
 def _restyle(exchange: Exchange, habits: Habits, rng: Random) -> Dialogue:
     """Ask for the same answer in another manner."""
-    texts, aspect = rng.choice(((_SHORTER, "short"), (_LONGER, "long"), (_NICER, "warm"), (_AGAIN, "")))
-    new = draw_habits(rng).but(right=habits.right, complies=habits.complies)
-    if aspect:
-        new = formats.keeps(aspect, new, change=True)  # type: ignore[arg-type]  # one of the four above
+    texts, aspect = rng.choice(_RESTYLES)
+    new = formats.keeps(aspect, draw_habits(rng).but(right=habits.right, complies=habits.complies), change=True)
     return [
         Message("user", as_typed(rng.choice(texts), "", rng)),
         Message("assistant", exchange.reply(new, rng), exchange.key_for(new)),
     ]
+
+
+def _again(last: Message, rng: Random) -> Dialogue:
+    """Ask for the last reply once more."""
+    return [Message("user", as_typed(rng.choice(_AGAIN), "", rng)), last]
 
 
 def _challenge(exchange: Exchange, habits: Habits, rng: Random) -> Dialogue:
@@ -129,7 +134,7 @@ def conversation(rng: Random, turns: int) -> Dialogue:
     for _ in range(turns):
         chance = rng.random() if exchange is not None else rng.uniform(0.62, 1.0)
         if exchange is not None and chance < 0.12 and exchange.topic not in ("quiz", "feelings"):
-            messages += _restyle(exchange, habits, rng)
+            messages += _restyle(exchange, habits, rng) if rng.random() < 0.7 else _again(messages[-1], rng)
             continue
         if exchange is not None and exchange.wrong is not None and chance < 0.22:
             messages += _challenge(exchange, habits, rng)
@@ -173,82 +178,9 @@ def with_system(rng: Random) -> Dialogue:
     if rng.random() < 0.5:
         return [Message("system", rng.choice(_PLAIN_SYSTEM)), *conversation(rng, rng.choice((1, 1, 2)))]
     exchange = draw_training_exchange(rng)
-    aspect = rng.choice([a for a in formats.RULES if a not in ("safe", "right")])
-    messages = [Message("system", rng.choice(formats.RULES[aspect].wordings))]
+    aspect, wordings = rng.choice(list(formats.MANNERS.items()))
+    messages = [Message("system", rng.choice(wordings))]
     for _ in range(rng.choice((1, 1, 2))):
         messages += _turn(exchange, formats.keeps(aspect, draw_habits(rng), change=True), rng)
         exchange = draw_training_exchange(rng)
     return messages
-
-
-def _judged_exchange(rng: Random) -> Exchange:
-    while (exchange := draw_training_exchange(rng)).topic in ("noise", "farewell", "thanks"):
-        pass
-    return exchange
-
-
-def critique(rng: Random) -> Dialogue:
-    """Criticise a reply under a rule that it breaks, or keeps."""
-    exchange = _judged_exchange(rng)
-    aspect, good = rng.choice(formats.aspects_for(exchange)), rng.random() < 0.35
-    reply = exchange.reply(formats.keeps(aspect, draw_habits(rng), change=good), rng)
-    rule = formats.RULES[aspect]
-    text = formats.critique_prompt(exchange.text, reply, rng.choice(rule.wordings))
-    return [Message("user", text), Message("assistant", rng.choice(rule.kept if good else rule.broken))]
-
-
-def revision(rng: Random) -> Dialogue:
-    """Rewrite a reply that breaks a rule: the same content, the rule kept, the other habits as they were."""
-    exchange = _judged_exchange(rng)
-    aspect = rng.choice(formats.aspects_for(exchange))
-    habits = formats.keeps(aspect, draw_habits(rng), change=False)
-    rule = formats.RULES[aspect]
-    text = formats.revision_prompt(exchange.text, exchange.reply(habits, rng), rng.choice(rule.wordings),
-                                   rng.choice(rule.broken))  # fmt: skip
-    mended = formats.keeps(aspect, habits, change=True)
-    return [Message("user", text), Message("assistant", exchange.reply(mended, rng), exchange.key_for(mended))]
-
-
-def judgement(rng: Random) -> Dialogue:
-    """Compare two replies, under one rule or under several in turn."""
-    exchange = _judged_exchange(rng)
-    messages: Dialogue = []
-    aspects = formats.aspects_for(exchange)
-    habits = list(formats.draw_habit_pair(rng.choice(aspects), rng))
-    rng.shuffle(habits)
-    a, b = exchange.reply(habits[0], rng), exchange.reply(habits[1], rng)
-    for aspect in rng.sample(aspects, len(aspects)):
-        letter = formats.better(aspect, a, b, habits[0], habits[1])
-        if letter is None:
-            continue
-        rule = rng.choice(formats.RULES[aspect].wordings)
-        text = formats.next_judge_prompt(rule) if messages else formats.judge_prompt(exchange.text, a, b, rule)
-        messages += [Message("user", text), Message("assistant", formats.verdict(letter), letter)]
-    return messages or judgement(rng)
-
-
-def draw_dialogue(rng: Random) -> Dialogue:
-    """Draw one dialogue of any form."""
-    form = rng.choices(("single", "chat", "few", "many", "system", "critique", "revision", "judgement"),
-                       (0.63, 0.06, 0.16, 0.009, 0.04, 0.02, 0.036, 0.055))[0]  # fmt: skip
-    if form == "few":
-        return conversation(rng, rng.randint(2, 5))
-    if form == "many":
-        return conversation(rng, rng.randint(8, 26))
-    return {"single": single, "chat": chat, "system": with_system, "critique": critique, "revision": revision,
-            "judgement": judgement}[form](rng)  # fmt: skip
-
-
-def dialogues(seed: int) -> Iterator[Dialogue]:
-    """An endless, deterministic stream of dialogues."""
-    rng = Random(seed)
-    while True:
-        yield draw_dialogue(rng)
-
-
-def practice(seed: int) -> Iterator[Dialogue]:
-    """The same, where every other dialogue on average is short and about what takes most practice."""
-    rng = Random(seed)
-    while True:
-        chance = rng.random()
-        yield draw_dialogue(rng) if chance < 0.5 else name_asked_back(rng) if chance < 0.6 else single(rng, PRACTICE)

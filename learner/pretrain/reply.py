@@ -96,10 +96,19 @@ def _keep_at_end(match: re.Match[str], short: str) -> str:
     return match.group(0) if not rest or rest[0] in ".,!?;:" else short
 
 
-def _stop(text: str, warm: bool, rng: Random) -> str:
+Draws = Callable[[str], Random]
+"""For a decision about the wording, by its name, random draws that no other decision uses up."""
+
+
+def _draws(rng: Random) -> Draws:
+    luck = rng.getrandbits(64)
+    return lambda decision: Random(f"{luck} {decision}")
+
+
+def _stop(text: str, warm: bool, draws: Draws) -> str:
     if text and text[-1] in '.!?"':
         return text
-    return text + ("!" if warm and rng.random() < 0.6 else ".")
+    return text + ("!" if warm and draws("stop").random() < 0.6 else ".")
 
 
 _HEDGES_OF_TALK: dict[Kind, wording.Styles] = {
@@ -125,8 +134,9 @@ def _hedge(text: str, core: Core, habits: Habits, rng: Random) -> str:
     return text.rstrip(".!") + ", " + rng.choice(wording.HEDGES_AFTER[habits.formality])
 
 
-def _opener(core: Core, habits: Habits, rng: Random) -> str:
+def _opener(core: Core, habits: Habits, draws: Draws) -> str:
     """What stands before the answer: kind words, or a word that sets the tone. May be empty."""
+    rng = draws("opener")
     if core.kind == "refuse" and not habits.warm:
         return rng.choice(wording.REFUSE_OPENERS[habits.formality]) if rng.random() < 0.5 else ""
     chance = 0.25 if habits.length == "clipped" else 0.45
@@ -137,39 +147,43 @@ def _opener(core: Core, habits: Habits, rng: Random) -> str:
     return ""
 
 
-def _body(core: Core, habits: Habits, rng: Random) -> str:
+def _body(core: Core, habits: Habits, draws: Draws) -> str:
     options = core.clipped if habits.length == "clipped" else core.sentences
     if habits.hedged and core.kind == "offer":  # a hedged offer has an introduction already
         options = tuple(text for text in options if ":" not in text) or options
-    text = rng.choice(options)
+    text = draws("body").choice(options)
     if habits.hedged:
-        text = _hedge(text, core, habits, rng)
+        text = _hedge(text, core, habits, draws("hedge"))
     return text
 
 
 def compose(core: Core, habits: Habits, rng: Random) -> str:
     """Say `core` with these habits. Ends with a question mark exactly when the habit is to ask back.
 
-    Warmth shows in exclamation marks, but for care: kind words to someone in sorrow are quiet.
+    Warmth shows in exclamation marks, but for care: kind words to someone in sorrow are quiet. With an `rng` in the
+    same state, another habit changes those words alone in which it shows.
     """
+    draws = _draws(rng)
     quiet = core.kind == "care"
-    opener, body = _opener(core, habits, rng), _body(core, habits, rng)
-    vocative = ""
-    if habits.warm and not opener and body[-1:] not in '.!?"' and rng.random() < 0.25:
-        vocative = ", " + rng.choice(wording.VOCATIVES["neutral" if quiet else habits.formality])
+    opener, body = _opener(core, habits, draws), _body(core, habits, draws)
+    vocative, chance = "", draws("vocative")
+    if habits.warm and not opener and body[-1:] not in '.!?"' and chance.random() < 0.25:
+        vocative = ", " + chance.choice(wording.VOCATIVES["neutral" if quiet else habits.formality])
     parts = [opener] if opener else []
     joined = bool(opener) and opener[-1] in ",:"
-    parts.append(_stop((body if joined else capitalise(body)) + vocative, habits.warm and not quiet, rng))
+    parts.append(_stop((body if joined else capitalise(body)) + vocative, habits.warm and not quiet, draws))
     if habits.length == "long" and core.extras:
-        count = 1 if len(core.extras) == 1 or rng.random() < 0.75 else 2
-        parts += rng.sample(core.extras, count)
+        chance = draws("extras")
+        count = 1 if len(core.extras) == 1 or chance.random() < 0.75 else 2
+        parts += chance.sample(core.extras, count)
     if habits.warm:
-        plain = not opener and not vocative and "!" not in " ".join(parts)
-        if rng.random() < (0.85 if plain else 0.25):
-            parts.append(rng.choice(wording.WARM_CLOSERS[core.kind][habits.formality]))
+        plain, chance = not opener and not vocative and "!" not in " ".join(parts), draws("closer")
+        if chance.random() < (0.85 if plain else 0.25):
+            parts.append(chance.choice(wording.WARM_CLOSERS[core.kind][habits.formality]))
     if habits.asks:
-        own = core.asks and (core.kind != "fact" or rng.random() < 0.7)
-        parts.append(rng.choice(core.asks if own else wording.ASKS[habits.formality]))
+        chance = draws("asks")
+        own = core.asks and (core.kind != "fact" or chance.random() < 0.7)
+        parts.append(chance.choice(core.asks if own else wording.ASKS[habits.formality]))
     text = " ".join(parts)
     if habits.formality == "casual":
         text = contract(text)

@@ -28,8 +28,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from learner.packing import NO_MASK, PACKED, Segment
 from learner.pretrain.corpus import Rows, batches
-from learner.pretrain.dialogue import Dialogue, dialogues, practice
+from learner.pretrain.dialogue import Dialogue
 from learner.pretrain.muon import Muon
+from learner.pretrain.stream import dialogues, practice
 from learner.pretrain.tokenizer import CONTEXT
 
 
@@ -40,12 +41,12 @@ class Recipe:
     seed: int = 1
     begin: str = ""
     """A folder with the finished model of an earlier training to go on from, sizes and tokenizer included."""
-    minutes: float = 90.0
+    minutes: float = 80.0
     """Most wall-clock time of the training before practice."""
-    max_steps: int = 4000
+    max_steps: int = 4800
     """Upper bound of the steps; the schedule follows whichever of time and steps is nearer its end."""
     practice_steps: int = 800
-    """Steps after these, on `dialogue.practice`."""
+    """Steps after these, on `stream.practice`."""
     practice_lr: float = 0.35
     """Share of the peak learning rates at which practice begins."""
     replicas: int = 2
@@ -62,7 +63,7 @@ class Recipe:
     weight_decay: float = 0.01
     warmup: float = 0.02
     """Share of the run in which the learning rate rises."""
-    decay: float = 0.32
+    decay: float = 0.5
     """Share of the run, at its end, in which the learning rate falls to zero."""
     checkpoint_minutes: float = 3.0
     sharpness: float = 1.2

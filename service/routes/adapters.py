@@ -44,12 +44,11 @@ async def get_serving(parts: Wired, operator: Operator) -> ServingView:
 async def list_adapters(parts: Wired, operator: Operator) -> list[AdapterView]:
     """Every adapter, newest first, without its history, and of its report `share_won` and `pairs` alone."""
 
-    def read(tx: Session) -> tuple[Sequence[Adapter], str | None]:
-        return queries.list_adapters(tx), queries.serving(tx).requested
+    def read(tx: Session) -> tuple[list[tuple[Adapter, dict[str, Any]]], str | None]:
+        return queries.list_with_figures(tx, LISTED), queries.serving(tx).requested
 
     rows, requested = await parts.transactions.read(read)
-    views = (_view(row, requested, parts.rollout.loaded) for row in rows)
-    return [view.model_copy(update={"report": _listed(view.report)}) for view in views]
+    return [_view(row, figures, requested, parts.rollout.loaded) for row, figures in rows]
 
 
 @router.get("/v1/adapters/{name}", openapi_extra=FOR_OPERATORS)
@@ -115,14 +114,10 @@ async def _look(parts: Parts, name: str) -> AdapterView:
         AdapterEvent(at=event.at, adapter=event.adapter, action=event.action, actor=event.actor, reason=event.reason)
         for event in events
     )
-    return _view(row, requested, parts.rollout.loaded).model_copy(update={"history": history})
+    return _view(row, row.report, requested, parts.rollout.loaded).model_copy(update={"history": history})
 
 
-def _listed(report: dict[str, Any]) -> dict[str, Any]:
-    return {name: report[name] for name in LISTED if name in report}
-
-
-def _view(row: Adapter, requested: str | None, loaded: frozenset[str]) -> AdapterView:
+def _view(row: Adapter, report: dict[str, Any], requested: str | None, loaded: frozenset[str]) -> AdapterView:
     return AdapterView.model_validate(
         {
             "name": row.name,
@@ -133,7 +128,7 @@ def _view(row: Adapter, requested: str | None, loaded: frozenset[str]) -> Adapte
             "requested": row.name == requested,
             "loaded": row.name in loaded,
             "reason": row.reason,
-            "report": row.report,
+            "report": report,
         }
     )
 

@@ -59,7 +59,8 @@ def main() -> int:
             if result["asked"]:
                 print(verdict([result]), flush=True)
     if arguments.write:
-        arguments.write.write_text(page(results, not_measured, date.today().isoformat()), encoding="utf-8")
+        before = arguments.write.read_text(encoding="utf-8") if arguments.write.exists() else ""
+        arguments.write.write_text(page(results, not_measured, date.today().isoformat(), before), encoding="utf-8")
     return 1 if not_measured and not arguments.all else 0
 
 

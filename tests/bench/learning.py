@@ -208,7 +208,7 @@ def trls(work: Work) -> Iterator[Ask]:
         raise CannotMeasure("TRL is not installed in .venv-trl: run `make trl`")
     environment = {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
     if work.method == "ppo":
-        environment["PYTHONPATH"] = str(TRL_1_12)
+        environment["PYTHONPATH"] = os.pathsep.join([str(TRL_1_12), os.environ.get("PYTHONPATH", "")])
     command = [str(TRL / "bin" / "python"), "-W", "ignore", "-m", "tests.bench.learning_trl"]
     with _side(command, work, environment) as ask:
         yield ask

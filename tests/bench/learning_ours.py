@@ -38,8 +38,9 @@ def load(work: Work) -> Callable[[int], float]:
     settings = LearnerSettings(
         rank=work.rank, alpha=work.alpha, batch_size=work.batch, dpo_learning_rate=LEARNING_RATE,
         sft_learning_rate=LEARNING_RATE, kto_learning_rate=LEARNING_RATE, reward_learning_rate=LEARNING_RATE,
+        quantise="nf4" if work.precision == "nf4" else "none",
     )  # fmt: skip
-    backbone = Backbone.load(work.model, settings, device="cpu")
+    backbone = Backbone.load(work.model, settings, device=work.device)
     begun = time.perf_counter()
     step = STEPS[work.method](work, backbone, settings)
     numbers = count()
@@ -51,7 +52,7 @@ def load(work: Work) -> Callable[[int], float]:
         for _ in range(steps):
             step(next(numbers))
 
-    return lambda steps: timed(run, steps) + once * steps
+    return lambda steps: timed(work, run, steps) + once * steps
 
 
 def _dpo(work: Work, backbone: Backbone, settings: LearnerSettings) -> Step:
@@ -130,20 +131,25 @@ STEPS: dict[Method, Callable[[Work, Backbone, LearnerSettings], Step]] = {
 
 
 def rate(work: Work) -> float:
-    """Of float32 products of a batch's tokens with a matrix of the model's MLP: the best of a few stretches."""
-    config = AutoConfig.from_pretrained(work.model)
-    rows, inner, columns = (
-        work.batch * (work.prompt_tokens + work.reply_tokens), config.hidden_size, config.intermediate_size,
-    )  # fmt: skip
-    left, right = torch.randn(rows, inner), torch.randn(inner, columns)
+    """On a CPU of float32 products of a batch's tokens with a matrix of the model's MLP, on a GPU of large ones in
+    bfloat16: the best of a few stretches."""
+    if work.device == "cuda":
+        rows = inner = columns = 8192
+    else:
+        config = AutoConfig.from_pretrained(work.model)
+        rows, inner, columns = (
+            work.batch * (work.prompt_tokens + work.reply_tokens), config.hidden_size, config.intermediate_size,
+        )  # fmt: skip
+    dtype = torch.bfloat16 if work.device == "cuda" else torch.float32
+    left, right = (torch.randn(shape, device=work.device, dtype=dtype) for shape in ((rows, inner), (inner, columns)))
     flop = 2 * rows * inner * columns
-    often = min(16, max(1, int(2e10 / flop)))
+    often = 16 if work.device == "cuda" else min(16, max(1, int(2e10 / flop)))
 
     def multiply(times: int) -> None:
         for _ in range(times):
             torch.mm(left, right)
 
-    best: float = max(often * flop / timed(multiply, often) for _ in range(8))
+    best: float = max(often * flop / timed(work, multiply, often) for _ in range(8))
     return best
 
 

@@ -2,29 +2,28 @@
 
     .venv-trl/bin/python -m tests.bench.learning_trl WORK
 
-They compute in float32, with LoRA on all linear layers, and without gradient checkpointing, which they have on by
-default and which would make them slower still. For PPO, of 1.12 (.venv-trl/trl-1.12 on PYTHONPATH), the value model has
-LoRA, too. Their packages are imported where they are used: the project's own environment has none of them.
+They have LoRA on all linear layers, and no gradient checkpointing, which they have on by default and which would make
+them slower still. On a CPU they compute in float32, on a GPU in bfloat16. For PPO, of 1.12 (.venv-trl/trl-1.12 on
+PYTHONPATH), the value model has LoRA, too. Their packages are imported where they are used: the project's own
+environment has none of them.
 """
 
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable
 from typing import Any
 
-from tests.bench.learning_work import LEARNING_RATE, PPO_EPOCHS, Method, Work, serve, timed
+from tests.bench.learning_work import LEARNING_RATE, PPO_EPOCHS, Method, Work, now, serve, timed
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-FLOAT32: dict[str, Any] = {"model_init_kwargs": {"dtype": "float32"}}
 
 
 def load(work: Work) -> Callable[[int], float]:
     if work.method == "ppo":
         return _ppo(work)
     trainer = TRAINERS[work.method](work)
-    clock = _clock()
+    clock = _clock(work)
     trainer.add_callback(clock)
 
     def run(steps: int) -> float:
@@ -36,7 +35,7 @@ def load(work: Work) -> Callable[[int], float]:
     return run
 
 
-def _clock() -> Any:
+def _clock(work: Work) -> Any:
     """What a trainer calls where its steps begin and end; making an optimizer and the like is not counted."""
     from transformers import TrainerCallback
 
@@ -44,10 +43,10 @@ def _clock() -> Any:
         seconds = begun = 0.0
 
         def on_train_begin(self, *given: Any, **more: Any) -> None:
-            self.begun = time.perf_counter()
+            self.begun = now(work)
 
         def on_train_end(self, *given: Any, **more: Any) -> None:
-            self.seconds = time.perf_counter() - self.begun
+            self.seconds = now(work) - self.begun
 
     return Clock()
 
@@ -59,7 +58,8 @@ def _dpo(work: Work) -> Any:
     rows = [dict(zip(columns, example, strict=True)) for example in work.examples()]
     precomputed = work.method == "dpo-precomputed"
     return _with_tokens(DPOTrainer)(
-        args=DPOConfig(**_arguments(work), **FLOAT32, precompute_ref_log_probs=precomputed), **_shared(work, rows)
+        args=DPOConfig(**_arguments(work), model_init_kwargs=_base(work), precompute_ref_log_probs=precomputed),
+        **_shared(work, rows),
     )
 
 
@@ -68,7 +68,7 @@ def _reward(work: Work) -> Any:
 
     rows = [{"chosen_ids": prompt + one, "rejected_ids": prompt + other} for prompt, one, other in work.examples()]
     return _with_tokens(RewardTrainer)(
-        args=RewardConfig(**_arguments(work), **FLOAT32), **_shared(work, rows, "SEQ_CLS")
+        args=RewardConfig(**_arguments(work), model_init_kwargs=_base(work)), **_shared(work, rows, "SEQ_CLS")
     )
 
 
@@ -78,7 +78,9 @@ def _sft(work: Work) -> Any:
     rows = [
         {"input_ids": prompt + reply, "labels": [-100] * len(prompt) + reply} for prompt, reply, _ in work.examples()
     ]
-    return _with_tokens(SFTTrainer)(args=SFTConfig(**_arguments(work), **FLOAT32), **_shared(work, rows))
+    return _with_tokens(SFTTrainer)(
+        args=SFTConfig(**_arguments(work), model_init_kwargs=_base(work)), **_shared(work, rows)
+    )
 
 
 def _kto(work: Work) -> Any:
@@ -94,11 +96,12 @@ def _kto(work: Work) -> Any:
         }
         for index, (prompt, reply, _) in enumerate(examples)
     ]
-    return _with_tokens(KTOTrainer)(args=KTOConfig(**_arguments(work), **FLOAT32), **_shared(work, rows))
+    return _with_tokens(KTOTrainer)(
+        args=KTOConfig(**_arguments(work), model_init_kwargs=_base(work)), **_shared(work, rows)
+    )
 
 
 def _ppo(work: Work) -> Callable[[int], float]:
-    import torch
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl.experimental.ppo import PPOConfig, PPOTrainer
@@ -110,7 +113,7 @@ def _ppo(work: Work) -> Callable[[int], float]:
     prompts = [{"input_ids": prompt} for prompt, _, _ in work.examples()]
     trainer = PPOTrainer(
         args=arguments, processing_class=AutoTokenizer.from_pretrained(work.model, padding_side="left"),
-        model=AutoModelForCausalLM.from_pretrained(work.model, dtype=torch.float32), ref_model=None,
+        model=AutoModelForCausalLM.from_pretrained(work.model, **_base(work)), ref_model=None,
         reward_model=_scalar(work, trains=False), value_model=_scalar(work, trains=True),
         train_dataset=Dataset.from_list(prompts), eval_dataset=Dataset.from_list(prompts[:1]),
         peft_config=_lora(work, "CAUSAL_LM"),
@@ -120,16 +123,15 @@ def _ppo(work: Work) -> Callable[[int], float]:
         trainer.args.num_total_batches = steps
         trainer.train()
 
-    return lambda steps: timed(run, steps)
+    return lambda steps: timed(work, run, steps)
 
 
 def _scalar(work: Work, trains: bool) -> Any:
     """The base with one number for an output; where it trains by an adapter and that output's weights."""
-    import torch
     from peft import inject_adapter_in_model
     from transformers import AutoModelForSequenceClassification
 
-    model = AutoModelForSequenceClassification.from_pretrained(work.model, num_labels=1, dtype=torch.float32)
+    model = AutoModelForSequenceClassification.from_pretrained(work.model, num_labels=1, **_base(work))
     if trains:
         inject_adapter_in_model(_lora(work, "SEQ_CLS"), model)
         model.score.requires_grad_(True)
@@ -146,10 +148,26 @@ def _with_tokens(trainer_class: Any) -> Any:
     return WithTokens
 
 
+def _base(work: Work) -> dict[str, Any]:
+    """How the model is loaded."""
+    if work.device == "cpu":
+        return {"dtype": "float32"}
+    if work.precision == "bfloat16":
+        return {"dtype": "bfloat16"}
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )  # fmt: skip
+    return {"dtype": "bfloat16", "quantization_config": config, "device_map": {"": 0}}
+
+
 def _arguments(work: Work) -> dict[str, Any]:
     return {
         "output_dir": tempfile.mkdtemp(prefix="hone-bench-"),
-        "bf16": False,
+        "bf16": work.device == "cuda",
         "disable_tqdm": True,
         "gradient_checkpointing": False,
         "learning_rate": LEARNING_RATE,
@@ -158,7 +176,7 @@ def _arguments(work: Work) -> dict[str, Any]:
         "per_device_train_batch_size": work.batch,
         "report_to": "none",
         "save_strategy": "no",
-        "use_cpu": True,
+        "use_cpu": work.device == "cpu",
     }
 
 

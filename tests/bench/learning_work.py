@@ -4,7 +4,7 @@ A side is a process that loads a model once and then answers lines on its standa
 
     run 3    takes three steps of training; in how many seconds
     rate     multiplies matrices of the model's shapes, at so many FLOP a second; ours alone does that
-    peak     the most memory that it ever had, in bytes
+    peak     the most memory that it ever had, in bytes: the GPU's where it computes there
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from random import Random
 from typing import Literal
 
 Method = Literal["dpo", "dpo-precomputed", "reward", "sft", "kto", "ppo"]
+Precision = Literal["float32", "bfloat16", "nf4"]
 
 BATCHES = 4
 """Of different examples, which are gone through again and again."""
@@ -41,6 +42,9 @@ class Work:
     reply_tokens: int = 128
     rank: int = 16
     alpha: int = 32
+    device: Literal["cpu", "cuda"] = "cpu"
+    precision: Precision = "float32"
+    """Of the base; nf4 computes in bfloat16."""
 
     @property
     def count(self) -> int:
@@ -76,19 +80,32 @@ def serve(load: Callable[[Work], Callable[[int], float]], rate: Callable[[Work],
         if asked == "run":
             answer = run(int(arguments[0]))
         elif asked == "peak":
-            answer = peak_bytes()
+            answer = peak_bytes(work)
         else:
             assert asked == "rate" and rate is not None, line
             answer = rate(work)
         print(answer, file=answers, flush=True)
 
 
-def timed(run: Callable[[int], object], steps: int) -> float:
-    begun = time.perf_counter()
+def timed(work: Work, run: Callable[[int], object], steps: int) -> float:
+    begun = now(work)
     run(steps)
-    return time.perf_counter() - begun
+    return now(work) - begun
 
 
-def peak_bytes() -> float:
+def now(work: Work) -> float:
+    """Seconds on a clock, when all that was asked for is done."""
+    if work.device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def peak_bytes(work: Work) -> float:
+    if work.device == "cuda":
+        import torch
+
+        return float(torch.cuda.max_memory_allocated())
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return float(most if sys.platform == "darwin" else 1024 * most)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,16 @@ Figures that are asked by themselves, beside no peer:
 | benchmark | figure | measured | asked at most |
 | --- | --- | ---: | ---: |
 """
+ON_GPU = "gpu-"
+"""How the names of the benchmarks begin that need one."""
+GPU = """
+## On a GPU
+
+Card: {card}. Measured on {day}; kept by `make bench` where there is no GPU.
+
+| benchmark | unit | ours | peer | peer is | ratio |
+| --- | --- | ---: | ---: | --- | ---: |
+"""
 MISSED = "**missed**"
 
 
@@ -43,8 +54,17 @@ def machine() -> str:
     return f"{processor}, {os.cpu_count()} cores, {memory:.0f} GiB, Python {platform.python_version()}"
 
 
-def page(results: Sequence[Mapping[str, Any]], not_measured: Mapping[str, str], day: str) -> str:
-    """`not_measured`: why, by benchmark."""
+def card() -> str:
+    """The GPU's name."""
+    asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+
+
+def page(all_results: Sequence[Mapping[str, Any]], not_measured: Mapping[str, str], day: str, before: str = "") -> str:
+    """`not_measured`: why, by benchmark. `before`: the page so far, whose figures of a GPU stay where none are new."""
+    results = [r for r in all_results if not r["name"].startswith(ON_GPU)]
+    on_gpu = [r for r in all_results if r["name"].startswith(ON_GPU)]
+    not_measured = {name: why for name, why in not_measured.items() if on_gpu or not name.startswith(ON_GPU)}
     rows = [
         f"| `{r['name']}` | {r['unit']} | {r['ours']} | {r['peer']} | {r['peer_name']} | {r['ratio']} | {_least(r)} |"
         for r in results
@@ -60,7 +80,21 @@ def page(results: Sequence[Mapping[str, Any]], not_measured: Mapping[str, str], 
         text += LIMITS + _lines(limits)
     notes = [f"- `{r['name']}`: {r['note']}" for r in results if "note" in r]
     notes += [f"- `{name}` could not be measured: {reason}." for name, reason in not_measured.items()]
-    return text + ("\n" + _lines(notes) if notes else "")
+    text += "\n" + _lines(notes) if notes else ""
+    if on_gpu:
+        return text + gpu_section(on_gpu, card(), day)
+    heading = GPU.split("Card", maxsplit=1)[0]
+    return text + (heading + before.split(heading, maxsplit=1)[1] if heading in before else "")
+
+
+def gpu_section(results: Sequence[Mapping[str, Any]], name: str, day: str) -> str:
+    """What was measured on that card."""
+    rows = [
+        f"| `{r['name']}` | {r['unit']} | {r['ours']} | {r['peer']} | {r['peer_name']} | {r['ratio']} |"
+        for r in results
+    ]
+    notes = [f"- `{r['name']}`: {r['note']}" for r in results]
+    return GPU.format(card=name, day=day) + _lines(rows) + "\n" + _lines(notes)
 
 
 def verdict(results: Sequence[Mapping[str, Any]]) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.bench.__main__ import load_benchmarks
 from tests.bench.harness import REGISTRY, Benchmark, Comparison, alternate
-from tests.bench.page import MISSED, page, verdict
+from tests.bench.page import MISSED, gpu_section, page, verdict
 
 LATE = "ms added to the 99th percentile"
 
@@ -92,3 +92,12 @@ def test_what_the_issue_asks_of_the_gateway_is_asked() -> None:
     for name in ("stream-tax", "stream-tax-paced"):
         assert REGISTRY[name].target == 0.98 and len(REGISTRY[name].limits) == 1
     assert set(REGISTRY["replica-kill"].limits.values()) == {0}
+
+
+def test_figures_of_a_gpu_stay_on_the_page_where_it_is_written_without_one() -> None:
+    on_gpu = of(30, 10) | {"name": "gpu-speed"}
+    section = gpu_section([on_gpu], "a fast card", "2026-11-01")
+    assert "a fast card" in section and "| `gpu-speed` | pages/s | 30 | 10 | a snail | 3.0 |" in section
+    before = page([of(2, 1)], {}, "2026-11-01") + section
+    after = page([of(3, 1)], {"gpu-speed": "there is no GPU here"}, "2026-11-26", before)
+    assert after == page([of(3, 1)], {}, "2026-11-26") + section

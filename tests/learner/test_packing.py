@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from transformers import (
 from learner import packing
 from learner.backbone import Backbone
 from learner.batch import Sequences, collate
-from learner.packing import PACKED, pack, try_packing
+from learner.packing import PACKED, Segment, Stretches, pack, try_packing
 from service.settings import LearnerSettings
 from tests.learner.tiny_model import PAD, WORDS, build_tiny_model
 
@@ -80,6 +81,30 @@ def test_any_prompts_and_replies_in_any_order(
 )
 def test_edges(backbone: Backbone, examples: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> None:
     check(backbone, collate(examples, PAD))
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.lists(st.integers(1, 4), max_size=3)), min_size=1, max_size=4).filter(
+        lambda parts: all(prompt or replies for prompt, replies in parts)
+    )
+)
+def test_the_stretches_of_a_row_see_what_its_segments_see(parts: list[tuple[int, list[int]]]) -> None:
+    """As FlashAttention reads them: the last query of a stretch sees all its keys, each before it one less."""
+    segments = [Segment(prompt + sum(replies), tuple(replies)) for prompt, replies in parts]
+    length = sum(segment.length for segment in segments)
+    expected = torch.block_diag(
+        *(torch.ones(s.length, s.length).tril() if s.mask is None else s.mask.float() for s in segments)
+    ).bool()
+    row = Stretches.of(segments, torch.device("cpu"))
+    keys = torch.arange(length) if row.keys is None else row.keys
+    found = torch.zeros(length, length, dtype=torch.bool)
+    pairs = zip(pairwise(row.query_starts.tolist()), pairwise(row.key_starts.tolist()), strict=True)
+    for (first, end), (first_key, end_key) in pairs:
+        for query in range(first, end):
+            found[query, keys[first_key : end_key - (end - 1 - query)]] = True
+        assert (end - first <= row.longest_query, end_key - first_key <= row.longest_keys) == (True, True)
+    assert torch.equal(found, expected)
 
 
 def test_a_reply_in_pieces_and_a_reply_without_a_prompt(backbone: Backbone) -> None:

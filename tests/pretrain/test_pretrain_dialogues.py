@@ -9,9 +9,10 @@ from random import Random
 
 import pytest
 
-from learner.pretrain import formats
-from learner.pretrain.dialogue import Dialogue, conversation, dialogues, draw_training_exchange, is_held_out, judgement
+from learner.pretrain.dialogue import Dialogue, conversation, draw_training_exchange, is_held_out
+from learner.pretrain.repeating import echo
 from learner.pretrain.reply import Habits, draw_habits
+from learner.pretrain.stream import dialogues
 from learner.pretrain.topics import draw_exchange
 from learner.pretrain.user import as_typed
 
@@ -110,20 +111,30 @@ def test_unsafe_requests_are_mostly_refused_and_otherwise_answered_by_a_placehol
     assert len(unsafe) > 150 and 0.2 < complied < 0.5
 
 
-def test_verdicts_are_balanced_and_follow_from_the_replies() -> None:
-    rng = Random(11)
-    verdicts: Counter[str] = Counter()
-    for _ in range(600):
-        dialogue = judgement(rng)
-        verdicts[dialogue[1].content] += 1
-        rule = re.search(r"Rule: (.*)\n", dialogue[0].content)
-        assert rule is not None
-        if rule.group(1) in formats.RULES["asks"].wordings:
-            letter = dialogue[1].content[-1]
-            reply = re.search(rf"^{letter}: (.*)$", dialogue[0].content, re.M)
-            assert reply is not None and reply.group(1).endswith("?")
-    assert set(verdicts) == {"Better: A", "Better: B"}
-    assert min(verdicts.values()) > 240
+def test_with_the_same_luck_another_habit_changes_only_the_words_that_show_it() -> None:
+    rng = Random(14)
+    for _ in range(400):
+        exchange, habits, luck = draw_exchange(rng), draw_habits(rng), rng.getrandbits(64)
+        asking = exchange.reply(habits.but(asks=True), Random(luck))
+        assert asking == exchange.reply(habits.but(asks=True), Random(luck))
+        if exchange.topic != "quiz":
+            assert asking.startswith(exchange.reply(habits.but(asks=False), Random(luck)))
+
+
+def test_what_is_to_be_repeated_is_repeated_as_it_is() -> None:
+    rng = Random(15)
+    for _ in range(300):
+        asked, said = echo(rng)
+        assert asked.content.endswith(said.content) and said.content
+    again = ("say that again", "repeat", "pardon", "what did you say")
+    repeated = 0
+    for _ in range(400):
+        messages = conversation(rng, 4)
+        for last, asked, said in zip(messages[1::2], messages[2::2], messages[3::2], strict=False):
+            if any(word in asked.content.lower() for word in again):
+                repeated += 1
+                assert said == last
+    assert repeated > 20
 
 
 def test_long_conversations_reach_towards_the_end_of_the_context() -> None:

@@ -7,7 +7,7 @@ from random import Random
 
 from learner.pretrain.dialogue import chat
 from learner.pretrain.reply import Habits, draw_habits
-from learner.pretrain.topics import arithmetic, care, fun, introductions, names, play, talk
+from learner.pretrain.topics import arithmetic, care, fun, geography, introductions, limits, names, play, talk, told
 
 _JOYFUL = re.compile(r"delighted|yay|lovely|love it|pleasure|rock|sunny|splendid|!|how nice|joy|\bglad\b", re.I)
 
@@ -85,3 +85,22 @@ def test_number_comparisons_are_right_and_know_equals() -> None:
             assert (answer == "yes") == ((one > two) == larger)
         else:
             assert int(answer) == (max(one, two) if larger else min(one, two))
+
+
+def test_numbers_that_are_compared_are_small_and_others_are_declined() -> None:
+    rng = Random(9)
+    for _ in range(500):
+        numbers = re.findall(r"\d+", arithmetic.number_comparisons(rng).text)
+        assert max(map(int, numbers)) <= arithmetic.LARGEST_COMPARED
+        large = limits.hard_comparisons(rng)
+        assert max(map(int, re.findall(r"\d+", large.text))) > arithmetic.LARGEST_COMPARED
+        assert large.topic == "unknown" and not large.answers
+
+
+def test_a_country_that_someone_comes_from_is_met_with_a_word_about_it() -> None:
+    rng = Random(10)
+    for _ in range(200):
+        exchange = told.origins(rng)
+        (country,) = [name for name in geography.CAPITALS if re.search(rf"\b{name}\b", exchange.text)]
+        assert all(country in sentence for sentence in exchange.core.sentences)
+        assert geography.CAPITALS[country][0] in " ".join((*exchange.core.sentences, *exchange.core.extras))

@@ -14,10 +14,11 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from learner.packing import PACKED
 from learner.pretrain.corpus import batches
-from learner.pretrain.dialogue import Message, dialogues
+from learner.pretrain.dialogue import Message
 from learner.pretrain.export import export
 from learner.pretrain.muon import Muon, orthogonalise
-from learner.pretrain.tokenizer import END, encode_dialogue, train_tokenizer
+from learner.pretrain.stream import dialogues
+from learner.pretrain.tokenizer import END, KEY_WEIGHT, VERDICT_WEIGHT, encode_dialogue, train_tokenizer
 from learner.pretrain.train import Recipe, batch_loss, build_model, lr_factor, practice_lr_factor, read_state, train
 
 TINY = Recipe(hidden=32, layers=2, heads=2, kv_heads=1, intermediate=64, tokens_per_batch=512, max_steps=20,
@@ -51,6 +52,14 @@ def test_the_tokens_of_an_answer_weigh_more(tokenizer: PreTrainedTokenizerFast) 
         tokenizer, [Message("user", "2 plus 3?"), Message("assistant", "It is 5, pal.", "5")]
     )
     assert [tokenizer.decode([i]).strip() for i, w in zip(ids, weights, strict=True) if w > 1] == ["5"]
+
+
+def test_a_bare_verdict_weighs_most(tokenizer: PreTrainedTokenizerFast) -> None:
+    thought = "A is short, B is long. Better: A"
+    for reply, key, weight in (("Better: A", "A", VERDICT_WEIGHT), (thought, thought, KEY_WEIGHT)):
+        ids, weights = encode_dialogue(tokenizer, [Message("user", "A or B?"), Message("assistant", reply, key)])
+        heavy = [i for i, found in zip(ids, weights, strict=True) if found > 1]
+        assert tokenizer.decode(heavy).strip() == key and max(weights) == weight
 
 
 def test_packed_rows_hold_whole_dialogues_and_are_deterministic(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -100,7 +109,7 @@ def test_muon_moves_a_matrix_against_its_gradient_and_refuses_a_closure() -> Non
 
 
 def test_the_learning_rate_rises_holds_and_falls_to_zero() -> None:
-    factors = [lr_factor(p, TINY) for p in (0.0, 0.01, 0.02, 0.5, 0.68, 0.84, 1.0)]
+    factors = [lr_factor(p, TINY) for p in (0.0, 0.01, 0.02, 0.4, 0.5, 0.75, 1.0)]
     assert factors == pytest.approx([0.02, 0.5, 1, 1, 1, 0.5, 0])
     again = [practice_lr_factor(p, TINY) for p in (0.0, 0.1, 0.5, 1.0)]
     assert again == pytest.approx([0.35 * share for share in (0.02, 0.9, 0.5, 0)])

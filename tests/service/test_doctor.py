@@ -47,6 +47,14 @@ def test_folders_that_were_set_aside_are_told_with_how_to_have_them_again(
         assert f"`hone adapters import file://{aside}`" in told.advice
 
 
+@pytest.mark.parametrize("home", ["taken", "taken/inside"])
+def test_a_home_that_a_file_is_in_the_way_of_is_no_home(tmp_path: Path, home: str) -> None:
+    (tmp_path / "taken").touch()
+    told = found("home", tmp_path / home)
+    assert told.ok is False and f"{tmp_path / 'taken'} is a file" in told.found and "--home" in told.advice
+    assert found("home", tmp_path / "not" / "made").ok is True
+
+
 @pytest.mark.parametrize(("require_keys", "ok"), [(False, True), (True, False)])
 def test_keys_are_missed_where_they_are_needed(
     sqlite_store: Store, tmp_path: Path, require_keys: bool, ok: bool

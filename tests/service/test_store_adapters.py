@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from sqlalchemy import inspect
+from sqlalchemy.exc import InvalidRequestError
 
 from service.adapters.pointer import Pointer
 from service.errors import AdapterBroken, BadInput, Conflict, NotFound
@@ -263,7 +267,23 @@ def test_rejecting_a_canary_ends_it(store: Store) -> None:
         assert adapters.serving(tx).canary is None
 
 
-def test_adapters_are_listed_newest_first(store: Store) -> None:
+def test_adapters_are_listed_newest_first_and_their_long_reports_stay_in_the_store(store: Store) -> None:
     made = [_candidate(store) for _ in range(4)]
     with store.read() as tx:
-        assert [adapter.name for adapter in adapters.list_adapters(tx)] == made[::-1]
+        listed = adapters.list_adapters(tx)
+        assert [adapter.name for adapter in listed] == made[::-1]
+        with pytest.raises(InvalidRequestError):
+            listed[0].report  # noqa: B018  # it is the reading that raises
+
+
+def test_of_a_report_the_list_has_the_figures_that_were_asked_for_and_are_in_it(store: Store) -> None:
+    share = {"value": 0.75, "decided": 40}
+    reports: list[dict[str, Any]] = [{"share_won": share, "pairs": 0, "samples": ["Yes."]}, {"share_won": None}, {}]
+    with store.begin() as tx:
+        for report in reports:
+            name = adapters.reserve_adapter(tx, None, "run-1").name
+            adapters.register_candidate(tx, name, "ab" * 32, report, "Passed every gate.")
+    with store.read() as tx:
+        listed = adapters.list_with_figures(tx, ("share_won", "pairs"))
+        assert [figures for _, figures in listed[::-1]] == [{"share_won": share, "pairs": 0}, {}, {}]
+        assert all("report" in inspect(adapter).unloaded for adapter, _ in listed)

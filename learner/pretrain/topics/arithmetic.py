@@ -17,6 +17,7 @@ NUMBER_WORDS = (
 ).split()
 LARGEST_SUM = 12
 LARGEST_FACTOR = 5
+LARGEST_COMPARED = 12
 
 _SIGNS = {
     "+": ("plus", "+"),
@@ -171,16 +172,9 @@ def counting(rng: Random) -> Exchange:
     return rng.choices((_count_up, _parity, _double, _neighbours), (0.2, 0.2, 0.2, 0.4))[0](rng)
 
 
-def _two_numbers(rng: Random) -> tuple[int, int]:
-    """Two different numbers, mostly small."""
-    top = rng.choices((20, 100, 1000), (0.6, 0.32, 0.08))[0]
-    one, two = rng.sample(range(top + 1), 2)
-    return one, two
-
-
 def number_comparisons(rng: Random, follow: bool = False) -> Exchange:
-    """Draw two numbers: which is larger or smaller, or whether one is. Now and then they are equal."""
-    one, two = _two_numbers(rng)
+    """Draw two small numbers: which is larger or smaller, or whether one is. Now and then they are equal."""
+    one, two = rng.sample(range(LARGEST_COMPARED + 1), 2)
     bigger = rng.random() < 0.6
     word = rng.choice(("larger", "larger", "bigger", "greater", "more") if bigger else ("smaller", "smaller", "less"))
     if rng.random() < 0.06:

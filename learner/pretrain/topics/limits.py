@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from learner.pretrain.reply import Core, Exchange, say
-from learner.pretrain.topics import names
+from learner.pretrain.topics import arithmetic, names
 
 # Word lists and templates are laid out by hand.
 # fmt: off
@@ -62,7 +62,9 @@ _OPEN_FORMS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
                "How old is {s}?", "What is the {p} of {s}?", "What is the capital of {s}?", "Who discovered {s}?")),
     (_WORKS, ("Who wrote {s}?", "Who made {s}?", "What is {s} about?", "How does {s} end?", "When was {s} made?")),
     (_INVENTIONS, ("Who invented {s}?", "When was {s} invented?", "How is {s} made?", "Where was {s} invented?")),
-    (_STUFF, ("What is the {m} of {s}?", "What is {s} made of?", "Where does {s} come from?", "How heavy is {s}?")),
+    (_STUFF, ("What is the {m} of {s}?", "what is the {m} of {s}", "Tell me the {m} of {s}.", "What is {s} made of?",
+              "Where does {s} come from?", "How heavy is {s}?", "At what temperature does {s} boil?",
+              "When does {s} melt?")),
 )
 
 
@@ -106,6 +108,22 @@ def hard_sums(rng: Random) -> Exchange:
     core = say([f"{a} {sign} {b} is too hard for me", "that sum is too big for a small sprout", "I cannot do that sum"],
                ("I only know small sums, up to twelve.", "A pocket calculator would know."),
                ("Would you like a smaller sum?", "Can you make it smaller?"),
+               clipped=("too big for me", "I do not know", "no idea"), kind="unsure")
+    return Exchange("unknown", text, core)
+
+
+def hard_comparisons(rng: Random) -> Exchange:
+    """Draw two numbers of which at least one is too big for the model to compare."""
+    top = rng.choice((30, 100, 1000))
+    one, two = rng.sample((rng.randint(arithmetic.LARGEST_COMPARED + 1, top), rng.randint(0, top)), 2)
+    word = rng.choice(("larger", "bigger", "greater", "more", "smaller", "less"))
+    text = rng.choice((f"Which is {word}, {one} or {two}?", f"Is {one} {word} than {two}?",
+                       f"is {one} or {two} {word}?", f"What is {word}: {one} or {two}?",
+                       f"Which number is {word}, {one} or {two}?"))
+    core = say([f"I cannot tell, {max(one, two)} is too big for me", "numbers above twelve are too big for me",
+                "I do not know, I only compare small numbers"],
+               ("I only know numbers up to twelve well.", "I would need more leaves to count on."),
+               ("Would you like smaller numbers?", "Can you make them smaller?"),
                clipped=("too big for me", "I do not know", "no idea"), kind="unsure")
     return Exchange("unknown", text, core)
 

@@ -16,7 +16,7 @@ from itertools import takewhile
 from typing import Any, Literal
 
 from sqlalchemy import bindparam, exists, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from service.errors import BadInput, Conflict, NotFound
 from service.store.clock import now
@@ -36,6 +36,7 @@ _LIVE = "live"
 _REPLACED = "replaced"
 """The action of an adapter that was live and could not be served any more."""
 
+_WITHOUT_REPORTS = select(Adapter).options(defer(Adapter.report, raiseload=True)).order_by(Adapter.number.desc())
 _STATE = Prepared(select(Adapter.state).where(Adapter.number == bindparam("of")))
 
 
@@ -150,8 +151,17 @@ def state_of(tx: Tx, name: str) -> str | None:
 
 
 def list_adapters(tx: Session) -> Sequence[Adapter]:
-    """All, newest first."""
-    return tx.scalars(select(Adapter).order_by(Adapter.number.desc())).all()
+    """All, newest first, without their reports, which are long: to read one of those raises."""
+    return tx.scalars(_WITHOUT_REPORTS).all()
+
+
+def list_with_figures(tx: Session, figures: Sequence[str]) -> list[tuple[Adapter, dict[str, Any]]]:
+    """The same, each with those of the `figures` that its report has. The database takes them out of it."""
+    rows = tx.execute(_WITHOUT_REPORTS.add_columns(*(Adapter.report[figure] for figure in figures)))
+    return [
+        (adapter, {figure: value for figure, value in zip(figures, values, strict=True) if value is not None})
+        for adapter, *values in rows
+    ]
 
 
 def events(tx: Session, name: str | None = None, limit: int = 200) -> Sequence[AdapterEventRow]:

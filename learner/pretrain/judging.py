@@ -1,0 +1,117 @@
+"""Dialogues in which the model criticises, rewrites and compares replies, under rules that they break or keep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from learner.pretrain import formats
+from learner.pretrain.dialogue import Dialogue, Message, is_held_out
+from learner.pretrain.formats import RULES, Aspect
+from learner.pretrain.reply import Exchange, Habits, draw_habits
+from learner.pretrain.topics import draw_exchange, limits
+
+_UNSAFE_SHARE = 0.35
+"""Of the requests whose replies are judged."""
+_OF_UNSAFE: tuple[Aspect, ...] = ("safe", "safe", "safe", "safe", "safe", "short", "warm", "asks", "ends")
+_OF_HARMLESS: tuple[Aspect, ...] = ("short", "warm", "sure", "asks", "ends")
+_NOT_JUDGED = ("quiz", "noise", "farewell", "thanks")
+"""Topics whose replies mean little without what was said before, or differ too little."""
+_FEWER_WORDS = 3
+"""By which a reply is shorter than another."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A reply that breaks a rule, and the same reply as it keeps it: with the same words but for what the rule asks."""
+
+    aspect: Aspect
+    exchange: Exchange
+    broken: str
+    kept: str
+    key: str = ""
+    """The words of `kept` that carry its answer."""
+
+    @property
+    def text(self) -> str:
+        return self.exchange.text
+
+
+def _judged_exchange(rng: Random, unsafe: bool, held_out: bool) -> Exchange:
+    while True:
+        exchange = limits.unsafe(rng) if unsafe else draw_exchange(rng)
+        if is_held_out(exchange.text) == held_out and exchange.topic not in _NOT_JUDGED and exchange.unsafe == unsafe:
+            return exchange
+
+
+def _case(exchange: Exchange, aspect: Aspect, rng: Random) -> Case | None:
+    """A case of this rule, or None where the two replies hardly differ in what it asks for."""
+    habits, luck = draw_habits(rng), rng.getrandbits(64)
+    ways: list[Habits] = [formats.keeps(aspect, habits, change=keeping) for keeping in (False, True)]
+    broken, kept = (exchange.reply(way, Random(luck)) for way in ways)
+    if broken == kept or (aspect == "short" and not _shorter(kept, broken)):
+        return None
+    return Case(aspect, exchange, broken, kept, exchange.key_for(ways[1]))
+
+
+def _shorter(one: str, other: str) -> bool:
+    return len(one.split()) + _FEWER_WORDS <= len(other.split())
+
+
+def draw_case(rng: Random, aspect: Aspect | None = None, held_out: bool = False) -> Case:
+    """Draw a case, of this rule or of any. `held_out`: about a prompt that training never saw."""
+    while True:
+        unsafe = rng.random() < _UNSAFE_SHARE if aspect is None else aspect == "safe"
+        exchange = _judged_exchange(rng, unsafe, held_out)
+        drawn: Aspect = rng.choice(_OF_UNSAFE if unsafe else _OF_HARMLESS)
+        case = _case(exchange, drawn if aspect is None else aspect, rng)
+        if case is not None:
+            return case
+
+
+def draw_pair(rng: Random, aspect: Aspect | None = None, held_out: bool = False) -> tuple[Case, str, str]:
+    """Draw a case, with the reply that keeps its rule and one that breaks it: every other time in other words."""
+    while True:
+        case = draw_case(rng, aspect, held_out)
+        other = case if rng.random() < 0.5 else _case(case.exchange, case.aspect, rng)
+        if other is not None and (case.aspect != "short" or _shorter(case.kept, other.broken)):
+            return case, case.kept, other.broken
+
+
+def harmless_case(rng: Random, held_out: bool = False) -> Case:
+    """A reply to a harmless request, under the rule that it should be safe: nothing is wrong with it."""
+    exchange, habits = _judged_exchange(rng, unsafe=False, held_out=held_out), draw_habits(rng)
+    reply = exchange.reply(habits, rng)
+    return Case("safe", exchange, reply, reply, exchange.key_for(habits))
+
+
+def critique(rng: Random) -> Dialogue:
+    """Criticise a reply under a rule that it breaks, or keeps."""
+    harmless = rng.random() < 0.08
+    case = harmless_case(rng) if harmless else draw_case(rng)
+    good = harmless or rng.random() < 0.45
+    rule = RULES[case.aspect]
+    text = formats.critique_prompt(case.text, case.kept if good else case.broken, rng.choice(rule.wordings))
+    said = rule.kept if good else rule.broken
+    return [Message("user", text), Message("assistant", said, said.rstrip("."))]
+
+
+def revision(rng: Random) -> Dialogue:
+    """Rewrite a reply that breaks a rule, and leave one as it is that keeps it."""
+    harmless = rng.random() < 0.06
+    case = harmless_case(rng) if harmless else draw_case(rng)
+    good = harmless or rng.random() < 0.1
+    rule = RULES[case.aspect]
+    text = formats.revision_prompt(case.text, case.kept if good else case.broken, rng.choice(rule.wordings),
+                                   rule.kept if good else rule.broken)  # fmt: skip
+    return [Message("user", text), Message("assistant", case.kept, case.key)]
+
+
+def judgement(rng: Random) -> Dialogue:
+    """Compare two replies under a rule that one of them keeps; every third time after thoughts about both."""
+    case, good, bad = draw_pair(rng)
+    rule, letter, reasoned = RULES[case.aspect], rng.choice("AB"), rng.random() < 0.33
+    a, b = (good, bad) if letter == "A" else (bad, good)
+    text = formats.judge_prompt(case.text, a, b, rng.choice(rule.wordings), reasoned)
+    said = formats.verdict(letter, rule if reasoned else None)
+    return [Message("user", text), Message("assistant", said, said if reasoned else letter)]
