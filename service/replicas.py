@@ -22,7 +22,8 @@ from typing import Any, TypeVar
 import structlog
 
 from service.adapters.engine import EngineBrokeOff
-from service.adapters.replica import EngineNotSetUp, ProofFailed, RefusedByEngine, Replica
+from service.adapters.refusals import EngineNotSetUp, ProofFailed, RefusedByEngine
+from service.adapters.replica import Replica
 from service.adapters.rollout import Rollout
 from service.engine import Engine, EngineFailed, EngineGaveUp
 from service.errors import (

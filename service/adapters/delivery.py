@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Collection
 
 from service.adapters.engine import EngineBrokeOff
 from service.adapters.fleet import AnyReplica, Fleet
-from service.adapters.replica import Files, RefusedByEngine
+from service.adapters.refusals import RefusedByEngine
+from service.adapters.sound_files import Files
 from service.errors import AdapterBroken, EngineAway, EngineUnavailable, HoneError
 
 MOST_FELLED = 2

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from service.adapters.manifest import CONFIG, JUDGE, MANIFEST, REPORT, UNFINISHED, WEIGHTS, FileEntry, Manifest
 from service.adapters.weights import RESTORE, base_shapes, broken, check_lora, reading, unreadable
-from service.errors import AdapterBroken, Conflict, StoreError
+from service.errors import AdapterBroken, AdapterUnreachable, Conflict, StoreError
 
 UNREGISTERED = ".unregistered-"
 """Follows the name that a folder had before it was set aside."""
@@ -131,6 +131,26 @@ def set_aside(path: Path) -> Path:
     aside = path.rename(path.with_name(f"{path.name}{UNREGISTERED}{secrets.token_hex(4)}"))
     flush(aside.parent)
     return aside
+
+
+def is_sound(path: Path, manifest_hash: str | None = None) -> bool | None:
+    """Whether a folder is what was published, whatever the base; without a hash, whether it is any adapter's.
+
+    None while that can't be read.
+    """
+    try:
+        check_folder(path, manifest_hash)
+    except AdapterBroken:
+        return False
+    except AdapterUnreachable:
+        return None
+    return True
+
+
+def unwritable(folder: Path, error: OSError) -> AdapterUnreachable:
+    """What to raise where nothing can be written now. It may pass, and says nothing of any adapter."""
+    what = f"Can't write to {folder}: {error.strerror}."
+    return AdapterUnreachable(what, "Give Hone's user the right to write there.")
 
 
 def _fill(folder: Path, source: Path, manifest: Manifest, report: dict[str, Any] | None) -> None:

@@ -13,9 +13,11 @@ import time
 from collections.abc import Sequence
 
 from service.adapters.engine import AdapterEngine
-from service.adapters.replica import OF_ONE_ENGINE, RefusedByEngine, Replica
+from service.adapters.refusals import OF_ONE_ENGINE, RefusedByEngine
+from service.adapters.replica import Replica
 from service.errors import AdapterBroken, AdapterUnreachable
 from service.store.queries.adapters import BASE
+from service.store.tables import Serving
 
 UNREADABLE_SECONDS = 15.0
 """For so long an adapter is waited for while its files can't be read."""
@@ -32,7 +34,7 @@ class Fleet:
 
     def __init__(self, replicas: Sequence[AnyReplica]) -> None:
         self.replicas = tuple(replicas)
-        self.live = BASE  # as the rollout read last
+        self.live = BASE  # as it is desired
         self._refused: tuple[str, float] | None = None  # what is live, by all there while others are away, since when
 
     @property
@@ -57,6 +59,13 @@ class Fleet:
         absent = [(replica.url, str(replica.problem)) for replica in self.replicas if not replica.serves]
         return " ".join(said if url in said else f"{url} gets no requests: {said}" for url, said in absent)
 
+    def want(self, desired: Serving) -> None:
+        """What each replica must hold, and what it may have to make room for."""
+        self.live = desired.live
+        needed = tuple(filter(None, (desired.live, desired.canary)))
+        for replica in self.replicas:
+            replica.want(needed, desired.requested, desired.previous)
+
     def is_served(self, name: str) -> bool:
         """Whether some replica was proven to serve it, as far as known."""
         return any(name in replica.loaded for replica in self.replicas)
@@ -66,7 +75,7 @@ class Fleet:
 
         Of several reasons one that is no judgement for ever counts: set up otherwise, that engine might have served it.
         """
-        refusals = [replica.refusals[name] for replica in replicas if name in replica.refusals]
+        refusals = [error for replica in replicas if (error := replica.refusals.why(name)) is not None]
         broken = [error for error in refusals if not isinstance(error, OF_ONE_ENGINE)]
         if broken:
             return broken[0]
@@ -88,7 +97,7 @@ class Fleet:
     def forgive(self, name: str) -> None:
         """It has been judged; whoever asks for it again wants it tried again."""
         for replica in self.replicas:
-            replica.refusals.pop(name, None)
+            replica.refusals.forgive(name)
 
     def _lasting_verdict(self) -> AdapterBroken | None:
         """What is wrong with it; while engines are away that may serve it, only once that has lasted."""
@@ -103,7 +112,8 @@ class Fleet:
 
     def _loss(self) -> AdapterUnreachable | None:
         """Why none of those that are there can be given it, if that has lasted: nothing else is wrong with it."""
-        unreadable = [replica.unreadable[self.live] for replica in self.reached if self.live in replica.unreadable]
+        told = (replica.refusals.unreadable(self.live) for replica in self.reached)
+        unreadable = [one for one in told if one is not None]
         if not unreadable or len(unreadable) < len(self.reached):
             return None
         since, error = min(unreadable, key=lambda one: one[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 
-from service.adapters.replica import RefusedByEngine
+from service.adapters.refusals import RefusedByEngine
 from service.errors import AdapterBroken, AdapterUnreachable
 from service.store.queries import adapters
 from service.store.queries.adapters import BASE

@@ -5,9 +5,7 @@ Publishing takes three steps, and whatever dies in between leaves nothing that c
     2. write the folder under that name, completely                      (temporary name, flush, rename)
     3. register the candidate, and end the run that made it              (transaction)
 Publishers hold a lock on the adapters folder, which the kernel takes from them when they die. `recover` takes the same
-lock: what is half-published then belongs to nobody alive, and is cleared away. Step 1 leaves a row of everything that
-this store began: what has none is another store's (this one is new here, or was restored from a backup), and is set
-aside, because its name will be wanted, and never removed.
+lock: what is half-published then belongs to nobody alive, and is cleared away (`leftovers`).
 
 Homes on several machines may use one store and share a place (`adapters.url`): what is published is put there before it
 is registered, and a home that lacks a registered adapter, or has it damaged or unreadable, fetches it when it is asked
@@ -17,40 +15,27 @@ for.
 from __future__ import annotations
 
 import fcntl
-import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from service.adapters.archive import export_folder, unpack
-from service.adapters.files import (
-    UNREGISTERED,
-    check_folder,
-    publish_folder,
-    read_manifest,
-    remove_folder,
-    set_aside,
-)
+from service.adapters.files import check_folder, is_sound, publish_folder, read_manifest, remove_folder, unwritable
 from service.adapters.fingerprint import LocalModel
 from service.adapters.judge import Judge, read_judge
-from service.adapters.manifest import JUDGE, MANIFEST, UNFINISHED, Manifest, Provenance
+from service.adapters.leftovers import Leftovers
+from service.adapters.manifest import JUDGE, MANIFEST, Manifest, Provenance
 from service.adapters.place import Place
 from service.errors import AdapterBroken, AdapterUnreachable, NotFound, StoreError
 from service.settings import Settings
-from service.store.clock import now
 from service.store.queries import adapters
 from service.store.session import Store, serialise
-from service.store.tables import Adapter
 
 _LOCK = ".lock"
-_log = logging.getLogger(__name__)
-LONGEST_PUBLISHING = timedelta(days=1)
-"""Where homes share a place, what was begun longer ago belongs to nobody alive."""
 
 
 class Registry:
@@ -62,6 +47,7 @@ class Registry:
         self.folder = folder
         self.base = LocalModel(base)
         self.shared = shared
+        self._leftovers = Leftovers(store, folder, shared)
 
     @classmethod
     def of(cls, settings: Settings, store: Store, base: str | Path | None = None) -> Registry:
@@ -84,7 +70,7 @@ class Registry:
         it exists all the same, and that the store's answer was lost. Raises as `publish_folder`.
         """
         with self._publishing():
-            self._set_unregistered_aside()  # before the store may give their name away
+            self._leftovers.set_unregistered_aside()  # before the store may give their name away
             with self.store.begin() as tx:
                 reserved = adapters.reserve_adapter(tx, provenance.parent, provenance.run_id)
                 name, created_at = reserved.name, reserved.created_at
@@ -112,9 +98,9 @@ class Registry:
         """
         with self._publishing(wait=False) as alone:
             try:
-                return self._clear_up(run_id) if alone else []
+                return self._leftovers.clear(run_id) if alone else []
             except OSError as error:
-                raise _unwritable(self.folder, error) from error
+                raise unwritable(self.folder, error) from error
 
     def check(self, name: str) -> tuple[Path, Manifest]:
         """The folder of a published adapter, checked against the store.
@@ -132,7 +118,7 @@ class Registry:
         except (AdapterBroken, AdapterUnreachable):
             if self.shared is None:
                 raise
-            if not _is_sound(path, adapter.manifest_hash):  # sound: what is wrong isn't its files, or they just arrived
+            if not is_sound(path, adapter.manifest_hash):  # sound: what is wrong isn't its files, or they just arrived
                 self._fetch(name, adapter.manifest_hash, self.shared)
             manifest = check_folder(path, adapter.manifest_hash, base_folder)
         if manifest.name != name:
@@ -192,14 +178,14 @@ class Registry:
 
         def make_way() -> None:
             if path.exists():
-                if (sound := _is_sound(path)) is False or _is_sound(path, manifest_hash):
+                if (sound := is_sound(path)) is False or is_sound(path, manifest_hash):
                     remove_folder(path)
                 else:  # if it is sound, it is another of that name, from before this home shared a store
-                    self._set_aside(path, "is not this store's" if sound else "can't be read")
+                    self._leftovers.set_aside(path, "is not this store's" if sound else "can't be read")
 
         try:
             with self._publishing():
-                if not _is_sound(path, manifest_hash):  # else somebody fetched it while this waited
+                if not is_sound(path, manifest_hash):  # else somebody fetched it while this waited
                     (shared / name).fetch(path, manifest_hash, make_way)
         except AdapterUnreachable:
             raise
@@ -221,73 +207,9 @@ class Registry:
                     adapters.set_state(tx, name, "rejected", adapters.ROLLOUT, f"Not published: {reason}")
             if (self.folder / name).exists():
                 remove_folder(self.folder / name)
-            self._clear_shared()
+            self._leftovers.clear_shared()
         except (StoreError, OSError):
             pass
-
-    def _clear_up(self, run_id: str | None) -> list[str]:
-        with self.store.begin() as tx:
-            if self.shared is None:
-                abandoned = adapters.abandon_publishing(tx, None)
-            else:  # another home's publisher is not to be told from a dead one
-                abandoned = adapters.abandon_publishing(tx, None, before=now() - LONGEST_PUBLISHING)
-                abandoned += adapters.abandon_publishing(tx, run_id) if run_id is not None else []
-        known = self._set_unregistered_aside()
-        never_registered = {name for name, row in known.items() if row.manifest_hash is None}
-        done = [f"{name} was never completely published: rejected." for name in abandoned]
-        try:
-            done += self._clear_shared()
-        except AdapterUnreachable as error:
-            done.append(f"What nobody registered could not be looked for. {error}")
-        for path in sorted(self.folder.iterdir()):
-            if path.name.startswith(UNFINISHED) or path.name in never_registered:
-                remove_folder(path)
-                done.append(f"Removed {path}, which was never registered.")
-        return done
-
-    def _set_unregistered_aside(self) -> dict[str, Adapter]:
-        """Free the names of adapters that are another store's; returns this one's, by name. Raises StoreError.
-
-        What is this one's and was set aside while another was used gets its name back.
-        """
-        with self.store.read() as tx:
-            known = {row.name: row for row in adapters.list_adapters(tx)}
-        try:
-            for path in sorted(self.folder.iterdir()):
-                if adapters.number_of(path.name) is not None and _is_unregistered(path, known.get(path.name)):
-                    self._set_aside(path, "is not this store's")
-            for path in sorted(self.folder.glob(f"*{UNREGISTERED}*")):
-                name = path.name.partition(UNREGISTERED)[0]
-                hash_here = known[name].manifest_hash if name in known else None
-                if hash_here and not (self.folder / name).exists() and _is_sound(path, hash_here):
-                    path.rename(self.folder / name)
-                    _log.warning("%s is %s again: it is this store's.", path, name)
-        except OSError as error:
-            raise _unwritable(self.folder, error) from error
-        return known
-
-    def _set_aside(self, path: Path, why: str) -> None:
-        aside = set_aside(path)
-        how = f"`hone adapters import file://{aside}` makes it an adapter here."
-        _log.warning("%s %s: it is called %s now. %s", path, why, aside.name, how)
-
-    def _clear_shared(self) -> list[str]:
-        """Remove from the shared place what was given up before it was registered; returns what was done, in words.
-
-        Should another store's adapters be there by mistake, theirs stay: they were not made when ours were.
-        """
-        if self.shared is None:
-            return []
-        with self.store.read() as tx:
-            rows = adapters.list_adapters(tx)
-            made = {row.name: row.created_at for row in rows if row.manifest_hash is None and row.state == "rejected"}
-        done = []
-        for name in sorted(made.keys() & set(self.shared.names())):
-            place = self.shared / name
-            if place.created_at() in (None, made[name]):
-                place.remove()
-                done.append(f"Removed {place.url}, which was never registered.")
-        return done
 
     @contextmanager
     def _publishing(self, wait: bool = True) -> Iterator[bool]:
@@ -296,7 +218,7 @@ class Registry:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = (self.folder / _LOCK).open("ab")
         except OSError as error:
-            raise _unwritable(self.folder, error) from error
+            raise unwritable(self.folder, error) from error
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -304,34 +226,3 @@ class Registry:
                 yield False
                 return
             yield True
-
-
-def _is_unregistered(path: Path, row: Adapter | None) -> bool:
-    """Whether what lies under a version's name isn't what this store, by its row, gave that name to."""
-    if row is None or row.manifest_hash is not None:
-        return row is None
-    try:
-        return read_manifest(path).created_at != row.created_at
-    except AdapterBroken:
-        return False  # nothing tells
-    except AdapterUnreachable:
-        return True
-
-
-def _is_sound(path: Path, manifest_hash: str | None = None) -> bool | None:
-    """Whether a folder is what was published, whatever the base; without a hash, whether it is any adapter's.
-
-    None while that can't be read.
-    """
-    try:
-        check_folder(path, manifest_hash)
-    except AdapterBroken:
-        return False
-    except AdapterUnreachable:
-        return None
-    return True
-
-
-def _unwritable(folder: Path, error: OSError) -> AdapterUnreachable:
-    what = f"Can't write to {folder}: {error.strerror}."
-    return AdapterUnreachable(what, "Give Hone's user the right to write there.")

@@ -22,16 +22,15 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
+from service.adapters.control_loop import control_loop
 from service.adapters.delivery import Delivery, changing
 from service.adapters.fleet import AnyReplica, Fleet
 from service.adapters.pointer import Pointer
+from service.adapters.waiting import Waiting
 from service.errors import AdapterBroken, EngineAway, EngineUnavailable, HoneError
 from service.store.queries.adapters import BASE
 from service.store.session import Store
 from service.store.tables import Serving
-
-LONGEST_PAUSE_SECONDS = 2.0
-"""Between two tries while something is wrong."""
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +47,7 @@ class Rollout:
         self._pointer = Pointer(store)
         self._reconcile_seconds, self._keep_loaded = reconcile_seconds, keep_loaded
         self._unseen = set(self.replicas)  # not tended yet
-        self._waiting: dict[str, str] = {}  # what was asked for, or the canary, and why it isn't served
+        self._waiting = Waiting(self._pointer)
         self._trouble: str | None = None  # what else is wrong
         self._desired: Serving | None = None  # as read last
         self._reads = self._newest_read = 0
@@ -74,7 +73,7 @@ class Rollout:
     @property
     def problem(self) -> str | None:
         """Why the desired state isn't reached, in words."""
-        return " ".join(filter(None, (*self._waiting.values(), self._trouble, self.absences))) or None
+        return " ".join(filter(None, (*self._waiting.reasons, self._trouble, self.absences))) or None
 
     @property
     def absences(self) -> str:
@@ -168,7 +167,7 @@ class Rollout:
                 _log.warning("The rollout can't go on: %s", error)
             raise
         self._trouble = None
-        await self._note(waiting)
+        await self._waiting.note(waiting)
         if again:
             self.wake()
         if waiting:
@@ -271,23 +270,10 @@ class Rollout:
             await self.reconcile()
 
     async def _repeat(self, work: Callable[[], Awaitable[object]], woken: asyncio.Event) -> None:
-        pause = self._reconcile_seconds
-        while True:
-            try:
-                await work()
-                pause = self._reconcile_seconds
-            except HoneError:
-                pause = min(2 * pause, max(LONGEST_PAUSE_SECONDS, self._reconcile_seconds))
-            except Exception:
-                _log.exception("The rollout met a bug; it goes on.")
-                self._trouble, pause = "The rollout met a bug; see the log.", LONGEST_PAUSE_SECONDS
-            try:
-                async with asyncio.timeout(pause):  # `wait_for` loses a cancellation that comes just after a wake
-                    await woken.wait()
-                pause = self._reconcile_seconds
-            except TimeoutError:
-                pass
-            woken.clear()
+        def met(bug: str) -> None:
+            self._trouble = bug
+
+        await control_loop(work, woken, self._reconcile_seconds, met)
 
     async def _read(self) -> Serving:
         """What is desired; every replica learns what it needs.
@@ -299,28 +285,7 @@ class Rollout:
         desired = await asyncio.to_thread(self._pointer.read)
         if self._desired is not None and number < self._newest_read:
             return self._desired
-        self._newest_read, self._desired, self._fleet.live = number, desired, desired.live
-        needed = tuple(filter(None, (desired.live, desired.canary)))
-        for replica in self.replicas:
-            replica.needed, replica.previous = needed, desired.previous
-            replica.wanted = frozenset(filter(None, (*needed, desired.requested)))
-        self._delivery.forget_all_but((*needed, desired.requested))
+        self._newest_read, self._desired = number, desired
+        self._fleet.want(desired)
+        self._delivery.forget_all_but((desired.live, desired.canary, desired.requested))
         return desired
-
-    async def _note(self, waiting: dict[str, HoneError]) -> None:
-        """Log why something waits, once, and put it into its history."""
-        before, self._waiting = self._waiting, {name: _named(name, error) for name, error in waiting.items()}
-        for name, why in self._waiting.items():
-            if why == before.get(name):
-                continue
-            _log.warning("The rollout waits: %s", why)
-            try:
-                await asyncio.to_thread(self._pointer.note_waiting, name, why)
-            except HoneError as error:
-                _log.warning("The rollout can't write that down: %s", error)
-
-
-def _named(name: str, error: HoneError) -> str:
-    """Why an adapter waits, with its name: there may be two that do."""
-    said = str(error)
-    return said if name in said else f"{name} waits. {said}"

@@ -20,9 +20,10 @@ from sqlalchemy.orm import Session
 
 from service.adapters import registry
 from service.adapters.files import check_folder
+from service.adapters.leftovers import LONGEST_PUBLISHING
 from service.adapters.manifest import CONFIG, MANIFEST, REPORT, WEIGHTS, Manifest
 from service.adapters.place import TRIES, Place
-from service.adapters.registry import LONGEST_PUBLISHING, Registry
+from service.adapters.registry import Registry
 from service.errors import AdapterBroken, AdapterUnreachable, BadInput, Conflict, LeaseLost
 from service.store.queries import adapters
 from service.store.session import Store
@@ -451,7 +452,8 @@ def test_a_copy_that_can_be_read_again_by_the_time_it_is_fetched_is_nobody_elses
             raise AdapterUnreachable("Too many open files")
         return check_folder(path, *arguments)
 
-    monkeypatch.setattr("service.adapters.registry.check_folder", unreadable_three_times)
+    for module in ("registry", "files"):
+        monkeypatch.setattr(f"service.adapters.{module}.check_folder", unreadable_three_times)
     assert one.check(name)[1].name == name and len(looked) > 4
     assert {entry.name for entry in one.folder.iterdir()} == {name, ".lock"}
 

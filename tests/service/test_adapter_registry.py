@@ -195,7 +195,7 @@ def test_what_can_not_be_cleared_away_is_an_error_of_the_disk(
     def refused(path: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("service.adapters.registry.remove_folder", refused)
+    monkeypatch.setattr("service.adapters.leftovers.remove_folder", refused)
     with pytest.raises(StoreError, match="Permission denied"):
         registry.recover()
 

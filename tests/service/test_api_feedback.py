@@ -114,6 +114,25 @@ def test_a_refusal_names_the_field_and_says_what_it_must_be(
     assert (nested["param"], nested["message"]) == ("a.index", "a.index: must be at least 0, not -1.")
 
 
+A_REPLY = {"exchange_id": "chatcmpl-x", "index": 0}
+
+
+@pytest.mark.parametrize(
+    ("judgement", "message"),
+    [
+        (
+            {"kind": "comparison", "a": A_REPLY, "b": A_REPLY, "verdict": "tie"},
+            "Both name the same reply; compare two different ones.",
+        ),
+        ({"kind": "ranking", "order": [[A_REPLY], []]}, "A group of the order is empty."),
+        ({"kind": "ranking", "order": [[A_REPLY]]}, "A ranking is of 2 to 64 replies."),
+        ({"kind": "ranking", "order": [[A_REPLY], [A_REPLY]]}, "A reply stands in the ranking twice."),
+    ],
+)
+def test_a_refusal_of_the_whole_is_a_sentence(running: Running, judgement: dict[str, Any], message: str) -> None:
+    assert running.post("/v1/feedback", judgement).json()["error"]["message"] == message
+
+
 def test_a_whole_number_may_be_written_with_a_point(running: Running, exchange: str) -> None:
     given = running.post("/v1/feedback", of_ann(kind="score", score=7.0, exchange_id=exchange))
     assert (given.status_code, given.json()["feedback"]["score"]) == (201, 7)

@@ -239,7 +239,7 @@ def test_a_time_in_which_it_could_be_read_ends_the_wait_for_what_is_live(
     house.engine.refuses[live] = (409, "8 adapters are loaded")
     with pytest.raises(EngineUnavailable):
         house.reconcile()
-    assert (house.serving().live, house.replica.unreadable) == (live, {})
+    assert (house.serving().live, house.replica.refusals.unreadable(live)) == (live, None)
 
 
 def test_a_canary_that_can_not_be_read_keeps_no_engine_from_its_requests(
@@ -440,7 +440,7 @@ def test_a_read_from_before_a_flip_that_ends_after_it_changes_nothing(house: Hou
         await rollout.settle()
         goes_on.set()
         await stale
-        assert (rollout._fleet.live, house.replica.needed, set(house.replica.wanted)) == (name, (name,), {name})
+        assert (rollout._fleet.live, house.replica.needed, set(house.replica._slots.wanted)) == (name, (name,), {name})
 
     house.play(body())
     assert house.serving().live == name
@@ -461,7 +461,7 @@ def test_files_that_take_minutes_to_come_hold_up_neither_requests_nor_who_joins(
 
     async def body() -> None:
         settling = asyncio.create_task(house.rollout.settle())
-        await house.until(lambda: name in house.replica._checks)
+        await house.until(lambda: name in house.replica._files._checks)
         user = asyncio.create_task(use(name))
         await asyncio.sleep(0)
         house.engine.restart()
