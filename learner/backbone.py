@@ -32,14 +32,7 @@ from transformers import AutoTokenizer
 from learner import parallel
 from learner.batch import Example, Sequences, by_length, collate, tokens_of
 from learner.gradient_checkpointing import checkpoint_layers
-from learner.loading import (
-    ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
-    load_adapter,
-    load_base,
-    lora_config,
-    sum_in_one_order,
-)
+from learner.loading import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_adapter, load_base, lora_config, sum_in_one_order
 from learner.lora_product import fuse
 from learner.micro_batches import MicroBatches
 from learner.output_layer import plain_output_layer

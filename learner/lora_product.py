@@ -52,20 +52,22 @@ class _Product(torch.autograd.Function):
 
 def fuse(model: nn.Module) -> None:
     """Have every adapted linear layer of a PEFT model compute so whenever one plain adapter is active; else, as where
-    adapters are off or merged, or are more than LoRA, it stays with PEFT."""
+    adapters are merged, several, or more than LoRA, it stays with PEFT."""
     for layer in model.modules():
         if isinstance(layer, LoraLayer) and _is_linear(layer):
             layer.forward = partial(_forward, layer, layer.forward)
 
 
 def _forward(layer: Any, as_peft_does: Callable[..., Any], x: Tensor, *given: Any, **more: Any) -> Any:
-    base = layer.get_base_layer()
-    if layer.disable_adapters and not layer.merged:
-        return base(x, *given, **more)
-    [name, *others] = layer.active_adapters or [""]
-    whole = x.dtype == base.weight.dtype or getattr(base.weight, "quant_state", None) is not None
-    if given or more or others or layer.disable_adapters or layer.merged or not whole or not _is_plain(layer, name):
+    if given or more or layer.merged:
         return as_peft_does(x, *given, **more)
+    base = layer.get_base_layer()
+    if layer.disable_adapters:
+        return base(x)
+    [name, *others] = layer.active_adapters or [""]
+    fits = x.dtype == base.weight.dtype or getattr(base.weight, "quant_state", None) is not None
+    if others or not fits or not _is_plain(layer, name):
+        return as_peft_does(x)
     a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
     return _Product.apply(x, a, b, base, layer.scaling[name])  # type: ignore[no-untyped-call]  # torch's
 

@@ -81,7 +81,7 @@ def _lines(of_steps: Sequence[Mapping[str, Any]]) -> str:
 
 def _append(path: Path, text: str) -> None:
     """All of it or nothing, but for a kill."""
-    size = path.stat().st_size
+    size = path.stat().st_size if path.exists() else 0
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(text)

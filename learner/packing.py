@@ -85,25 +85,24 @@ class Stretches:
 
     @classmethod
     def of(cls, segments: Sequence[Segment], device: torch.device) -> Stretches:
-        queries, seen = list[int](), list[range]()
-        keys = list[int]()
+        """Of a row of these segments."""
+        queries, seen, keys = list[int](), list[int](), list[int]()
         start = 0
         for segment in segments:
             prompt = range(start, start + segment.prompt)
             start += segment.length
-            parts = [prompt] if prompt else []
-            for first, end in pairwise(accumulate(segment.replies, initial=prompt.stop)):
-                parts.append(range(first, end))
-            for part in parts:
-                before = prompt if part is not prompt else range(0)
+            replies = [range(*ends) for ends in pairwise(accumulate(segment.replies, initial=prompt.stop))]
+            alone = [(prompt, prompt)] if prompt else []
+            for part, sees in [*alone, *((reply, (*prompt, *reply)) for reply in replies)]:
                 queries.append(len(part))
-                seen.append(range(len(before) + len(part)))
-                keys += [*before, *part]
-        lengths = [len(one) for one in seen]
-        starts = [torch.tensor([0, *accumulate(some)], dtype=torch.int32, device=device) for some in (queries, lengths)]
+                seen.append(len(sees))
+                keys += sees
+        query_starts, key_starts = (
+            torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device) for lengths in (queries, seen)
+        )
         shares = any(segment.replies for segment in segments)
         places = torch.tensor(keys, device=device) if shares else None
-        return cls(starts[0], starts[1], max(queries), max(lengths), places)
+        return cls(query_starts, key_starts, max(queries), max(seen), places)
 
 
 @dataclass(frozen=True)
