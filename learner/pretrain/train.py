@@ -43,7 +43,7 @@ class Recipe:
     """A folder with the finished model of an earlier training to go on from, sizes and tokenizer included."""
     minutes: float = 80.0
     """Most wall-clock time of the training before practice."""
-    max_steps: int = 4800
+    max_steps: int = 6000
     """Upper bound of the steps; the schedule follows whichever of time and steps is nearer its end."""
     practice_steps: int = 800
     """Steps after these, on `stream.practice`."""
