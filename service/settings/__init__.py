@@ -21,6 +21,7 @@ from pydantic import Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from service.errors import SettingsError
+from service.settings.constitution import ConstitutionSettings
 from service.settings.learning import LearnerSettings, Method, PpoSettings, RaftSettings, TrackerName, available_cores
 from service.settings.section import Section
 from service.settings.serving import (
@@ -34,10 +35,10 @@ from service.settings.serving import (
 from service.validation_messages import in_words
 
 __all__ = [
-    "ENVIRONMENT_PREFIX", "SPROUT", "AdaptersSettings", "ChatSettings", "EngineSettings", "LearnerSettings", "Method",
-    "PpoSettings", "RaftSettings", "RolloutSettings", "ServerSettings", "Settings", "StoreSettings", "TrackerName",
-    "available_cores", "check_rank", "check_rollouts", "default_home", "fewest_slots", "load_settings",
-    "with_rollout_engines",
+    "ENVIRONMENT_PREFIX", "SPROUT", "AdaptersSettings", "ChatSettings", "ConstitutionSettings", "EngineSettings",
+    "LearnerSettings", "Method", "PpoSettings", "RaftSettings", "RolloutSettings", "ServerSettings", "Settings",
+    "StoreSettings", "TrackerName", "available_cores", "check_rank", "check_rollouts", "default_home", "fewest_slots",
+    "load_settings", "with_rollout_engines",
 ]  # fmt: skip
 
 SPROUT = Path(__file__).resolve().parents[1] / "sprout"
@@ -60,6 +61,7 @@ class Settings(Section):
     learner: LearnerSettings = LearnerSettings()
     ppo: PpoSettings = PpoSettings()
     raft: RaftSettings = RaftSettings()
+    constitution: ConstitutionSettings = ConstitutionSettings()
 
     @property
     def store_url(self) -> str:

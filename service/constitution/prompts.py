@@ -1,0 +1,107 @@
+"""How the model is asked for critique, revision and verdict: messages to be rendered with its chat template.
+
+    Rule: …                            the principle's rule comes first, so that all after it is read in its light
+    Before: …                          earlier turns, if there are any
+    Question: …
+    Reply: …                           or A: … and B: … for a verdict
+    Critique: …                        for a revision
+    What is wrong with the reply?      the principle's own request comes last
+
+What people and models wrote is data: each of it stands behind its own word, its further lines are indented, and what
+counts is the request after it. So no line of theirs can pass for one of ours. A verdict is scored by the
+log-probabilities of `OPTIONS` after the constitution's `verdict_prefix`, in both orders, so that what asks for "A" in
+the data weighs on both sides alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from service.constitution.principles import Constitution, Principle
+
+Message = dict[str, str]
+"""`role` and `content`."""
+
+OPTIONS = (" A", " B")
+"""What a verdict says after `verdict_prefix`; each is compared by its first token."""
+
+
+def critique_messages(
+    constitution: Constitution, principle: Principle, conversation: Sequence[Message], reply: str
+) -> list[Message]:
+    """Asks what is wrong with `reply`, the answer to `conversation`, whose last message is the person's."""
+    shown = _preamble(constitution)
+    for example in principle.revisions:
+        asked = _under(principle, [_user(example.question)], ("Reply", example.reply))
+        shown += [_user(_asking(asked, principle.critique_request)), _assistant(example.critique)]
+    asked = _under(principle, conversation, ("Reply", reply))
+    return [*shown, _user(_asking(asked, principle.critique_request))]
+
+
+def revision_messages(
+    constitution: Constitution, principle: Principle, conversation: Sequence[Message], reply: str, critique: str
+) -> list[Message]:
+    """Asks for `reply` once more, better as `critique` says."""
+    shown = _preamble(constitution)
+    for example in principle.revisions:
+        asked = _under(principle, [_user(example.question)], ("Reply", example.reply), ("Critique", example.critique))
+        shown += [_user(_asking(asked, principle.revision_request)), _assistant(example.revision)]
+    asked = _under(principle, conversation, ("Reply", reply), ("Critique", critique))
+    return [*shown, _user(_asking(asked, principle.revision_request))]
+
+
+def verdict_messages(
+    constitution: Constitution,
+    principle: Principle,
+    conversation: Sequence[Message],
+    reply_a: str,
+    reply_b: str,
+    reasoned: bool = False,
+) -> list[Message]:
+    """Asks which of two replies is better; `reasoned`: after thoughts about both."""
+    question = principle.comparison_question + (f" {constitution.reasoning_request}" if reasoned else "")
+    shown = _preamble(constitution)
+    examples = () if reasoned else principle.comparisons  # without thoughts they would teach to do without
+    for example in examples:
+        asked = _under(principle, [_user(example.question)], ("A", example.a), ("B", example.b))
+        shown += [_user(_asking(asked, question)), _assistant(f"{constitution.verdict_prefix} {example.better}")]
+    asked = _under(principle, conversation, ("A", reply_a), ("B", reply_b))
+    return [*shown, _user(_asking(asked, question))]
+
+
+def read_verdict(constitution: Constitution, said: str) -> str | None:
+    """ "A" or "B" as a written verdict has it; None where it says neither, or nothing that can be read."""
+    _, found, after = said.rpartition(constitution.verdict_prefix)
+    letter = (after if found else said).strip().rstrip(".").upper()
+    return letter if letter in ("A", "B") else None
+
+
+def quoted(text: str) -> str:
+    """Text under judgement: its further lines are indented, so that none begins like one of ours."""
+    return "\n  ".join(text.strip().splitlines())
+
+
+def _under(principle: Principle, conversation: Sequence[Message], *parts: tuple[str, str]) -> list[str]:
+    *before, question = conversation
+    lines = [f"Rule: {principle.rule}"]
+    if before:
+        turns = "\n".join(f"{turn['role'].capitalize()}: {turn['content']}" for turn in before)
+        lines.append(f"Before: {quoted(turns)}")
+    lines.append(f"Question: {quoted(question['content'])}")
+    return lines + [f"{name}: {quoted(text)}" for name, text in parts]
+
+
+def _asking(lines: Sequence[str], request: str) -> str:
+    return "\n".join([*lines, request])
+
+
+def _preamble(constitution: Constitution) -> list[Message]:
+    return [{"role": "system", "content": constitution.preamble}] if constitution.preamble else []
+
+
+def _user(text: str) -> Message:
+    return {"role": "user", "content": text}
+
+
+def _assistant(text: str) -> Message:
+    return {"role": "assistant", "content": text}
