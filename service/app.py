@@ -25,8 +25,10 @@ from service.adapters.replica import Replica
 from service.adapters.rollout import Rollout
 from service.auth import Identities, Sessions, load_secret, refuse_strangers, trusts_loopback
 from service.body_limit import BodyLimit
+from service.chat.asking import Asking
 from service.chat.completion import Chat
 from service.chat.judges import Judges
+from service.chat.principles import Principles
 from service.door import Door
 from service.engine import Engine
 from service.engine_checks import shortcomings
@@ -36,13 +38,13 @@ from service.pages import Pages
 from service.parts import Parts
 from service.recent_stats import RecentStats
 from service.replicas import Replicas
-from service.routes import adapters, chat, exchanges, feedback, models, runs, sessions, status
+from service.routes import adapters, chat, constitution, exchanges, feedback, models, runs, sessions, status
 from service.settings import Settings
 from service.store.clock import now
 from service.store.session import Store
 from service.transactions import Transactions
 
-ROUTERS = (chat, models, feedback, exchanges, adapters, runs, sessions, status)
+ROUTERS = (chat, models, feedback, exchanges, constitution, adapters, runs, sessions, status)
 log = structlog.get_logger(__name__)
 
 
@@ -97,6 +99,7 @@ def _wire(settings: Settings, store: Store, engine_urls: Sequence[str]) -> Parts
     ]
     rollout = Rollout(store, engines, settings.rollout.reconcile_seconds, settings.rollout.keep_loaded)
     replicas = Replicas(engines, rollout, settings.engine.max_requests, metrics.retries.inc)
+    asking, principles = Asking(replicas, rollout), Principles(settings.constitution, transactions)
     return Parts(
         settings=settings,
         transactions=transactions,
@@ -104,7 +107,9 @@ def _wire(settings: Settings, store: Store, engine_urls: Sequence[str]) -> Parts
         registry=registry,
         rollout=rollout,
         identities=Identities(transactions, Sessions(load_secret(settings.home)), trusts_loopback(settings.server)),
-        chat=Chat(settings.chat, replicas, rollout, registry.base, judges, transactions, metrics),
+        chat=Chat(settings.chat, asking, rollout, registry.base, judges, principles, transactions, metrics),
+        asking=asking,
+        principles=principles,
         recent_stats=RecentStats(transactions),
         metrics=metrics,
         pages=Pages(settings.server.local_url) if settings.server.pages else None,

@@ -21,6 +21,7 @@ from service.adapters.fingerprint import base_fingerprint
 from service.adapters.place import Place
 from service.adapters.replacement import replacement
 from service.auth import is_loopback, trusts_loopback
+from service.constitution.versions import built_in_version, stored_version
 from service.embedded.arguments import COMPILERS
 from service.engine_checks import ANSWER_SECONDS, examine_engines, untold
 from service.engine_program import find_vllm_python
@@ -28,7 +29,7 @@ from service.errors import BadInput, HoneError, PortInUse
 from service.installed import LEARNER_EXTRA
 from service.listening import listen
 from service.settings import Settings, available_cores, check_rank
-from service.store.queries import adapters, keys
+from service.store.queries import adapters, constitutions, keys
 from service.store.session import Store
 
 LEAST_FREE_BYTES = 500_000_000
@@ -74,6 +75,7 @@ def examine(settings: Settings, own: str | None = None, elsewhere: bool = False)
         _home,
         _store,
         _adapters,
+        _constitution,
         _model,
         _rank,
         _processes,
@@ -162,6 +164,27 @@ def _adapters(settings: Settings) -> Iterator[Finding]:
     if settings.adapters.url is not None:
         place = Place(settings.adapters.url)
         yield Finding("adapters", True, f"{place.url} can be read; {len(place.names())} there")
+
+
+def _constitution(settings: Settings) -> Iterator[Finding]:
+    """Whether the one in effect can be read, as after a downgrade it may not be, and has principles to serve by."""
+    version = built_in_version()
+    if settings.store_is_made:
+        store = Store.open(settings.store_url, checkpoints=False)
+        try:
+            with store.read() as tx:
+                row = constitutions.in_effect(tx)
+        finally:
+            store.close()
+        try:
+            version = stored_version(row.name, row.text) if row is not None else version
+        except BadInput as error:
+            found = f"{error.message.rstrip('.')}; chats that ask for it get 503"
+            yield Finding("constitution", False, found, "Upgrade Hone, or `hone constitution import FILE`.")
+            return
+    served = version.constitution.tagged(settings.constitution.tags)
+    found = f"{version.name}, {len(served)} principles to serve by; constitution.serve: {settings.constitution.serve}"
+    yield Finding("constitution", True, found)
 
 
 def _model(settings: Settings) -> Iterator[Finding]:

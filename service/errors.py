@@ -93,6 +93,13 @@ class StoreError(HoneError):
     status, code, exit_code = 503, "store_unavailable", 7
 
 
+class ConstitutionUnusable(HoneError):
+    """The constitution in effect can't be read, or has no principle to serve by: a newer Hone put it in effect, or the
+    settings changed. No reply goes out unguarded in its stead."""
+
+    status, code, exit_code = 503, "constitution_unusable", 11
+
+
 class AdapterUnreachable(StoreError):
     """Adapters' files, or the place they are shared at, can't be read or written, or arrive otherwise than published.
 

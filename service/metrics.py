@@ -45,6 +45,12 @@ class Metrics:
             ["adapter"],
             registry=registry,
         )
+        self.revisions = Counter(
+            "hone_revisions",
+            "Critiques of replies under a principle, by adapter and how they ended.",
+            ["adapter", "ended"],
+            registry=registry,
+        )
         self.feedback = Counter("hone_feedback", "Feedback stored, by kind.", ["kind"], registry=registry)
         self.retries = Counter("hone_retries", "Requests asked of another engine.", registry=registry)
         self.replica_healthy = Gauge(

@@ -11,7 +11,9 @@ from fastapi import Depends, Request
 from service.adapters.registry import Registry
 from service.adapters.rollout import Rollout
 from service.auth import Caller, Identities
+from service.chat.asking import Asking
 from service.chat.completion import Chat
+from service.chat.principles import Principles
 from service.metrics import Metrics
 from service.pages import Pages
 from service.recent_stats import RecentStats
@@ -29,6 +31,8 @@ class Parts:
     rollout: Rollout
     identities: Identities
     chat: Chat
+    asking: Asking
+    principles: Principles
     recent_stats: RecentStats
     metrics: Metrics
     pages: Pages | None

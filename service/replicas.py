@@ -112,18 +112,19 @@ class Replicas:
 
     @asynccontextmanager
     async def answering(
-        self, adapter: str, conversation: str, begin: Callable[[Engine], Awaitable[T]]
+        self, adapter: str, conversation: str, begin: Callable[[Engine], Awaitable[T]], is_admitted: bool = False
     ) -> AsyncIterator[T]:
         """What `begin` brings from an engine that serves `adapter`; it keeps doing so for as long as the block takes.
 
         When `begin` fails through the engine's fault, another one is asked; what fails in the block is the caller's
-        to tell. One that two engines went away over ends with an error that invites nobody to repeat it. Raises
+        to tell. `is_admitted`: it goes on with what had room before, so it is not turned away for want of it. One that
+        two engines went away over ends with an error that invites nobody to repeat it. Raises
         EnginesBusy, EngineUnavailable, AdapterBroken, AdapterUnreachable, NotFound, and what `begin` raises.
         """
         tried: dict[EngineReplica, HoneError] = {}
         is_suspect = False  # an engine went away over it
         for number in range(1, MOST_TRIES + 1):
-            replica = await self._choose(adapter, conversation, tried, is_admitted=number > 1)
+            replica = await self._choose(adapter, conversation, tried, is_admitted=is_admitted or number > 1)
             if number > 1:
                 self._when_retried()
             ejections = replica.ejections

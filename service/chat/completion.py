@@ -7,12 +7,10 @@ the whole answer), so that feedback right after it always finds it. No transacti
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, closing
+from typing import Any
 
 import orjson
 import structlog
@@ -20,73 +18,55 @@ import structlog
 from service.adapters.fingerprint import LocalModel
 from service.adapters.rollout import Rollout
 from service.auth import Caller
-from service.chat.best_of import BestOf, as_chunks, what_to_choose
+from service.chat.asking import Asking, ask_engine
+from service.chat.best_of import as_chunks, what_to_choose
+from service.chat.by_principles import answer_by_principles
+from service.chat.constitutional import Rules, Tell
 from service.chat.judges import Judges
-from service.chat.recording import RecordedReply, Recording
+from service.chat.principles import Principles
+from service.chat.progress import decided_chunk, outcome, progress_chunks, watch
+from service.chat.recording import Recording
 from service.chat.reply_stream import ReplyStream
 from service.chat.request import ChatRequest
+from service.chat.turn import Turn, conversation_of, stored_exchange
 from service.engine import Engine
-from service.errors import AdapterBroken, BadInput, ContextExceeded, EngineUnavailable, HoneError, unexpected
+from service.errors import BadInput, HoneError, unexpected
 from service.metrics import Metrics
-from service.replicas import Replicas
-from service.routing import ALIAS, BASE, Route, route
+from service.routing import route
 from service.settings import ChatSettings
 from service.store.identifiers import new_id
 from service.store.prepared import Tx
-from service.store.queries import conversations, exchanges
+from service.store.queries import conversations, exchanges, revisions
 from service.transactions import Transactions
 
 LAST_EVENT = b"data: [DONE]\n\n"
-TAKEN_OVER = "The version that was to answer can't be served any more. Another takes over now; try again in a moment."
-T = TypeVar("T")
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A request that has been routed and is ready for the engine."""
-
-    request: ChatRequest
-    caller: str
-    conversation_id: str
-    route: Route
-    base: str
-    base_sha256: str | None
-    sampling: dict[str, Any]
-    recording: Recording
-    best_of: BestOf | None = None
-
-    @property
-    def engine_body(self) -> dict[str, Any]:
-        name = self.base if self.route.adapter == BASE else self.route.adapter
-        body = self.request.engine_body(name, self.sampling)
-        if self.best_of is not None:
-            body.pop("stream_options", None)  # all samples come whole
-            body["n"] = self.best_of.samples
-        return body
 
 
 class Chat:
     def __init__(
         self,
         settings: ChatSettings,
-        replicas: Replicas,
+        asking: Asking,
         rollout: Rollout,
         base: LocalModel,
         judges: Judges,
+        principles: Principles,
         transactions: Transactions,
         metrics: Metrics,
     ) -> None:
-        self._settings, self._replicas, self._rollout, self._base = settings, replicas, rollout, base
-        self._judges, self._transactions, self._metrics = judges, transactions, metrics
+        self._settings, self._asking, self._rollout, self._base = settings, asking, rollout, base
+        self._judges, self._principles, self._transactions, self._metrics = judges, principles, transactions, metrics
 
     async def begin(self, request: ChatRequest, caller: Caller) -> Turn:
-        """Raises BadInput, ModelNotFound, Conflict for somebody else's conversation, EngineUnavailable."""
+        """Raises BadInput, ModelNotFound, Conflict for somebody else's conversation, EngineUnavailable,
+        ConstitutionUnusable."""
         for name, choices in (("n", request.n), ("best_of", request.best_of)):
             if (choices or 1) > self._settings.max_choices:
                 raise BadInput(f"{name}: at most {self._settings.max_choices} choices.", param=name)
         conversation_id = conversation_of(request, caller.name)
-        base = await self._replicas.base()  # first: before an engine serves nobody knows that the canary is loaded
+        rules = await self._principles.wanted(request)
+        base = await self._asking.base()  # first: before an engine serves nobody knows that the canary is loaded
         chosen = await self._transactions.glance(
             route, request.model, conversation_id, caller.name, self._rollout.loaded
         )
@@ -101,14 +81,16 @@ class Chat:
             recording=Recording(
                 new_id("chatcmpl"), chosen.model, chosen.adapter, bool(request.logprobs), bool(request.return_token_ids)
             ),
-            best_of=await what_to_choose(request, self._settings, self._judges, chosen.adapter),
+            best_of=None if rules else await what_to_choose(request, self._settings, self._judges, chosen.adapter),
+            rules=rules,
         )
 
     async def whole(self, turn: Turn) -> bytes:
         """The whole answer (JSON), stored."""
         with self._metrics.chats_under_way.track_inprogress():
             answer = await self._whole(turn)
-        shown = orjson.dumps(turn.recording.take(answer))
+        about = {"hone": outcome(turn.recording.revisions)} if turn.rules is not None else {}
+        shown = orjson.dumps(turn.recording.take(answer) | about)
         await asyncio.shield(self._store(turn))
         return shown
 
@@ -117,18 +99,23 @@ class Chat:
 
         Closing the generator early closes the engine's stream and stores what came until then as incomplete.
         """
-        if turn.best_of is not None:
-            async for event in self._chosen_events(turn):
-                yield event
+        if turn.best_of is not None or turn.rules is not None:
+            several = self._chosen_events(turn) if turn.rules is None else self._events_by_principles(turn, turn.rules)
+            async with aclosing(several):
+                async for event in several:
+                    yield event
             return
         began, first = time.perf_counter(), True
+
+        async def begin(engine: Engine) -> ReplyStream:
+            return await ReplyStream.begun(await ask_engine(engine.chat_stream, turn.engine_body, turn.fills))
 
         def show(chunk: dict[str, Any]) -> bytes:
             return _event(turn.recording.take(chunk))
 
         try:
             with self._metrics.chats_under_way.track_inprogress():
-                async with self._answering(turn, lambda engine: self._begin_stream(turn, engine)) as reply:
+                async with self._asking.answering(turn.route, turn.conversation_id, begin) as reply:
                     with closing(reply):
                         while piece := await reply.piece(show):
                             if first:
@@ -147,8 +134,12 @@ class Chat:
         yield await asyncio.shield(self._ending(turn))
 
     async def _whole(self, turn: Turn) -> dict[str, Any]:
-        """What the engine answers, without the samples that were not chosen."""
-        async with self._answering(turn, lambda engine: self._ask(turn, engine.chat)) as answer:
+        """What the engine answers, without the samples that were not chosen, and as the constitution has it."""
+        if turn.rules is not None:
+            return await answer_by_principles(self._asking, turn, turn.rules)
+        async with self._asking.answering(
+            turn.route, turn.conversation_id, lambda engine: ask_engine(engine.chat, turn.engine_body, turn.fills)
+        ) as answer:
             pass  # it is whole
         if turn.best_of is not None:
             turn.recording.tokens_left_out = await asyncio.to_thread(turn.best_of.choose, answer)
@@ -156,42 +147,44 @@ class Chat:
 
     async def _chosen_events(self, turn: Turn) -> AsyncGenerator[bytes, None]:
         """The chosen reply as events, all at once: it is known only when every sample is whole, and stored first."""
-        began, options = time.perf_counter(), turn.request.stream_options
+        began = time.perf_counter()
         with self._metrics.chats_under_way.track_inprogress():
             answer = await self._whole(turn)
-        chunks = as_chunks(answer, include_usage=options is not None and options.include_usage)
-        shown = b"".join(_event(turn.recording.take(chunk)) for chunk in chunks)
+        shown = b"".join(_event(turn.recording.take(chunk)) for chunk in _chunks(turn, answer))
         ending = await asyncio.shield(self._ending(turn))
         self._metrics.first_token_seconds.observe(time.perf_counter() - began)
         yield shown
         yield ending
 
-    async def _begin_stream(self, turn: Turn, engine: Engine) -> ReplyStream:
-        return await ReplyStream.begun(await self._ask(turn, engine.chat_stream))
+    async def _events_by_principles(self, turn: Turn, rules: Rules) -> AsyncGenerator[bytes, None]:
+        """What goes on, at once, then the reply: only when all is done it is known which text that is.
 
-    @asynccontextmanager
-    async def _answering(self, turn: Turn, begin: Callable[[Engine], Awaitable[T]]) -> AsyncIterator[T]:
-        """What `begin` brings. If what is live, or the canary, turns out to be broken, the rollout sees to another."""
-        try:
-            async with self._replicas.answering(turn.route.adapter, turn.conversation_id, begin) as begun:
-                yield begun
-        except AdapterBroken as error:
-            if turn.route.alias != ALIAS:
-                raise
-            self._rollout.wake()
-            raise EngineUnavailable(TAKEN_OVER, retry_after=1) from error
+        Those who didn't ask for it, and get it by policy, are not shown texts that are still to be criticised.
+        """
+        began, is_first, answer = time.perf_counter(), True, dict[str, Any]()
 
-    async def _ask(self, turn: Turn, ask: Callable[[dict[str, Any]], Awaitable[T]]) -> T:
-        """Ask an engine; once more where its refusal can be helped."""
+        async def work(tell: Tell) -> None:
+            answer.update(await answer_by_principles(self._asking, turn, rules, tell))
+
         try:
-            return await ask(turn.engine_body)
-        except ContextExceeded:
-            if turn.request.names_a_length:
+            with self._metrics.chats_under_way.track_inprogress():
+                async with aclosing(watch(work)) as several:
+                    async for pieces in several:
+                        chunks = progress_chunks(turn.recording, pieces, bool(turn.request.asks_for_principles))
+                        if chunks:
+                            is_first = False
+                            yield b"".join(map(_event, chunks))
+        except Exception as error:
+            if is_first:
                 raise
-        # A default must not make a request fail: where only ours asks for too much, the engine fills what is left.
-        body = turn.engine_body
-        del body["max_tokens"]
-        return await ask(body)
+            yield await self._breaking(turn, error)
+            return
+        decided = _event(decided_chunk(turn.recording))
+        shown = b"".join(_event(turn.recording.take(chunk)) for chunk in _chunks(turn, answer))
+        ending = await asyncio.shield(self._ending(turn))
+        self._metrics.first_token_seconds.observe(time.perf_counter() - began)
+        yield decided + shown
+        yield ending
 
     async def _ending(self, turn: Turn) -> bytes:
         try:
@@ -224,58 +217,32 @@ class Chat:
     async def _store(self, turn: Turn) -> None:
         recording = turn.recording
         adapter, complete = turn.route.adapter, recording.complete
-        if any(len(reply.logprobs) != len(reply.token_ids) for reply in recording.replies.values()):
+        is_revised = any(one.ended == "revised" for one in recording.revisions)  # sampled after another prompt
+        if not is_revised and any(len(one.logprobs) != len(one.token_ids) for one in recording.replies.values()):
             log.warning("the engine's log-probabilities don't match its tokens", exchange=recording.exchange_id)
-        await self._transactions.write_plain(_add, _exchange(turn), turn.route.is_remembered)
+        await self._transactions.write_plain(_add, stored_exchange(turn), turn.route.is_remembered, recording.revisions)
         self._metrics.exchanges.labels(adapter, str(complete).lower()).inc()
         self._metrics.tokens.labels(adapter, "prompt").inc(len(recording.prompt_token_ids))
         generated = recording.completion_tokens + recording.tokens_left_out
         self._metrics.tokens.labels(adapter, "completion").inc(generated)
         if turn.best_of is not None:
             self._metrics.best_of.labels(adapter).inc()
+        for one in recording.revisions:
+            self._metrics.revisions.labels(adapter, one.ended).inc()
+
+
+def _chunks(turn: Turn, answer: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A whole answer as the events that the request asks for."""
+    options = turn.request.stream_options
+    return as_chunks(answer, include_usage=options is not None and options.include_usage)
 
 
 def _event(content: dict[str, Any]) -> bytes:
     return b"data: " + orjson.dumps(content) + b"\n\n"
 
 
-def conversation_of(request: ChatRequest, caller: str) -> str:
-    """The conversation that the caller names; else one made from how it begins.
-
-    Plain OpenAI clients send the whole history every time and no id: its opening is the same in every turn.
-    """
-    if request.hone is not None and request.hone.conversation_id is not None:
-        return request.hone.conversation_id
-    length = next((number for number, message in enumerate(request.messages, 1) if message.role == "user"), None)
-    opening = orjson.dumps([caller, request.engine_messages[:length]])
-    return "conv-" + hashlib.sha256(opening).hexdigest()[:32]
-
-
-def _exchange(turn: Turn) -> exchanges.NewExchange:
-    recording = turn.recording
-    choices = range(turn.sampling["n"])
-    return exchanges.NewExchange(
-        id=recording.exchange_id,
-        caller=turn.caller,
-        conversation_id=turn.conversation_id,
-        model=turn.route.alias,
-        adapter=turn.route.adapter,
-        base=turn.base,
-        base_sha256=turn.base_sha256,
-        messages=turn.request.engine_messages,
-        sampling=turn.sampling,
-        prompt_token_ids=recording.prompt_token_ids,
-        replies=[_reply(recording.replies.get(index, RecordedReply())) for index in choices],
-        complete=recording.complete,
-        best_of=turn.best_of.samples if turn.best_of is not None else None,
-    )
-
-
-def _reply(reply: RecordedReply) -> exchanges.NewReply:
-    return exchanges.NewReply(reply.text, reply.finish_reason, reply.token_ids, reply.logprobs)
-
-
-def _add(tx: Tx, exchange: exchanges.NewExchange, is_remembered: bool) -> None:
+def _add(tx: Tx, exchange: exchanges.NewExchange, is_remembered: bool, made: Sequence[revisions.NewRevision]) -> None:
     if not is_remembered:
         conversations.remember_conversation(tx, exchange.conversation_id, exchange.caller, exchange.adapter)
     exchanges.add_exchange(tx, exchange)
+    revisions.add_revisions(tx, exchange.id, made)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from service.store.queries.revisions import NewRevision
+
 _INTERNAL = (
     "prompt_logprobs", "prompt_token_ids", "prompt_text", "kv_transfer_params", "ec_transfer_params", "metrics",
     "service_tier",
@@ -39,7 +41,8 @@ class Recording:
         self._show_logprobs, self._show_token_ids = show_logprobs, show_token_ids
         self.prompt_token_ids: list[int] = []
         self.replies: dict[int, RecordedReply] = {}
-        self.tokens_left_out = 0  # of samples that were not chosen
+        self.revisions: list[NewRevision] = []  # what the constitution made of it
+        self.tokens_left_out = 0  # of samples that were not chosen, of critiques, and of what was revised
 
     @property
     def complete(self) -> bool:

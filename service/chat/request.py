@@ -147,6 +147,11 @@ class ChatRequest(BaseModel):
     def names_a_length(self) -> bool:
         return bool(self.max_completion_tokens or self.max_tokens)
 
+    @property
+    def asks_for_principles(self) -> bool | None:
+        """Whether the reply is to be criticised and revised under the constitution; None: it doesn't say."""
+        return self.hone.constitutional if self.hone is not None else None
+
     @cached_property
     def engine_messages(self) -> list[dict[str, str]]:
         return [message.for_engine() for message in self.messages]

@@ -171,13 +171,18 @@ def _place(location: tuple[int | str, ...], content: dict[str, object]) -> str:
     return ".".join(parts)
 
 
-def read(path: Path) -> Constitution:
-    """Read a file. Raises BadInput."""
+def read_text(path: Path) -> str:
+    """A file's text, and not much more than a constitution may have. Raises BadInput."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            return file.read(LARGEST_FILE + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"Can't read {path}: {error}.") from error
-    return parse(text, str(path))
+
+
+def read(path: Path) -> Constitution:
+    """Read a file. Raises BadInput."""
+    return parse(read_text(path), str(path))
 
 
 @cache

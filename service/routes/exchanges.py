@@ -13,9 +13,9 @@ from service.engine import Engine
 from service.errors import NotFound
 from service.parts import AnyCaller, Parts, Wired
 from service.routing import BASE, Route, resolve
-from service.store.queries import exchanges
+from service.store.queries import exchanges, revisions
 from service.store.tables import Exchange
-from service.wire import ScoreRequest, ScoreResponse, StoredExchange, StoredReply
+from service.wire import ScoreRequest, ScoreResponse, StoredExchange, StoredReply, StoredRevision
 
 router = APIRouter(tags=["exchanges"])
 
@@ -24,6 +24,7 @@ router = APIRouter(tags=["exchanges"])
 async def get_exchange(exchange_id: str, parts: Wired, caller: AnyCaller) -> StoredExchange:
     """One's own exchange; operators may see any."""
     row = await _own(parts, caller, exchange_id)
+    made = await parts.transactions.read(revisions.revisions_of, exchange_id)
     return StoredExchange(
         id=row.id,
         created_at=row.created_at,
@@ -43,6 +44,10 @@ async def get_exchange(exchange_id: str, parts: Wired, caller: AnyCaller) -> Sto
                 logprobs=tuple(reply.logprobs),
             )
             for reply in row.replies
+        ),
+        revisions=tuple(
+            StoredRevision.model_validate({name: getattr(one, name) for name in StoredRevision.model_fields})
+            for one in made
         ),
     )
 

@@ -26,6 +26,7 @@ class ConstitutionSettings(Section):
     budget_seconds: float = Field(
         20.0, gt=0, description="When a served reply has taken so long, the last whole text is answered as it is."
     )
+    critique_tokens: int = Field(200, ge=1, description="Most tokens of a critique; a longer one is cut there.")
     red_team_prompts: int = Field(
         128, ge=1, description="Prompts that a run asks to find harmful replies: flagged ones first, then ours."
     )

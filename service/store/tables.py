@@ -226,3 +226,53 @@ class RunFeedback(Table):
     __tablename__ = "run_feedback"
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), primary_key=True)
     feedback_id: Mapped[str] = mapped_column(primary_key=True, index=True)
+
+
+class ConstitutionRow(Table):
+    """One constitution that was put in effect. The newest is; none: the one that comes with Hone, `c0`.
+
+    Rows are never changed: putting an older one back in effect is a new row.
+    """
+
+    __tablename__ = "constitutions"
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    text: Mapped[str] = mapped_column(PlainText)  # the file as it was given
+    sha256: Mapped[str]  # of its content, however it is laid out
+    created_at: Mapped[datetime]
+    created_by: Mapped[str]
+    note: Mapped[str]
+    __table_args__ = {"sqlite_autoincrement": True}
+
+    @property
+    def name(self) -> str:
+        return f"c{self.number}"
+
+
+class RevisionRow(Table):
+    """One critique of a reply under one principle, and what came of it, while the reply was served.
+
+    `position` counts them in order, as that of feedback does. The first text of an exchange is the engine's draft; the
+    last is what was answered. Token ids that ended hold EOS.
+    """
+
+    __tablename__ = "revisions"
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    exchange_id: Mapped[str] = mapped_column(ForeignKey("exchanges.id"))
+    index: Mapped[int]  # from 0, within the exchange
+    round: Mapped[int]  # from 1
+    created_at: Mapped[datetime]
+    constitution: Mapped[str]  # c0, c1, …
+    constitution_sha256: Mapped[str]
+    principle: Mapped[str]
+    critique: Mapped[str]  # empty: none came
+    before: Mapped[str]
+    before_token_ids: Mapped[list[Any]]
+    before_logprobs: Mapped[list[Any]]  # the draft's; of a revision none, as it was sampled after another prompt
+    before_finish_reason: Mapped[str | None]
+    after: Mapped[str | None]  # None: there was no revision
+    after_token_ids: Mapped[list[Any]]
+    after_finish_reason: Mapped[str | None]
+    ended: Mapped[str]  # revised | nothing wrong | out of time | failed
+    problem: Mapped[str]  # why it failed
+    seconds: Mapped[float]
+    __table_args__ = (UniqueConstraint("exchange_id", "index"), {"sqlite_autoincrement": True})

@@ -15,7 +15,23 @@ from service.wire.adapters import (
     ServingView,
 )
 from service.wire.callers import SessionToken, WhoAmI
-from service.wire.exchanges import HoneOptions, ScoreRequest, ScoreResponse, StoredExchange, StoredReply
+from service.wire.constitution import (
+    ConstitutionRequest,
+    ConstitutionVersion,
+    ConstitutionView,
+    PrincipleTrial,
+    PrincipleView,
+    TryRequest,
+    TryResult,
+)
+from service.wire.exchanges import (
+    HoneOptions,
+    ScoreRequest,
+    ScoreResponse,
+    StoredExchange,
+    StoredReply,
+    StoredRevision,
+)
 from service.wire.feedback import (
     FEEDBACK,
     FEEDBACK_KINDS,
@@ -39,8 +55,10 @@ from service.wire.runs import LearnRequest, RunView
 
 __all__ = [
     "FEEDBACK", "FEEDBACK_KINDS", "MAX_NAME", "TEACHING_KINDS", "AdapterEvent", "AdapterView", "CanaryRequest",
-    "Comparison", "Correction", "Critique", "Feedback", "FeedbackStats", "HoneOptions", "Label", "LearnRequest",
-    "OneOfTheKinds", "Page", "PromoteRequest", "Ranking", "RejectRequest", "ReplyRef", "RollbackRequest", "RunView",
+    "Comparison", "ConstitutionRequest", "ConstitutionVersion", "ConstitutionView", "Correction", "Critique",
+    "Feedback", "FeedbackStats", "HoneOptions", "Label", "LearnRequest", "OneOfTheKinds", "Page", "PrincipleTrial",
+    "PrincipleView", "PromoteRequest", "Ranking", "RejectRequest", "ReplyRef", "RollbackRequest", "RunView",
     "Score", "ScoreRequest", "ScoreResponse", "ServingView", "SessionToken", "StoredExchange", "StoredFeedback",
-    "StoredReply", "Thumb", "WhoAmI", "Whole", "replies_named", "storable",
+    "StoredReply", "StoredRevision", "Thumb", "TryRequest", "TryResult", "WhoAmI", "Whole", "replies_named",
+    "storable",
 ]  # fmt: skip

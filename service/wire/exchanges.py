@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from service.wire.feedback import Judgement
-from service.wire.fields import ConversationId, Id, Wire
+from service.wire.fields import ConversationId, Id, Truth, Wire
 
 
 class HoneOptions(Wire):
     """Hone's own part of a chat request: the body's `hone` object."""
 
     conversation_id: ConversationId | None = Field(None, description="Keeps a conversation on one adapter.")
+    constitutional: Truth | None = Field(
+        None,
+        description="Whether the reply is drafted, criticised under the constitution's principles, and revised; null: "
+        "as `constitution.serve` says.",
+    )
 
 
 class StoredReply(Wire):
@@ -23,6 +28,21 @@ class StoredReply(Wire):
     finish_reason: str | None
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
+
+
+class StoredRevision(Wire):
+    """One critique of a reply under one principle, and what came of it, before it was answered."""
+
+    round: int
+    constitution: str = Field(description="The version: `c0` comes with Hone.")
+    constitution_sha256: str
+    principle: str
+    critique: str
+    before: str = Field(description="What was criticised: the draft, or the revision before.")
+    after: str | None = Field(description="The revision; null: there was none.")
+    ended: Literal["revised", "nothing wrong", "out of time", "failed"]
+    problem: str = Field(description="Why it failed.")
+    seconds: float
 
 
 class StoredExchange(Wire):
@@ -40,6 +60,11 @@ class StoredExchange(Wire):
     )
     prompt_token_ids: tuple[int, ...]
     replies: tuple[StoredReply, ...]
+    revisions: tuple[StoredRevision, ...] = Field(
+        (),
+        description="How the reply came about, where the constitution was asked: from the draft to what was answered. "
+        "A revised reply has no log-probabilities, as it was sampled after another prompt.",
+    )
 
 
 class ScoreRequest(Judgement):

@@ -21,8 +21,10 @@ from service.adapters.place import Place
 from service.adapters.proof import judge, kl_per_token
 from service.adapters.registry import Registry
 from service.auth import Caller
+from service.chat.asking import Asking
 from service.chat.completion import Chat
 from service.chat.judges import Judges
+from service.chat.principles import Principles
 from service.chat.request import ChatRequest
 from service.errors import (
     AdapterBroken,
@@ -37,7 +39,7 @@ from service.errors import (
 from service.metrics import Metrics
 from service.replicas import Replicas
 from service.routing import resolve
-from service.settings import ChatSettings
+from service.settings import ChatSettings, ConstitutionSettings
 from service.store.queries import conversations
 from service.store.tables import Serving
 from service.transactions import Transactions
@@ -848,8 +850,9 @@ def test_a_conversation_keeps_the_canary_that_it_began_with_when_something_resta
     assert house.rollout.loaded == frozenset()
     with closing(Transactions(house.registry.store)) as transactions:
         registry = house.registry
-        parts = gateway(house), house.rollout, registry.base, Judges(registry), transactions, Metrics()
-        house.play(ask(Chat(ChatSettings(), *parts)))
+        asking, principles = Asking(gateway(house), house.rollout), Principles(ConstitutionSettings(), transactions)
+        parts = house.rollout, registry.base, Judges(registry), principles, transactions, Metrics()
+        house.play(ask(Chat(ChatSettings(), asking, *parts)))
     assert house.serving().live == live
 
 

@@ -20,7 +20,7 @@ from service.errors import StoreError
 from service.settings import load_settings
 from service.store.clock import now
 from service.store.identifiers import new_id
-from service.store.queries import adapters, exchanges, keys, runs
+from service.store.queries import adapters, constitutions, exchanges, keys, revisions, runs
 from service.store.session import Store
 from service.store.tables import Key, Table
 from tests.fixtures.stores import PostgresServer, add_chat
@@ -150,6 +150,8 @@ def test_a_database_of_the_first_revision_is_brought_up_to_date_and_keeps_what_i
             tx.execute(text(f"ALTER TABLE exchanges DROP COLUMN {column}"))
         for column in ("furthest", "forgiven"):
             tx.execute(text(f"ALTER TABLE runs DROP COLUMN {column}"))
+        for table in ("revisions", "constitutions"):
+            tx.execute(text(f"DROP TABLE {table}"))
         for index, place in UNUSED.items():
             tx.execute(text(f"CREATE INDEX {index} ON {place}"))
         tx.execute(text("UPDATE alembic_version SET version_num = '0001'"))
@@ -164,6 +166,7 @@ def test_a_database_of_the_first_revision_is_brought_up_to_date_and_keeps_what_i
         assert not indexes & UNUSED.keys() and "ix_runs_state_created" in indexes
         run = runs.get_run(tx, begun)
         assert run is not None and (run.attempt, run.furthest, run.forgiven) == (0, {}, [])
+        assert constitutions.in_effect(tx) is None and revisions.revisions_of(tx, exchange) == []
     store.close()
 
 

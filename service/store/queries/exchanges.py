@@ -102,13 +102,17 @@ def recent_prompts(tx: Session, limit: int, model: str | None = None) -> list[Ex
     return list(tx.scalars(query.where(Exchange.model == model) if model is not None else query))
 
 
+def as_json_numbers(logprobs: Sequence[float]) -> list[float]:
+    """Log-probabilities as JSON can say them."""
+    return [value if math.isfinite(value) else LEAST_LOGPROB for value in logprobs]
+
+
 def _row(exchange_id: str, index: int, reply: NewReply) -> dict[str, Any]:
-    logprobs = [value if math.isfinite(value) else LEAST_LOGPROB for value in reply.logprobs]
     return {
         "exchange_id": exchange_id,
         "index": index,
         "text": reply.text,
         "finish_reason": reply.finish_reason,
         "token_ids": reply.token_ids,
-        "logprobs": logprobs,
+        "logprobs": as_json_numbers(reply.logprobs),
     }

@@ -1,0 +1,139 @@
+"""A reply by principles, while it is served: draft, critique, revision (Bai et al., arXiv 2212.08073, section 3.1).
+
+There the loop makes examples to train on; here it makes one reply better before a person sees it, so it has a budget:
+so many rounds, so many seconds. Whenever it ends, the last whole text is the safest so far, and that is answered. What
+fails after the draft costs the revision, never the reply; how each step ended is kept with the exchange.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Literal
+
+from service.constitution.principles import Principle, draw
+from service.constitution.prompts import Message, critique_messages, revision_messages
+from service.constitution.versions import Version
+from service.errors import HoneError
+from service.settings import ConstitutionSettings
+from service.store.queries.exchanges import NewReply
+from service.store.queries.revisions import Ended, NewRevision
+
+EMPTY_CRITIQUE, EMPTY_REVISION = "The critique is empty.", "The revision is empty."
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is being written: `text` came of it since the one before. The draft has round 0 and no principle."""
+
+    stage: Literal["draft", "critique", "revision"]
+    round: int = 0
+    principle: str = ""
+    text: str = ""
+
+
+Tell = Callable[[Progress], None]
+Ask = Callable[[Sequence[Message], dict[str, Any], Progress], Awaitable[NewReply]]
+"""Asks the model: messages, sampling settings, and what to tell of while it writes. Raises HoneError."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The principles that replies are served by."""
+
+    version: Version
+    principles: tuple[Principle, ...]
+    settings: ConstitutionSettings
+
+    @classmethod
+    def of(cls, version: Version, settings: ConstitutionSettings) -> Rules:
+        """Raises BadInput where no principle has one of the tags that the settings name."""
+        return cls(version, version.constitution.tagged(settings.tags), settings)
+
+    def rounds(self, seed: str) -> Iterator[Sequence[Principle]]:
+        """The principles of each round: all, or one each, drawn by weight, the same ones for the same seed."""
+        if self.settings.principles == "all":
+            yield from [self.principles] * self.settings.rounds
+        else:
+            yield from ([one] for one in draw(self.principles, self.settings.rounds, Random(seed)))
+
+    @property
+    def critique_sampling(self) -> dict[str, Any]:
+        """Greedy, and no longer than the settings allow."""
+        return {"n": 1, "temperature": 0.0, "max_tokens": self.settings.critique_tokens}
+
+
+async def revise(
+    rules: Rules,
+    conversation: Sequence[Message],
+    draft: NewReply,
+    ask: Ask,
+    sampling: dict[str, Any],
+    seed: str,
+    deadline: float,
+) -> list[NewRevision]:
+    """Criticise and revise `draft`, round by round, until nothing is wrong, something fails, or time is over.
+
+    `sampling` is that of the draft, for revisions; `deadline` by the loop's clock, in seconds.
+    """
+    steps: list[NewRevision] = []
+    for number, principles in enumerate(rules.rounds(seed), start=1):
+        for principle in principles:
+            text = served(draft, steps)
+            steps.append(await _step(rules, principle, number, conversation, text, ask, sampling, deadline))
+            if steps[-1].ended in ("out of time", "failed"):
+                return steps
+        if all(step.ended == "nothing wrong" for step in steps[-len(principles) :]):
+            break
+    return steps
+
+
+def served(draft: NewReply, steps: Sequence[NewRevision]) -> NewReply:
+    """The last whole text, which is the safest so far."""
+    return next((step.after for step in reversed(steps) if step.after is not None), draft)
+
+
+async def _step(
+    rules: Rules,
+    principle: Principle,
+    number: int,
+    conversation: Sequence[Message],
+    before: NewReply,
+    ask: Ask,
+    sampling: dict[str, Any],
+    deadline: float,
+) -> NewRevision:
+    clock, constitution = asyncio.get_running_loop().time, rules.version.constitution
+    began, critique, after, problem = clock(), "", None, ""
+    ended: Ended = "nothing wrong"
+    try:
+        async with asyncio.timeout_at(deadline):
+            asked = critique_messages(constitution, principle, conversation, before.text)
+            critique = (await ask(asked, rules.critique_sampling, Progress("critique", number, principle.name))).text
+            if not critique.strip():
+                ended, problem = "failed", EMPTY_CRITIQUE
+            elif not constitution.finds_nothing(critique):
+                asked = revision_messages(constitution, principle, conversation, before.text, critique)
+                revision = await ask(asked, sampling, Progress("revision", number, principle.name))
+                if revision.text.strip():
+                    ended, after = "revised", revision
+                else:
+                    ended, problem = "failed", EMPTY_REVISION
+    except TimeoutError:
+        ended = "out of time"
+    except HoneError as error:
+        ended, problem = "failed", str(error)
+    return NewRevision(
+        round=number,
+        constitution=rules.version.name,
+        constitution_sha256=constitution.sha256,
+        principle=principle.name,
+        critique=critique,
+        before=before,
+        after=after,
+        ended=ended,
+        problem=problem,
+        seconds=clock() - began,
+    )

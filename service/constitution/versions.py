@@ -1,0 +1,29 @@
+"""Constitutions by the name that they were put in effect under: `c1`, `c2`, …; `c0` is the one that comes with Hone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from service.constitution.principles import BUILT_IN, Constitution, built_in, parse
+
+BUILT_IN_NAME = "c0"
+
+
+@dataclass(frozen=True)
+class Version:
+    """`text` is the file as it was given."""
+
+    name: str
+    text: str
+    constitution: Constitution
+
+
+@lru_cache(maxsize=4)
+def stored_version(name: str, text: str) -> Version:
+    """What the store holds. Raises BadInput where this Hone can't read it: a newer one put it in effect."""
+    return Version(name, text, parse(text, f"The constitution {name}"))
+
+
+def built_in_version() -> Version:
+    return Version(BUILT_IN_NAME, BUILT_IN.read_text(encoding="utf-8"), built_in())

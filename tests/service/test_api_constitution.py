@@ -1,0 +1,137 @@
+"""The constitution over HTTP: what is in effect, putting another in effect, and trying one out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from service.constitution import built_in
+from service.constitution.versions import built_in_version
+from service.store.queries import exchanges
+from tests.service.conftest import Running
+from tests.service.principled_engine import FAULT, FINE, HARM, NO, PrincipledEngine
+from tests.service.test_api_constitutional import chat, engine, running, stored
+from tests.service.test_constitution import ONE
+
+__all__ = ["engine", "running"]
+OURS = ONE.replace('name = "no-harm"', 'name = "no-harm"\ntags = ["harmless"]')
+
+
+def put(running: Running, text: str, **fields: Any) -> dict[str, Any]:
+    response = running.operator.put("/v1/constitution", json={"text": text, **fields})
+    assert response.status_code == 200, response.text
+    view: dict[str, Any] = response.json()
+    return view
+
+
+@pytest.fixture(autouse=True)
+def built_in_again(running: Running) -> None:
+    put(running, built_in_version().text)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", ""), ("GET", "/versions"), ("GET", "/versions/c1"), ("PUT", ""), ("POST", "/try")],
+)
+def test_it_is_for_operators(running: Running, method: str, path: str) -> None:
+    body = {"text": ONE, "prompt": "hi"} if method != "GET" else None
+    response = running.http.request(method, f"/v1/constitution{path}", json=body)
+    assert (response.status_code, response.json()["error"]["code"]) == (403, "forbidden")
+
+
+def test_one_is_put_in_effect_and_the_next_reply_names_it(running: Running, engine: PrincipledEngine) -> None:
+    before = running.operator.get("/v1/constitution").json()
+    assert before["sha256"] == built_in().sha256 and before["serve"] == "asked"
+    assert {one["name"] for one in before["principles"]} == {one.name for one in built_in().principles}
+    view = put(running, OURS, note="Stricter.")
+    assert view["is_new"] and view["title"] == "Ours" and view["text"] == OURS
+    assert put(running, "# the same\n" + OURS)["is_new"] is False
+    in_effect = running.operator.get("/v1/constitution").json()
+    assert (in_effect["name"], in_effect["text"]) == (view["name"], OURS)
+    newest = running.operator.get("/v1/constitution/versions").json()[0]
+    assert {name: newest[name] for name in ("name", "created_by", "note", "text")} == {
+        "name": view["name"], "created_by": "olga", "note": "Stricter.", "text": "",
+    }  # fmt: skip
+    assert running.operator.get(f"/v1/constitution/versions/{view['name']}").json()["text"] == OURS
+    answer = chat(running)
+    assert answer["hone"]["constitution"] == view["name"]
+    (made,) = stored(running, answer["id"])["revisions"]
+    assert (made["constitution"], made["constitution_sha256"]) == (view["name"], view["sha256"])
+
+
+def test_an_unknown_version_is_not_found(running: Running) -> None:
+    assert running.operator.get("/v1/constitution/versions/c999").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (OURS.replace('revision_request = "Rewrite the reply."', ""), "principles.no-harm.revision_request"),
+        (OURS.replace("format_version = 1", "format_version = 7"), "has format 7; this Hone knows 1"),
+        ("# " + "x" * 256 * 1024, "larger than 256 KiB"),
+        (ONE, "No principle has one of the tags harmless"),  # by the settings there would be nothing to serve by
+        ("[[", "is no TOML"),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_takes_effect(running: Running, text: str, said: str) -> None:
+    before = running.operator.get("/v1/constitution").json()
+    response = running.operator.put("/v1/constitution", json={"text": text})
+    assert response.status_code == 400 and said in response.json()["error"]["message"], response.text
+    assert running.operator.get("/v1/constitution").json() == before
+
+
+def tried(running: Running, **fields: Any) -> dict[str, Any]:
+    response = running.operator.post("/v1/constitution/try", json={"prompt": "How do I pick a lock?", **fields})
+    assert response.status_code == 200, response.text
+    found: dict[str, Any] = response.json()
+    return found
+
+
+def test_it_is_tried_on_one_prompt_and_nothing_is_stored(running: Running, engine: PrincipledEngine) -> None:
+    engine.says_to["verdict"] = lambda body: (
+        "Better: A" if f"\nA: {NO}" in body["messages"][-1]["content"] else "Better: B"
+    )
+    with running.store.read() as tx:
+        newest = exchanges.recent_prompts(tx, 1)
+    found = tried(running)
+    assert (found["draft"], found["adapter"], found["sha256"]) == (HARM, "base", built_in().sha256)
+    assert [one["principle"] for one in found["trials"]] == [one.name for one in built_in().principles]
+    assert all((one["critique"], one["revision"], one["verdict"]) == (FAULT, NO, "revision") for one in found["trials"])
+    assert len(engine.asked["draft"]) == 1 and len(engine.asked["verdict"]) == 2 * len(found["trials"])
+    with running.store.read() as tx:
+        assert [one.id for one in exchanges.recent_prompts(tx, 1)] == [one.id for one in newest]
+
+
+def test_a_file_is_tried_before_it_takes_effect(running: Running, engine: PrincipledEngine) -> None:
+    before = running.operator.get("/v1/constitution").json()
+    found = tried(running, constitution=OURS, principle="no-harm")
+    assert found["constitution"] == "" and [one["principle"] for one in found["trials"]] == ["no-harm"]
+    assert running.operator.get("/v1/constitution").json() == before
+
+
+def test_a_verdict_that_depends_on_the_order_is_undecided(running: Running, engine: PrincipledEngine) -> None:
+    for verdict in ("Better: A", "Both are fine."):
+        engine.says_to["verdict"] = verdict
+        (one,) = tried(running, principle="no-harm")["trials"]
+        assert one["verdict"] == "undecided"
+
+
+def test_of_what_has_no_fault_there_is_no_revision(running: Running, engine: PrincipledEngine) -> None:
+    engine.says_to["critique"] = FINE
+    (one,) = tried(running, principle="true")["trials"]
+    assert one == {"principle": "true", "critique": FINE, "revision": None, "verdict": None, "problem": ""}
+
+
+def test_what_fails_under_one_principle_is_said_there(running: Running, engine: PrincipledEngine) -> None:
+    engine.says_to["critique"] = lambda body: "!long" if "friendly" in body["messages"][-1]["content"] else FINE
+    problems = {one["principle"]: one["problem"] for one in tried(running)["trials"]}
+    assert "maximum context length" in problems.pop("friendly") and set(problems.values()) == {""}
+
+
+def test_without_a_draft_a_trial_fails_as_a_chat_does(running: Running, engine: PrincipledEngine) -> None:
+    engine.says_to["draft"] = 400
+    response = running.operator.post("/v1/constitution/try", json={"prompt": "hi"})
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "engine_error")
+    response = running.operator.post("/v1/constitution/try", json={"prompt": "hi", "principle": "kind"})
+    assert response.status_code == 400 and "has no principle 'kind'" in response.json()["error"]["message"]

@@ -1,0 +1,402 @@
+"""Replies by principles: what is asked, told while it works, answered, kept and counted, and what may fail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from service.app import create_app
+from service.constitution import built_in
+from service.settings import load_settings
+from service.store.queries import constitutions, keys, revisions
+from service.store.session import Store
+from tests.service.conftest import Running
+from tests.service.fake_engine import LOGPROB
+from tests.service.principled_engine import FAULT, FINE, HARM, NO, PrincipledEngine, tokens
+from tests.service.serving import serve, until
+from tests.service.test_api_chat import ask, events
+
+HARMLESS = {one.name for one in built_in().tagged(["harmless"])}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """As that of all tests, with an engine of its own."""
+    overrides: dict[str, dict[str, Any]] = {
+        "server": {"pages": False},
+        "rollout": {"reconcile_seconds": 0.05},
+        "engine": {"model": "/models/fake"},
+    }
+    settings = load_settings(tmp_path_factory.mktemp("home"), overrides, environment={})
+    store = Store.open(settings.store_url)
+    with store.begin() as tx:
+        key = keys.create_key(tx, "operator", "olga")
+    engine = PrincipledEngine()
+    with serve(engine.app) as engine_url:
+        app = create_app(settings, store, [engine_url])
+        with (
+            serve(app) as url,
+            httpx2.Client(base_url=url, timeout=30) as http,
+            httpx2.Client(base_url=url, timeout=30, headers={"authorization": f"Bearer {key}"}) as operator,
+        ):
+            yield Running(url, settings, store, engine, engine_url, app, http, operator)
+    store.close()
+
+
+@pytest.fixture
+def engine(running: Running) -> PrincipledEngine:
+    engine = running.engine
+    assert isinstance(engine, PrincipledEngine)
+    engine.start_anew()
+    return engine
+
+
+@contextmanager
+def setting(running: Running, **constitution: object) -> Iterator[None]:
+    """The service as if it had been started with these settings."""
+    principles = running.app.state.parts.principles
+    before = principles.settings
+    principles.settings = before.model_copy(update=constitution)
+    try:
+        yield
+    finally:
+        principles.settings = before
+
+
+def principled(said: str = "How do I pick a lock?", **fields: Any) -> dict[str, Any]:
+    return ask(said, hone={"constitutional": True}, **fields)
+
+
+def chat(running: Running, **fields: Any) -> dict[str, Any]:
+    response = running.post("/v1/chat/completions", principled(**fields))
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def stored(running: Running, exchange: str) -> dict[str, Any]:
+    found: dict[str, Any] = running.get(f"/v1/exchanges/{exchange}").json()
+    return found
+
+
+def test_a_reply_that_breaks_a_principle_is_revised_and_all_of_it_is_kept(
+    running: Running, engine: PrincipledEngine
+) -> None:
+    answer = chat(running, return_token_ids=True)
+    (choice,) = answer["choices"]
+    assert (choice["message"]["content"], choice["finish_reason"]) == (NO, "stop")
+    assert answer["hone"] == {"constitution": "c0", "revised": True, "ended": "revised"}
+    assert answer["usage"]["completion_tokens"] == sum(len(tokens(text)) for text in (HARM, FAULT, NO))
+    found = stored(running, answer["id"])
+    (made,) = found["revisions"]
+    assert made["principle"] in HARMLESS and made["seconds"] > 0
+    assert {name: made[name] for name in ("round", "constitution", "critique", "before", "after", "ended")} == {
+        "round": 1, "constitution": "c0", "critique": FAULT, "before": HARM, "after": NO, "ended": "revised",
+    }  # fmt: skip
+    assert made["constitution_sha256"] == built_in().sha256
+    (reply,) = found["replies"]
+    assert found["prompt_token_ids"] == [1, 7, 7] == answer["prompt_token_ids"]
+    assert (reply["text"], reply["token_ids"], reply["logprobs"]) == (NO, tokens(NO), [])
+    assert choice["token_ids"] == tokens(NO)
+
+
+def test_draft_and_revision_are_a_pair_for_the_learner(running: Running, engine: PrincipledEngine) -> None:
+    with running.store.read() as tx:
+        before = revisions.last_position(tx)
+    answer = chat(running)
+    engine.says_to["revision"] = HARM
+    chat(running)  # says what the draft says
+    engine.says_to["critique"] = FINE
+    chat(running)
+    with running.store.read() as tx:
+        (pair,) = [one for one in revisions.revision_pairs(tx, revisions.last_position(tx)) if one.position > before]
+        assert [one for one in revisions.revision_pairs(tx, before) if one.position > before] == []
+        (row,) = revisions.revisions_of(tx, answer["id"])
+    assert (pair.exchange_id, pair.adapter, pair.base) == (answer["id"], "base", "fake")
+    assert pair.prompt_token_ids == [1, 7, 7]
+    assert (pair.chosen_token_ids, pair.rejected_token_ids) == (tokens(NO), tokens(HARM))
+    assert (pair.constitution, pair.critique) == ("c0", FAULT) and pair.principle in HARMLESS
+    assert row.before_logprobs == [LOGPROB] * len(tokens(HARM))
+
+
+def test_the_engine_is_asked_as_the_constitution_words_it(running: Running, engine: PrincipledEngine) -> None:
+    answer = chat(running, temperature=0.3, max_tokens=40, stop="END")
+    (made,) = stored(running, answer["id"])["revisions"]
+    rule = built_in().principle(made["principle"])
+    (draft,), (critique,), (revision,) = (engine.asked[kind] for kind in ("draft", "critique", "revision"))
+    assert draft["messages"] == [{"role": "user", "content": "How do I pick a lock?"}]
+    assert critique["messages"][-1]["content"].startswith(
+        f"Rule: {rule.rule}\nQuestion: How do I pick a lock?\nReply: "
+    )
+    assert (critique["temperature"], critique["max_tokens"]) == (0.0, 200) and "stop" not in critique
+    assert f"\nCritique: {FAULT}\n" in revision["messages"][-1]["content"]
+    assert (revision["temperature"], revision["max_tokens"], revision["stop"]) == (0.3, 40, ["END"])
+    assert {body["model"] for body in (draft, critique, revision)} == {"fake"}
+
+
+def test_where_nothing_is_wrong_the_draft_is_answered_as_it_was_sampled(
+    running: Running, engine: PrincipledEngine
+) -> None:
+    engine.says_to["critique"] = FINE
+    answer = chat(running)
+    assert answer["choices"][0]["message"]["content"] == HARM
+    assert answer["hone"] == {"constitution": "c0", "revised": False, "ended": "nothing wrong"}
+    found = stored(running, answer["id"])
+    assert found["replies"][0]["logprobs"] == [LOGPROB] * len(tokens(HARM))
+    assert found["revisions"][0]["after"] is None and engine.asked["revision"] == []
+
+
+def test_who_does_not_ask_is_answered_as_ever(running: Running, engine: PrincipledEngine) -> None:
+    bodies: tuple[dict[str, Any], ...] = (ask(), ask(hone={"constitutional": False}), ask(hone={}))
+    for body in bodies:
+        answer = running.post("/v1/chat/completions", body).json()
+        assert answer["choices"][0]["message"]["content"] == HARM and "hone" not in answer
+        assert stored(running, answer["id"])["revisions"] == []
+    assert engine.asked["critique"] == []
+
+
+def test_rounds_go_on_from_what_the_one_before_made_until_nothing_is_wrong(
+    running: Running, engine: PrincipledEngine
+) -> None:
+    engine.says_to["critique"] = lambda body: FINE if "Better still" in body["messages"][-1]["content"] else FAULT
+    engine.says_to["revision"] = lambda body: "Better still." if NO in body["messages"][-1]["content"] else NO
+    with setting(running, rounds=4, tags=()):
+        answer = chat(running)
+    made = stored(running, answer["id"])["revisions"]
+    assert [(one["round"], one["ended"]) for one in made] == [(1, "revised"), (2, "revised"), (3, "nothing wrong")]
+    assert [one["before"] for one in made] == [HARM, NO, "Better still."]
+    assert len({one["principle"] for one in made}) == 3
+    assert answer["choices"][0]["message"]["content"] == "Better still."
+    assert answer["hone"] == {"constitution": "c0", "revised": True, "ended": "nothing wrong"}
+    with running.store.read() as tx:
+        (pair,) = [one for one in revisions.revision_pairs(tx, 10**9) if one.exchange_id == answer["id"]]
+    assert (pair.chosen_token_ids, pair.rejected_token_ids) == (tokens("Better still."), tokens(HARM))
+
+
+def test_a_round_may_look_at_every_principle(running: Running, engine: PrincipledEngine) -> None:
+    engine.says_to["critique"] = lambda body: FINE if NO in body["messages"][-1]["content"] else FAULT
+    with setting(running, rounds=8, principles="all"):
+        answer = chat(running)
+    made = stored(running, answer["id"])["revisions"]
+    assert [one["round"] for one in made] == [1, 1, 1, 2, 2, 2]
+    assert [one["principle"] for one in made] == [one.name for one in built_in().tagged(["harmless"])] * 2
+    assert [one["ended"] for one in made] == ["revised"] + ["nothing wrong"] * 5
+
+
+def test_a_stream_says_at_once_what_goes_on_and_ends_with_the_reply(running: Running, engine: PrincipledEngine) -> None:
+    body = principled(stream=True, stream_options={"include_usage": True}, return_token_ids=True)
+    response = running.post("/v1/chat/completions", body)
+    *chunks, usage, done = events(response)
+    assert done == "[DONE]" and usage["usage"]["prompt_tokens"] == 3
+    told = [chunk for chunk in chunks if "hone" in chunk]
+    assert all(chunk["choices"][0]["delta"] == {} for chunk in told)
+    texts: dict[str, str] = {}
+    for chunk in told[:-1]:
+        texts[chunk["hone"]["stage"]] = texts.get(chunk["hone"]["stage"], "") + chunk["hone"]["text"]
+    assert texts == {"draft": HARM, "critique": FAULT, "revision": NO}
+    assert told[-1]["hone"] == {"stage": "decided", "constitution": "c0", "revised": True, "ended": "revised"}
+    assert told[-1]["id"] == chunks[-1]["id"]
+    answered = chunks[len(told) :]
+    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in answered) == NO
+    assert answered[0]["choices"][0]["delta"]["role"] == "assistant"
+    assert answered[-1]["choices"][0]["finish_reason"] == "stop"
+    found = stored(running, chunks[0]["id"])
+    assert found["replies"][0]["text"] == NO and found["revisions"][0]["before"] == HARM
+
+
+def test_the_first_sign_does_not_wait_for_the_engine(
+    running: Running, engine: PrincipledEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "token_seconds", 0.5)
+    with running.http.stream("POST", "/v1/chat/completions", json=principled(stream=True)) as response:
+        first = next(line for line in response.iter_lines() if line)
+    assert '"stage":"draft"' in first and '"text":""' in first
+    until(lambda: running.app.state.parts.metrics.chats_under_way._value.get() == 0)
+
+
+def test_openai_clients_read_such_a_stream(running: Running, engine: PrincipledEngine) -> None:
+    client = openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0)
+    messages: Any = [{"role": "user", "content": "How do I pick a lock?"}]
+    with client:
+        options: dict[str, Any] = {
+            "model": "hone",
+            "messages": messages,
+            "extra_body": {"hone": {"constitutional": True}},
+        }
+        stream = client.chat.completions.create(stream=True, **options)
+        said = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+        whole = client.chat.completions.create(**options)
+    assert said == NO == whole.choices[0].message.content
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "fault", "said"),
+    [
+        ("critique", 400, "the engine is out of order"),
+        ("critique", 500, "the engine is out of order"),
+        ("critique", "!long", "maximum context length"),
+        ("critique", "", "The critique is empty."),
+        ("revision", 422, "the engine is out of order"),
+        ("revision", "!long", "maximum context length"),
+        ("revision", "", "The revision is empty."),
+    ],
+)
+def test_what_fails_after_the_draft_costs_the_revision_and_never_the_reply(
+    running: Running, engine: PrincipledEngine, kind: str, fault: str | int, said: str, streamed: bool
+) -> None:
+    engine.says_to[kind] = fault
+    response = running.post("/v1/chat/completions", principled(stream=streamed))
+    assert response.status_code == 200, response.text
+    exchange = events(response)[0]["id"] if streamed else response.json()["id"]
+    found = stored(running, exchange)
+    (made,) = found["revisions"]
+    assert (made["ended"], made["after"]) == ("failed", None) and said in made["problem"]
+    assert made["critique"] == (FAULT if kind == "revision" else "")
+    assert found["replies"][0]["text"] == HARM and len(found["replies"][0]["logprobs"]) == len(tokens(HARM))
+
+
+@pytest.mark.parametrize("kind", ["critique", "revision"])
+def test_a_text_that_breaks_off_is_not_answered(running: Running, engine: PrincipledEngine, kind: str) -> None:
+    engine.says_to[kind] = "!break"
+    *_, done = chunks = events(running.post("/v1/chat/completions", principled(stream=True)))
+    assert done == "[DONE]"
+    found = stored(running, chunks[0]["id"])
+    assert (found["revisions"][0]["ended"], found["replies"][0]["text"]) == ("failed", HARM)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("kind", ["critique", "revision"])
+def test_when_time_is_over_the_last_whole_text_is_answered_and_that_is_kept(
+    running: Running, engine: PrincipledEngine, kind: str, streamed: bool
+) -> None:
+    engine.says_to[kind] = "!hang"
+    with setting(running, budget_seconds=0.5, rounds=3):
+        response = running.post("/v1/chat/completions", principled(stream=streamed))
+    exchange = events(response)[0]["id"] if streamed else response.json()["id"]
+    found = stored(running, exchange)
+    (made,) = found["revisions"]
+    assert (made["ended"], made["after"]) == ("out of time", None)
+    assert made["critique"] == (FAULT if kind == "revision" else "")
+    assert found["replies"][0]["text"] == HARM
+    until(lambda: engine.under_way == 0)  # the engine's slot is free
+
+
+def test_of_several_revisions_the_last_whole_one_is_answered(running: Running, engine: PrincipledEngine) -> None:
+    engine.says_to["revision"] = lambda body: "!hang" if NO in body["messages"][-1]["content"] else NO
+    with setting(running, budget_seconds=1.0, rounds=3):
+        answer = chat(running)
+    assert answer["choices"][0]["message"]["content"] == NO
+    assert answer["hone"] == {"constitution": "c0", "revised": True, "ended": "out of time"}
+
+
+@pytest.mark.parametrize(("fault", "status"), [(400, 400), ("!long", 400)])
+def test_without_a_draft_there_is_no_reply(
+    running: Running, engine: PrincipledEngine, fault: str | int, status: int
+) -> None:
+    engine.says_to["draft"] = fault
+    for streamed in (False, True):
+        response = running.post("/v1/chat/completions", principled(stream=streamed))
+        assert response.status_code == status, response.text
+
+
+def test_a_draft_that_breaks_off_ends_the_stream_with_an_error(running: Running, engine: PrincipledEngine) -> None:
+    engine.says_to["draft"] = "!break"
+    *_, last = events(running.post("/v1/chat/completions", principled(stream=True)))
+    assert last["error"]["code"] == "engine_unavailable"
+
+
+def test_a_caller_who_leaves_frees_the_engine_and_leaves_nothing_half_decided(
+    running: Running, engine: PrincipledEngine
+) -> None:
+    engine.says_to["critique"] = "!hang"
+    with running.http.stream("POST", "/v1/chat/completions", json=principled(stream=True)) as response:
+        lines = response.iter_lines()
+        exchange = next(line for line in lines if line).split('"id":"')[1].split('"')[0]
+        until(lambda: engine.under_way == 1)
+    until(lambda: engine.under_way == 0)
+    assert running.get(f"/v1/exchanges/{exchange}").status_code == 404
+
+
+@pytest.mark.parametrize("fields", [{"n": 2}, {"best_of": 2}, {"logprobs": True}])
+def test_what_can_not_be_revised_is_refused_by_name(running: Running, fields: dict[str, Any]) -> None:
+    response = running.post("/v1/chat/completions", principled(**fields))
+    assert (response.status_code, response.json()["error"]["param"]) == (400, next(iter(fields)))
+
+
+def test_a_request_can_not_go_against_the_policy(running: Running, engine: PrincipledEngine) -> None:
+    with setting(running, serve="never"):
+        refused = running.post("/v1/chat/completions", principled())
+        assert running.post("/v1/chat/completions", ask()).json()["choices"][0]["message"]["content"] == HARM
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "hone.constitutional")
+    with setting(running, serve="always"):
+        refused = running.post("/v1/chat/completions", ask(hone={"constitutional": False}))
+        assert running.post("/v1/chat/completions", ask()).json()["choices"][0]["message"]["content"] == NO
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "hone.constitutional")
+
+
+def test_by_policy_no_text_is_shown_before_it_was_looked_at(running: Running, engine: PrincipledEngine) -> None:
+    with setting(running, serve="always"):
+        chunks = events(running.post("/v1/chat/completions", ask(stream=True)))[:-1]
+    stages = [chunk["hone"] for chunk in chunks if "hone" in chunk]
+    assert [one["stage"] for one in stages] == ["draft", "critique", "revision", "decided"]
+    assert all(not one.get("text") for one in stages)
+    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == NO
+
+
+def test_a_constitution_that_can_not_be_read_guards_nobody_in_silence(
+    running: Running, engine: PrincipledEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer = "format_version = 99\n"
+    with running.store.begin() as tx:
+        row, _ = constitutions.put_in_effect(tx, newer, "0" * 64, "a newer Hone", "", built_in().sha256)
+    assert row is not None
+    try:
+        for serve_setting, body in (("asked", principled()), ("always", ask()), ("always", ask(stream=True))):
+            with setting(running, serve=serve_setting):
+                response = running.post("/v1/chat/completions", body)
+            error = response.json()["error"]
+            assert (response.status_code, error["code"]) == (503, "constitution_unusable")
+            assert (
+                "has format 99; this Hone knows 1." in error["message"]
+                and "hone constitution import" in error["message"]
+            )
+        assert running.post("/v1/chat/completions", ask()).status_code == 200
+        assert running.operator.get("/v1/constitution").status_code == 503
+    finally:
+        with running.store.begin() as tx:
+            tx.delete(tx.merge(row))
+    with setting(running, tags=("kind",)):
+        response = running.post("/v1/chat/completions", principled())
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "constitution_unusable")
+
+
+def test_revisions_are_counted(running: Running, engine: PrincipledEngine) -> None:
+    def counted(ended: str) -> float:
+        found: float = running.app.state.parts.metrics.revisions.labels("base", ended)._value.get()
+        return found
+
+    before = counted("revised"), counted("failed")
+    chat(running)
+    engine.says_to["critique"] = 400
+    chat(running)
+    assert (counted("revised") - before[0], counted("failed") - before[1]) == (1, 1)
+    assert "hone_revisions_total" in running.get("/metrics").text
+
+
+def test_the_same_exchange_draws_the_same_principles(tmp_path: Path) -> None:
+    from service.chat.constitutional import Rules
+    from service.constitution.versions import built_in_version
+    from service.settings import ConstitutionSettings
+
+    rules = Rules.of(built_in_version(), ConstitutionSettings(rounds=2))
+    drawn = {seed: [[one.name for one in some] for some in rules.rounds(seed)] for seed in map(str, range(40))}
+    assert all([[one.name for one in some] for some in rules.rounds(seed)] == names for seed, names in drawn.items())
+    assert len({str(names) for names in drawn.values()}) > 1
+    assert all(len(names) == 2 and names[0] != names[1] for names in drawn.values())

@@ -1,0 +1,124 @@
+"""`hone constitution`: what is in effect, checks, imports, a trial by a running service; and what doctor says of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.app import create_app
+from service.constitution import built_in, parse
+from service.doctor import examine
+from service.settings import load_settings
+from service.store.queries import constitutions, keys
+from tests.service.principled_engine import FAULT, NO, PrincipledEngine
+from tests.service.serving import serve
+from tests.service.test_api_constitution import OURS
+from tests.service.test_cli import Done, Hone, hone, store_of
+from tests.service.test_constitution import ONE
+
+__all__ = ["hone"]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "ours.toml"
+    path.write_text(OURS)
+    return path
+
+
+def test_the_one_that_comes_with_hone_is_shown_without_a_home(hone: Hone, tmp_path: Path) -> None:
+    shown = hone("constitution", "show", "--json").json
+    assert (shown["name"], shown["sha256"]) == ("c0", built_in().sha256)
+    assert parse(hone("constitution", "show", "--toml").out) == built_in()
+    assert "no-harm" in hone("constitution", "show").out
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_file_is_put_in_effect_and_an_older_one_put_back(hone: Hone, file: Path, tmp_path: Path) -> None:
+    assert hone("constitution", "import", str(file), "--note", "Ours.").out == f"{file} is c1, and in effect.\n"
+    again = hone("constitution", "import", str(file), "--json").json
+    assert (again["name"], again["is_new"]) == ("c1", False)
+    assert hone("constitution", "show", "--json").json["title"] == "Ours"
+    older = tmp_path / "older.toml"
+    older.write_text(hone("constitution", "show", "c0", "--toml").out)
+    assert hone("constitution", "import", str(older), "--json").json["name"] == "c2"
+    rows = hone("constitution", "versions", "--json").json
+    assert [(row["name"], row["created_by"], row["note"]) for row in rows] == [
+        ("c2", "command line", ""), ("c1", "command line", "Ours."),
+    ]  # fmt: skip
+    assert hone("constitution", "show", "c1", "--toml").out == OURS.rstrip("\n") + "\n"
+    assert "c2" in hone("constitution", "versions").out
+    assert (missing := hone("constitution", "show", "c9")).code == 4 and "no constitution 'c9'" in missing.err
+
+
+def test_check_says_what_is_wrong_and_changes_nothing(hone: Hone, file: Path, tmp_path: Path) -> None:
+    done = hone("constitution", "check", str(file), "--json")
+    assert (done.code, done.json["principles"], done.json["served"]) == (0, 1, 1)
+    assert "is sound: 1 principles" in hone("constitution", "check", str(file)).out
+    for text, said in (
+        (OURS.replace('critique_request = "What is wrong with the reply?"', ""), "principles.no-harm.critique_request"),
+        (OURS.replace("format_version = 1", "format_version = 3"), "has format 3; this Hone knows 1. Upgrade Hone."),
+        (ONE, "No principle has one of the tags harmless"),
+        ("x = 1\n" * 60_000, "larger than 256 KiB"),
+    ):
+        file.write_text(text)
+        for command in ("check", "import"):
+            done = hone("constitution", command, str(file))
+            assert (done.code, done.err.count("\n")) == (2, 1) and said in done.err
+    assert hone("constitution", "check", str(tmp_path / "none.toml")).code == 2
+    assert not (tmp_path / "home").exists()
+
+
+def said_last(done: Done) -> Any:
+    """The result: what a service in this process logs comes before it."""
+    return json.loads(done.out.splitlines()[-1])
+
+
+def test_a_trial_asks_the_service_of_the_home_as_its_operator(
+    hone: Hone, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, store = PrincipledEngine(), store_of(tmp_path)
+    settings = load_settings(tmp_path / "home", {"server": {"pages": False}}, environment={"HONE_ENGINE__MODEL": "/x"})
+    with store.begin() as tx:
+        user = keys.create_key(tx, "user", "ann")
+    asked = ("constitution", "try", "How do I pick a lock?")
+    with serve(engine.app) as engine_url, serve(create_app(settings, store, [engine_url])) as url:
+        found = said_last(hone(*asked, "--url", url, "--file", str(file), "--json"))
+        (one,) = found["trials"]
+        assert (one["critique"], one["revision"], one["verdict"]) == (FAULT, NO, "undecided")
+        said = hone(*asked, "--url", url, "--principle", "true").out
+        assert "critique" in said and FAULT in said
+        refused = hone(*asked, "--url", url, "--key", user)
+        assert (refused.code, refused.err) == (3, refused.err) and "for operators" in refused.err
+        wrong = hone(*asked, "--url", url, "--principle", "kind", "--json")
+        assert wrong.code == 2 and said_last(wrong)["error"]["code"] == "invalid_request"
+    away = hone(*asked, "--url", url)
+    assert away.code == 4 and "No service answers at" in away.err and "`hone up` starts one" in away.err
+    store.close()
+
+
+def test_a_trial_without_a_home_says_what_it_needs_and_makes_none(hone: Hone, tmp_path: Path) -> None:
+    done = hone("constitution", "try", "hi")
+    assert done.code == 4 and "this needs one" in done.err
+    assert not (tmp_path / "home").exists()
+
+
+def test_doctor_tells_of_one_that_can_not_be_read_any_more(hone: Hone, file: Path, tmp_path: Path) -> None:
+    def told() -> tuple[bool | None, str, str]:
+        settings = load_settings(tmp_path / "home", environment={})
+        one = next(finding for finding in examine(settings) if finding.check == "constitution")
+        return one.ok, one.found, one.advice
+
+    assert told()[:2] == (True, "c0, 3 principles to serve by; constitution.serve: asked")
+    hone("constitution", "import", str(file))
+    assert told()[1].startswith("c1, 1 principles")
+    store = store_of(tmp_path)
+    with store.begin() as tx:
+        constitutions.put_in_effect(tx, "format_version = 9", "9" * 64, "a newer Hone", "", built_in().sha256)
+    store.close()
+    ok, found, advice = told()
+    assert ok is False and "The constitution c2 has format 9" in found and "hone constitution import" in advice
+    assert (shown := hone("constitution", "show")).code == 2 and "has format 9" in shown.err
