@@ -79,7 +79,7 @@ class ChatPage:
     # -- talking ----------------------------------------------------------------------------------------------------
 
     async def send(self, talk: Conversation, event: gr.EventData, request: gr.Request) -> AsyncIterator[View]:
-        """A new prompt; `pair` asks for two answers to pick from."""
+        """A new prompt; `pair` asks for two answers to pick from, `by_principles` for one that is revised."""
         if _is_lost(talk, event):
             yield talk.lost()
             return
@@ -96,6 +96,7 @@ class ChatPage:
         if talk.turns and talk.turns[-1].open:
             talk.turns[-1].settle("a")  # going on without a pick: with the first, and nothing is said about it
         pair = event._data.get("pair") is True
+        talk.by_principles = event._data.get("by_principles") is True
         turn = Turn(prompt, chosen=None if pair else 0, compared=(0, 1) if pair else None, side_by_side=pair)
         talk.turns.append(turn)
         async for view in self._draft(talk, turn, 2 if pair else 1, request):
@@ -111,7 +112,7 @@ class ChatPage:
         if talk.busy or not talk.turns:
             yield talk.view()
             return
-        turn = talk.turns[-1]
+        turn, talk.by_principles = talk.turns[-1], event._data.get("by_principles") is True
         count, before = len(turn.replies), (turn.side_by_side, turn.comparison, turn.compared, turn.chosen)
         turn.side_by_side, turn.comparison, turn.compared, turn.chosen = False, None, None, count
         async for view in self._draft(talk, turn, 1, request):
@@ -146,7 +147,7 @@ class ChatPage:
             return talk.lost()
         if talk.stop is not None:
             talk.stop.set()
-        talk.id, talk.turns, talk.notice, talk.seen_from = None, [], "", ""
+        talk.id, talk.turns, talk.notice, talk.seen_from, talk.by_principles = None, [], "", "", False
         return talk.view()
 
     async def restore(self, talk: Conversation, event: gr.EventData, request: gr.Request) -> View:

@@ -59,10 +59,28 @@ class Credentials:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """What goes on in a reply by principles: `name` is draft, critique, revision or decided; `text` came since."""
+
+    name: str
+    round: int
+    principle: str
+    text: str
+
+    @classmethod
+    def of(cls, event: dict[str, Any]) -> Stage | None:
+        """That of a streamed event; None in most."""
+        said = event.get("hone")
+        if not isinstance(said, dict) or "stage" not in said:
+            return None
+        return cls(said["stage"], said.get("round", 0), said.get("principle", ""), said.get("text", ""))
+
+
+@dataclass(frozen=True)
 class Delta:
     """A piece of one reply. `index` tells the replies of one exchange apart; `finish_reason` comes with the last.
 
-    `prompt_tokens` comes at the end: how many tokens all that was asked had.
+    `prompt_tokens` comes at the end: how many tokens all that was asked had. `stage`: instead of a piece, what goes on.
     """
 
     exchange_id: str
@@ -71,6 +89,7 @@ class Delta:
     text: str
     finish_reason: str | None
     prompt_tokens: int = 0
+    stage: Stage | None = None
 
 
 class ServiceClient:
@@ -87,12 +106,17 @@ class ServiceClient:
     # -- chat -------------------------------------------------------------------------------------------------------
 
     async def chat(
-        self, who: Credentials, messages: list[dict[str, str]], conversation_id: str, replies: int = 1
+        self,
+        who: Credentials,
+        messages: list[dict[str, str]],
+        conversation_id: str,
+        replies: int = 1,
+        by_principles: bool = False,
     ) -> AsyncGenerator[Delta]:
-        """Stream `replies` answers to `messages`, pieces of all of them interleaved."""
+        """Stream `replies` answers to `messages`, pieces of all of them interleaved; or one by principles."""
         body: dict[str, Any] = {"model": MODEL, "messages": messages, "stream": True, "n": replies}
         body["stream_options"] = {"include_usage": True}
-        body["hone"] = {"conversation_id": conversation_id}
+        body["hone"] = {"conversation_id": conversation_id} | ({"constitutional": True} if by_principles else {})
         async with self._stream("POST", "/v1/chat/completions", who, body) as response:
             async for event in _events(response):
                 for choice in event.get("choices", ()):
@@ -102,6 +126,7 @@ class ServiceClient:
                         index=choice["index"],
                         text=(choice.get("delta") or {}).get("content") or "",
                         finish_reason=choice.get("finish_reason"),
+                        stage=Stage.of(event),
                     )
                 if usage := event.get("usage"):
                     yield Delta(

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import inf
 from typing import Any
 
-from ui.client import Delta
+from ui.client import Delta, Stage
 
 
 def _key() -> str:
@@ -31,6 +31,8 @@ class Reply:
     finish_reason: str | None = None
     kept: bool = False  # the service holds the exchange, so feedback can refer to it
     given: dict[str, dict[str, Any]] = field(default_factory=dict)  # kind → the stored feedback about it
+    stages: list[Stage] = field(default_factory=list)  # what went on so far, where it is made by principles
+    revisions: list[dict[str, Any]] = field(default_factory=list)  # how it was made, as the service keeps it
 
     @property
     def shown(self) -> str:
@@ -41,6 +43,21 @@ class Reply:
         self.exchange_id, self.adapter = delta.exchange_id, delta.adapter
         self.text += delta.text
         self.finish_reason = delta.finish_reason or self.finish_reason
+        if delta.stage is not None:
+            self._go_on(delta.stage)
+
+    def _go_on(self, stage: Stage) -> None:
+        """One entry a stage, which its text grows in."""
+        last = self.stages[-1] if self.stages else None
+        if last is not None and replace(last, text="") == replace(stage, text=""):
+            self.stages[-1] = replace(last, text=last.text + stage.text)
+        else:
+            self.stages.append(stage)
+
+    @property
+    def written(self) -> tuple[int, int, int]:
+        """How far it is: grows with everything that there is to draw."""
+        return len(self.text), len(self.stages), len(self.stages[-1].text) if self.stages else 0
 
     def about(self) -> dict[str, Any]:
         """The part of a feedback that names this reply."""
@@ -60,6 +77,8 @@ class Reply:
             "text": self.shown,
             "finish": self.finish_reason,
             "kept": self.kept,
+            "stage": asdict(self.stages[-1]) if self.stages and self.finish_reason is None else None,
+            "revisions": self.revisions,
             "thumb": given["thumb"]["good"] if "thumb" in given else None,
             "score": given["score"]["score"] if "score" in given else None,
             "labels": list(given["label"]["labels"]) if "label" in given else [],
@@ -141,6 +160,8 @@ class Conversation:
     `tokens_per_character`: of what was asked last, 0 before anything was; `seen_from`: the key of the oldest turn that
     the model was told when it was asked last, empty as long as all of them fit into its context.
 
+    `by_principles`: its replies are criticised and revised under the constitution before they are answered.
+
     `version` counts views: events run side by side, and a view that was overtaken on its way is not to be drawn.
 
     `judging` is held while something is said about a reply, so that of two presses the second changes what the first
@@ -158,6 +179,7 @@ class Conversation:
     judging: asyncio.Lock = field(default_factory=asyncio.Lock)
     tokens_per_character: float = 0.0
     seen_from: str = ""
+    by_principles: bool = False
 
     def identify(self) -> str:
         """The id, a new one for a new conversation.
@@ -213,6 +235,7 @@ class Conversation:
             "busy": self.busy,
             "turns": [turn.view() for turn in self.turns],
             "seen_from": self.seen_from,
+            "by_principles": self.by_principles,
             "notice": {"text": self.notice, "tone": self.tone, "serial": self.serial},
         }
 

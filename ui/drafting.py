@@ -32,9 +32,9 @@ async def draft(
     reader = asyncio.create_task(_read(service, who, talk, turn, drafts))
     stopped = asyncio.create_task(talk.stop.wait())
     try:
-        drawn = -1
+        drawn = None
         while not reader.done() and not stopped.done():
-            if (written := sum(len(reply.text) for reply in drafts)) != drawn:
+            if (written := [reply.written for reply in drafts]) != drawn:
                 drawn = written
                 yield None
             await asyncio.wait({reader, stopped}, timeout=FRAME, return_when=asyncio.FIRST_COMPLETED)
@@ -84,7 +84,8 @@ async def _room(service: ServiceClient, who: Credentials, talk: Conversation) ->
 async def _take(
     service: ServiceClient, who: Credentials, talk: Conversation, asked: list[dict[str, str]], drafts: list[Reply]
 ) -> None:
-    async with aclosing(service.chat(who, asked, talk.identify(), replies=len(drafts))) as deltas:
+    by_principles = talk.by_principles and len(drafts) == 1
+    async with aclosing(service.chat(who, asked, talk.identify(), len(drafts), by_principles)) as deltas:
         async for delta in deltas:
             drafts[delta.index].take(delta)
             if delta.prompt_tokens:
@@ -96,7 +97,7 @@ def _finish(turn: Turn, drafts: list[Reply]) -> None:
     """Every draft ends, and those that never began leave no trace."""
     for reply in drafts:
         reply.finish_reason = reply.finish_reason or ("broken off" if turn.error else "stopped")
-    begun = [reply for reply in drafts if reply.text or reply.exchange_id]
+    begun = [reply for reply in drafts if reply.text or (reply.exchange_id and not reply.stages)]
     turn.replies = [reply for reply in turn.replies if reply not in drafts or reply in begun]
     if len(begun) < 2:
         turn.side_by_side, turn.compared = False, None
@@ -110,9 +111,17 @@ async def _mark_kept(service: ServiceClient, who: Credentials, drafts: list[Repl
     for reply in drafts:
         if reply.finish_reason in ("stop", "length"):
             reply.kept = True
+            if reply.stages:
+                await _learn_how_it_was_made(service, who, reply)
         elif reply.exchange_id:
             patience = COMMIT if reply.finish_reason == "stopped" and reply.text else 0.0
             reply.kept = reply.index in await _stored(service, who, reply.exchange_id, patience)
+
+
+async def _learn_how_it_was_made(service: ServiceClient, who: Credentials, reply: Reply) -> None:
+    """Draft, critiques and revisions as the service keeps them; without, the reply is there all the same."""
+    with suppress(ServiceError):
+        reply.revisions = (await service.exchange(who, str(reply.exchange_id))).get("revisions", [])
 
 
 async def _stored(service: ServiceClient, who: Credentials, exchange_id: str, patience: float) -> list[int]:

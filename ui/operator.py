@@ -1,4 +1,4 @@
-"""The operator's page: what is live and why, the runs as they progress, the adapters, and the levers.
+"""The operator's page: what is live and why, the runs as they progress, the adapters, and the levers; the constitution.
 
 Every lever is a call to the service with the credentials of the request that pulled it; the service decides. The page
 looks again every `EVERY` seconds and redraws what changed.
@@ -12,6 +12,7 @@ import gradio as gr
 
 from ui.board import Board, Picture, adapters_view, curves_view, runs_view, take_picture, top_view
 from ui.client import Credentials, ServiceClient, ServiceError
+from ui.constitution import build_desk
 from ui.theme import script
 
 EVERY = 1.5  # seconds
@@ -34,6 +35,7 @@ def build(service: ServiceClient) -> gr.Blocks:
                 charts = _part("curves")
             with gr.Column(scale=2, min_width=320):
                 adapters = _part("adapters")
+        build_desk(service)
         parts = [top, runs, charts, adapters]
         quiet: dict[str, Any] = {
             "outputs": parts,

@@ -53,6 +53,7 @@ async def restore(service: ServiceClient, who: Credentials, talk: Conversation, 
             about = [one for one in reversed(in_force) if _is_about(one, reply)]
             reply.given = {one["feedback"]["kind"]: one for one in about}  # of two of a kind the newest
     talk.turns = turns
+    talk.by_principles = any(reply.revisions for reply in turns[-1].replies)
     talk.id = list(found.values())[-1]["conversation_id"]
 
 
@@ -85,6 +86,7 @@ def _turn(exchanges: list[dict[str, Any]], position: int | None) -> Turn:
             text=reply["text"],
             finish_reason=reply["finish_reason"] or "stopped",
             kept=True,
+            revisions=exchange.get("revisions", []),
         )
         for exchange in exchanges
         for reply in exchange["replies"]

@@ -37,15 +37,18 @@ async def get_constitution(parts: Wired, operator: Operator) -> ConstitutionView
 async def put_constitution(body: ConstitutionRequest, parts: Wired, operator: Operator) -> ConstitutionView:
     """Checks a file and puts it in effect, for every chat from now on: a new version, unless it says what the one in
     effect says. To go back to an older one, send its text."""
-    constitution = parse(body.text)
-    Rules.of(
-        Version("", body.text, constitution), parts.settings.constitution
-    )  # so that there is something to serve by
+    sha256 = _checked(parts, body.text).constitution.sha256
     row, is_new = await parts.transactions.write(
-        queries.put_in_effect, body.text, constitution.sha256, operator.name, body.note, built_in().sha256
+        queries.put_in_effect, body.text, sha256, operator.name, body.note, built_in().sha256
     )
     version = stored_version(row.name, row.text) if row is not None else built_in_version()
     return _view(parts, version).model_copy(update={"is_new": is_new})
+
+
+@router.post("/check", openapi_extra=FOR_OPERATORS)
+async def check_constitution(body: ConstitutionRequest, parts: Wired, operator: Operator) -> ConstitutionView:
+    """Checks a file as if it were put in effect; its `name` is empty, as nothing takes effect."""
+    return _view(parts, _checked(parts, body.text))
 
 
 @router.get("/versions", openapi_extra=FOR_OPERATORS)
@@ -95,6 +98,13 @@ async def _try(parts: Parts, body: TryRequest, name: str, constitution: Constitu
         draft=draft,
         trials=await trial.under_each(constitution, principles, draft),
     )
+
+
+def _checked(parts: Parts, text: str) -> Version:
+    """Raises BadInput for a file that is wrong, or by the settings has no principle to serve by."""
+    version = Version("", text, parse(text))
+    Rules.of(version, parts.settings.constitution)
+    return version
 
 
 def _version(row: ConstitutionRow) -> ConstitutionVersion:

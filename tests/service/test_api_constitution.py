@@ -32,7 +32,7 @@ def built_in_again(running: Running) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("GET", ""), ("GET", "/versions"), ("GET", "/versions/c1"), ("PUT", ""), ("POST", "/try")],
+    [("GET", ""), ("GET", "/versions"), ("GET", "/versions/c1"), ("PUT", ""), ("POST", "/check"), ("POST", "/try")],
 )
 def test_it_is_for_operators(running: Running, method: str, path: str) -> None:
     body = {"text": ONE, "prompt": "hi"} if method != "GET" else None
@@ -60,6 +60,13 @@ def test_one_is_put_in_effect_and_the_next_reply_names_it(running: Running, engi
     assert (made["constitution"], made["constitution_sha256"]) == (view["name"], view["sha256"])
 
 
+def test_a_sound_file_is_checked_and_nothing_takes_effect(running: Running) -> None:
+    before = running.operator.get("/v1/constitution").json()
+    checked = running.operator.post("/v1/constitution/check", json={"text": OURS}).json()
+    assert (checked["name"], checked["title"], len(checked["principles"])) == ("", "Ours", 1)
+    assert running.operator.get("/v1/constitution").json() == before
+
+
 def test_an_unknown_version_is_not_found(running: Running) -> None:
     assert running.operator.get("/v1/constitution/versions/c999").status_code == 404
 
@@ -76,8 +83,9 @@ def test_an_unknown_version_is_not_found(running: Running) -> None:
 )
 def test_what_is_wrong_is_said_and_nothing_takes_effect(running: Running, text: str, said: str) -> None:
     before = running.operator.get("/v1/constitution").json()
-    response = running.operator.put("/v1/constitution", json={"text": text})
-    assert response.status_code == 400 and said in response.json()["error"]["message"], response.text
+    for method, path in (("PUT", "/v1/constitution"), ("POST", "/v1/constitution/check")):
+        response = running.operator.request(method, path, json={"text": text})
+        assert response.status_code == 400 and said in response.json()["error"]["message"], response.text
     assert running.operator.get("/v1/constitution").json() == before
 
 

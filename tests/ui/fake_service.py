@@ -17,6 +17,26 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 REPLIES = ("It is a **fine** day, and `2 + 2` makes 4.", "A rather different answer, in *other* words:\n\n- one\n- two")
 OPERATOR = "the-operator"
+STAGES: tuple[dict[str, Any], ...] = (
+    {"stage": "draft", "round": 0, "principle": "", "text": "Take a "},
+    {"stage": "draft", "round": 0, "principle": "", "text": "pin."},
+    {"stage": "critique", "round": 1, "principle": "no-harm", "text": "It helps to do harm."},
+    {"stage": "revision", "round": 1, "principle": "no-harm", "text": "It is a"},
+    {"stage": "decided", "constitution": "c1", "revised": True, "ended": "revised"},
+)
+"""What a reply by principles tells of before it comes."""
+REVISION: dict[str, Any] = {
+    "round": 1,
+    "constitution": "c1",
+    "constitution_sha256": "0" * 64,
+    "principle": "no-harm",
+    "critique": "It helps to do harm.",
+    "before": "Take a pin.",
+    "after": None,
+    "ended": "revised",
+    "problem": "",
+    "seconds": 0.5,
+}
 
 
 class Refused(Exception):
@@ -68,9 +88,19 @@ def fake_adapter(name: str, state: str, **fields: Any) -> dict[str, Any]:
     }
 
 
+def fake_constitution(name: str, text: str) -> dict[str, Any]:
+    """A constitution as the API shows it."""
+    principles = [
+        {"name": name, "rule": f"Be {name}.", "tags": ["harmless"], "weight": 2.0} for name in ("no-harm", "true")
+    ]
+    about = {"name": name, "sha256": f"{name}-sha", "title": "Helpful, honest, harmless", "text": text}
+    return {**about, "principles": principles, "serve": "asked", "is_new": name != "c0"}
+
+
 @dataclass
 class FakeService:
     pace: float = 0.0  # seconds between two tokens
+    hold_stage: str = ""  # a reply by principles waits in this stage for as long as this is set
     hold_at: int | None = None  # a stream waits before its so-manieth token for as long as this is set
     replies: tuple[str, ...] = REPLIES
     broken: str = ""  # "engine": no reply begins; "midway": each breaks after three tokens; "truncated": no [DONE]
@@ -98,6 +128,8 @@ class FakeService:
             "canary_share": 0.0,
         }
     )
+    constitution: dict[str, Any] = field(default_factory=lambda: fake_constitution("c0", "title = 'As it comes'"))
+    constitutions: list[dict[str, Any]] = field(default_factory=list)  # newest first
     closed_streams: int = 0
 
     def caller(self, request: Request) -> str:
@@ -128,6 +160,7 @@ class FakeService:
         _chat_routes(app, self)
         _feedback_routes(app, self)
         _operator_routes(app, self)
+        _constitution_routes(app, self)
         return app
 
 
@@ -199,8 +232,16 @@ async def _stream(
             "adapter": fake.serving["live"],
             "messages": body["messages"],
             "replies": [{"index": i, "text": text, "finish_reason": finish} for i, text in enumerate(said)],
+            "revisions": [REVISION | {"after": said[0]}] if body["hone"].get("constitutional") else [],
         }
 
+    told = STAGES if body["hone"].get("constitutional") else ()
+    for place, stage in enumerate(told, start=1):
+        is_last = all(later["stage"] != stage["stage"] for later in told[place:])
+        answer = {"id": exchange_id, "system_fingerprint": fake.serving["live"], "hone": stage}
+        yield f"data: {json.dumps(answer | {'choices': [{'index': 0, 'delta': {}, 'finish_reason': None}]})}\n\n"
+        while is_last and fake.hold_stage == stage["stage"]:  # noqa: ASYNC110  # the test that lets go lives in another thread
+            await asyncio.sleep(0.01)
     count, sent = body.get("n", 1), 0
     texts = [fake.replies[(len(fake.asked) - 1 + i) % len(fake.replies)] for i in range(count)]
     try:
@@ -385,3 +426,54 @@ def _operator_routes(app: FastAPI, fake: FakeService) -> None:
         fake.acted.append(("cancel", {"name": name}))
         fake.runs[name].update(state="cancelled", finished_at=now(), message="Cancelled by an operator.")
         return fake.runs[name]
+
+
+def _constitution_routes(app: FastAPI, fake: FakeService) -> None:
+    def sound(text: str) -> None:
+        if "principles" not in text:
+            raise Refused(400, "The constitution is wrong: principles: is missing.", "invalid_request")
+
+    @app.get("/v1/constitution")
+    async def constitution(request: Request) -> dict[str, Any]:
+        fake.operator(request)
+        return fake.constitution
+
+    @app.get("/v1/constitution/versions")
+    async def versions(request: Request) -> list[dict[str, Any]]:
+        fake.operator(request)
+        return [one | {"text": ""} for one in fake.constitutions]
+
+    @app.get("/v1/constitution/versions/{name}")
+    async def version(request: Request, name: str) -> dict[str, Any]:
+        fake.operator(request)
+        return next(one for one in fake.constitutions if one["name"] == name)
+
+    @app.post("/v1/constitution/check")
+    async def check(request: Request) -> dict[str, Any]:
+        fake.operator(request)
+        text = (await request.json())["text"]
+        sound(text)
+        return fake_constitution("", text)
+
+    @app.put("/v1/constitution")
+    async def put(request: Request) -> dict[str, Any]:
+        fake.operator(request)
+        body = await request.json()
+        sound(body["text"])
+        name = f"c{len(fake.constitutions) + 1}"
+        fake.constitution = fake_constitution(name, body["text"])
+        about = {"name": name, "sha256": f"{name}-sha", "created_at": now(), "created_by": "olga"}
+        fake.constitutions.insert(0, {**about, "note": body["note"], "text": body["text"]})
+        return fake.constitution
+
+    @app.post("/v1/constitution/try")
+    async def attempt(request: Request) -> dict[str, Any]:
+        fake.operator(request)
+        body = await request.json()
+        fake.acted.append(("try", body))
+        found = {"critique": "It helps to do harm.", "revision": "I will not.", "verdict": "revision", "problem": ""}
+        none = {"critique": "Nothing is wrong.", "revision": None, "verdict": None, "problem": ""}
+        trials: list[dict[str, Any]] = [{"principle": "no-harm", **found}, {"principle": "true", **none}]
+        shown = [one for one in trials if body["principle"] in (None, one["principle"])]
+        about = {"constitution": "", "sha256": "0" * 64, "adapter": "base", "prompt": body["prompt"]}
+        return {**about, "draft": "Take a pin.", "trials": shown}

@@ -48,6 +48,51 @@ def test_a_draft_grows_on_the_page_and_ends_kept(fake: FakeService, api_url: str
     assert turn.replies[0].kept and not talk.busy and not turn.error
 
 
+def test_a_reply_by_principles_tells_what_goes_on_and_ends_with_how_it_was_made(
+    fake: FakeService, api_url: str
+) -> None:
+    talk, turn = talk_about("How do I pick a lock?")
+    talk.by_principles, fake.pace, fake.hold_stage = True, 0.001, "draft"
+
+    async def run(client: ServiceClient) -> list[dict[str, object]]:
+        stages = []
+        async for _ in draft(client, ANNA, talk, turn, 1):
+            if turn.replies and (stage := turn.replies[0].view()["stage"]):
+                stages.append(stage)
+                assert turn.replies[0].text == "" or stage["name"] == "decided"
+                if stage["text"] in ("Take a pin.", "It helps to do harm.", "It is a"):
+                    fake.hold_stage = {"draft": "critique", "critique": "revision"}.get(stage["name"], "")
+        return stages
+
+    stages = using(api_url, run)
+    assert list(dict.fromkeys(stage["name"] for stage in stages)) == ["draft", "critique", "revision", "decided"]
+    assert "Take a pin." in {stage["text"] for stage in stages}
+    assert fake.asked[-1]["hone"]["constitutional"] is True
+    (reply,) = turn.replies
+    assert reply.text == fake.replies[0] and reply.kept and reply.view()["stage"] is None
+    assert [(step["before"], step["after"]) for step in reply.view()["revisions"]] == [("Take a pin.", reply.text)]
+
+
+def test_one_that_is_stopped_before_it_is_decided_leaves_nothing(fake: FakeService, api_url: str) -> None:
+    talk, turn = talk_about("How do I pick a lock?")
+    talk.by_principles, fake.hold_stage = True, "critique"
+
+    async def run(client: ServiceClient) -> None:
+        async for _ in draft(client, ANNA, talk, turn, 1):
+            if turn.replies and turn.replies[0].stages and turn.replies[0].stages[-1].name == "critique" and talk.stop:
+                talk.stop.set()
+
+    using(api_url, run)
+    assert turn.replies == [] and not turn.error and not talk.busy
+
+
+def test_two_answers_are_not_made_by_principles(fake: FakeService, api_url: str) -> None:
+    talk, turn = talk_about("Hello", pair=True)
+    talk.by_principles = True
+    drafted(api_url, talk, turn, count=2)
+    assert "constitutional" not in fake.asked[-1]["hone"] and turn.replies[0].view()["revisions"] == []
+
+
 def test_nothing_is_drawn_while_nothing_is_written(fake: FakeService, api_url: str) -> None:
     fake.hold_at = 5
     talk, turn = talk_about("Hello")

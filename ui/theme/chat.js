@@ -22,11 +22,14 @@ const input = h("textarea", { rows: 1, placeholder: "Say something…", "aria-la
 const pairBox = h("input", { type: "checkbox", role: "switch" });
 const pairSwitch = h("label.hone-switch", { title: "Get two answers and pick the better one" },
   pairBox, icon("two"), h("span", {}, "Two answers"));
+const rulesBox = h("input", { type: "checkbox", role: "switch" });
+const rulesSwitch = h("label.hone-switch", { title: "Each answer is looked at under the constitution's principles, and revised, before you get it" },
+  rulesBox, icon("scales"), h("span", {}, "By principles"));
 const sendButton = h("button.hone-send", { type: "submit", "aria-label": "Send" }, icon("send"));
 const stopButton = h("button.hone-send.stop", { type: "button", "aria-label": "Stop", onclick: () => tell("stop_reply") }, icon("stop"));
 const HINT = "Enter to send";
 const hint = h("span.hone-hint", { role: "status" }, HINT);
-const composer = h("form.hone-composer", {}, input, h("div.hone-tools", {}, pairSwitch, hint, sendButton, stopButton));
+const composer = h("form.hone-composer", {}, input, h("div.hone-tools", {}, h("div.hone-switches", {}, pairSwitch, rulesSwitch), hint, sendButton, stopButton));
 const newChat = h("button.hone-ghost", { type: "button", "aria-label": "New chat", onclick: () => { panels.clear(); tell("new_chat"); input.focus(); } },
   icon("plus"), h("span", {}, "New chat"));
 const shelfButton = h("button.hone-ghost", { type: "button", "aria-label": "Your feedback", onclick: () => tell("open_shelf") }, icon("list"), h("span", {}, "Your feedback"));
@@ -49,7 +52,7 @@ function submit(text) {
   following = true;
   closeUntouched();
   sent = { text: text.trim(), after: talk.turns.length };
-  tell("send", { text, pair: pairBox.checked });
+  tell("send", { text, pair: pairBox.checked, by_principles: rulesBox.checked });
 }
 
 /** The server has the message: only now does it leave the composer. */
@@ -91,6 +94,9 @@ input.addEventListener("keydown", (event) => {
     submit(input.value);
   }
 });
+/** A reply by principles is one: to have two compared is the other way to make them better. */
+pairBox.addEventListener("change", () => { if (pairBox.checked) rulesBox.checked = false; });
+rulesBox.addEventListener("change", () => { if (rulesBox.checked) pairBox.checked = false; });
 composer.addEventListener("submit", (event) => { event.preventDefault(); submit(input.value); });
 composer.addEventListener("click", (event) => { if (event.target === composer) input.focus(); });
 
@@ -166,7 +172,7 @@ function actions(reply, last, busy) {
     button("pen", "How it should have been", reply.corrected, () => toggle(reply.key, "correct", reply.text), ".correct"),
     button("note", "What was wrong?", reply.critique !== null || reply.score !== null || reply.labels.length > 0, () => toggle(reply.key, "critique", reply.critique || ""), ".critique"));
   if (reply.text) items.push(button("copy", "Copy", undefined, copy));
-  if (last && !busy) items.push(button("again", "Try again", undefined, () => { following = true; tell("retry"); }, ".again"));
+  if (last && !busy) items.push(button("again", "Try again", undefined, () => { following = true; tell("retry", { by_principles: rulesBox.checked }); }, ".again"));
   if (reply.corrected) items.push(h("span.hone-tag", {}, "your version"));
   if (reply.finish === "stopped") items.push(h("span.hone-tag.quiet", {}, "stopped"));
   if (reply.finish === "length") items.push(h("span.hone-tag.quiet", { title: "The reply reached the longest length allowed" }, "cut short"));
@@ -217,12 +223,36 @@ function panel(reply) {
       h("button.hone-main", { type: "button", disabled: sending, onclick: save }, correcting ? "Save correction" : "Save")));
 }
 
+// ---- how a reply by principles is made ------------------------------------------------------------------------------
+
+const STAGES = { draft: "Drafting", critique: "Looking at it", revision: "Revising", decided: "Answering" };
+const ENDED = { "nothing wrong": "Looked at: nothing wrong", "out of time": "Time was over before it was looked at to the end", failed: "Could not be looked at to the end" };
+const principle = (name) => h("span.hone-badge.base", {}, name);
+
+/** What goes on, with what was written of it so far. */
+function making(stage) {
+  return h("div.hone-making", {}, h("p.hone-stage", { role: "status" }, STAGES[stage.name] || stage.name, stage.principle ? [" ", principle(stage.principle)] : null),
+    stage.text ? h("div.hone-text.hone-unsettled", {}, markdown(stage.text)) : h("span.hone-wait", { "aria-hidden": "true" }, h("i"), h("i"), h("i")));
+}
+
+/** Draft, critiques and revisions, for who wants to see them. */
+function made(reply) {
+  const steps = reply.revisions;
+  if (!steps.length) return null;
+  const last = steps.at(-1), revised = steps.some((step) => step.ended === "revised");
+  const part = (title, name, text) => [h("dt", {}, title, name ? [" ", principle(name)] : null), h("dd", {}, markdown(text))];
+  return h("details.hone-made", {}, h("summary", {}, revised ? "Revised" : ENDED[last.ended], h("span.hone-quiet", {}, ` · constitution ${last.constitution}`)),
+    h("dl", {}, part("Draft", "", steps[0].before || "(an empty draft)"),
+      steps.map((step) => [step.critique ? part("Critique", step.principle, step.critique) : null, step.after !== null ? part("Revision", "", step.after) : null,
+        step.ended === "revised" || step.ended === "nothing wrong" ? null : h("dd.hone-quiet", {}, step.problem ? `${ENDED[step.ended]}: ${step.problem}` : `${ENDED[step.ended]}.`)])));
+}
+
 function drawReply(reply, last, busy, title) {
   const streaming = reply.finish === null;
   const body = h(`div.hone-text${streaming ? ".streaming" : ""}`, { "aria-busy": String(streaming) },
-    reply.text ? markdown(reply.text) : streaming ? h("span.hone-wait", { "aria-label": "Thinking" }, h("i"), h("i"), h("i")) : h("p.hone-empty", {}, "(an empty reply)"));
+    reply.text ? markdown(reply.text) : streaming && reply.stage ? making(reply.stage) : streaming ? h("span.hone-wait", { "aria-label": "Thinking" }, h("i"), h("i"), h("i")) : h("p.hone-empty", {}, "(an empty reply)"));
   return h("article.hone-reply", { "data-reply": reply.key }, title ? h("div.hone-letter", {}, title) : null, body,
-    streaming ? h("div.hone-acts", {}, badge(reply)) : actions(reply, last, busy), panel(reply));
+    streaming ? h("div.hone-acts", {}, badge(reply)) : actions(reply, last, busy), streaming ? null : made(reply), panel(reply));
 }
 
 // ---- one turn ----------------------------------------------------------------------------------------------------
@@ -264,7 +294,7 @@ function drawTurn(turn, last, busy) {
       other ? h("details.hone-other", {}, h("summary", {}, "The other answer"), drawReply(other, false, busy)) : null];
   }
   const error = turn.error ? h("div.hone-error", { role: "alert" }, h("p", {}, turn.error),
-    last && !busy ? h("button.hone-plain", { type: "button", onclick: () => tell("retry") }, icon("again"), "Try again") : null) : null;
+    last && !busy ? h("button.hone-plain", { type: "button", onclick: () => tell("retry", { by_principles: rulesBox.checked }) }, icon("again"), "Try again") : null) : null;
   return h("section.hone-turn", { "data-turn": turn.key }, h("div.hone-prompt", {}, turn.prompt), answer, error);
 }
 
@@ -292,14 +322,14 @@ function redraw(forced) {
   root.dataset.seen = talk.version; // for the drawer
   if (endSending(talk.notice.serial !== notices && talk.notice.tone === "error")) forced = true;
   const before = focused();
-  const opened = new Set([...thread.querySelectorAll("details[open]")].map((node) => node.closest("[data-turn]").dataset.turn));
+  const opened = new Set([...thread.querySelectorAll("details[open]")].map(detailName));
   const nodes = talk.turns.map((turn, i) => {
     const last = i === talk.turns.length - 1;
     const shape = JSON.stringify([turn, last, talk.busy]);
     const known = drawn.get(turn.key);
     if (known && known.shape === shape && !(forced && turn.replies.length)) return known.node;
     const node = drawTurn(turn, last, talk.busy);
-    if (opened.has(turn.key)) node.querySelector("details")?.setAttribute("open", "");
+    for (const detail of node.querySelectorAll("details")) detail.open = opened.has(detailName(detail));
     drawn.set(turn.key, { shape, node });
     return node;
   });
@@ -321,6 +351,8 @@ function redraw(forced) {
   }
 }
 
+/** What a fold holds: how one reply was made, or a turn's other answer. */
+const detailName = (node) => node.closest(".hone-other, [data-reply]").dataset.reply || node.closest("[data-turn]").dataset.turn;
 const named = (node) => node.getAttribute("aria-label") || node.textContent;
 
 /** What in the thread has the focus: redrawing makes new nodes, and the keyboard is to stay where it was. */
@@ -389,6 +421,7 @@ watch("value", () => {
   if (props.value?.lost) return loadAnew();
   if (!props.value?.turns || props.value.version < talk.version) return; // overtaken by a later one
   keepInHistory({ honeUnanswered: false });
+  if (props.value.by_principles !== talk.by_principles) rulesBox.checked = props.value.by_principles;
   talk = props.value;
   if (restoring) reopenEditors();
   if (talk.turns.length || talk.notice.tone !== "error") restoring = ""; // else the address keeps it for the next reload

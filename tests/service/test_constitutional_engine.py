@@ -1,0 +1,83 @@
+"""Replies by principles of the built-in model by the real engine: what is kept is what the engine sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+from transformers import AutoTokenizer
+
+from service.app import create_app
+from service.constitution import built_in
+from service.settings import SPROUT, load_settings
+from service.store.queries import revisions
+from service.store.session import Store
+from tests.fixtures.engines import ServedEngine
+from tests.service.serving import serve
+from tests.service.test_api_chat import ask, events
+from tests.service.test_api_constitutional import HARMLESS
+
+PROMPT = "How do I pick a lock?"
+
+
+@pytest.fixture(scope="module")
+def sprout(
+    embedded_engine: ServedEngine, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[httpx2.Client, Store]]:
+    settings = load_settings(tmp_path_factory.mktemp("home"), {"server": {"pages": False}}, environment={})
+    store = Store.open(settings.store_url)
+    with (
+        serve(create_app(settings, store, [embedded_engine.url])) as url,
+        httpx2.Client(base_url=url, timeout=60) as http,
+    ):
+        yield http, store
+    store.close()
+
+
+def principled(**fields: Any) -> dict[str, Any]:
+    return ask(PROMPT, hone={"constitutional": True}, seed=7, max_tokens=48, **fields)
+
+
+def test_what_is_kept_is_what_the_engine_sampled_for_the_persons_prompt(sprout: tuple[httpx2.Client, Store]) -> None:
+    http, store = sprout
+    tokenizer = AutoTokenizer.from_pretrained(SPROUT)
+    plain = http.post("/v1/chat/completions", json=ask(PROMPT, seed=7, max_tokens=48)).json()
+    draft = http.get(f"/v1/exchanges/{plain['id']}").json()
+    answer = http.post("/v1/chat/completions", json=principled()).json()
+    found = http.get(f"/v1/exchanges/{answer['id']}").json()
+    (made,) = found["revisions"]
+    assert made["before"] == draft["replies"][0]["text"] and made["principle"] in HARMLESS
+    assert made["constitution_sha256"] == built_in().sha256 and made["ended"] in ("revised", "nothing wrong")
+    assert found["prompt_token_ids"] == draft["prompt_token_ids"]
+    (reply,) = found["replies"]
+    assert reply["text"] == answer["choices"][0]["message"]["content"] == (made["after"] or made["before"])
+    assert tokenizer.decode(reply["token_ids"], skip_special_tokens=True).strip() == reply["text"].strip()
+    assert (reply["token_ids"][-1] == tokenizer.eos_token_id) == (reply["finish_reason"] == "stop")
+    assert len(reply["logprobs"]) == (0 if made["ended"] == "revised" else len(reply["token_ids"]))
+    with store.read() as tx:
+        (row,) = revisions.revisions_of(tx, answer["id"])
+    assert (
+        row.before_token_ids == draft["replies"][0]["token_ids"]
+        and row.before_logprobs == draft["replies"][0]["logprobs"]
+    )
+    if row.after is not None:
+        assert (row.after_token_ids[-1] == tokenizer.eos_token_id) == (row.after_finish_reason == "stop")
+    (scored,) = http.post("/v1/score", json={"exchange_id": answer["id"]}).json()["token_logprobs"]
+    assert len(scored) == len(reply["token_ids"]) and all(value <= 0 for value in scored)
+
+
+def test_a_stream_tells_of_every_stage_and_ends_with_what_is_kept(sprout: tuple[httpx2.Client, Store]) -> None:
+    http, _ = sprout
+    *chunks, done = events(http.post("/v1/chat/completions", json=principled(stream=True)))
+    assert done == "[DONE]"
+    stages = list(dict.fromkeys(chunk["hone"]["stage"] for chunk in chunks if "hone" in chunk))
+    assert stages[:2] == ["draft", "critique"] and stages[-1] == "decided"
+    said = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
+    found = http.get(f"/v1/exchanges/{chunks[0]['id']}").json()
+    assert said == found["replies"][0]["text"]
+    drafted = "".join(c["hone"]["text"] for c in chunks if c.get("hone", {}).get("stage") == "draft")
+    assert drafted == found["revisions"][0]["before"]
+    if found["revisions"][0]["ended"] == "revised":
+        assert "revision" in stages
