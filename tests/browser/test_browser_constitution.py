@@ -138,6 +138,25 @@ def test_an_older_version_is_opened_to_go_back_to(fake: FakeService, desk: Page)
     expect(text).to_have_value("[[principles]] # one")
 
 
+def test_one_that_can_not_be_used_is_told_and_another_is_put_in_its_place(fake: FakeService, desk: Page) -> None:
+    text = desk.get_by_label("Constitution (TOML)")
+    text.fill("[[principles]] # one")
+    desk.get_by_role("button", name="Put in effect").click()
+    expect(desk.locator(".hone-desk summary").first).to_contain_text("c1")
+    fake.unusable = "The constitution c1 has format 9; this Hone knows 1."
+    desk.reload()
+    desk.locator(".hone-desk summary").first.click()
+    expect(desk.get_by_role("alert")).to_contain_text("has format 9")
+    desk.get_by_text("Edit, try, and put in effect").click()
+    desk.get_by_text("Versions").click()
+    desk.get_by_role("button", name="Edit this one").click()
+    expect(text).to_have_value("[[principles]] # one")
+    fake.unusable = ""
+    desk.get_by_role("button", name="Put in effect").click()
+    expect(desk.locator(".hone-desk")).to_contain_text("c2 is in effect.")
+    expect(desk.get_by_role("alert")).to_have_count(0)
+
+
 def test_who_is_no_operator_sees_no_constitution(running: tuple[str, FakeService], open_page: OpenPage) -> None:
     page = open_page(f"{running[0]}/operator")
     expect(page.get_by_role("heading", name="Operators only")).to_be_visible()

@@ -129,6 +129,7 @@ class FakeService:
         }
     )
     constitution: dict[str, Any] = field(default_factory=lambda: fake_constitution("c0", "title = 'As it comes'"))
+    unusable: str = ""  # why the constitution in effect can't be used
     constitutions: list[dict[str, Any]] = field(default_factory=list)  # newest first
     closed_streams: int = 0
 
@@ -436,6 +437,8 @@ def _constitution_routes(app: FastAPI, fake: FakeService) -> None:
     @app.get("/v1/constitution")
     async def constitution(request: Request) -> dict[str, Any]:
         fake.operator(request)
+        if fake.unusable:
+            raise Refused(503, fake.unusable, "constitution_unusable")
         return fake.constitution
 
     @app.get("/v1/constitution/versions")

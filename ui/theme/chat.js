@@ -240,7 +240,7 @@ function made(reply) {
   const steps = reply.revisions;
   if (!steps.length) return null;
   const last = steps.at(-1), revised = steps.some((step) => step.ended === "revised");
-  const part = (title, name, text) => [h("dt", {}, title, name ? [" ", principle(name)] : null), h("dd", {}, markdown(text))];
+  const part = (title, name, text) => [h("dt", {}, title, name ? [" ", principle(name)] : null), h("dd.hone-text", {}, markdown(text))];
   return h("details.hone-made", {}, h("summary", {}, revised ? "Revised" : ENDED[last.ended], h("span.hone-quiet", {}, ` · constitution ${last.constitution}`)),
     h("dl", {}, part("Draft", "", steps[0].before || "(an empty draft)"),
       steps.map((step) => [step.critique ? part("Critique", step.principle, step.critique) : null, step.after !== null ? part("Revision", "", step.after) : null,

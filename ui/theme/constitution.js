@@ -38,7 +38,7 @@ function fill(text) {
 }
 
 function tried(found) {
-  const part = (title, text) => text ? [h("dt", {}, title), h("dd", {}, markdown(text))] : null;
+  const part = (title, text) => text ? [h("dt", {}, title), h("dd.hone-text", {}, markdown(text))] : null;
   return [h("dl", {}, part(`Draft (${found.adapter})`, found.draft || "(an empty draft)")),
     found.trials.map((one) => h("section", { "data-principle": one.principle }, h("h3", {}, one.principle),
       h("dl", {}, part("Critique", one.critique), part("Revision", one.revision), part("Verdict", VERDICTS[one.verdict]), part("Problem", one.problem))))];
@@ -50,7 +50,7 @@ function redraw() {
   drawn = desk.version;
   if (desk.hidden) return root.replaceChildren();
   const current = desk.current, known = current.principles || [];
-  heading.replaceChildren(h("h2", {}, "Constitution"), h("span.hone-badge.base", {}, current.name || "none"), h("span", {}, current.title || ""),
+  heading.replaceChildren(icon("right"), h("h2", {}, "Constitution"), h("span.hone-badge.base", {}, current.name || "none"), h("span", {}, current.title || ""),
     current.serve ? h("span.hone-quiet", {}, SERVE[current.serve]) : "");
   principles.replaceChildren(...(desk.problem ? [h("li.hone-error", { role: "alert" }, h("p", {}, desk.problem))] : []),
     ...known.map((one) => h("li", {}, h("b", {}, one.name), h("span", {}, one.rule), h("span.hone-quiet", {}, [...one.tags, `weight ${one.weight}`].join(" · ")))));
