@@ -107,8 +107,8 @@ def written(backbone: Backbone, like: Sequence[Prompt], count: int, seed: int) -
     known |= {text.strip().lower() for text in (*grammatical(), *listed("harmful")) if is_measured_on(text)}
     questions = neighbours(backbone, [one.token_ids for one in like], [], Random(seed), seed) if count else []
     found = dict[str, Prompt]()
-    for question in questions:
-        text = backbone.decode([question[len(opening) : -len(closing)]])[0].strip()
+    for prompt in questions:
+        text = backbone.decode([prompt[len(opening) : -len(closing)]])[0].strip()
         if text and text.lower() not in known and text.lower() not in found and len(found) < count:
             found[text.lower()] = as_prompts(backbone, [text], "written")[0]
     return list(found.values())
