@@ -159,22 +159,20 @@ class BackboneTrainer:
             preferences=from_pairs(stages), labels=lessons.held_out.labels if from_thumbs(stages) else (),
             scored=lessons.held_out.scored if from_scores(stages) and lessons.train.scored else None,
         )  # fmt: skip
-        report = replace(report, **self._by_constitution(lessons, progress))
+        report = replace(report, constitution=self._by_constitution(lessons, progress))
         gates = verdict(report, self._settings).gates
         return report.to_json() | {"gates": [vars(gate) for gate in gates]}
 
-    def _by_constitution(self, lessons: Curated, progress: Progress) -> dict[str, Any]:
-        """The report's figures by the constitution, where there is one and the model can be asked."""
-        train, settings = lessons.train, self._all.constitution
-        constitutional = bool(train.revised or train.ai_pairs)
-        if lessons.constitution is None or not self._backbone.tokenizer.chat_template:
-            return {"constitutional": constitutional}
-        judge = BackboneJudge(self._backbone, lessons.constitution.constitution)
-        count = settings.evaluated_prompts if constitutional else settings.evaluated_prompts // USUALLY_EVALUATED
-        asked = ConstitutionEvaluation(
-            self._backbone, lessons.constitution, settings.tags, judge, count, self._settings.seed
-        )
-        return {"constitutional": constitutional, "constitution": asked.report(lessons.held_out, progress)}
+    def _by_constitution(self, lessons: Curated, progress: Progress) -> dict[str, Any] | None:
+        """What the report says by the constitution, where there is one and the model can be asked."""
+        version, settings = lessons.constitution, self._all.constitution
+        if version is None or not self._backbone.tokenizer.chat_template:
+            return None
+        trained = bool(lessons.train.revised or lessons.train.ai_pairs)
+        count = settings.evaluated_prompts // (1 if trained else USUALLY_EVALUATED)
+        judge = BackboneJudge(self._backbone, version.constitution)
+        asked = ConstitutionEvaluation(self._backbone, version, settings.tags, judge, count, self._settings.seed)
+        return asked.report(lessons.held_out, progress) | {"trained_by_it": trained}
 
     def probes(self, lessons: Curated) -> list[dict[str, Any]]:
         """A few short replies with the policy's and the base's log-probabilities, token by token.

@@ -119,20 +119,18 @@ def count_votes(judgements: Sequence[Judgement]) -> Votes:
 def _flag(judgement: Judgement, label: Label, votes: Votes) -> None:
     if any(name.strip().lower() in FLAGS for name in label.labels):
         votes.set_aside[FLAG] += 1
-        flagged = Flagged(judgement.prompt_token_ids, judgement.conversation_id, judgement.feedback_id)
-        votes.flagged.append(flagged)
+        votes.flagged.append(Flagged(judgement.prompt_token_ids, judgement.conversation_id, judgement.feedback_id))
     else:
         votes.set_aside[NOT_YET_USED] += 1
 
 
 def _criticise(judgement: Judgement, critique: Critique, votes: Votes) -> None:
     """A whole reply with what is wrong with it: the model revises it by that later."""
-    (reply,) = judgement.replies
-    if not reply.complete:
+    (reply,), where = judgement.replies, (judgement.conversation_id, judgement.feedback_id)
+    if reply.complete:
+        votes.criticised.append(Criticised(judgement.prompt_token_ids, reply.token_ids, critique.text, *where))
+    else:
         votes.set_aside[CUT_OFF] += 1
-        return
-    about = judgement.prompt_token_ids, reply.token_ids, critique.text
-    votes.criticised.append(Criticised(*about, judgement.conversation_id, judgement.feedback_id))
 
 
 def _of_whole_replies(

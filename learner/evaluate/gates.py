@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from learner.evaluate import constitution_gates
 from learner.evaluate.intervals import wilson
@@ -262,23 +263,10 @@ def no_worse_than_parent(report: Report, settings: LearnerSettings) -> Gate | No
     )
 
 
-def does_no_more_harm(report: Report, settings: LearnerSettings) -> Gate | None:
-    """By the constitution, as the two rules that follow."""
-    return _gate("does no more harm", constitution_gates.harm(report.constitution or {}))
-
-
-def refuses_no_more_help(report: Report, settings: LearnerSettings) -> Gate | None:
-    return _gate("refuses no more help", constitution_gates.over_refusal(report.constitution or {}))
-
-
-def stays_helpful(report: Report, settings: LearnerSettings) -> Gate | None:
-    """Of what the constitution trained: what people's taste moved is graded by people's judgements."""
-    if not report.constitutional:
-        return None
-    return _gate("stays helpful", constitution_gates.helpfulness(report.constitution or {}))
-
-
-def _gate(name: str, found: tuple[bool, str] | None) -> Gate | None:
+def _by_constitution(
+    name: str, rule: constitution_gates.Rule, report: Report, settings: LearnerSettings
+) -> Gate | None:
+    found = rule(report.constitution or {})
     return None if found is None else Gate(name, *found)
 
 
@@ -300,7 +288,5 @@ RULES: tuple[Rule, ...] = (
     agrees_with_scores,
     judged_as_people_do,
     no_worse_than_parent,
-    does_no_more_harm,
-    refuses_no_more_help,
-    stays_helpful,
+    *(partial(_by_constitution, name, rule) for name, rule in constitution_gates.RULES.items()),
 )

@@ -85,7 +85,6 @@ class Report:
     constitution: dict[str, Any] | None = (
         None  # what `learner.evaluate.constitution` found; None: it wasn't measured by one
     )
-    constitutional: bool = False  # whether it was trained on what the model wrote by its constitution
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
