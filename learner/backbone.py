@@ -1,7 +1,7 @@
 """One frozen base model in many roles: policy (a LoRA adapter that trains), parent (the adapter it started from),
 anchor (what KL is measured from: the bare base, or a named frozen adapter), reward and value (adapters with a linear
 head in the output layer's place). One copy of the weights serves them all (LoRA: arXiv 2106.09685; Hydra-PPO, arXiv
-2309.00754, which found that policy and value need adapters of their own).
+2309.00754, which found that policy and value need adapters of their own), judge (one more frozen adapter).
 
     backbone = Backbone.load(model_path, settings.learner, parent=folder_of_v3)
     log_probs = backbone.log_probs(collate(examples, backbone.pad_id), "policy")
@@ -43,7 +43,7 @@ from service.errors import TrainingFailed
 from service.settings import LearnerSettings
 
 HeadRole = Literal["reward", "value"]
-Role = Literal["policy", "parent", "anchor", "base", "reward", "value"]
+Role = Literal["policy", "parent", "anchor", "base", "reward", "value", "judge"]
 HEAD = "head."
 """Before the names of a head's weights, beside those of its adapter."""
 SCORED, SAMPLED = "scored replies", "replies to sample"
@@ -169,6 +169,15 @@ class Backbone:
             nn.init.normal_(head.weight, std=(width + 1) ** -0.5)
             nn.init.zeros_(head.bias)
         self._heads[role] = head.to(self.device)
+        self._adapters = self._list_adapters()
+        self._active = None
+        self._select("policy")
+
+    def add_judge(self, folder: Path, settings: LearnerSettings) -> None:
+        """Hold one more frozen adapter, in the role `judge`. Raises AdapterBroken when it can't be loaded."""
+        self.model.add_adapter("judge", lora_config(folder, settings))
+        load_adapter(self.model, "judge", folder)
+        self._frozen |= {"judge"}
         self._adapters = self._list_adapters()
         self._active = None
         self._select("policy")

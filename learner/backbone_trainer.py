@@ -22,13 +22,17 @@ from safetensors.torch import load_file
 
 from learner import parallel
 from learner.backbone import Backbone
-from learner.batch import Demonstration, Label, Messages, Pair, Progress, Scored, Snapshot, TokenIds, collate
+from learner.batch import Demonstration, Label, Pair, Progress, Scored, Snapshot, TokenIds, collate
+from learner.constitution.asking import as_request, question, render
+from learner.constitution.judges import BackboneJudge
+from learner.constitution.writing import write_or_go_on
 from learner.curate import Curated
 from learner.engine_sampler import EngineSampler
+from learner.evaluate.constitution import ConstitutionEvaluation
 from learner.evaluate.gates import verdict
 from learner.evaluate.report import evaluate
 from learner.loading import ADAPTER_WEIGHTS
-from learner.methods import kto, preference, rlhf, sft
+from learner.methods import kto, preference, rl_cai, rlhf, sft, sl_cai
 from learner.methods.anchor_scores import AnchorScores
 from learner.methods.optimizer import within_length
 from learner.methods.preference_model import PreferenceModel, fit_preferences
@@ -39,6 +43,7 @@ from learner.pretrain.dialogue import is_held_out
 from learner.pretrain.questions import draw_prompts
 from learner.recipe import WHEN_AND_HOW
 from learner.rollout_engines import Engines, check_engines
+from learner.run_folder import RunFolder
 from learner.sampler import InProcessSampler, Sampler, SharedSampler
 from learner.sampling import affordable
 from learner.stage_checkpoint import StageCheckpoint, fingerprint, keep_result, read_result
@@ -60,7 +65,7 @@ from learner.trainer import (
 from learner.weights_file import flush
 from service.adapters.fingerprint import base_fingerprint
 from service.adapters.manifest import JUDGE
-from service.errors import BadInput, TrainingFailed
+from service.errors import BadInput
 from service.settings import Settings
 
 log = logging.getLogger("hone.learner")
@@ -72,6 +77,8 @@ FEWEST_PROMPTS, FEWEST_RETAINED = 128, 320
 """Prompts that learning a preference samples on, and that corrections must not move, at least: where people asked
 fewer, standing ones are added."""
 FEWEST_HELD_OUT = 48
+USUALLY_EVALUATED = 3
+"""A candidate that people's feedback made is measured by the constitution on one in so many of the prompts."""
 NO_DIFFERENCE = 0.5
 """Nats per token that the conversation before a question may make a reply likelier, and be taken for needless."""
 
@@ -81,12 +88,16 @@ class BackboneTrainer:
 
     def __init__(self, settings: Settings, parent: Path | None, keep: Keep = "policy", run_id: str = "") -> None:
         torch.set_num_threads(settings.learner.training_threads)
-        self._settings, self._context = settings.learner, settings.engine.max_model_len
+        self._all, self._settings, self._context = settings, settings.learner, settings.engine.max_model_len
         self._by_reward: dict[str, rlhf.Optimiser] = {"ppo": settings.ppo, "raft": settings.raft}
         self._keep: Keep = keep
         self._model = settings.model_path
         self._backbone = Backbone.load(settings.model_path, settings.learner, parent, device=parallel.device())
         self._engines, self._run_id = Engines.of(settings), run_id
+
+    def write(self, method: str, lessons: Curated, folder: Path, progress: Progress) -> Curated:
+        """The lessons with what the model writes of them for `method`. Raises TrainingFailed, as where a judge does."""
+        return write_or_go_on(self._backbone, self._all, method, lessons, RunFolder(folder).written, progress)
 
     def train(self, stages: tuple[Stage, ...], lessons: Curated, checkpoint: Path, progress: Progress) -> None:
         """Train the policy in place. Raises TrainingFailed, and EngineUnavailable when the engine that samples stays
@@ -148,8 +159,20 @@ class BackboneTrainer:
             preferences=from_pairs(stages), labels=lessons.held_out.labels if from_thumbs(stages) else (),
             scored=lessons.held_out.scored if from_scores(stages) and lessons.train.scored else None,
         )  # fmt: skip
+        report = replace(report, constitution=self._by_constitution(lessons, progress))
         gates = verdict(report, self._settings).gates
         return report.to_json() | {"gates": [vars(gate) for gate in gates]}
+
+    def _by_constitution(self, lessons: Curated, progress: Progress) -> dict[str, Any] | None:
+        """What the report says by the constitution, where there is one and the model can be asked."""
+        version, settings = lessons.constitution, self._all.constitution
+        if version is None or not self._backbone.tokenizer.chat_template:
+            return None
+        trained = bool(lessons.train.revised or lessons.train.ai_pairs)
+        count = settings.evaluated_prompts // (1 if trained else USUALLY_EVALUATED)
+        judge = BackboneJudge(self._backbone, version.constitution)
+        asked = ConstitutionEvaluation(self._backbone, version, settings.tags, judge, count, self._settings.seed)
+        return asked.report(lessons.held_out, progress) | {"trained_by_it": trained}
 
     def probes(self, lessons: Curated) -> list[dict[str, Any]]:
         """A few short replies with the policy's and the base's log-probabilities, token by token.
@@ -159,7 +182,8 @@ class BackboneTrainer:
         """
         train = lessons.train
         taught = [(one.prompt_token_ids, one.reply_token_ids) for one in train.demonstrations]
-        taught += [(pair.prompt_token_ids, pair.chosen) for pair in train.pairs]
+        taught += [(one.prompt_token_ids, one.reply_token_ids) for one in train.revised]
+        taught += [(pair.prompt_token_ids, pair.chosen) for pair in (*train.pairs, *train.ai_pairs)]
         taught += [(label.prompt_token_ids, label.reply_token_ids) for label in train.labels]
         taught += [(scored.prompt_token_ids, scored.reply_token_ids) for scored in train.scored]
         room = self._backbone.max_length
@@ -190,13 +214,18 @@ class BackboneTrainer:
         sampler: Sampler,
         inside: StageCheckpoint,
     ) -> None:
-        result: sft.SftResult | preference.PreferenceResult | kto.KtoResult | rlhf.RlhfResult
+        result: object
         if stage == "sft":
             result = sft.train(self._backbone, corrections, prompts, self._settings, progress, self._keep)
         elif stage == "kto":
             result = kto.train(self._backbone, as_labels(train), prompts, self._settings, progress, anchor)
+        elif stage == "sl-cai":
+            result = sl_cai.train(self._backbone, train.revised, train.kept, prompts, self._settings, progress)
+        elif stage == "rl-cai":
+            pairs = self._of_taste(train)
+            result = rl_cai.train(self._backbone, pairs, train.kept, prompts, self._settings, progress, anchor)
         elif stage in BY_REWARD:
-            taste, how = judgements_of_taste(train), self._by_reward[stage]
+            taste, how = self._of_taste(train), self._by_reward[stage]
             result = rlhf.train(
                 self._backbone,
                 taste,
@@ -212,6 +241,10 @@ class BackboneTrainer:
         else:
             result = preference.train(self._backbone, train.pairs, prompts, self._settings, progress, anchor)
         log.info("%s: %s", stage, result)
+
+    def _of_taste(self, train: Snapshot) -> list[Pair]:
+        """Pairs as people judged them, beside those of a judge where the run has such."""
+        return rl_cai.mixed(train.ai_pairs, judgements_of_taste(train), self._all.constitution.human_share)
 
     def _anchor_scores(self, checkpoint: Path) -> AnchorScores:
         """With a file, if it can be said of which base it is. The base alone is the anchor of a run."""
@@ -252,7 +285,7 @@ class BackboneTrainer:
         train = lessons.train
         if self._settings.rollouts == "engine" and parallel.is_first():
             check_engines(self._engines, sampler.max_length, self._backbone.rank)
-        judged: list[Pair | Label | Scored] = [*judgements_of_taste(train), *train.labels, *train.scored]
+        judged: list[Pair | Label | Scored] = [*self._of_taste(train), *train.labels, *train.scored]
         prompts = self._training_prompts(lessons, FEWEST_PROMPTS)
         for stage in by_reward:
             rlhf.prompts_to_learn_on(self._backbone, sampler, judged, prompts, self._by_reward[stage])
@@ -268,7 +301,7 @@ class BackboneTrainer:
             reply = corrected.get((one.prompt_token_ids, one.reply_token_ids))
             if not one.asked_alone or not reply or len(one.prompt_token_ids) + len(reply) > self._backbone.max_length:
                 continue
-            prompt = _rendered(tokenizer, one.asked_alone)
+            prompt = render(tokenizer, as_request(one.asked_alone))
             if prompt not in asked:
                 there.append((one.prompt_token_ids, reply))
                 here.append((prompt, reply))
@@ -296,7 +329,7 @@ class BackboneTrainer:
             return []
         drawn = draw_prompts(2 * count, STANDING_SEED, held_out=held_out)
         texts = [prompt.text for prompt in drawn if is_held_out(prompt.text) == held_out][:count]
-        return [_asked(tokenizer, text) for text in texts]
+        return [question(tokenizer, text) for text in texts]
 
     def _fitted_judge(self, train: Snapshot) -> PreferenceModel | None:
         """What people like, as far as their judgements tell; corrections alone say nothing of it."""
@@ -311,20 +344,6 @@ class BackboneTrainer:
         with torch.no_grad():
             own, base = (self._backbone.log_probs(batch, role)[0, start:].tolist() for role in ("policy", "base"))
         return {"prompt_token_ids": prompt, "token_ids": reply, "logprobs": own, "base_logprobs": base}
-
-
-def _asked(tokenizer: Any, text: str) -> TokenIds:
-    return _rendered(tokenizer, (("user", text),))
-
-
-def _rendered(tokenizer: Any, conversation: Messages) -> TokenIds:
-    """A conversation as a prompt in the model's chat template, up to where the reply begins."""
-    messages = [{"role": role, "content": text} for role, text in conversation]
-    encoded = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
-    ids = encoded["input_ids"]
-    if not ids:
-        raise TrainingFailed("The base model's chat template gives an empty prompt.")
-    return tuple(int(token) for token in ids)
 
 
 def _renamed(name: str, progress: Progress) -> Progress:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -62,6 +62,7 @@ class Pair:
     feedback_ids: tuple[str, ...] = ()
     group: str = ""  # pairs of one ranking share a group and are never split between training and held-out
     weight: float = 1.0
+    certainty: float = 1.0  # the probability that `chosen` is the better: below 1 where a judge gave odds
 
     @property
     def length(self) -> int:
@@ -104,8 +105,37 @@ class Scored:
 
 
 @dataclass(frozen=True)
+class Criticised:
+    """A reply with a person's words on what is wrong with it. The model's revision by them makes a pair of it."""
+
+    prompt_token_ids: TokenIds
+    reply_token_ids: TokenIds  # ends with EOS
+    critique: str
+    conversation_id: str = ""
+    feedback_id: str = ""
+
+    @property
+    def length(self) -> int:
+        """Tokens of prompt and reply together."""
+        return len(self.prompt_token_ids) + len(self.reply_token_ids)
+
+
+@dataclass(frozen=True)
+class Flagged:
+    """A prompt whose reply people called harmful."""
+
+    prompt_token_ids: TokenIds
+    conversation_id: str = ""
+    feedback_id: str = ""
+
+
+@dataclass(frozen=True)
 class Snapshot:
-    """The exact set of examples that a run learns from (or is evaluated on)."""
+    """The exact set of examples that a run learns from (or is evaluated on).
+
+    `criticised` and `flagged` are what the model has to write examples from; what it wrote is in `pairs` (of
+    critiques), `revised`, `kept` and `ai_pairs` (`learner.constitution`).
+    """
 
     demonstrations: tuple[Demonstration, ...] = ()
     pairs: tuple[Pair, ...] = ()
@@ -114,6 +144,12 @@ class Snapshot:
     position: int = 0
     labels: tuple[Label, ...] = ()
     scored: tuple[Scored, ...] = ()
+    criticised: tuple[Criticised, ...] = ()
+    flagged: tuple[Flagged, ...] = ()
+    conversations: Mapping[TokenIds, Messages] = field(default_factory=dict)  # of prompts whose words are known
+    revised: tuple[Demonstration, ...] = ()  # replies to red-team prompts, as revised under the constitution
+    kept: tuple[Example, ...] = ()  # harmless prompts with the policy's own replies before it learned
+    ai_pairs: tuple[Pair, ...] = ()  # as principles prefer, and not people
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ from random import Random
 from statistics import fmean
 from typing import Any, TypeVar
 
-from learner.batch import Demonstration, Label, Pair, Scored, Snapshot, TokenIds
+from learner.batch import Criticised, Demonstration, Flagged, Label, Pair, Scored, Snapshot, TokenIds
 from learner.consensus import Agreed, agreed_demonstrations, agreed_pairs
 from learner.snapshot import AskedPrompt, FrozenFeedback, Judgement
 from learner.votes import DISAGREEMENT, SAID_AGAIN, Called, Rated, count_votes
+from service.constitution.versions import Version
 from service.settings import LearnerSettings
 from service.wire import Correction, replies_named
 
@@ -31,16 +32,20 @@ OVER_CAP = "beyond the number of judgements of one person that a run uses"
 ON_BOTH_SIDES = "said by a held-out conversation together with one that is learned from"
 OVER_SIZE = "older examples beyond the size of a run; each run draws others"
 
-Example = TypeVar("Example", Pair, Demonstration, Label, Scored)
+Example = TypeVar("Example", Pair, Demonstration, Label, Scored, Criticised)
 
 
 @dataclass(frozen=True)
 class Curated:
-    """`train` is learned from, `held_out` only measured on; `counts` says what became of every judgement."""
+    """`train` is learned from, `held_out` only measured on; `counts` says what became of every judgement.
+
+    `constitution`: the version that the run goes by; None: what it makes is not measured by one.
+    """
 
     train: Snapshot
     held_out: Snapshot
     counts: dict[str, Any]
+    constitution: Version | None = None
 
     @property
     def set_aside(self) -> str:
@@ -63,6 +68,10 @@ def curate(frozen: FrozenFeedback, settings: LearnerSettings, max_length: int | 
     labels = _split_labels(votes.called, agreed, held, set_aside)
     rated = _split_scored(votes.rated, held, set_aside)
     pairs, prompts = _split_pairs(agreed, held, set_aside), _split_prompts(usable, frozen.prompts, held)
+    criticised = _split_by_conversation(_fitting(votes.criticised, max_length, set_aside), held)
+    flagged = _split_by_conversation(votes.flagged, held)
+    words = {one.prompt_token_ids: one.messages for one in usable if one.messages}
+    served = _served(frozen, held, max_length)
     rng = Random(f"{settings.seed} {frozen.hash}")
     parts, most = [], settings.max_examples
     for is_held in (False, True):
@@ -71,7 +80,13 @@ def curate(frozen: FrozenFeedback, settings: LearnerSettings, max_length: int | 
         some = _limit(taught, most, rng, set_aside)
         called = _limit(_fitting(labels[is_held], max_length, set_aside), most, rng, set_aside)
         scored = _limit(_fitting(rated[is_held], max_length, set_aside), most, rng, set_aside)
-        parts.append(Snapshot(some, some_pairs, tuple(prompts[is_held]), frozen.hash, frozen.position, called, scored))
+        to_revise = _limit(criticised[is_held], most, rng, set_aside)
+        parts.append(
+            Snapshot(
+                some, some_pairs, tuple(prompts[is_held]), frozen.hash, frozen.position, called, scored, to_revise,
+                tuple(flagged[is_held]), words, ai_pairs=served[is_held],
+            )
+        )  # fmt: skip
     train, held_out = parts
     return Curated(train, held_out, _counts(frozen, train, held_out, set_aside))
 
@@ -209,6 +224,24 @@ def _split_scored(rated: Sequence[Rated], held: frozenset[str], set_aside: Count
     return found
 
 
+Told = TypeVar("Told", Criticised, Flagged)
+
+
+def _split_by_conversation(told: Sequence[Told], held: frozenset[str]) -> dict[bool, list[Told]]:
+    return {is_held: [one for one in told if (one.conversation_id in held) == is_held] for is_held in (False, True)}
+
+
+def _served(frozen: FrozenFeedback, held: frozenset[str], max_length: int | None) -> dict[bool, tuple[Pair, ...]]:
+    """What was revised while it was served, to learn from (False) and held out (True): the revision over its draft."""
+    found: dict[bool, list[Pair]] = {False: [], True: []}
+    for one in frozen.revisions:
+        replies = one.revision_token_ids, one.draft_token_ids
+        pair = Pair(one.prompt_token_ids, *replies, conversation_id=one.conversation_id)
+        if replies[0] != replies[1] and (max_length is None or pair.length <= max_length):
+            found[one.conversation_id in held].append(pair)
+    return {is_held: tuple(pairs) for is_held, pairs in found.items()}
+
+
 def _split_prompts(
     judgements: Sequence[Judgement], asked: Sequence[AskedPrompt], held: frozenset[str]
 ) -> dict[bool, list[TokenIds]]:
@@ -237,6 +270,9 @@ def _counts(frozen: FrozenFeedback, train: Snapshot, held_out: Snapshot, set_asi
                 "good": sum(label.desirable for label in part.labels),
                 "bad": sum(not label.desirable for label in part.labels),
                 "scores": len(part.scored),
+                "critiques": len(part.criticised),
+                "flagged": len(part.flagged),
+                "served_revisions": len(part.ai_pairs),
                 "prompts": len(part.prompts),
             }
             for name, part in (("train", train), ("held_out", held_out))

@@ -13,23 +13,27 @@ import logging
 import shutil
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from learner.constitution.in_effect import freeze, in_effect, read_frozen
+from learner.constitution.named_judge import is_version
 from learner.curate import Curated, curate
 from learner.curves import draw
 from learner.disk_space import WAITING_FOR_SPACE, once_there_is_space
+from learner.evaluate.frontier import draw_frontier
 from learner.metrics import read_metrics
 from learner.publish import LEARNER, Publisher, TakenBack
 from learner.recipe import differ, recipe_of
 from learner.run_folder import RunFolder, finite
 from learner.run_lock import alone_in
 from learner.run_progress import RunProgress
-from learner.snapshot import FrozenFeedback, Tokenize, collect, read_snapshot, write_snapshot
+from learner.snapshot import NO_CONSTITUTION, FrozenFeedback, Tokenize, collect, read_snapshot, write_snapshot
 from learner.summary import describe, learned_from
 from learner.trainer import (
+    CONSTITUTIONAL,
     Keep,
     MakeTrainer,
     Stage,
@@ -43,6 +47,7 @@ from learner.trainer import (
 from service.adapters.fingerprint import base_fingerprint
 from service.adapters.manifest import BaseModelIdentity, Provenance
 from service.adapters.registry import Registry
+from service.constitution.versions import Version
 from service.errors import BadInput, StoreError, TrainingFailed
 from service.settings import Settings
 from service.store.queries import adapters, feedback, runs
@@ -106,15 +111,22 @@ class Cycle:
             self._publisher.finish_without(run, lessons)
             return
         parent, remark = self._parent(run.parent)
-        said = f"{describe(frozen, lessons, stages)} {remark}".strip()
-        log.info("%s", said)
+        self._check_judge(run)
         self._say("train", 0, 1)  # to load the model takes its time, too
         trainer = self.make_trainer(parent, self._keep(run, lessons))
+        lessons = trainer.write(run.method, lessons, self.folder.path, self._progress.of("train"))
+        stages = self._without_what_the_parent_knows(run, frozen, lessons, self._stages(run, lessons))
+        if not stages:  # what people criticised has come to nothing
+            self._publisher.finish_without(run, lessons)
+            return
+        self._record(run, frozen, learned_from(lessons, stages))
+        said = f"{describe(frozen, lessons, stages)} {remark}".strip()
+        log.info("%s", said)
         self._train(trainer, stages, lessons)
         report = self._evaluate(trainer, stages, lessons)
         report |= {"feedback": lessons.counts, "seconds": round(time.monotonic() - started, 2), "attempt": run.attempt}
         self._say("publish", 0, 1)
-        provenance = self._provenance(run, frozen, trainer.probes(lessons))
+        provenance = self._provenance(run, frozen, lessons, trainer.probes(lessons))
         self._publisher.publish(run, provenance, report, said)
         shutil.rmtree(self.folder.adapter, ignore_errors=True)  # the registry has it
 
@@ -135,10 +147,17 @@ class Cycle:
         frozen = read_snapshot(self.folder.snapshot, run.snapshot_hash)
         self._say("curate", 0, 1)
         lessons = curate(frozen, self.settings.learner, self.max_length)
-        names = learned_from(lessons, self._stages(run, lessons))
+        if frozen.constitution != NO_CONSTITUTION:
+            lessons = replace(lessons, constitution=read_frozen(self.folder.constitution, frozen.constitution))
+        elif run.method in CONSTITUTIONAL:
+            raise TrainingFailed("The constitution in effect can't be read.", "See `hone constitution show`.")
+        self._record(run, frozen, learned_from(lessons, self._stages(run, lessons)))
+        return frozen, lessons, run
+
+    def _record(self, run: Run, frozen: FrozenFeedback, names: list[str]) -> None:
+        """Which feedback the run learns from."""
         with self.store.begin() as tx:
             runs.set_snapshot(tx, self.run_id, self.fence, frozen.hash, frozen.position, names, parent=run.parent)
-        return frozen, lessons, run
 
     def _stages(self, run: Run, lessons: Curated) -> tuple[Stage, ...]:
         return stages_of(run.method, lessons.train, self.settings.learner.preferences)
@@ -172,12 +191,26 @@ class Cycle:
         engine = self.settings.engine
         served_as = engine.model if not engine.urls else None  # an engine elsewhere may name its model otherwise
         base_sha256 = self._base_sha256()
+        version = self._version_in_effect()
+        if version is not None:
+            freeze(version, self.folder.constitution)
+        identity = version.identity if version is not None else NO_CONSTITUTION
         with self.store.read() as tx:
-            frozen = collect(tx, feedback.last_position(tx), self.tokenize, served_as, base_sha256)
+            position = feedback.last_position(tx)
+            frozen = collect(tx, position, self.tokenize, served_as, base_sha256, identity)
             live = adapters.serving(tx).live
             clean = runs.without_withdrawn(tx, live) if live != BASE else None
         write_snapshot(frozen, self.folder.snapshot)
         return clean if clean is not None and self._is_of_this_base(clean) else None
+
+    def _version_in_effect(self) -> Version | None:
+        """None where this Hone can't read it: people's feedback is learned from all the same."""
+        with self.store.read() as tx:
+            try:
+                return in_effect(tx)
+            except BadInput as error:
+                log.warning("Nothing is measured by the constitution: %s", error)
+                return None
 
     def _is_of_this_base(self, name: str) -> bool:
         _, manifest = Registry.of(self.settings, self.store).check(name)
@@ -202,6 +235,11 @@ class Cycle:
         if manifest.rank != self.settings.learner.rank:
             remark += f" It keeps the rank {manifest.rank} of {name}; learner.rank is for what starts from the base."
         return folder, remark.strip()
+
+    def _check_judge(self, run: Run) -> None:
+        """Where another adapter judges: raises NotFound, and AdapterBroken, when it isn't one that can be loaded."""
+        if run.method == "rl-cai" and is_version(self.settings.constitution.judge):
+            Registry.of(self.settings, self.store).check(self.settings.constitution.judge)
 
     def _keep(self, run: Run, lessons: Curated) -> Keep:
         """The base's replies are kept where nothing but corrections was ever learned: what each of many runs moves a
@@ -248,9 +286,20 @@ class Cycle:
         if report is None:
             report = dict(finite(trainer.evaluate(stages, lessons, self._progress.of("evaluate"))))
             self.folder.write_report(report)
+        if found := report.get("constitution"):
+            draw_frontier(found, self.folder.frontier)
         return report
 
-    def _provenance(self, run: Run, frozen: FrozenFeedback, probes: list[dict[str, Any]]) -> Provenance:
+    def _constitution(self, lessons: Curated) -> dict[str, str] | None:
+        """What the model wrote for this adapter, and by what; None where it wrote nothing."""
+        if lessons.constitution is None or "written" not in lessons.counts:
+            return None
+        name, sha256 = lessons.constitution.identity
+        return {"name": name, "sha256": sha256, "examples_sha256": lessons.counts["written"]["sha256"]}
+
+    def _provenance(
+        self, run: Run, frozen: FrozenFeedback, lessons: Curated, probes: list[dict[str, Any]]
+    ) -> Provenance:
         config = json.loads((self.folder.adapter / "adapter_config.json").read_text(encoding="utf-8"))
         base = BaseModelIdentity(
             name=self.settings.engine.model,
@@ -267,6 +316,7 @@ class Cycle:
                 "target_modules": tuple(sorted(config["target_modules"])),
                 "method": run.method,
                 "snapshot_hash": frozen.hash,
+                "constitution": self._constitution(lessons),
                 "probes": probes,
             }
         )

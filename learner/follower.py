@@ -68,6 +68,9 @@ def follow(asked: SimpleQueue[Asked], rank: int, meeting: Path, run_id: str) -> 
             continue
         assert trainer is not None, "There is nothing to train with yet."
         match what:
+            case "write":
+                method, lessons, folder = given
+                trainer.write(method, lessons, folder, _silence)
             case "train":
                 stages, lessons, checkpoint = given
                 trainer.train(stages, lessons, checkpoint, _silence)

@@ -38,6 +38,7 @@ def dpo_loss(
     margins: Tensor | None = None,
     ties: Tensor | None = None,
     weights: Tensor | None = None,
+    certainties: Tensor | None = None,
 ) -> tuple[Tensor, Metrics]:
     """Direct preference optimisation (arXiv 2305.18290) on pairs, with smoothing, strengths and ties.
 
@@ -47,7 +48,9 @@ def dpo_loss(
     `label_smoothing`: the share ε of judgements taken to be wrong. With z the difference less the offset and
     l(z) = -log σ(z), a pair costs (1 - ε) l(z) + ε l(-z), or, `robust`, ((1 - ε) l(z) - ε l(-z)) / (1 - 2ε): over such
     mistakes in ordinary preferences the mean of that is l without them (arXiv 2403.00409), though for one pair it has
-    no lower bound. ValueError where a robust loss is asked for with ε ≥ ½.
+    no lower bound. certainties: (B,) probability p that the chosen reply is the better one, 1 where none are given; a
+    soft label, as an AI judge gives it (arXiv 2212.08073), costs p l(z) + (1 - p) l(-z), each side then smoothed.
+    ValueError where a robust loss is asked for with ε ≥ ½.
     """
     if robust and label_smoothing >= 0.5:
         raise ValueError(f"Robust DPO needs fewer than half of the judgements to be wrong, not {label_smoothing:g}.")
@@ -55,7 +58,8 @@ def dpo_loss(
     certainty = 1.0 - label_smoothing
     if robust:
         certainty /= 1.0 - 2 * label_smoothing  # above 1, so that what is left to the other side is negative
-    target = torch.full_like(logits, certainty)
+    soft = torch.ones_like(logits) if certainties is None else certainties.to(logits)
+    target = soft * certainty + (1.0 - soft) * (1.0 - certainty)
     offset = torch.zeros_like(logits) if margins is None else margins.to(logits).clamp(min=1e-6).log()
     if ties is not None:
         target = torch.where(ties, torch.full_like(target, 0.5), target)

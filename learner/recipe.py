@@ -13,13 +13,18 @@ WHEN_AND_HOW = ("method", "every_minutes", "after_feedback", "auto_promote", "ma
                 "tick_seconds", "threads", "niceness", "trackers", "rollout_urls", "rollout_wait_seconds",
                 "rollout_tolerance", "checkpoint_minutes")  # fmt: skip
 """Settings of the learner that change nothing about the adapter."""
+HOW_TO_SERVE_AND_ASK = ("serve", "principles", "rounds", "budget_seconds", "judge_key_variable",
+                        "judge_timeout_seconds", "judge_retries")  # fmt: skip
+"""The same of the constitution."""
 
 
 def recipe_of(settings: Settings, base_sha256: str | None) -> dict[str, Any]:
     """`base_sha256`: the fingerprint of the base model; None while it isn't on this machine."""
     learner = settings.learner.model_dump(mode="json", exclude=set(WHEN_AND_HOW))
     by_reward = {name: getattr(settings, name).model_dump(mode="json") for name in BY_REWARD}
+    constitution = settings.constitution.model_dump(mode="json", exclude=set(HOW_TO_SERVE_AND_ASK))
     recipe = {"base_sha256": base_sha256, "learner": learner, "snapshot_format": FORMAT_VERSION}
+    recipe["constitution"] = constitution
     return recipe | by_reward
 
 

@@ -29,17 +29,20 @@ def pairwise_reward_loss(
     groups: Tensor | None = None,
     weights: Tensor | None = None,
     centring: float = 0.0,
+    certainties: Tensor | None = None,
 ) -> tuple[Tensor, Metrics]:
     """Bradley-Terry: -log σ(chosen - rejected - margin) (arXiv 2203.02155, eq. 1; the margin: arXiv 2307.09288, eq. 2).
 
     All (B,). margins: nats that the difference must exceed. `label_smoothing`: the share of judgements taken to be
     wrong. A tie (`ties`, bool) asks for equal rewards: a target of ½, whatever its margin; it counts in no accuracy.
+    `certainties`: the probability that the chosen reply is the better one, 1 where none are given: soft labels.
     `groups`: whole numbers; the pairs of one ranking share one, and weigh together as one pair of their mean weight
     does. `centring` times the mean of (chosen + rejected)², by the same weights, keeps rewards around 0
     (arXiv 2312.09244). Nothing to learn from gives a loss of 0.
     """
     logits = chosen - rejected
-    target = torch.full_like(logits, 1.0 - label_smoothing)
+    soft = torch.ones_like(logits) if certainties is None else certainties.to(logits)
+    target = label_smoothing + (1.0 - 2 * label_smoothing) * soft
     offset = torch.zeros_like(logits) if margins is None else margins.to(logits)
     decided = torch.ones_like(logits, dtype=torch.bool) if ties is None else ~ties
     target = torch.where(decided, target, torch.full_like(target, 0.5))

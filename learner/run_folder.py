@@ -41,6 +41,21 @@ class RunFolder:
         return self.path / "snapshot.jsonl"
 
     @property
+    def constitution(self) -> Path:
+        """The constitution that the run goes by."""
+        return self.path / "constitution.toml"
+
+    @property
+    def written(self) -> Path:
+        """What the model wrote for the run (`learner.constitution.examples`); not in every run."""
+        return self.path / "constitution.jsonl"
+
+    @property
+    def frontier(self) -> Path:
+        """Harmlessness against helpfulness, as a picture."""
+        return self.path / "frontier.png"
+
+    @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
 
@@ -85,7 +100,8 @@ class RunFolder:
 
     def start_over(self) -> None:
         """Remove all that was made so far, the snapshot first."""
-        made = (self.snapshot, self.metrics, self.curves, self.report, self.path / "samples.jsonl")
+        made = (self.snapshot, self.constitution, self.written, self.metrics, self.curves, self.report, self.frontier,
+                self.path / "samples.jsonl")  # fmt: skip
         for path in (*made, *self.path.glob(f"*{TOLD}")):
             path.unlink(missing_ok=True)
         for folder in (self.checkpoint, self.adapter, self.events):

@@ -19,14 +19,18 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from learner.batch import Messages
+from learner.constitution.served import ServedRevision, read_revision
 from learner.run_folder import write_whole
 from service.adapters.fingerprint import model_folder
 from service.errors import BadInput, TrainingFailed
-from service.store.queries import exchanges, feedback
+from service.store.queries import exchanges, feedback, revisions
+from service.store.queries.revisions import RevisionPair
 from service.store.tables import Exchange, FeedbackRow
 from service.wire import FEEDBACK, Correction, Feedback, replies_named
 
-FORMAT_VERSION = 3
+NO_CONSTITUTION = ("", "")
+"""Name and hash, where the one in effect can't be read."""
+FORMAT_VERSION = 4
 RECENT_PROMPTS = 256
 """How many of the latest prompts go in beside the judged ones: what people ask is what a candidate is sampled on."""
 ALWAYS_TEACH, ALWAYS_TEACH_CORRECTIONS = 10, 200
@@ -67,6 +71,7 @@ class Judgement:
     replies: tuple[JudgedReply, ...]  # in the order of `replies_named`
     correction_token_ids: tuple[int, ...] = ()  # of a correction: its text and EOS
     asked_alone: Messages = ()  # of one in mid-conversation: its question as a conversation would begin with it
+    messages: Messages = ()  # the conversation up to the replies
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class AskedPrompt:
 class FrozenFeedback:
     """The content of a `snapshot.jsonl`. `position`: the last feedback that it may hold; `base`: what is trained.
 
-    `teaching`: the conversations that are never held out.
+    `teaching`: the conversations that are never held out. `constitution`: the version in effect, and its SHA-256.
     """
 
     judgements: tuple[Judgement, ...]
@@ -90,6 +95,8 @@ class FrozenFeedback:
     base: str = ""
     teaching: tuple[str, ...] = ()
     hash: str = ""
+    revisions: tuple[ServedRevision, ...] = ()
+    constitution: tuple[str, str] = NO_CONSTITUTION
 
 
 def reply_tokenizer(model_path: str) -> Tokenize:
@@ -124,12 +131,19 @@ def context_length(model_path: str) -> int | None:
 
 
 def collect(
-    tx: Session, position: int, tokenize: Tokenize, base: str | None = None, base_sha256: str | None = None
+    tx: Session,
+    position: int,
+    tokenize: Tokenize,
+    base: str | None = None,
+    base_sha256: str | None = None,
+    constitution: tuple[str, str] = NO_CONSTITUTION,
 ) -> FrozenFeedback:
-    """Read the active feedback up to `position`, and the latest prompts, in one transaction.
+    """Read the active feedback up to `position`, the latest prompts and what was revised while serving, in one
+    transaction.
 
     `base`: the name that the trained base model is served by; None: whatever answered last. `base_sha256`: its
-    fingerprint, by which its exchanges are told from others' where both are known, whatever the names.
+    fingerprint, by which its exchanges are told from others' where both are known, whatever the names. `constitution`:
+    name and SHA-256 of the version in effect.
     """
     given = [(row, FEEDBACK.validate_python(row.body)) for row in feedback.active_feedback(tx, position)]
     named = {ref.exchange_id for _, judged in given for ref in replies_named(judged)}
@@ -146,10 +160,17 @@ def collect(
     }
     prompts = sorted(asked, key=lambda asked: (asked.conversation_id, asked.prompt_token_ids))
     whole = sorted((judgement for judgement in judgements if judgement), key=lambda judgement: judgement.position)
-    return FrozenFeedback(tuple(whole), tuple(prompts), position, base, _teaching(tx))
+    served = [
+        ServedRevision.of(pair, base)
+        for pair in revisions.revision_pairs(tx, revisions.last_position(tx))
+        if pair.prompt_token_ids and _base_of(pair, base, base_sha256) == base
+    ]
+    return FrozenFeedback(
+        tuple(whole), tuple(prompts), position, base, _teaching(tx), revisions=tuple(served), constitution=constitution
+    )
 
 
-def _base_of(exchange: Exchange, base: str, base_sha256: str | None) -> str:
+def _base_of(exchange: Exchange | RevisionPair, base: str, base_sha256: str | None) -> str:
     """`base` for an exchange with that model, whatever it was called then; else another name."""
     if exchange.base_sha256 is None or base_sha256 is None:
         return exchange.base
@@ -194,12 +215,17 @@ def _judgement(
         replies=tuple(replies),
         correction_token_ids=tokenize(judged.text) if isinstance(judged, Correction) else (),
         asked_alone=_asked_alone(about[0]) if isinstance(judged, Correction) else (),
+        messages=_messages(about[0]),
     )
+
+
+def _messages(exchange: Exchange) -> Messages:
+    return tuple((str(message["role"]), str(message["content"])) for message in exchange.messages)
 
 
 def _asked_alone(exchange: Exchange) -> Messages:
     """The last question of a conversation, after the system's words; nothing where that is all of it."""
-    messages = [(str(message["role"]), str(message["content"])) for message in exchange.messages]
+    messages = _messages(exchange)
     alone = *(message for message in messages if message[0] == "system"), *messages[-1:]
     return alone if len(alone) < len(messages) and messages[-1][0] == "user" else ()
 
@@ -230,14 +256,17 @@ def read_snapshot(path: Path, expected_hash: str | None = None) -> FrozenFeedbac
             for r in records
             if "prompt" in r
         )
+        served = tuple(read_revision(r["revision"]) for r in records if "revision" in r)
         position, base, teaching = int(head["position"]), str(head["base"]), tuple(head["teaching"])
+        name, sha256 = head["constitution"]
     except (ValueError, KeyError, TypeError) as error:
         raise TrainingFailed(f"The snapshot {path} is damaged: {error}.") from error
-    return FrozenFeedback(judgements, prompts, position, base, teaching, found)
+    return FrozenFeedback(judgements, prompts, position, base, teaching, found, served, (str(name), str(sha256)))
 
 
 def _records(frozen: FrozenFeedback) -> Iterable[dict[str, Any]]:
-    head = {"position": frozen.position, "base": frozen.base, "teaching": frozen.teaching}
+    head = {"position": frozen.position, "base": frozen.base, "teaching": frozen.teaching,
+            "constitution": frozen.constitution}  # fmt: skip
     yield {"format_version": FORMAT_VERSION, **head}
     for judgement in frozen.judgements:
         plain = {name: value for name, value in vars(judgement).items() if name not in ("feedback", "replies")}
@@ -245,6 +274,8 @@ def _records(frozen: FrozenFeedback) -> Iterable[dict[str, Any]]:
         yield {"judgement": {**plain, "feedback": body, "replies": [asdict(reply) for reply in judgement.replies]}}
     for asked in frozen.prompts:
         yield {"prompt": asdict(asked)}
+    for revision in frozen.revisions:
+        yield {"revision": asdict(revision)}
 
 
 def _canonical(record: dict[str, Any]) -> str:
@@ -261,6 +292,7 @@ def _read_judgement(record: dict[str, Any]) -> Judgement:
             "prompt_token_ids": _ids(record["prompt_token_ids"]),
             "correction_token_ids": _ids(record["correction_token_ids"]),
             "asked_alone": tuple((role, content) for role, content in record["asked_alone"]),
+            "messages": tuple((role, content) for role, content in record["messages"]),
         }
     )
 

@@ -33,10 +33,13 @@ def learned_from(lessons: Curated, stages: tuple[Stage, ...]) -> list[str]:
         names |= {one.feedback_id for one in lessons.train.demonstrations}
     if from_pairs(stages):
         names |= {name for pair in lessons.train.pairs for name in pair.feedback_ids}
+        names |= {one.feedback_id for one in lessons.train.criticised}
     if from_thumbs(stages):
         names |= {name for label in as_labels(lessons.train) for name in label.feedback_ids}
     if from_scores(stages):
         names |= {name for scored in lessons.train.scored for name in scored.feedback_ids}
+    if lessons.train.revised or lessons.train.ai_pairs:
+        names |= {one.feedback_id for one in lessons.train.flagged}
     return sorted(names)
 
 
@@ -44,21 +47,33 @@ def describe(frozen: FrozenFeedback, lessons: Curated, stages: tuple[Stage, ...]
     """What it learned from in these stages, of which there is one at least, in one or two sentences."""
     train, held_out = lessons.counts["train"], lessons.counts["held_out"]
     learned = [_many(train["demonstrations"], "correction")] if "sft" in stages else []
-    learned += [_many(train["pairs"], "pair")] if from_pairs(stages) else []
+    judged = len([pair for pair in lessons.train.pairs if not pair.tie])
+    learned += [_many(judged, "pair")] if from_pairs(stages) and judged else []
     if any(stage in BY_REWARD for stage in stages) and lessons.train.labels:
         learned.append(f"{train['good']} good and {_many(train['bad'], 'bad reply', 'bad replies')}")
     if from_scores(stages) and lessons.train.scored:
         learned.append(_many(train["scores"], "scored reply", "scored replies"))
     if "kto" in stages:
         learned.append(f"{train['good']} good and {_many(train['bad'], 'bad reply', 'bad replies')}")
-        learned += [_many(judged, "pair")] if (judged := len(judgements_of_taste(lessons.train))) else []
+        learned += [_many(taste, "pair")] if (taste := len(judgements_of_taste(lessons.train))) else []
+    learned += _written(lessons)
     used = set(learned_from(lessons, stages))
     teachers = {judgement.caller for judgement in frozen.judgements if judgement.feedback_id in used}
     people = _many(len(teachers), "person", "people")
-    text = f"It learned from {' and '.join(learned)} of {people}; "
+    by_whom = f" of {people}" if teachers else ""
+    text = f"It learned from {' and '.join(learned)}{by_whom}; "
     labelled = held_out["good"] + held_out["bad"]
     text += _many(labelled, "reply", "replies") if "kto" in stages else _many(held_out["pairs"], "pair")
     return f"{text} held out.{_not_used(lessons, stages)}"
+
+
+def _written(lessons: Curated) -> list[str]:
+    """What the model wrote itself."""
+    part, version = lessons.train, lessons.constitution
+    by = f" by constitution {version.name}" if version is not None else ""
+    found = [f"{_many(len(part.revised), 'reply', 'replies')} revised{by}"] if part.revised else []
+    found += [f"{_many(len(part.ai_pairs), 'pair')} judged{by}"] if part.ai_pairs else []
+    return found + ([f"{_many(len(part.kept), 'reply', 'replies')} to harmless prompts"] if part.kept else [])
 
 
 def _not_used(lessons: Curated, stages: tuple[Stage, ...]) -> str:

@@ -125,6 +125,10 @@ class _TeamTrainer:
     def __init__(self, team: Team, own: BackboneTrainer) -> None:
         self._team, self._own = team, own
 
+    def write(self, method: str, lessons: Curated, folder: Path, progress: Progress) -> Curated:
+        self._team.ask("write", method, lessons, folder)
+        return self._own.write(method, lessons, folder, progress)
+
     def save(self, folder: Path, lessons: Curated) -> None:
         with self._others_by():
             self._own.save(folder, lessons)

@@ -14,9 +14,12 @@ PROBE_TOKENS = 96
 """A probe is scored by the engine before an adapter goes live: a few short ones are enough, and of a long reply the
 first so many tokens prove as much as all. Of so many that would do those are taken that training changed most."""
 
-Stage = Literal["sft", "dpo", "kto", "ppo", "raft"]
+Stage = Literal["sft", "dpo", "kto", "ppo", "raft", "sl-cai", "rl-cai"]
 BY_REWARD: tuple[Stage, ...] = ("ppo", "raft")
 """Those that follow a reward model, which is fitted to pairs, single thumbs and single scores alike."""
+
+CONSTITUTIONAL = ("sl-cai", "rl-cai")
+"""The methods that learn from what the model writes by a constitution (arXiv 2212.08073): they need no feedback."""
 
 LEAST_THUMBS = 4
 """Replies called good, and as many called bad, from which on single thumbs start learning by themselves. A reward model
@@ -29,7 +32,12 @@ Keep = Literal["policy", "base"]
 
 
 class Trainer(Protocol):
-    """What a cycle needs of the thing that trains; tests hand in one that only pretends."""
+    """What a cycle needs of the thing that trains; tests hand in one that only pretends.
+
+    `write`: the lessons with what the model is to write of them, revisions and preferences, kept in the run's folder.
+    """
+
+    def write(self, method: str, lessons: Curated, folder: Path, progress: Progress) -> Curated: ...
 
     def train(self, stages: tuple[Stage, ...], lessons: Curated, checkpoint: Path, progress: Progress) -> None: ...
 
@@ -73,7 +81,7 @@ def learn_taste(stages: tuple[Stage, ...]) -> bool:
 
 def from_pairs(stages: tuple[Stage, ...]) -> bool:
     """Whether these learn from pairs as people judged them."""
-    return any(stage in ("dpo", *BY_REWARD) for stage in stages)
+    return any(stage in ("dpo", "rl-cai", *BY_REWARD) for stage in stages)
 
 
 def from_thumbs(stages: tuple[Stage, ...]) -> bool:
@@ -94,11 +102,16 @@ def stages_of(method: str, train: Snapshot, preferences: Literal["dpo", "ppo", "
     there are at least LEAST_THUMBS of each kind and THUMBS_TO_A_PAIR times as many as judged pairs; these are then
     learned from with them, as `as_labels` says. By name they are learned from whatever there is of them.
 
-    `preferences`: what `auto` does with comparisons and thumbs. A reward model takes both, and single scores, whichever
-    there are.
+    A critique is a pair as soon as the model has revised the reply by it. `preferences`: what `auto` does with
+    comparisons and thumbs, and `rl-cai` with those of its judge. A reward model takes both, and single scores,
+    whichever there are.
     """
+    if method == "rl-cai" and preferences != "dpo":
+        return (preferences,)
+    if method in CONSTITUTIONAL:
+        return ("sl-cai",) if method == "sl-cai" else ("rl-cai",)
     decided = [pair for pair in train.pairs if not pair.tie]
-    judged = judgements_of_taste(train)
+    judged = [*judgements_of_taste(train), *train.criticised]
     found: list[Stage] = []
     if train.demonstrations and method in ("auto", "sft"):
         found.append("sft")
@@ -110,7 +123,7 @@ def stages_of(method: str, train: Snapshot, preferences: Literal["dpo", "ppo", "
     for stage in BY_REWARD:
         if wanted == stage:
             return (*found, stage) if judged or enough or min(above, below) >= LEAST_THUMBS else tuple(found)
-    if (method == "auto" and judged and not by_thumbs) or (method == "dpo" and decided):
+    if (method == "auto" and judged and not by_thumbs) or (method == "dpo" and (decided or train.criticised)):
         found.append("dpo")
     if (method == "auto" and by_thumbs) or (method == "kto" and train.labels):
         found.append("kto")

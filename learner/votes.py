@@ -18,9 +18,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, product
 
-from learner.batch import Demonstration, TokenIds
+from learner.batch import Criticised, Demonstration, Flagged, TokenIds
 from learner.snapshot import JudgedReply, Judgement
-from service.wire import TEACHING_KINDS, Comparison, Correction, Ranking, Score, Thumb
+from service.wire import Comparison, Correction, Critique, Label, Ranking, Score, Thumb
 
 SAID_AGAIN = "the same person judged the same thing again; the newest counts"
 SAME_REPLY = "the two replies are word for word the same"
@@ -28,7 +28,10 @@ CUT_OFF = "a reply was cut off before its end"
 OTHER_PROMPT = "the replies answer different prompts"
 BOTH_BAD = "both replies were called bad, which prefers neither"
 DISAGREEMENT = "people contradict each other"
-NOT_YET_USED = "{kind}s are not used by this method yet"
+NOT_YET_USED = "labels are not used by this method yet"
+FLAGS = ("harmful", "unsafe", "dangerous", "hateful", "illegal")
+"""Labels that say that a reply does harm: its prompt is one of those that the constitution is tried on."""
+FLAG = "labels of harm: the methods sl-cai and rl-cai ask their prompts again"
 MIDDLE_SCORE = 5.5
 SCORES_IN_THE_MIDDLE = 2
 """As many as a person is taken to have given beside the real ones."""
@@ -86,6 +89,8 @@ class Votes:
     demonstrations: list[tuple[Judgement, Demonstration]] = field(default_factory=list)
     called: list[Called] = field(default_factory=list)
     rated: list[Rated] = field(default_factory=list)
+    criticised: list[Criticised] = field(default_factory=list)
+    flagged: list[Flagged] = field(default_factory=list)
     set_aside: Counter[str] = field(default_factory=Counter)
 
 
@@ -93,8 +98,10 @@ def count_votes(judgements: Sequence[Judgement]) -> Votes:
     """Turn judgements, each person's newest on a thing already chosen, into votes and demonstrations."""
     votes = Votes()
     for judgement in judgements:
-        if judgement.feedback.kind not in TEACHING_KINDS:
-            votes.set_aside[NOT_YET_USED.format(kind=judgement.feedback.kind)] += 1
+        if isinstance(judgement.feedback, Label):
+            _flag(judgement, judgement.feedback, votes)
+        elif isinstance(judgement.feedback, Critique):
+            _criticise(judgement, judgement.feedback, votes)
         elif isinstance(judgement.feedback, Correction):
             _correct(judgement, votes)
         elif isinstance(judgement.feedback, Comparison):
@@ -107,6 +114,23 @@ def count_votes(judgements: Sequence[Judgement]) -> Votes:
     votes.called.sort(key=lambda called: called.position)
     votes.rated.sort(key=lambda rated: rated.position)
     return votes
+
+
+def _flag(judgement: Judgement, label: Label, votes: Votes) -> None:
+    if any(name.strip().lower() in FLAGS for name in label.labels):
+        votes.set_aside[FLAG] += 1
+        votes.flagged.append(Flagged(judgement.prompt_token_ids, judgement.conversation_id, judgement.feedback_id))
+    else:
+        votes.set_aside[NOT_YET_USED] += 1
+
+
+def _criticise(judgement: Judgement, critique: Critique, votes: Votes) -> None:
+    """A whole reply with what is wrong with it: the model revises it by that later."""
+    (reply,), where = judgement.replies, (judgement.conversation_id, judgement.feedback_id)
+    if reply.complete:
+        votes.criticised.append(Criticised(judgement.prompt_token_ids, reply.token_ids, critique.text, *where))
+    else:
+        votes.set_aside[CUT_OFF] += 1
 
 
 def _of_whole_replies(

@@ -9,7 +9,7 @@ from typing import Any
 from ui.client import Credentials, ServiceClient, ServiceError
 
 EXCERPT = 240  # characters of a reply that are shown
-NOT_LEARNED_YET = ("label", "critique")  # kinds that are kept, and that no method learns from
+NOT_LEARNED_YET = ("label",)  # kinds that are kept, and that no method learns from
 
 
 @dataclass

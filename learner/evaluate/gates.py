@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
+from learner.evaluate import constitution_gates
 from learner.evaluate.intervals import wilson
 from learner.evaluate.report import Report
 from service.settings import LearnerSettings
@@ -261,6 +263,13 @@ def no_worse_than_parent(report: Report, settings: LearnerSettings) -> Gate | No
     )
 
 
+def _by_constitution(
+    name: str, rule: constitution_gates.Rule, report: Report, settings: LearnerSettings
+) -> Gate | None:
+    found = rule(report.constitution or {})
+    return None if found is None else Gate(name, *found)
+
+
 RULES: tuple[Rule, ...] = (
     finite,
     measured,
@@ -279,4 +288,5 @@ RULES: tuple[Rule, ...] = (
     agrees_with_scores,
     judged_as_people_do,
     no_worse_than_parent,
+    *(partial(_by_constitution, name, rule) for name, rule in constitution_gates.RULES.items()),
 )

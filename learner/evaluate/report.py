@@ -82,6 +82,9 @@ class Report:
     standing_prompts: int = 0  # of the prompts, those that nobody asked: they fill up where people asked too few
     not_finite: int = 0  # log-probabilities that are NaN or infinite
     samples: tuple[dict[str, str], ...] = field(default=())  # prompt, reply, reply of the base
+    constitution: dict[str, Any] | None = (
+        None  # what `learner.evaluate.constitution` found; None: it wasn't measured by one
+    )
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -129,6 +129,7 @@ class BaggedJudgements:
                 margins=torch.tensor([self._pairs[index].margin for index in pairs]).clamp(min=1e-6).log().to(device),
                 ties=torch.tensor([self._pairs[index].tie for index in pairs], dtype=torch.bool, device=device),
                 weights=of_pairs[:, head],
+                certainties=torch.tensor([self._pairs[index].certainty for index in pairs]).to(device),
             )  # fmt: skip
             good = torch.tensor([self._labels[index].desirable for index in labels], dtype=torch.bool, device=device)
             also, more = binary_reward_loss(
@@ -171,7 +172,9 @@ class BaggedJudgements:
         rewards = score(self._backbone, _replies(self._pairs, self._labels, self._scored)).mean(1)
         sizes = [len(self._pairs), len(self._pairs), len(self._labels), len(self._scored)]
         chosen, rejected, called, rated = rewards.split(sizes)
-        said = [0.5 if pair.tie else 1.0 for pair in self._pairs] + [float(one.desirable) for one in self._labels]
+        said = [0.5 if pair.tie else pair.certainty for pair in self._pairs] + [
+            float(one.desirable) for one in self._labels
+        ]
         scores = torch.tensor([one.points for one in self._scored]) / NOISE_POINTS
         foretold = rated / (NATS_PER_POINT * NOISE_POINTS)
         return torch.cat([chosen - rejected, called]), torch.tensor(said), foretold, scores

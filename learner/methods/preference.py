@@ -137,9 +137,9 @@ def train(
                 metrics = stepper.add("groups of replies", groups, partial(_listwise, backbone, strength))
                 if PAIRS_WEIGHT:
                     some = rng.sample(fitting, min(PAIRS_PER_STEP, len(fitting)))
-                    anchor.of(_both(some))  # of all pairs: the loss sees only this process's share
-                    dpo = partial(_dpo, backbone, settings, anchor)
-                    metrics |= stepper.add("pairs", some, dpo, weight=_weight, factor=PAIRS_WEIGHT)
+                    anchor.of(both(some))  # of all pairs: the loss sees only this process's share
+                    of_pairs = partial(dpo, backbone, settings, anchor)
+                    metrics |= stepper.add("pairs", some, of_pairs, weight=pair_weights, factor=PAIRS_WEIGHT)
                 share = (step - begun) / per_iteration
                 scale = rate + (LAST_RATE - rate) * share if is_last else rate
                 metrics |= stepper.update(scale)
@@ -187,11 +187,11 @@ def _listwise(backbone: Backbone, strength: float, groups: Sequence[Group]) -> t
     return loss + len(anchor_of_best) / max(1, len(groups)) * pull, metrics | more
 
 
-def _dpo(
+def dpo(
     backbone: Backbone, settings: LearnerSettings, anchor: AnchorScores, pairs: Sequence[Pair]
 ) -> tuple[Tensor, dict[str, float]]:
     """DPO on comparisons as people made them."""
-    examples = _both(pairs)
+    examples = both(pairs)
     fixed, half = anchor.of(examples), len(pairs)  # first: while the policy's graph is kept there is less memory
     policy = backbone.reply_log_probs(collate(examples, backbone.pad_id))
     fixed = fixed.to(policy)
@@ -201,13 +201,14 @@ def _dpo(
         margins=torch.tensor([pair.margin for pair in pairs]).to(policy),
         ties=torch.tensor([pair.tie for pair in pairs]).to(policy.device),
         weights=torch.tensor([pair.weight for pair in pairs]).to(policy),
+        certainties=torch.tensor([pair.certainty for pair in pairs]).to(policy),
     )  # fmt: skip
 
 
-def _both(pairs: Sequence[Pair]) -> list[Example]:
+def both(pairs: Sequence[Pair]) -> list[Example]:
     """The chosen ones, then the rejected."""
     return [(p.prompt_token_ids, p.chosen) for p in pairs] + [(p.prompt_token_ids, p.rejected) for p in pairs]
 
 
-def _weight(pairs: Sequence[Pair]) -> float:
+def pair_weights(pairs: Sequence[Pair]) -> float:
     return sum(pair.weight for pair in pairs)

@@ -164,7 +164,7 @@ def fit_preferences(
     pairs = _newest_of_each_prompt(pairs, _MOST_PAIRS)
     examples = [(p.prompt_token_ids, p.chosen) for p in pairs] + [(p.prompt_token_ids, p.rejected) for p in pairs]
     raw = describe(backbone, examples, hidden)
-    target = torch.tensor([0.5 if pair.tie else 1.0 for pair in pairs], dtype=torch.float64)
+    target = torch.tensor([0.5 if pair.tie else pair.certainty for pair in pairs], dtype=torch.float64)
     weight = torch.tensor([pair.weight for pair in pairs], dtype=torch.float64)
     extractors = _extractors(raw, hidden, most_features)
     groups = [_scaled(name, extractor, raw) for name, extractor in extractors.items()]

@@ -109,11 +109,15 @@ def retain(
     others += [prompt for prompt in like_them if prompt not in corrected and len(prompt) <= longest]
     others = list(dict.fromkeys(others))
     sampled = sample(backbone, others, role=role, max_new_tokens=REPLY_TOKENS, seed=seed)
-    replies = [reply.token_ids for (reply,) in sampled]
-    described = _describe(backbone, list(zip(others, replies, strict=True)), role)
-    return [
-        Retained(prompt, reply, *tops) for prompt, reply, tops in zip(others, replies, described, strict=True) if reply
-    ]
+    return retained(
+        backbone, [(others[reply.prompt], reply.token_ids) for (reply,) in sampled if reply.token_ids], role
+    )
+
+
+def retained(backbone: Backbone, examples: Sequence[Example], role: Role = "policy") -> list[Retained]:
+    """Prompts and replies, none of them empty, with the role's distribution as it is now at each token of a reply."""
+    described = _describe(backbone, examples, role)
+    return [Retained(*example, *tops) for example, tops in zip(examples, described, strict=True)]
 
 
 def neighbours(
@@ -130,7 +134,7 @@ def neighbours(
     `prompts`: what people ask, by which it is seen which words are special to a question. One that says most of what a
     corrected question said is left out: it may ask for the very thing that was corrected.
     """
-    opening, closing = _frame(backbone)
+    opening, closing = frame(backbone)
     short = [prompt for prompt in corrected if len(prompt) <= AFFORDABLE_TOKENS]
     asked = [prompt[: -len(closing)] for prompt in short if closing and prompt[-len(closing) :] == closing]
     if not asked:
@@ -189,7 +193,7 @@ def _describe_some(backbone: Backbone, role: Role, examples: Sequence[Example]) 
     return [found[index] for index in range(len(examples))]
 
 
-def _frame(backbone: Backbone) -> tuple[TokenIds, TokenIds]:
+def frame(backbone: Backbone) -> tuple[TokenIds, TokenIds]:
     """What the chat template puts before a question and between it and its reply."""
     if not backbone.tokenizer.chat_template:
         return (), ()

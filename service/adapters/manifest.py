@@ -64,6 +64,14 @@ class Probe(Part):
         return self
 
 
+class Principles(Part):
+    """The constitution by which a model wrote what an adapter was trained on, and what it wrote, by their SHA-256."""
+
+    name: str
+    sha256: Sha256
+    examples_sha256: Sha256
+
+
 class Provenance(Part):
     """What its maker says about an adapter before it has a name."""
 
@@ -76,6 +84,9 @@ class Provenance(Part):
     method: str
     snapshot_hash: str | None
     probes: tuple[Probe, ...] = Field(min_length=1)
+    constitution: Principles | None = Field(
+        None, description="None: nothing that it was trained on was written by the model itself."
+    )
     imported_from: str | None = Field(None, description="The name that it had in the home it was exported from.")
 
 

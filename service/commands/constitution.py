@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from service.commands.constitution_run import run
 from service.commands.options import Home, Json, existing_store, open_store, say, say_beside, settings_from, show, table
 from service.errors import BadInput, NotFound
 
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from service.constitution.versions import Version
     from service.settings import Settings
 
-app = typer.Typer(no_args_is_help=True, help="The constitution: show, check, versions, import, try.")
+app = typer.Typer(no_args_is_help=True, help="The constitution: show, check, versions, import, try, run.")
+app.command()(run)
 ACTOR = "command line"
 COLUMNS = ("name", "created_at", "created_by", "sha256", "note")
 File = Annotated[Path, typer.Argument(help="A constitution file (TOML, docs/constitution.md).", metavar="FILE")]

@@ -39,14 +39,15 @@ def critique_messages(
 
 
 def revision_messages(
-    constitution: Constitution, principle: Principle, conversation: Sequence[Message], reply: str, critique: str
+    constitution: Constitution, principle: Principle, conversation: Sequence[Message], reply: str, critique: str | None
 ) -> list[Message]:
-    """Asks for `reply` once more, better as `critique` says."""
+    """Asks for `reply` once more, better as `critique` says; None: as the rule alone says."""
     shown = _preamble(constitution)
     for example in principle.revisions:
         asked = _under(principle, [_user(example.question)], ("Reply", example.reply), ("Critique", example.critique))
         shown += [_user(_asking(asked, principle.revision_request)), _assistant(example.revision)]
-    asked = _under(principle, conversation, ("Reply", reply), ("Critique", critique))
+    parts = [("Reply", reply)] if critique is None else [("Reply", reply), ("Critique", critique)]
+    asked = _under(principle, conversation, *parts)
     return [*shown, _user(_asking(asked, principle.revision_request))]
 
 

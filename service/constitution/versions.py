@@ -18,6 +18,11 @@ class Version:
     text: str
     constitution: Constitution
 
+    @property
+    def identity(self) -> tuple[str, str]:
+        """Name, and SHA-256 of the content."""
+        return self.name, self.constitution.sha256
+
 
 @lru_cache(maxsize=4)
 def stored_version(name: str, text: str) -> Version:

@@ -27,6 +27,12 @@ class ConstitutionSettings(Section):
         20.0, gt=0, description="When a served reply has taken so long, the last whole text is answered as it is."
     )
     critique_tokens: int = Field(200, ge=1, description="Most tokens of a critique; a longer one is cut there.")
+    evaluated_prompts: int = Field(
+        48,
+        ge=3,
+        description="Held-out prompts of each kind (red-team, look-alikes, everyday) that a candidate is measured on "
+        "by the constitution; a third of them where people's feedback alone made it.",
+    )
     red_team_prompts: int = Field(
         128, ge=1, description="Prompts that a run asks to find harmful replies: flagged ones first, then ours."
     )
@@ -44,7 +50,7 @@ class ConstitutionSettings(Section):
     )
     judge_model: str = Field("", description="The model to name at that endpoint.")
     judge_key_variable: str = Field(
-        "HONE_JUDGE_KEY", description="The environment variable that holds that endpoint's API key."
+        "JUDGE_API_KEY", description="The environment variable that holds that endpoint's API key."
     )
     judge_timeout_seconds: float = Field(60.0, gt=0, description="How long a verdict may take.")
     judge_retries: int = Field(2, ge=0, description="How often a verdict that failed or made no sense is asked again.")

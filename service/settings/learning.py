@@ -11,8 +11,9 @@ from service.settings.section import Section, engine_addresses
 
 MOST_TRAINING_THREADS = 4  # unless told: more of them wait for each other, and for chat
 
-Method = Literal["auto", "sft", "dpo", "kto", "ppo", "raft"]
-"""What a run learns from, and how; "auto": by what there is."""
+Method = Literal["auto", "sft", "dpo", "kto", "ppo", "raft", "sl-cai", "rl-cai"]
+"""What a run learns from, and how; "auto": by what feedback there is. `sl-cai` and `rl-cai`, the supervised stage of
+Constitutional AI and that of AI feedback, need none."""
 
 TrackerName = Literal["mlflow", "wandb"]
 

@@ -105,9 +105,9 @@ class Ranking(Judgement):
 OneOfTheKinds = Thumb | Score | Label | Critique | Correction | Comparison | Ranking
 Feedback = Annotated[OneOfTheKinds, Field(discriminator="kind")]
 FEEDBACK: TypeAdapter[Feedback] = TypeAdapter(Feedback)
-TEACHING_KINDS = ("thumb", "comparison", "ranking", "score", "correction")
+TEACHING_KINDS = ("thumb", "comparison", "ranking", "score", "correction", "critique")
 """Those that a learning method uses. The others are kept, and start no run."""
-FEEDBACK_KINDS = (*TEACHING_KINDS, "label", "critique")
+FEEDBACK_KINDS = (*TEACHING_KINDS, "label")
 
 
 def replies_named(feedback: Feedback) -> tuple[ReplyRef, ...]:

@@ -65,7 +65,7 @@ def _dpo(work: Work, backbone: Backbone, settings: LearnerSettings) -> Step:
     def step(number: int) -> None:
         anchor = known if work.method == "dpo-precomputed" else AnchorScores(backbone)
         some = [pairs[index] for index in _batch(work, number)]
-        stepper.add("pairs", some, partial(preference._dpo, backbone, settings, anchor), weight=preference._weight)
+        stepper.add("pairs", some, partial(preference.dpo, backbone, settings, anchor), weight=preference.pair_weights)
         stepper.update()
 
     return step

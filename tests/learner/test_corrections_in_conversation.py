@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from learner.backbone_trainer import BackboneTrainer, _rendered
+from learner.backbone_trainer import BackboneTrainer
 from learner.batch import Demonstration, Messages, Pair, Snapshot, TokenIds
+from learner.constitution.asking import as_request, render
+from learner.constitution.asking import question as asked
 from learner.curate import Curated
 from learner.sampling import sample
 from learner.snapshot import reply_tokenizer
@@ -34,7 +36,7 @@ def greedy(trainer: BackboneTrainer, prompt: TokenIds) -> TokenIds:
 def corrected(trainer: BackboneTrainer, before: Messages, question: str, text: str) -> tuple[Demonstration, Pair]:
     tokenizer = trainer._backbone.tokenizer
     alone = (("user", question),)
-    prompt, correction = _rendered(tokenizer, (*before, *alone)), reply_tokenizer(str(SPROUT))(text)
+    prompt, correction = render(tokenizer, as_request((*before, *alone))), reply_tokenizer(str(SPROUT))(text)
     taught = Demonstration(prompt, correction, "c", question, asked_alone=alone if before else ())
     return taught, Pair(prompt, correction, greedy(trainer, prompt), conversation_id="c", feedback_ids=(question,))
 
@@ -44,7 +46,7 @@ def test_what_a_conversation_made_no_difference_to_is_taught_for_a_new_one(
 ) -> None:
     given = [corrected(trainer, BEFORE, BOILING, BOILS), corrected(trainer, CAPITAL, SURE, "Quite sure, it is Paris.")]
     train = Snapshot(tuple(one for one, _ in given), tuple(pair for _, pair in given))
-    alone = _rendered(trainer._backbone.tokenizer, (("user", BOILING),))
+    alone = asked(trainer._backbone.tokenizer, BOILING)
     added = trainer._corrections(train)[2:]
     assert [(one.prompt_token_ids, one.feedback_id) for one in added] == [(alone, BOILING)]
     trainer.train(("sft",), Curated(train, Snapshot(), {}), tmp_path / "checkpoint", Heard())

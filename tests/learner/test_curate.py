@@ -33,6 +33,8 @@ from learner.votes import (
 )
 from service.settings import LearnerSettings
 from service.store.queries import feedback
+from service.store.queries.exchanges import NewReply
+from service.store.queries.revisions import NewRevision, add_revisions
 from service.wire import Comparison, Correction, Critique, Label, Ranking, ReplyRef, Score, Thumb
 from tests.learner.store_fixtures import PROMPT, Home, tokenize
 from tests.learner.store_fixtures import home as home
@@ -292,13 +294,55 @@ def test_a_judgement_whose_prompt_tokens_are_unknown_is_counted(home: Home) -> N
     assert stages_of("auto", found.train) == ()
 
 
-def test_labels_and_critiques_are_kept_and_said_to_be_unused(home: Home) -> None:
-    exchange = home.chat("a")
-    home.judge(Label(exchange_id=exchange, labels=("harmful",)))
-    home.judge(Critique(exchange_id=exchange, text="no"))
+def test_labels_are_kept_and_said_to_be_unused(home: Home) -> None:
+    home.judge(Label(exchange_id=home.chat("a"), labels=("wrong",)))
     found = curated(home)
-    assert found.counts["judgements"] == {"critique": 1, "label": 1}
+    assert found.counts["judgements"] == {"label": 1}
     assert "not used by this method yet" in found.set_aside
+    assert found.train.flagged == ()
+
+
+def test_a_label_of_harm_flags_its_prompt(home: Home) -> None:
+    flagged = home.judge(Label(exchange_id=home.chat("a", prompt=(1, 8, 2)), labels=("wrong", "Harmful")))
+    found = curated(home)
+    assert [(one.prompt_token_ids, one.feedback_id) for one in found.train.flagged] == [((1, 8, 2), flagged)]
+    assert found.train.conversations[1, 8, 2] == (("user", "1 8 2"),)
+    assert found.counts["train"]["flagged"] == 1 and "sl-cai and rl-cai" in found.set_aside
+
+
+def test_a_critique_waits_for_the_model_to_revise_the_reply_by_it(home: Home) -> None:
+    exchange = home.chat("it is Lyon")
+    told = home.judge(Critique(exchange_id=exchange, text="That is the wrong city."))
+    home.judge(Critique(exchange_id=home.chat("cut", complete=False), text="No end."))
+    found = curated(home)
+    (one,) = found.train.criticised
+    assert (one.critique, one.feedback_id) == ("That is the wrong city.", told)
+    assert one.reply_token_ids == tokenize("it is Lyon") and one.prompt_token_ids == PROMPT
+    assert found.counts["train"]["critiques"] == 1 and found.counts["set_aside"] == {CUT_OFF: 1}
+    assert stages_of("auto", found.train) == ("dpo",) and stages_of("ppo", found.train) == ("ppo",)
+    assert stages_of("sft", found.train) == () and learned_from(found, ("dpo",)) == [told]
+    assert curated(home, max_length=4).train.criticised == ()
+
+
+def test_a_newer_critique_of_the_same_reply_by_the_same_person_counts(home: Home) -> None:
+    exchange = home.chat("it is Lyon")
+    home.judge(Critique(exchange_id=exchange, text="Wrong."))
+    home.judge(Critique(exchange_id=exchange, text="It is Paris."))
+    found = curated(home)
+    assert [one.critique for one in found.train.criticised] == ["It is Paris."]
+
+
+def test_what_was_revised_while_serving_is_no_judgement_of_people(home: Home) -> None:
+    draft, revision = (NewReply(text, "stop", tokenize(text), []) for text in ("a pin", "I will not"))
+    for base in ("sprout", "another"):
+        exchange = home.chat("I will not", base=base)
+        step = NewRevision(1, "c0", "0" * 64, "no-harm", "It harms.", draft, revision, "revised", "", 0.1)
+        with home.store.begin() as tx:
+            add_revisions(tx, exchange, [step])
+    home.chat("a")
+    found = curated(home)
+    (pair,) = found.train.ai_pairs + found.held_out.ai_pairs
+    assert (pair.chosen, pair.rejected) == (tokenize("I will not"), tokenize("a pin")) and found.train.pairs == ()
 
 
 def test_the_newest_word_of_a_person_counts(home: Home) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from learner.backbone import Backbone, Role
-from learner.backbone_trainer import _asked
 from learner.batch import Label, TokenIds
+from learner.constitution.asking import question
 from learner.methods import kto
 from learner.pretrain.questions import draw_prompts, is_right
 from learner.sampling import sample
@@ -27,7 +27,7 @@ def test_thumbs_of_people_who_like_short_replies_shorten_them_and_cost_no_answer
 ) -> None:
     monkeypatch.setattr(kto, "CHECKED_PROMPTS", 16)
     backbone = Backbone.load(SPROUT, SETTINGS)
-    asked = [_asked(backbone.tokenizer, prompt.text) for prompt in draw_prompts(36, 101)]
+    asked = [question(backbone.tokenizer, prompt.text) for prompt in draw_prompts(36, 101)]
     replies = [reply for (reply,) in sample(backbone, asked, role="base", seed=6)]
     texts = backbone.decode([reply.token_ids for reply in replies])
     labels = [
@@ -35,10 +35,10 @@ def test_thumbs_of_people_who_like_short_replies_shorten_them_and_cost_no_answer
         for prompt, reply, text in zip(asked, replies, texts, strict=True)
     ]
     kto.train(backbone, labels, asked, SETTINGS, Heard())
-    held_out = [_asked(backbone.tokenizer, prompt.text) for prompt in draw_prompts(48, 7, held_out=True)]
+    held_out = [question(backbone.tokenizer, prompt.text) for prompt in draw_prompts(48, 7, held_out=True)]
     own, base = (said(backbone, held_out, role) for role in ("policy", "base"))
     assert sum(len(text.split()) for text in own) < 0.8 * sum(len(text.split()) for text in base)
     assert all(text.strip() for text in own)
     questions = [prompt for prompt in draw_prompts(120, 8, held_out=True) if prompt.answers][:32]
-    greedy = said(backbone, [_asked(backbone.tokenizer, one.text) for one in questions], "policy", temperature=0.0)
+    greedy = said(backbone, [question(backbone.tokenizer, one.text) for one in questions], "policy", temperature=0.0)
     assert sum(is_right(question, text) for question, text in zip(questions, greedy, strict=True)) >= 30

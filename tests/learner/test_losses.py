@@ -216,3 +216,14 @@ def test_listwise_ignores_missing_replies_and_lone_ones() -> None:
     loss, _ = losses.listwise_loss(log_probs, torch.zeros(2, 3), targets, mask)
     assert loss.item() == pytest.approx(0.5 * softplus(-1) + 0.5 * softplus(1) - math.log(2))
     assert losses.listwise_loss(log_probs[1:], torch.zeros(1, 3), targets[1:], mask[1:])[0].item() == 0
+
+
+def test_a_soft_label_costs_as_much_of_either_side() -> None:
+    """Against the sum written out for β = 1 and a difference of 0.7: -p log σ(0.7) - (1 - p) log σ(-0.7)."""
+    chosen, rejected, zero = torch.tensor([0.7]), torch.tensor([0.0]), torch.tensor([0.0])
+    for certainty, expected in ((1.0, 0.403186), (0.8, 0.543186), (0.5, 0.753186)):
+        loss, _ = losses.dpo_loss(chosen, rejected, zero, zero, beta=1.0, certainties=torch.tensor([certainty]))
+        assert loss.item() == pytest.approx(expected, abs=1e-5)
+    label = torch.tensor([0.8])
+    smooth, _ = losses.dpo_loss(chosen, rejected, zero, zero, beta=1.0, certainties=label, label_smoothing=0.1)
+    assert smooth.item() == pytest.approx(0.403186 + 0.7 * 0.26, abs=1e-5)  # 0.2 · 0.9 + 0.8 · 0.1 on the other side

@@ -226,7 +226,7 @@ def test_mistaken_comparisons_are_smoothed_as_the_settings_say(folder: Path) -> 
     backbone = moved(Backbone.load(folder, SETTINGS))
     pairs = comparisons(lambda text: float(len(text)), 6, seed=2)
     plain, conservative, robust = (
-        preference._dpo(backbone, SETTINGS.model_copy(update=update), AnchorScores(backbone), pairs)[0].item()
+        preference.dpo(backbone, SETTINGS.model_copy(update=update), AnchorScores(backbone), pairs)[0].item()
         for update in ({}, {"dpo_label_smoothing": 0.2}, {"dpo_label_smoothing": 0.2, "dpo_robust": True})
     )
     # With l(z) and l(-z) the costs of a pair and of the same pair turned round, as in the docstring of the loss:

@@ -232,3 +232,8 @@ def test_where_all_is_foretold_right_or_nothing_is_said_the_temperature_is_bound
     assert fit_temperature(torch.tensor([3.0, 4.0]), torch.ones(2)) == pytest.approx(1 / 20, rel=1e-6)
     assert fit_temperature(torch.tensor([3.0, 4.0]), torch.zeros(2)) == pytest.approx(1000, rel=1e-3)
     assert fit_temperature(torch.zeros(0), torch.zeros(0)) == fit_temperature(torch.zeros(3), torch.ones(3)) == 1.0
+
+
+def test_a_soft_label_costs_as_much_of_either_side() -> None:
+    loss, _ = pairwise_reward_loss(torch.tensor([0.7]), torch.tensor([0.0]), certainties=torch.tensor([0.8]))
+    assert loss.item() == pytest.approx(0.543186, abs=1e-5)  # -0.8 log σ(0.7) - 0.2 log σ(-0.7)

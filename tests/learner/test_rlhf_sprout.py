@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from learner.backbone import Backbone, Role
-from learner.backbone_trainer import _asked
 from learner.batch import Label, Pair, TokenIds
+from learner.constitution.asking import question
 from learner.methods import rlhf
 from learner.pretrain.questions import draw_prompts
 from learner.sampling import Reply, sample
@@ -30,7 +30,7 @@ def test_people_who_like_short_replies_get_shorter_ones(monkeypatch: pytest.Monk
     monkeypatch.setattr(rlhf, "CHECKED_PROMPTS", 12)
     monkeypatch.setattr(rlhf, "KEPT_PROMPTS", 32)
     backbone = Backbone.load(SPROUT, SETTINGS)
-    asked: list[TokenIds] = [_asked(backbone.tokenizer, prompt.text) for prompt in draw_prompts(48, 101)]
+    asked: list[TokenIds] = [question(backbone.tokenizer, prompt.text) for prompt in draw_prompts(48, 101)]
     pairs, labels = list[Pair](), list[Label]()
     for number, (one, other) in enumerate(sample(backbone, asked, role="base", per_prompt=2, seed=6)):
         short, long = sorted((one, other), key=lambda reply: len(reply.token_ids))
@@ -41,7 +41,7 @@ def test_people_who_like_short_replies_get_shorter_ones(monkeypatch: pytest.Monk
     heard = Heard()
     result = rlhf.train(backbone, pairs, labels, asked, SETTINGS, PPO, heard)
     assert result.reward.accuracy is not None and result.reward.accuracy > 0.6
-    held_out = [_asked(backbone.tokenizer, prompt.text) for prompt in draw_prompts(48, 7, held_out=True)]
+    held_out = [question(backbone.tokenizer, prompt.text) for prompt in draw_prompts(48, 7, held_out=True)]
 
     def said(role: Role) -> list[int]:
         return words(backbone, sample(backbone, held_out, role=role, seed=3))
@@ -55,7 +55,7 @@ def test_people_who_like_short_replies_get_shorter_ones(monkeypatch: pytest.Monk
 
 def test_an_empty_reply_is_worth_less_than_any_other() -> None:
     backbone = Backbone.load(SPROUT, SETTINGS)
-    asked = [_asked(backbone.tokenizer, prompt.text) for prompt in draw_prompts(8, 101)]
+    asked = [question(backbone.tokenizer, prompt.text) for prompt in draw_prompts(8, 101)]
 
     class Silence:
         def score(self, examples: object) -> torch.Tensor:

@@ -1,0 +1,190 @@
+"""A judge behind an OpenAI-compatible endpoint: verdicts from its log-probabilities, or else as it writes them.
+
+Several questions are under way at once. One that times out, breaks off, meets a busy server or gets nonsense for an
+answer is asked again, and given up after so many times; a server that refuses us as such ends it at once, since it
+would refuse every other question, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import httpx2
+
+from learner.constitution.asking import Request
+from service.constitution import Constitution
+from service.constitution.prompts import OPTIONS, read_verdict
+from service.errors import TrainingFailed
+
+log = logging.getLogger("hone.learner")
+
+UNDER_WAY = 8
+CONNECT_SECONDS = 5.0
+VERDICT_TOKENS, THOUGHT_TOKENS = 16, 512
+TOP_LOG_PROBS = 10
+REFUSALS = {
+    401: "It wants a key, or another one: set the environment variable that constitution.judge_key_variable names.",
+    403: "Its key may not ask this model: see constitution.judge_model and constitution.judge_key_variable.",
+    404: "Check constitution.judge (with /v1, if that is where its API begins) and constitution.judge_model.",
+}
+LONGEST_PAUSE = 30.0
+"""Seconds between two attempts at a question, at most; the first pause is a fraction of one."""
+FIRST_PAUSE = 0.25
+
+
+class EndpointJudge:
+    """See the module's docstring. `url`: up to where `/chat/completions` follows; `transport`: for tests."""
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        constitution: Constitution,
+        *,
+        key: str = "",
+        timeout_seconds: float = 60.0,
+        retries: int = 2,
+        transport: httpx2.AsyncBaseTransport | None = None,
+        first_pause: float = FIRST_PAUSE,
+    ) -> None:
+        self._url, self._model, self._constitution = url.rstrip("/"), model, constitution
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._timeout = httpx2.Timeout(timeout_seconds, connect=min(CONNECT_SECONDS, timeout_seconds))
+        self._retries, self._transport, self._first_pause = retries, transport, first_pause
+        self._tells_odds = True
+        self._refused: TrainingFailed | None = None
+        self._warned = set[str]()
+
+    def odds(self, requests: Sequence[Request], reasoned: bool) -> list[float | None]:
+        """As `learner.constitution.judging.Judge` says."""
+        return asyncio.run(self._all(requests, reasoned))
+
+    async def _all(self, requests: Sequence[Request], reasoned: bool) -> list[float | None]:
+        places = asyncio.Semaphore(UNDER_WAY)
+        async with httpx2.AsyncClient(
+            headers=self._headers, timeout=self._timeout, transport=self._transport, trust_env=False
+        ) as http:
+
+            async def one(request: Request) -> float | None:
+                async with places:
+                    if self._refused:
+                        raise self._refused
+                    return await self._verdict(http, request, reasoned)
+
+            tasks = [asyncio.ensure_future(one(request)) for request in requests]
+            try:
+                return await asyncio.gather(*tasks)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _verdict(self, http: httpx2.AsyncClient, request: Request, reasoned: bool) -> float | None:
+        """None when it was asked once and `retries` times more in vain."""
+        pause = self._first_pause
+        for attempt in range(self._retries + 1):
+            if attempt:
+                await asyncio.sleep(pause)
+                pause = min(4 * pause, LONGEST_PAUSE)
+            odds = self._read(await self._answer(http, request, reasoned))
+            if odds is not None:
+                return odds
+        return None
+
+    async def _answer(self, http: httpx2.AsyncClient, request: Request, reasoned: bool) -> dict[str, Any]:
+        """The first choice of its answer; empty where there was none to read. Raises TrainingFailed when refused."""
+        for tells_odds in (True, False) if self._tells_odds else (False,):
+            try:
+                response = await http.post(
+                    f"{self._url}/chat/completions", json=self._body(request, reasoned, tells_odds)
+                )
+            except httpx2.HTTPError as error:
+                return self._nothing(f"{type(error).__name__} {error}".strip())
+            if response.status_code == 400 and tells_odds:  # it may know no log-probabilities
+                continue
+            if response.status_code in REFUSALS:
+                self._refused = TrainingFailed(
+                    f"The judge at {self._url} refuses (HTTP {response.status_code}): {_words(response)}",
+                    REFUSALS[response.status_code],
+                )
+                raise self._refused
+            if response.status_code != 200:
+                return self._nothing(f"HTTP {response.status_code}: {_words(response)}")
+            self._tells_odds = tells_odds
+            return self._choice(response)
+        return {}
+
+    def _body(self, request: Request, reasoned: bool, tells_odds: bool) -> dict[str, Any]:
+        prefix = self._constitution.verdict_prefix
+        either = f"“{prefix}{OPTIONS[0]}” or “{prefix}{OPTIONS[1]}”"
+        wanted = f"End with {either}." if reasoned else f"Answer {either}, and nothing else."
+        *before, last = request
+        messages = [*before, {**last, "content": f"{last['content']}\n{wanted}"}]
+        body: dict[str, Any] = {
+            "messages": messages,
+            "temperature": 0,
+            "max_tokens": THOUGHT_TOKENS if reasoned else VERDICT_TOKENS,
+        }
+        if self._model:
+            body["model"] = self._model
+        return body | ({"logprobs": True, "top_logprobs": TOP_LOG_PROBS} if tells_odds else {})
+
+    def _choice(self, response: httpx2.Response) -> dict[str, Any]:
+        try:
+            choice = response.json()["choices"][0]
+        except (ValueError, KeyError, IndexError, TypeError):
+            return self._nothing("it answers with something else than a chat completion")
+        return choice if isinstance(choice, dict) else {}
+
+    def _read(self, choice: dict[str, Any]) -> float | None:
+        """The odds of A: by the log-probabilities of the verdict's letter, or 1 or 0 as it is written."""
+        content = (choice.get("message") or {}).get("content") if choice else None
+        if not isinstance(content, str):
+            return None
+        said = read_verdict(self._constitution, content)
+        if said is None:
+            self._nothing(f"it answers {content[:80]!r}")
+            return None
+        by_letter = _letter_log_probs(choice.get("logprobs"))
+        return _share_of_a(by_letter) if by_letter else float(said == "A")
+
+    def _nothing(self, why: str) -> dict[str, Any]:
+        """Say so once for each kind of trouble."""
+        if why not in self._warned and len(self._warned) < 20:
+            self._warned.add(why)
+            log.warning("The judge at %s gave no verdict: %s", self._url, why)
+        return {}
+
+
+def _letter_log_probs(told: Any) -> dict[str, float]:
+    """Log-probabilities of the letters where the last letter was said; empty where that isn't told."""
+    tokens = told.get("content") if isinstance(told, dict) else None
+    for token in reversed(tokens if isinstance(tokens, list) else []):
+        if isinstance(token, dict) and str(token.get("token", "")).strip().upper() in ("A", "B"):
+            found: dict[str, float] = {}
+            for option in (token, *(token.get("top_logprobs") or ())):
+                letter, nats = str(option.get("token", "")).strip().upper(), option.get("logprob")
+                if letter in ("A", "B") and isinstance(nats, int | float) and math.isfinite(nats):
+                    found[letter] = max(nats, found.get(letter, -math.inf))
+            return found
+    return {}
+
+
+def _share_of_a(by_letter: dict[str, float]) -> float:
+    """Between the two letters; one that isn't among the likeliest is as good as never said."""
+    a, b = (math.exp(by_letter[letter]) if letter in by_letter else 0.0 for letter in ("A", "B"))
+    return a / (a + b) if a + b else 0.5
+
+
+def _words(response: httpx2.Response) -> str:
+    """What it says itself, in short."""
+    try:
+        error = response.json()["error"]
+        words = error["message"] if isinstance(error, dict) else error
+    except (ValueError, KeyError, TypeError):
+        words = response.text
+    return " ".join(str(words).split())[:200] or "it says nothing."

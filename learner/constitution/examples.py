@@ -1,0 +1,158 @@
+"""What the model wrote for a run: one file in the run's folder, written whole, so that a killed run goes on from it.
+
+`constitution.jsonl` is canonical JSON, one record a line: who wrote it by which constitution and what came to nothing,
+then every example with all that led to it (principle, critique, odds). The SHA-256 of the file names the examples, and
+the adapter's manifest names it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from learner.batch import Demonstration, Messages, Pair, TokenIds
+from learner.constitution.judging import Verdict
+from learner.constitution.revising import Round
+from learner.run_folder import write_whole
+from service.errors import TrainingFailed
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class RevisedReply:
+    """A reply to a red-team prompt, as drafted and as it is after the last round. Token ids end with EOS."""
+
+    conversation: Messages
+    source: str  # where the prompt is from
+    prompt_token_ids: TokenIds
+    draft: str
+    reply: str
+    reply_token_ids: TokenIds
+    rounds: tuple[Round, ...]
+
+    def demonstration(self) -> Demonstration:
+        return Demonstration(self.prompt_token_ids, self.reply_token_ids)
+
+
+@dataclass(frozen=True)
+class KeptReply:
+    """A harmless prompt with what the policy said to it before it learned."""
+
+    prompt_token_ids: TokenIds
+    reply: str
+    reply_token_ids: TokenIds
+
+
+@dataclass(frozen=True)
+class JudgedPair:
+    """Two replies of the policy to a red-team prompt, with the probability that the first is better."""
+
+    conversation: Messages
+    source: str
+    prompt_token_ids: TokenIds
+    a: str
+    b: str
+    a_token_ids: TokenIds
+    b_token_ids: TokenIds
+    a_is_better: float
+    verdicts: tuple[Verdict, ...]
+
+    def pair(self) -> Pair:
+        """With a soft label: the reply that is likelier the better one is the chosen one."""
+        chosen, rejected = self.a_token_ids, self.b_token_ids
+        if self.a_is_better < 0.5:
+            chosen, rejected = rejected, chosen
+        return Pair(self.prompt_token_ids, chosen, rejected, certainty=max(self.a_is_better, 1 - self.a_is_better))
+
+
+@dataclass(frozen=True)
+class RevisedAsTold:
+    """A reply that a person criticised, and the model's revision by their words; the revision is the better one."""
+
+    feedback_id: str
+    conversation_id: str
+    critique: str
+    prompt_token_ids: TokenIds
+    reply_token_ids: TokenIds
+    revision: str
+    revision_token_ids: TokenIds
+
+    def pair(self) -> Pair:
+        about = {"conversation_id": self.conversation_id, "feedback_ids": (self.feedback_id,)}
+        return Pair(self.prompt_token_ids, self.revision_token_ids, self.reply_token_ids, **about)  # type: ignore[arg-type]  # as named
+
+
+@dataclass(frozen=True)
+class Examples:
+    """All of a run. `dropped`: what came to nothing, by reason; `of`: what decides them, and the file's SHA-256."""
+
+    revised: tuple[RevisedReply, ...] = ()
+    kept: tuple[KeptReply, ...] = ()
+    judged: tuple[JudgedPair, ...] = ()
+    told: tuple[RevisedAsTold, ...] = ()
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    position_bias: float | None = None  # of the judge, on these pairs
+    sha256: str = ""
+
+
+def write_examples(examples: Examples, path: Path, of: Mapping[str, Any]) -> None:
+    """Write the file, whole or not at all. `of`: what decides them."""
+    kinds = ("revised", "kept", "judged", "told")
+    head = {"format_version": FORMAT_VERSION, "of": dict(of), "dropped": dict(examples.dropped),
+            "position_bias": examples.position_bias}  # fmt: skip
+    records: list[dict[str, Any]] = [head, *({kind: asdict(one)} for kind in kinds for one in getattr(examples, kind))]
+    write_whole(path, "".join(_canonical(record) + "\n" for record in records))
+
+
+def read_examples(path: Path, of: Mapping[str, Any]) -> Examples | None:
+    """Read it back; None where there is none, or one that other settings, or another snapshot, decided.
+
+    Raises TrainingFailed when it is damaged.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        head, *records = [json.loads(line) for line in content.splitlines()]
+        if head["format_version"] != FORMAT_VERSION or head["of"] != json.loads(json.dumps(of)):
+            return None
+        return Examples(
+            tuple(
+                RevisedReply(**_tuples(one) | {"rounds": tuple(Round(**round_) for round_ in one["rounds"])})
+                for one in _of_kind(records, "revised")
+            ),
+            tuple(KeptReply(**_tuples(one)) for one in _of_kind(records, "kept")),
+            tuple(
+                JudgedPair(**_tuples(one) | {"verdicts": tuple(Verdict(**verdict) for verdict in one["verdicts"])})
+                for one in _of_kind(records, "judged")
+            ),
+            tuple(RevisedAsTold(**_tuples(one)) for one in _of_kind(records, "told")),
+            head["dropped"],
+            head["position_bias"],
+            hashlib.sha256(content).hexdigest(),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise TrainingFailed(f"{path} is damaged: {error}.", "Remove it: the run writes it anew.") from error
+
+
+def _of_kind(records: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    return [record[kind] for record in records if kind in record]
+
+
+def _tuples(record: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON's lists as tuples, all the way down."""
+
+    def plain(value: Any) -> Any:
+        return tuple(plain(inner) for inner in value) if isinstance(value, list) else value
+
+    return {name: plain(value) for name, value in record.items()}
+
+
+def _canonical(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

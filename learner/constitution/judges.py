@@ -1,0 +1,95 @@
+"""Who judges: the base itself, another adapter on it, or a model behind an OpenAI-compatible endpoint."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from itertools import takewhile
+
+from learner import parallel
+from learner.backbone import Backbone, Role
+from learner.batch import TokenIds
+from learner.constitution.asking import Request, ask, render
+from learner.constitution.endpoint import EndpointJudge
+from learner.constitution.judging import Judge
+from learner.constitution.named_judge import SELF, is_address
+from service.constitution import Constitution
+from service.constitution.prompts import OPTIONS
+from service.errors import TrainingFailed
+from service.settings import ConstitutionSettings
+
+log = logging.getLogger("hone.learner")
+
+THOUGHT_TOKENS = 192
+
+
+class BackboneJudge:
+    """The base, or an adapter that the backbone holds: verdicts by the log-probabilities of the options."""
+
+    def __init__(self, backbone: Backbone, constitution: Constitution, role: Role = "base") -> None:
+        self._backbone, self._role = backbone, role
+        self._prefix = constitution.verdict_prefix
+        encoded = [self._encode(self._prefix + option) for option in OPTIONS]
+        shared = list(takewhile(lambda both: both[0] == both[1], zip(*encoded, strict=False)))
+        if any(len(one) == len(shared) for one in encoded):
+            raise TrainingFailed(f"The base model's tokenizer can't tell {OPTIONS[0]} from {OPTIONS[1]}.")
+        self._before: TokenIds = tuple(token for token, _ in shared)
+        self._options: list[TokenIds] = [(one[len(shared)],) for one in encoded]
+
+    def odds(self, requests: Sequence[Request], reasoned: bool) -> list[float | None]:
+        """As `Judge` says; None for a request that leaves the model's context no room."""
+        prompts = self._with_thoughts(requests) if reasoned else self._prompts(requests)
+        fitting = [(index, prompt) for index, prompt in enumerate(prompts) if prompt]
+        examples = [(prompt, option) for _, prompt in fitting for option in self._options]
+        scores = self._backbone.score(examples, self._role).reshape(-1, len(OPTIONS)).softmax(1)[:, 0].tolist()
+        found: list[float | None] = [None] * len(requests)
+        for (index, _), odds in zip(fitting, scores, strict=True):
+            found[index] = odds
+        return found
+
+    def _prompts(self, requests: Sequence[Request]) -> list[TokenIds]:
+        """Up to where the option is said; empty where there is no room."""
+        whole = [render(self._backbone.tokenizer, request) + self._before for request in requests]
+        return [prompt if len(prompt) < self._backbone.max_length else () for prompt in whole]
+
+    def _with_thoughts(self, requests: Sequence[Request]) -> list[TokenIds]:
+        """With what the model thinks before its verdict; empty where it comes to none, or there is no room."""
+        thoughts = ask(self._backbone, requests, role=self._role, max_new_tokens=THOUGHT_TOKENS)
+        found = list[TokenIds]()
+        for request, said in zip(requests, thoughts, strict=True):
+            thought, verdict, _ = said.text.rpartition(self._prefix) if said else ("", "", "")
+            prompt = render(self._backbone.tokenizer, request) + self._encode(thought) + self._before
+            found.append(prompt if verdict and len(prompt) < self._backbone.max_length else ())
+        return found
+
+    def _encode(self, text: str) -> TokenIds:
+        return tuple(self._backbone.tokenizer.encode(text, add_special_tokens=False))
+
+
+class FirstAsks:
+    """A judge elsewhere, asked by the first of the processes that train, for all of them."""
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+
+    def odds(self, requests: Sequence[Request], reasoned: bool) -> list[float | None]:
+        return parallel.from_first(lambda: self._judge.odds(requests, reasoned))
+
+
+def judge_of(settings: ConstitutionSettings, backbone: Backbone, constitution: Constitution) -> Judge:
+    """The one that `constitution.judge` names. A version must have been loaded as the backbone's role `judge`."""
+    if settings.judge == SELF:
+        return BackboneJudge(backbone, constitution)
+    if is_address(settings.judge):
+        return FirstAsks(
+            EndpointJudge(
+                settings.judge,
+                settings.judge_model,
+                constitution,
+                key=os.environ.get(settings.judge_key_variable, ""),
+                timeout_seconds=settings.judge_timeout_seconds,
+                retries=settings.judge_retries,
+            )
+        )
+    return BackboneJudge(backbone, constitution, "judge")

@@ -1,0 +1,151 @@
+"""AI preferences: which of two replies a judge prefers, as a probability, under one principle and over several.
+
+Bai et al. (arXiv 2212.08073), section 4.1: a verdict is the odds of its two options. Each pair is judged in both orders
+and the two are averaged, so that a judge which prefers whatever stands first prefers nothing; several principles are
+averaged by their weight; odds after written thoughts, which are nearly always certain, are clamped to 40 to 60 %. What
+comes out is a soft label. A verdict that a judge can't give is counted and left out; where too many are, it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from statistics import fmean
+from typing import Protocol
+
+from learner.batch import Messages
+from learner.constitution.asking import Request, as_request
+from service.constitution import Constitution, Principle
+from service.constitution.principles import draw
+from service.constitution.prompts import verdict_messages
+from service.errors import TrainingFailed
+
+LEAST_REASONED, MOST_REASONED = 0.4, 0.6
+"""What odds after thoughts are clamped to (section 4.1 of the paper)."""
+AT_ONCE = 64
+"""Pairs between two looks at how many verdicts came to nothing."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The odds of one principle: that A is better as the judge said when A stood first, and when B did."""
+
+    principle: str
+    weight: float
+    a_first: float
+    b_first: float
+
+    @property
+    def a_is_better(self) -> float:
+        return (self.a_first + self.b_first) / 2
+
+    @property
+    def for_the_first(self) -> float:
+        """The odds of whatever stood first, over both orders: ½ where order says nothing."""
+        return (self.a_first + 1 - self.b_first) / 2
+
+
+@dataclass(frozen=True)
+class Preference:
+    """What all verdicts on a pair make together: the probability that A is better."""
+
+    a_is_better: float
+    verdicts: tuple[Verdict, ...]
+
+
+@dataclass(frozen=True)
+class Two:
+    """Two replies to the last message of a conversation."""
+
+    conversation: Messages
+    a: str
+    b: str
+
+
+class Judge(Protocol):
+    """Gives verdicts."""
+
+    def odds(self, requests: Sequence[Request], reasoned: bool) -> list[float | None]:
+        """For each request, which asks for A or B, the probability of A; None where the answer made no sense.
+
+        `reasoned`: thoughts come first, as the request asks. Raises TrainingFailed where it can't be asked at all.
+        """
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How pairs are judged."""
+
+    principles: int = 1  # verdicts on a pair that are averaged
+    reasoned: bool = False
+    failed_share: float = 0.2  # of the verdicts, from which on the judge is given up
+
+
+def judge_pairs(
+    judge: Judge,
+    constitution: Constitution,
+    principles: Sequence[Principle],
+    pairs: Sequence[Two],
+    manner: Manner,
+    seed: int,
+    tell: Callable[[int, int], None] = lambda done, failed: None,
+) -> list[Preference | None]:
+    """A preference for each pair, under principles drawn for it by weight; None where no verdict on it came whole.
+
+    `tell`: hears how many pairs were judged and how many verdicts came to nothing. Raises TrainingFailed where more
+    than `failed_share` of all verdicts do, as soon as that is sure.
+    """
+    rng = Random(seed)
+    asked = [(pair, principle) for pair in pairs for principle in draw(principles, manner.principles, rng)]
+    each = min(manner.principles, len(principles))
+    most = manner.failed_share * 2 * len(asked)
+    found, failed = list[Preference | None](), 0
+    for start in range(0, len(pairs), AT_ONCE):
+        some = asked[start * each : (start + AT_ONCE) * each]
+        odds = _both_orders(judge, constitution, some, manner.reasoned)
+        failed += sum(one is None for one in odds)
+        if failed > most:
+            raise TrainingFailed(
+                f"The judge gave no verdict that can be read on {failed} of {2 * len(asked)} questions, above "
+                f"constitution.judge_failed_share ({manner.failed_share:g}).",
+                "See the run's log for what it answered; name another judge, or give it more time.",
+            )
+        found += [_over(some[place : place + each], odds[2 * place :]) for place in range(0, len(some), each)]
+        tell(len(found), failed)
+    return found
+
+
+def _both_orders(
+    judge: Judge, constitution: Constitution, asked: Sequence[tuple[Two, Principle]], reasoned: bool
+) -> list[float | None]:
+    """For each pair and principle two odds, both that A is better: with A first, with B first."""
+    requests = [
+        verdict_messages(constitution, principle, as_request(pair.conversation), first, second, reasoned)
+        for pair, principle in asked
+        for first, second in ((pair.a, pair.b), (pair.b, pair.a))
+    ]
+    odds = judge.odds(requests, reasoned)
+    if reasoned:
+        odds = [None if one is None else min(max(one, LEAST_REASONED), MOST_REASONED) for one in odds]
+    return [one if one is None or place % 2 == 0 else 1 - one for place, one in enumerate(odds)]
+
+
+def _over(asked: Sequence[tuple[Two, Principle]], odds: Sequence[float | None]) -> Preference | None:
+    """The principles of one pair together. A verdict of which one order is missing says as much as its order, so it is
+    left out whole."""
+    verdicts = tuple(
+        Verdict(principle.name, principle.weight, a_first, b_first)
+        for (_, principle), a_first, b_first in zip(asked, odds[::2], odds[1::2], strict=False)
+        if a_first is not None and b_first is not None
+    )
+    if not verdicts:
+        return None
+    weight = sum(one.weight for one in verdicts)
+    return Preference(sum(one.weight * one.a_is_better for one in verdicts) / weight, verdicts)
+
+
+def position_bias(preferences: Sequence[Preference]) -> float | None:
+    """How far the judge leans to whatever stands first: the mean odds of that, less ½; None for no verdicts."""
+    leans = [verdict.for_the_first for one in preferences for verdict in one.verdicts]
+    return fmean(leans) - 0.5 if leans else None

@@ -1,0 +1,15 @@
+"""What `constitution.judge` names: the base itself, another adapter, or an endpoint. Needs no torch."""
+
+from __future__ import annotations
+
+SELF = "self"
+
+
+def is_version(judge: str) -> bool:
+    """Whether the judge is another adapter, by its name."""
+    return judge != SELF and not is_address(judge)
+
+
+def is_address(judge: str) -> bool:
+    """Whether the judge is an endpoint, and no version."""
+    return judge.startswith(("http://", "https://"))

@@ -1,0 +1,275 @@
+"""The examples that a run has the model write: revisions of its own replies, preferences between them, and revisions by
+what people said is wrong.
+
+    lessons = write_or_go_on(backbone, settings, "sl-cai", lessons, folder.written, progress)
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+from learner import parallel
+from learner.backbone import Backbone
+from learner.batch import Criticised, Progress, TokenIds
+from learner.constitution.asking import Said
+from learner.constitution.examples import (
+    Examples,
+    JudgedPair,
+    KeptReply,
+    RevisedAsTold,
+    RevisedReply,
+    read_examples,
+    write_examples,
+)
+from learner.constitution.judges import judge_of
+from learner.constitution.judging import Manner, Preference, Two, judge_pairs, position_bias
+from learner.constitution.named_judge import is_version
+from learner.constitution.red_team import Prompt, as_prompts, everyday, harmful, look_alikes, written
+from learner.constitution.revising import Draft, criticise, revise, revise_as_told
+from learner.curate import Curated
+from learner.recipe import HOW_TO_SERVE_AND_ASK
+from learner.sampling import Reply, affordable, longest_prompt, sample
+from learner.trainer import CONSTITUTIONAL
+from service.constitution.principles import draw
+from service.constitution.versions import Version
+from service.settings import Settings
+
+log = logging.getLogger("hone.learner")
+
+PHASE = "constitution"
+REPLY_TOKENS = 160
+FEWEST_KEPT = 32
+"""Harmless prompts whose replies are kept, at least, whatever their share is."""
+
+NO_ROOM = "a critique that leaves the model's context no room for a revision"
+NO_TEMPLATE = "a critique, and the base model has no chat template in which it could be asked to revise"
+SAME_TEXT = "the model, asked to revise by a critique, said the same again or nothing"
+UNFINISHED = "a reply that has no end, or is empty"
+SAME_REPLIES = "two samples that are the same"
+NO_VERDICT = "a pair on which the judge gave no verdict"
+AT_FAULT = "a reply to a harmless prompt that a critique found at fault"
+
+
+def write_or_go_on(
+    backbone: Backbone, settings: Settings, method: str, lessons: Curated, path: Path, progress: Progress
+) -> Curated:
+    """The lessons with what the model writes for `method`: as an earlier attempt kept it at `path`, or written now.
+
+    The same lessons where there is nothing to write. Raises TrainingFailed as `Writer.write` does.
+    """
+    if method != "rl-cai":  # what principles prefer is learned where that was asked for
+        lessons = replace(lessons, train=replace(lessons.train, ai_pairs=()))
+    if lessons.constitution is None or not (method in CONSTITUTIONAL or lessons.train.criticised):
+        return lessons
+    of = {
+        "method": method,
+        "snapshot": lessons.train.hash,
+        "constitution": lessons.constitution.identity,
+        "settings": settings.constitution.model_dump(mode="json", exclude=set(HOW_TO_SERVE_AND_ASK)),
+        "seed": settings.learner.seed,
+    }
+    examples = parallel.from_first(lambda: read_examples(path, of))
+    if examples is None:
+        if is_version(settings.constitution.judge) and method == "rl-cai":
+            backbone.add_judge(settings.adapters_folder / settings.constitution.judge, settings.learner)
+        written_now = Writer(backbone, settings, lessons.constitution).write(method, lessons, progress)
+        parallel.from_first(lambda: write_examples(written_now, path, of))
+        examples = parallel.from_first(lambda: read_examples(path, of))
+    assert examples is not None  # it has just been written
+    return with_examples(lessons, examples)
+
+
+class Writer:
+    """Of one run: the backbone whose policy replies, and whose base criticises and revises."""
+
+    def __init__(self, backbone: Backbone, settings: Settings, version: Version) -> None:
+        self._backbone, self._settings, self._seed = backbone, settings.constitution, settings.learner.seed
+        self._constitution = version.constitution
+        self._principles = version.constitution.tagged(settings.constitution.tags)
+
+    def write(self, method: str, lessons: Curated, progress: Progress) -> Examples:
+        """What `method` learns from. Raises TrainingFailed for a model that can't be asked, and a judge that can't."""
+        dropped = Counter[str]()
+        criticised = () if method in ("sft", "sl-cai") else lessons.train.criticised
+        steps = 4 if method in CONSTITUTIONAL else 1
+        progress(PHASE, 0, steps, {})
+        examples = Examples(told=self._told(criticised, lessons, dropped))
+        if method in CONSTITUTIONAL:
+            progress(PHASE, 1, steps, {})
+            prompts = self.red_team(lessons)
+            log.info("Red-team prompts: %s", dict(Counter(prompt.source for prompt in prompts)))
+            progress(PHASE, 2, steps, {})
+            if method == "sl-cai":
+                examples = replace(examples, revised=self._revised(prompts, dropped))
+            else:
+                judged, preferences = self._judged(prompts, dropped)
+                examples = replace(examples, judged=judged, position_bias=position_bias(preferences))
+            progress(PHASE, 3, steps, {})
+            taught = len(examples.revised) + len(examples.judged)
+            examples = replace(examples, kept=self._kept(lessons, taught, dropped))
+        progress(PHASE, steps, steps, {})
+        return replace(examples, dropped=dict(+dropped))
+
+    def red_team(self, lessons: Curated) -> list[Prompt]:
+        """Those that people flagged, ours, and new ones; none that is only measured on."""
+        most, words = self._settings.red_team_prompts, lessons.train.conversations
+        flagged = [one.prompt_token_ids for one in lessons.train.flagged if one.prompt_token_ids in words]
+        found = [Prompt(words[prompt], prompt, "flagged") for prompt in dict.fromkeys(flagged)][:most]
+        ours = harmful(most - len(found), self._seed, held_out=False)
+        found += as_prompts(self._backbone, ours, "ours")
+        return found + written(self._backbone, found, self._settings.written_prompts, self._seed + 11)
+
+    def _revised(self, prompts: Sequence[Prompt], dropped: Counter[str]) -> tuple[RevisedReply, ...]:
+        """A reply of the policy to each prompt, after rounds of critique and revision."""
+        drafts: list[tuple[Prompt, Draft]] = []
+        for prompt, (said,) in zip(prompts, self._replies([one.token_ids for one in prompts], 1, 12), strict=True):
+            if _is_whole(said):
+                drafts.append((prompt, Draft(prompt.conversation, said.text, said.token_ids)))
+            else:
+                dropped[UNFINISHED] += 1
+        found = revise(
+            self._backbone, self._constitution, self._principles, [draft for _, draft in drafts],
+            rounds=self._settings.revision_rounds, seed=self._seed + 13,
+        )  # fmt: skip
+        return tuple(
+            RevisedReply(prompt.conversation, prompt.source, prompt.token_ids, draft.text, one.text, one.token_ids,
+                         one.rounds)
+            for (prompt, draft), one in zip(drafts, found, strict=True)
+        )  # fmt: skip
+
+    def _judged(
+        self, prompts: Sequence[Prompt], dropped: Counter[str]
+    ) -> tuple[tuple[JudgedPair, ...], list[Preference]]:
+        """Two replies of the policy to each prompt, judged under the principles."""
+        pairs: list[tuple[Prompt, Said, Said]] = []
+        for prompt, (a, b) in zip(prompts, self._replies([one.token_ids for one in prompts], 2, 14), strict=True):
+            whole = _is_whole(a) and _is_whole(b)
+            if whole and a.token_ids != b.token_ids:
+                pairs.append((prompt, a, b))
+            else:
+                dropped[SAME_REPLIES if whole else UNFINISHED] += 1
+        settings = self._settings
+        judge = judge_of(settings, self._backbone, self._constitution)
+        found = judge_pairs(
+            judge, self._constitution, self._principles,
+            [Two(prompt.conversation, a.text, b.text) for prompt, a, b in pairs],
+            Manner(settings.judge_principles, settings.judge_reasoned, settings.judge_failed_share), self._seed + 15,
+        )  # fmt: skip
+        dropped[NO_VERDICT] += sum(one is None for one in found)
+        judged = tuple(
+            JudgedPair(prompt.conversation, prompt.source, prompt.token_ids, a.text, b.text, a.token_ids, b.token_ids,
+                       one.a_is_better, one.verdicts)
+            for (prompt, a, b), one in zip(pairs, found, strict=True) if one is not None
+        )  # fmt: skip
+        return judged, [one for one in found if one is not None]
+
+    def _kept(self, lessons: Curated, taught: int, dropped: Counter[str]) -> tuple[KeptReply, ...]:
+        """Replies of the policy to harmless prompts, in their share of all: look-alikes, what people ask, and everyday
+        questions. What a critique finds at fault isn't kept."""
+        share = self._settings.helpful_share
+        count = max(FEWEST_KEPT, round(taught * share / (1 - share)))
+        flagged = {one.prompt_token_ids for one in lessons.train.flagged}
+        room = longest_prompt(self._backbone, REPLY_TOKENS)
+        people = [one for one in affordable(lessons.train.prompts, count) if one not in flagged and len(one) <= room]
+        similar = as_prompts(self._backbone, look_alikes(count // 4, self._seed + 19, held_out=False), "look-alike")
+        usual = as_prompts(self._backbone, everyday(count, self._seed + 16, held_out=False), "everyday")
+        rng = Random(self._seed + 17)
+        known = {one.token_ids: one.conversation for one in (*similar, *usual)} | dict(lessons.train.conversations)
+        chosen = [one.token_ids for one in similar]
+        rest = [*rng.sample(people, len(people)), *(one.token_ids for one in usual)]
+        chosen = list(dict.fromkeys([*chosen, *rest]))[:count]
+        whole = list[tuple[TokenIds, Said]]()
+        for prompt, (said,) in zip(chosen, self._replies(chosen, 1, 18), strict=True):
+            if _is_whole(said):
+                whole.append((prompt, said))
+            else:
+                dropped[UNFINISHED] += 1
+        at_fault = self._at_fault([(known[prompt], said) for prompt, said in whole if prompt in known], rng)
+        dropped[AT_FAULT] += len(at_fault)
+        return tuple(KeptReply(prompt, said.text, said.token_ids) for prompt, said in whole if id(said) not in at_fault)
+
+    def _at_fault(self, said: Sequence[tuple[tuple[tuple[str, str], ...], Said]], rng: Random) -> set[int]:
+        """The answers, by identity, that a critique under one drawn principle finds something wrong with."""
+        under = [draw(self._principles, 1, rng)[0] for _ in said]
+        drafts = [Draft(conversation, one.text, one.token_ids) for conversation, one in said]
+        critiques = criticise(self._backbone, self._constitution, under, drafts)
+        return {
+            id(one)
+            for (_, one), critique in zip(said, critiques, strict=True)
+            if critique and not self._constitution.finds_nothing(critique)
+        }
+
+    def _told(
+        self, criticised: Sequence[Criticised], lessons: Curated, dropped: Counter[str]
+    ) -> tuple[RevisedAsTold, ...]:
+        """The model's revisions by what people said is wrong."""
+        if criticised and not self._backbone.tokenizer.chat_template:
+            dropped[NO_TEMPLATE] += len(criticised)
+            return ()
+        words = lessons.train.conversations
+        about = [one for one in criticised if one.prompt_token_ids in words]
+        texts = self._backbone.decode([one.reply_token_ids for one in about])
+        drafts = [
+            Draft(words[one.prompt_token_ids], text, one.reply_token_ids)
+            for one, text in zip(about, texts, strict=True)
+        ]
+        revised = revise_as_told(
+            self._backbone, self._constitution, self._principles[0], drafts, [one.critique for one in about]
+        )
+        found = list[RevisedAsTold]()
+        for one, new in zip(about, revised, strict=True):
+            if new is None or not new.changed:
+                dropped[NO_ROOM if new is None else SAME_TEXT] += 1
+                continue
+            found.append(
+                RevisedAsTold(one.feedback_id, one.conversation_id, one.critique, one.prompt_token_ids,
+                              one.reply_token_ids, new.text, new.token_ids)
+            )  # fmt: skip
+        return tuple(found)
+
+    def _replies(self, prompts: Sequence[TokenIds], each: int, seed: int) -> list[list[Said]]:
+        """Of the policy, at temperature 1."""
+        rows = sample(
+            self._backbone, prompts, per_prompt=each, max_new_tokens=REPLY_TOKENS, seed=self._seed + seed
+        )  # fmt: skip
+        return [[self._said(reply) for reply in row] for row in rows]
+
+    def _said(self, reply: Reply) -> Said:
+        return Said(self._backbone.decode([reply.token_ids])[0].strip(), reply.token_ids, reply.ended)
+
+
+def _is_whole(said: Said) -> bool:
+    return said.ended and bool(said.text)
+
+
+def with_examples(lessons: Curated, examples: Examples) -> Curated:
+    """The lessons with what the model wrote, and counts of it; critiques have become pairs, or came to nothing."""
+    told = tuple(one.pair() for one in examples.told)
+    train = replace(
+        lessons.train,
+        pairs=(*lessons.train.pairs, *told),
+        criticised=(),
+        revised=tuple(one.demonstration() for one in examples.revised),
+        kept=tuple((one.prompt_token_ids, one.reply_token_ids) for one in examples.kept),
+        ai_pairs=(*lessons.train.ai_pairs, *(one.pair() for one in examples.judged)),
+    )
+    counts = {
+        "revised": len(examples.revised),
+        "changed": sum(one.reply != one.draft for one in examples.revised),
+        "kept": len(examples.kept),
+        "judged": len(examples.judged),
+        "revised_as_told": len(told),
+        "dropped": dict(examples.dropped),
+        "position_bias": examples.position_bias,
+        "sha256": examples.sha256,
+    }
+    set_aside = dict(lessons.counts.get("set_aside", {}))
+    for reason in (NO_ROOM, NO_TEMPLATE, SAME_TEXT):
+        if count := examples.dropped.get(reason, 0):
+            set_aside[reason] = count
+    return replace(lessons, train=train, counts={**lessons.counts, "written": counts, "set_aside": set_aside})

@@ -1,0 +1,196 @@
+"""A candidate measured by the constitution: how harmless it is, how helpful it stays, and how far to trust who says so.
+
+Candidate, parent and base answer red-team prompts that nothing was trained on; the base's critique of each reply, under
+one principle after another, says whether it does harm. Harmless prompts are answered, too: the ones that look as if
+they asked for harm show how often help is refused for nothing, everyday ones what a judge prefers under the helpful
+principles. Harmlessness against helpfulness is the frontier of Bai et al. (arXiv 2212.08073, figure 2). Beside that:
+how often the judge agrees with people's held-out comparisons, how far it leans to whatever stands first, and whether a
+revision after a critique is better than one without (their section 3.5).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from statistics import fmean
+from typing import Any
+
+from learner.backbone import Backbone, Role
+from learner.batch import Pair, Progress, Snapshot
+from learner.constitution.asking import as_request, ask
+from learner.constitution.judging import Judge, Manner, Preference, Two, judge_pairs, position_bias
+from learner.constitution.red_team import Prompt, as_prompts, everyday, harmful, look_alikes
+from learner.constitution.revising import REVISION_TOKENS, Draft, criticise
+from learner.evaluate.answers import Answers, answer
+from learner.evaluate.intervals import wilson
+from learner.evaluate.refusals import kinds, refuses
+from service.constitution import Principle
+from service.constitution.prompts import revision_messages
+from service.constitution.versions import Version
+from service.errors import BadInput
+
+PHASE = "evaluate by the constitution"
+HELPFUL = "helpful"
+"""The tag of the principles by which harmless replies are compared."""
+MOST_PEOPLES_PAIRS, MOST_REVISIONS = 64, 16
+ANY_VERDICT = Manner(failed_share=1.0)
+"""An evaluation takes what verdicts there are."""
+
+
+class ConstitutionEvaluation:
+    """Of one backbone. `judge`: who compares; `prompts`: of each of the three kinds, at most."""
+
+    def __init__(
+        self, backbone: Backbone, version: Version, tags: Sequence[str], judge: Judge, prompts: int, seed: int
+    ) -> None:
+        self._backbone, self._version, self._judge, self._seed = backbone, version, judge, seed
+        self._constitution = version.constitution
+        self._principles = version.constitution.tagged(tags)
+        try:
+            self._helpful = version.constitution.tagged((HELPFUL,))
+        except BadInput:  # a constitution may have other tags
+            self._helpful = version.constitution.principles
+        self._prompts = prompts
+        self._preferences: list[Preference] = []
+
+    def report(self, held_out: Snapshot, progress: Progress) -> dict[str, Any]:
+        """All figures; shares are of replies. Those of a parent are there where there is one.
+
+        Raises TrainingFailed for a model that can't be asked.
+        """
+        name, sha256 = self._version.identity
+        found: dict[str, Any] = {"constitution": name, "sha256": sha256}
+        progress(PHASE, 0, 4, {})
+        found |= self._harm(held_out)
+        progress(PHASE, 1, 4, {})
+        found |= self._over_refusal()
+        progress(PHASE, 2, 4, {})
+        found |= self._helpfulness()
+        progress(PHASE, 3, 4, {})
+        found |= self._agreement(held_out)
+        found["position_bias"] = position_bias(self._preferences)
+        progress(PHASE, 4, 4, {})
+        return found
+
+    def _roles(self) -> dict[str, Role]:
+        """Suffix of a figure → whose it is."""
+        parent: dict[str, Role] = {"_parent": "parent"} if self._backbone.has("parent") else {}
+        return {"": "policy", **parent, "_base": "base"}
+
+    def _answers(self, prompts: Sequence[Prompt], seed: int) -> dict[str, Answers]:
+        """Two replies of each role to each prompt, at temperature 1."""
+        asked = [prompt.token_ids for prompt in prompts]
+        return {
+            suffix: answer(self._backbone, asked, role, seed, per_prompt=2) for suffix, role in self._roles().items()
+        }
+
+    def _harm(self, held_out: Snapshot) -> dict[str, Any]:
+        words = held_out.conversations
+        flagged = [one.prompt_token_ids for one in held_out.flagged if one.prompt_token_ids in words]
+        prompts = [Prompt(words[prompt], prompt, "flagged") for prompt in dict.fromkeys(flagged)][: self._prompts]
+        ours = harmful(self._prompts - len(prompts), self._seed, held_out=True)
+        prompts += as_prompts(self._backbone, ours, "ours")
+        found: dict[str, Any] = {"red_team_prompts": len(prompts)}
+        at_fault: list[tuple[Draft, Principle, str]] = []
+        for suffix, answers in self._answers(prompts, self._seed + 31).items():
+            drafts, under = self._drafts(prompts, answers)
+            critiques = criticise(self._backbone, self._constitution, under, drafts)
+            by_principle: defaultdict[str, list[bool]] = defaultdict(list)
+            for draft, principle, critique in zip(drafts, under, critiques, strict=True):
+                is_harmful = bool(critique) and not self._constitution.finds_nothing(critique or "")
+                by_principle[principle.name].append(is_harmful)
+                if is_harmful:
+                    at_fault.append((draft, principle, critique or ""))
+            verdicts = [one for each in by_principle.values() for one in each]
+            found["harmful" + suffix] = fmean(verdicts) if verdicts else None
+            found["harmful_by_principle" + suffix] = {name: fmean(each) for name, each in by_principle.items()}
+            found |= {name + suffix: share for name, share in kinds(answers.flat_texts).items()}
+            found["replies"] = len(verdicts)
+        return found | self._critique_usefulness(at_fault[-MOST_REVISIONS:])
+
+    def _drafts(self, prompts: Sequence[Prompt], answers: Answers) -> tuple[list[Draft], list[Principle]]:
+        """The replies, and for each the principle it is looked at under: the same for every role."""
+        drafts = [
+            Draft(prompt.conversation, text, reply.token_ids)
+            for prompt, texts, replies in zip(prompts, answers.texts, answers.replies, strict=True)
+            for text, reply in zip(texts, replies, strict=True)
+        ]
+        return drafts, [self._principles[place % len(self._principles)] for place in range(len(drafts))]
+
+    def _over_refusal(self) -> dict[str, Any]:
+        prompts = as_prompts(self._backbone, look_alikes(self._prompts, self._seed, held_out=True), "look-alike")
+        found: dict[str, Any] = {"look_alikes": len(prompts)}
+        for suffix, answers in self._answers(prompts, self._seed + 32).items():
+            found["over_refused" + suffix] = fmean(map(refuses, answers.flat_texts))
+        return found
+
+    def _helpfulness(self) -> dict[str, Any]:
+        """What the judge prefers under the helpful principles, against what there was before, and against the base."""
+        prompts = as_prompts(self._backbone, everyday(self._prompts, self._seed, held_out=True), "everyday")
+        answers = self._answers(prompts, self._seed + 33)
+        found: dict[str, Any] = {"helpful_prompts": len(prompts)}
+        against_base = self._won(prompts, answers[""], answers["_base"])
+        found["helpful_won_base"] = _mean(against_base)
+        against_before = against_base
+        if "_parent" in answers:
+            found["helpful_won_parent_base"] = _mean(self._won(prompts, answers["_parent"], answers["_base"]))
+            against_before = self._won(prompts, answers[""], answers["_parent"])
+        found["helpful_won"] = won = _mean(against_before)
+        low, high = wilson((won or 0.0) * len(prompts), len(prompts)) if won is not None else (None, None)
+        by_principle: defaultdict[str, list[float]] = defaultdict(list)
+        for one in against_before:
+            for verdict in one.verdicts:
+                by_principle[verdict.principle].append(verdict.a_is_better)
+        shares = {name: fmean(each) for name, each in by_principle.items()}
+        return found | {"helpful_won_low": low, "helpful_won_high": high, "helpful_won_by_principle": shares}
+
+    def _won(self, prompts: Sequence[Prompt], ours: Answers, theirs: Answers) -> list[Preference]:
+        pairs = [
+            Two(prompt.conversation, a, b)
+            for prompt, of_us, of_them in zip(prompts, ours.texts, theirs.texts, strict=True)
+            for a, b in zip(of_us, of_them, strict=True)
+        ]
+        return self._preferred(pairs, self._helpful)
+
+    def _agreement(self, held_out: Snapshot) -> dict[str, Any]:
+        """Of people's decided comparisons that nothing was trained on, those where the judge prefers the same reply."""
+        words = held_out.conversations
+        decided = [pair for pair in held_out.pairs if not pair.tie and pair.prompt_token_ids in words]
+        decided = decided[-MOST_PEOPLES_PAIRS:]
+        if not decided:
+            return {"judged_as_people": None, "peoples_pairs": 0}
+        found = self._preferred([self._two(pair, held_out) for pair in decided], self._constitution.principles)
+        share = _mean(found, lambda odds: float(odds > 0.5) + 0.5 * (odds == 0.5))
+        return {"judged_as_people": share, "peoples_pairs": len(found)}
+
+    def _two(self, pair: Pair, part: Snapshot) -> Two:
+        chosen, rejected = self._backbone.decode([pair.chosen, pair.rejected])
+        return Two(part.conversations[pair.prompt_token_ids], chosen, rejected)
+
+    def _critique_usefulness(self, at_fault: Sequence[tuple[Draft, Principle, str]]) -> dict[str, Any]:
+        """How often a revision after a critique is preferred to one without, of replies that do harm."""
+        if not at_fault:
+            return {"critique_useful": None, "critiqued": 0}
+        texts = list[list[str]]()
+        for with_critique in (True, False):
+            requests = [
+                revision_messages(self._constitution, principle, as_request(draft.conversation), draft.text,
+                                  critique if with_critique else None)
+                for draft, principle, critique in at_fault
+            ]  # fmt: skip
+            said = ask(self._backbone, requests, max_new_tokens=REVISION_TOKENS)
+            texts.append(["" if one is None else one.text for one in said])
+        pairs = [Two(draft.conversation, a, b) for (draft, _, _), a, b in zip(at_fault, *texts, strict=True)]
+        found = self._preferred(pairs, self._principles)
+        return {"critique_useful": _mean(found), "critiqued": len(found)}
+
+    def _preferred(self, pairs: Sequence[Two], principles: Sequence[Principle]) -> list[Preference]:
+        found = judge_pairs(self._judge, self._constitution, principles, pairs, ANY_VERDICT, self._seed + 34)
+        whole = [one for one in found if one is not None]
+        self._preferences += whole
+        return whole
+
+
+def _mean(preferences: Sequence[Preference], of: Callable[[float], float] = lambda odds: odds) -> float | None:
+    """Of the odds of A, or of what is made of them; None of none."""
+    return fmean(of(one.a_is_better) for one in preferences) if preferences else None

@@ -1,0 +1,92 @@
+"""The AI-feedback stage of Constitutional AI (Bai et al., arXiv 2212.08073, section 4), by DPO: learn a judge's odds.
+
+The policy's own pairs carry soft labels, the odds that a judge gave under the principles; people's pairs go beside them
+in a set mixture: helpfulness is theirs to say, harmlessness the constitution's. A pair costs -p log σ(z) - (1 - p) log
+σ(-z), z as in DPO (arXiv 2305.18290), so that there is an optimum: odds of p, and no endless push. At harmless prompts
+the policy is held to the odds that it had, as in the supervised stage (`sl_cai`). A reward model and PPO, or RAFT, take
+the same mixture (`learner.preferences`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from random import Random
+
+from learner.backbone import Backbone
+from learner.batch import Example, Pair, Progress, TokenIds, shuffled_batches
+from learner.methods.anchor_scores import AnchorScores
+from learner.methods.optimizer import Stepper, within_length
+from learner.methods.preference import both, dpo, pair_weights
+from learner.methods.retention import Retention, retained, retained_tokens
+from learner.methods.strength import hold_inside_limits
+from service.settings import LearnerSettings
+
+PHASE = "rl-cai"
+EPOCHS = 4
+LAST_RATE = 0.1
+KEPT_WEIGHT = 4.0
+CHECKED_PROMPTS = 48
+
+
+@dataclass(frozen=True)
+class RlCaiResult:
+    steps: int
+    pairs: int
+    kept: int
+    too_long: int  # pairs left out, because they do not fit the model
+    skipped_steps: int
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def mixed(ai_pairs: Sequence[Pair], human: Sequence[Pair], human_share: float) -> list[Pair]:
+    """Both, weighted so that people's make up `human_share` of all weight; the AI's alone where there are no others."""
+    theirs = sum(pair.weight for pair in human)
+    of_ai = sum(pair.weight for pair in ai_pairs)
+    if not theirs or not of_ai:
+        return [*ai_pairs, *human]
+    for_ai = (1 - human_share) * (of_ai + theirs) / of_ai
+    for_human = human_share * (of_ai + theirs) / theirs
+    return [
+        *(replace(pair, weight=for_ai * pair.weight) for pair in ai_pairs),
+        *(replace(pair, weight=for_human * pair.weight) for pair in human),
+    ]
+
+
+def train(
+    backbone: Backbone,
+    pairs: Sequence[Pair],
+    kept: Sequence[Example],
+    prompts: Sequence[TokenIds],
+    settings: LearnerSettings,
+    progress: Progress,
+    anchor: AnchorScores | None = None,
+) -> RlCaiResult:
+    """Train the policy in place, on a mixture of pairs. `prompts`: what people ask, where its strength is measured.
+
+    Same seed, same result. Raises TrainingFailed when the loss stays without a finite value.
+    """
+    fitting, too_long = within_length([pair for pair in pairs if pair.weight > 0], backbone.max_length)
+    if not fitting:
+        return RlCaiResult(0, 0, len(kept), too_long, 0)
+    rng, anchor = Random(settings.seed), anchor or AnchorScores(backbone)
+    anchor.of(both(fitting))  # of all pairs: the loss sees only this process's share of a step
+    retention = Retention(backbone, retained(backbone, kept), rng)
+    beside = round(settings.batch_size * len(kept) / len(fitting))
+    stepper = Stepper(backbone.trainable(), settings.dpo_learning_rate, warmup=4, in_4_bits=backbone.in_4_bits)
+    steps, step = EPOCHS * -(-len(fitting) // settings.batch_size), 0
+    progress(PHASE, 0, steps, {})
+    for _ in range(EPOCHS):
+        for indices in shuffled_batches(len(fitting), settings.batch_size, rng):
+            some = [fitting[index] for index in indices]
+            metrics = stepper.add("pairs", some, partial(dpo, backbone, settings, anchor), weight=pair_weights)
+            metrics |= stepper.add(
+                "kept replies", retention.draw(beside), retention.loss, weight=retained_tokens, factor=KEPT_WEIGHT
+            )
+            metrics |= stepper.update(1 + (LAST_RATE - 1) * step / steps)
+            step += 1
+            progress(PHASE, step, steps, metrics)
+    checked = rng.sample(list(prompts), min(CHECKED_PROMPTS, len(prompts)))
+    scale, measured = hold_inside_limits(backbone, None, checked, settings) if checked else (1.0, {})
+    return RlCaiResult(step, len(fitting), len(kept), too_long, stepper.skipped, {"scale": scale} | measured)

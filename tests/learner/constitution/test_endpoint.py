@@ -1,0 +1,127 @@
+"""A judge over HTTP: odds, written verdicts, silence, nonsense and refusals."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import httpx2
+import pytest
+
+from learner.constitution.endpoint import EndpointJudge
+from service.constitution import built_in
+from service.constitution.prompts import verdict_messages
+from service.errors import TrainingFailed
+
+OURS = built_in()
+REQUEST = verdict_messages(OURS, OURS.principles[0], [{"role": "user", "content": "hi"}], "one", "two")
+
+
+def judge(answer: Callable[[httpx2.Request], httpx2.Response], retries: int = 2, **more: Any) -> EndpointJudge:
+    transport = httpx2.MockTransport(answer)
+    return EndpointJudge(
+        "http://judge.test/v1/", "judge-7b", OURS, retries=retries, transport=transport, first_pause=0.0, **more
+    )
+
+
+def completion(text: str, logprobs: object = None) -> httpx2.Response:
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "logprobs": logprobs}
+    return httpx2.Response(200, json={"choices": [choice]})
+
+
+def token(text: str, top: dict[str, float]) -> dict[str, object]:
+    listed = [{"token": name, "logprob": nats} for name, nats in top.items()]
+    return {"token": text, "logprob": top.get(text, -9.0), "top_logprobs": listed}
+
+
+def test_the_odds_are_those_of_the_letters_where_the_verdict_stands() -> None:
+    asked = list[httpx2.Request]()
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request)
+        letters = token(" A", {" A": math.log(0.6), " B": math.log(0.2), " C": math.log(0.2)})
+        return completion("Better: A", {"content": [token("Better", {"Better": -0.1}), token(":", {}), letters]})
+
+    assert judge(answer, key="secret").odds([REQUEST], False) == [pytest.approx(0.75)]
+    (request,) = asked
+    body = json.loads(request.content)
+    assert str(request.url) == "http://judge.test/v1/chat/completions"
+    assert request.headers["authorization"] == "Bearer secret"
+    assert body["model"] == "judge-7b" and body["temperature"] == 0 and body["logprobs"] is True
+    assert body["messages"][-1]["content"].startswith(REQUEST[-1]["content"])
+
+
+def test_a_letter_among_none_of_the_likeliest_was_as_good_as_never_said() -> None:
+    told = {"content": [token("B", {"B": -0.01})]}
+    assert judge(lambda request: completion("Better: B", told)).odds([REQUEST], False) == [0.0]
+
+
+def test_a_server_without_log_probabilities_is_taken_at_its_word() -> None:
+    bodies = list[dict[str, Any]]()
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        bodies.append(json.loads(request.content))
+        if "logprobs" in bodies[-1]:
+            return httpx2.Response(400, json={"error": {"message": "logprobs are not supported"}})
+        return completion("I see. Better: B")
+
+    asked = judge(answer)
+    assert asked.odds([REQUEST], False) == [0.0] and asked.odds([REQUEST], False) == [0.0]
+    assert ["logprobs" in body for body in bodies] == [True, False, False]  # it is not asked for them again
+
+
+def test_what_is_no_verdict_is_asked_again_and_then_given_up() -> None:
+    said = iter(["I can't say.", "Better: A"])
+    assert judge(lambda request: completion(next(said))).odds([REQUEST], False) == [1.0]
+    count = list[int]()
+
+    def nonsense(request: httpx2.Request) -> httpx2.Response:
+        count.append(1)
+        return completion("Both are fine, I will follow neither.")
+
+    assert judge(nonsense, retries=2).odds([REQUEST], False) == [None]
+    assert len(count) == 3
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        lambda request: httpx2.Response(503, text="overloaded"),
+        lambda request: httpx2.Response(200, text="<html>"),
+        lambda request: httpx2.Response(200, json={"choices": []}),
+        lambda request: httpx2.Response(200, json=[1]),
+    ],
+)
+def test_a_server_in_trouble_gives_no_verdict(trouble: Callable[[httpx2.Request], httpx2.Response]) -> None:
+    assert judge(trouble, retries=1).odds([REQUEST, REQUEST], False) == [None, None]
+
+
+def test_a_server_that_does_not_answer_gives_no_verdict() -> None:
+    def silence(request: httpx2.Request) -> httpx2.Response:
+        raise httpx2.ReadTimeout("too slow", request=request)
+
+    assert judge(silence, retries=1).odds([REQUEST], False) == [None]
+
+
+@pytest.mark.parametrize(("status", "what_to_do"), [(401, "judge_key_variable"), (404, "judge_model"), (403, "key")])
+def test_a_server_that_refuses_ends_it_at_once(status: int, what_to_do: str) -> None:
+    count = list[int]()
+
+    def refuse(request: httpx2.Request) -> httpx2.Response:
+        count.append(1)
+        return httpx2.Response(status, json={"error": {"message": "No such thing."}})
+
+    with pytest.raises(TrainingFailed, match=rf"HTTP {status}\): No such thing\..*{what_to_do}"):
+        judge(refuse, retries=5).odds([REQUEST] * 50, False)
+    assert len(count) < 50
+
+
+def test_answers_come_in_the_order_of_the_questions() -> None:
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        is_first = "A: one" in json.loads(request.content)["messages"][-1]["content"]
+        return completion("Better: A" if is_first else "Better: B")
+
+    other = verdict_messages(OURS, OURS.principles[0], [{"role": "user", "content": "hi"}], "two", "one")
+    assert judge(answer).odds([REQUEST, other, REQUEST], False) == [1.0, 0.0, 1.0]

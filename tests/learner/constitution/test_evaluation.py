@@ -1,0 +1,69 @@
+"""The report by the constitution: shares of what critic and judge say, whoever they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from learner.backbone import Backbone
+from learner.batch import Flagged, Pair, Snapshot
+from learner.constitution import revising
+from learner.constitution.asking import Request, question
+from learner.evaluate import constitution as evaluation
+from learner.evaluate.constitution import ConstitutionEvaluation
+from learner.snapshot import reply_tokenizer
+from service.constitution.versions import built_in_version
+from service.settings import SPROUT, LearnerSettings
+from tests.learner.constitution.toy import Model, Scale, line
+
+
+@pytest.fixture(scope="module")
+def sprout() -> Backbone:
+    return Backbone.load(SPROUT, LearnerSettings(rank=4))
+
+
+def quiet(phase: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
+    pass
+
+
+def held_out(backbone: Backbone) -> Snapshot:
+    """A flagged prompt, and two comparisons of which a judge that likes long replies agrees with one."""
+    prompt = question(backbone.tokenizer, "Sing me a song.")
+    tokenize = reply_tokenizer(str(SPROUT))
+    long, short = tokenize("La la la, la la la."), tokenize("No.")
+    pairs = Pair(prompt, long, short), Pair(prompt, short, long)
+    return Snapshot(pairs=pairs, flagged=(Flagged(prompt),), conversations={prompt: (("user", "Sing me a song."),)})
+
+
+def test_the_report_says_what_critic_and_judge_say(sprout: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Request] = []
+
+    def critic(request: Request) -> str:
+        asked.append(request)
+        return "at fault" if line(request, "Question") == "Sing me a song." else "nothing is wrong"
+
+    monkeypatch.setattr(revising, "ask", Model(critic))
+    monkeypatch.setattr(evaluation, "ask", Model(lambda one: "better so" if line(one, "Critique") else "so"))
+    judge = Scale(lambda reply: len(reply) / 1_000, lean=0.02)
+    found = ConstitutionEvaluation(sprout, built_in_version(), ("harmless",), judge, 6, 0).report(
+        held_out(sprout), quiet
+    )
+    assert found["constitution"] == "c0" and found["red_team_prompts"] == 6 and found["replies"] == 12
+    assert found["harmful"] == found["harmful_base"] == pytest.approx(2 / 12)  # the flagged prompt's two replies
+    assert set(found["harmful_by_principle"]) == {"no-harm", "refuse-harm", "harmless-reply"}
+    assert found["helpful_won"] == pytest.approx(found["helpful_won_base"])
+    assert set(found["helpful_won_by_principle"]) <= {"answers", "friendly", "concise"}
+    assert found["judged_as_people"] == 0.5 and found["peoples_pairs"] == 2
+    assert found["position_bias"] == pytest.approx(0.02, abs=1e-3)
+    assert found["critique_useful"] > 0.5 and found["critiqued"] == 4
+    assert 0 <= found["over_refused"] <= 1 and found["look_alikes"] == 6
+    assert "harmful_parent" not in found  # it began at the base
+
+
+def test_an_evaluation_without_peoples_judgements_says_so(sprout: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(revising, "ask", Model(lambda request: "nothing is wrong"))
+    judge = Scale(lambda reply: None)
+    found = ConstitutionEvaluation(sprout, built_in_version(), (), judge, 3, 0).report(Snapshot(), quiet)
+    assert found["harmful"] == 0 and found["critique_useful"] is None
+    assert found["judged_as_people"] is None and found["helpful_won"] is None and found["position_bias"] is None

@@ -1,0 +1,70 @@
+"""What the model wrote is one file: read back as it was, for the same run alone, and never half of it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from learner.constitution.examples import (
+    Examples,
+    JudgedPair,
+    KeptReply,
+    RevisedAsTold,
+    RevisedReply,
+    read_examples,
+    write_examples,
+)
+from learner.constitution.judging import Verdict
+from learner.constitution.revising import Round
+from service.errors import TrainingFailed
+
+OF = {"method": "rl-cai", "constitution": ("c0", "ab")}
+ASKED = (("user", "How do I pick a lock?"),)
+JUDGED = JudgedPair(ASKED, "ours", (1, 2), "like this", "no", (5, 3), (6, 3), 0.1, (Verdict("no-harm", 2.0, 0.1, 0.1),))
+WRITTEN = Examples(
+    (RevisedReply(ASKED, "written", (1, 2), "like this", "no", (6, 3), (Round("no-harm", "it helps", "no"),)),),
+    (KeptReply((1, 4), "Paris", (7, 3)),),
+    (JUDGED,),
+    (RevisedAsTold("fb", "conv", "too long", (1, 2), (5, 3), "no", (6, 3)),),
+    {"two samples that are the same": 2},
+    0.01,
+)
+
+
+def test_a_file_is_read_back_as_it_was_with_its_hash(tmp_path: Path) -> None:
+    path = tmp_path / "constitution.jsonl"
+    assert read_examples(path, OF) is None
+    write_examples(WRITTEN, path, OF)
+    found = read_examples(path, OF)
+    assert found is not None and replace(found, sha256="") == WRITTEN
+    assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    write_examples(found, path, OF)
+    assert read_examples(path, OF) == found
+
+
+def test_what_another_run_would_write_is_not_gone_on_from(tmp_path: Path) -> None:
+    write_examples(WRITTEN, tmp_path / "file", OF)
+    assert read_examples(tmp_path / "file", OF | {"constitution": ("c1", "cd")}) is None
+
+
+def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_examples(WRITTEN, path, OF)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(TrainingFailed, match="damaged"):
+        read_examples(path, OF)
+
+
+def test_a_pair_prefers_what_the_judge_does_as_surely_as_it_does() -> None:
+    pair = JUDGED.pair()
+    assert (pair.chosen, pair.rejected, pair.certainty) == ((6, 3), (5, 3), 0.9)
+    other = replace(JUDGED, a_is_better=0.7).pair()
+    assert (other.chosen, other.rejected, other.certainty) == ((5, 3), (6, 3), 0.7)
+
+
+def test_a_revision_by_a_persons_words_beats_what_they_criticised() -> None:
+    pair = WRITTEN.told[0].pair()
+    assert (pair.chosen, pair.rejected, pair.feedback_ids, pair.certainty) == ((6, 3), (5, 3), ("fb",), 1.0)

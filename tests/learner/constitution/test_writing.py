@@ -1,0 +1,197 @@
+"""What the model writes for a run: from flagged prompts and ours, kept in a file, counted, and turned into lessons."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from learner.backbone import Backbone
+from learner.batch import Criticised, Flagged, Pair, Snapshot
+from learner.constitution import revising, writing
+from learner.constitution.asking import Request, question
+from learner.constitution.judging import Judge
+from learner.constitution.red_team import harmful
+from learner.constitution.writing import AT_FAULT, NO_ROOM, NO_TEMPLATE, SAME_TEXT, write_or_go_on
+from learner.curate import Curated
+from learner.snapshot import reply_tokenizer
+from service.constitution.versions import built_in_version
+from service.errors import AdapterBroken, TrainingFailed
+from service.settings import SPROUT, ConstitutionSettings, LearnerSettings, Settings
+from tests.learner.constitution.toy import Model, Scale, line, tokens
+from tests.learner.tiny_model import build_tiny_model
+
+FEW = ConstitutionSettings(red_team_prompts=8, written_prompts=2, helpful_share=0.5, judge_principles=2)
+REFUSAL = "I will not help with that."
+
+
+@pytest.fixture(scope="module")
+def sprout() -> Backbone:
+    return Backbone.load(SPROUT, LearnerSettings(rank=4))
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path, learner=LearnerSettings(rank=4), constitution=FEW)
+
+
+def lessons(backbone: Backbone) -> Curated:
+    """A flagged prompt, a criticised reply, a pair of people's and one that was made while serving."""
+    words = {question(backbone.tokenizer, text): (("user", text),) for text in ("Sing me a song.", "Hello")}
+    song, hello = words
+    reply, other = map(reply_tokenizer(str(SPROUT)), ("La la la.", "No."))
+    train = Snapshot(
+        pairs=(Pair(hello, reply, other, feedback_ids=("fb-pair",)),),
+        prompts=(song, hello),
+        hash="ab",
+        criticised=(Criticised(hello, reply, "That is no greeting.", "conv", "fb-told"),),
+        flagged=(Flagged(song, "conv", "fb-flag"),),
+        conversations=words,
+        ai_pairs=(Pair(song, other, reply),),
+    )
+    return Curated(train, Snapshot(), {"set_aside": {}}, built_in_version())
+
+
+def quiet(phase: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
+    pass
+
+
+def sensible(request: Request) -> str:
+    """A critic to which only a refusal is right, and what it makes of the rest."""
+    if line(request, "Critique"):
+        return REFUSAL if "fault" in line(request, "Critique") else "Good day to you."
+    return "nothing is wrong" if line(request, "Reply") == REFUSAL else "at fault"
+
+
+def write(
+    backbone: Backbone, settings: Settings, method: str, given: Curated, monkeypatch: pytest.MonkeyPatch
+) -> Curated:
+    monkeypatch.setattr(revising, "ask", Model(sensible))
+    return write_or_go_on(backbone, settings, method, given, settings.home / "constitution.jsonl", quiet)
+
+
+def test_the_supervised_stage_learns_the_revisions_of_the_policys_replies(
+    sprout: Backbone, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = lessons(sprout)
+    found = write(sprout, settings, "sl-cai", given, monkeypatch)
+    assert 8 <= len(found.train.revised) <= 10
+    assert {one.reply_token_ids for one in found.train.revised} == {tokens(REFUSAL)}
+    prompts = {one.prompt_token_ids for one in found.train.revised}
+    assert question(sprout.tokenizer, "Sing me a song.") in prompts
+    measured = {question(sprout.tokenizer, text) for text in harmful(10_000, 0, held_out=True)}
+    assert not prompts & measured
+    assert found.train.pairs == given.train.pairs and found.train.ai_pairs == ()
+    assert found.counts["written"]["changed"] == len(found.train.revised)
+
+
+def test_replies_to_harmless_prompts_are_kept_unless_a_critique_finds_them_at_fault(
+    sprout: Backbone, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    none = write(sprout, settings, "sl-cai", lessons(sprout), monkeypatch)
+    assert none.counts["written"]["dropped"][AT_FAULT] >= writing.FEWEST_KEPT - 2
+    (settings.home / "constitution.jsonl").unlink()
+    monkeypatch.setattr(revising, "ask", Model(lambda request: "nothing is wrong"))
+    path = settings.home / "constitution.jsonl"
+    found = write_or_go_on(sprout, settings, "sl-cai", lessons(sprout), path, quiet)
+    assert len(found.train.kept) >= writing.FEWEST_KEPT - 2
+    flagged = question(sprout.tokenizer, "Sing me a song.")
+    assert flagged not in {prompt for prompt, _ in found.train.kept}
+    assert question(sprout.tokenizer, "Hello") in {prompt for prompt, _ in found.train.kept}
+
+
+def judged_by(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "judge_of", lambda *about: judge)
+
+
+def test_the_feedback_stage_learns_the_judges_odds_beside_what_people_said(
+    sprout: Backbone, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged_by(Scale(lambda reply: len(reply) / 1_000), monkeypatch)
+    given = lessons(sprout)
+    found = write(sprout, settings, "rl-cai", given, monkeypatch)
+    served, *pairs = found.train.ai_pairs
+    assert served == given.train.ai_pairs[0] and len(pairs) == found.counts["written"]["judged"] >= 8
+    for pair in pairs:
+        longer, shorter = sprout.decode([pair.chosen, pair.rejected])
+        assert len(longer.strip()) >= len(shorter.strip()) and 0.5 <= pair.certainty < 0.7
+    assert [pair.feedback_ids for pair in found.train.pairs] == [("fb-pair",), ("fb-told",)]
+    assert found.train.criticised == ()
+
+
+def test_a_judge_that_answers_nonsense_stops_the_run_and_leaves_no_file(
+    sprout: Backbone, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged_by(Scale(lambda reply: None), monkeypatch)
+    with pytest.raises(TrainingFailed, match="judge_failed_share"):
+        write(sprout, settings, "rl-cai", lessons(sprout), monkeypatch)
+    assert not (settings.home / "constitution.jsonl").exists()
+
+
+@pytest.mark.parametrize("method", ["auto", "dpo", "ppo", "raft", "kto"])
+def test_a_critique_becomes_a_pair_in_whatever_learns_from_pairs(
+    sprout: Backbone, settings: Settings, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = write(sprout, settings, method, lessons(sprout), monkeypatch)
+    *_, pair = found.train.pairs
+    assert pair.chosen == tokens("Good day to you.") and sprout.decode([pair.rejected]) == ["La la la."]
+    assert pair.feedback_ids == ("fb-told",) and pair.conversation_id == "conv"
+    assert found.train.ai_pairs == () == found.train.revised and found.counts["written"]["revised_as_told"] == 1
+
+
+@pytest.mark.parametrize(("says", "reason"), [("La la la.", SAME_TEXT), ("", SAME_TEXT), (None, NO_ROOM)])
+def test_a_revision_that_came_to_nothing_is_counted_with_its_reason(
+    sprout: Backbone, settings: Settings, says: str | None, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revising, "ask", Model(lambda request: says))
+    found = write_or_go_on(sprout, settings, "auto", lessons(sprout), settings.home / "file", quiet)
+    assert [pair.feedback_ids for pair in found.train.pairs] == [("fb-pair",)]
+    assert found.counts["set_aside"] == {reason: 1} and reason in found.set_aside
+
+
+def test_a_model_without_a_chat_template_keeps_the_critique_for_later(tmp_path: Path, settings: Settings) -> None:
+    tiny = Backbone.load(build_tiny_model(tmp_path / "tiny"), LearnerSettings(rank=4))
+    train = Snapshot(
+        criticised=(Criticised((5, 6), (7, 1), "no", "c", "fb"),), conversations={(5, 6): (("user", "a"),)}
+    )
+    given = Curated(train, Snapshot(), {"set_aside": {}}, built_in_version())
+    found = write_or_go_on(tiny, settings, "auto", given, tmp_path / "file", quiet)
+    assert found.counts["set_aside"] == {NO_TEMPLATE: 1} and found.train.pairs == ()
+    with pytest.raises(TrainingFailed, match="no chat template"):
+        write_or_go_on(tiny, settings, "sl-cai", given, tmp_path / "another", quiet)
+
+
+def test_a_killed_run_goes_on_from_the_file_and_another_does_not(
+    sprout: Backbone, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = write(sprout, settings, "auto", lessons(sprout), monkeypatch)
+    monkeypatch.setattr(revising, "ask", Model(lambda request: "Something else."))
+    path = settings.home / "constitution.jsonl"
+    assert write_or_go_on(sprout, settings, "auto", lessons(sprout), path, quiet) == first
+    changed = replace(lessons(sprout), train=replace(lessons(sprout).train, hash="cd"))
+    other = write_or_go_on(sprout, settings, "auto", changed, path, quiet)
+    assert other.train.pairs[-1].chosen != first.train.pairs[-1].chosen
+    assert other.counts["written"]["sha256"] != first.counts["written"]["sha256"]
+
+
+def test_where_there_is_nothing_to_write_nothing_is_written(sprout: Backbone, settings: Settings) -> None:
+    plain = replace(lessons(sprout), train=replace(lessons(sprout).train, criticised=(), ai_pairs=()))
+    path = settings.home / "constitution.jsonl"
+    assert write_or_go_on(sprout, settings, "auto", plain, path, quiet) == plain and not path.exists()
+
+
+def test_another_adapter_judges_in_a_role_of_its_own(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = Backbone.load(SPROUT, LearnerSettings(rank=4))
+    before = backbone.adapter_state()
+    backbone.save_adapter(settings.adapters_folder / "v3")
+    by_v3 = settings.model_copy(update={"constitution": FEW.model_copy(update={"judge": "v3"})})
+    found = write(backbone, by_v3, "rl-cai", lessons(backbone), monkeypatch)
+    assert backbone.has("judge") and len(found.train.ai_pairs) > 4
+    assert all(bool((backbone.adapter_state()[name] == value).all()) for name, value in before.items())
+    assert {parameter.requires_grad for parameter in backbone.trainable()} == {True}
+    shutil.rmtree(settings.adapters_folder / "v3")
+    with pytest.raises(AdapterBroken):
+        Backbone.load(SPROUT, LearnerSettings(rank=4)).add_judge(settings.adapters_folder / "v3", LearnerSettings())
