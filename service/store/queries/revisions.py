@@ -46,7 +46,7 @@ class NewRevision:
 class RevisionPair:
     """A preference of the constitution's: of one prompt, the last revision over the draft.
 
-    `principle` and `critique` are those of the last revision. `adapter` and `base` answered.
+    `principle` and `critique` are those of the last revision. `adapter` and `base` answered `messages`.
     """
 
     position: int
@@ -55,6 +55,7 @@ class RevisionPair:
     base: str
     base_sha256: str | None
     adapter: str
+    messages: Sequence[dict[str, Any]]
     prompt_token_ids: Sequence[int]
     chosen_token_ids: Sequence[int]
     rejected_token_ids: Sequence[int]
@@ -114,6 +115,7 @@ def _pair(exchange: Exchange, first: RevisionRow, last: RevisionRow) -> Revision
         base=exchange.base,
         base_sha256=exchange.base_sha256,
         adapter=exchange.adapter,
+        messages=exchange.messages,
         prompt_token_ids=exchange.prompt_token_ids,
         chosen_token_ids=last.after_token_ids,
         rejected_token_ids=first.before_token_ids,
