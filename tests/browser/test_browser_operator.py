@@ -214,7 +214,10 @@ def test_the_page_has_one_main_landmark(board: Page) -> None:
 @pytest.mark.parametrize("width", [320, 768])
 def test_what_opens_over_the_board_fits_on_a_small_screen(fake: FakeService, board: Page, width: int) -> None:
     board.set_viewport_size({"width": width, "height": 640})
-    for opener, place in (("summary", ".hone-menu"), ("[data-adapter=v2] [data-lever=canary]", ".hone-dialog")):
+    for opener, place in (
+        (".hone-options summary", ".hone-menu"),
+        ("[data-adapter=v2] [data-lever=canary]", ".hone-dialog"),
+    ):
         board.locator(opener).click()
         expect(board.locator(place)).to_be_visible()
         box = board.locator(place).bounding_box()

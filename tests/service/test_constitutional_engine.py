@@ -12,9 +12,9 @@ from transformers import AutoTokenizer
 from service.app import create_app
 from service.constitution import built_in
 from service.settings import SPROUT, load_settings
-from service.store.queries import revisions
+from service.store.queries import keys, revisions
 from service.store.session import Store
-from tests.fixtures.engines import ServedEngine
+from tests.fixtures.engines import CONTEXT, ServedEngine
 from tests.service.serving import serve
 from tests.service.test_api_chat import ask, events
 from tests.service.test_api_constitutional import HARMLESS
@@ -66,6 +66,30 @@ def test_what_is_kept_is_what_the_engine_sampled_for_the_persons_prompt(sprout: 
         assert (row.after_token_ids[-1] == tokenizer.eos_token_id) == (row.after_finish_reason == "stop")
     (scored,) = http.post("/v1/score", json={"exchange_id": answer["id"]}).json()["token_logprobs"]
     assert len(scored) == len(reply["token_ids"]) and all(value <= 0 for value in scored)
+
+
+def test_what_leaves_no_room_for_a_critique_is_answered_as_drafted(sprout: tuple[httpx2.Client, Store]) -> None:
+    http, _ = sprout
+    body = principled() | {"messages": [{"role": "user", "content": "the cat " * (CONTEXT // 2 - 10)}]}
+    answer = http.post("/v1/chat/completions", json=body).json()
+    assert answer["hone"] == {"constitution": "c0", "revised": False, "ended": "failed"}
+    found = http.get(f"/v1/exchanges/{answer['id']}").json()
+    (made,) = found["revisions"]
+    assert "context" in made["problem"] and made["before"] == found["replies"][0]["text"]
+
+
+def test_the_built_in_constitution_is_tried_on_the_built_in_model(sprout: tuple[httpx2.Client, Store]) -> None:
+    http, store = sprout
+    with store.begin() as tx:
+        key = keys.create_key(tx, "operator", "olga")
+    headers = {"authorization": f"Bearer {key}"}
+    found = http.post("/v1/constitution/try", json={"prompt": PROMPT}, headers=headers).json()
+    assert found["draft"] and [one["principle"] for one in found["trials"]] == [
+        one.name for one in built_in().principles
+    ]
+    for one in found["trials"]:
+        assert one["critique"] and not one["problem"]
+        assert (one["revision"] is None) == built_in().finds_nothing(one["critique"]) == (one["verdict"] is None)
 
 
 def test_a_stream_tells_of_every_stage_and_ends_with_what_is_kept(sprout: tuple[httpx2.Client, Store]) -> None:

@@ -64,6 +64,7 @@ def test_revisions_are_kept_in_order_and_make_a_pair_of_first_and_last(store: St
         assert list(revisions.revision_pairs(tx, first.position - 1)) == []
     assert (pair.position, pair.exchange_id, pair.adapter, pair.base) == (last, exchange, "base", "sprout")
     assert (pair.prompt_token_ids, pair.chosen_token_ids, pair.rejected_token_ids) == ([1, 2, 3], [8, 2], [5, 2])
+    assert pair.messages == [{"role": "user", "content": "Hello"}]
     assert (pair.constitution, pair.principle, pair.critique) == ("c1", "no-harm", "Of better.")
 
 

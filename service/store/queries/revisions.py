@@ -46,7 +46,7 @@ class NewRevision:
 class RevisionPair:
     """A preference of the constitution's: of one prompt, the last revision over the draft.
 
-    `principle` and `critique` are those of the last revision. `adapter` and `base` answered.
+    `principle` and `critique` are those of the last revision. `adapter` and `base` answered `messages`.
     """
 
     position: int
