@@ -27,6 +27,11 @@ class Version:
         """Name, and SHA-256 of the content."""
         return self.name, self.constitution.sha256
 
+    def lineage(self, examples_sha256: str) -> dict[str, str]:
+        """What the manifest says of an adapter that learned from what the model wrote by it."""
+        name, sha256 = self.identity
+        return {"name": name, "sha256": sha256, "examples_sha256": examples_sha256}
+
 
 def in_effect() -> Version:
     """The version that chats and runs go by now."""
