@@ -24,11 +24,10 @@ from learner import parallel
 from learner.backbone import Backbone
 from learner.batch import Demonstration, Label, Pair, Progress, Scored, Snapshot, TokenIds, collate
 from learner.constitution.asking import as_request, question, render
-from learner.constitution.judges import BackboneJudge
 from learner.constitution.writing import write_or_go_on
 from learner.curate import Curated
 from learner.engine_sampler import EngineSampler
-from learner.evaluate.constitution import ConstitutionEvaluation
+from learner.evaluate.constitution import by_constitution
 from learner.evaluate.gates import verdict
 from learner.evaluate.report import evaluate
 from learner.loading import ADAPTER_WEIGHTS
@@ -77,8 +76,6 @@ FEWEST_PROMPTS, FEWEST_RETAINED = 128, 320
 """Prompts that learning a preference samples on, and that corrections must not move, at least: where people asked
 fewer, standing ones are added."""
 FEWEST_HELD_OUT = 48
-USUALLY_EVALUATED = 3
-"""A candidate that people's feedback made is measured by the constitution on one in so many of the prompts."""
 NO_DIFFERENCE = 0.5
 """Nats per token that the conversation before a question may make a reply likelier, and be taken for needless."""
 
@@ -159,20 +156,9 @@ class BackboneTrainer:
             preferences=from_pairs(stages), labels=lessons.held_out.labels if from_thumbs(stages) else (),
             scored=lessons.held_out.scored if from_scores(stages) and lessons.train.scored else None,
         )  # fmt: skip
-        report = replace(report, constitution=self._by_constitution(lessons, progress))
+        report = replace(report, constitution=by_constitution(self._backbone, self._all, lessons, progress))
         gates = verdict(report, self._settings).gates
         return report.to_json() | {"gates": [vars(gate) for gate in gates]}
-
-    def _by_constitution(self, lessons: Curated, progress: Progress) -> dict[str, Any] | None:
-        """What the report says by the constitution, where there is one and the model can be asked."""
-        version, settings = lessons.constitution, self._all.constitution
-        if version is None or not self._backbone.tokenizer.chat_template:
-            return None
-        trained = bool(lessons.train.revised or lessons.train.ai_pairs)
-        count = settings.evaluated_prompts // (1 if trained else USUALLY_EVALUATED)
-        judge = BackboneJudge(self._backbone, version.constitution)
-        asked = ConstitutionEvaluation(self._backbone, version, settings.tags, judge, count, self._settings.seed)
-        return asked.report(lessons.held_out, progress) | {"trained_by_it": trained}
 
     def probes(self, lessons: Curated) -> list[dict[str, Any]]:
         """A few short replies with the policy's and the base's log-probabilities, token by token.

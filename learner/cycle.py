@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from learner.constitution.in_effect import freeze, in_effect, read_frozen
+from learner.constitution.in_effect import freeze, in_effect, lineage, read_frozen
 from learner.constitution.named_judge import is_version
 from learner.curate import Curated, curate
 from learner.curves import draw
@@ -286,21 +286,14 @@ class Cycle:
         if report is None:
             report = dict(finite(trainer.evaluate(stages, lessons, self._progress.of("evaluate"))))
             self.folder.write_report(report)
-        if found := report.get("constitution"):
-            draw_frontier(found, self.folder.frontier)
+        draw_frontier(report.get("constitution") or {}, self.folder.frontier)
         return report
-
-    def _constitution(self, lessons: Curated) -> dict[str, str] | None:
-        """What the model wrote for this adapter, and by what; None where it wrote nothing."""
-        if lessons.constitution is None or "written" not in lessons.counts:
-            return None
-        name, sha256 = lessons.constitution.identity
-        return {"name": name, "sha256": sha256, "examples_sha256": lessons.counts["written"]["sha256"]}
 
     def _provenance(
         self, run: Run, frozen: FrozenFeedback, lessons: Curated, probes: list[dict[str, Any]]
     ) -> Provenance:
         config = json.loads((self.folder.adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        version, written = lessons.constitution, lessons.counts.get("written")
         base = BaseModelIdentity(
             name=self.settings.engine.model,
             sha256=base_fingerprint(self.settings.model_path),
@@ -316,7 +309,7 @@ class Cycle:
                 "target_modules": tuple(sorted(config["target_modules"])),
                 "method": run.method,
                 "snapshot_hash": frozen.hash,
-                "constitution": self._constitution(lessons),
+                "constitution": lineage(version, written["sha256"]) if version and written else None,
                 "probes": probes,
             }
         )

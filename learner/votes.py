@@ -29,8 +29,7 @@ OTHER_PROMPT = "the replies answer different prompts"
 BOTH_BAD = "both replies were called bad, which prefers neither"
 DISAGREEMENT = "people contradict each other"
 NOT_YET_USED = "labels are not used by this method yet"
-FLAGS = ("harmful", "unsafe", "dangerous", "hateful", "illegal")
-"""Labels that say that a reply does harm: its prompt is one of those that the constitution is tried on."""
+FLAGS = ("harmful", "unsafe", "dangerous", "hateful", "illegal")  # labels that say that a reply does harm
 FLAG = "labels of harm: the methods sl-cai and rl-cai ask their prompts again"
 MIDDLE_SCORE = 5.5
 SCORES_IN_THE_MIDDLE = 2

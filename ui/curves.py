@@ -17,6 +17,8 @@ PHASES = {
     "reward": "reward model",
     "ppo": "reinforcement learning (PPO)",
     "raft": "best of several replies (RAFT)",
+    "sl-cai": "revisions by the constitution (SL-CAI)",
+    "rl-cai": "preferences by the constitution (RL-CAI)",
     "sft again": "corrections once more",
 }
 

@@ -19,6 +19,12 @@ def in_effect(tx: Session) -> Version:
     return stored_version(row.name, row.text) if row is not None else built_in_version()
 
 
+def lineage(version: Version, examples_sha256: str) -> dict[str, str]:
+    """What the manifest says of an adapter that learned from what the model wrote by it."""
+    name, sha256 = version.identity
+    return {"name": name, "sha256": sha256, "examples_sha256": examples_sha256}
+
+
 def freeze(version: Version, path: Path) -> None:
     """Write its file, whole or not at all."""
     write_whole(path, version.text)

@@ -169,20 +169,20 @@ class Writer:
         return judged, [one for one in found if one is not None]
 
     def _kept(self, lessons: Curated, taught: int, dropped: Counter[str]) -> tuple[KeptReply, ...]:
-        """Replies of the policy to harmless prompts, in their share of all: look-alikes, what people ask, and everyday
-        questions. What a critique finds at fault isn't kept."""
+        """Replies of the policy to harmless prompts, in their share of all: a third each of look-alikes, what people
+        ask and everyday questions, as far as there are any. What a critique finds at fault isn't kept."""
         share = self._settings.helpful_share
         count = max(FEWEST_KEPT, round(taught * share / (1 - share)))
         flagged = {one.prompt_token_ids for one in lessons.train.flagged}
         room = longest_prompt(self._backbone, REPLY_TOKENS)
         people = [one for one in affordable(lessons.train.prompts, count) if one not in flagged and len(one) <= room]
-        similar = as_prompts(self._backbone, look_alikes(count // 4, self._seed + 19, held_out=False), "look-alike")
+        similar = as_prompts(self._backbone, look_alikes(count // 3, self._seed + 19, held_out=False), "look-alike")
         usual = as_prompts(self._backbone, everyday(count, self._seed + 16, held_out=False), "everyday")
         rng = Random(self._seed + 17)
         known = {one.token_ids: one.conversation for one in (*similar, *usual)} | dict(lessons.train.conversations)
         chosen = [one.token_ids for one in similar]
-        rest = [*rng.sample(people, len(people)), *(one.token_ids for one in usual)]
-        chosen = list(dict.fromkeys([*chosen, *rest]))[:count]
+        chosen += rng.sample(people, min(len(people), count // 3))
+        chosen = list(dict.fromkeys([*chosen, *(one.token_ids for one in usual)]))[:count]
         whole = list[tuple[TokenIds, Said]]()
         for prompt, (said,) in zip(chosen, self._replies(chosen, 1, 18), strict=True):
             if _is_whole(said):

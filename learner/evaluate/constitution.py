@@ -18,9 +18,11 @@ from typing import Any
 from learner.backbone import Backbone, Role
 from learner.batch import Pair, Progress, Snapshot
 from learner.constitution.asking import as_request, ask
+from learner.constitution.judges import BackboneJudge
 from learner.constitution.judging import Judge, Manner, Preference, Two, judge_pairs, position_bias
 from learner.constitution.red_team import Prompt, as_prompts, everyday, harmful, look_alikes
 from learner.constitution.revising import REVISION_TOKENS, Draft, criticise
+from learner.curate import Curated
 from learner.evaluate.answers import Answers, answer
 from learner.evaluate.intervals import wilson
 from learner.evaluate.refusals import kinds, refuses
@@ -28,13 +30,32 @@ from service.constitution import Principle
 from service.constitution.prompts import revision_messages
 from service.constitution.versions import Version
 from service.errors import BadInput
+from service.settings import Settings
 
 PHASE = "evaluate by the constitution"
 HELPFUL = "helpful"
 """The tag of the principles by which harmless replies are compared."""
 MOST_PEOPLES_PAIRS, MOST_REVISIONS = 64, 16
+USUALLY = 3
+"""A candidate that people's feedback made is measured on one in so many of the prompts."""
 ANY_VERDICT = Manner(failed_share=1.0)
 """An evaluation takes what verdicts there are."""
+
+
+def by_constitution(
+    backbone: Backbone, settings: Settings, lessons: Curated, progress: Progress
+) -> dict[str, Any] | None:
+    """What the report says by the constitution, the base judging; None without one, or a model that can't be asked."""
+    version = lessons.constitution
+    if version is None or not backbone.tokenizer.chat_template:
+        return None
+    trained = bool(lessons.train.revised or lessons.train.ai_pairs)
+    count = settings.constitution.evaluated_prompts // (1 if trained else USUALLY)
+    judge = BackboneJudge(backbone, version.constitution)
+    asked = ConstitutionEvaluation(
+        backbone, version, settings.constitution.tags, judge, count, settings.learner.seed
+    )  # fmt: skip
+    return asked.report(lessons.held_out, progress) | {"trained_by_it": trained}
 
 
 class ConstitutionEvaluation:

@@ -34,7 +34,7 @@ class ConstitutionSettings(Section):
         "by the constitution; a third of them where people's feedback alone made it.",
     )
     red_team_prompts: int = Field(
-        128, ge=1, description="Prompts that a run asks to find harmful replies: flagged ones first, then ours."
+        256, ge=1, description="Prompts that a run asks to find harmful replies: flagged ones first, then ours."
     )
     written_prompts: int = Field(
         32, ge=0, description="More of them, that the model itself is asked to write after those."

@@ -1,0 +1,61 @@
+"""Both stages on the built-in model, through the whole cycle, with nobody's feedback: whatever its weights are, what a
+run leaves behind says how it came about."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from learner.child import work
+from service.constitution import built_in
+from service.settings import ConstitutionSettings, Method
+from service.store.queries import runs
+from service.store.tables import Run
+from tests.fixtures.schema import check_manifest
+from tests.learner.store_fixtures import Home
+from tests.learner.store_fixtures import home as home
+
+FEW = ConstitutionSettings(red_team_prompts=6, written_prompts=2, evaluated_prompts=3, judge_principles=1)
+
+
+def learn(home: Home, method: Method) -> Run:
+    with home.store.begin() as tx:
+        asked, _ = runs.ask_for_run(tx, method)
+        leased = runs.lease_run(tx, "test", 600.0, 5)
+    assert leased is not None and leased.run_id == asked.id
+    assert work(home.settings, home.store, asked.id, leased.fence) == 0
+    with home.store.read() as tx:
+        run = runs.get_run(tx, asked.id)
+    assert run is not None
+    return run
+
+
+@pytest.mark.parametrize("method", ["sl-cai", "rl-cai"])
+def test_a_stage_of_the_constitution_is_a_run_like_any_other(home: Home, method: Method) -> None:
+    learner = home.settings.learner.model_copy(update={"rank": 4, "niceness": 0, "threads": 1})
+    home.settings = home.settings.model_copy(update={"learner": learner, "constitution": FEW})
+    run = learn(home, method)
+    assert run.state in ("succeeded", "rejected") and run.adapter == "v1", run.message
+    assert "by constitution c0" in run.message and "replies to harmless prompts" in run.message
+    folder = home.settings.runs_folder / run.id
+    check_report(folder)
+    records = [json.loads(line) for line in (folder / "constitution.jsonl").read_text().splitlines()]
+    assert records[0]["of"]["method"] == method
+    wanted = "revised" if method == "sl-cai" else "judged"
+    assert sum(wanted in record for record in records) >= 4 and sum("kept" in record for record in records) > 8
+    manifest = check_manifest(home.settings.adapters_folder / "v1")
+    assert (manifest["method"], manifest["constitution"]["sha256"]) == (method, built_in().sha256)
+    phases = {json.loads(line)["phase"] for line in (folder / "metrics.jsonl").read_text().splitlines()}
+    assert phases == {method}
+
+
+def check_report(folder: Path) -> None:
+    report = json.loads((folder / "report.json").read_text())
+    found = report["constitution"]
+    assert found["constitution"] == "c0" and found["trained_by_it"]
+    assert all(0 <= found[name] <= 1 for name in ("harmful", "harmful_base", "over_refused", "helpful_won"))
+    gates = {gate["name"] for gate in report["gates"]}
+    assert {"does no more harm", "refuses no more help", "stays helpful", "fluent"} <= gates
+    assert (folder / "frontier.png").stat().st_size > 1_000
