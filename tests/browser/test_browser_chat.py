@@ -205,14 +205,14 @@ def test_a_correction_is_taken_back(fake: FakeService, chat: Page) -> None:
 
 
 def test_of_two_answers_the_picked_one_goes_on(fake: FakeService, chat: Page) -> None:
-    chat.locator(".hone-switch").click()
+    chat.locator(".hone-switch.two").click()
     say(chat, "Hello")
     expect(chat.locator(".hone-pair .hone-reply")).to_have_count(2)
     choices = chat.get_by_role("group", name="Which answer is better?")
     choices.get_by_role("button", name="B", exact=True).click()
     expect(chat.locator(".hone-verdict")).to_contain_text("You preferred B.")
     expect(chat.locator(".hone-turn > .hone-reply .hone-text")).to_contain_text("A rather different answer")
-    chat.locator(".hone-switch").click()
+    chat.locator(".hone-switch.two").click()
     say(chat, "Go on")
     answered(chat, turns=2)
     assert fake.asked[0]["n"] == 2 and fake.asked[1]["messages"][1]["content"] == fake.replies[1]
@@ -221,7 +221,7 @@ def test_of_two_answers_the_picked_one_goes_on(fake: FakeService, chat: Page) ->
 
 
 def test_a_pick_can_be_changed_while_it_is_the_last(fake: FakeService, chat: Page) -> None:
-    chat.locator(".hone-switch").click()
+    chat.locator(".hone-switch.two").click()
     say(chat, "Hello")
     chat.get_by_role("button", name="A tie").click()
     expect(chat.locator(".hone-verdict")).to_contain_text("a tie")
@@ -231,7 +231,7 @@ def test_a_pick_can_be_changed_while_it_is_the_last(fake: FakeService, chat: Pag
     expect(chat.get_by_role("textbox", name="How it should have been")).to_be_visible()  # the natural next word
     kept = [stored["feedback"]["verdict"] for stored in fake.feedback.values() if not stored["withdrawn"]]
     assert kept == ["both_bad"]
-    chat.locator(".hone-switch").click()
+    chat.locator(".hone-switch.two").click()
     say(chat, "Go on")  # without having written anything
     answered(chat, turns=2)
     expect(chat.locator(".hone-panel")).to_have_count(0)
@@ -308,7 +308,7 @@ def test_a_reload_types_again_what_was_not_answered_and_nothing_else(
 
 def test_two_answers_that_never_came_are_not_compared(fake: FakeService, chat: Page) -> None:
     fake.broken = "engine"
-    chat.locator(".hone-switch").click()
+    chat.locator(".hone-switch.two").click()
     say(chat, "Hello")
     expect(chat.get_by_role("alert")).to_be_visible()
     expect(chat.get_by_role("button", name="Try again")).to_be_visible()
@@ -391,7 +391,7 @@ def test_a_reload_goes_on_with_the_conversation_and_with_what_was_being_typed(fa
 
 
 def test_a_reload_shows_again_which_of_two_answers_was_picked(fake: FakeService, chat: Page) -> None:
-    chat.locator(".hone-switch").click()
+    chat.locator(".hone-switch.two").click()
     say(chat, "Hello")
     chat.get_by_role("group", name="Which answer is better?").get_by_role("button", name="B", exact=True).click()
     expect(chat.locator(".hone-verdict")).to_contain_text("You preferred B.")
@@ -487,7 +487,7 @@ def test_everything_fits_on_a_phone(
 ) -> None:
     fake.replies = ("A " + "very" * 60 + " long word, and `" + "code " * 30 + "`", "Short.")
     page = open_page(running[0], viewport={"width": width, "height": 720}, has_touch=True, is_mobile=True)
-    page.locator(".hone-switch").click()
+    page.locator(".hone-switch.two").click()
     page.get_by_label("Your message").fill("Hello")
     page.get_by_role("button", name="Send").click()
     expect(page.get_by_role("group", name="Which answer is better?")).to_be_visible()

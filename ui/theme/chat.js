@@ -20,7 +20,7 @@ let talk = props.value; // the newest view that came
 const thread = h("section.hone-thread", { "aria-label": "Conversation" });
 const input = h("textarea", { rows: 1, placeholder: "Say something…", "aria-label": "Your message", maxlength: 20000 });
 const pairBox = h("input", { type: "checkbox", role: "switch" });
-const pairSwitch = h("label.hone-switch", { title: "Get two answers and pick the better one" },
+const pairSwitch = h("label.hone-switch.two", { title: "Get two answers and pick the better one" },
   pairBox, icon("two"), h("span", {}, "Two answers"));
 const rulesBox = h("input", { type: "checkbox", role: "switch" });
 const rulesSwitch = h("label.hone-switch", { title: "Each answer is looked at under the constitution's principles, and revised, before you get it" },
