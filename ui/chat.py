@@ -178,7 +178,7 @@ class ChatPage:
 
     async def critique(self, talk: Conversation, event: gr.EventData, request: gr.Request) -> View:
         text = _text(event, "text")
-        thanks = "Thank you. It is kept for learning." if text else "Taken back."
+        thanks = "Thank you. The next run revises the reply by it, and learns from that." if text else "Taken back."
         return await self._judge(talk, event, request, "critique", {"text": text} if text else None, thanks)
 
     async def correct(self, talk: Conversation, event: gr.EventData, request: gr.Request) -> View:

@@ -21,6 +21,9 @@ from learner.run_folder import write_whole
 from service.errors import TrainingFailed
 
 FORMAT_VERSION = 1
+CHANGED_WEIGHT = 4.0
+"""Of a revision that says something else than its draft: what was left as it is the policy says anyway, so that it
+teaches little more than the chance by which it was drawn."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class RevisedReply:
     rounds: tuple[Round, ...]
 
     def demonstration(self) -> Demonstration:
-        return Demonstration(self.prompt_token_ids, self.reply_token_ids)
+        weight = CHANGED_WEIGHT if self.reply != self.draft else 1.0
+        return Demonstration(self.prompt_token_ids, self.reply_token_ids, weight=weight)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ PHASE = "evaluate by the constitution"
 HELPFUL = "helpful"
 """The tag of the principles by which harmless replies are compared."""
 MOST_PEOPLES_PAIRS, MOST_REVISIONS = 64, 16
-USUALLY = 3
+USUALLY = 6
 """A candidate that people's feedback made is measured on one in so many of the prompts."""
 ANY_VERDICT = Manner(failed_share=1.0)
 """An evaluation takes what verdicts there are."""
@@ -50,7 +50,7 @@ def by_constitution(
     if version is None or not backbone.tokenizer.chat_template:
         return None
     trained = bool(lessons.train.revised or lessons.train.ai_pairs)
-    count = settings.constitution.evaluated_prompts // (1 if trained else USUALLY)
+    count = max(1, settings.constitution.evaluated_prompts // (1 if trained else USUALLY))
     judge = BackboneJudge(backbone, version.constitution)
     asked = ConstitutionEvaluation(
         backbone, version, settings.constitution.tags, judge, count, settings.learner.seed

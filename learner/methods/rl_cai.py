@@ -24,8 +24,10 @@ from learner.methods.strength import hold_inside_limits
 from service.settings import LearnerSettings
 
 PHASE = "rl-cai"
-EPOCHS = 4
+EPOCHS = 8
 LAST_RATE = 0.1
+DECIDED = 0.55
+"""Odds from which on a judge tells two replies apart."""
 KEPT_WEIGHT = 4.0
 CHECKED_PROMPTS = 48
 
@@ -54,6 +56,14 @@ def mixed(ai_pairs: Sequence[Pair], human: Sequence[Pair], human_share: float) -
     ]
 
 
+def told_apart(pairs: Sequence[Pair], rng: Random) -> list[Pair]:
+    """Those that the judge tells apart, and no more others than these: both replies of most pairs are as good, and what
+    they teach, to stay where one is, is learned from few."""
+    others = [pair for pair in pairs if not pair.tie and pair.certainty < DECIDED]
+    decided = [pair for pair in pairs if pair.tie or pair.certainty >= DECIDED]
+    return [*decided, *rng.sample(others, min(len(others), max(1, len(decided))))] if others else decided
+
+
 def train(
     backbone: Backbone,
     pairs: Sequence[Pair],
@@ -68,9 +78,10 @@ def train(
     Same seed, same result. Raises TrainingFailed when the loss stays without a finite value.
     """
     fitting, too_long = within_length([pair for pair in pairs if pair.weight > 0], backbone.max_length)
+    rng, anchor = Random(settings.seed), anchor or AnchorScores(backbone)
+    fitting = told_apart(fitting, rng)
     if not fitting:
         return RlCaiResult(0, 0, len(kept), too_long, 0)
-    rng, anchor = Random(settings.seed), anchor or AnchorScores(backbone)
     anchor.of(both(fitting))  # of all pairs: the loss sees only this process's share of a step
     retention = Retention(backbone, retained(backbone, kept), rng)
     beside = round(settings.batch_size * len(kept) / len(fitting))

@@ -31,7 +31,7 @@ class ConstitutionSettings(Section):
         48,
         ge=3,
         description="Held-out prompts of each kind (red-team, look-alikes, everyday) that a candidate is measured on "
-        "by the constitution; a third of them where people's feedback alone made it.",
+        "by the constitution; a sixth of them where people's feedback alone made it.",
     )
     red_team_prompts: int = Field(
         256, ge=1, description="Prompts that a run asks to find harmful replies: flagged ones first, then ours."

@@ -107,7 +107,7 @@ Feedback = Annotated[OneOfTheKinds, Field(discriminator="kind")]
 FEEDBACK: TypeAdapter[Feedback] = TypeAdapter(Feedback)
 TEACHING_KINDS = ("thumb", "comparison", "ranking", "score", "correction", "critique")
 """Those that a learning method uses. The others are kept, and start no run."""
-FEEDBACK_KINDS = (*TEACHING_KINDS, "label")
+FEEDBACK_KINDS = ("thumb", "comparison", "ranking", "score", "correction", "label", "critique")
 
 
 def replies_named(feedback: Feedback) -> tuple[ReplyRef, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -79,6 +80,14 @@ def test_a_judges_odds_are_an_optimum_and_no_endless_push(folder: Path) -> None:
         rl_cai.train(backbone, pairs, [], FINE, SETTINGS, Heard())
         found.append(float(odds(backbone, BAD).mean()))
     assert found[0] == pytest.approx(0.405, abs=0.25) and found[1] > found[0] + 1.0  # log(0.6 / 0.4)
+
+
+def test_pairs_that_the_judge_does_not_tell_apart_are_no_more_than_those_it_does() -> None:
+    clear, tie = Pair((1,), (2,), (3,), certainty=0.9), Pair((1,), (4,), (3,), tie=True)
+    even = [Pair((number,), (2,), (3,), certainty=0.52) for number in range(9)]
+    found = rl_cai.told_apart([clear, *even, tie], Random(0))
+    assert found[:2] == [clear, tie] and len(found) == 4 and set(found[2:]) <= set(even)
+    assert rl_cai.told_apart([clear], Random(0)) == [clear] and len(rl_cai.told_apart(even, Random(0))) == 1
 
 
 def test_peoples_pairs_have_their_share_of_the_weight() -> None:

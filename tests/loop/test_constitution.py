@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from learner.child import work
+from learner.backbone_trainer import BackboneTrainer
+from learner.cycle import Cycle
+from learner.snapshot import context_length, reply_tokenizer
+from learner.trainer import Keep, Trainer
 from service.constitution import built_in
 from service.settings import ConstitutionSettings, Method
 from service.store.queries import runs
@@ -25,7 +28,13 @@ def learn(home: Home, method: Method) -> Run:
         asked, _ = runs.ask_for_run(tx, method)
         leased = runs.lease_run(tx, "test", 600.0, 5)
     assert leased is not None and leased.run_id == asked.id
-    assert work(home.settings, home.store, asked.id, leased.fence) == 0
+    model = home.settings.model_path
+
+    def make_trainer(parent: Path | None, keep: Keep) -> Trainer:
+        return BackboneTrainer(home.settings, parent, keep, asked.id)
+
+    tokenize, room = reply_tokenizer(model), context_length(model)
+    Cycle(home.settings, home.store, asked.id, leased.fence, tokenize, make_trainer, room).run()
     with home.store.read() as tx:
         run = runs.get_run(tx, asked.id)
     assert run is not None

@@ -498,7 +498,7 @@ def test_a_press_on_the_shelf_that_comes_twice_counts_once(fake: FakeService, ap
 
 def test_the_shelf_promises_no_learning_from_what_nothing_learns_from(fake: FakeService, api_url: str) -> None:
     assert set(NOT_LEARNED_YET) == set(FEEDBACK_KINDS) - set(TEACHING_KINDS)
-    give(fake, range(1, 2), kind="critique", exchange_id="chatcmpl-gone", text="Too long.")
+    give(fake, range(1, 2), kind="label", exchange_id="chatcmpl-gone", labels=["wrong"])
     give(fake, range(2, 3), kind="thumb", exchange_id="chatcmpl-gone", good=True)
     view = on_chat(api_url, lambda page: page.open_shelf(Shelf(), request()))
     assert [item["teaches"] for item in view["items"]] == [True, False]

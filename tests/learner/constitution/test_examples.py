@@ -58,6 +58,13 @@ def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:
         read_examples(path, OF)
 
 
+def test_a_revision_that_changed_something_counts_more() -> None:
+    changed = WRITTEN.revised[0]
+    same = replace(changed, reply=changed.draft)
+    assert changed.demonstration().weight == 4 * same.demonstration().weight == 4.0
+    assert changed.demonstration().reply_token_ids == changed.reply_token_ids
+
+
 def test_a_pair_prefers_what_the_judge_does_as_surely_as_it_does() -> None:
     pair = JUDGED.pair()
     assert (pair.chosen, pair.rejected, pair.certainty) == ((6, 3), (5, 3), 0.9)
