@@ -142,7 +142,7 @@ def test_what_was_wrong_labels_and_a_score_are_told(fake: FakeService, chat: Pag
     chat.get_by_role("button", name="Your feedback").click()
     fates = chat.get_by_role("dialog", name="Your feedback").locator(".hone-entry .hone-tag")
     kept, waits = "kept; not used for learning yet", "waiting to be learned"
-    expect(fates).to_have_text([kept, kept, waits, waits])
+    expect(fates).to_have_text([waits, kept, waits, waits])
 
 
 def test_a_correction_goes_on_as_the_reply(fake: FakeService, chat: Page) -> None:
