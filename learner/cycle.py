@@ -119,7 +119,7 @@ class Cycle:
         if not stages:  # what people criticised has come to nothing
             self._publisher.finish_without(run, lessons)
             return
-        self._record(run, frozen, learned_from(lessons, stages))
+        self._record(run, frozen, learned_from(lessons, self._stages(run, lessons)))
         said = f"{describe(frozen, lessons, stages)} {remark}".strip()
         log.info("%s", said)
         self._train(trainer, stages, lessons)
