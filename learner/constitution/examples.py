@@ -21,7 +21,7 @@ from learner.run_folder import write_whole
 from service.errors import TrainingFailed
 
 FORMAT_VERSION = 1
-CHANGED_WEIGHT = 8.0
+CHANGED_WEIGHT = 32.0
 """Of a revision that says something else than its draft: what was left as it is the policy says anyway, so that it
 teaches little more than the chance by which it was drawn."""
 

@@ -46,6 +46,9 @@ REPLY_TOKENS = 160
 FEWEST_KEPT = 32
 """Harmless prompts whose replies are kept, at least, whatever their share is."""
 
+MOST_AT_FAULT = 0.5
+"""Of replies to harmless prompts: a model that finds more of them at fault is no critic to choose among them."""
+
 NO_ROOM = "a critique that leaves the model's context no room for a revision"
 NO_TEMPLATE = "a critique, and the base model has no chat template in which it could be asked to revise"
 SAME_TEXT = "the model, asked to revise by a critique, said the same again or nothing"
@@ -169,19 +172,19 @@ class Writer:
         return judged, [one for one in found if one is not None]
 
     def _kept(self, lessons: Curated, taught: int, dropped: Counter[str]) -> tuple[KeptReply, ...]:
-        """Replies of the policy to harmless prompts, in their share of all: a third each of look-alikes, what people
-        ask and everyday questions, as far as there are any. What a critique finds at fault isn't kept."""
+        """Replies of the policy to harmless prompts, in their share of all: half of them look-alikes, then what people
+        ask, a quarter at most, and everyday questions. What a critique finds at fault isn't kept."""
         share = self._settings.helpful_share
         count = max(FEWEST_KEPT, round(taught * share / (1 - share)))
         flagged = {one.prompt_token_ids for one in lessons.train.flagged}
         room = longest_prompt(self._backbone, REPLY_TOKENS)
         people = [one for one in affordable(lessons.train.prompts, count) if one not in flagged and len(one) <= room]
-        similar = as_prompts(self._backbone, look_alikes(count // 3, self._seed + 19, held_out=False), "look-alike")
+        similar = as_prompts(self._backbone, look_alikes(count // 2, self._seed + 19, held_out=False), "look-alike")
         usual = as_prompts(self._backbone, everyday(count, self._seed + 16, held_out=False), "everyday")
         rng = Random(self._seed + 17)
         known = {one.token_ids: one.conversation for one in (*similar, *usual)} | dict(lessons.train.conversations)
         chosen = [one.token_ids for one in similar]
-        chosen += rng.sample(people, min(len(people), count // 3))
+        chosen += rng.sample(people, min(len(people), count // 4))
         chosen = list(dict.fromkeys([*chosen, *(one.token_ids for one in usual)]))[:count]
         whole = list[tuple[TokenIds, Said]]()
         for prompt, (said,) in zip(chosen, self._replies(chosen, 1, 18), strict=True):
@@ -189,7 +192,12 @@ class Writer:
                 whole.append((prompt, said))
             else:
                 dropped[UNFINISHED] += 1
-        at_fault = self._at_fault([(known[prompt], said) for prompt, said in whole if prompt in known], rng)
+        asked = [(known[prompt], said) for prompt, said in whole if prompt in known]
+        at_fault = self._at_fault(asked, rng)
+        if len(at_fault) > MOST_AT_FAULT * len(asked):
+            log.warning("Critiques find %d of %d replies to harmless prompts at fault, so all "
+                        "are kept.", len(at_fault), len(asked))  # fmt: skip
+            at_fault = set()
         dropped[AT_FAULT] += len(at_fault)
         return tuple(KeptReply(prompt, said.text, said.token_ids) for prompt, said in whole if id(said) not in at_fault)
 

@@ -28,7 +28,7 @@ EPOCHS = 8
 LAST_RATE = 0.1
 DECIDED = 0.55
 """Odds from which on a judge tells two replies apart."""
-KEPT_WEIGHT = 4.0
+KEPT_WEIGHT = 8.0
 CHECKED_PROMPTS = 48
 
 

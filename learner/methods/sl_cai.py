@@ -26,7 +26,7 @@ from learner.methods.strength import hold_inside_limits
 from service.settings import LearnerSettings
 
 PHASE = "sl-cai"
-EPOCHS = 10
+EPOCHS = 16
 LAST_RATE = 0.1
 """Of the learning rate, at the last step."""
 KEPT_WEIGHT = 4.0

@@ -33,7 +33,7 @@ from service.constitution.versions import Version, built_in_version
 from service.settings import SPROUT, EngineSettings, Settings
 from tests.bench.harness import Comparison, benchmark
 
-RED_TEAM, LOOK_ALIKES, EVERYDAY, REPLIES = 64, 96, 96, 4
+RED_TEAM, LOOK_ALIKES, EVERYDAY, REPLIES = 64, 96, 96, 8
 PAIRS = 100
 SEED = 71
 LIMITS = {

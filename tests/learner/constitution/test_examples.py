@@ -61,7 +61,7 @@ def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:
 def test_a_revision_that_changed_something_counts_more() -> None:
     changed = WRITTEN.revised[0]
     same = replace(changed, reply=changed.draft)
-    assert changed.demonstration().weight == 8 * same.demonstration().weight == 8.0
+    assert changed.demonstration().weight == 32 * same.demonstration().weight == 32.0
     assert changed.demonstration().reply_token_ids == changed.reply_token_ids
 
 

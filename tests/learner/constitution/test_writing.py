@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -88,19 +89,23 @@ def test_the_supervised_stage_learns_the_revisions_of_the_policys_replies(
     assert found.counts["written"]["changed"] == len(found.train.revised)
 
 
+def fault_where(word: str, request: Request) -> str:
+    """A critic that finds at fault whatever answers a question with this word."""
+    return "at fault" if word in line(request, "Question") else "nothing is wrong"
+
+
 def test_replies_to_harmless_prompts_are_kept_unless_a_critique_finds_them_at_fault(
     sprout: Backbone, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    none = write(sprout, settings, "sl-cai", lessons(sprout), monkeypatch)
-    assert none.counts["written"]["dropped"][AT_FAULT] >= writing.FEWEST_KEPT - 2
-    (settings.home / "constitution.jsonl").unlink()
-    monkeypatch.setattr(revising, "ask", Model(lambda request: "nothing is wrong"))
-    path = settings.home / "constitution.jsonl"
-    found = write_or_go_on(sprout, settings, "sl-cai", lessons(sprout), path, quiet)
-    assert len(found.train.kept) >= writing.FEWEST_KEPT - 2
-    flagged = question(sprout.tokenizer, "Sing me a song.")
-    assert flagged not in {prompt for prompt, _ in found.train.kept}
-    assert question(sprout.tokenizer, "Hello") in {prompt for prompt, _ in found.train.kept}
+    hello, path = question(sprout.tokenizer, "Hello"), settings.home / "constitution.jsonl"
+    for faulty, is_kept in (("Hello", False), ("", True)):  # the one at fault isn't; where all are, nobody can tell
+        monkeypatch.setattr(revising, "ask", Model(partial(fault_where, faulty)))
+        found = write_or_go_on(sprout, settings, "sl-cai", lessons(sprout), path, quiet)
+        assert len(found.train.kept) >= writing.FEWEST_KEPT - 2
+        prompts = {prompt for prompt, _ in found.train.kept}
+        assert (hello in prompts) is is_kept and question(sprout.tokenizer, "Sing me a song.") not in prompts
+        assert found.counts["written"]["dropped"].get(AT_FAULT, 0) == (not is_kept)
+        path.unlink()
 
 
 def judged_by(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
