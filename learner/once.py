@@ -95,7 +95,7 @@ def _work_until_over(
     )  # fmt: skip
     work, beat, beaten = outliving_the_store(learner.work), outliving_the_store(learner.beat), time.monotonic()
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as bar:
-        task, phase = bar.add_task("waiting", total=1), ""
+        task, phase, told_of = bar.add_task("waiting", total=1), "", ""
         while not told.is_set():
             work()
             if time.monotonic() - beaten > settings.learner.lease_seconds / 4:
@@ -103,7 +103,7 @@ def _work_until_over(
                 beaten = time.monotonic()
             try:
                 with store.read() as tx:
-                    run = runs.get_run(tx, run_id)
+                    run, before = runs.get_run(tx, run_id), runs.under_way(tx)
             except StoreError as error:
                 log.error("%s", error)
                 told.wait(AWAY_SECONDS)
@@ -113,6 +113,9 @@ def _work_until_over(
                 whole = 1 if run.state not in BROKEN_OFF else 0
                 bar.update(task, description=run.state.replace("_", " "), completed=whole, total=1)
                 return run
+            if run.state == "queued" and before is not None and before.id != told_of and not quiet:
+                told_of = before.id
+                bar.console.print(f"Run {told_of} is under way: this one, {run_id}, begins after it.", highlight=False)
             if (run.phase or run.state) != phase:  # what is left is reckoned from the phase's own steps
                 phase = run.phase or run.state
                 bar.reset(task, description=phase)

@@ -25,7 +25,7 @@ from service.constitution.versions import built_in_version, stored_version
 from service.embedded.arguments import COMPILERS
 from service.engine_checks import ANSWER_SECONDS, examine_engines, untold
 from service.engine_program import find_vllm_python
-from service.errors import BadInput, HoneError, PortInUse
+from service.errors import BadInput, HoneError, PortInUse, SettingsError
 from service.installed import LEARNER_EXTRA
 from service.listening import listen
 from service.settings import Settings, available_cores, check_rank
@@ -39,7 +39,6 @@ SETUP = "Run `make setup`, or `pip install .` in the project's folder."
 FOR_THE_LEARNER = ("torch", "transformers", "peft", "safetensors", "apscheduler")
 OPTIONAL = {
     "bitsandbytes": "training against a base in 4 bits: pip install '.[nf4]'",
-    "vllm": "a faster engine on a GPU",
 }
 MACHINE_SECONDS = 120.0
 """How long torch may take to say what it finds here: it is slow to import."""
@@ -110,6 +109,11 @@ def _packages(settings: Settings) -> Iterator[Finding]:
     for name, use in OPTIONAL.items():
         version = _version(name)
         yield Finding(name, None, version or ABSENT, "" if version else use)
+    if settings.engine.kind != "vllm":  # else it is looked at as the engine
+        try:
+            yield Finding("vllm", None, f"by {find_vllm_python(settings.engine)}")
+        except SettingsError:
+            yield Finding("vllm", None, ABSENT, "a faster engine on a GPU")
 
 
 def _version(package: str) -> str | None:

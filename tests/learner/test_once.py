@@ -45,6 +45,31 @@ def test_a_run_that_waits_already_is_the_one_that_is_worked_on(home: Home, capsy
     assert (run.id, run.state, run.method, run.options) == (waiting, "nothing_to_learn", "sft", {"promote": False})
 
 
+def test_a_run_that_waits_for_another_says_for_which(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = queue(home)
+    with home.store.begin() as tx:
+        lease = runs.lease_run(tx, "another", 60.0, 3)
+        assert lease is not None
+        runs.progress(tx, first, lease.fence, "train", 1, 9)
+    looks = 0
+
+    def the_other_ends_after_a_while(self: Learner) -> None:
+        nonlocal looks
+        looks += 1
+        with home.store.begin() as tx:
+            if looks == 3:
+                runs.finish_run(tx, first, lease.fence, "succeeded", "Done.")
+            elif looks == 4 and (next_one := runs.lease_run(tx, "another", 60.0, 3)):
+                runs.finish_run(tx, next_one.run_id, next_one.fence, "succeeded", "Done.")
+
+    monkeypatch.setattr(Learner, "work", the_other_ends_after_a_while)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert learn_once(home.settings) == 0
+    assert capsys.readouterr().err.count(f"Run {first} is under way") == 1
+
+
 def test_a_run_that_fails_gives_an_exit_code(
     home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -47,6 +47,14 @@ def test_folders_that_were_set_aside_are_told_with_how_to_have_them_again(
         assert f"`hone adapters import file://{aside}`" in told.advice
 
 
+def test_vllm_is_found_where_hone_up_would_find_it(tmp_path: Path) -> None:
+    """In an environment of its own, which this one doesn't import."""
+    python = tmp_path / "python"
+    python.touch(mode=0o755)
+    told = found("vllm", tmp_path, engine={"vllm_python": str(python)})
+    assert told.ok is None and told.found == f"by {python}"
+
+
 @pytest.mark.parametrize("home", ["taken", "taken/inside"])
 def test_a_home_that_a_file_is_in_the_way_of_is_no_home(tmp_path: Path, home: str) -> None:
     (tmp_path / "taken").touch()

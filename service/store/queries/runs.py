@@ -205,6 +205,11 @@ def list_runs(tx: Session, after: str | None = None, limit: int = 50) -> Sequenc
     return tx.scalars(query.where(Run.id < after) if after is not None else query).all()
 
 
+def under_way(tx: Session) -> Run | None:
+    """The run that a learner works on now."""
+    return tx.scalar(select(Run).where(Run.state == "running").order_by(Run.created_at, Run.id).limit(1))
+
+
 def learned_by(tx: Session, adapter: str) -> tuple[set[str], int]:
     """The feedback that an adapter comes from, and the position up to which its run took feedback in.
 
