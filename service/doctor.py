@@ -109,11 +109,10 @@ def _packages(settings: Settings) -> Iterator[Finding]:
     for name, use in OPTIONAL.items():
         version = _version(name)
         yield Finding(name, None, version or ABSENT, "" if version else use)
-    if settings.engine.kind != "vllm":  # else it is looked at as the engine
-        try:
-            yield Finding("vllm", None, f"by {find_vllm_python(settings.engine)}")
-        except SettingsError:
-            yield Finding("vllm", None, ABSENT, "a faster engine on a GPU")
+    try:
+        yield Finding("vllm", None, _version("vllm") or f"by {find_vllm_python(settings.engine)}")
+    except SettingsError:
+        yield Finding("vllm", None, ABSENT, "a faster engine on a GPU")
 
 
 def _version(package: str) -> str | None:
