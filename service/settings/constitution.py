@@ -1,4 +1,4 @@
-"""The settings of the constitution: while serving, and what a run learns by it."""
+"""The settings of the constitution, while serving."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from service.settings.section import Section
 
 
 class ConstitutionSettings(Section):
-    """Which principles are used, when replies are revised by them, and how a run learns from what they say."""
+    """Which principles are used, and when replies are revised by them."""
 
     serve: Literal["never", "asked", "always"] = Field(
         "asked",
@@ -27,34 +27,3 @@ class ConstitutionSettings(Section):
         20.0, gt=0, description="When a served reply has taken so long, the last whole text is answered as it is."
     )
     critique_tokens: int = Field(200, ge=1, description="Most tokens of a critique; a longer one is cut there.")
-    red_team_prompts: int = Field(
-        128, ge=1, description="Prompts that a run asks to find harmful replies: flagged ones first, then ours."
-    )
-    written_prompts: int = Field(
-        32, ge=0, description="More of them, that the model itself is asked to write after those."
-    )
-    revision_rounds: int = Field(2, ge=1, le=8, description="Critiques and revisions of each in the supervised stage.")
-    helpful_share: float = Field(
-        0.5, ge=0, lt=1, description="Share of examples of harmless prompts, answered as before, in what is learned."
-    )
-    judge: str = Field(
-        "self",
-        description="Who judges in the AI-feedback stage: `self` (the base model), a version such as `v3`, or the "
-        "address of an OpenAI-compatible endpoint.",
-    )
-    judge_model: str = Field("", description="The model to name at that endpoint.")
-    judge_key_variable: str = Field(
-        "HONE_JUDGE_KEY", description="The environment variable that holds that endpoint's API key."
-    )
-    judge_timeout_seconds: float = Field(60.0, gt=0, description="How long a verdict may take.")
-    judge_retries: int = Field(2, ge=0, description="How often a verdict that failed or made no sense is asked again.")
-    judge_failed_share: float = Field(
-        0.2, ge=0, le=1, description="A run stops when so large a share of the verdicts came to nothing."
-    )
-    judge_principles: int = Field(3, ge=1, description="Principles whose verdicts on a pair are averaged.")
-    judge_reasoned: bool = Field(
-        False, description="Ask for thoughts before a verdict; its odds are then clamped to 40 to 60 %."
-    )
-    human_share: float = Field(
-        0.5, ge=0, lt=1, description="Share of people's own comparisons in what the AI-feedback stage learns from."
-    )
