@@ -159,8 +159,8 @@ def parse(text: str, where: str = "The constitution") -> Constitution:
 
 def _place(location: tuple[int | str, ...], content: dict[str, object]) -> str:
     """In a person's words: `principles.no-harm.rule`."""
-    parts, here = list[str](), object()
-    here = content
+    parts = list[str]()
+    here: object = content
     for step in location:
         try:
             here = here[step]  # type: ignore[index]  # whatever the file holds there

@@ -1,4 +1,4 @@
-"""The settings of the constitution: while serving, and what a run learns by it."""
+"""The settings of the constitution, while serving."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from service.settings.section import Section
 
 
 class ConstitutionSettings(Section):
-    """Which principles are used, when replies are revised by them, and how a run learns from what they say."""
+    """Which principles are used, and when replies are revised by them."""
 
     serve: Literal["never", "asked", "always"] = Field(
         "asked",
