@@ -265,7 +265,7 @@ class Trained:
 
 def has_ended(process: psutil.Process) -> bool:
     try:
-        return process.status() == psutil.STATUS_ZOMBIE  # nobody may have waited for it yet
+        return bool(process.status() == psutil.STATUS_ZOMBIE)  # nobody may have waited for it yet
     except psutil.NoSuchProcess:
         return True
 
