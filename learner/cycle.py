@@ -50,7 +50,7 @@ from service.adapters.registry import Registry
 from service.constitution.versions import Version
 from service.errors import BadInput, StoreError, TrainingFailed
 from service.settings import Settings
-from service.store.queries import adapters, feedback, runs
+from service.store.queries import feedback, runs, serving
 from service.store.queries.adapters import BASE
 from service.store.session import Store
 from service.store.tables import Run
@@ -180,7 +180,7 @@ class Cycle:
         deadline = time.monotonic() + ROLLOUT_SECONDS
         while time.monotonic() < deadline:
             with self.store.read() as tx:
-                if adapters.serving(tx).requested_by != LEARNER:
+                if serving.desired_state(tx).requested_by != LEARNER:
                     return
             self._say("snapshot", 0, 1)
             time.sleep(LOOK_SECONDS)
@@ -198,7 +198,7 @@ class Cycle:
         with self.store.read() as tx:
             position = feedback.last_position(tx)
             frozen = collect(tx, position, self.tokenize, served_as, base_sha256, identity)
-            live = adapters.serving(tx).live
+            live = serving.desired_state(tx).live
             clean = runs.without_withdrawn(tx, live) if live != BASE else None
         write_snapshot(frozen, self.folder.snapshot)
         return clean if clean is not None and self._is_of_this_base(clean) else None
@@ -223,7 +223,7 @@ class Cycle:
     def _parent(self, name: str | None) -> tuple[Path | None, str]:
         """Its folder, and what is to be said of where the run starts from."""
         with self.store.read() as tx:
-            live = adapters.serving(tx).live
+            live = serving.desired_state(tx).live
             clean = runs.without_withdrawn(tx, live) if live != BASE else None
         remark = ""
         if live not in (BASE, clean):

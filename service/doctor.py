@@ -29,7 +29,7 @@ from service.errors import BadInput, HoneError, PortInUse, SettingsError
 from service.installed import LEARNER_EXTRA
 from service.listening import listen
 from service.settings import Settings, available_cores, check_rank
-from service.store.queries import adapters, constitutions, keys
+from service.store.queries import constitutions, keys, serving
 from service.store.session import Store
 
 LEAST_FREE_BYTES = 500_000_000
@@ -145,7 +145,7 @@ def _store(settings: Settings) -> Iterator[Finding]:
     store = Store.open(settings.store_url, checkpoints=False)
     try:
         with store.read() as tx:
-            live, active = adapters.serving(tx).live, sum(key.revoked_at is None for key in keys.list_keys(tx))
+            live, active = serving.desired_state(tx).live, sum(key.revoked_at is None for key in keys.list_keys(tx))
             replaced = replacement(tx, settings.adapters_folder)
     finally:
         store.close()

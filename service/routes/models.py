@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from service.errors import ModelNotFound
 from service.parts import AnyCaller, Parts, Wired
 from service.routing import ALIAS, BASE, SERVABLE
-from service.store.queries import adapters, models
+from service.store.queries import models, serving
 
 router = APIRouter(tags=["models"])
 
@@ -33,7 +33,7 @@ async def get_model(model: str, parts: Wired, caller: AnyCaller) -> dict[str, An
 
 async def _models(parts: Parts) -> list[dict[str, Any]]:
     def read(tx: Session) -> tuple[str, dict[str, datetime]]:
-        return adapters.serving(tx).live, models.made_at(tx, SERVABLE)
+        return serving.desired_state(tx).live, models.made_at(tx, SERVABLE)
 
     live, versions = await parts.transactions.read(read)
     created = {BASE: parts.started_at, **versions}  # of the base no more is known than since when it serves here

@@ -12,7 +12,7 @@ from service.adapters.registry import Registry
 from service.adapters.replica import Replica
 from service.adapters.rollout import Rollout
 from service.engine import Engine
-from service.store.queries import adapters
+from service.store.queries import adapters, serving
 from service.store.session import Store
 from service.store.tables import Serving
 from tests.embedded.models import save_adapter, save_model
@@ -47,11 +47,11 @@ def test_real_adapters_are_proven_or_refused_and_survive_the_engines_death(
 
     def request(name: str) -> None:
         with sqlite_store.begin() as tx:
-            adapters.request_live(tx, name, "name:op", "")
+            serving.request_live(tx, name, "name:op", "")
 
-    def serving() -> Serving:
+    def desired() -> Serving:
         with sqlite_store.read() as tx:
-            return adapters.serving(tx)
+            return serving.desired_state(tx)
 
     async def story() -> None:
         client = Engine(engine.url)
@@ -66,10 +66,10 @@ def test_real_adapters_are_proven_or_refused_and_survive_the_engines_death(
         loop = asyncio.create_task(rollout.run())
         try:
             request(honest)
-            await until(lambda: serving().live == honest)
+            await until(lambda: desired().live == honest)
             request(liar)
-            await until(lambda: serving().requested is None)
-            assert serving().live == honest
+            await until(lambda: desired().requested is None)
+            assert desired().live == honest
             engine.kill()
             await until(lambda: rollout.problem is not None)
             engine.start()

@@ -20,7 +20,7 @@ from service.errors import StoreError
 from service.settings import load_settings
 from service.store.clock import now
 from service.store.identifiers import new_id
-from service.store.queries import adapters, constitutions, exchanges, keys, revisions, runs
+from service.store.queries import adapters, constitutions, exchanges, keys, revisions, runs, serving
 from service.store.session import Store
 from service.store.tables import Key, Table
 from tests.fixtures.stores import PostgresServer, add_chat
@@ -28,7 +28,7 @@ from tests.fixtures.stores import PostgresServer, add_chat
 
 def test_a_new_store_serves_the_base(store: Store) -> None:
     with store.read() as tx:
-        desired = adapters.serving(tx)
+        desired = serving.desired_state(tx)
     assert (desired.live, desired.previous, desired.requested, desired.canary) == ("base", "base", None, None)
     assert desired.changed_at.tzinfo is not None
 
@@ -234,7 +234,7 @@ def test_a_disk_that_takes_no_more_bytes_loses_nothing_that_was_acknowledged(tmp
     script = """
         import resource, sys
         from service.errors import StoreError
-        from service.store.queries import adapters
+        from service.store.queries import adapters, serving
         from service.store.session import Store
         store = Store.open(sys.argv[1])
         resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))

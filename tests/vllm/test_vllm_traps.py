@@ -25,7 +25,7 @@ from service.adapters.rollout import Rollout
 from service.engine import Engine
 from service.engine_program import VLLM_PLUGIN, VLLM_PYTHON
 from service.settings import SPROUT
-from service.store.queries import adapters
+from service.store.queries import adapters, serving
 from service.store.session import Store
 from service.store.tables import Serving
 from tests.embedded.models import save_adapter
@@ -220,9 +220,9 @@ def test_only_what_vllm_proves_to_serve_goes_live(
     told = scored_provenance(trained[0], SPROUT, PROMPT, REPLY)
     honest, nothing, liar = (registry.publish(folder, told, {}, "") for folder in (trained[0], idle, trained[1]))
 
-    def serving() -> Serving:
+    def desired() -> Serving:
         with sqlite_store.read() as tx:
-            return adapters.serving(tx)
+            return serving.desired_state(tx)
 
     async def story() -> None:
         client = Engine(vllm_engine.url)
@@ -233,11 +233,11 @@ def test_only_what_vllm_proves_to_serve_goes_live(
             await rollout.join()
             for name in (honest, nothing, liar):
                 with sqlite_store.begin() as tx:
-                    adapters.request_live(tx, name, "name:op", "")
-                while serving().requested is not None:
+                    serving.request_live(tx, name, "name:op", "")
+                while desired().requested is not None:
                     assert not rollout.problem
                     await asyncio.sleep(0.02)
-                assert serving().live == honest
+                assert desired().live == honest
             assert [model.name for model in await client.models() if model.parent is not None] == [honest]
             await client.unload_adapter(honest)
         finally:

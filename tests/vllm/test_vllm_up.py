@@ -18,7 +18,7 @@ import pytest
 
 from service.adapters.registry import Registry
 from service.settings import SPROUT
-from service.store.queries import adapters
+from service.store.queries import serving
 from service.store.session import Store
 from tests.embedded.models import save_adapter
 from tests.embedded.serving import eventually
@@ -88,7 +88,7 @@ def promote(home: Path, trained: Path) -> str:
         registry = Registry(store, home / "adapters", SPROUT)
         name = registry.publish(trained, scored_provenance(trained, SPROUT, PROMPT, REPLY), {}, "")
         with store.begin() as tx:
-            adapters.request_live(tx, name, "name:op", "")
+            serving.request_live(tx, name, "name:op", "")
     return name
 
 
