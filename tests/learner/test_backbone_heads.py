@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from learner.backbone import Backbone, HeadRole
+from learner.adapted_model import HeadRole
+from learner.backbone import Backbone
 from learner.batch import Sequences, collate
 from service.settings import LearnerSettings
 from tests.learner.tiny_model import PAD, build_tiny_model, ids

@@ -9,7 +9,8 @@ from random import Random
 import pytest
 import torch
 
-from learner.backbone import Backbone, Role
+from learner.adapted_model import Role
+from learner.backbone import Backbone
 from learner.batch import Label, TokenIds
 from learner.losses import Metrics
 from learner.methods import kto
