@@ -16,7 +16,8 @@ from learner.backbone_trainer import BackboneTrainer
 from learner.batch import Demonstration, Label, Pair, Scored, Snapshot
 from learner.curate import Curated
 from learner.loading import ADAPTER_WEIGHTS
-from learner.trainer import PROBE_TOKENS, PROBES, stages_of
+from learner.probes import PROBE_TOKENS, PROBES, make_probe
+from learner.trainer import stages_of
 from service.settings import EngineSettings, LearnerSettings, PpoSettings, RaftSettings, Settings
 from tests.learner.tiny_model import build_tiny_model, ids
 
@@ -195,7 +196,7 @@ def test_probes_are_what_training_changed_most(settings: Settings, tmp_path: Pat
             sum((own - base) ** 2 for own, base in zip(probe["logprobs"], probe["base_logprobs"], strict=True))
         )
 
-    every = [trainer._probe(one.prompt_token_ids, one.reply_token_ids) for one in taught]
+    every = [make_probe(trainer._backbone, one.prompt_token_ids, one.reply_token_ids) for one in taught]
     assert sorted(map(change, probes)) == sorted(map(change, every))[-PROBES:]
     assert min(map(change, probes)) > 0
 
