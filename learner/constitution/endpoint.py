@@ -16,6 +16,7 @@ from typing import Any
 import httpx2
 
 from learner.constitution.asking import Request
+from service.adapters.side_by_side import side_by_side
 from service.constitution import Constitution
 from service.constitution.prompts import OPTIONS, read_verdict
 from service.errors import TrainingFailed
@@ -75,13 +76,7 @@ class EndpointJudge:
                         raise self._refused
                     return await self._verdict(http, request, reasoned)
 
-            tasks = [asyncio.ensure_future(one(request)) for request in requests]
-            try:
-                return await asyncio.gather(*tasks)
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+            return await side_by_side(map(one, requests))
 
     async def _verdict(self, http: httpx2.AsyncClient, request: Request, reasoned: bool) -> float | None:
         """None when it was asked once and `retries` times more in vain."""

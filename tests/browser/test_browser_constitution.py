@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import PATIENCE, OpenPage
+from tests.browser.conftest import OpenPage
 from tests.browser.test_browser_operator import CUT
 from tests.ui.fake_service import FakeService
-from tests.ui.server import serving
-from ui.app import create_app
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=PATIENCE)
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[tuple[str, FakeService]]:
-    fake = FakeService()
-    with serving(fake.app()) as api_url, serving(create_app(api_url)) as url:
-        yield url, fake
-
-
-@pytest.fixture
-def fake(running: tuple[str, FakeService]) -> FakeService:
-    vars(running[1]).update(vars(FakeService()))
-    return running[1]
-
-
-@pytest.fixture
-def chat(running: tuple[str, FakeService], fake: FakeService, open_page: OpenPage) -> Page:
-    return open_page(running[0])
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.deploy.reading import EXTRAS, PROJECT, ROOT, Dockerfile, parse_command, settings_of
+from tests.fixtures.serving import serve
 from tests.service.fake_engine import FakeEngine
-from tests.service.serving import serve
 from tests.test_imports import MAY_BE_HEAVY, OURS, is_under, module_name, sources
 
 TARGETS = ("service", "learner-gpu", "cpu")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 import httpx2
 
 from service.listening import free_port
+from tests.fixtures.waiting import until
 
 
 @dataclass
@@ -80,14 +80,13 @@ def _will_not_end(process: subprocess.Popen[str]) -> bool:
     return False
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
-    """Poll until `condition` holds; connection errors count as not yet."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until `condition` holds; connection errors count as not yet."""
+
+    def holds() -> bool:
         try:
-            if condition():
-                return
+            return condition()
         except httpx2.TransportError:
-            pass
-        time.sleep(0.02)
-    raise AssertionError("it did not come true in time")
+            return False
+
+    until(holds)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -30,9 +29,7 @@ RIGHT, WRONG = ids("it is paris .", end=True), ids("it is rome .", end=True)
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    model = build_tiny_model(tmp_path_factory.mktemp("tiny"))
-    config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 512}))
+    model = build_tiny_model(tmp_path_factory.mktemp("tiny"), context=512)
     learner = LearnerSettings(rank=4, alpha=8.0, sft_epochs=6, threads=1)  # sums in one order, whatever else runs
     return Settings(home=model.parent, engine=EngineSettings(model=str(model)), learner=learner)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from learner import trackers
 from learner.run_folder import RunFolder
 from learner.trackers import Trackers, require_trackers
 from service.errors import SettingsError
+from tests.fixtures.waiting import until
 
 
 @pytest.fixture
@@ -60,10 +60,7 @@ def test_weights_and_biases_hears_it_too(tmp_path: Path, monkeypatch: pytest.Mon
     told.add("dpo", 1, {"reward_margin": 0.25})
     told.close(True)
     [kept] = (tmp_path / "wandb").glob("offline-run-*/run-run-8.wandb")
-    deadline = time.monotonic() + 60
-    while b"dpo/reward_margin" not in kept.read_bytes():  # a process of its own writes it
-        assert time.monotonic() < deadline, kept.read_bytes()
-        time.sleep(0.1)
+    until(lambda: b"dpo/reward_margin" in kept.read_bytes())  # a process of its own writes it
 
 
 def test_one_that_fails_is_left_out_and_the_other_goes_on(

@@ -17,9 +17,10 @@ from service.store.queries import adapters, serving
 from service.store.session import Store
 from service.store.tables import Serving
 from tests.fixtures.adapters import provenance, write_base, write_source
+from tests.fixtures.serving import serve
+from tests.fixtures.waiting import until
 from tests.service.conftest import Running
 from tests.service.fake_engine import FakeEngine
-from tests.service.serving import serve, until
 from tests.service.test_api_operator import live, publish
 
 

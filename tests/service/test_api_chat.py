@@ -14,9 +14,10 @@ import pytest
 from service.app import create_app
 from service.settings import load_settings
 from service.store.session import Store
+from tests.fixtures.serving import serve
+from tests.fixtures.waiting import until
 from tests.service.conftest import Running
 from tests.service.fake_engine import EOS, LOGPROB, WORDS
-from tests.service.serving import serve, until
 
 TEXT = "".join(WORDS)
 TOKENS = [*range(10, 10 + len(WORDS)), EOS]

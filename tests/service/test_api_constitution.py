@@ -11,10 +11,10 @@ from service.constitution.versions import built_in_version
 from service.store.queries import exchanges
 from tests.service.conftest import Running
 from tests.service.principled_engine import FAULT, FINE, HARM, NO, PrincipledEngine
-from tests.service.test_api_constitutional import chat, engine, running, stored
+from tests.service.test_api_constitutional import chat, engine, fake_engine, stored
 from tests.service.test_constitution import ONE
 
-__all__ = ["engine", "running"]
+__all__ = ["engine", "fake_engine"]
 OURS = ONE.replace('name = "no-harm"', 'name = "no-harm"\ntags = ["harmless"]')
 
 

@@ -7,54 +7,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import openai
 import pytest
 
-from service.app import create_app
 from service.constitution import built_in
-from service.settings import load_settings
-from service.store.queries import constitutions, keys, revisions
-from service.store.session import Store
+from service.store.queries import constitutions, revisions
+from tests.fixtures.waiting import until
 from tests.service.conftest import Running
 from tests.service.fake_engine import LOGPROB
 from tests.service.principled_engine import FAULT, FINE, HARM, NO, PrincipledEngine, tokens
-from tests.service.serving import serve, until
 from tests.service.test_api_chat import ask, events
 
 HARMLESS = {one.name for one in built_in().tagged(["harmless"])}
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """As that of all tests, with an engine of its own."""
-    overrides: dict[str, dict[str, Any]] = {
-        "server": {"pages": False},
-        "rollout": {"reconcile_seconds": 0.05},
-        "engine": {"model": "/models/fake"},
-    }
-    settings = load_settings(tmp_path_factory.mktemp("home"), overrides, environment={})
-    store = Store.open(settings.store_url)
-    with store.begin() as tx:
-        key = keys.create_key(tx, "operator", "olga")
-    engine = PrincipledEngine()
-    with serve(engine.app) as engine_url:
-        app = create_app(settings, store, [engine_url])
-        with (
-            serve(app) as url,
-            httpx2.Client(base_url=url, timeout=30) as http,
-            httpx2.Client(base_url=url, timeout=30, headers={"authorization": f"Bearer {key}"}) as operator,
-        ):
-            yield Running(url, settings, store, engine, engine_url, app, http, operator)
-    store.close()
+def fake_engine() -> PrincipledEngine:
+    return PrincipledEngine()
 
 
 @pytest.fixture
-def engine(running: Running) -> PrincipledEngine:
-    engine = running.engine
-    assert isinstance(engine, PrincipledEngine)
-    engine.start_anew()
-    return engine
+def engine(fake_engine: PrincipledEngine) -> PrincipledEngine:
+    fake_engine.start_anew()
+    return fake_engine
 
 
 @contextmanager

@@ -18,7 +18,8 @@ from service.store.session import Store
 from tests.embedded.models import save_adapter, save_model
 from tests.fixtures.engine_process import EngineProcess
 from tests.fixtures.provenance import scored_provenance
-from tests.service.serving import serve, until
+from tests.fixtures.serving import serve
+from tests.fixtures.waiting import until
 
 PROMPT, REPLY = [1, 20, 30, 40], [50, 60, 70, 80, 90]
 
@@ -44,7 +45,7 @@ def test_a_taste_for_short_replies_is_served_by_choosing(sqlite_store: Store, tm
                 with sqlite_store.read() as tx:
                     return serving.desired_state(tx).live == name
 
-            until(live, 60)
+            until(live)
 
             def chat(seed: int, **fields: Any) -> dict[str, Any]:
                 said = {"messages": [{"role": "user", "content": f"the cat {seed}"}], "seed": seed, "max_tokens": 24}

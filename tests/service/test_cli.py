@@ -28,8 +28,8 @@ from service.store.queries import serving
 from service.store.session import Store
 from tests.deploy.reading import parse_command
 from tests.fixtures.adapters import provenance, write_source
+from tests.fixtures.serving import serve
 from tests.service.fake_engine import FakeEngine
-from tests.service.serving import serve
 
 ROOT = Path(__file__).resolve().parents[2]
 

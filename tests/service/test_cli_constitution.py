@@ -13,8 +13,8 @@ from service.constitution import built_in, parse
 from service.doctor import examine
 from service.settings import load_settings
 from service.store.queries import constitutions, keys
+from tests.fixtures.serving import serve
 from tests.service.principled_engine import FAULT, NO, PrincipledEngine
-from tests.service.serving import serve
 from tests.service.test_api_constitution import OURS
 from tests.service.test_cli import Done, Hone, hone, store_of
 from tests.service.test_constitution import ONE

@@ -26,7 +26,8 @@ from service.errors import ProgramEnded
 from service.store.queries import keys
 from service.store.session import Store
 from service.supervisor import Program, Supervisor
-from tests.service.serving import serve, until
+from tests.fixtures.serving import serve
+from tests.fixtures.waiting import until
 
 START_SECONDS = 200.0  # on a busy machine; a few seconds on an idle one
 QUIET = {"HONE_SERVER__PAGES": "false", "HONE_ENGINE__THREADS": "1", "OMP_NUM_THREADS": "1"}

@@ -15,7 +15,7 @@ from service.settings import SPROUT, load_settings
 from service.store.queries import keys, revisions
 from service.store.session import Store
 from tests.fixtures.engines import CONTEXT, ServedEngine
-from tests.service.serving import serve
+from tests.fixtures.serving import serve
 from tests.service.test_api_chat import ask, events
 from tests.service.test_api_constitutional import HARMLESS
 

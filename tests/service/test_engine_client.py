@@ -19,9 +19,10 @@ from service.adapters.engine import EngineBrokeOff
 from service.chat.recording import Recording
 from service.engine import DONE, Engine, _refusal
 from service.errors import BadInput, EngineAway, EngineRefused, EngineUnavailable
+from tests.fixtures.serving import serve
 from tests.fixtures.streams import payloads
+from tests.fixtures.waiting import until
 from tests.service.fake_engine import FakeEngine
-from tests.service.serving import serve, until
 
 T = TypeVar("T")
 BODY: dict[str, Any] = {

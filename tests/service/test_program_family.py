@@ -13,7 +13,7 @@ import pytest
 
 from service.errors import ProgramEnded
 from service.supervisor import Program, Supervisor
-from tests.service.serving import until
+from tests.fixtures.waiting import until
 
 FAMILY = """
 import subprocess, sys, time
@@ -100,7 +100,7 @@ def test_what_a_program_that_could_not_start_has_started_ends_with_the_others(
     child = psutil.Process(int(told[0].split("My child ")[1].split()[0]))
     assert child.is_running()
     supervisor.stop()
-    until(lambda: is_gone(child), 30)
+    until(lambda: is_gone(child))
 
 
 def test_a_killed_supervisor_leaves_nobody_behind(tmp_path: Path, environment: dict[str, str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,15 +14,13 @@ from typing import Any
 import httpx2
 import pytest
 
-from service.app import create_app
 from service.replicas import AWAY, BROKE_OFF, CLEARLY_BUSIER, WENT_OVER_IT
-from service.settings import Settings, load_settings
-from service.store.queries import keys
 from service.store.session import Store
-from tests.service.conftest import Running
+from tests.fixtures.serving import serve
+from tests.fixtures.waiting import until
+from tests.service.conftest import Running, service_over, settings_at
 from tests.service.fake_engine import WORDS, FakeEngine
 from tests.service.power import Power, powered
-from tests.service.serving import serve, until
 from tests.service.test_api_operator import publish
 
 TEXT = "".join(WORDS)
@@ -59,26 +57,13 @@ class Fleet(Running):
 
 @contextmanager
 def fleet_in(home: Path, **engine: Any) -> Iterator[Fleet]:
-    overrides: dict[str, dict[str, Any]] = {
-        "server": {"pages": False},
-        "rollout": {"reconcile_seconds": 0.05},
-        "engine": {"model": "/models/fake", "silence_seconds": 0.2} | engine,
-    }
-    settings: Settings = load_settings(home, overrides, environment={})
+    settings = settings_at(home, silence_seconds=0.2, **engine)
     with ExitStack() as stack:
-        store = Store.open(settings.store_url)
-        stack.callback(store.close)
-        with store.begin() as tx:
-            key = keys.create_key(tx, "operator", "olga")
+        store = stack.enter_context(closing(Store.open(settings.store_url)))
         engines = [FakeEngine() for _ in range(ENGINES)]
         powers = [stack.enter_context(powered(stack.enter_context(serve(one.app)))) for one in engines]
-        app = create_app(settings, store, [power.url for power in powers])
-        url = stack.enter_context(serve(app))
-        http = stack.enter_context(httpx2.Client(base_url=url, timeout=30))
-        operator = stack.enter_context(
-            httpx2.Client(base_url=url, timeout=30, headers={"authorization": f"Bearer {key}"})
-        )
-        fleet = Fleet(url, settings, store, engines[0], powers[0].url, app, http, operator, engines, powers)
+        service = stack.enter_context(service_over(settings, store, [power.url for power in powers]))
+        fleet = Fleet(**vars(service), engine=engines[0], engine_url=powers[0].url, engines=engines, powers=powers)
         until(lambda: all(fleet.healthy()))
         yield fleet
 

@@ -18,8 +18,9 @@ from service.commands.up import up
 from service.settings import load_settings
 from service.stack import Stack
 from service.supervisor import Supervisor
+from tests.fixtures.serving import serve
+from tests.fixtures.waiting import until
 from tests.service.fake_engine import FakeEngine
-from tests.service.serving import serve, until
 
 READY = {"status": "ok", "engine": "ok", "pages": "ready"}
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from service.store.queries import adapters, constitutions, exchanges, keys, revi
 from service.store.session import Store
 from service.store.tables import Key, Table
 from tests.fixtures.stores import PostgresServer, add_chat
+from tests.fixtures.threads import at_once
 
 
 def test_a_new_store_serves_the_base(store: Store) -> None:
@@ -77,11 +79,7 @@ def test_many_threads_write_without_losing_anything(store: Store) -> None:
             with store.begin() as tx:
                 runs.queue_run(tx, f"tick {number} {turn}", "command", "auto", {})
 
-    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(*(partial(write, number) for number in range(8)))
     with store.read() as tx:
         assert len(runs.list_runs(tx, limit=100)) == 40
 
