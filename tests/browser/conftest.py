@@ -21,7 +21,7 @@ ARGUMENTS = (
     "--disable-sync",
     "--no-first-run",
 )
-PATIENCE = 60_000  # milliseconds; a page on a busy machine takes its time
+PATIENCE = 240_000  # milliseconds, against hanging: a page on a busy machine takes its time
 expect.set_options(timeout=PATIENCE)
 
 OpenPage = Callable[..., Page]

@@ -13,7 +13,7 @@ from typing import Any
 import httpx2
 
 from service.listening import free_port
-from tests.fixtures.waiting import until
+from tests.fixtures.waiting import PATIENCE, until
 
 
 @dataclass
@@ -62,7 +62,7 @@ def serving(*options: str) -> Iterator[Served]:
             break
     if process.poll() is not None or not said:
         raise AssertionError(f"the engine did not start: {process.communicate()}")
-    with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+    with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE) as client:
         eventually(lambda: client.get("/health").status_code == 200)
         try:
             yield Served(process, client, port, said)
@@ -74,7 +74,7 @@ def serving(*options: str) -> Iterator[Served]:
 def _will_not_end(process: subprocess.Popen[str]) -> bool:
     process.terminate()
     try:
-        process.wait(30)
+        process.wait(PATIENCE)
     except subprocess.TimeoutExpired:
         return True
     return False

@@ -16,7 +16,7 @@ from service.settings import LearnerSettings, Settings
 from service.store.queries import feedback, runs
 from service.store.tables import Run
 from service.wire import Critique, Label
-from tests.fixtures.waiting import until
+from tests.fixtures.waiting import PATIENCE, until
 from tests.learner.store_fixtures import Home
 from tests.learner.store_fixtures import home as home
 
@@ -281,7 +281,7 @@ def test_a_real_child_ends_by_itself_when_its_daemon_dies(home: Home) -> None:
     training = start_child(home.settings, _lease(home, queue(home)))
     assert training.process.stdin is not None
     training.process.stdin.close()  # what the kernel does when the daemon is killed
-    assert training.process.wait(60) != 0
+    assert training.process.wait(PATIENCE) != 0
 
 
 def _lease(home: Home, run_id: str) -> runs.Lease:
@@ -301,7 +301,7 @@ def test_the_cause_of_death_is_told_in_plain_words(tmp_path: Path, code: int, lo
 
 def test_a_learner_never_loads_torch() -> None:
     check = "import sys, learner.daemon, learner.once; print('torch' in sys.modules, 'transformers' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=PATIENCE)
     assert done.stdout.strip() == "False False", done.stderr
 
 

@@ -17,6 +17,7 @@ from learner.batch import collate
 from learner.methods import preference
 from learner.output_layer import pull_to_anchor_in_chunks
 from learner.predictions import Predictions
+from tests.fixtures.waiting import PATIENCE
 from tests.learner.test_backbone import SETTINGS, moved
 from tests.learner.test_output_layer import EXAMPLES, graded
 from tests.learner.tiny_model import PAD, WORDS, ids
@@ -154,7 +155,7 @@ def test_memory_does_not_grow_with_positions_and_vocabulary() -> None:
 
     def peak(at_once: int) -> int:
         command = [sys.executable, "-c", textwrap.dedent(MEASURE), str(length), str(vocabulary), str(at_once)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=ROOT)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT)
         assert done.returncode == 0, done.stderr
         return int(done.stdout)
 

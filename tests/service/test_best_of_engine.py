@@ -19,7 +19,7 @@ from tests.embedded.models import save_adapter, save_model
 from tests.fixtures.engine_process import EngineProcess
 from tests.fixtures.provenance import scored_provenance
 from tests.fixtures.serving import serve
-from tests.fixtures.waiting import until
+from tests.fixtures.waiting import PATIENCE, until
 
 PROMPT, REPLY = [1, 20, 30, 40], [50, 60, 70, 80, 90]
 
@@ -39,7 +39,7 @@ def test_a_taste_for_short_replies_is_served_by_choosing(sqlite_store: Store, tm
             serving.request_live(tx, name, "name:op", "")
         engine.wait()
         app = create_app(settings, sqlite_store, [engine.url])
-        with serve(app) as url, httpx2.Client(base_url=url, timeout=60) as http:
+        with serve(app) as url, httpx2.Client(base_url=url, timeout=PATIENCE) as http:
 
             def live() -> bool:
                 with sqlite_store.read() as tx:

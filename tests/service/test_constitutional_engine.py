@@ -16,6 +16,7 @@ from service.store.queries import keys, revisions
 from service.store.session import Store
 from tests.fixtures.engines import CONTEXT, ServedEngine
 from tests.fixtures.serving import serve
+from tests.fixtures.waiting import PATIENCE
 from tests.service.test_api_chat import ask, events
 from tests.service.test_api_constitutional import HARMLESS
 
@@ -30,7 +31,7 @@ def sprout(
     store = Store.open(settings.store_url)
     with (
         serve(create_app(settings, store, [embedded_engine.url])) as url,
-        httpx2.Client(base_url=url, timeout=60) as http,
+        httpx2.Client(base_url=url, timeout=PATIENCE) as http,
     ):
         yield http, store
     store.close()

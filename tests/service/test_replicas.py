@@ -17,7 +17,7 @@ import pytest
 from service.replicas import AWAY, BROKE_OFF, CLEARLY_BUSIER, WENT_OVER_IT
 from service.store.session import Store
 from tests.fixtures.serving import serve
-from tests.fixtures.waiting import until
+from tests.fixtures.waiting import PATIENCE, until
 from tests.service.conftest import Running, service_over, settings_at
 from tests.service.fake_engine import WORDS, FakeEngine
 from tests.service.power import Power, powered
@@ -87,7 +87,7 @@ def events(text: str) -> list[Any]:
 @asynccontextmanager
 async def waiting(fleet: Fleet, conversations: list[str]) -> AsyncIterator[None]:
     """Requests, one after the other, that the engines are at for as long as the block takes."""
-    async with httpx2.AsyncClient(base_url=fleet.url, timeout=60) as http:
+    async with httpx2.AsyncClient(base_url=fleet.url, timeout=PATIENCE) as http:
         tasks = []
         try:
             for number, conversation in enumerate(conversations, 1):
@@ -341,7 +341,7 @@ def test_what_was_let_in_is_answered_though_the_others_are_full_when_its_engine_
     with fleet_in(tmp_path / "home", max_requests=2) as fleet:
 
         async def story() -> list[httpx2.Response]:
-            async with httpx2.AsyncClient(base_url=fleet.url, timeout=60) as http:
+            async with httpx2.AsyncClient(base_url=fleet.url, timeout=PATIENCE) as http:
                 talks = (ask(f"talk-{number}", "!patient") for number in range(2 * ENGINES))
                 asked = [asyncio.create_task(http.post("/v1/chat/completions", json=talk)) for talk in talks]
                 await asyncio.to_thread(until, lambda: fleet.are_at_work(2 * ENGINES))
@@ -427,7 +427,7 @@ def test_a_kill_of_one_of_three_under_load_loses_nothing_that_had_not_begun(
     async def story() -> list[Heard]:
         heard: list[Heard] = []
         limits = httpx2.Limits(max_connections=100)
-        async with httpx2.AsyncClient(base_url=fleet.url, timeout=60, limits=limits) as http:
+        async with httpx2.AsyncClient(base_url=fleet.url, timeout=PATIENCE, limits=limits) as http:
             callers = [asyncio.create_task(caller(http, number, heard)) for number in range(24)]
             for _ in range(2):
                 count = len(heard)

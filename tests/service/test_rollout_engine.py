@@ -18,9 +18,9 @@ from service.store.tables import Serving
 from tests.embedded.models import save_adapter, save_model
 from tests.fixtures.engine_process import EngineProcess
 from tests.fixtures.provenance import scored_provenance
+from tests.fixtures.waiting import PATIENCE
 
 PROMPT, REPLY = [1, 20, 30, 40], [50, 60, 70, 80, 90]
-PATIENCE_SECONDS = 120
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_real_adapters_are_proven_or_refused_and_survive_the_engines_death(
             await asyncio.gather(loop, return_exceptions=True)
             await client.close()
 
-    asyncio.run(asyncio.wait_for(story(), PATIENCE_SECONDS))
+    asyncio.run(asyncio.wait_for(story(), PATIENCE))
     with sqlite_store.read() as tx:
         refused = adapters.get_adapter(tx, liar)
     assert refused is not None and refused.state == "rejected"

@@ -26,6 +26,7 @@ from service.store.session import Store
 from service.store.tables import Key, Table
 from tests.fixtures.stores import PostgresServer, add_chat
 from tests.fixtures.threads import at_once
+from tests.fixtures.waiting import PATIENCE
 
 
 def test_a_new_store_serves_the_base(store: Store) -> None:
@@ -100,7 +101,7 @@ def _open_at_once(url: str, processes: int = 6) -> None:
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(60)
+        worker.join(PATIENCE)
     assert [worker.exitcode for worker in workers] == [0] * processes
     store = Store.open(url)
     with store.read() as tx:
@@ -390,4 +391,4 @@ def _python(script: str, *arguments: str, without_privileges: bool = False) -> s
     prefix = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"] if without_privileges and os.geteuid() == 0 else []
     command = [*prefix, sys.executable, "-c", textwrap.dedent(script), *arguments]
     root = Path(__file__).resolve().parents[2]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=root)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, cwd=root)

@@ -32,12 +32,12 @@ from tests.embedded.models import save_adapter
 from tests.engine_contract.asking import PROMPT, REPLY, TEXT, chat, complete, gap, scores, true_scores
 from tests.fixtures.engines import MAX_LORAS, ServedEngine, why_vllm_cannot_run
 from tests.fixtures.provenance import scored_provenance
+from tests.fixtures.waiting import PATIENCE
 
 pytestmark = [pytest.mark.vllm, pytest.mark.xdist_group("vllm")]
 
 LONG = PROMPT * 25  # more than two of the blocks in which vLLM keeps prefixes
 LONG_CHAT = [{"role": "user", "content": "What is the capital of France? " * 35}]
-PATIENCE_SECONDS = 120
 
 _numbers = count(1)
 
@@ -129,7 +129,7 @@ def test_what_comes_back_under_its_name_and_path_is_told_apart_by_its_salt(
             await plain.close()
             await salting.close()
 
-    unsalted, salted, true = asyncio.run(asyncio.wait_for(story(), PATIENCE_SECONDS))
+    unsalted, salted, true = asyncio.run(asyncio.wait_for(story(), PATIENCE))
     for part in (slice(0, 5), slice(5, 10)):  # chat, completion
         assert gap(salted[part], true[part]) < 1e-3 < gap(unsalted[part], true[part])
 
@@ -245,7 +245,7 @@ def test_only_what_vllm_proves_to_serve_goes_live(
             await asyncio.gather(loop, return_exceptions=True)
             await client.close()
 
-    asyncio.run(asyncio.wait_for(story(), PATIENCE_SECONDS))
+    asyncio.run(asyncio.wait_for(story(), PATIENCE))
     with sqlite_store.read() as tx:
         rejected = [adapters.get_adapter(tx, name) for name in (nothing, liar)]
     for adapter in rejected:
