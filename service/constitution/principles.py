@@ -18,6 +18,7 @@ Constitutions that were in effect are kept in the store, numbered (`c1`, `c2`, �
 from __future__ import annotations
 
 import hashlib
+import re
 import tomllib
 from collections.abc import Collection
 from functools import cache
@@ -36,6 +37,9 @@ BUILT_IN = Path(__file__).with_name("built_in.toml")
 MOST_PRINCIPLES = 200
 LARGEST_FILE = 256 * 1024
 """Bytes."""
+
+_QUOTATION = re.compile(r"\"[^\"]*\"|“[^”]*”|«[^»]*»|`[^`]*`")
+_DENIAL = re.compile(r"(?:\bnot|n['’]t|\bnever)(?:\s+(?:that|quite|at all|entirely|always))?\s+$")
 
 Words = Annotated[str, Field(min_length=1, max_length=4_000), Storable, AfterValidator(not_blank)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
@@ -112,9 +116,14 @@ class Constitution(_Part):
         return found
 
     def finds_nothing(self, critique: str) -> bool:
-        """Whether a critique says that nothing is wrong."""
-        said = critique.lower()
-        return any(phrase.lower() in said for phrase in self.nothing_wrong)
+        """Whether a critique says that nothing is wrong, in words of its own: neither denied ("not as it should be"),
+        nor between quotation marks, where the words may be those of the reply."""
+        said = _QUOTATION.sub(" ", critique.lower())
+        return any(
+            not _DENIAL.search(said[: found.start()])
+            for phrase in self.nothing_wrong
+            for found in re.finditer(re.escape(phrase.lower()), said)
+        )
 
 
 def draw(principles: Collection[Principle], count: int, rng: Random) -> list[Principle]:
