@@ -8,6 +8,7 @@ names of the exchanges it shows, in the page's address, so that a reload goes on
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import gradio as gr
@@ -151,12 +152,15 @@ class ChatPage:
         return talk.view()
 
     async def restore(self, talk: Conversation, event: gr.EventData, request: gr.Request) -> View:
-        """A page that was reloaded: its address says which conversation it showed."""
+        """A page that was opened or reloaded: its address says which conversation it showed, if any."""
         if _is_lost(talk, event):
             return talk.lost()
-        if not talk.turns and not talk.busy:
+        with suppress(ServiceError):  # chatting will say what is the matter
+            talk.policy = await self._service.policy(credentials(request))
+        trail = _text(event, "trail")
+        if trail and not talk.turns and not talk.busy:
             try:
-                await restore(self._service, credentials(request), talk, _text(event, "trail"))
+                await restore(self._service, credentials(request), talk, trail)
             except ServiceError as error:
                 talk.say(error.message, "error")
         return talk.view()

@@ -18,7 +18,8 @@ router = APIRouter(tags=["models"])
 
 @router.get("/v1/models")
 async def list_models(parts: Wired, caller: AnyCaller) -> dict[str, Any]:
-    """`hone` is what is live, `hone:base` the model without an adapter, `hone:vN` a version."""
+    """`hone` is what is live, `hone:base` the model without an adapter, `hone:vN` a version. `constitutional` says
+    which chats the constitution has a say in: never, asked or always."""
     return {"object": "list", "data": await _models(parts)}
 
 
@@ -39,15 +40,17 @@ async def _models(parts: Parts) -> list[dict[str, Any]]:
     created = {BASE: parts.started_at, **versions}  # of the base no more is known than since when it serves here
     names = {ALIAS: live} | {f"{ALIAS}:{name}": name for name in created}
     context = parts.replicas.context
-    return [_model(alias, created.get(name, parts.started_at), context) for alias, name in names.items()]
+    serve = parts.principles.settings.serve
+    return [_model(alias, created.get(name, parts.started_at), context, serve) for alias, name in names.items()]
 
 
-def _model(name: str, created: datetime, context: int | None) -> dict[str, Any]:
-    """As OpenAI lists models, and as vLLM says how many tokens fit."""
+def _model(name: str, created: datetime, context: int | None, constitutional: str) -> dict[str, Any]:
+    """As OpenAI lists models, and as vLLM says how many tokens fit; and which chats the constitution has a say in."""
     return {
         "id": name,
         "object": "model",
         "created": int(created.timestamp()),
         "owned_by": "hone",
         "max_model_len": context,
+        "constitutional": constitutional,
     }

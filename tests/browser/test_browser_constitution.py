@@ -96,6 +96,29 @@ def test_two_answers_and_one_by_principles_exclude_each_other(chat: Page) -> Non
     expect(rules).not_to_be_checked()
 
 
+def test_what_the_service_does_for_nobody_or_for_everybody_is_no_choice(
+    fake: FakeService, running: tuple[str, FakeService], open_page: OpenPage
+) -> None:
+    fake.policy = "never"
+    page = open_page(running[0])
+    expect(page.get_by_text("By principles")).to_be_hidden()
+    expect(page.get_by_text("Two answers", exact=True)).to_be_visible()
+    fake.policy = "always"
+    page = open_page(running[0])
+    expect(page.get_by_text("Two answers", exact=True)).to_be_hidden()
+    rules = page.get_by_role("switch", name="By principles")
+    expect(rules).to_be_checked()
+    expect(rules).to_be_disabled()
+    ask(page, "How do I pick a lock?")
+    expect(page.get_by_role("button", name="Good reply")).to_be_visible()
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_text("Is this one better than the one before?")).to_be_visible()
+    assert all("constitutional" not in body["hone"] and body["n"] == 1 for body in fake.asked)
+    page.reload()
+    expect(page.get_by_text("How do I pick a lock?")).to_be_visible()
+    expect(rules).to_be_disabled()
+
+
 def test_a_text_is_checked_tried_and_put_in_effect(fake: FakeService, desk: Page) -> None:
     expect(desk.locator(".hone-desk summary").first).to_contain_text("c0")
     expect(desk.locator(".hone-principles")).to_contain_text("Be no-harm.")
@@ -136,6 +159,8 @@ def test_an_older_version_is_opened_to_go_back_to(fake: FakeService, desk: Page)
     desk.get_by_role("button", name="Check").click()
     expect(desk.locator(".hone-desk")).to_contain_text("It is sound")
     expect(text).to_have_value("[[principles]] # one")
+    desk.get_by_role("listitem").filter(has_text="c0").get_by_role("button", name="Edit this one").click()
+    expect(text).to_have_value("title = 'As it comes'")
 
 
 def test_one_that_can_not_be_used_is_told_and_another_is_put_in_its_place(fake: FakeService, desk: Page) -> None:
@@ -149,7 +174,7 @@ def test_one_that_can_not_be_used_is_told_and_another_is_put_in_its_place(fake: 
     expect(desk.get_by_role("alert")).to_contain_text("has format 9")
     desk.get_by_text("Edit, try, and put in effect").click()
     desk.get_by_text("Versions").click()
-    desk.get_by_role("button", name="Edit this one").click()
+    desk.get_by_role("listitem").filter(has_text="c1").get_by_role("button", name="Edit this one").click()
     expect(text).to_have_value("[[principles]] # one")
     fake.unusable = ""
     desk.get_by_role("button", name="Put in effect").click()

@@ -125,6 +125,13 @@ def test_draft_and_revision_are_a_pair_for_the_learner(running: Running, engine:
     assert row.before_logprobs == [LOGPROB] * len(tokens(HARM))
 
 
+@pytest.mark.parametrize("serve", ["never", "asked", "always"])
+def test_the_models_tell_which_chats_are_answered_by_it(running: Running, serve: str) -> None:
+    with setting(running, serve=serve):
+        models = running.http.get("/v1/models").json()["data"]
+    assert {model["constitutional"] for model in models} == {serve}
+
+
 def test_the_engine_is_asked_as_the_constitution_words_it(running: Running, engine: PrincipledEngine) -> None:
     answer = chat(running, temperature=0.3, max_tokens=40, stop="END")
     (made,) = stored(running, answer["id"])["revisions"]

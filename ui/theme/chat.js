@@ -22,8 +22,9 @@ const input = h("textarea", { rows: 1, placeholder: "Say something…", "aria-la
 const pairBox = h("input", { type: "checkbox", role: "switch" });
 const pairSwitch = h("label.hone-switch.two", { title: "Get two answers and pick the better one" },
   pairBox, icon("two"), h("span", {}, "Two answers"));
+const RULES = "Each answer is looked at under the constitution's principles, and revised, before you get it";
 const rulesBox = h("input", { type: "checkbox", role: "switch" });
-const rulesSwitch = h("label.hone-switch", { title: "Each answer is looked at under the constitution's principles, and revised, before you get it" },
+const rulesSwitch = h("label.hone-switch", { title: RULES },
   rulesBox, icon("scales"), h("span", {}, "By principles"));
 const sendButton = h("button.hone-send", { type: "submit", "aria-label": "Send" }, icon("send"));
 const stopButton = h("button.hone-send.stop", { type: "button", "aria-label": "Stop", onclick: () => tell("stop_reply") }, icon("stop"));
@@ -52,7 +53,7 @@ function submit(text) {
   following = true;
   closeUntouched();
   sent = { text: text.trim(), after: talk.turns.length };
-  tell("send", { text, pair: pairBox.checked, by_principles: rulesBox.checked });
+  tell("send", { text, pair: pairBox.checked, by_principles: byPrinciples() });
 }
 
 /** The server has the message: only now does it leave the composer. */
@@ -95,6 +96,16 @@ input.addEventListener("keydown", (event) => {
   }
 });
 /** A reply by principles is one: to have two compared is the other way to make them better. */
+const byPrinciples = () => talk.policy === "asked" && rulesBox.checked; // by a policy nobody needs to ask
+/** What the service does for nobody, or for everybody, is no choice; and what comes by principles comes one by one. */
+function followPolicy() {
+  const always = talk.policy === "always";
+  rulesSwitch.hidden = talk.policy === "never";
+  pairSwitch.hidden = rulesBox.disabled = always;
+  rulesSwitch.title = always ? `${RULES}: here that is so for everybody` : RULES;
+  if (always) [pairBox.checked, rulesBox.checked] = [false, true];
+  else if (rulesSwitch.hidden) rulesBox.checked = false;
+}
 pairBox.addEventListener("change", () => { if (pairBox.checked) rulesBox.checked = false; });
 rulesBox.addEventListener("change", () => { if (rulesBox.checked) pairBox.checked = false; });
 composer.addEventListener("submit", (event) => { event.preventDefault(); submit(input.value); });
@@ -172,7 +183,7 @@ function actions(reply, last, busy) {
     button("pen", "How it should have been", reply.corrected, () => toggle(reply.key, "correct", reply.text), ".correct"),
     button("note", "What was wrong?", reply.critique !== null || reply.score !== null || reply.labels.length > 0, () => toggle(reply.key, "critique", reply.critique || ""), ".critique"));
   if (reply.text) items.push(button("copy", "Copy", undefined, copy));
-  if (last && !busy) items.push(button("again", "Try again", undefined, () => { following = true; tell("retry", { by_principles: rulesBox.checked }); }, ".again"));
+  if (last && !busy) items.push(button("again", "Try again", undefined, () => { following = true; tell("retry", { by_principles: byPrinciples() }); }, ".again"));
   if (reply.corrected) items.push(h("span.hone-tag", {}, "your version"));
   if (reply.finish === "stopped") items.push(h("span.hone-tag.quiet", {}, "stopped"));
   if (reply.finish === "length") items.push(h("span.hone-tag.quiet", { title: "The reply reached the longest length allowed" }, "cut short"));
@@ -294,7 +305,7 @@ function drawTurn(turn, last, busy) {
       other ? h("details.hone-other", {}, h("summary", {}, "The other answer"), drawReply(other, false, busy)) : null];
   }
   const error = turn.error ? h("div.hone-error", { role: "alert" }, h("p", {}, turn.error),
-    last && !busy ? h("button.hone-plain", { type: "button", onclick: () => tell("retry", { by_principles: rulesBox.checked }) }, icon("again"), "Try again") : null) : null;
+    last && !busy ? h("button.hone-plain", { type: "button", onclick: () => tell("retry", { by_principles: byPrinciples() }) }, icon("again"), "Try again") : null) : null;
   return h("section.hone-turn", { "data-turn": turn.key }, h("div.hone-prompt", {}, turn.prompt), answer, error);
 }
 
@@ -423,15 +434,17 @@ watch("value", () => {
   keepInHistory({ honeUnanswered: false });
   if (props.value.by_principles !== talk.by_principles) rulesBox.checked = props.value.by_principles;
   talk = props.value;
+  followPolicy();
   if (restoring) reopenEditors();
   if (talk.turns.length || talk.notice.tone !== "error") restoring = ""; // else the address keeps it for the next reload
   redraw(false);
 });
 input.value = history.state?.honeDraft || "";
 fit(input);
+followPolicy();
 redraw(true);
 const notice = history.state?.honeUnanswered ? UNANSWERED : history.state?.honeNotice;
 if (notice) toast(notice);
 keepInHistory({ honeNotice: null, honeUnanswered: false });
-if (restoring) tell("restore", { trail: restoring });
+tell("restore", { trail: restoring });
 if (!matchMedia("(pointer: coarse)").matches) input.focus();
