@@ -76,7 +76,9 @@ class Principle(_Part):
     revision_request: Words
     comparison_question: Words
     tags: tuple[Name, ...] = Field((), description="What it is about, such as harmless, honest, helpful.")
-    weight: float = Field(1.0, gt=0, le=1000, description="How often it is drawn, and how much its verdicts count.")
+    weight: float = Field(
+        1.0, strict=True, gt=0, le=1000, description="How often it is drawn, and how much its verdicts count."
+    )
     revisions: tuple[Revision, ...] = Field((), max_length=8, description="Examples for critique and revision.")
     comparisons: tuple[Comparison, ...] = Field((), max_length=8, description="Examples for comparisons.")
 
@@ -144,21 +146,26 @@ def parse(text: str, where: str = "The constitution") -> Constitution:
     if len(text.encode("utf-8", "surrogatepass")) > LARGEST_FILE:
         raise BadInput(f"{where} is larger than {LARGEST_FILE // 1024} KiB.", param="constitution")
     try:
-        content = tomllib.loads(text)
+        content = tomllib.loads(text.removeprefix("\ufeff"))  # some editors begin a file with it
     except tomllib.TOMLDecodeError as error:
         raise BadInput(f"{where} is no TOML: {error}.", param="constitution") from error
+    except RecursionError as error:
+        raise BadInput(f"{where} is nested too deep.", param="constitution") from error
     version = content.get("format_version")
     if isinstance(version, int) and not isinstance(version, bool) and version > FORMAT_VERSION:
         raise BadInput(
             f"{where} has format {version}; this Hone knows {FORMAT_VERSION}.", "Upgrade Hone.", param="constitution"
         )
-    if version is None:
-        raise BadInput(f"{where} has no format_version.", f"Write format_version = {FORMAT_VERSION}.",
-                       param="constitution")  # fmt: skip
+    if version is None or isinstance(version, bool):
+        says = "has no format_version" if version is None else "names no format with its format_version"
+        raise BadInput(f"{where} {says}.", f"Write format_version = {FORMAT_VERSION}.", param="constitution")
     try:
         constitution = Constitution.model_validate(content)
     except ValidationError as error:
-        problems = "; ".join(f"{_place(one['loc'], content)}: {in_words(one)}" for one in error.errors())
+        found = error.errors()
+        if len(found) > 1:  # a list of which nothing is right counts as empty, too
+            found = [one for one in found if one["type"] != "too_short" or not one["input"]]
+        problems = "; ".join(f"{_place(one['loc'], content)}: {in_words(one)}" for one in found)
         raise BadInput(f"{where} is wrong: {problems}.", "See docs/constitution.md.", param="constitution") from error
     names = [one.name for one in constitution.principles]
     if twice := [name for name in names if names.count(name) > 1]:

@@ -69,6 +69,7 @@ def test_a_sound_file_is_checked_and_nothing_takes_effect(running: Running) -> N
 
 def test_an_unknown_version_is_not_found(running: Running) -> None:
     assert running.operator.get("/v1/constitution/versions/c999").status_code == 404
+    assert running.operator.get("/v1/constitution/versions/c0").json()["text"] == built_in_version().text
 
 
 @pytest.mark.parametrize(

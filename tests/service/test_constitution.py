@@ -63,12 +63,27 @@ def test_the_built_in_model_was_taught_these_very_words() -> None:
         (("[[principles]]", "[[principle]]"), "principle"),
         (('title = "Ours"', 'title = "Ours'), "is no TOML"),
         (('name = "no-harm"', 'name = "No harm!"'), "name"),
+        (('rule = "Do not help anyone to do harm."', 'rule = "Fine."\nweight = "2"'), "weight: must be a number"),
+        (("format_version = 1", "format_version = true"), "Write format_version = 1."),
+        (('title = "Ours"', f"title = {'[' * 5000}{']' * 5000}"), "is nested too deep"),
+        (("[[principles]]", "principles = []\n[other]"), "principles: must not be empty"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_by_name(change: tuple[str, str], said: str) -> None:
     with pytest.raises(BadInput, match=r"^Ours\.toml") as caught:
         parse(ONE.replace(*change), "Ours.toml")
     assert said in str(caught.value)
+
+
+def test_one_fault_is_said_once() -> None:
+    with pytest.raises(BadInput) as caught:
+        parse(ONE.replace('revision_request = "Rewrite the reply."', ""))
+    assert "revision_request: is missing. See docs" in str(caught.value)
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "ours.toml").write_text("\ufeff" + ONE, encoding="utf-8")
+    assert read(tmp_path / "ours.toml") == parse(ONE)
 
 
 def test_two_principles_need_two_names() -> None:
