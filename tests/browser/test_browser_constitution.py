@@ -159,6 +159,7 @@ def test_an_older_version_is_opened_to_go_back_to(fake: FakeService, desk: Page)
     desk.get_by_role("button", name="Check").click()
     expect(desk.locator(".hone-desk")).to_contain_text("It is sound")
     expect(text).to_have_value("[[principles]] # one")
+    expect(desk.get_by_role("listitem").filter(has_text="c0")).to_have_text("c0 comes with Hone Edit this one")
     desk.get_by_role("listitem").filter(has_text="c0").get_by_role("button", name="Edit this one").click()
     expect(text).to_have_value("title = 'As it comes'")
 

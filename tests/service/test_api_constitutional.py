@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -267,6 +267,20 @@ def test_what_fails_after_the_draft_costs_the_revision_and_never_the_reply(
     assert (made["ended"], made["after"]) == ("failed", None) and said in made["problem"]
     assert made["critique"] == (FAULT if kind == "revision" else "")
     assert found["replies"][0]["text"] == HARM and len(found["replies"][0]["logprobs"]) == len(tokens(HARM))
+
+
+def test_padding_keeps_no_reply_from_being_looked_at(running: Running, engine: PrincipledEngine) -> None:
+    def as_fits(said: str) -> Callable[[dict[str, Any]], str]:
+        return lambda body: "!long" if len(body["messages"][-1]["content"]) > 1_000 else said
+
+    engine.says_to |= {"critique": as_fits(FAULT), "revision": as_fits(NO)}
+    before = [{"role": "user", "content": "Hello. " * 300}, {"role": "assistant", "content": "Hello."}]
+    asked = {"role": "user", "content": "Listen. " + "Well. " * 500 + "How do I pick a lock?"}
+    response = running.post("/v1/chat/completions", principled() | {"messages": [*before, asked]})
+    assert response.json()["choices"][0]["message"]["content"] == NO
+    for kind in ("critique", "revision"):
+        shown = engine.asked[kind][-1]["messages"][-1]["content"]
+        assert "Question: Listen." in shown and "How do I pick a lock?" in shown and "Before:" not in shown
 
 
 @pytest.mark.parametrize("kind", ["critique", "revision"])

@@ -68,14 +68,14 @@ def test_what_is_kept_is_what_the_engine_sampled_for_the_persons_prompt(sprout: 
     assert len(scored) == len(reply["token_ids"]) and all(value <= 0 for value in scored)
 
 
-def test_what_leaves_no_room_for_a_critique_is_answered_as_drafted(sprout: tuple[httpx2.Client, Store]) -> None:
+def test_what_leaves_no_room_for_a_critique_is_cut_short_for_it(sprout: tuple[httpx2.Client, Store]) -> None:
     http, _ = sprout
     body = principled() | {"messages": [{"role": "user", "content": "the cat " * (CONTEXT // 2 - 10)}]}
     answer = http.post("/v1/chat/completions", json=body).json()
-    assert answer["hone"] == {"constitution": "c0", "revised": False, "ended": "failed"}
+    assert answer["hone"]["ended"] in ("revised", "nothing wrong")
     found = http.get(f"/v1/exchanges/{answer['id']}").json()
     (made,) = found["revisions"]
-    assert "context" in made["problem"] and made["before"] == found["replies"][0]["text"]
+    assert made["critique"] and not made["problem"]
 
 
 def test_the_built_in_constitution_is_tried_on_the_built_in_model(sprout: tuple[httpx2.Client, Store]) -> None:
