@@ -65,9 +65,9 @@ function redraw() {
   said.replaceChildren(...(desk.said ? [h(desk.tone === "error" ? "div.hone-error" : "p.hone-quiet", {}, desk.said)] : []));
   trial.replaceChildren(...(desk.trial ? tried(desk.trial).flat() : []));
   const edit = (name) => h("button.hone-link", { type: "button", onclick: () => { opened = ""; tell("open_version", { name }); } }, "Edit this one");
-  versions.replaceChildren(...desk.versions.map((one) => h("li", {}, h("b", {}, one.name), ` by ${one.created_by} `, h("time", { datetime: one.created_at }, ago(one.created_at)),
+  versions.replaceChildren(...desk.versions.map((one) => h("li", {}, h("b", {}, one.name), ` by ${one.created_by} `, h("time", { datetime: one.created_at }, ago(one.created_at)), " ",
     edit(one.name), one.note ? h("p", {}, one.note) : null)),
-  h("li", {}, h("b", {}, "c0"), " comes with Hone", edit("c0")));
+  h("li", {}, h("b", {}, "c0"), " comes with Hone ", edit("c0")));
   place(root, [fold]);
 }
 
