@@ -182,7 +182,7 @@ def _constitution(settings: Settings) -> Iterator[Finding]:
         try:
             version = stored_version(row.name, row.text) if row is not None else version
         except BadInput as error:
-            found = f"{error.message.rstrip('.')}; chats that ask for it get 503"
+            found = f"{error.message.rstrip('.')}; chats that are to be answered by it get 503"
             yield Finding("constitution", False, found, "Upgrade Hone, or `hone constitution import FILE`.")
             return
     served = version.constitution.tagged(settings.constitution.tags)
