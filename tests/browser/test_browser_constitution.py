@@ -71,6 +71,20 @@ def test_a_reply_by_principles_shows_what_goes_on_and_how_it_was_made(fake: Fake
     assert fake.asked[-1]["hone"]["constitutional"] is True
 
 
+def test_a_reply_that_is_stopped_while_it_is_made_can_be_asked_for_again(fake: FakeService, chat: Page) -> None:
+    fake.hold_stage = "critique"
+    chat.get_by_text("By principles").click()
+    ask(chat, "How do I pick a lock?")
+    expect(chat.locator(".hone-stage")).to_contain_text("Looking at it")
+    expect(chat.get_by_text("stopped")).to_have_count(0)
+    chat.get_by_role("button", name="Stop").click()
+    expect(chat.get_by_text("stopped")).to_be_visible()
+    fake.hold_stage = ""
+    chat.get_by_role("button", name="Try again").click()
+    expect(chat.locator(".hone-made summary")).to_contain_text("Revised")
+    expect(chat.get_by_text("stopped")).to_have_count(0)
+
+
 def test_the_switch_belongs_to_the_conversation_and_survives_a_reload(fake: FakeService, chat: Page) -> None:
     switch = chat.get_by_role("switch", name="By principles")
     chat.get_by_text("By principles").click()

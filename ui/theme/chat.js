@@ -167,6 +167,9 @@ function badge(reply) {
   return h("span.hone-badge", { title: about, class: `hone-badge ${reply.adapter === "base" ? "base" : "tuned"}` }, reply.adapter);
 }
 
+const again = () => button("again", "Try again", undefined, () => { following = true; tell("retry", { by_principles: byPrinciples() }); }, ".again");
+const stopped = () => h("span.hone-tag.quiet", {}, "stopped");
+
 function actions(reply, last, busy) {
   const thumb = (good) => { tell("thumb", { reply: reply.key, good: reply.thumb === good ? null : good });
     if (good === false && reply.thumb !== false && !reply.critique) invite(reply.key, "critique", ""); };
@@ -183,9 +186,9 @@ function actions(reply, last, busy) {
     button("pen", "How it should have been", reply.corrected, () => toggle(reply.key, "correct", reply.text), ".correct"),
     button("note", "What was wrong?", reply.critique !== null || reply.score !== null || reply.labels.length > 0, () => toggle(reply.key, "critique", reply.critique || ""), ".critique"));
   if (reply.text) items.push(button("copy", "Copy", undefined, copy));
-  if (last && !busy) items.push(button("again", "Try again", undefined, () => { following = true; tell("retry", { by_principles: byPrinciples() }); }, ".again"));
+  if (last && !busy) items.push(again());
   if (reply.corrected) items.push(h("span.hone-tag", {}, "your version"));
-  if (reply.finish === "stopped") items.push(h("span.hone-tag.quiet", {}, "stopped"));
+  if (reply.finish === "stopped") items.push(stopped());
   if (reply.finish === "length") items.push(h("span.hone-tag.quiet", { title: "The reply reached the longest length allowed" }, "cut short"));
   return h("div.hone-acts", {}, items);
 }
@@ -301,7 +304,8 @@ function drawTurn(turn, last, busy) {
   } else {
     const chosen = turn.replies[turn.chosen ?? turn.replies.length - 1];
     const other = turn.side_by_side && turn.replies.find((reply) => reply !== chosen);
-    answer = [chosen ? drawReply(chosen, last, busy) : null, verdictLine(turn, last, busy),
+    const nothing = turn.error || (last && busy) ? null : h("div.hone-acts", {}, last ? again() : null, stopped()); // before it had a text
+    answer = [chosen ? drawReply(chosen, last, busy) : nothing, verdictLine(turn, last, busy),
       other ? h("details.hone-other", {}, h("summary", {}, "The other answer"), drawReply(other, false, busy)) : null];
   }
   const error = turn.error ? h("div.hone-error", { role: "alert" }, h("p", {}, turn.error),
