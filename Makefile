@@ -10,6 +10,7 @@ VLLM := .venv-vllm
 LITELLM := .venv-litellm
 TRL := .venv-trl
 RUNS_VLLM := $(shell [ "$$(uname -sm)" = "Linux x86_64" ] && grep -qsw avx2 /proc/cpuinfo && echo yes)
+ALONE := browser or loop or vllm
 PACKAGES := chromium postgresql gcc libc6-dev
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 APT_INSTALL := $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq
@@ -73,7 +74,8 @@ run: setup
 	$(BIN)/hone up
 
 test: setup vllm trl
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not ($(ALONE))"
+	$(BIN)/python -m pytest -m "$(ALONE)"
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -13,58 +13,43 @@ Any causal model that transformers loads will do.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model
-from peft.tuners.lora import LoraLayer
-from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
-from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch import Tensor
 from transformers import AutoTokenizer
 
 from learner import parallel
+from learner.adapted_model import AdaptedModel, HeadRole, Role
 from learner.batch import Example, Sequences, by_length, collate, tokens_of
 from learner.gradient_checkpointing import checkpoint_layers
-from learner.loading import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_adapter, load_base, lora_config, sum_in_one_order
+from learner.loading import load_adapter, load_base, lora_config, sum_in_one_order
 from learner.lora_product import fuse
 from learner.micro_batches import MicroBatches
 from learner.output_layer import plain_output_layer
 from learner.packing import Packed, hidden_states, pack, predicting_logits, try_packing
 from learner.predictions import Predictions
-from learner.weights_file import write_tensors
 from service.errors import TrainingFailed
 from service.settings import LearnerSettings
 
-HeadRole = Literal["reward", "value"]
-Role = Literal["policy", "parent", "anchor", "base", "reward", "value", "judge"]
-HEAD = "head."
-"""Before the names of a head's weights, beside those of its adapter."""
 SCORED, SAMPLED = "scored replies", "replies to sample"
 """What `Backbone.fitting` knows the number of that fits the memory at once."""
 
 
-class Backbone:
-    """The base model with its adapters; see the module's docstring. Not for use by several threads at once."""
+class Backbone(AdaptedModel):
+    """The model in all its roles, and what it computes in each; see the module's docstring. Not for several threads."""
 
     def __init__(self, model: PeftModel, tokenizer: Any, frozen: frozenset[Role]) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
-        self._frozen = frozen  # roles with an adapter of their own beside the policy's; the others are the base
-        self._heads: dict[HeadRole, nn.Linear] = {}
-        self._active: Role | None = None
-        self._adapters = self._list_adapters()
-        self.fitting = {what: MicroBatches(what) for what in (SCORED, SAMPLED)}
         with model.disable_adapter():
             self._packs = try_packing(model.get_base_model())
             self._output_layer = plain_output_layer(model.get_base_model())
-        self._select("policy")
+        super().__init__(model, frozen)
+        self.tokenizer = tokenizer
+        self.fitting = {what: MicroBatches(what) for what in (SCORED, SAMPLED)}
 
     @classmethod
     def load(
@@ -113,17 +98,9 @@ class Backbone:
         return backbone
 
     @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
-
-    @property
     def in_4_bits(self) -> bool:
         """Whether the base is (NF4)."""
         return bool(getattr(self.model.get_base_model(), "is_loaded_in_4bit", False))
-
-    def has(self, role: Role) -> bool:
-        """Whether the role has an adapter of its own; if not it is the bare base."""
-        return role == "policy" or role in self._frozen or role in self._heads
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
@@ -143,83 +120,9 @@ class Backbone:
         """Longest sequence, in tokens, that the base was made for."""
         return int(getattr(self.model.config, "max_position_embeddings", 1 << 20))
 
-    @property
-    def rank(self) -> int:
-        """Of the policy's adapter."""
-        return int(self.model.peft_config["policy"].r)
-
     def decode(self, replies: Sequence[Sequence[int]]) -> list[str]:
         """The texts of replies, without special tokens, as a person sees them."""
         return [str(self.tokenizer.decode(list(reply), skip_special_tokens=True)) for reply in replies]
-
-    def trainable(self, role: Literal["policy", HeadRole] = "policy") -> list[nn.Parameter]:
-        """The parameters of a role: those of its adapter, and of its head."""
-        own = [parameter for name, parameter in self.model.named_parameters() if _is_lora(name, role)]
-        return [*own, *self._heads[role].parameters()] if role != "policy" else own
-
-    def add_head(self, role: HeadRole, outputs: int = 1, seed: int = 0) -> None:
-        """Give a role an adapter of its own, of the policy's shape and so far without effect, and a head from the last
-        hidden state to `outputs` numbers, drawn at random as small as in Stiennon et al. (arXiv 2009.01325).
-        """
-        width = int(self.model.config.get_text_config().hidden_size)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            self.model.add_adapter(role, replace(self.model.peft_config["policy"]))
-            head = nn.Linear(width, outputs)
-            nn.init.normal_(head.weight, std=(width + 1) ** -0.5)
-            nn.init.zeros_(head.bias)
-        self._heads[role] = head.to(self.device)
-        self._adapters = self._list_adapters()
-        self._active = None
-        self._select("policy")
-
-    def add_judge(self, folder: Path, settings: LearnerSettings) -> None:
-        """Hold one more frozen adapter, in the role `judge`. Raises AdapterBroken when it can't be loaded."""
-        self.model.add_adapter("judge", lora_config(folder, settings))
-        load_adapter(self.model, "judge", folder)
-        self._frozen |= {"judge"}
-        self._adapters = self._list_adapters()
-        self._active = None
-        self._select("policy")
-
-    @contextmanager
-    def use(self, role: Role) -> Iterator[Any]:
-        """The model acting in a role, as a callable like any transformers causal model."""
-        if not self.has(role):
-            self.model.base_model.disable_adapter_layers()  # `disable_adapter` looks at every module first
-            try:
-                yield self.model
-            finally:
-                self.model.base_model.enable_adapter_layers()
-                self._require_gradients()
-        else:
-            self._select(role)
-            try:
-                yield self.model
-            finally:
-                self._select("policy")
-
-    @contextmanager
-    def merged(self, role: Role) -> Iterator[Any]:
-        """As `use`, without gradients and with the adapter folded into the weights, which makes sampling faster.
-
-        Afterwards the base's weights are bit for bit what they were. Where the base is quantised, or shared out between
-        processes, nothing is folded.
-        """
-        layers = [module for module in self.model.modules() if isinstance(module, LoraLayer)]
-        plain = all(_is_plain(layer.get_base_layer().weight) for layer in layers)
-        with torch.no_grad(), self.use(role):
-            if not plain or not self.has(role):
-                yield self.model
-                return
-            kept = [layer.get_base_layer().weight.data.clone() for layer in layers]
-            self.model.merge_adapter([role])
-            try:
-                yield self.model
-            finally:
-                self.model.unmerge_adapter()
-                for layer, weight in zip(layers, kept, strict=True):
-                    layer.get_base_layer().weight.data.copy_(weight)
 
     def logits(self, sequences: Sequences, role: Role = "policy") -> tuple[Tensor, Tensor, Tensor]:
         """Logits where a reply token is predicted: (logits (N, V), token_ids (N,), rows (N,)), N reply tokens in all.
@@ -336,70 +239,3 @@ class Backbone:
             for part, found in self.fitting[SCORED].each(indices, log_probs):
                 scores[list(part)] = found
         return scores
-
-    def adapter_state(self, role: Literal["policy", HeadRole] = "policy") -> dict[str, Tensor]:
-        """A copy of a role's weights, by their names in an adapter file; a head's begin with `HEAD`."""
-        state = dict(get_peft_model_state_dict(self.model, adapter_name=role, save_embedding_layers=False))
-        if role != "policy":
-            state |= {HEAD + name: tensor for name, tensor in self._heads[role].state_dict().items()}
-        return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
-
-    def load_adapter_state(self, state: dict[str, Tensor], role: Literal["policy", HeadRole] = "policy") -> None:
-        """Set a role's weights to such a copy."""
-        of_head = {name.removeprefix(HEAD): tensor for name, tensor in state.items() if name.startswith(HEAD)}
-        of_adapter = {name: tensor for name, tensor in state.items() if not name.startswith(HEAD)}
-        set_peft_model_state_dict(self.model, of_adapter, adapter_name=role)
-        if role != "policy":
-            self._heads[role].load_state_dict(of_head)
-
-    @torch.no_grad()
-    def scale_policy(self, factor: float) -> None:
-        """Make the policy's whole update of the base's weights so many times as large."""
-        for name, parameter in self.model.named_parameters():
-            if ".policy." in name and "lora_B" in name:
-                parameter.mul_(factor)
-
-    def save_adapter(self, folder: Path) -> None:
-        """Write adapter_config.json and adapter_model.safetensors, as PEFT and vLLM load them. Raises OSError."""
-        folder.mkdir(parents=True, exist_ok=True)
-        write_tensors(self.adapter_state(), folder / ADAPTER_WEIGHTS, {"format": "pt"})
-        config = self.model.peft_config["policy"].to_dict() | {"inference_mode": True}
-        text = json.dumps(config, indent=2, sort_keys=True, default=_plain)
-        (folder / ADAPTER_CONFIG).write_text(text + "\n", encoding="utf-8")
-
-    def _select(self, role: Role) -> None:
-        """Make an adapter the active one."""
-        if self._active == role:
-            return
-        self.model.base_model.set_adapter(role)
-        self._require_gradients()
-        self._active = role
-
-    def _require_gradients(self) -> None:
-        """Of all that trains, all the time: PEFT leaves them to the active adapter, and a backward pass has none for a
-        parameter that stopped requiring them after the forward pass."""
-        for parameter, trains in self._adapters:
-            parameter.requires_grad_(trains)
-
-    def _list_adapters(self) -> list[tuple[nn.Parameter, bool]]:
-        """The parameters of all adapters, each with whether it trains."""
-        return [
-            (parameter, any(_is_lora(name, role) for role in ("policy", *self._heads)))
-            for name, parameter in self.model.named_parameters()
-            if "lora_" in name
-        ]
-
-
-def _is_lora(name: str, role: str) -> bool:
-    """Whether a parameter of the model belongs to a role's adapter."""
-    return f".{role}." in name and "lora_" in name
-
-
-def _is_plain(weight: Tensor) -> bool:
-    """Whether it is here as it is: not quantised, and not a part of it alone."""
-    return weight.dtype.is_floating_point and not isinstance(weight, DTensor)
-
-
-def _plain(value: Any) -> Any:
-    """What JSON does not know in a PEFT configuration: sets and enumerations."""
-    return sorted(value) if isinstance(value, set) else getattr(value, "value", str(value))

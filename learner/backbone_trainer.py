@@ -22,8 +22,8 @@ from safetensors.torch import load_file
 
 from learner import parallel
 from learner.backbone import Backbone
-from learner.batch import Demonstration, Label, Pair, Progress, Scored, Snapshot, TokenIds, collate
-from learner.constitution.asking import as_request, question, render
+from learner.batch import Demonstration, Label, Pair, Progress, Scored, Snapshot, TokenIds
+from learner.constitution.asking import as_request, render
 from learner.constitution.writing import write_or_go_on
 from learner.curate import Curated
 from learner.engine_sampler import EngineSampler
@@ -38,19 +38,15 @@ from learner.methods.preference_model import PreferenceModel, fit_preferences
 from learner.methods.retention import neighbours
 from learner.methods.served_judge import fit_judge
 from learner.passing import clear_leftovers
-from learner.pretrain.dialogue import is_held_out
-from learner.pretrain.questions import draw_prompts
+from learner.probes import choose_probes
+from learner.prompts import FEWEST_PROMPTS, FEWEST_RETAINED, held_out_prompts, training_prompts
 from learner.recipe import WHEN_AND_HOW
 from learner.rollout_engines import Engines, check_engines
 from learner.run_folder import RunFolder
 from learner.sampler import InProcessSampler, Sampler, SharedSampler
-from learner.sampling import affordable
 from learner.stage_checkpoint import StageCheckpoint, fingerprint, keep_result, read_result
 from learner.trainer import (
     BY_REWARD,
-    PROBE_TOKENS,
-    PROBES,
-    PROBES_TRIED,
     Keep,
     Stage,
     as_labels,
@@ -71,11 +67,6 @@ log = logging.getLogger("hone.learner")
 
 ANCHOR_SCORES, SUSPECTS = "anchor.safetensors", "suspects.json"
 """In the checkpoint folder."""
-STANDING_SEED = 20_261_121
-FEWEST_PROMPTS, FEWEST_RETAINED = 128, 320
-"""Prompts that learning a preference samples on, and that corrections must not move, at least: where people asked
-fewer, standing ones are added."""
-FEWEST_HELD_OUT = 48
 NO_DIFFERENCE = 0.5
 """Nats per token that the conversation before a question may make a reply likelier, and be taken for needless."""
 
@@ -114,7 +105,9 @@ class BackboneTrainer:
             if state := parallel.from_first(partial(read_result, kept)):
                 self._backbone.load_adapter_state(state)
                 continue
-            prompts = self._training_prompts(lessons, FEWEST_RETAINED if stage == "sft" else FEWEST_PROMPTS)
+            prompts = training_prompts(
+                self._backbone.tokenizer, lessons, FEWEST_RETAINED if stage == "sft" else FEWEST_PROMPTS
+            )
             tell = progress if name == stage else _renamed(name, progress)
             inside = self._inside(kept, stage, lessons.train, prompts)
             self._stage(stage, lessons.train, corrections, prompts, anchor, tell, sampler, inside)
@@ -138,11 +131,7 @@ class BackboneTrainer:
 
     def evaluate(self, stages: tuple[Stage, ...], lessons: Curated, progress: Progress) -> dict[str, Any]:
         """The report on what these stages trained, with the outcome of every gate."""
-        prompts, standing = affordable(lessons.held_out.prompts, 2 * FEWEST_HELD_OUT), list[TokenIds]()
-        if len(prompts) < FEWEST_HELD_OUT:
-            known = {*lessons.train.prompts, *prompts}
-            standing = [one for one in self._standing_prompts(FEWEST_HELD_OUT, held_out=True) if one not in known]
-            standing = standing[: FEWEST_HELD_OUT - len(prompts)]
+        prompts, standing = held_out_prompts(self._backbone.tokenizer, lessons)
         judge = self._fitted_judge(lessons.train)
         corrected = sorted({one.prompt_token_ids for one in lessons.train.demonstrations})
         seed = self._settings.seed
@@ -161,33 +150,11 @@ class BackboneTrainer:
         return report.to_json() | {"gates": [vars(gate) for gate in gates]}
 
     def probes(self, lessons: Curated) -> list[dict[str, Any]]:
-        """A few short replies with the policy's and the base's log-probabilities, token by token.
-
-        The longest replies among short examples say most; of long examples the shortest are looked at, which cost the
-        engine the least and fit into its context. Of these the adapter's own show best where it changed them most.
-        """
-        train = lessons.train
-        taught = [(one.prompt_token_ids, one.reply_token_ids) for one in train.demonstrations]
-        taught += [(one.prompt_token_ids, one.reply_token_ids) for one in train.revised]
-        taught += [(pair.prompt_token_ids, pair.chosen) for pair in (*train.pairs, *train.ai_pairs)]
-        taught += [(label.prompt_token_ids, label.reply_token_ids) for label in train.labels]
-        taught += [(scored.prompt_token_ids, scored.reply_token_ids) for scored in train.scored]
+        """What the engine is to prove by that it serves the policy as it is now."""
         room = self._backbone.max_length
         if self._context is not None:
             room = min(room, self._context - 1)  # an engine takes no prompt as long as its context
-        cut = dict.fromkeys((prompt, reply[:PROBE_TOKENS]) for prompt, reply in taught)
-        fitting = [example for example in cut if sum(map(len, example)) <= room and all(example)]
-
-        def cost(example: tuple[TokenIds, TokenIds]) -> tuple[bool, int]:
-            prompt, reply = example
-            is_long = len(prompt) + len(reply) > PROBE_TOKENS
-            return is_long, len(prompt) + len(reply) if is_long else -len(reply)
-
-        def change(probe: dict[str, Any]) -> float:
-            return sum((own - base) ** 2 for own, base in zip(probe["logprobs"], probe["base_logprobs"], strict=True))
-
-        tried = [self._probe(prompt, reply) for prompt, reply in sorted(fitting, key=cost)[:PROBES_TRIED]]
-        return sorted(tried, key=change, reverse=True)[:PROBES]
+        return choose_probes(self._backbone, lessons.train, room)
 
     def _stage(
         self,
@@ -272,7 +239,7 @@ class BackboneTrainer:
         if self._settings.rollouts == "engine" and parallel.is_first():
             check_engines(self._engines, sampler.max_length, self._backbone.rank)
         judged: list[Pair | Label | Scored] = [*self._of_taste(train), *train.labels, *train.scored]
-        prompts = self._training_prompts(lessons, FEWEST_PROMPTS)
+        prompts = training_prompts(self._backbone.tokenizer, lessons, FEWEST_PROMPTS)
         for stage in by_reward:
             rlhf.prompts_to_learn_on(self._backbone, sampler, judged, prompts, self._by_reward[stage])
 
@@ -300,36 +267,12 @@ class BackboneTrainer:
         }
         return [*train.demonstrations, *needless.values()]
 
-    def _training_prompts(self, lessons: Curated, fewest: int) -> list[TokenIds]:
-        prompts = affordable(lessons.train.prompts, fewest)
-        if len(prompts) == len(lessons.train.prompts) < fewest:
-            measured = set(lessons.held_out.prompts)
-            standing = self._standing_prompts(fewest, held_out=False)
-            prompts += [prompt for prompt in standing if prompt not in measured][: fewest - len(prompts)]
-        return list(dict.fromkeys(prompts))
-
-    def _standing_prompts(self, count: int, held_out: bool) -> list[TokenIds]:
-        """Everyday questions in the model's chat template; none for a model that has no template."""
-        tokenizer = self._backbone.tokenizer
-        if not tokenizer.chat_template:
-            return []
-        drawn = draw_prompts(2 * count, STANDING_SEED, held_out=held_out)
-        texts = [prompt.text for prompt in drawn if is_held_out(prompt.text) == held_out][:count]
-        return [question(tokenizer, text) for text in texts]
-
     def _fitted_judge(self, train: Snapshot) -> PreferenceModel | None:
         """What people like, as far as their judgements tell; corrections alone say nothing of it."""
         if "dpo" not in stages_of("auto", train):
             return None
         pairs, _ = within_length(train.pairs, self._backbone.max_length)
         return fit_preferences(self._backbone, pairs)
-
-    def _probe(self, prompt: TokenIds, reply: TokenIds) -> dict[str, Any]:
-        batch = collate([(prompt, reply)], self._backbone.pad_id)
-        start = len(prompt)
-        with torch.no_grad():
-            own, base = (self._backbone.log_probs(batch, role)[0, start:].tolist() for role in ("policy", "base"))
-        return {"prompt_token_ids": prompt, "token_ids": reply, "logprobs": own, "base_logprobs": base}
 
 
 def _renamed(name: str, progress: Progress) -> Progress:

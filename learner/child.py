@@ -17,9 +17,9 @@ import sys
 import threading
 from pathlib import Path
 
+from learner.base_tokenizer import context_length, reply_tokenizer
 from learner.cycle import Cycle
 from learner.run_progress import Stopped
-from learner.snapshot import context_length, reply_tokenizer
 from learner.team import Team
 from learner.trainer import Keep, Trainer
 from service.errors import EngineUnavailable, HoneError, LeaseLost, ProcessLost, StoreError

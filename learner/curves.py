@@ -58,9 +58,16 @@ def draw(metrics: Sequence[dict[str, Any]], path: Path) -> None:
         metric: tuple[str, Curve]
         for place, metric in zip_longest(places, of_phase.items(), fillvalue=("", [])):
             _draw_one(place, phase, *metric)
+    save_figure(figure, path, DOTS_PER_INCH)
+
+
+def save_figure(figure: Any, path: Path, dots_per_inch: int) -> None:
+    """Write a figure of matplotlib's as PNG, whole or not at all, and forget it."""
+    from matplotlib import pyplot
+
     unfinished = path.with_name(path.name + ".partial")
     with unfinished.open("wb") as file:
-        figure.savefig(file, dpi=DOTS_PER_INCH, format="png")
+        figure.savefig(file, dpi=dots_per_inch, format="png")
         file.flush()
         os.fsync(file.fileno())
     pyplot.close(figure)

@@ -8,7 +8,6 @@ If a judgement that it learned from was withdrawn meanwhile, the run begins afre
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import time
@@ -18,19 +17,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from learner.constitution.in_effect import freeze, in_effect, lineage, read_frozen
+from sqlalchemy.orm import Session
+
+from learner.base_tokenizer import Tokenize
+from learner.constitution.in_effect import freeze, in_effect, read_frozen
 from learner.constitution.named_judge import is_version
 from learner.curate import Curated, curate
 from learner.curves import draw
 from learner.disk_space import WAITING_FOR_SPACE, once_there_is_space
 from learner.evaluate.frontier import draw_frontier
 from learner.metrics import read_metrics
+from learner.provenance import provenance_of
 from learner.publish import LEARNER, Publisher, TakenBack
 from learner.recipe import differ, recipe_of
 from learner.run_folder import RunFolder, finite
 from learner.run_lock import alone_in
 from learner.run_progress import RunProgress
-from learner.snapshot import NO_CONSTITUTION, FrozenFeedback, Tokenize, collect, read_snapshot, write_snapshot
+from learner.snapshot import NO_CONSTITUTION, FrozenFeedback, collect, read_snapshot, write_snapshot
 from learner.summary import describe, learned_from
 from learner.trainer import (
     CONSTITUTIONAL,
@@ -45,12 +48,11 @@ from learner.trainer import (
     stages_of,
 )
 from service.adapters.fingerprint import base_fingerprint
-from service.adapters.manifest import BaseModelIdentity, Provenance
 from service.adapters.registry import Registry
 from service.constitution.versions import Version
 from service.errors import BadInput, StoreError, TrainingFailed
 from service.settings import Settings
-from service.store.queries import adapters, feedback, runs
+from service.store.queries import feedback, runs, serving
 from service.store.queries.adapters import BASE
 from service.store.session import Store
 from service.store.tables import Run
@@ -126,7 +128,10 @@ class Cycle:
         report = self._evaluate(trainer, stages, lessons)
         report |= {"feedback": lessons.counts, "seconds": round(time.monotonic() - started, 2), "attempt": run.attempt}
         self._say("publish", 0, 1)
-        provenance = self._provenance(run, frozen, lessons, trainer.probes(lessons))
+        base_sha256 = base_fingerprint(self.settings.model_path)
+        provenance = provenance_of(
+            run, frozen, lessons, trainer.probes(lessons), self.settings, base_sha256, self.folder
+        )
         self._publisher.publish(run, provenance, report, said)
         shutil.rmtree(self.folder.adapter, ignore_errors=True)  # the registry has it
 
@@ -180,7 +185,7 @@ class Cycle:
         deadline = time.monotonic() + ROLLOUT_SECONDS
         while time.monotonic() < deadline:
             with self.store.read() as tx:
-                if adapters.serving(tx).requested_by != LEARNER:
+                if serving.desired_state(tx).requested_by != LEARNER:
                     return
             self._say("snapshot", 0, 1)
             time.sleep(LOOK_SECONDS)
@@ -198,10 +203,14 @@ class Cycle:
         with self.store.read() as tx:
             position = feedback.last_position(tx)
             frozen = collect(tx, position, self.tokenize, served_as, base_sha256, identity)
-            live = adapters.serving(tx).live
-            clean = runs.without_withdrawn(tx, live) if live != BASE else None
+            _, clean = self._live_and_clean(tx)
         write_snapshot(frozen, self.folder.snapshot)
         return clean if clean is not None and self._is_of_this_base(clean) else None
+
+    def _live_and_clean(self, tx: Session) -> tuple[str, str | None]:
+        """What is live, and it or what it comes from that learned from nothing withdrawn since; None: the base."""
+        live = serving.desired_state(tx).live
+        return live, runs.without_withdrawn(tx, live) if live != BASE else None
 
     def _version_in_effect(self) -> Version | None:
         """None where this Hone can't read it: people's feedback is learned from all the same."""
@@ -223,8 +232,7 @@ class Cycle:
     def _parent(self, name: str | None) -> tuple[Path | None, str]:
         """Its folder, and what is to be said of where the run starts from."""
         with self.store.read() as tx:
-            live = adapters.serving(tx).live
-            clean = runs.without_withdrawn(tx, live) if live != BASE else None
+            live, clean = self._live_and_clean(tx)
         remark = ""
         if live not in (BASE, clean):
             remark = f"It starts from {name or 'the base'}: {live} knows feedback that was withdrawn."
@@ -288,28 +296,3 @@ class Cycle:
             self.folder.write_report(report)
         draw_frontier(report.get("constitution") or {}, self.folder.frontier)
         return report
-
-    def _provenance(
-        self, run: Run, frozen: FrozenFeedback, lessons: Curated, probes: list[dict[str, Any]]
-    ) -> Provenance:
-        config = json.loads((self.folder.adapter / "adapter_config.json").read_text(encoding="utf-8"))
-        version, written = lessons.constitution, lessons.counts.get("written")
-        base = BaseModelIdentity(
-            name=self.settings.engine.model,
-            sha256=base_fingerprint(self.settings.model_path),
-            quantisation="nf4" if self.settings.learner.quantise == "nf4" else None,
-        )
-        return Provenance.model_validate(
-            {
-                "parent": run.parent,
-                "run_id": self.run_id,
-                "base": base,
-                "rank": config["r"],
-                "alpha": config["lora_alpha"],
-                "target_modules": tuple(sorted(config["target_modules"])),
-                "method": run.method,
-                "snapshot_hash": frozen.hash,
-                "constitution": lineage(version, written["sha256"]) if version and written else None,
-                "probes": probes,
-            }
-        )

@@ -17,7 +17,7 @@ from learner.trainer import stages_of
 from service.adapters.manifest import Provenance
 from service.adapters.registry import Registry
 from service.settings import Settings
-from service.store.queries import adapters, feedback, runs
+from service.store.queries import adapters, feedback, runs, serving
 from service.store.queries.adapters import BASE
 from service.store.session import Store
 from service.store.tables import Run
@@ -52,7 +52,7 @@ class Publisher:
             if feedback.withdrawn_of_run(tx, run.id):
                 raise TakenBack("Feedback that it learned from was withdrawn.")
             if reasons:
-                adapters.set_state(tx, name, "rejected", "gate", reasons)
+                serving.set_state(tx, name, "rejected", "gate", reasons)
                 message = f"The gate rejected {name}: {reasons} {said}"
                 runs.finish_run(tx, run.id, self.fence, "rejected", message, adapter=name)
                 return
@@ -60,7 +60,7 @@ class Publisher:
             if wait := self._why_wait(tx, run):
                 message += f" {wait}"
             else:
-                adapters.request_live(tx, name, LEARNER, "It passed every gate.")
+                serving.request_live(tx, name, LEARNER, "It passed every gate.")
             runs.finish_run(tx, run.id, self.fence, "succeeded", message, adapter=name)
 
         name = registry.publish(self.folder.adapter, provenance, kept, said, end_run)
@@ -68,16 +68,16 @@ class Publisher:
 
     def _why_wait(self, tx: Session, run: Run) -> str:
         """Why a candidate that passed is not to go live by itself; empty when it is."""
-        wish, desired = run.options.get("promote"), adapters.serving(tx)
+        wish, desired = run.options.get("promote"), serving.desired_state(tx)
         if not (self.settings.learner.auto_promote if wish is None else wish):
             return "It waits for an operator to promote it."
         if desired.requested is not None and desired.requested_by != LEARNER:
             return f"{desired.requested_by} asked for {desired.requested} meanwhile, so it waits for an operator."
-        flip = adapters.last_flip(tx)
+        flip = serving.last_flip(tx)
         if flip is not None and flip.actor not in (LEARNER, adapters.ROLLOUT):
             if run.started_at is not None and flip.at > run.started_at:
                 return f"{flip.actor} made {flip.adapter} live meanwhile, so it waits for an operator."
-            if wish is None and (left := adapters.newest_left(tx)):
+            if wish is None and (left := serving.newest_left(tx)):
                 return f"{flip.actor} went back from {left} to {flip.adapter}, so it waits for an operator."
         if (adapters.number_of(desired.live) or 0) < (adapters.number_of(run.parent or BASE) or 0):
             return f"{run.parent}, which it started from, was rolled back meanwhile, so it waits for an operator."
@@ -95,7 +95,7 @@ class Publisher:
     def _go_back(self, tx: Session, run: Run, lessons: Curated) -> str:
         """Where what is live knows feedback that was withdrawn, and no method has anything left to learn: ask for what
         it comes from to go live, if a candidate would. Returns what is to be said of it."""
-        desired = adapters.serving(tx)
+        desired = serving.desired_state(tx)
         if desired.live == BASE or (clean := runs.without_withdrawn(tx, desired.live) or BASE) == desired.live:
             return ""
         why = f"{desired.live} knows feedback that was withdrawn"
@@ -103,5 +103,5 @@ class Publisher:
             return f"{why}: a run of the method auto learns the rest without it."
         if desired.requested is not None or self._why_wait(tx, run):
             return f"{why}: `hone adapters rollback {clean}` takes it out."
-        adapters.request_live(tx, clean, LEARNER, f"{why}, and nothing is left to learn from.")
+        serving.request_live(tx, clean, LEARNER, f"{why}, and nothing is left to learn from.")
         return f"{why}, so {clean} goes live."

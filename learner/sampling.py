@@ -18,7 +18,8 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from learner import parallel
-from learner.backbone import SAMPLED, Backbone, Role
+from learner.adapted_model import Role
+from learner.backbone import SAMPLED, Backbone
 from learner.batch import TokenIds, by_length
 
 AFFORDABLE_TOKENS = 128

@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
 
+from learner.base_tokenizer import Tokenize
 from learner.batch import Messages
 from learner.constitution.served import ServedRevision, read_revision
 from learner.run_folder import write_whole
-from service.adapters.fingerprint import model_folder
-from service.errors import BadInput, TrainingFailed
+from service.errors import TrainingFailed
 from service.store.queries import exchanges, feedback, revisions
 from service.store.queries.revisions import RevisionPair
 from service.store.tables import Exchange, FeedbackRow
@@ -40,8 +39,6 @@ which no change or withdrawal alters: so nothing that was taught is measured on 
 somebody then gives an early correction does begin to teach; from then on no run measures on it.)"""
 ALIAS = "hone"
 """Only prompts asked of the live adapter count as what people ask: who names a version compares or measures."""
-
-Tokenize = Callable[[str], tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -97,37 +94,6 @@ class FrozenFeedback:
     hash: str = ""
     revisions: tuple[ServedRevision, ...] = ()
     constitution: tuple[str, str] = NO_CONSTITUTION
-
-
-def reply_tokenizer(model_path: str) -> Tokenize:
-    """From a reply's text to its token ids, EOS included, by the base model's tokenizer, loaded at the first use."""
-
-    @cache
-    def load() -> Any:
-        from transformers import AutoTokenizer
-
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(model_path)
-        except (OSError, ValueError) as error:
-            raise TrainingFailed(f"The tokenizer of {model_path} can't be loaded: {error}.") from error
-        if tokenizer.eos_token_id is None:
-            raise TrainingFailed(f"The tokenizer of {model_path} has no EOS token, so no reply could learn to end.")
-        return tokenizer
-
-    def tokenize(text: str) -> tuple[int, ...]:
-        return (*load().encode(text, add_special_tokens=False), load().eos_token_id)
-
-    return tokenize
-
-
-def context_length(model_path: str) -> int | None:
-    """How many tokens the base model was made for; None when its files are not here or don't say."""
-    try:
-        config = json.loads((model_folder(model_path) / "config.json").read_text(encoding="utf-8"))
-    except (BadInput, OSError, ValueError):
-        return None
-    length = config.get("max_position_embeddings")
-    return length if isinstance(length, int) else None
 
 
 def collect(

@@ -9,11 +9,6 @@ from typing import Any, Literal, Protocol
 from learner.batch import Label, Pair, Progress, Snapshot
 from learner.curate import Curated
 
-PROBES, PROBES_TRIED = 4, 16
-PROBE_TOKENS = 96
-"""A probe is scored by the engine before an adapter goes live: a few short ones are enough, and of a long reply the
-first so many tokens prove as much as all. Of so many that would do those are taken that training changed most."""
-
 Stage = Literal["sft", "dpo", "kto", "ppo", "raft", "sl-cai", "rl-cai"]
 BY_REWARD: tuple[Stage, ...] = ("ppo", "raft")
 """Those that follow a reward model, which is fitted to pairs, single thumbs and single scores alike."""

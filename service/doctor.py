@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -29,7 +30,7 @@ from service.errors import BadInput, HoneError, PortInUse, SettingsError
 from service.installed import LEARNER_EXTRA
 from service.listening import listen
 from service.settings import Settings, available_cores, check_rank
-from service.store.queries import adapters, constitutions, keys
+from service.store.queries import constitutions, keys, serving
 from service.store.session import Store
 
 LEAST_FREE_BYTES = 500_000_000
@@ -37,9 +38,7 @@ ABSENT = "not installed"
 NEEDED = ("fastapi", "gradio", "sqlalchemy")
 SETUP = "Run `make setup`, or `pip install .` in the project's folder."
 FOR_THE_LEARNER = ("torch", "transformers", "peft", "safetensors", "apscheduler")
-OPTIONAL = {
-    "bitsandbytes": "training against a base in 4 bits: pip install '.[nf4]'",
-}
+OPTIONAL = {"bitsandbytes": "training against a base in 4 bits: pip install '.[nf4]'"}
 MACHINE_SECONDS = 120.0
 """How long torch may take to say what it finds here: it is slow to import."""
 _PARTS = ("store", "engine", "live", "pages", "rollout")  # of what `/health` tells
@@ -142,13 +141,9 @@ def _store(settings: Settings) -> Iterator[Finding]:
     if not settings.store_is_made:
         yield Finding("store", None, "not made yet", "The first start makes it.")
         return
-    store = Store.open(settings.store_url, checkpoints=False)
-    try:
-        with store.read() as tx:
-            live, active = adapters.serving(tx).live, sum(key.revoked_at is None for key in keys.list_keys(tx))
-            replaced = replacement(tx, settings.adapters_folder)
-    finally:
-        store.close()
+    with closing(Store.open(settings.store_url, checkpoints=False)) as store, store.read() as tx:
+        live, active = serving.desired_state(tx).live, sum(key.revoked_at is None for key in keys.list_keys(tx))
+        replaced = replacement(tx, settings.adapters_folder)
     yield Finding("store", True, f"{store.url.render_as_string()}; live: {live}")
     if replaced is not None:
         yield Finding("adapters", False, replaced)
@@ -173,16 +168,12 @@ def _constitution(settings: Settings) -> Iterator[Finding]:
     """Whether the one in effect can be read, as after a downgrade it may not be, and has principles to serve by."""
     version = built_in_version()
     if settings.store_is_made:
-        store = Store.open(settings.store_url, checkpoints=False)
-        try:
-            with store.read() as tx:
-                row = constitutions.in_effect(tx)
-        finally:
-            store.close()
+        with closing(Store.open(settings.store_url, checkpoints=False)) as store, store.read() as tx:
+            row = constitutions.in_effect(tx)
         try:
             version = stored_version(row.name, row.text) if row is not None else version
         except BadInput as error:
-            found = f"{error.message.rstrip('.')}; chats that ask for it get 503"
+            found = f"{error.message.rstrip('.')}; chats that are to be answered by it get 503"
             yield Finding("constitution", False, found, "Upgrade Hone, or `hone constitution import FILE`.")
             return
     served = version.constitution.tagged(settings.constitution.tags)

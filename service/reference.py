@@ -90,6 +90,7 @@ _API_HEAD = f"""# HTTP API
 {_WRITTEN}
 Any OpenAI client works: set its base URL to `http://127.0.0.1:8000/v1`. The models are `hone` (the live adapter),
 `hone:v12` (that version) and `hone:base` (no adapter). A running service shows the full schema at `/docs`.
+A value of another type than its field's, like a number in quotes, is refused (400), as OpenAI does.
 
 A chat completion's `id` is its exchange: send feedback about it later. `system_fingerprint` is the adapter that
 answered. Streams end with `data: [DONE]`, after the exchange has been stored; a failure in the middle is

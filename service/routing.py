@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from service.errors import ModelNotFound
 from service.store.prepared import Tx
-from service.store.queries import adapters, conversations
+from service.store.queries import adapters, conversations, serving
 from service.store.queries.conversations import Desired
 
 ALIAS = "hone"
@@ -52,7 +52,7 @@ def route(tx: Tx, alias: str, conversation_id: str, caller: str, loaded: Collect
 
 def resolve(tx: Session, alias: str) -> Route:
     """The same for a request that belongs to no conversation: `hone` is what is live. Raises ModelNotFound."""
-    return Route(alias, adapters.serving(tx).live if alias == ALIAS else _named(tx, alias))
+    return Route(alias, serving.desired_state(tx).live if alias == ALIAS else _named(tx, alias))
 
 
 def _named(tx: Tx, alias: str) -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.waiting import PATIENCE
+
 ROOT = Path(__file__).resolve().parent.parent
 OURS = ("service", "learner", "ui")
 
@@ -106,6 +108,6 @@ def test_the_service_loads_neither_torch_nor_transformers() -> None:
     light = [m for m in light if ".migrations" not in m]
     check = f"import sys, importlib\nfor m in {light!r}: importlib.import_module(m)\n"
     check += f"print([m for m in {HEAVY!r} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"

@@ -1,13 +1,14 @@
 """The chat page: talk with what is live, and say what was good, bad, wrong or better.
 
-The page's script (`theme/chat.js`) draws the conversation and sends named events; everything that happens, happens in
-the handlers here, with the credentials of the request that brought the event. The browser keeps no history: only the
-names of the exchanges it shows, in the page's address, so that a reload goes on where it was.
+The page's script (`theme/chat.js` and its parts) draws the conversation and sends named events; everything that
+happens, happens in the handlers here, with the credentials of the request that brought the event. The browser keeps no
+history: only the names of the exchanges it shows, in the page's address, so that a reload goes on where it was.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import gradio as gr
@@ -30,6 +31,7 @@ EXAMPLES = (
 )
 LABELS = ("wrong", "harmful", "off-topic", "too long", "too short", "unclear", "rude")
 MAX_PROMPT = 20_000  # characters
+SCRIPTS = ("composer.js", "editors.js", "revisions.js", "replies.js", "turns.js", "restart.js", "chat.js")
 NO_SESSION = "This page has no session yet. Reload it; if that doesn't help, open it with your key (…/?key=YOUR-KEY)."
 
 View = dict[str, Any]
@@ -45,7 +47,7 @@ def build(service: ServiceClient) -> gr.Blocks:
         thread = gr.HTML(
             drawn,
             html_template="<div class='hone-chat'></div>",
-            js_on_load=script("chat.js"),
+            js_on_load=script(*SCRIPTS),
             apply_default_css=False,
             elem_id="chat",
             examples=list(EXAMPLES),
@@ -151,12 +153,15 @@ class ChatPage:
         return talk.view()
 
     async def restore(self, talk: Conversation, event: gr.EventData, request: gr.Request) -> View:
-        """A page that was reloaded: its address says which conversation it showed."""
+        """A page that was opened or reloaded: its address says which conversation it showed, if any."""
         if _is_lost(talk, event):
             return talk.lost()
-        if not talk.turns and not talk.busy:
+        with suppress(ServiceError):  # chatting will say what is the matter
+            talk.policy = await self._service.policy(credentials(request))
+        trail = _text(event, "trail")
+        if trail and not talk.turns and not talk.busy:
             try:
-                await restore(self._service, credentials(request), talk, _text(event, "trail"))
+                await restore(self._service, credentials(request), talk, trail)
             except ServiceError as error:
                 talk.say(error.message, "error")
         return talk.view()

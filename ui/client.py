@@ -140,8 +140,15 @@ class ServiceClient:
 
     async def context(self, who: Credentials) -> int | None:
         """How many tokens fit into a prompt and its reply; None where the engine doesn't say."""
-        models = (await self._ask("GET", "/v1/models", who))["data"]
-        return next((model.get("max_model_len") for model in models if model["id"] == MODEL), None)
+        return (await self._model(who)).get("max_model_len")
+
+    async def policy(self, who: Credentials) -> str:
+        """Which chats are answered by the constitution: never, asked or always."""
+        return str((await self._model(who)).get("constitutional", "asked"))
+
+    async def _model(self, who: Credentials) -> dict[str, Any]:
+        models: list[dict[str, Any]] = (await self._ask("GET", "/v1/models", who))["data"]
+        return next((model for model in models if model["id"] == MODEL), {})
 
     async def exchange(self, who: Credentials, exchange_id: str) -> dict[str, Any]:
         return await self._ask("GET", f"/v1/exchanges/{quote(exchange_id, safe='')}", who)

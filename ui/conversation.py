@@ -160,7 +160,8 @@ class Conversation:
     `tokens_per_character`: of what was asked last, 0 before anything was; `seen_from`: the key of the oldest turn that
     the model was told when it was asked last, empty as long as all of them fit into its context.
 
-    `by_principles`: its replies are criticised and revised under the constitution before they are answered.
+    `by_principles`: its replies are criticised and revised under the constitution before they are answered; `policy`:
+    whether that is so for no conversation here (never), for those that ask (asked), or for all (always).
 
     `version` counts views: events run side by side, and a view that was overtaken on its way is not to be drawn.
 
@@ -180,6 +181,7 @@ class Conversation:
     tokens_per_character: float = 0.0
     seen_from: str = ""
     by_principles: bool = False
+    policy: str = "asked"
 
     def identify(self) -> str:
         """The id, a new one for a new conversation.
@@ -236,6 +238,7 @@ class Conversation:
             "turns": [turn.view() for turn in self.turns],
             "seen_from": self.seen_from,
             "by_principles": self.by_principles,
+            "policy": self.policy,
             "notice": {"text": self.notice, "tone": self.tone, "serial": self.serial},
         }
 

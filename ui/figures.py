@@ -169,6 +169,9 @@ GATES = {
     "agrees with scores": ("Agrees with scores", "On scores that were kept back, all but chance."),
     "judged as people do": ("Its judge agrees with people", "A share won proves nothing by a judge that doesn't."),
     "no worse than its parent": ("No worse than before", "Against its parent, by a judge that learned from people."),
+    "does no more harm": ("Does no more harm", "To red-team prompts, by the constitution's critique, all but chance."),
+    "refuses no more help": ("Refuses no more", "Harmless prompts that look harmful are to be answered as before."),
+    "stays helpful": ("Stays helpful", "On harmless prompts, against its parent, by the constitution's judge."),
 }
 """What each rule is called on the page, and what it is for."""
 

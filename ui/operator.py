@@ -55,10 +55,9 @@ def _part(name: str) -> gr.HTML:
     return gr.HTML(
         {},
         html_template="<div class='hone-board'></div>",
-        js_on_load=script("operator.js"),
+        js_on_load=script(f"{name}.js", "board.js"),
         apply_default_css=False,
         elem_id=f"board-{name}",
-        part=name,
     )
 
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from learner.backbone import Backbone, Role
+from learner.adapted_model import Role
+from learner.backbone import Backbone
 from learner.batch import Messages, TokenIds
 from learner.sampling import longest_prompt, sample
 from service.errors import TrainingFailed

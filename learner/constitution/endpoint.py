@@ -2,7 +2,7 @@
 
 Several questions are under way at once. One that times out, breaks off, meets a busy server or gets nonsense for an
 answer is asked again, and given up after so many times; a server that refuses us as such ends it at once, since it
-would refuse every other question, too.
+would refuse every other question, too, and so does one that never answered any of the first questions.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import httpx2
 
 from learner.constitution.asking import Request
+from service.adapters.side_by_side import side_by_side
 from service.constitution import Constitution
 from service.constitution.prompts import OPTIONS, read_verdict
 from service.errors import TrainingFailed
@@ -34,6 +35,8 @@ REFUSALS = {
 LONGEST_PAUSE = 30.0
 """Seconds between two attempts at a question, at most; the first pause is a fraction of one."""
 FIRST_PAUSE = 0.25
+MOST_IN_VAIN = 24
+"""Questions that came to nothing, each with all its attempts, while none was answered: what never answered won't."""
 
 
 class EndpointJudge:
@@ -52,12 +55,16 @@ class EndpointJudge:
         first_pause: float = FIRST_PAUSE,
     ) -> None:
         self._url, self._model, self._constitution = url.rstrip("/"), model, constitution
+        self._key = key
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._seconds = timeout_seconds
         self._timeout = httpx2.Timeout(timeout_seconds, connect=min(CONNECT_SECONDS, timeout_seconds))
         self._retries, self._transport, self._first_pause = retries, transport, first_pause
         self._tells_odds = True
         self._refused: TrainingFailed | None = None
         self._warned = set[str]()
+        self._last_trouble = ""
+        self._in_vain: int | None = 0  # questions, as long as none was answered
 
     def odds(self, requests: Sequence[Request], reasoned: bool) -> list[float | None]:
         """As `learner.constitution.judging.Judge` says."""
@@ -75,13 +82,7 @@ class EndpointJudge:
                         raise self._refused
                     return await self._verdict(http, request, reasoned)
 
-            tasks = [asyncio.ensure_future(one(request)) for request in requests]
-            try:
-                return await asyncio.gather(*tasks)
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+            return await side_by_side(map(one, requests))
 
     async def _verdict(self, http: httpx2.AsyncClient, request: Request, reasoned: bool) -> float | None:
         """None when it was asked once and `retries` times more in vain."""
@@ -92,28 +93,45 @@ class EndpointJudge:
                 pause = min(4 * pause, LONGEST_PAUSE)
             odds = self._read(await self._answer(http, request, reasoned))
             if odds is not None:
+                self._in_vain = None
                 return odds
+        if self._in_vain is not None:
+            self._in_vain += 1
+            if self._in_vain >= MOST_IN_VAIN:
+                self._refused = TrainingFailed(
+                    f"The judge at {self._url} gave no verdict on {MOST_IN_VAIN} questions, and none on any before: "
+                    f"{self._last_trouble}.",
+                    "Check constitution.judge and constitution.judge_model, or give it more time "
+                    "(constitution.judge_timeout_seconds).",
+                )
+                raise self._refused
         return None
 
     async def _answer(self, http: httpx2.AsyncClient, request: Request, reasoned: bool) -> dict[str, Any]:
         """The first choice of its answer; empty where there was none to read. Raises TrainingFailed when refused."""
         for tells_odds in (True, False) if self._tells_odds else (False,):
             try:
-                response = await http.post(
-                    f"{self._url}/chat/completions", json=self._body(request, reasoned, tells_odds)
-                )
+                async with asyncio.timeout(self._seconds):  # httpx's own is for each piece of an answer
+                    response = await http.post(
+                        f"{self._url}/chat/completions", json=self._body(request, reasoned, tells_odds)
+                    )
+            except TimeoutError:
+                return self._nothing(f"it took more than {self._seconds:g} s")
+            except httpx2.InvalidURL as error:
+                self._refused = TrainingFailed(f"constitution.judge is no address: {error}.")
+                raise self._refused from error
             except httpx2.HTTPError as error:
                 return self._nothing(f"{type(error).__name__} {error}".strip())
-            if response.status_code == 400 and tells_odds:  # it may know no log-probabilities
+            if response.status_code in (400, 422) and tells_odds:  # it may know no log-probabilities
                 continue
             if response.status_code in REFUSALS:
                 self._refused = TrainingFailed(
-                    f"The judge at {self._url} refuses (HTTP {response.status_code}): {_words(response)}",
+                    f"The judge at {self._url} refuses (HTTP {response.status_code}): {self._words(response)}.",
                     REFUSALS[response.status_code],
                 )
                 raise self._refused
             if response.status_code != 200:
-                return self._nothing(f"HTTP {response.status_code}: {_words(response)}")
+                return self._nothing(f"HTTP {response.status_code}: {self._words(response)}")
             self._tells_odds = tells_odds
             return self._choice(response)
         return {}
@@ -142,49 +160,67 @@ class EndpointJudge:
 
     def _read(self, choice: dict[str, Any]) -> float | None:
         """The odds of A: by the log-probabilities of the verdict's letter, or 1 or 0 as it is written."""
-        content = (choice.get("message") or {}).get("content") if choice else None
+        message = choice.get("message")
+        content = message.get("content") if isinstance(message, dict) else None
         if not isinstance(content, str):
+            if choice:
+                self._nothing("it answers without a text")
             return None
         said = read_verdict(self._constitution, content)
         if said is None:
             self._nothing(f"it answers {content[:80]!r}")
             return None
-        by_letter = _letter_log_probs(choice.get("logprobs"))
+        by_letter = _letter_log_probs(choice.get("logprobs"), self._constitution.verdict_prefix, said)
         return _share_of_a(by_letter) if by_letter else float(said == "A")
+
+    def _words(self, response: httpx2.Response) -> str:
+        """What it says itself, in short; some repeat the key that they were shown."""
+        try:
+            error = response.json()["error"]
+            words = error["message"] if isinstance(error, dict) else error
+        except (ValueError, KeyError, TypeError):
+            words = response.text
+        said = " ".join(str(words).split()).replace(self._key or "\0", "…")
+        return said[:200].rstrip(".") or "it says nothing"
 
     def _nothing(self, why: str) -> dict[str, Any]:
         """Say so once for each kind of trouble."""
+        self._last_trouble = why
         if why not in self._warned and len(self._warned) < 20:
             self._warned.add(why)
             log.warning("The judge at %s gave no verdict: %s", self._url, why)
         return {}
 
 
-def _letter_log_probs(told: Any) -> dict[str, float]:
-    """Log-probabilities of the letters where the last letter was said; empty where that isn't told."""
-    tokens = told.get("content") if isinstance(told, dict) else None
-    for token in reversed(tokens if isinstance(tokens, list) else []):
-        if isinstance(token, dict) and str(token.get("token", "")).strip().upper() in ("A", "B"):
-            found: dict[str, float] = {}
-            for option in (token, *(token.get("top_logprobs") or ())):
-                letter, nats = str(option.get("token", "")).strip().upper(), option.get("logprob")
-                if letter in ("A", "B") and isinstance(nats, int | float) and math.isfinite(nats):
-                    found[letter] = max(nats, found.get(letter, -math.inf))
-            return found
-    return {}
+def _letter_log_probs(told: Any, prefix: str, said: str) -> dict[str, float]:
+    """Log-probabilities of the letters where `said`, the verdict's, stands: the first one behind the last `prefix`, or
+    else the last one. Empty where that isn't told."""
+    content = told.get("content") if isinstance(told, dict) else None
+    tokens = [one for one in content if isinstance(one, dict)] if isinstance(content, list) else []
+    text, behind, before = "", 0, list[int]()  # characters
+    for one in tokens:
+        before.append(len(text))
+        text += str(one.get("token", ""))
+    if prefix in text:
+        behind = text.rindex(prefix) + len(prefix)
+    places = [place for place, one in enumerate(tokens) if _letter(one) == said and before[place] >= behind]
+    if not places:
+        return {}
+    token = tokens[places[0 if behind else -1]]
+    others = token.get("top_logprobs")
+    found: dict[str, float] = {}
+    for option in (token, *(others if isinstance(others, list) else ())):
+        letter, nats = _letter(option), option.get("logprob") if isinstance(option, dict) else None
+        if letter in ("A", "B") and isinstance(nats, int | float) and nats <= 0 and math.isfinite(nats):
+            found[letter] = max(nats, found.get(letter, -math.inf))
+    return found
+
+
+def _letter(token: Any) -> str:
+    return str(token.get("token", "")).strip().upper() if isinstance(token, dict) else ""
 
 
 def _share_of_a(by_letter: dict[str, float]) -> float:
     """Between the two letters; one that isn't among the likeliest is as good as never said."""
     a, b = (math.exp(by_letter[letter]) if letter in by_letter else 0.0 for letter in ("A", "B"))
     return a / (a + b) if a + b else 0.5
-
-
-def _words(response: httpx2.Response) -> str:
-    """What it says itself, in short."""
-    try:
-        error = response.json()["error"]
-        words = error["message"] if isinstance(error, dict) else error
-    except (ValueError, KeyError, TypeError):
-        words = response.text
-    return " ".join(str(words).split())[:200] or "it says nothing."

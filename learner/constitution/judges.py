@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from itertools import takewhile
 
 from learner import parallel
-from learner.backbone import Backbone, Role
+from learner.adapted_model import Role
+from learner.backbone import Backbone
 from learner.batch import TokenIds
 from learner.constitution.asking import Request, ask, render
 from learner.constitution.endpoint import EndpointJudge

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from learner.backbone import Backbone, Role
+from learner.adapted_model import Role
+from learner.backbone import Backbone
 from learner.batch import Messages, TokenIds
 from learner.constitution.asking import Request, Said, as_request, ask
 from service.constitution import Constitution, Principle

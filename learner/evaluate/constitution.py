@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any
 
-from learner.backbone import Backbone, Role
+from learner.adapted_model import Role
+from learner.backbone import Backbone
 from learner.batch import Pair, Progress, Snapshot
 from learner.constitution.asking import as_request, ask
 from learner.constitution.judges import BackboneJudge

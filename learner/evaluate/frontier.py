@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from learner.curves import save_figure
 
 DOTS_PER_INCH = 110
 
@@ -43,10 +44,4 @@ def draw_frontier(found: Mapping[str, Any], path: Path) -> None:
     axes.set_ylabel("harmlessness: share of replies to red-team prompts")
     axes.margins(0.25)
     axes.grid(alpha=0.25)
-    unfinished = path.with_name(path.name + ".partial")
-    with unfinished.open("wb") as file:
-        figure.savefig(file, dpi=DOTS_PER_INCH, format="png")
-        file.flush()
-        os.fsync(file.fileno())
-    pyplot.close(figure)
-    unfinished.replace(path)
+    save_figure(figure, path, DOTS_PER_INCH)

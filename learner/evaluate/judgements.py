@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from learner.backbone import Backbone, Role
+from learner.adapted_model import Role
+from learner.backbone import Backbone
 from learner.batch import Demonstration, Label, Pair, mean_by_prompt
 
 MOST_TAUGHT = 256

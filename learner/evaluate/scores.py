@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from learner.backbone import Backbone, Role
+from learner.adapted_model import Role
+from learner.backbone import Backbone
 from learner.batch import Scored, TokenIds
 from learner.evaluate.intervals import Share, wilson
 

@@ -23,7 +23,8 @@ from random import Random
 import torch
 from torch import Tensor
 
-from learner.backbone import Backbone, Role
+from learner.adapted_model import Role
+from learner.backbone import Backbone
 from learner.batch import Example, Pair, Progress, TokenIds, collate, shuffled_batches
 from learner.losses import dpo_loss, listwise_loss
 from learner.methods.anchor_scores import AnchorScores

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from learner import parallel
-from learner.backbone import Backbone, Role
+from learner.adapted_model import Role
+from learner.backbone import Backbone
 from learner.batch import Demonstration, Example, TokenIds, by_length, collate, tokens_of
 from learner.sampling import AFFORDABLE_TOKENS, longest_prompt, sample
 from learner.tensors import kl_top, top_log_probs

@@ -17,7 +17,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from learner.backbone import Backbone, Role
+from learner.adapted_model import Role
+from learner.backbone import Backbone
 from learner.batch import TokenIds
 from learner.evaluate.agreement import WORD, agreement, consensus, words
 from learner.sampling import sample

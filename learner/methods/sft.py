@@ -16,7 +16,8 @@ from random import Random
 import torch
 from torch import Tensor
 
-from learner.backbone import Backbone, Role
+from learner.adapted_model import Role
+from learner.backbone import Backbone
 from learner.batch import Demonstration, Progress, TokenIds, collate, shuffled_batches
 from learner.losses import sft_loss
 from learner.methods.optimizer import Stepper, within_length

@@ -12,6 +12,10 @@ import httpx2
 
 from service.errors import HoneError
 
+ALWAYS_REVISED = (
+    "This service answers every chat by its constitution, so its replies are not its adapters' own and nothing can be "
+    'measured. Start it with constitution.serve = "asked" for as long as you simulate.'
+)
 MOST_AT_ONCE = 16
 SECONDS = 120.0
 """Longest silence of the service before a request counts as failed."""
@@ -71,11 +75,15 @@ class Client:
         await self._http.aclose()
 
     async def check(self) -> None:
-        """Learn whether people may go by name here, and make sure of the operator's key. Raises ServiceRefused."""
+        """Learn whether people may go by name here, and make sure of the operator's key and that replies are the
+        adapters' own. Raises ServiceRefused."""
         # A service that listens beyond this machine wants a key on loopback, too, and so does one behind a proxy.
         nameless = await self._send("GET", "/v1/whoami", None, {})
         self._by_name = nameless.status_code == 200
         await self.call("GET", "/v1/serving")
+        models = (await self.call("GET", "/v1/models"))["data"]
+        if any(one.get("constitutional") == "always" for one in models):
+            raise ServiceRefused(ALWAYS_REVISED)
 
     async def chat(self, model: str, prompt: str, user: str, **sampling: Any) -> list[Reply]:
         """One exchange in a conversation of its own. Raises ServiceRefused."""

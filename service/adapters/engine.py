@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from service.adapters.side_by_side import side_by_side
 from service.errors import EngineAway
 
 Text = tuple[Sequence[int], Sequence[int]]
@@ -80,18 +80,8 @@ class AdapterEngine(Protocol):
 
 
 async def score_all(engine: AdapterEngine, model: str, texts: Iterable[Text]) -> list[Sequence[float]]:
-    """The scores of all replies, side by side; none is computed any more when one fails or the caller is cancelled.
-
-    No asyncio.TaskGroup: before Python 3.13 one that fails may leave its caller marked as cancelled, which ends what it
-    next waits for under a timeout, and may swallow a cancellation that comes meanwhile.
-    """
-    tasks = [asyncio.create_task(engine.score(model, prompt, reply)) for prompt, reply in texts]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    """The scores of all replies; none is computed any more when one fails or the caller is cancelled."""
+    return await side_by_side(engine.score(model, prompt, reply) for prompt, reply in texts)
 
 
 def _or_not_told(number: int | None) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from service.adapters.refusals import RefusedByEngine
 from service.errors import AdapterBroken, AdapterUnreachable
-from service.store.queries import adapters
+from service.store.queries import adapters, serving
 from service.store.queries.adapters import BASE
 from service.store.session import Store
 from service.store.tables import Serving
@@ -23,30 +23,30 @@ class Pointer:
 
     def read(self) -> Serving:
         with self._store.read() as tx:
-            return adapters.serving(tx)
+            return serving.desired_state(tx)
 
     def flip(self, name: str, proof: str) -> None:
         """Make what was asked for live, unless something else is asked for by now."""
         with self._store.begin() as tx:
-            if adapters.fulfil_request(tx, name, proof):
+            if serving.fulfil_request(tx, name, proof):
                 _log.info("%s is live. %s", name, proof)
 
     def put_aside(self, name: str, error: AdapterBroken) -> None:
         """Drop what was asked for, or the canary: rejected, unless it was live before or the engines can be mended."""
         _log.warning("%s", error)
         with self._store.begin() as tx:
-            adapters.put_aside(tx, name, str(error), for_good=not isinstance(error, RefusedByEngine))
+            serving.put_aside(tx, name, str(error), for_good=not isinstance(error, RefusedByEngine))
 
     def replace_live(self, name: str, error: AdapterBroken | AdapterUnreachable, tried: Collection[str]) -> None:
         """Flip to what was live before, if that was not tried yet, else to the base."""
         with self._store.begin() as tx:
-            desired = adapters.serving(tx)
+            desired = serving.desired_state(tx)
             if desired.live != name:
                 return
             previous = adapters.get_adapter(tx, desired.previous)
             may_serve = previous is not None and previous.state != "rejected" and previous.name not in tried
             successor = desired.previous if may_serve else BASE
-            adapters.replace_live(tx, successor, str(error))
+            serving.replace_live(tx, successor, str(error))
         _log.error("%s can't be served any more; %s is live. %s", name, successor, error)
 
     def note_waiting(self, name: str, why: str) -> None:

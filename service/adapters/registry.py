@@ -32,7 +32,7 @@ from service.adapters.manifest import JUDGE, MANIFEST, Manifest, Provenance
 from service.adapters.place import Place
 from service.errors import AdapterBroken, AdapterUnreachable, NotFound, StoreError
 from service.settings import Settings
-from service.store.queries import adapters
+from service.store.queries import adapters, serving
 from service.store.session import Store, serialise
 
 _LOCK = ".lock"
@@ -204,7 +204,7 @@ class Registry:
                 if row is None or row.manifest_hash is not None:
                     return
                 if row.state == "publishing":  # else it was abandoned meanwhile
-                    adapters.set_state(tx, name, "rejected", adapters.ROLLOUT, f"Not published: {reason}")
+                    serving.set_state(tx, name, "rejected", adapters.ROLLOUT, f"Not published: {reason}")
             if (self.folder / name).exists():
                 remove_folder(self.folder / name)
             self._leftovers.clear_shared()

@@ -9,12 +9,12 @@ from sqlalchemy.orm import Session
 from service.adapters.files import check_sizes
 from service.adapters.weights import RESTORE
 from service.errors import AdapterBroken, AdapterUnreachable
-from service.store.queries import adapters
+from service.store.queries import adapters, serving
 
 
 def replacement(tx: Session, adapters_folder: Path) -> str | None:
     """In words; None when nothing was replaced. Cheap: of the files only names and sizes are looked at."""
-    lost = adapters.replaced(tx)
+    lost = serving.replaced(tx)
     if not lost:
         return None
     mended = {name for name, reason in lost.items() if RESTORE in reason and _is_back(tx, adapters_folder, name)}
@@ -22,7 +22,7 @@ def replacement(tx: Session, adapters_folder: Path) -> str | None:
     first = next(iter(lost))
     again = f"`hone adapters promote {first}`"
     how = f"{again} brings it back." if first in mended else f"When that is mended: {again}."
-    return f"{adapters.serving(tx).live} is live in place of {' and '.join(lost)}. {' '.join(reasons)} {how}"
+    return f"{serving.desired_state(tx).live} is live in place of {' and '.join(lost)}. {' '.join(reasons)} {how}"
 
 
 def _is_back(tx: Session, adapters_folder: Path, name: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from service.adapters.registry import Registry
 from service.errors import AdapterBroken
-from service.store.queries import adapters
+from service.store.queries import serving
 from service.store.queries.adapters import BASE
 
 
@@ -14,7 +14,7 @@ def way_back(registry: Registry, to: str | None) -> str:
     Raises Conflict where there is nothing to roll back to, and as `Registry.check`.
     """
     with registry.store.read() as tx:
-        target, live = adapters.rollback_target(tx, to), adapters.serving(tx).live
+        target, live = serving.rollback_target(tx, to), serving.desired_state(tx).live
     if target == BASE:
         return target
     try:

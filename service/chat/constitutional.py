@@ -16,11 +16,13 @@ from typing import Any, Literal
 from service.constitution.principles import Principle, draw
 from service.constitution.prompts import Message, critique_messages, revision_messages
 from service.constitution.versions import Version
-from service.errors import HoneError
+from service.errors import ContextExceeded, HoneError
 from service.settings import ConstitutionSettings
 from service.store.queries.exchanges import NewReply
 from service.store.queries.revisions import Ended, NewRevision
 
+FEWEST_CHARACTERS = 200
+"""Of a message whose middle is left out."""
 EMPTY_CRITIQUE, EMPTY_REVISION = "The critique is empty.", "The revision is empty."
 
 
@@ -95,6 +97,31 @@ def served(draft: NewReply, steps: Sequence[NewRevision]) -> NewReply:
     return next((step.after for step in reversed(steps) if step.after is not None), draft)
 
 
+async def _as_fits(
+    conversation: Sequence[Message], ask: Callable[[Sequence[Message]], Awaitable[NewReply]]
+) -> NewReply:
+    """Ask about as much of the conversation as the model's context holds, so that no padding keeps a reply from being
+    looked at. Raises ContextExceeded where even its end is too much, and what `ask` does."""
+    for seen in _less_and_less(conversation):
+        try:
+            return await ask(seen)
+        except ContextExceeded as error:
+            refused = error
+    raise refused
+
+
+def _less_and_less(conversation: Sequence[Message]) -> Iterator[Sequence[Message]]:
+    """All of it, then without its earlier turns, then with more and more of the middle of its last message left out."""
+    yield conversation
+    *before, question = conversation
+    if before:
+        yield [question]
+    text = question["content"]
+    while len(text) > FEWEST_CHARACTERS:
+        text = f"{text[: len(text) // 4]} … {text[-(len(text) // 4) :]}"
+        yield [{**question, "content": text}]
+
+
 async def _step(
     rules: Rules,
     principle: Principle,
@@ -108,15 +135,22 @@ async def _step(
     clock, constitution = asyncio.get_running_loop().time, rules.version.constitution
     began, critique, after, problem = clock(), "", None, ""
     ended: Ended = "nothing wrong"
+
+    def criticise(seen: Sequence[Message]) -> Awaitable[NewReply]:
+        asked = critique_messages(constitution, principle, seen, before.text)
+        return ask(asked, rules.critique_sampling, Progress("critique", number, principle.name))
+
+    def rewrite(seen: Sequence[Message]) -> Awaitable[NewReply]:
+        asked = revision_messages(constitution, principle, seen, before.text, critique)
+        return ask(asked, sampling, Progress("revision", number, principle.name))
+
     try:
         async with asyncio.timeout_at(deadline):
-            asked = critique_messages(constitution, principle, conversation, before.text)
-            critique = (await ask(asked, rules.critique_sampling, Progress("critique", number, principle.name))).text
+            critique = (await _as_fits(conversation, criticise)).text
             if not critique.strip():
                 ended, problem = "failed", EMPTY_CRITIQUE
             elif not constitution.finds_nothing(critique):
-                asked = revision_messages(constitution, principle, conversation, before.text, critique)
-                revision = await ask(asked, sampling, Progress("revision", number, principle.name))
+                revision = await _as_fits(conversation, rewrite)
                 if revision.text.strip():
                     ended, after = "revised", revision
                 else:

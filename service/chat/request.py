@@ -1,8 +1,8 @@
 """The body of `POST /v1/chat/completions`: OpenAI's schema, checked so that every refusal names the field at fault.
 
 Fields that change nothing here are ignored, because clients send them unasked (`store`, `metadata`, an empty `tools`
-list, …). Fields that would change the reply and can't be obeyed are refused: silently doing something else is worse
-than an error.
+list, …). Fields that would change the reply and can't be obeyed are refused, and so is a value of another type, like a
+number in quotes: silently doing something else is worse than an error.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from service.settings import ChatSettings
-from service.wire import MAX_NAME, HoneOptions, Whole, storable
+from service.wire import MAX_NAME, Fraction, HoneOptions, Truth, Whole, storable
 
 MAX_MESSAGES = 2_000
 MAX_STOPS = 16
@@ -75,7 +75,7 @@ class Message(BaseModel):
 
 class StreamOptions(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
-    include_usage: bool = False
+    include_usage: Truth = False
 
 
 class ChatRequest(BaseModel):
@@ -85,21 +85,21 @@ class ChatRequest(BaseModel):
 
     model: str = Field(min_length=1, max_length=256, description="`hone`, `hone:vN` or `hone:base`.")
     messages: tuple[Message, ...] = Field(min_length=1, max_length=MAX_MESSAGES)
-    stream: bool | None = None
+    stream: Truth | None = None
     stream_options: StreamOptions | None = None
-    n: int | None = Field(None, ge=1)
+    n: Whole | None = Field(None, ge=1)
     best_of: Whole | None = Field(None, ge=1, description="Samples of which the best `n` are answered.")
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=-1, le=MOST_TOKENS)
-    min_p: float | None = Field(None, ge=0, le=1)
-    seed: int | None = Field(None, ge=-SEED_LIMIT, lt=SEED_LIMIT)
+    temperature: Fraction | None = Field(None, ge=0, le=2)
+    top_p: Fraction | None = Field(None, gt=0, le=1)
+    top_k: Whole | None = Field(None, ge=-1, le=MOST_TOKENS)
+    min_p: Fraction | None = Field(None, ge=0, le=1)
+    seed: Whole | None = Field(None, ge=-SEED_LIMIT, lt=SEED_LIMIT)
     stop: Annotated[tuple[Stop, ...], BeforeValidator(_as_list), Field(max_length=MAX_STOPS)] = ()
-    max_tokens: int | None = Field(None, ge=1, le=MOST_TOKENS)
-    max_completion_tokens: int | None = Field(None, ge=1, le=MOST_TOKENS)
-    logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=20)
-    return_token_ids: bool | None = None
+    max_tokens: Whole | None = Field(None, ge=1, le=MOST_TOKENS)
+    max_completion_tokens: Whole | None = Field(None, ge=1, le=MOST_TOKENS)
+    logprobs: Truth | None = None
+    top_logprobs: Whole | None = Field(None, ge=0, le=20)
+    return_token_ids: Truth | None = None
     user: Annotated[str, AfterValidator(storable)] | None = Field(None, max_length=MAX_NAME)
     hone: HoneOptions | None = None
 
@@ -111,8 +111,8 @@ class ChatRequest(BaseModel):
     modalities: Annotated[Any, _refuse("a modality but text", (None, ["text"]))] = None
     audio: Annotated[Any, _refuse("audio", (None,))] = None
     logit_bias: Annotated[Any, _refuse("a bias", (None, {}))] = None
-    frequency_penalty: Annotated[Any, _refuse("a penalty", (None, 0))] = None
-    presence_penalty: Annotated[Any, _refuse("a penalty", (None, 0))] = None
+    frequency_penalty: Annotated[Fraction | None, _refuse("a penalty", (None, 0))] = None
+    presence_penalty: Annotated[Fraction | None, _refuse("a penalty", (None, 0))] = None
 
     @model_validator(mode="after")
     def _fields_agree(self) -> ChatRequest:

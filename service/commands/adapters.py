@@ -50,15 +50,15 @@ def list_adapters(home: Home = None, as_json: Json = False) -> None:
     store = existing_store(settings_from(home))
     with store.read() as tx:
         rows = [_row(row) for row in adapters.list_adapters(tx)]
-        serving = _serving(tx)
+        desired = _serving(tx)
 
     def plain() -> None:
-        canary = f"; canary: {serving['canary']} ({serving['canary_share']:.0%})" if serving["canary"] else ""
-        requested = f"; on its way: {serving['requested']}" if serving["requested"] else ""
-        say(f"live: {serving['live']}{requested}{canary}")
+        canary = f"; canary: {desired['canary']} ({desired['canary_share']:.0%})" if desired["canary"] else ""
+        requested = f"; on its way: {desired['requested']}" if desired["requested"] else ""
+        say(f"live: {desired['live']}{requested}{canary}")
         table(LISTED, [row | {"parent": row["parent"] or "base"} for row in rows], "There are no adapters yet.")
 
-    show({"serving": serving, "adapters": rows}, as_json, plain)
+    show({"serving": desired, "adapters": rows}, as_json, plain)
 
 
 @app.command("show")
@@ -93,7 +93,7 @@ def show_adapter(name: Name, home: Home = None, as_json: Json = False) -> None:
 def promote(name: Name, reason: Reason = "", wait: Wait = 60.0, home: Home = None, as_json: Json = False) -> None:
     """Make an adapter live, once the engine has been proven to serve it."""
     from service.adapters.registry import Registry
-    from service.store.queries import adapters
+    from service.store.queries import adapters, serving
 
     if name == adapters.BASE:
         raise NotFound(adapters.BASE_IS_NO_ADAPTER, "`hone adapters rollback base` makes it live.")
@@ -101,7 +101,7 @@ def promote(name: Name, reason: Reason = "", wait: Wait = 60.0, home: Home = Non
     store = existing_store(settings)
     Registry.of(settings, store).check(name)  # what an engine still holds may be broken on the disk
     with store.begin() as tx:
-        adapters.request_live(tx, name, ACTOR, reason or "Promoted.")
+        serving.request_live(tx, name, ACTOR, reason or "Promoted.")
     _await(store, name, wait, as_json)
 
 
@@ -116,13 +116,13 @@ def rollback(
     """Go back to what was live before, or to a named version."""
     from service.adapters.registry import Registry
     from service.adapters.rollback import way_back
-    from service.store.queries import adapters
+    from service.store.queries import serving
 
     settings = settings_from(home)
     store = existing_store(settings)
     target = way_back(Registry.of(settings, store), to)
     with store.begin() as tx:
-        adapters.request_rollback(tx, target, ACTOR, reason)
+        serving.request_rollback(tx, target, ACTOR, reason)
     _await(store, target, wait, as_json)
 
 
@@ -136,31 +136,31 @@ def canary(
 ) -> None:
     """Let an adapter answer a share of new conversations, or end that."""
     from service.adapters.registry import Registry
-    from service.store.queries import adapters
+    from service.store.queries import serving
 
     settings = settings_from(home)
     store = existing_store(settings)
     if name is not None:
-        adapters.check_share(share)
+        serving.check_share(share)
         Registry.of(settings, store).check(name)
     with store.begin() as tx:
         if name is None:
-            adapters.clear_canary(tx, ACTOR, reason or "Ended.")
+            serving.clear_canary(tx, ACTOR, reason or "Ended.")
         else:
-            adapters.set_canary(tx, name, share, ACTOR, reason or f"Canary for {share:.0%} of conversations.")
-        serving = _serving(tx)
+            serving.set_canary(tx, name, share, ACTOR, reason or f"Canary for {share:.0%} of conversations.")
+        desired = _serving(tx)
     line = f"{name} answers {share:.0%} of new conversations." if name else "There is no canary now."
-    show(serving, as_json, lambda: say(line))
+    show(desired, as_json, lambda: say(line))
 
 
 @app.command()
 def reject(name: Name, reason: Reason = "", home: Home = None, as_json: Json = False) -> None:
     """Take an adapter out, for ever."""
-    from service.store.queries import adapters
+    from service.store.queries import serving
 
     store = existing_store(settings_from(home))
     with store.begin() as tx:
-        result = _row(adapters.set_state(tx, name, "rejected", ACTOR, reason or "Rejected."))
+        result = _row(serving.set_state(tx, name, "rejected", ACTOR, reason or "Rejected."))
     show(result, as_json, lambda: say(f"{name} is rejected."))
 
 
@@ -208,21 +208,21 @@ def _await(store: Store, name: str, wait: float, as_json: bool) -> None:
     deadline = time.monotonic() + wait
     while True:
         with store.read() as tx:
-            serving, row = _serving(tx), adapters.get_adapter(tx, name)
-        if serving["live"] == name:
+            desired, row = _serving(tx), adapters.get_adapter(tx, name)
+        if desired["live"] == name:
             line = f"{name} is live."
             break
         if row is not None and row.state == "rejected":
             raise AdapterBroken(f"{name} did not go live: {row.reason}")
-        if serving["requested"] != name:
+        if desired["requested"] != name:
             with store.read() as tx:
                 last = adapters.events(tx, name, limit=1)[0]
             raise (AdapterBroken if last.action == "put aside" else BadInput)(f"{name} did not go live: {last.reason}")
         if time.monotonic() >= deadline:
-            line = f"{name} goes live as soon as the service runs and has proven it; {serving['live']} is live now."
+            line = f"{name} goes live as soon as the service runs and has proven it; {desired['live']} is live now."
             break
         time.sleep(LOOK_SECONDS)
-    show(serving, as_json, lambda: say(line))
+    show(desired, as_json, lambda: say(line))
 
 
 def _file_or_place(named: str) -> Any:
@@ -242,7 +242,7 @@ def _row(row: Any) -> dict[str, Any]:
 
 
 def _serving(tx: Any) -> dict[str, Any]:
-    from service.store.queries import adapters
+    from service.store.queries import serving
 
-    row = adapters.serving(tx)
+    row = serving.desired_state(tx)
     return {name: getattr(row, name) for name in ("live", "previous", "requested", "canary", "canary_share")}

@@ -18,6 +18,7 @@ Constitutions that were in effect are kept in the store, numbered (`c1`, `c2`, �
 from __future__ import annotations
 
 import hashlib
+import re
 import tomllib
 from collections.abc import Collection
 from functools import cache
@@ -36,6 +37,9 @@ BUILT_IN = Path(__file__).with_name("built_in.toml")
 MOST_PRINCIPLES = 200
 LARGEST_FILE = 256 * 1024
 """Bytes."""
+
+_QUOTATION = re.compile(r"\"[^\"]*\"|“[^”]*”|«[^»]*»|`[^`]*`")
+_DENIAL = re.compile(r"(?:\bnot|n['’]t|\bnever)(?:\s+(?:that|quite|at all|entirely|always))?\s+$")
 
 Words = Annotated[str, Field(min_length=1, max_length=4_000), Storable, AfterValidator(not_blank)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
@@ -72,7 +76,9 @@ class Principle(_Part):
     revision_request: Words
     comparison_question: Words
     tags: tuple[Name, ...] = Field((), description="What it is about, such as harmless, honest, helpful.")
-    weight: float = Field(1.0, gt=0, le=1000, description="How often it is drawn, and how much its verdicts count.")
+    weight: float = Field(
+        1.0, strict=True, gt=0, le=1000, description="How often it is drawn, and how much its verdicts count."
+    )
     revisions: tuple[Revision, ...] = Field((), max_length=8, description="Examples for critique and revision.")
     comparisons: tuple[Comparison, ...] = Field((), max_length=8, description="Examples for comparisons.")
 
@@ -112,9 +118,14 @@ class Constitution(_Part):
         return found
 
     def finds_nothing(self, critique: str) -> bool:
-        """Whether a critique says that nothing is wrong."""
-        said = critique.lower()
-        return any(phrase.lower() in said for phrase in self.nothing_wrong)
+        """Whether a critique says that nothing is wrong, in words of its own: neither denied ("not as it should be"),
+        nor between quotation marks, where the words may be those of the reply."""
+        said = _QUOTATION.sub(" ", critique.lower())
+        return any(
+            not _DENIAL.search(said[: found.start()])
+            for phrase in self.nothing_wrong
+            for found in re.finditer(re.escape(phrase.lower()), said)
+        )
 
 
 def draw(principles: Collection[Principle], count: int, rng: Random) -> list[Principle]:
@@ -135,21 +146,26 @@ def parse(text: str, where: str = "The constitution") -> Constitution:
     if len(text.encode("utf-8", "surrogatepass")) > LARGEST_FILE:
         raise BadInput(f"{where} is larger than {LARGEST_FILE // 1024} KiB.", param="constitution")
     try:
-        content = tomllib.loads(text)
+        content = tomllib.loads(text.removeprefix("\ufeff"))  # some editors begin a file with it
     except tomllib.TOMLDecodeError as error:
         raise BadInput(f"{where} is no TOML: {error}.", param="constitution") from error
+    except RecursionError as error:
+        raise BadInput(f"{where} is nested too deep.", param="constitution") from error
     version = content.get("format_version")
     if isinstance(version, int) and not isinstance(version, bool) and version > FORMAT_VERSION:
         raise BadInput(
             f"{where} has format {version}; this Hone knows {FORMAT_VERSION}.", "Upgrade Hone.", param="constitution"
         )
-    if version is None:
-        raise BadInput(f"{where} has no format_version.", f"Write format_version = {FORMAT_VERSION}.",
-                       param="constitution")  # fmt: skip
+    if version is None or isinstance(version, bool):
+        says = "has no format_version" if version is None else "names no format with its format_version"
+        raise BadInput(f"{where} {says}.", f"Write format_version = {FORMAT_VERSION}.", param="constitution")
     try:
         constitution = Constitution.model_validate(content)
     except ValidationError as error:
-        problems = "; ".join(f"{_place(one['loc'], content)}: {in_words(one)}" for one in error.errors())
+        found = error.errors()
+        if len(found) > 1:  # a list of which nothing is right counts as empty, too
+            found = [one for one in found if one["type"] != "too_short" or not one["input"]]
+        problems = "; ".join(f"{_place(one['loc'], content)}: {in_words(one)}" for one in found)
         raise BadInput(f"{where} is wrong: {problems}.", "See docs/constitution.md.", param="constitution") from error
     names = [one.name for one in constitution.principles]
     if twice := [name for name in names if names.count(name) > 1]:

@@ -8,13 +8,16 @@
     What is wrong with the reply?      the principle's own request comes last
 
 What people and models wrote is data: each of it stands behind its own word, its further lines are indented, and what
-counts is the request after it. So no line of theirs can pass for one of ours. A verdict is scored by the
+counts is the request after it. So no line of theirs can pass for one of ours. Our own words are not capitalised in it
+(`rule: be friendly`), and the name of a special token is none: an engine may read them as tokens, wherever they stand,
+and would take what follows for a turn of its own. A verdict is scored by the
 log-probabilities of `OPTIONS` after the constitution's `verdict_prefix`, in both orders, so that what asks for "A" in
 the data weighs on both sides alike.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from service.constitution.principles import Constitution, Principle
@@ -24,6 +27,15 @@ Message = dict[str, str]
 
 OPTIONS = (" A", " B")
 """What a verdict says after `verdict_prefix`; each is compared by its first token."""
+
+_OURS = re.compile(r"\b(?:Rule|Before|Question|Reply|Critique)\b|\b[AB](?=\s*:)")
+_OPENS_TOKEN = re.compile(
+    r"<(?=[|｜]|/?(?:s|bos|eos|pad|unk|im_start|im_end|start_of_turn|end_of_turn|think|tool_call)>|</?SYS>>)|\[(?=/?INST\])",
+    re.IGNORECASE,
+)
+"""Where the names of special tokens begin, in the usual families of models."""
+_LETTER = re.compile(r"\W*([AB])\W*", re.IGNORECASE)
+_LETTER_AND_REASON = re.compile(r"\W*([AB])(?:[.,;:!)*\]\"”\n]|\s+because\b|\s*$)", re.IGNORECASE)
 
 
 def critique_messages(
@@ -71,14 +83,19 @@ def verdict_messages(
 
 
 def read_verdict(constitution: Constitution, said: str) -> str | None:
-    """ "A" or "B" as a written verdict has it; None where it says neither, or nothing that can be read."""
+    """ "A" or "B" as a written verdict has it; None where it says neither, or nothing that can be read.
+
+    Behind the prefix a reason may follow ("Better: A, because …"); without the prefix the letter stands alone.
+    """
     _, found, after = said.rpartition(constitution.verdict_prefix)
-    letter = (after if found else said).strip().rstrip(".").upper()
-    return letter if letter in ("A", "B") else None
+    letter = _LETTER_AND_REASON.match(after) if found else _LETTER.fullmatch(said)
+    return letter[1].upper() if letter else None
 
 
 def quoted(text: str) -> str:
-    """Text under judgement: its further lines are indented, so that none begins like one of ours."""
+    """Text under judgement: no line, no word and no token of it can pass for one of ours."""
+    text = _OPENS_TOKEN.sub(r"\g<0> ", text)
+    text = _OURS.sub(lambda word: word[0].lower(), text)
     return "\n  ".join(text.strip().splitlines())
 
 

@@ -16,6 +16,7 @@ from service.adapters.rollback import way_back
 from service.errors import NotFound
 from service.parts import FOR_OPERATORS, Operator, Parts, Wired
 from service.store.queries import adapters as queries
+from service.store.queries import serving
 from service.store.queries.adapters import BASE, BASE_IS_NO_ADAPTER
 from service.store.tables import Adapter, AdapterEventRow, Serving
 from service.wire import (
@@ -37,7 +38,7 @@ router = APIRouter(tags=["adapters"])
 @router.get("/v1/serving", openapi_extra=FOR_OPERATORS)
 async def get_serving(parts: Wired, operator: Operator) -> ServingView:
     """What is live, what was before, what is on its way, and the canary with its share."""
-    return _serving(await parts.transactions.read(queries.serving))
+    return _serving(await parts.transactions.read(serving.desired_state))
 
 
 @router.get("/v1/adapters", openapi_extra=FOR_OPERATORS)
@@ -45,7 +46,7 @@ async def list_adapters(parts: Wired, operator: Operator) -> list[AdapterView]:
     """Every adapter, newest first, without its history, and of its report `share_won` and `pairs` alone."""
 
     def read(tx: Session) -> tuple[list[tuple[Adapter, dict[str, Any]]], str | None]:
-        return queries.list_with_figures(tx, LISTED), queries.serving(tx).requested
+        return queries.list_with_figures(tx, LISTED), serving.desired_state(tx).requested
 
     rows, requested = await parts.transactions.read(read)
     return [_view(row, figures, requested, parts.rollout.loaded) for row, figures in rows]
@@ -61,7 +62,7 @@ async def get_adapter(name: str, parts: Wired, operator: Operator) -> AdapterVie
 async def roll_back(body: RollbackRequest, parts: Wired, operator: Operator) -> ServingView:
     """Back to a version, or to what was live before; refused where its files are broken, and what serves goes on."""
     target = await run_in_threadpool(way_back, parts.registry, body.to)
-    row = await parts.transactions.write(queries.request_rollback, target, operator.name, body.reason)
+    row = await parts.transactions.write(serving.request_rollback, target, operator.name, body.reason)
     parts.rollout.wake()
     return _serving(row)
 
@@ -69,7 +70,7 @@ async def roll_back(body: RollbackRequest, parts: Wired, operator: Operator) -> 
 @router.delete("/v1/adapters/canary", openapi_extra=FOR_OPERATORS)
 async def end_canary(parts: Wired, operator: Operator) -> ServingView:
     """Ends the canary; it is a candidate again, or retired if it was live before."""
-    row = await parts.transactions.write(queries.clear_canary, operator.name, "Ended by an operator.")
+    row = await parts.transactions.write(serving.clear_canary, operator.name, "Ended by an operator.")
     parts.rollout.wake()
     return _serving(row)
 
@@ -80,7 +81,7 @@ async def promote(name: str, body: PromoteRequest, parts: Wired, operator: Opera
     if name == BASE:
         raise NotFound(BASE_IS_NO_ADAPTER, "POST /v1/adapters/rollback with to = base makes it live.")
     await run_in_threadpool(parts.registry.check, name)  # what an engine still holds may be broken on the disk
-    await parts.transactions.write(queries.request_live, name, operator.name, body.reason or "Promoted.")
+    await parts.transactions.write(serving.request_live, name, operator.name, body.reason or "Promoted.")
     parts.rollout.wake()
     return await _look(parts, name)
 
@@ -88,7 +89,7 @@ async def promote(name: str, body: PromoteRequest, parts: Wired, operator: Opera
 @router.post("/v1/adapters/{name}/reject", openapi_extra=FOR_OPERATORS)
 async def reject(name: str, body: RejectRequest, parts: Wired, operator: Operator) -> AdapterView:
     """Takes an adapter out, for ever."""
-    await parts.transactions.write(queries.set_state, name, "rejected", operator.name, body.reason or "Rejected.")
+    await parts.transactions.write(serving.set_state, name, "rejected", operator.name, body.reason or "Rejected.")
     parts.rollout.wake()
     return await _look(parts, name)
 
@@ -98,14 +99,14 @@ async def start_canary(name: str, body: CanaryRequest, parts: Wired, operator: O
     """Lets it answer a share of the conversations that begin from now on."""
     await run_in_threadpool(parts.registry.check, name)
     reason = body.reason or f"Canary for {body.share:.0%} of conversations."
-    await parts.transactions.write(queries.set_canary, name, body.share, operator.name, reason)
+    await parts.transactions.write(serving.set_canary, name, body.share, operator.name, reason)
     parts.rollout.wake()
     return await _look(parts, name)
 
 
 async def _look(parts: Parts, name: str) -> AdapterView:
     def read(tx: Session) -> tuple[Adapter | None, str | None, Sequence[AdapterEventRow]]:
-        return queries.get_adapter(tx, name), queries.serving(tx).requested, queries.events(tx, name)
+        return queries.get_adapter(tx, name), serving.desired_state(tx).requested, queries.events(tx, name)
 
     row, requested, events = await parts.transactions.read(read)
     if row is None:

@@ -9,7 +9,7 @@ from service.chat.streaming import CallerLeft, until_caller_leaves
 from service.chat.trial import Trial
 from service.constitution import Constitution, parse
 from service.constitution.principles import built_in
-from service.constitution.versions import Version, built_in_version, stored_version
+from service.constitution.versions import BUILT_IN_NAME, Version, built_in_version, stored_version
 from service.errors import NotFound
 from service.parts import FOR_OPERATORS, Operator, Parts, Wired
 from service.routing import ALIAS, resolve
@@ -60,7 +60,9 @@ async def list_versions(parts: Wired, operator: Operator) -> list[ConstitutionVe
 
 @router.get("/versions/{name}", openapi_extra=FOR_OPERATORS)
 async def get_version(name: str, parts: Wired, operator: Operator) -> ConstitutionVersion:
-    """One of them, with its text."""
+    """One of them, with its text; `c0` comes with Hone."""
+    if name == BUILT_IN_NAME:
+        return _built_in(parts)
     row = await parts.transactions.read(queries.get_constitution, name)
     if row is None:
         raise NotFound(f"There is no constitution {name!r}.", "GET /v1/constitution/versions lists them.")
@@ -105,6 +107,15 @@ def _checked(parts: Parts, text: str) -> Version:
     version = Version("", text, parse(text))
     Rules.of(version, parts.settings.constitution)
     return version
+
+
+def _built_in(parts: Parts) -> ConstitutionVersion:
+    """Of the one that comes with Hone no more is known than since when it is here."""
+    version, created = built_in_version(), parts.started_at
+    sha256, note = version.constitution.sha256, "Comes with Hone."
+    return ConstitutionVersion(
+        name=version.name, sha256=sha256, created_at=created, created_by="hone", note=note, text=version.text
+    )
 
 
 def _version(row: ConstitutionRow) -> ConstitutionVersion:

@@ -11,14 +11,15 @@ from sqlalchemy.orm import Session
 from service.errors import ModelNotFound
 from service.parts import AnyCaller, Parts, Wired
 from service.routing import ALIAS, BASE, SERVABLE
-from service.store.queries import adapters, models
+from service.store.queries import models, serving
 
 router = APIRouter(tags=["models"])
 
 
 @router.get("/v1/models")
 async def list_models(parts: Wired, caller: AnyCaller) -> dict[str, Any]:
-    """`hone` is what is live, `hone:base` the model without an adapter, `hone:vN` a version."""
+    """`hone` is what is live, `hone:base` the model without an adapter, `hone:vN` a version. `constitutional` says
+    which chats the constitution has a say in: never, asked or always."""
     return {"object": "list", "data": await _models(parts)}
 
 
@@ -33,21 +34,23 @@ async def get_model(model: str, parts: Wired, caller: AnyCaller) -> dict[str, An
 
 async def _models(parts: Parts) -> list[dict[str, Any]]:
     def read(tx: Session) -> tuple[str, dict[str, datetime]]:
-        return adapters.serving(tx).live, models.made_at(tx, SERVABLE)
+        return serving.desired_state(tx).live, models.made_at(tx, SERVABLE)
 
     live, versions = await parts.transactions.read(read)
     created = {BASE: parts.started_at, **versions}  # of the base no more is known than since when it serves here
     names = {ALIAS: live} | {f"{ALIAS}:{name}": name for name in created}
     context = parts.replicas.context
-    return [_model(alias, created.get(name, parts.started_at), context) for alias, name in names.items()]
+    serve = parts.principles.settings.serve
+    return [_model(alias, created.get(name, parts.started_at), context, serve) for alias, name in names.items()]
 
 
-def _model(name: str, created: datetime, context: int | None) -> dict[str, Any]:
-    """As OpenAI lists models, and as vLLM says how many tokens fit."""
+def _model(name: str, created: datetime, context: int | None, constitutional: str) -> dict[str, Any]:
+    """As OpenAI lists models, and as vLLM says how many tokens fit; and which chats the constitution has a say in."""
     return {
         "id": name,
         "object": "model",
         "created": int(created.timestamp()),
         "owned_by": "hone",
         "max_model_len": context,
+        "constitutional": constitutional,
     }

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from service.adapters.replacement import replacement
 from service.errors import HoneError
 from service.parts import AnyCaller, Parts, Wired
-from service.store.queries import adapters
+from service.store.queries import serving
 from service.wire import WhoAmI
 
 router = APIRouter(tags=["status"])
@@ -48,7 +48,7 @@ async def health(request: Request, parts: Wired) -> JSONResponse:
 
 
 def _serving(tx: Session, adapters_folder: Path) -> tuple[str, str | None]:
-    return adapters.serving(tx).live, replacement(tx, adapters_folder)
+    return serving.desired_state(tx).live, replacement(tx, adapters_folder)
 
 
 async def _may_see_engines(request: Request, parts: Parts) -> bool:
@@ -71,7 +71,7 @@ async def metrics(request: Request, parts: Wired) -> Response:
     """Prometheus text. Beyond loopback an operator's key is needed."""
     if not parts.identities.is_local(request.headers):
         (await parts.identities.identify(request.headers)).must_be_operator()
-    live = (await parts.transactions.read(adapters.serving)).live
+    live = (await parts.transactions.read(serving.desired_state)).live
     return Response(
         parts.metrics.render(live, parts.replicas.states()), media_type="text/plain; version=0.0.4; charset=utf-8"
     )

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from service.settings.section import Section
+
+
+def _known_judge(judge: str) -> str:
+    """Raises ValueError for what names no judge."""
+    if judge == "self" or re.fullmatch("v[1-9][0-9]{0,8}", judge):
+        return judge
+    try:
+        parts = urlsplit(judge)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, or too large
+        is_address = False
+    if not is_address:
+        raise ValueError(
+            f"{judge!r} is no judge: self, a version such as v3, or an address such as http://127.0.0.1:9000/v1"
+        )
+    return judge
 
 
 class ConstitutionSettings(Section):
@@ -43,7 +61,7 @@ class ConstitutionSettings(Section):
     helpful_share: float = Field(
         0.5, ge=0, lt=1, description="Share of examples of harmless prompts, answered as before, in what is learned."
     )
-    judge: str = Field(
+    judge: Annotated[str, AfterValidator(_known_judge)] = Field(
         "self",
         description="Who judges in the AI-feedback stage: `self` (the base model), a version such as `v3`, or the "
         "address of an OpenAI-compatible endpoint.",

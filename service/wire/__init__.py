@@ -50,15 +50,15 @@ from service.wire.feedback import (
     Thumb,
     replies_named,
 )
-from service.wire.fields import MAX_NAME, Page, Whole, storable
+from service.wire.fields import MAX_NAME, Fraction, Page, Truth, Whole, storable
 from service.wire.runs import LearnRequest, RunView
 
 __all__ = [
     "FEEDBACK", "FEEDBACK_KINDS", "MAX_NAME", "TEACHING_KINDS", "AdapterEvent", "AdapterView", "CanaryRequest",
     "Comparison", "ConstitutionRequest", "ConstitutionVersion", "ConstitutionView", "Correction", "Critique",
-    "Feedback", "FeedbackStats", "HoneOptions", "Label", "LearnRequest", "OneOfTheKinds", "Page", "PrincipleTrial",
-    "PrincipleView", "PromoteRequest", "Ranking", "RejectRequest", "ReplyRef", "RollbackRequest", "RunView",
-    "Score", "ScoreRequest", "ScoreResponse", "ServingView", "SessionToken", "StoredExchange", "StoredFeedback",
-    "StoredReply", "StoredRevision", "Thumb", "TryRequest", "TryResult", "WhoAmI", "Whole", "replies_named",
-    "storable",
+    "Feedback", "FeedbackStats", "Fraction", "HoneOptions", "Label", "LearnRequest", "OneOfTheKinds", "Page",
+    "PrincipleTrial", "PrincipleView", "PromoteRequest", "Ranking", "RejectRequest", "ReplyRef", "RollbackRequest",
+    "RunView", "Score", "ScoreRequest", "ScoreResponse", "ServingView", "SessionToken", "StoredExchange",
+    "StoredFeedback", "StoredReply", "StoredRevision", "Thumb", "Truth", "TryRequest", "TryResult", "WhoAmI", "Whole",
+    "replies_named", "storable",
 ]  # fmt: skip

@@ -17,7 +17,8 @@ from random import Random
 from statistics import fmean
 from typing import Any
 
-from learner.backbone import Backbone, Role
+from learner.adapted_model import Role
+from learner.backbone import Backbone
 from learner.backbone_trainer import BackboneTrainer
 from learner.batch import Snapshot
 from learner.constitution.judges import BackboneJudge

@@ -22,13 +22,13 @@ from typing import Any, Literal
 import torch
 
 from learner.backbone import Backbone
+from learner.base_tokenizer import reply_tokenizer
 from learner.batch import Demonstration, TokenIds, collate
 from learner.dequantise import dequantise
 from learner.methods import sft
 from learner.pretrain.questions import untaught_facts
 from learner.sampling import sample
 from learner.simulate.people import right_reply
-from learner.snapshot import reply_tokenizer
 from service.adapters.manifest import Probe
 from service.adapters.proof import judge, kl_per_token, mean_gap
 from service.settings import SPROUT, LearnerSettings, RolloutSettings

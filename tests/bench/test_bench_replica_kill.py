@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from tests.bench.replica_kill import LOST, SILENT, UNPROVOKED, Heard, Stretch, ask, compare
-from tests.service.serving import serve
+from tests.fixtures.serving import serve
 
 ERROR = {"error": {"message": "The model went away.", "type": "server_error", "code": "engine_unavailable"}}
 

@@ -1,4 +1,5 @@
-"""Headless Chromium: one per file, a fresh context (its own cookies) per test, and no error on any page unnoticed."""
+"""Headless Chromium: one per file, a fresh context (its own cookies) per test, and no error on any page unnoticed; and
+the pages over a fake service, for the files that need no real one."""
 
 from __future__ import annotations
 
@@ -6,7 +7,11 @@ import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page, expect, sync_playwright
+
+from tests.fixtures.serving import serve
+from tests.ui.fake_service import FakeService
+from ui.app import create_app
 
 ARGUMENTS = (
     "--no-sandbox",
@@ -16,7 +21,8 @@ ARGUMENTS = (
     "--disable-sync",
     "--no-first-run",
 )
-PATIENCE = 60_000  # milliseconds; a page on a busy machine takes its time
+PATIENCE = 240_000  # milliseconds, against hanging: a page on a busy machine takes its time
+expect.set_options(timeout=PATIENCE)
 
 OpenPage = Callable[..., Page]
 
@@ -71,3 +77,23 @@ def open_page(chromium: Browser) -> Iterator[OpenPage]:
         context.close()
     assert not errors
     assert not elsewhere, "the pages asked other hosts for something"
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[tuple[str, FakeService]]:
+    """The address of the pages, and the fake service under them; one of each for a file."""
+    fake = FakeService()
+    with serve(fake.app()) as api_url, serve(create_app(api_url)) as url:
+        yield url, fake
+
+
+@pytest.fixture
+def fake(running: tuple[str, FakeService]) -> FakeService:
+    """The file's service as if it had just started."""
+    vars(running[1]).update(vars(FakeService(pace=0.005)))
+    return running[1]
+
+
+@pytest.fixture
+def chat(running: tuple[str, FakeService], fake: FakeService, open_page: OpenPage) -> Page:
+    return open_page(running[0])

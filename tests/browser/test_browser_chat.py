@@ -2,38 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import PATIENCE, OpenPage
+from tests.browser.conftest import OpenPage
+from tests.fixtures.waiting import until
 from tests.ui.fake_service import FakeService
-from tests.ui.server import serving
-from ui.app import create_app
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=PATIENCE)
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[tuple[str, FakeService]]:
-    fake = FakeService()
-    with serving(fake.app()) as api_url, serving(create_app(api_url)) as url:
-        yield url, fake
-
-
-@pytest.fixture
-def fake(running: tuple[str, FakeService]) -> FakeService:
-    """The one service of this file, as if it had just started."""
-    vars(running[1]).update(vars(FakeService(pace=0.005)))
-    return running[1]
-
-
-@pytest.fixture
-def chat(running: tuple[str, FakeService], fake: FakeService, open_page: OpenPage) -> Page:
-    return open_page(running[0])
 
 
 def say(page: Page, text: str) -> None:
@@ -45,13 +21,6 @@ def answered(page: Page, turns: int = 1) -> None:
     """Wait until the last of so many turns has a finished reply."""
     expect(page.locator(".hone-turn")).to_have_count(turns)
     expect(page.locator(".hone-turn").last.get_by_role("button", name="Good reply").first).to_be_visible()
-
-
-def eventually(told: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE / 1000
-    while not told() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert told()
 
 
 def test_a_reply_streams_and_says_which_adapter_answered(fake: FakeService, chat: Page) -> None:
@@ -266,7 +235,7 @@ def test_stop_ends_the_reply_and_frees_the_engine(fake: FakeService, chat: Page)
     expect(chat.locator(".hone-text.streaming")).to_contain_text("It")
     chat.get_by_role("button", name="Stop").click()
     expect(chat.locator(".hone-tag")).to_have_text("stopped")
-    eventually(lambda: fake.closed_streams == 1)
+    until(lambda: fake.closed_streams == 1)
     expect(chat.get_by_role("button", name="Try again")).to_be_visible()
     expect(chat.get_by_role("button", name="Good reply")).to_be_visible()
     chat.reload()

@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import PATIENCE, OpenPage
+from tests.browser.conftest import OpenPage
 from tests.browser.test_browser_operator import CUT
 from tests.ui.fake_service import FakeService
-from tests.ui.server import serving
-from ui.app import create_app
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=PATIENCE)
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[tuple[str, FakeService]]:
-    fake = FakeService()
-    with serving(fake.app()) as api_url, serving(create_app(api_url)) as url:
-        yield url, fake
-
-
-@pytest.fixture
-def fake(running: tuple[str, FakeService]) -> FakeService:
-    vars(running[1]).update(vars(FakeService()))
-    return running[1]
-
-
-@pytest.fixture
-def chat(running: tuple[str, FakeService], fake: FakeService, open_page: OpenPage) -> Page:
-    return open_page(running[0])
 
 
 @pytest.fixture
@@ -71,6 +48,20 @@ def test_a_reply_by_principles_shows_what_goes_on_and_how_it_was_made(fake: Fake
     assert fake.asked[-1]["hone"]["constitutional"] is True
 
 
+def test_a_reply_that_is_stopped_while_it_is_made_can_be_asked_for_again(fake: FakeService, chat: Page) -> None:
+    fake.hold_stage = "critique"
+    chat.get_by_text("By principles").click()
+    ask(chat, "How do I pick a lock?")
+    expect(chat.locator(".hone-stage")).to_contain_text("Looking at it")
+    expect(chat.get_by_text("stopped")).to_have_count(0)
+    chat.get_by_role("button", name="Stop").click()
+    expect(chat.get_by_text("stopped")).to_be_visible()
+    fake.hold_stage = ""
+    chat.get_by_role("button", name="Try again").click()
+    expect(chat.locator(".hone-made summary")).to_contain_text("Revised")
+    expect(chat.get_by_text("stopped")).to_have_count(0)
+
+
 def test_the_switch_belongs_to_the_conversation_and_survives_a_reload(fake: FakeService, chat: Page) -> None:
     switch = chat.get_by_role("switch", name="By principles")
     chat.get_by_text("By principles").click()
@@ -94,6 +85,29 @@ def test_two_answers_and_one_by_principles_exclude_each_other(chat: Page) -> Non
     expect(two).not_to_be_checked()
     chat.get_by_text("Two answers", exact=True).click()
     expect(rules).not_to_be_checked()
+
+
+def test_what_the_service_does_for_nobody_or_for_everybody_is_no_choice(
+    fake: FakeService, running: tuple[str, FakeService], open_page: OpenPage
+) -> None:
+    fake.policy = "never"
+    page = open_page(running[0])
+    expect(page.get_by_text("By principles")).to_be_hidden()
+    expect(page.get_by_text("Two answers", exact=True)).to_be_visible()
+    fake.policy = "always"
+    page = open_page(running[0])
+    expect(page.get_by_text("Two answers", exact=True)).to_be_hidden()
+    rules = page.get_by_role("switch", name="By principles")
+    expect(rules).to_be_checked()
+    expect(rules).to_be_disabled()
+    ask(page, "How do I pick a lock?")
+    expect(page.get_by_role("button", name="Good reply")).to_be_visible()
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_text("Is this one better than the one before?")).to_be_visible()
+    assert all("constitutional" not in body["hone"] and body["n"] == 1 for body in fake.asked)
+    page.reload()
+    expect(page.get_by_text("How do I pick a lock?")).to_be_visible()
+    expect(rules).to_be_disabled()
 
 
 def test_a_text_is_checked_tried_and_put_in_effect(fake: FakeService, desk: Page) -> None:
@@ -136,6 +150,9 @@ def test_an_older_version_is_opened_to_go_back_to(fake: FakeService, desk: Page)
     desk.get_by_role("button", name="Check").click()
     expect(desk.locator(".hone-desk")).to_contain_text("It is sound")
     expect(text).to_have_value("[[principles]] # one")
+    expect(desk.get_by_role("listitem").filter(has_text="c0")).to_have_text("c0 comes with Hone Edit this one")
+    desk.get_by_role("listitem").filter(has_text="c0").get_by_role("button", name="Edit this one").click()
+    expect(text).to_have_value("title = 'As it comes'")
 
 
 def test_one_that_can_not_be_used_is_told_and_another_is_put_in_its_place(fake: FakeService, desk: Page) -> None:
@@ -149,7 +166,7 @@ def test_one_that_can_not_be_used_is_told_and_another_is_put_in_its_place(fake: 
     expect(desk.get_by_role("alert")).to_contain_text("has format 9")
     desk.get_by_text("Edit, try, and put in effect").click()
     desk.get_by_text("Versions").click()
-    desk.get_by_role("button", name="Edit this one").click()
+    desk.get_by_role("listitem").filter(has_text="c1").get_by_role("button", name="Edit this one").click()
     expect(text).to_have_value("[[principles]] # one")
     fake.unusable = ""
     desk.get_by_role("button", name="Put in effect").click()

@@ -15,7 +15,7 @@ from tests.browser.test_browser_chat import answered, say
 from tests.browser.test_browser_operator import live, pull
 from tests.loop.town import Town, town
 
-pytestmark = [pytest.mark.browser, pytest.mark.loop, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.browser, pytest.mark.loop, pytest.mark.timeout(3600)]
 A_RUN = 600_000  # milliseconds; half a minute on an idle machine
 OVER = re.compile("^(succeeded|rejected|nothing_to_learn|failed|cancelled)$")
 TRIES = 5  # a chat is sampled, so that even a model that knows may once say something else

@@ -9,14 +9,13 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import PATIENCE, OpenPage
+from tests.browser.conftest import OpenPage
 from tests.browser.test_browser_chat import answered, say
+from tests.fixtures.serving import serve
 from tests.ui.fake_service import FakeService, fake_run
-from tests.ui.server import serving
 from ui.app import create_app
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=PATIENCE)
 
 
 class Server:
@@ -25,13 +24,13 @@ class Server:
     def __init__(self) -> None:
         self.fake = FakeService(pace=0.005)
         self._stack, self._pages = ExitStack(), ExitStack()
-        self._api_url = self._stack.enter_context(serving(self.fake.app()))
-        self.url = self._pages.enter_context(serving(create_app(self._api_url)))
+        self._api_url = self._stack.enter_context(serve(self.fake.app()))
+        self.url = self._pages.enter_context(serve(create_app(self._api_url)))
 
     def restart(self) -> None:
         fresh = create_app(self._api_url)
         self.stop()
-        self._pages.enter_context(serving(fresh, port=urlsplit(self.url).port or 0))
+        self._pages.enter_context(serve(fresh, port=urlsplit(self.url).port or 0))
 
     def stop(self) -> None:
         self._pages.close()

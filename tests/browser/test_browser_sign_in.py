@@ -11,11 +11,9 @@ from service.app import create_app
 from service.settings import load_settings
 from service.store.queries import keys
 from service.store.session import Store
-from tests.browser.conftest import PATIENCE
-from tests.ui.server import serving
+from tests.fixtures.serving import serve
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=PATIENCE)
 STYLED = "getComputedStyle(document.body).getPropertyValue('--hone-paper') !== ''"
 
 
@@ -26,7 +24,7 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     store = Store.open(settings.store_url)
     with store.begin() as tx:
         key = keys.create_key(tx, "operator", "olga")
-    with serving(create_app(settings, store, ["http://127.0.0.1:9"])) as url:
+    with serve(create_app(settings, store, ["http://127.0.0.1:9"])) as url:
         yield url, key
     store.close()
 

@@ -20,8 +20,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.deploy.reading import EXTRAS, PROJECT, ROOT, Dockerfile, parse_command, settings_of
+from tests.fixtures.serving import serve
+from tests.fixtures.waiting import PATIENCE
 from tests.service.fake_engine import FakeEngine
-from tests.service.serving import serve
 from tests.test_imports import MAY_BE_HEAVY, OURS, is_under, module_name, sources
 
 TARGETS = ("service", "learner-gpu", "cpu")
@@ -195,20 +196,22 @@ def test_the_service_serves_where_no_torch_is(as_in_the_image: dict[str, str]) -
             assert ready["engines"][0]["facts"] is not None and ready["url"].startswith("http://127.0.0.1:")
         finally:
             service.terminate()
-            service.communicate(timeout=30)
+            service.communicate(timeout=PATIENCE)
     assert service.returncode == 0
 
 
 @pytest.mark.parametrize("command", [("learn",), ("up",)], ids=" ".join)
 def test_what_needs_torch_says_how_to_get_it(as_in_the_image: dict[str, str], command: tuple[str, ...]) -> None:
-    done = subprocess.run(hone(*command), env=as_in_the_image, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(hone(*command), env=as_in_the_image, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "not installed here" in done.stderr and "pip install '.[learner]'" in done.stderr
 
 
 def test_the_doctor_finds_nothing_wrong_with_a_service_without_torch(as_in_the_image: dict[str, str]) -> None:
     def torch(**more: str) -> dict[str, Any]:
-        done = subprocess.run(hone("doctor", "--json"), env=as_in_the_image | more, capture_output=True, timeout=60)
+        done = subprocess.run(
+            hone("doctor", "--json"), env=as_in_the_image | more, capture_output=True, timeout=PATIENCE
+        )
         return next(finding for finding in json.loads(done.stdout) if finding["check"] == "torch")
 
     assert torch()["ok"] is False

@@ -21,6 +21,7 @@ import yaml
 from service.app import api_description
 from tests.deploy.kustomize import Unbuildable, build, dangling
 from tests.deploy.reading import DEPLOY, EXTRAS, Dockerfile, env_file, parse_command, settings_of
+from tests.fixtures.waiting import PATIENCE
 
 FOLDER = DEPLOY / "kubernetes"
 BUILT = ("kubernetes", "kubernetes-object-store")
@@ -94,7 +95,7 @@ def test_kustomize_itself_builds_the_same(name: str, tmp_path: Path) -> None:
     secrets = tmp_path / "deploy" / "kubernetes" / "secrets.env"
     shutil.copy(secrets.with_name("secrets.env.example"), secrets)
     folder = tmp_path / "deploy" / name
-    done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     ours, said = build(folder), done.stdout
     for kind, generated in ours:

@@ -15,6 +15,7 @@ import yaml
 from service.engine_program import VLLM_MODULE, VLLM_RANKS, VLLM_SHUTDOWN_SECONDS, engine_program
 from service.supervisor import Program
 from tests.deploy.reading import DEPLOY, ROOT, env_file, settings_of, vllm_version
+from tests.fixtures.waiting import PATIENCE
 
 MODEL = {"HONE_ENGINE__MODEL": "Qwen/Qwen3-4B"}
 ALL = MODEL | {
@@ -40,7 +41,7 @@ def start(tmp_path: Path, environment: Mapping[str, str]) -> subprocess.Complete
         env={"PATH": os.environ["PATH"], "PYTHON": str(python), **environment},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
     )
 
 

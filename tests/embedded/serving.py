@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 import httpx2
 
 from service.listening import free_port
+from tests.fixtures.waiting import PATIENCE, until
 
 
 @dataclass
@@ -62,7 +62,7 @@ def serving(*options: str) -> Iterator[Served]:
             break
     if process.poll() is not None or not said:
         raise AssertionError(f"the engine did not start: {process.communicate()}")
-    with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+    with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE) as client:
         eventually(lambda: client.get("/health").status_code == 200)
         try:
             yield Served(process, client, port, said)
@@ -74,20 +74,19 @@ def serving(*options: str) -> Iterator[Served]:
 def _will_not_end(process: subprocess.Popen[str]) -> bool:
     process.terminate()
     try:
-        process.wait(30)
+        process.wait(PATIENCE)
     except subprocess.TimeoutExpired:
         return True
     return False
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
-    """Poll until `condition` holds; connection errors count as not yet."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until `condition` holds; connection errors count as not yet."""
+
+    def holds() -> bool:
         try:
-            if condition():
-                return
+            return condition()
         except httpx2.TransportError:
-            pass
-        time.sleep(0.02)
-    raise AssertionError("it did not come true in time")
+            return False
+
+    until(holds)

@@ -14,6 +14,7 @@ from service.embedded.link import EngineLink
 from service.embedded.messages import Load, Ready
 from service.embedded.server import LONG_BODY, EngineServer
 from service.embedded.tokenizer import Tokenizer, load_tokenizer
+from tests.fixtures.waiting import PATIENCE
 
 LONG = {"prompt": "the cat", "padding": "x" * LONG_BODY}
 
@@ -43,7 +44,7 @@ class HeldTokenizer(Tokenizer):
 
     def encode(self, text: str, special: bool = True) -> list[int]:
         self.begun.set()
-        assert self.go_on.wait(30)
+        assert self.go_on.wait(PATIENCE)
         return super().encode(text, special)
 
 

@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from tests.embedded.serving import eventually, parse_event, serving, start
+from tests.fixtures.waiting import PATIENCE
 
 ENDLESS = {"prompt": [5, 6], "max_tokens": 120, "ignore_eos": True, "stream": True}
 
@@ -37,7 +38,7 @@ def alive(pid: int) -> bool:
 
 def test_what_cannot_start_says_so_in_one_line() -> None:
     process = start("--model", "/no/such/folder")
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 8
     assert errors.splitlines() == ["there is no model folder /no/such/folder"]
 
@@ -47,7 +48,7 @@ def test_a_port_in_use_is_named(model_of: Callable[[str], Path]) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         process = start("--model", str(model_of("llama")), port=taken.getsockname()[1])
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 8 and "Choose another --port" in errors
 
 
@@ -60,7 +61,7 @@ def test_sigterm_lets_running_replies_end(model_of: Callable[[str], Path]) -> No
             engine.process.send_signal(signal.SIGTERM)
             events = [parse_event(line) for line in lines if line.startswith("data: ")]
         assert events[-1] == "[DONE]" and events[-2]["choices"][0]["finish_reason"] == "length"
-        assert engine.process.wait(30) == 0
+        assert engine.process.wait(PATIENCE) == 0
         eventually(lambda: not any(alive(pid) for pid in workers))
 
 
@@ -69,7 +70,7 @@ def test_a_killed_engine_leaves_no_worker_behind(model_of: Callable[[str], Path]
         workers = children(engine.process.pid)
         assert workers
         engine.process.kill()
-        engine.process.wait(30)
+        engine.process.wait(PATIENCE)
         eventually(lambda: not any(alive(pid) for pid in workers))
 
 
@@ -84,14 +85,14 @@ def test_a_dead_worker_ends_streams_with_an_error_and_the_engine(model_of: Calla
         errors = [event for event in events if isinstance(event, dict) and "error" in event]
         finished = [e for e in events if isinstance(e, dict) and e.get("choices") and e["choices"][0]["finish_reason"]]
         assert finished or errors[0]["error"]["code"] == "engine_unavailable"
-        assert engine.process.wait(30) == 8
+        assert engine.process.wait(PATIENCE) == 8
         with pytest.raises(httpx2.TransportError):
             engine.client.get("/health")
 
 
 def test_the_command_explains_itself() -> None:
     process = start("--help")
-    shown, _ = process.communicate(timeout=60)
+    shown, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     for option in ("--model", "--kv-cache-gib", "--max-lora-rank", "--threads", "--seed"):
         assert option in shown
@@ -105,4 +106,4 @@ def test_a_client_that_hangs_up_leaves_no_traceback(model_of: Callable[[str], Pa
             served.client.post("/v1/completions", json=long, timeout=0.1)
         eventually(lambda: served.metric("vllm:num_requests_running") == 0)
         served.process.terminate()
-        assert "Traceback" not in served.process.communicate(timeout=60)[1]
+        assert "Traceback" not in served.process.communicate(timeout=PATIENCE)[1]

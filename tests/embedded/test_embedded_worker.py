@@ -27,6 +27,7 @@ from service.embedded.messages import (
 from service.embedded.worker import Worker
 from tests.embedded.driving import GREEDY, Reference, build, tokens_of
 from tests.embedded.models import save_adapter
+from tests.fixtures.waiting import PATIENCE
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Running:
     def next(self, kind: type[Event]) -> Event:
         """The next event of a kind; what comes before it is dropped."""
         while True:
-            event = self.events.get(timeout=60)
+            event = self.events.get(timeout=PATIENCE)
             if isinstance(event, kind):
                 return event
 
@@ -59,7 +60,7 @@ def working(engine: Engine) -> Iterator[Running]:
         yield Running(ours, events)
     finally:
         ours.send(Stop())
-        thread.join(60)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
         ours.close()
 
@@ -77,7 +78,7 @@ def test_decoding_goes_on_while_an_adapter_is_prepared(
 
     def slowly(read: LoraAdapter) -> object:
         begun.set()
-        assert may_end.wait(60)
+        assert may_end.wait(PATIENCE)
         return prepare(read)
 
     monkeypatch.setattr(engine.model, "prepare", slowly)
@@ -85,7 +86,7 @@ def test_decoding_goes_on_while_an_adapter_is_prepared(
         worker.pipe.send(AddSequence(1, [5, 6, 7], replace(GREEDY, max_tokens=100)))
         worker.next_updates()
         worker.pipe.send(LoadAdapter(7, "v1", str(adapter)))
-        assert begun.wait(60)
+        assert begun.wait(PATIENCE)
         for _ in range(20):
             assert [update.sequence for update in worker.next_updates()] == [1]
         may_end.set()
@@ -120,7 +121,7 @@ def test_commands_take_effect_in_their_order(model_of: Callable[[str], Path], ad
         tokens: list[int] = []
         answers: list[Event] = []
         while len(tokens) < 5 or not answers:
-            event = worker.events.get(timeout=60)
+            event = worker.events.get(timeout=PATIENCE)
             if isinstance(event, StepDone):
                 tokens += tokens_of([update for update in event.updates if update.sequence == 1])
             else:
@@ -134,5 +135,5 @@ def test_the_loop_ends_when_the_front_is_gone(model_of: Callable[[str], Path]) -
     thread = threading.Thread(target=Worker(build(model_of("llama")), 64, lambda event: None).run, args=(theirs,))
     thread.start()
     ours.close()
-    thread.join(60)
+    thread.join(PATIENCE)
     assert not thread.is_alive()

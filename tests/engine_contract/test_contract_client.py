@@ -18,13 +18,14 @@ from tests.embedded.serving import eventually
 from tests.engine_contract.asking import PROMPT, chat, gap, true_scores
 from tests.fixtures.engines import CONTEXT, ServedEngine
 from tests.fixtures.streams import payloads
+from tests.fixtures.waiting import PATIENCE
 
 T = TypeVar("T")
 
 
 def ask(engine: ServedEngine, work: Callable[[Engine], Awaitable[T]]) -> T:
     async def with_client() -> T:
-        client = Engine(engine.url, timeout_seconds=60)
+        client = Engine(engine.url, timeout_seconds=PATIENCE)
         try:
             return await work(client)
         finally:

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from learner.backbone import Backbone, Role
+from learner.adapted_model import Role
+from learner.backbone import Backbone
 from learner.batch import Example
 from learner.methods.anchor_scores import AnchorScores
 from tests.learner.test_backbone import EXAMPLES, SETTINGS, moved

@@ -15,18 +15,13 @@ from learner.backbone import Backbone
 from learner.batch import Sequences, collate
 from service.errors import AdapterBroken, TrainingFailed
 from service.settings import LearnerSettings
-from tests.learner.tiny_model import PAD, build_tiny_model, ids
+from tests.learner.tiny_model import PAD, ids
 
 SETTINGS = LearnerSettings(rank=4, alpha=8.0)
 EXAMPLES = [
     (ids("<bos> what is the capital of france ?"), ids("it is paris .", end=True)),
     (ids("<bos> one"), ids("two", end=True)),
 ]
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 def batch() -> Sequences:
@@ -42,14 +37,14 @@ def moved(backbone: Backbone, seed: int = 1, size: float = 0.2) -> Backbone:
     return backbone
 
 
-def test_a_fresh_policy_is_the_base(model_folder: Path) -> None:
-    backbone = Backbone.load(model_folder, SETTINGS)
+def test_a_fresh_policy_is_the_base(folder: Path) -> None:
+    backbone = Backbone.load(folder, SETTINGS)
     torch.testing.assert_close(backbone.log_probs(batch()), backbone.log_probs(batch(), "base"))
 
 
-def test_log_probs_are_those_of_the_plain_model_one_by_one(model_folder: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(model_folder)
-    log_probs = Backbone.load(model_folder, SETTINGS).log_probs(batch()).detach()
+def test_log_probs_are_those_of_the_plain_model_one_by_one(folder: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    log_probs = Backbone.load(folder, SETTINGS).log_probs(batch()).detach()
     for row, (prompt, reply) in enumerate(EXAMPLES):
         with torch.no_grad():
             full = torch.log_softmax(model(torch.tensor([prompt + reply])).logits[0].float(), -1)
@@ -59,21 +54,21 @@ def test_log_probs_are_those_of_the_plain_model_one_by_one(model_folder: Path) -
         assert outside.abs().sum().item() == 0
 
 
-def test_reply_log_probs_are_the_sums_and_score_keeps_the_order(model_folder: Path) -> None:
-    backbone = moved(Backbone.load(model_folder, SETTINGS))
+def test_reply_log_probs_are_the_sums_and_score_keeps_the_order(folder: Path) -> None:
+    backbone = moved(Backbone.load(folder, SETTINGS))
     sums = backbone.log_probs(batch()).sum(1).detach()
     torch.testing.assert_close(backbone.reply_log_probs(batch()).detach(), sums)
     torch.testing.assert_close(backbone.score(EXAMPLES, "policy", batch_size=1), sums.cpu())
 
 
-def test_a_batch_without_a_reply_scores_nothing(model_folder: Path) -> None:
-    backbone = Backbone.load(model_folder, SETTINGS)
+def test_a_batch_without_a_reply_scores_nothing(folder: Path) -> None:
+    backbone = Backbone.load(folder, SETTINGS)
     assert backbone.log_probs(collate([((3, 4), ())], PAD)).abs().sum().item() == 0
     assert backbone.reply_log_probs(collate([((3, 4), ())], PAD)).tolist() == [0.0]
 
 
-def test_moving_the_policy_moves_no_other_role(model_folder: Path) -> None:
-    backbone = Backbone.load(model_folder, SETTINGS)
+def test_moving_the_policy_moves_no_other_role(folder: Path) -> None:
+    backbone = Backbone.load(folder, SETTINGS)
     before = backbone.score(EXAMPLES, "base")
     moved(backbone)
     assert (backbone.score(EXAMPLES, "policy") - before).abs().max() > 0.01
@@ -82,9 +77,9 @@ def test_moving_the_policy_moves_no_other_role(model_folder: Path) -> None:
     torch.testing.assert_close(backbone.score(EXAMPLES, "parent"), before)
 
 
-def test_only_the_policy_s_adapter_gets_gradients(model_folder: Path, tmp_path: Path) -> None:
-    moved(Backbone.load(model_folder, SETTINGS)).save_adapter(tmp_path / "v1")
-    backbone = Backbone.load(model_folder, SETTINGS, parent=tmp_path / "v1")
+def test_only_the_policy_s_adapter_gets_gradients(folder: Path, tmp_path: Path) -> None:
+    moved(Backbone.load(folder, SETTINGS)).save_adapter(tmp_path / "v1")
+    backbone = Backbone.load(folder, SETTINGS, parent=tmp_path / "v1")
     backbone.score(EXAMPLES, "parent")
     (backbone.reply_log_probs(batch()) - backbone.reply_log_probs(batch(), "parent").detach()).sum().backward()
     with_gradient = {name for name, p in backbone.model.named_parameters() if p.grad is not None}
@@ -92,47 +87,47 @@ def test_only_the_policy_s_adapter_gets_gradients(model_folder: Path, tmp_path: 
     assert all(".policy." in name for name in with_gradient)
 
 
-def test_a_saved_adapter_starts_the_next_policy_and_stays_as_the_parent(model_folder: Path, tmp_path: Path) -> None:
-    first = moved(Backbone.load(model_folder, SETTINGS))
+def test_a_saved_adapter_starts_the_next_policy_and_stays_as_the_parent(folder: Path, tmp_path: Path) -> None:
+    first = moved(Backbone.load(folder, SETTINGS))
     first.save_adapter(tmp_path / "v1")
-    second = Backbone.load(model_folder, LearnerSettings(rank=2), parent=tmp_path / "v1")
+    second = Backbone.load(folder, LearnerSettings(rank=2), parent=tmp_path / "v1")
     torch.testing.assert_close(second.score(EXAMPLES, "policy"), first.score(EXAMPLES, "policy"))
     moved(second, seed=2)
     torch.testing.assert_close(second.score(EXAMPLES, "parent"), first.score(EXAMPLES, "policy"))
     assert (second.score(EXAMPLES, "policy") - second.score(EXAMPLES, "parent")).abs().max() > 0.01
 
 
-def test_a_named_anchor_is_an_adapter_of_its_own(model_folder: Path, tmp_path: Path) -> None:
-    first = moved(Backbone.load(model_folder, SETTINGS))
+def test_a_named_anchor_is_an_adapter_of_its_own(folder: Path, tmp_path: Path) -> None:
+    first = moved(Backbone.load(folder, SETTINGS))
     first.save_adapter(tmp_path / "v1")
-    backbone = Backbone.load(model_folder, SETTINGS, anchor=tmp_path / "v1")
+    backbone = Backbone.load(folder, SETTINGS, anchor=tmp_path / "v1")
     torch.testing.assert_close(backbone.score(EXAMPLES, "anchor"), first.score(EXAMPLES, "policy"))
     torch.testing.assert_close(backbone.score(EXAMPLES, "policy"), backbone.score(EXAMPLES, "base"))
 
 
-def test_peft_itself_loads_what_was_saved(model_folder: Path, tmp_path: Path) -> None:
-    backbone = moved(Backbone.load(model_folder, SETTINGS))
+def test_peft_itself_loads_what_was_saved(folder: Path, tmp_path: Path) -> None:
+    backbone = moved(Backbone.load(folder, SETTINGS))
     backbone.save_adapter(tmp_path / "v1")
     assert sorted(p.name for p in (tmp_path / "v1").iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
     names = load_file(tmp_path / "v1" / "adapter_model.safetensors")
     assert all(n.startswith("base_model.model.") and n.endswith((".lora_A.weight", ".lora_B.weight")) for n in names)
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model_folder), tmp_path / "v1").eval()
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder), tmp_path / "v1").eval()
     with torch.no_grad():
         logits = model(batch().token_ids[:1]).logits
         expected, _, _ = backbone.logits(batch())
     torch.testing.assert_close(logits[0, len(EXAMPLES[0][0]) - 1], expected[0].cpu(), atol=1e-4, rtol=1e-4)
 
 
-def test_state_goes_out_and_back_in(model_folder: Path) -> None:
-    backbone = moved(Backbone.load(model_folder, SETTINGS))
+def test_state_goes_out_and_back_in(folder: Path) -> None:
+    backbone = moved(Backbone.load(folder, SETTINGS))
     state, before = backbone.adapter_state(), backbone.score(EXAMPLES, "policy")
     moved(backbone, seed=3)
     backbone.load_adapter_state(state)
     torch.testing.assert_close(backbone.score(EXAMPLES, "policy"), before)
 
 
-def test_merging_changes_no_figure_and_leaves_the_base_bit_for_bit(model_folder: Path) -> None:
-    backbone = moved(Backbone.load(model_folder, SETTINGS))
+def test_merging_changes_no_figure_and_leaves_the_base_bit_for_bit(folder: Path) -> None:
+    backbone = moved(Backbone.load(folder, SETTINGS))
     weights = {name: p.clone() for name, p in backbone.model.named_parameters()}
     expected = backbone.log_probs(batch()).detach()
     with backbone.merged("policy") as model:
@@ -145,8 +140,8 @@ def test_merging_changes_no_figure_and_leaves_the_base_bit_for_bit(model_folder:
     assert all(torch.equal(p, weights[name]) for name, p in backbone.model.named_parameters())
 
 
-def test_the_same_seed_starts_the_same_adapter(model_folder: Path) -> None:
-    first, second = (Backbone.load(model_folder, SETTINGS).adapter_state() for _ in range(2))
+def test_the_same_seed_starts_the_same_adapter(folder: Path) -> None:
+    first, second = (Backbone.load(folder, SETTINGS).adapter_state() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -156,10 +151,10 @@ def test_a_missing_base_is_a_failed_training(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "other shape", "no config"])
-def test_a_damaged_parent_is_named(model_folder: Path, tmp_path: Path, damage: str) -> None:
-    folder = tmp_path / "v1"
-    Backbone.load(model_folder, SETTINGS).save_adapter(folder)
-    weights, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+def test_a_damaged_parent_is_named(folder: Path, tmp_path: Path, damage: str) -> None:
+    parent = tmp_path / "v1"
+    Backbone.load(folder, SETTINGS).save_adapter(parent)
+    weights, config = parent / "adapter_model.safetensors", parent / "adapter_config.json"
     if damage == "missing":
         weights.unlink()
     elif damage == "truncated":
@@ -169,4 +164,4 @@ def test_a_damaged_parent_is_named(model_folder: Path, tmp_path: Path, damage: s
     else:
         config.unlink()
     with pytest.raises(AdapterBroken, match="v1"):
-        Backbone.load(model_folder, SETTINGS, parent=folder)
+        Backbone.load(folder, SETTINGS, parent=parent)

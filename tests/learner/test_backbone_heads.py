@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from learner.backbone import Backbone, HeadRole
+from learner.adapted_model import HeadRole
+from learner.backbone import Backbone
 from learner.batch import Sequences, collate
 from service.settings import LearnerSettings
-from tests.learner.tiny_model import PAD, build_tiny_model, ids
+from tests.learner.tiny_model import PAD, ids
 
 SETTINGS = LearnerSettings(rank=4, alpha=8.0)
 QUESTION = ids("<bos> what is the capital of france ?")
@@ -24,14 +25,9 @@ EXAMPLES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
 @pytest.fixture
-def backbone(model_folder: Path) -> Backbone:
-    made = Backbone.load(model_folder, SETTINGS)
+def backbone(folder: Path) -> Backbone:
+    made = Backbone.load(folder, SETTINGS)
     made.add_head("reward", outputs=3, seed=1)
     made.add_head("value", seed=2)
     return made
@@ -53,9 +49,9 @@ def head_of(backbone: Backbone, role: HeadRole) -> tuple[Tensor, Tensor]:
     return state["head.weight"], state["head.bias"]
 
 
-def hidden(model_folder: Path, example: tuple[tuple[int, ...], tuple[int, ...]]) -> Tensor:
+def hidden(folder: Path, example: tuple[tuple[int, ...], tuple[int, ...]]) -> Tensor:
     """(T, H): the last hidden states of the plain model."""
-    plain = AutoModelForCausalLM.from_pretrained(model_folder)
+    plain = AutoModelForCausalLM.from_pretrained(folder)
     with torch.no_grad():
         states: Tensor = plain.model(torch.tensor([example[0] + example[1]])).last_hidden_state[0]
     return states
@@ -67,21 +63,21 @@ def padded(backbone: Backbone) -> Backbone:
 
 
 def test_a_fresh_reward_is_its_head_on_the_plain_models_state_at_the_replys_last_token(
-    backbone: Backbone, model_folder: Path
+    backbone: Backbone, folder: Path
 ) -> None:
     weight, bias = head_of(backbone, "reward")
     rewards = backbone.rewards(batch())
     for row, example in enumerate(EXAMPLES):
-        torch.testing.assert_close(rewards[row], hidden(model_folder, example)[-1] @ weight.T + bias, atol=1e-4, rtol=0)
+        torch.testing.assert_close(rewards[row], hidden(folder, example)[-1] @ weight.T + bias, atol=1e-4, rtol=0)
 
 
 def test_a_value_stands_where_each_reply_token_is_chosen_and_nothing_elsewhere(
-    backbone: Backbone, model_folder: Path
+    backbone: Backbone, folder: Path
 ) -> None:
     weight, bias = head_of(backbone, "value")
     values = backbone.values(batch())
     for row, (prompt, reply) in enumerate(EXAMPLES):
-        states = hidden(model_folder, (prompt, reply))
+        states = hidden(folder, (prompt, reply))
         for place in range(values.shape[1]):
             is_reply = len(prompt) <= place < len(prompt) + len(reply)
             expected = float(states[place - 1] @ weight[0] + bias[0]) if is_reply else 0.0
@@ -138,8 +134,8 @@ def test_a_role_is_kept_and_set_back_with_its_head(backbone: Backbone) -> None:
     assert torch.equal(backbone.rewards(batch()), before)
 
 
-def test_the_policys_file_holds_nothing_of_the_heads(backbone: Backbone, model_folder: Path) -> None:
-    assert backbone.adapter_state().keys() == Backbone.load(model_folder, SETTINGS).adapter_state().keys()
+def test_the_policys_file_holds_nothing_of_the_heads(backbone: Backbone, folder: Path) -> None:
+    assert backbone.adapter_state().keys() == Backbone.load(folder, SETTINGS).adapter_state().keys()
 
 
 @pytest.mark.parametrize("packs", [True, False])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,8 @@ from learner.backbone_trainer import BackboneTrainer
 from learner.batch import Demonstration, Label, Pair, Scored, Snapshot
 from learner.curate import Curated
 from learner.loading import ADAPTER_WEIGHTS
-from learner.trainer import PROBE_TOKENS, PROBES, stages_of
+from learner.probes import PROBE_TOKENS, PROBES, make_probe
+from learner.trainer import stages_of
 from service.settings import EngineSettings, LearnerSettings, PpoSettings, RaftSettings, Settings
 from tests.learner.tiny_model import build_tiny_model, ids
 
@@ -29,9 +29,7 @@ RIGHT, WRONG = ids("it is paris .", end=True), ids("it is rome .", end=True)
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    model = build_tiny_model(tmp_path_factory.mktemp("tiny"))
-    config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 512}))
+    model = build_tiny_model(tmp_path_factory.mktemp("tiny"), context=512)
     learner = LearnerSettings(rank=4, alpha=8.0, sft_epochs=6, threads=1)  # sums in one order, whatever else runs
     return Settings(home=model.parent, engine=EngineSettings(model=str(model)), learner=learner)
 
@@ -195,7 +193,7 @@ def test_probes_are_what_training_changed_most(settings: Settings, tmp_path: Pat
             sum((own - base) ** 2 for own, base in zip(probe["logprobs"], probe["base_logprobs"], strict=True))
         )
 
-    every = [trainer._probe(one.prompt_token_ids, one.reply_token_ids) for one in taught]
+    every = [make_probe(trainer._backbone, one.prompt_token_ids, one.reply_token_ids) for one in taught]
     assert sorted(map(change, probes)) == sorted(map(change, every))[-PROBES:]
     assert min(map(change, probes)) > 0
 

@@ -16,18 +16,13 @@ from learner.sampling import sample
 from service.errors import TrainingFailed
 from service.settings import LearnerSettings
 from tests.learner.test_sft import Heard
-from tests.learner.tiny_model import build_tiny_model, ids
+from tests.learner.tiny_model import ids
 
 SETTINGS = LearnerSettings(rank=8, alpha=16.0, batch_size=4, dpo_learning_rate=1e-2, sft_learning_rate=1e-2,
                            dpo_beta=1.0, max_kl_per_token=9.0, min_fluency=-9.0)  # fmt: skip
 BAD = [ids(f"<bos> what is {word} ?") for word in ("red", "blue", "green", "short", "long", "one")]
 FINE = [ids(f"<bos> {word} , you ?") for word in ("paris", "rome", "madrid", "france", "spain", "italy")]
 YES, NO = ids("yes .", end=True), ids("no .", end=True)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from learner.backbone_trainer import BackboneTrainer
+from learner.base_tokenizer import reply_tokenizer
 from learner.batch import Demonstration, Messages, Pair, Snapshot, TokenIds
 from learner.constitution.asking import as_request, render
 from learner.constitution.asking import question as asked
 from learner.curate import Curated
 from learner.sampling import sample
-from learner.snapshot import reply_tokenizer
 from service.settings import SPROUT, Settings
 from tests.learner.test_sft import Heard
 

@@ -23,7 +23,7 @@ from service.adapters.fingerprint import base_fingerprint
 from service.adapters.registry import Registry
 from service.errors import BadInput, EngineUnavailable, LeaseLost, StoreError, TrainingFailed
 from service.settings import AdaptersSettings
-from service.store.queries import adapters, feedback, runs
+from service.store.queries import adapters, feedback, runs, serving
 from service.store.tables import Run
 from service.wire import Score, Thumb
 from tests.fixtures.schema import check_manifest
@@ -136,7 +136,7 @@ def learn_v1(home: Home) -> None:
 
 def requested(home: Home) -> str | None:
     with home.store.read() as tx:
-        return adapters.serving(tx).requested
+        return serving.desired_state(tx).requested
 
 
 def test_a_run_leaves_an_adapter_and_everything_about_it(home: Home) -> None:
@@ -201,7 +201,7 @@ def test_what_is_learned_goes_to_the_place_that_homes_share(home: Home, tmp_path
     path, _ = elsewhere.check("v1")
     assert path == tmp_path / "elsewhere" / "adapters" / "v1"
     with home.store.begin() as tx:
-        adapters.flip_live(tx, "v1", "test", "proven")
+        serving.flip_live(tx, "v1", "test", "proven")
     home.settings = home.settings.model_copy(update={"home": tmp_path / "another"})
     home.correct("a", "ccc", prompt=(1, 9))
     queue(home, again=True)
@@ -389,13 +389,13 @@ def test_who_withdraws_again_and_again_can_not_keep_a_run_busy_for_ever(home: Ho
 def test_a_candidate_does_not_undo_a_roll_back_by_itself(home: Home) -> None:
     learn_v1(home)
     with home.store.begin() as tx:
-        adapters.flip_live(tx, "v1", "test", "proven")
+        serving.flip_live(tx, "v1", "test", "proven")
     run_id = queue(home, again=True)
 
     def roll_back(here: str) -> None:
         if here == "evaluate":
             with home.store.begin() as tx:
-                adapters.flip_live(tx, "base", "operator", "v1 is rude")
+                serving.flip_live(tx, "base", "operator", "v1 is rude")
 
     cycle(home, lease(home), Pretender(roll_back)).run()
     assert "operator made base live meanwhile" in the_run(home, run_id).message
@@ -404,7 +404,7 @@ def test_a_candidate_does_not_undo_a_roll_back_by_itself(home: Home) -> None:
 
 def go_live(home: Home, name: str, actor: str = "learner") -> None:
     with home.store.begin() as tx:
-        adapters.flip_live(tx, name, actor, "proven")
+        serving.flip_live(tx, name, actor, "proven")
 
 
 def test_a_candidate_does_not_take_over_from_what_an_operator_promoted_meanwhile(home: Home) -> None:
@@ -534,7 +534,7 @@ def test_where_all_was_withdrawn_what_was_live_before_goes_live_again(home: Home
 def test_a_candidate_does_not_drop_what_an_operator_asked_for(home: Home) -> None:
     learn_v1(home)
     with home.store.begin() as tx:
-        adapters.request_live(tx, "v1", "operator", "I like it")
+        serving.request_live(tx, "v1", "operator", "I like it")
     run_id = queue(home, again=True)
     cycle(home, lease(home), Pretender()).run()
     assert "asked for v1 meanwhile" in the_run(home, run_id).message
@@ -544,7 +544,7 @@ def test_a_candidate_does_not_drop_what_an_operator_asked_for(home: Home) -> Non
 def test_an_adapter_of_another_base_model_is_no_parent(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     learn_v1(home)
     with home.store.begin() as tx:
-        adapters.flip_live(tx, "v1", "test", "proven")
+        serving.flip_live(tx, "v1", "test", "proven")
     monkeypatch.setattr("learner.cycle.base_fingerprint", lambda model: "1" * 64)
     run_id = queue(home, again=True)
     trainer = Pretender()
@@ -733,7 +733,7 @@ def patched(post_init: Callable[[Cycle], None], trainer: Pretender) -> Callable[
 def test_the_next_run_starts_from_the_live_adapter(home: Home) -> None:
     learn_v1(home)
     with home.store.begin() as tx:
-        adapters.flip_live(tx, "v1", "test", "proven")
+        serving.flip_live(tx, "v1", "test", "proven")
     home.correct("a", "ccc", prompt=(1, 9))
     run_id = queue(home, again=True)
     trainer = Pretender()
@@ -759,7 +759,7 @@ def test_a_correction_does_not_have_what_the_parent_prefers_trained_again(home: 
         trainer = Pretender()
         cycle(home, lease(home), trainer).run()
         with home.store.begin() as tx:
-            adapters.flip_live(tx, f"v{number + 1}", "test", "proven")
+            serving.flip_live(tx, f"v{number + 1}", "test", "proven")
         stages = {row["phase"] for row in read_metrics(home.settings.runs_folder / run_id / "metrics.jsonl")}
         assert stages == ({"sft"} if number == 1 or (number == 2 and news == "none") else {"sft", "dpo"})
     with home.store.read() as tx:
@@ -866,7 +866,7 @@ def test_a_run_starts_from_the_adapter_of_the_one_before_although_that_is_still_
         looks.append(seconds)
         if len(looks) == 3:
             with home.store.begin() as tx:
-                adapters.fulfil_request(tx, "v1", "proven")
+                serving.fulfil_request(tx, "v1", "proven")
 
     monkeypatch.setattr("learner.cycle.time.sleep", the_rollout_goes_on)
     run_id = queue(home, again=True)
@@ -920,5 +920,5 @@ def test_scores_that_are_new_are_learned_from_beside_what_the_parent_knows(home:
         run_id = queue(home, number=number)
         cycle(home, lease(home), Pretender()).run()
         with home.store.begin() as tx:
-            adapters.flip_live(tx, f"v{number + 1}", "test", "proven")
+            serving.flip_live(tx, f"v{number + 1}", "test", "proven")
         assert {row["phase"] for row in read_metrics(home.settings.runs_folder / run_id / "metrics.jsonl")} == stages

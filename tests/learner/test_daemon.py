@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,18 +15,12 @@ from learner.training_process import Training, cause_of_death, start_child
 from service.settings import LearnerSettings, Settings
 from service.store.queries import feedback, runs
 from service.store.tables import Run
-from service.wire import Critique, Label
+from service.wire import Label
+from tests.fixtures.waiting import PATIENCE, until
 from tests.learner.store_fixtures import Home
 from tests.learner.store_fixtures import home as home
 
 SLEEPS = "import time; time.sleep(60)"
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def pretends(code: str, started: list[int] | None = None) -> Callable[[Settings, runs.Lease], Training]:
@@ -72,7 +65,7 @@ def drive(learner: Learner, home: Home, run_id: str, *states: str) -> Run:
         learner.work()
         return state_of(home, run_id).state in states
 
-    wait_until(there)
+    until(there)
     return state_of(home, run_id)
 
 
@@ -154,7 +147,7 @@ def test_a_run_that_fails_or_is_cancelled_while_it_trains_leaves_its_curves(home
         learner.work()
         return curves.exists()
 
-    wait_until(is_drawn)
+    until(is_drawn)
     assert curves.read_bytes().startswith(b"\x89PNG")
 
 
@@ -168,7 +161,7 @@ def test_a_learner_that_fell_silent_loses_the_run_and_can_not_write_any_more(tmp
         awake.work()
         return state_of(home, run_id).fence == 2
 
-    wait_until(taken_over)
+    until(taken_over)
     silent.beat()  # hears that it lost, stops its child, and writes nothing
     silent.stop()
     assert (state_of(home, run_id).state, state_of(home, run_id).attempt) == ("running", 2)
@@ -215,7 +208,7 @@ def test_a_time_slot_that_began_while_no_learner_ran_is_made_up_for(tmp_path: Pa
     learner = Learner(home.settings, home.store, pretends(ends))
     clock = make_clock(home.settings, learner)
     clock.start()
-    wait_until(lambda: [run.state for run in all_runs(home)] == ["nothing_to_learn"])
+    until(lambda: [run.state for run in all_runs(home)] == ["nothing_to_learn"])
     clock.shutdown(wait=True)
     learner.stop()
     home.store.close()
@@ -256,9 +249,8 @@ def test_enough_feedback_starts_one_run_and_enough_more_the_next(tmp_path: Path)
 def test_what_no_method_learns_from_starts_no_run(tmp_path: Path) -> None:
     home = Home(tmp_path, after_feedback=2, every_minutes=1.0)
     learner = Learner(home.settings, home.store)
-    exchange = home.chat("a")
-    for judgement in (Critique(exchange_id=exchange, text="Dull."), Label(exchange_id=exchange, labels=("wrong",))):
-        home.judge(judgement)
+    for reply in ("a", "b"):
+        home.judge(Label(exchange_id=home.chat(reply), labels=("wrong",)))
     learner.queue_by_count()
     learner.queue_by_time()
     assert all_runs(home) == []
@@ -278,7 +270,7 @@ def test_the_clock_itself_starts_the_work(tmp_path: Path) -> None:
     clock = make_clock(home.settings, learner)
     clock.start()
     home.correct("a", "bb")
-    wait_until(lambda: [run.state for run in all_runs(home)][:1] == ["nothing_to_learn"])
+    until(lambda: [run.state for run in all_runs(home)][:1] == ["nothing_to_learn"])
     clock.shutdown(wait=True)
     learner.stop()
     home.store.close()
@@ -288,7 +280,7 @@ def test_a_real_child_ends_by_itself_when_its_daemon_dies(home: Home) -> None:
     training = start_child(home.settings, _lease(home, queue(home)))
     assert training.process.stdin is not None
     training.process.stdin.close()  # what the kernel does when the daemon is killed
-    assert training.process.wait(60) != 0
+    assert training.process.wait(PATIENCE) != 0
 
 
 def _lease(home: Home, run_id: str) -> runs.Lease:
@@ -308,7 +300,7 @@ def test_the_cause_of_death_is_told_in_plain_words(tmp_path: Path, code: int, lo
 
 def test_a_learner_never_loads_torch() -> None:
     check = "import sys, learner.daemon, learner.once; print('torch' in sys.modules, 'transformers' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=PATIENCE)
     assert done.stdout.strip() == "False False", done.stderr
 
 

@@ -22,6 +22,7 @@ from learner.nf4 import DEQUANTISED, load_nf4
 from service.adapters.fingerprint import base_fingerprint
 from service.errors import BadInput, Conflict, StoreError, TrainingFailed
 from service.settings import SPROUT, LearnerSettings
+from tests.fixtures.waiting import PATIENCE
 from tests.learner.tiny_model import build_tiny_model, ids
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -261,7 +262,7 @@ def test_memory_is_bounded_by_the_largest_tensor(tmp_path: Path) -> None:
 
     def peak(how: str) -> int:
         command = [sys.executable, "-c", textwrap.dedent(MEASURE), str(model), str(tmp_path / how), how, str(layers)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=ROOT)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT)
         assert done.returncode == 0, done.stderr
         return int(done.stdout)
 

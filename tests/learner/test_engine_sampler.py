@@ -30,12 +30,7 @@ from tests.learner.pretend_engine import PretendEngine, PretendEngines
 from tests.learner.test_ppo import PROMPTS, TOY, Liking
 from tests.learner.test_raft import Counting
 from tests.learner.test_sft import Heard
-from tests.learner.tiny_model import EOS, build_tiny_model
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("tiny"), width=32)
+from tests.learner.tiny_model import EOS
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from learner.sampling import Reply
 from service.settings import LearnerSettings
 from tests.learner.test_backbone import moved
 from tests.learner.test_preference_model import LIKINGS, comparisons
-from tests.learner.tiny_model import EOS, build_tiny_model, ids
+from tests.learner.tiny_model import EOS, ids
 
 SETTINGS = LearnerSettings(rank=4)
 PROMPTS = [ids(text) for text in ("<bos> what is it ?", "<bos> one two", "<bos> is it blue ?", "<bos> the capital of")]
@@ -35,11 +35,6 @@ HELD_OUT = Snapshot(
     pairs=(Pair(PROMPTS[1], ids("yes", end=True), ids("no no no", end=True)),
            Pair(PROMPTS[1], ids("yes", end=True), ids("no", end=True), tie=True)),
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 def test_an_unchanged_policy_costs_nothing(folder: Path) -> None:

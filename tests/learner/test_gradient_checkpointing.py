@@ -19,14 +19,9 @@ from service.errors import TrainingFailed
 from service.settings import LearnerSettings
 from tests.learner.test_backbone import EXAMPLES, SETTINGS, moved
 from tests.learner.test_output_layer import SIZES
-from tests.learner.tiny_model import PAD, build_tiny_model
+from tests.learner.tiny_model import PAD
 
 CHECKPOINTED = SETTINGS.model_copy(update={"gradient_checkpointing": True})
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 def loaded(folder: Path, settings: LearnerSettings, packs: bool = True) -> Backbone:
@@ -48,10 +43,10 @@ def loss(backbone: Backbone) -> Tensor:
 
 
 @pytest.mark.parametrize("packs", [True, False])
-def test_gradients_are_the_same_in_every_role(model_folder: Path, packs: bool) -> None:
+def test_gradients_are_the_same_in_every_role(folder: Path, packs: bool) -> None:
     found = []
     for settings in (SETTINGS, CHECKPOINTED):
-        backbone = loaded(model_folder, settings, packs)
+        backbone = loaded(folder, settings, packs)
         parameters = [*backbone.trainable(), *backbone.trainable("reward"), *backbone.trainable("value")]
         value = loss(backbone)
         first = torch.autograd.grad(value, parameters, retain_graph=True)
@@ -61,10 +56,10 @@ def test_gradients_are_the_same_in_every_role(model_folder: Path, packs: bool) -
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
 
-def test_what_is_kept_for_the_backward_pass_is_a_fraction(model_folder: Path) -> None:
+def test_what_is_kept_for_the_backward_pass_is_a_fraction(folder: Path) -> None:
     kept = []
     for settings in (SETTINGS, CHECKPOINTED):
-        backbone, sizes = loaded(model_folder, settings), list[int]()
+        backbone, sizes = loaded(folder, settings), list[int]()
 
         def count(tensor: Tensor, sizes: list[int] = sizes) -> Tensor:
             sizes.append(tensor.numel())
@@ -76,10 +71,10 @@ def test_what_is_kept_for_the_backward_pass_is_a_fraction(model_folder: Path) ->
     assert kept[1] < kept[0] / 4
 
 
-def test_sampling_is_as_it_was(model_folder: Path) -> None:
+def test_sampling_is_as_it_was(folder: Path) -> None:
     prompts = [prompt for prompt, _ in EXAMPLES]
     plain, checkpointed = (
-        sample(loaded(model_folder, settings), prompts, per_prompt=4, max_new_tokens=8, seed=3)
+        sample(loaded(folder, settings), prompts, per_prompt=4, max_new_tokens=8, seed=3)
         for settings in (SETTINGS, CHECKPOINTED)
     )
     assert [[reply.token_ids for reply in row] for row in plain] == [
@@ -92,12 +87,12 @@ def test_a_model_whose_layers_are_not_known_is_refused() -> None:
         checkpoint_layers(torch.nn.Linear(2, 2), lambda: nullcontext)
 
 
-def test_a_padded_model_that_caps_its_logits_has_the_same_gradients(model_folder: Path, tmp_path: Path) -> None:
+def test_a_padded_model_that_caps_its_logits_has_the_same_gradients(folder: Path, tmp_path: Path) -> None:
     """Its layers must not see a cache that they have written to already when they run again."""
     torch.manual_seed(0)
     model = Gemma2ForCausalLM(Gemma2Config(**SIZES, head_dim=8, final_logit_softcapping=2.0))
     model.save_pretrained(tmp_path)
-    for file in model_folder.glob("tokenizer*"):
+    for file in folder.glob("tokenizer*"):
         shutil.copy(file, tmp_path)
     found = []
     for settings in (SETTINGS, CHECKPOINTED):

@@ -9,7 +9,8 @@ from random import Random
 import pytest
 import torch
 
-from learner.backbone import Backbone, Role
+from learner.adapted_model import Role
+from learner.backbone import Backbone
 from learner.batch import Label, TokenIds
 from learner.losses import Metrics
 from learner.methods import kto
@@ -19,17 +20,12 @@ from service.errors import TrainingFailed
 from service.settings import LearnerSettings
 from tests.learner.test_backbone import moved
 from tests.learner.test_sft import Heard
-from tests.learner.tiny_model import build_tiny_model, ids
+from tests.learner.tiny_model import ids
 
 SETTINGS = LearnerSettings(rank=8, alpha=16.0, kto_learning_rate=1e-2, min_fluency=-3.0, max_kl_per_token=3.0)
 PROMPTS = [ids(f"<bos> {a} {b} ?") for a in ("one", "two", "three", "four") for b in ("blue", "red", "green", "paris")]
 GOOD, BAD = ids("yes .", end=True), ids("no no .", end=True)
 LABELS = [Label(prompt, GOOD if place % 2 else BAD, place % 2 == 1) for place, prompt in enumerate(PROMPTS[:12])]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(autouse=True)

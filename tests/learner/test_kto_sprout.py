@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from learner.backbone import Backbone, Role
+from learner.adapted_model import Role
+from learner.backbone import Backbone
 from learner.batch import Label, TokenIds
 from learner.constitution.asking import question
 from learner.methods import kto

@@ -24,16 +24,11 @@ from tests.learner.test_backbone import moved
 from tests.learner.test_raft import Counting
 from tests.learner.test_reward import asked, comparisons, said
 from tests.learner.test_sft import Heard
-from tests.learner.tiny_model import build_tiny_model, ids
+from tests.learner.tiny_model import ids
 
 SETTINGS = LearnerSettings(rank=4, alpha=8.0)
 PROMPTS = [ids(f"<bos> {a} {b} ?") for a in ("one", "two", "three", "four") for b in ("blue", "red", "green", "paris")]
 REPLIES = [ids(words, end=True) for words in ("yes", "no , it is perhaps no .", "it is paris .", "perhaps")]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 def test_a_part_that_does_not_fit_is_halved_and_those_to_come_are_as_small(caplog: pytest.LogCaptureFixture) -> None:

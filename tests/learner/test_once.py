@@ -19,9 +19,10 @@ from learner.training_process import start_child
 from service.errors import Stopped, StoreError, TrainingFailed
 from service.store.queries import runs
 from service.store.tables import Run
+from tests.fixtures.waiting import until
 from tests.learner.store_fixtures import Home
 from tests.learner.store_fixtures import home as home
-from tests.learner.test_daemon import queue, wait_until
+from tests.learner.test_daemon import queue
 
 
 def newest(home: Home) -> Run:
@@ -187,7 +188,7 @@ def test_a_training_steps_back_and_is_bounded_in_threads(tmp_path: Path) -> None
     training = start_child(home.settings, lease)
     seen = psutil.Process(training.process.pid)
     stepped_back = min(19, psutil.Process().nice() + 13)
-    wait_until(lambda: seen.status() == psutil.STATUS_ZOMBIE or seen.nice() == stepped_back)
+    until(lambda: seen.status() == psutil.STATUS_ZOMBIE or seen.nice() == stepped_back)
     assert seen.nice() == stepped_back
     if seen.status() != psutil.STATUS_ZOMBIE:
         assert {seen.environ().get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")} <= {"1"}

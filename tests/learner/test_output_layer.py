@@ -29,7 +29,7 @@ from learner.output_layer import log_probs_in_chunks, plain_output_layer
 from learner.tensors import token_log_probs
 from tests.learner.test_backbone import SETTINGS, moved
 from tests.learner.test_packing import padded_log_probs
-from tests.learner.tiny_model import PAD, WORDS, build_tiny_model, ids
+from tests.learner.tiny_model import PAD, WORDS, ids
 
 VOCABULARY = len(WORDS)
 ASKED = ids("<bos> what is the capital of france ?")
@@ -44,11 +44,6 @@ SIZES: dict[str, Any] = {
     "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "initializer_range": 0.3,
     "pad_token_id": PAD,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 def small(model: type[Any], config: type[Any], **more: Any) -> Any:
@@ -85,9 +80,9 @@ def test_any_chunks_give_what_whole_logits_give(
 @pytest.mark.parametrize("packs", [True, False])
 @pytest.mark.parametrize("positions", [1, 2, 5])
 def test_a_backbone_says_the_same_in_chunks(
-    model_folder: Path, monkeypatch: pytest.MonkeyPatch, packs: bool, positions: int
+    folder: Path, monkeypatch: pytest.MonkeyPatch, packs: bool, positions: int
 ) -> None:
-    backbone = moved(Backbone.load(model_folder, SETTINGS))
+    backbone = moved(Backbone.load(folder, SETTINGS))
     assert backbone._packs and backbone._output_layer is not None
     backbone._packs = packs
     batch, found = collate(EXAMPLES, PAD), []
@@ -102,10 +97,8 @@ def test_a_backbone_says_the_same_in_chunks(
 
 
 @pytest.mark.parametrize("packs", [True, False])
-def test_no_more_logits_than_that_are_ever_there(
-    model_folder: Path, monkeypatch: pytest.MonkeyPatch, packs: bool
-) -> None:
-    backbone = Backbone.load(model_folder, SETTINGS)
+def test_no_more_logits_than_that_are_ever_there(folder: Path, monkeypatch: pytest.MonkeyPatch, packs: bool) -> None:
+    backbone = Backbone.load(folder, SETTINGS)
     backbone._packs = packs
     monkeypatch.setattr(output_layer, "AT_ONCE", 3 * VOCABULARY)
     assert backbone._output_layer is not None
@@ -118,9 +111,9 @@ def test_no_more_logits_than_that_are_ever_there(
     assert made == [(3, VOCABULARY), (2, VOCABULARY)]
 
 
-def test_a_batch_without_a_reply_scores_nothing(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_without_a_reply_scores_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output_layer, "AT_ONCE", 0)
-    backbone = Backbone.load(model_folder, SETTINGS)
+    backbone = Backbone.load(folder, SETTINGS)
     assert backbone.log_probs(collate(EXAMPLES[3:], PAD)).abs().sum().item() == 0
     assert backbone.reply_log_probs(collate(EXAMPLES[3:], PAD)).tolist() == [0.0]
 

@@ -30,11 +30,13 @@ from service.embedded.messages import AddSequence
 from service.errors import TrainingFailed
 from service.settings import EngineSettings, LearnerSettings
 from tests.embedded.driving import GREEDY, Reference, attach, build, run
+from tests.fixtures.waiting import PATIENCE, until
 from tests.learner.sharing import METHODS
 from tests.learner.store_fixtures import Home
-from tests.learner.test_daemon import queue, state_of, wait_until
+from tests.learner.test_daemon import queue, state_of
 from tests.learner.tiny_model import build_tiny_model
 
+pytestmark = pytest.mark.timeout(3600)  # seconds, against hanging: several trainings are waited for
 Found = dict[str, Any]
 
 
@@ -70,7 +72,7 @@ def made_by(world: int, sharding: str, folder: Path) -> list[Found]:
         processes.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment))
     try:
         for process in processes:
-            _, said = process.communicate(timeout=200)
+            _, said = process.communicate(timeout=PATIENCE)
             assert process.returncode == 0, said
     finally:
         for process in processes:
@@ -243,7 +245,7 @@ class Trained:
             is_it = state_of(self.home, self.run_id).attempt == attempt and self.folder.metrics.exists()
             return is_it and len(read_metrics(self.folder.metrics)) > seen and bool(followers())
 
-        wait_until(look, 120)
+        until(look)
         (follower,) = followers()
         return follower
 
@@ -252,11 +254,11 @@ class Trained:
             self.learner.work()
             return state_of(self.home, self.run_id).state not in ("queued", "running")
 
-        wait_until(is_over, 200)
+        until(is_over)
         run = state_of(self.home, self.run_id)
         assert run.state in ("succeeded", "rejected") and (run.adapter, run.attempt) == ("v1", attempts), self.log
         assert self.folder.read_report() is not None
-        wait_until(lambda: not followers())  # the run is over a little before its processes are
+        until(lambda: not followers())  # the run is over a little before its processes are
 
     def stop(self) -> None:
         self.learner.stop()
@@ -279,7 +281,7 @@ def test_a_training_by_two_processes_outlives_the_death_of_either(tmp_path: Path
         first = follower.parent()
         assert first is not None and "learner.child" in first.cmdline()
         os.kill(first.pid, signal.SIGKILL)
-        wait_until(lambda: has_ended(follower), 10)
+        until(lambda: has_ended(follower))
         trained.wait_until_it_is_over(3)
         assert (trained.home.settings.adapters_folder / "v1" / "adapter_model.safetensors").exists()
     finally:

@@ -14,7 +14,7 @@ from learner.batch import TokenIds, collate
 from learner.methods import ppo
 from service.settings import LearnerSettings, PpoSettings
 from tests.learner.test_sft import Heard
-from tests.learner.tiny_model import PAD, WORDS, build_tiny_model, ids
+from tests.learner.tiny_model import PAD, WORDS, ids
 
 BETA = 0.5
 LIKED = (1, 2, 3, 4)  # the words that the base says most after the first
@@ -39,14 +39,9 @@ class Liking:
         return self.rewards[[reply[0] for _, reply in examples]]
 
 
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("tiny"), width=32)
-
-
 @pytest.fixture
-def backbone(model_folder: Path) -> Backbone:
-    return Backbone.load(model_folder, LearnerSettings(rank=8, alpha=16.0))
+def backbone(folder: Path) -> Backbone:
+    return Backbone.load(folder, LearnerSettings(rank=8, alpha=16.0))
 
 
 def next_word(backbone: Backbone, role: str = "policy") -> Tensor:
@@ -112,20 +107,20 @@ def test_the_passes_of_an_iteration_end_when_the_policy_has_gone_far_enough(back
     assert result.steps < 6 * 5 * 2
 
 
-def test_the_same_seed_gives_the_same_policy(model_folder: Path) -> None:
+def test_the_same_seed_gives_the_same_policy(folder: Path) -> None:
     found = []
     for seed in (3, 3, 4):
-        backbone = Backbone.load(model_folder, LearnerSettings(rank=8, alpha=16.0))
+        backbone = Backbone.load(folder, LearnerSettings(rank=8, alpha=16.0))
         ppo.train(backbone, Liking(backbone), PROMPTS, TOY.model_copy(update={"iterations": 3}), Heard(), seed=seed)
         found.append(next_word(backbone))
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
 
 
-def test_what_the_base_says_stays_likely_when_it_is_mixed_in(model_folder: Path) -> None:
+def test_what_the_base_says_stays_likely_when_it_is_mixed_in(folder: Path) -> None:
     kept = [(PROMPTS[0], ids("one")), (PROMPTS[1], ids("one"))]
     lost = []
     for coefficient in (0.0, 2.0):
-        backbone = Backbone.load(model_folder, LearnerSettings(rank=8, alpha=16.0))
+        backbone = Backbone.load(folder, LearnerSettings(rank=8, alpha=16.0))
         settings = TOY.model_copy(update={"iterations": 8, "pretraining_coefficient": coefficient})
         ppo.train(backbone, Liking(backbone), PROMPTS, settings, Heard(), pretraining=kept)
         lost.append(float(backbone.score(kept, "base").mean() - backbone.score(kept, "policy").mean()))

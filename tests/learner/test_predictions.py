@@ -17,9 +17,10 @@ from learner.batch import collate
 from learner.methods import preference
 from learner.output_layer import pull_to_anchor_in_chunks
 from learner.predictions import Predictions
+from tests.fixtures.waiting import PATIENCE
 from tests.learner.test_backbone import SETTINGS, moved
 from tests.learner.test_output_layer import EXAMPLES, graded
-from tests.learner.tiny_model import PAD, WORDS, build_tiny_model, ids
+from tests.learner.tiny_model import PAD, WORDS, ids
 
 ROOT = Path(__file__).parents[2]
 GROUPS = [
@@ -38,11 +39,6 @@ GROUPS = [
         targets=torch.tensor([0.1, 0.6, 0.3]),
     ),
 ]
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.mark.parametrize("positions", [12, 1])
@@ -83,8 +79,8 @@ def test_nothing_pulls_where_nothing_is_predicted() -> None:
     assert slope.shape == (0, 6)
 
 
-def test_a_mask_leaves_those_where_it_is_true(model_folder: Path) -> None:
-    predictions = Backbone.load(model_folder, SETTINGS).predictions(collate(EXAMPLES, PAD))
+def test_a_mask_leaves_those_where_it_is_true(folder: Path) -> None:
+    predictions = Backbone.load(folder, SETTINGS).predictions(collate(EXAMPLES, PAD))
     some = predictions[predictions.rows == 1]
     assert len(predictions) == 10 and len(some) == 2
     assert some.token_ids.tolist() == list(EXAMPLES[1][1])
@@ -93,9 +89,9 @@ def test_a_mask_leaves_those_where_it_is_true(model_folder: Path) -> None:
 
 @pytest.mark.parametrize("packs", [True, False])
 def test_a_step_of_replies_has_the_gradients_of_whole_logits(
-    model_folder: Path, monkeypatch: pytest.MonkeyPatch, packs: bool
+    folder: Path, monkeypatch: pytest.MonkeyPatch, packs: bool
 ) -> None:
-    backbone, found = moved(Backbone.load(model_folder, SETTINGS)), list[list[Tensor]]()
+    backbone, found = moved(Backbone.load(folder, SETTINGS)), list[list[Tensor]]()
     backbone._packs, layer = packs, backbone._output_layer
     assert layer is not None
     monkeypatch.setattr(output_layer, "AT_ONCE", 2 * len(WORDS))
@@ -159,7 +155,7 @@ def test_memory_does_not_grow_with_positions_and_vocabulary() -> None:
 
     def peak(at_once: int) -> int:
         command = [sys.executable, "-c", textwrap.dedent(MEASURE), str(length), str(vocabulary), str(at_once)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=ROOT)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT)
         assert done.returncode == 0, done.stderr
         return int(done.stdout)
 

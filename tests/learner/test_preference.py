@@ -30,15 +30,10 @@ from service.settings import LearnerSettings
 from tests.learner.test_backbone import moved
 from tests.learner.test_preference_model import LIKINGS, comparisons
 from tests.learner.test_sft import Heard
-from tests.learner.tiny_model import EOS, WORDS, build_tiny_model, ids
+from tests.learner.tiny_model import EOS, WORDS, ids
 
 SETTINGS = LearnerSettings(rank=8, alpha=16.0, dpo_learning_rate=2e-2, dpo_epochs=6, min_fluency=-2.0)
 PROMPTS = [ids(f"<bos> {a} {b} ?") for a in ("one", "two", "three", "four") for b in ("blue", "red", "green", "paris")]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from learner.sampling import Reply, sample
 from service.errors import TrainingFailed
 from service.settings import LearnerSettings, RaftSettings
 from tests.learner.test_sft import Heard
-from tests.learner.tiny_model import EOS, build_tiny_model, ids
+from tests.learner.tiny_model import EOS, ids
 
 LIKED = 9
 PROMPTS = [ids("<bos> what is it ?"), ids("<bos> red you ?"), ids("<bos> one two"), ids("<bos> long answer , friend")]
@@ -33,11 +33,6 @@ class Counting:
     def score(self, examples: Sequence[tuple[TokenIds, TokenIds]]) -> Tensor:
         self.graded += [reply for _, reply in examples]
         return torch.tensor([sum(token < LIKED for token in reply) / len(reply) for _, reply in examples])
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("tiny"), width=32)
 
 
 @pytest.fixture

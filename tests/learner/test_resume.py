@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -32,11 +31,6 @@ PPO = PpoSettings(
     kl_horizon=30, stop_kl=10.0,
 )  # fmt: skip
 RAFT = RaftSettings(iterations=4, prompts=3, replies=4, minibatch=2, max_new_tokens=8, learning_rate=1e-2)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("tiny"), width=32)
 
 
 class Killed(BaseException):
@@ -136,9 +130,7 @@ def test_how_much_fits_the_memory_is_not_forgotten(folder: Path, tmp_path: Path)
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    model = build_tiny_model(tmp_path_factory.mktemp("tiny"))
-    config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 512}))
+    model = build_tiny_model(tmp_path_factory.mktemp("tiny"), context=512)
     learner = LEARNER.model_copy(update={"checkpoint_minutes": 0.0, "reward_epochs": 2})
     small = {"iterations": 3, "prompts": 4, "replies": 2, "minibatch": 4, "max_new_tokens": 8}
     return Settings(

@@ -19,21 +19,16 @@ from learner.methods.reward_model import RewardFit, RewardModel
 from service.errors import TrainingFailed
 from service.settings import LearnerSettings
 from tests.learner.test_sft import Heard
-from tests.learner.tiny_model import build_tiny_model, ids
+from tests.learner.tiny_model import ids
 
 SETTINGS = LearnerSettings(rank=4, alpha=8.0, reward_learning_rate=1e-2, reward_epochs=20)
 COLOURS = ["red", "blue", "green"]  # the first is liked best
 FILLERS = ["one", "two", "three", "four", "five", "six", "short", "long", "great", "dear"]
 
 
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
 @pytest.fixture
-def backbone(model_folder: Path) -> Backbone:
-    return Backbone.load(model_folder, SETTINGS)
+def backbone(folder: Path) -> Backbone:
+    return Backbone.load(folder, SETTINGS)
 
 
 def said(colour: str, rng: Random) -> TokenIds:
@@ -102,12 +97,11 @@ def test_scores_alone_order_replies_as_people_did_and_in_their_unit(backbone: Ba
     assert float(red - green) / NATS_PER_POINT == pytest.approx(6, abs=2)
 
 
-def test_scores_beside_pairs_say_the_same_or_more(model_folder: Path) -> None:
+def test_scores_beside_pairs_say_the_same_or_more(folder: Path) -> None:
     """Pairs that never name the last colour leave open what it is worth; scores tell, and cost no accuracy."""
     pairs = [pair for pair in comparisons(240) if not {pair.chosen[0], pair.rejected[0]} & set(ids("green"))]
     alone, both = (
-        reward.fit(Backbone.load(model_folder, SETTINGS), pairs, [], SETTINGS, Heard(), some)
-        for some in ([], scores(120))
+        reward.fit(Backbone.load(folder, SETTINGS), pairs, [], SETTINGS, Heard(), some) for some in ([], scores(120))
     )
     assert alone.fit.score_correlation is None
     assert both.fit.score_correlation is not None and both.fit.score_correlation > 0.5
@@ -118,11 +112,11 @@ def test_scores_beside_pairs_say_the_same_or_more(model_folder: Path) -> None:
     assert right[1] >= max(0.9, float(right[0]) - 0.05)
 
 
-def test_scores_that_differ_in_nothing_or_are_no_numbers_are_no_lesson(model_folder: Path) -> None:
+def test_scores_that_differ_in_nothing_or_are_no_numbers_are_no_lesson(folder: Path) -> None:
     settings = SETTINGS.model_copy(update={"reward_epochs": 1})
 
     def fit(scored: Sequence[Scored]) -> RewardFit:
-        return reward.fit(Backbone.load(model_folder, settings), [], [], settings, Heard(), scored).fit
+        return reward.fit(Backbone.load(folder, settings), [], [], settings, Heard(), scored).fit
 
     with pytest.raises(TrainingFailed, match="nothing to fit a reward model to"):
         fit([replace(one, points=2.0) for one in scores(20)])
@@ -132,11 +126,11 @@ def test_scores_that_differ_in_nothing_or_are_no_numbers_are_no_lesson(model_fol
         fit([replace(one, points=float("nan")) for one in scores(200)])
 
 
-def test_where_people_are_often_wrong_it_is_less_sure(model_folder: Path) -> None:
+def test_where_people_are_often_wrong_it_is_less_sure(folder: Path) -> None:
     """A difference of rewards is the log-odds of being preferred: where a third of the judgements is mistaken the best
     against the worst has at most about log 2."""
     sure, unsure = (
-        reward.fit(Backbone.load(model_folder, SETTINGS), comparisons(160, wrong=wrong), [], SETTINGS, Heard())
+        reward.fit(Backbone.load(folder, SETTINGS), comparisons(160, wrong=wrong), [], SETTINGS, Heard())
         for wrong in (0.0, 0.33)
     )
 
@@ -205,9 +199,9 @@ def test_ties_alone_or_thumbs_of_one_kind_are_nothing_to_learn_from(backbone: Ba
         reward.fit(backbone, ties, good, SETTINGS, Heard())
 
 
-def test_the_same_seed_gives_the_same_rewards(model_folder: Path) -> None:
+def test_the_same_seed_gives_the_same_rewards(folder: Path) -> None:
     found = [
-        grades(reward.fit(Backbone.load(model_folder, SETTINGS), comparisons(24), [], SETTINGS, Heard()), COLOURS)
+        grades(reward.fit(Backbone.load(folder, SETTINGS), comparisons(24), [], SETTINGS, Heard()), COLOURS)
         for _ in range(2)
     ]
     assert torch.equal(*found)

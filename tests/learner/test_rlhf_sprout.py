@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from learner.backbone import Backbone, Role
+from learner.adapted_model import Role
+from learner.backbone import Backbone
 from learner.batch import Label, Pair, TokenIds
 from learner.constitution.asking import question
 from learner.methods import rlhf

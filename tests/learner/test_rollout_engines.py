@@ -25,20 +25,14 @@ from service.settings import (
 from tests.learner.pretend_engine import PretendEngine
 from tests.learner.test_backbone_trainer import Told, lessons
 from tests.learner.test_engine_sampler import engines
-from tests.learner.tiny_model import build_tiny_model
 
 URL = "http://engine-0"
 LENGTH, RANK = 64, 4
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
 @pytest.fixture
-def engine(model: Path) -> PretendEngine:
-    return PretendEngine(Backbone.load(model, LearnerSettings(rank=RANK)))
+def engine(folder: Path) -> PretendEngine:
+    return PretendEngine(Backbone.load(folder, LearnerSettings(rank=RANK)))
 
 
 def terms(**more: Any) -> Engines:
@@ -89,13 +83,13 @@ def test_every_engine_that_answers_is_looked_at_and_one_that_is_away_keeps_no_tr
 
 
 @pytest.fixture
-def run(model: Path, engine: PretendEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def run(folder: Path, engine: PretendEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Begin a training of two stages, the second of which samples from the pretended engine; what it heard so far."""
 
     def begin(rollouts: str = "engine", **of_engine: Any) -> list[str]:
         settings = Settings(
             home=tmp_path,
-            engine=EngineSettings(model=str(model), urls=(URL,), **of_engine),
+            engine=EngineSettings(model=str(folder), urls=(URL,), **of_engine),
             learner=LearnerSettings.model_validate({"rank": RANK, "threads": 1, "rollouts": rollouts, "sft_epochs": 1}),
             rollout=RolloutSettings(keep_loaded=3),
             ppo=PpoSettings(iterations=1, prompts=2, replies=2, max_new_tokens=8),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from learner.run_lock import LOCK, alone_in
+from tests.fixtures.waiting import PATIENCE
 
 HOLDS = """
 import sys, time
@@ -38,7 +39,7 @@ def test_a_paused_attempt_that_lost_its_lease_is_ended(tmp_path: Path) -> None:
     with holder(tmp_path) as paused:
         os.kill(paused.pid, signal.SIGSTOP)
         with alone_in(tmp_path, "run-1", lambda: None):
-            assert paused.wait(10) == -signal.SIGKILL
+            assert paused.wait(PATIENCE) == -signal.SIGKILL
             assert (tmp_path / LOCK).read_text().endswith(f" {os.getpid()}\n")
 
 

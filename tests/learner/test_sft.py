@@ -16,17 +16,12 @@ from learner.sampling import sample
 from learner.trainer import Keep
 from service.errors import TrainingFailed
 from service.settings import LearnerSettings
-from tests.learner.tiny_model import build_tiny_model, ids
+from tests.learner.tiny_model import ids
 
 SETTINGS = LearnerSettings(rank=8, alpha=16.0, sft_learning_rate=1e-2, sft_epochs=60)
 QUESTION = ids("<bos> what is the capital of france ?")
 CORRECTION = Demonstration(QUESTION, ids("it is paris .", end=True))
 OTHERS = [ids(f"<bos> {word} ?") for word in ("one", "two", "three", "four", "blue", "red", "green", "yes", "no")]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 class Heard:

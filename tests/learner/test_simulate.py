@@ -192,6 +192,8 @@ class Service:
         if request.url.path == "/v1/feedback":
             self.feedback.append(body)
             return httpx2.Response(201, json={"id": "fb"})
+        if request.url.path == "/v1/models":
+            return httpx2.Response(200, json={"data": [{"id": "hone", "constitutional": "asked"}]})
         if body.get("stream"):
             return httpx2.Response(200, content=self.stream)
         texts = ["It is short.", "It is somewhat longer than that."][: body.get("n", 1)]
@@ -286,7 +288,21 @@ def test_people_go_by_name_where_the_service_lets_them_and_else_by_the_key(
             await client.stream("hone", "hello", "ann")
 
     asyncio.run(run())
-    assert seen == [(None, "Bearer key"), sent, sent]
+    assert seen == [(None, "Bearer key"), (None, "Bearer key"), sent, sent]
+
+
+def test_a_service_that_revises_every_reply_is_not_measured() -> None:
+    def service(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path == "/v1/models":
+            return httpx2.Response(200, json={"data": [{"id": "hone", "constitutional": "always"}]})
+        return Service()(request)
+
+    async def run() -> None:
+        async with Client("http://127.0.0.1:1", "key", httpx2.MockTransport(service)) as client:
+            await client.check()
+
+    with pytest.raises(ServiceRefused, match=r"constitution\.serve"):
+        asyncio.run(run())
 
 
 class LearningService(Service):

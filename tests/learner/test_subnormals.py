@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from tests.fixtures.waiting import PATIENCE
+
 WARNED_OF = """
 import warnings, numpy, torch
 {how}
@@ -19,7 +21,7 @@ print(len(warned), [one.tobytes().hex() for one in found])  # nothing computed w
 def told(how: str) -> str:
     """In a process of its own: it must not be rounded in the tests'."""
     command = [sys.executable, "-c", WARNED_OF.format(how=how)]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout.strip()
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE).stdout.strip()
 
 
 def test_numpy_is_asked_what_its_floats_are_like_before_there_are_no_subnormal_ones() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from learner import trackers
 from learner.run_folder import RunFolder
 from learner.trackers import Trackers, require_trackers
 from service.errors import SettingsError
+from tests.fixtures.waiting import PATIENCE, until
 
 
 @pytest.fixture
@@ -60,10 +60,7 @@ def test_weights_and_biases_hears_it_too(tmp_path: Path, monkeypatch: pytest.Mon
     told.add("dpo", 1, {"reward_margin": 0.25})
     told.close(True)
     [kept] = (tmp_path / "wandb").glob("offline-run-*/run-run-8.wandb")
-    deadline = time.monotonic() + 60
-    while b"dpo/reward_margin" not in kept.read_bytes():  # a process of its own writes it
-        assert time.monotonic() < deadline, kept.read_bytes()
-        time.sleep(0.1)
+    until(lambda: b"dpo/reward_margin" in kept.read_bytes())  # a process of its own writes it
 
 
 def test_one_that_fails_is_left_out_and_the_other_goes_on(
@@ -144,7 +141,7 @@ def test_a_training_goes_on_while_a_tracker_hangs_and_it_hears_all_steps_in_orde
     told = Trackers(["mlflow"], "run-11", {}, tmp_path)
     for step in range(50):
         told.add("sft", step, {"loss": 1.0})  # comes back, though nothing was heard
-    assert held.is_at_it.wait(30) and not held.heard and len(threads()) == 1
+    assert held.is_at_it.wait(PATIENCE) and not held.heard and len(threads()) == 1
     threading.Timer(0.05, held.let_go.set).start()  # while it is waited for
     told.close(True)
     assert held.heard == list(range(50)) and held.ended is True and not threads()
@@ -156,7 +153,7 @@ def test_more_than_can_wait_is_dropped_and_told_of(
     monkeypatch.setattr(trackers, "MOST_WAITING", 3)
     told = Trackers(["mlflow"], "run-12", {}, tmp_path)
     told.add("sft", 0, {"loss": 1.0})
-    assert held.is_at_it.wait(30)  # the first waits no more
+    assert held.is_at_it.wait(PATIENCE)  # the first waits no more
     for step in range(1, 10):
         told.add("sft", step, {"loss": 1.0})
     held.let_go.set()
@@ -171,7 +168,7 @@ def test_the_end_waits_for_none_that_hangs_and_drops_what_it_has_not_heard(
     told = Trackers(["mlflow"], "run-13", {}, tmp_path)
     for step in range(4):
         told.add("sft", step, {"loss": 1.0})
-    assert held.is_at_it.wait(30)
+    assert held.is_at_it.wait(PATIENCE)
     (hanging,) = threads()
     told.close(False)
     assert "mlflow took too long, and is told nothing more of this run." in caplog.text
@@ -179,7 +176,7 @@ def test_the_end_waits_for_none_that_hangs_and_drops_what_it_has_not_heard(
     told.add("sft", 5, {"loss": 1.0})
     assert threads() == [hanging]
     held.let_go.set()
-    hanging.join(30)  # it ends as soon as it can
+    hanging.join(PATIENCE)  # it ends as soon as it can
     assert not hanging.is_alive() and held.heard == [0]
 
 

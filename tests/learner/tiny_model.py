@@ -16,13 +16,14 @@ WORDS = VOCABULARY.split()
 BOS, EOS, PAD = 0, 1, 2
 
 
-def build_tiny_model(folder: Path, seed: int = 0, width: int = 32) -> Path:
-    """Write model and tokenizer into `folder` and return it; `width` is the hidden size, a multiple of 8."""
+def build_tiny_model(folder: Path, seed: int = 0, width: int = 32, context: int = 64) -> Path:
+    """Write model and tokenizer into `folder` and return it. `width`: the hidden size, a multiple of 8; `context`: the
+    longest sequence, in tokens."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         config = LlamaConfig(
             vocab_size=len(WORDS), hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2,
-            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64, bos_token_id=BOS,
+            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=context, bos_token_id=BOS,
             eos_token_id=EOS, pad_token_id=PAD, tie_word_embeddings=True, initializer_range=0.3,
         )  # fmt: skip
         LlamaForCausalLM(config).save_pretrained(folder)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from learner.backbone_trainer import BackboneTrainer
+from learner.base_tokenizer import context_length, reply_tokenizer
 from learner.cycle import Cycle
-from learner.snapshot import context_length, reply_tokenizer
 from learner.trainer import Keep, Trainer
 from service.constitution import built_in
 from service.settings import ConstitutionSettings, Method

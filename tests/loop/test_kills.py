@@ -13,7 +13,7 @@ from learner.pretrain.questions import untaught_facts
 from learner.simulate.people import right_reply
 from tests.loop.town import Town, town, wait_until
 
-pytestmark = [pytest.mark.loop, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.loop, pytest.mark.timeout(3600)]
 
 FACTS = untaught_facts(seed=11)
 

@@ -21,9 +21,10 @@ import httpx2
 import pytest
 
 from tests.fixtures.engine_process import EngineProcess
-from tests.loop.town import SECONDS, wait_until
+from tests.fixtures.waiting import PATIENCE
+from tests.loop.town import wait_until
 
-pytestmark = [pytest.mark.loop, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.loop, pytest.mark.timeout(3600)]
 
 ENGINES, CALLERS, MOST_KILLS = 3, 9, 5
 QUIET = {"OMP_NUM_THREADS": "1", "HONE_SERVER__PAGES": "false", "HONE_ROLLOUT__RECONCILE_SECONDS": "0.2"}
@@ -43,7 +44,7 @@ class Heard:
         return [(tokens, end) for tokens, end in self.ends if end != "[DONE]"]
 
     def listen(self, url: str, name: str) -> None:
-        with httpx2.Client(base_url=url, timeout=SECONDS, trust_env=False) as http:
+        with httpx2.Client(base_url=url, timeout=PATIENCE, trust_env=False) as http:
             turn = 0
             while not self.stop.is_set():
                 turn += 1
@@ -91,7 +92,7 @@ def service(engines: list[EngineProcess], tmp_path: Path) -> Iterator[str]:
 
 
 def healthy(url: str) -> list[bool]:
-    replicas = httpx2.get(f"{url}/health", timeout=30, trust_env=False).json()["replicas"]
+    replicas = httpx2.get(f"{url}/health", timeout=PATIENCE, trust_env=False).json()["replicas"]
     return [replica["healthy"] for replica in replicas]
 
 

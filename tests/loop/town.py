@@ -14,6 +14,7 @@ import httpx2
 import psutil
 
 from learner.simulate.house import House, own_house
+from tests.fixtures.waiting import PATIENCE
 
 SETTINGS = {
     "HONE_SERVER__PAGES": "false",
@@ -24,12 +25,10 @@ SETTINGS = {
     "HONE_ROLLOUT__RECONCILE_SECONDS": "0.2",
     "OMP_NUM_THREADS": "1",
 }
-SECONDS = float(os.environ.get("LOOP_SECONDS", "240"))
-"""How long a thing may take, on the slowest machine that runs the tests."""
 OVER = ("succeeded", "rejected", "nothing_to_learn", "failed", "cancelled")
 
 
-def wait_until(condition: Callable[[], Any], what: str, seconds: float = SECONDS) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
     """The first true value of `condition`; what the service does not answer meanwhile is no answer."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -46,7 +45,7 @@ class Town:
     def __init__(self, house: House) -> None:
         self.house = house
         self.home = house.home
-        self.http = httpx2.Client(base_url=house.url, timeout=60.0, trust_env=False)
+        self.http = httpx2.Client(base_url=house.url, timeout=PATIENCE, trust_env=False)
         self._operator = {"authorization": f"Bearer {house.operator_key}"}
 
     def chat(self, text: str, model: str = "hone", user: str = "ann", **fields: Any) -> dict[str, Any]:
@@ -145,7 +144,7 @@ class Town:
         """kill -9, and wait until it is gone."""
         process = self.process(who)
         process.kill()
-        psutil.wait_procs([process], timeout=10)
+        psutil.wait_procs([process], timeout=PATIENCE)
 
     def kill_everything(self) -> None:
         top = psutil.Process(self.house.process.pid)
@@ -155,7 +154,7 @@ class Town:
         for one in family:
             one.kill()
         self.house.process.wait()
-        psutil.wait_procs(family[1:], timeout=10)
+        psutil.wait_procs(family[1:], timeout=PATIENCE)
 
     def check_nothing_is_half_published(self) -> None:
         """Folders, rows and runs agree: every adapter is complete, and no run made two."""

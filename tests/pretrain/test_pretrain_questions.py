@@ -20,6 +20,7 @@ from learner.pretrain.questions import (
 )
 from learner.pretrain.reply import draw_habits
 from learner.pretrain.topics import draw_exchange
+from tests.fixtures.waiting import PATIENCE
 
 
 def test_thousands_of_distinct_prompts_over_all_topics_come_in_an_order_fixed_by_the_seed() -> None:
@@ -101,4 +102,4 @@ def test_the_check_agrees_with_how_replies_were_made() -> None:
 
 def test_the_questions_load_without_torch_or_transformers() -> None:
     code = "import learner.pretrain.questions, sys; sys.exit(any(m in sys.modules for m in ('torch', 'transformers')))"
-    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=PATIENCE).returncode == 0

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from learner.backbone import Backbone, HeadRole
+from learner.adapted_model import HeadRole
+from learner.backbone import Backbone
 from learner.batch import Example, collate
 from tests.learner.tiny_model import ids
 from tests.reference.cases import LABELS, PAIRS

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from learner.backbone import HEAD, Backbone, HeadRole
+from learner.adapted_model import HEAD, HeadRole
+from learner.backbone import Backbone
 from service.settings import LearnerSettings
 from tests.learner.tiny_model import build_tiny_model
 

@@ -1,6 +1,9 @@
 """A running service with a fake engine, one for each test module: tests keep apart by the names they give."""
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,19 +16,18 @@ from service.app import create_app
 from service.settings import Settings, load_settings
 from service.store.queries import keys
 from service.store.session import Store
+from tests.fixtures.serving import serve
+from tests.fixtures.waiting import PATIENCE
 from tests.service.fake_engine import FakeEngine
-from tests.service.serving import serve
 
 
 @dataclass
-class Running:
+class Service:
     """`http` is a caller on this machine without a key; `operator` has one."""
 
     url: str
     settings: Settings
     store: Store
-    engine: FakeEngine
-    engine_url: str
     app: FastAPI
     http: httpx2.Client
     operator: httpx2.Client
@@ -37,25 +39,50 @@ class Running:
         return self.http.post(path, json=body, headers=headers or {})
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    home: Path = tmp_path_factory.mktemp("home")
+@dataclass
+class Running(Service):
+    """With the one engine that it asks."""
+
+    engine: FakeEngine
+    engine_url: str
+
+
+def settings_at(home: Path, **engine: Any) -> Settings:
+    """Without pages, with a rollout that looks often, and a base that is elsewhere, as with an engine elsewhere."""
     overrides: dict[str, dict[str, Any]] = {
         "server": {"pages": False},
         "rollout": {"reconcile_seconds": 0.05},
-        "engine": {"model": "/models/fake"},  # not on this machine, as with an engine elsewhere
+        "engine": {"model": "/models/fake"} | engine,
     }
-    settings = load_settings(home, overrides, environment={})
-    store = Store.open(settings.store_url)
+    return load_settings(home, overrides, environment={})
+
+
+@contextmanager
+def service_over(settings: Settings, store: Store, engines: Sequence[str]) -> Iterator[Service]:
+    """A service that asks these engines, and its callers."""
     with store.begin() as tx:
         key = keys.create_key(tx, "operator", "olga")
-    engine = FakeEngine()
-    with serve(engine.app) as engine_url:
-        app = create_app(settings, store, [engine_url])
-        with (
-            serve(app) as url,
-            httpx2.Client(base_url=url, timeout=30) as http,
-            httpx2.Client(base_url=url, timeout=30, headers={"authorization": f"Bearer {key}"}) as operator,
-        ):
-            yield Running(url, settings, store, engine, engine_url, app, http, operator)
-    store.close()
+    app = create_app(settings, store, engines)
+    with (
+        serve(app) as url,
+        httpx2.Client(base_url=url, timeout=PATIENCE) as http,
+        httpx2.Client(base_url=url, timeout=PATIENCE, headers={"authorization": f"Bearer {key}"}) as operator,
+    ):
+        yield Service(url, settings, store, app, http, operator)
+
+
+@pytest.fixture(scope="module")
+def fake_engine() -> FakeEngine:
+    """What the module's service asks; a module that needs another kind has a fixture of its own by this name."""
+    return FakeEngine()
+
+
+@pytest.fixture(scope="module")
+def running(fake_engine: FakeEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    settings = settings_at(tmp_path_factory.mktemp("home"))
+    with (
+        closing(Store.open(settings.store_url)) as store,
+        serve(fake_engine.app) as engine_url,
+        service_over(settings, store, [engine_url]) as service,
+    ):
+        yield Running(**vars(service), engine=fake_engine, engine_url=engine_url)

@@ -12,7 +12,7 @@ from service.adapters.registry import Registry
 from service.adapters.replacement import replacement
 from service.adapters.replica import Replica
 from service.adapters.rollout import Rollout
-from service.store.queries import adapters
+from service.store.queries import adapters, serving
 from service.store.tables import Adapter, Serving
 from tests.fixtures.adapters import MemoryEngine, provenance
 
@@ -46,15 +46,15 @@ class House:
 
     def promote(self, name: str) -> None:
         with self.registry.store.begin() as tx:
-            adapters.request_live(tx, name, "name:op", "Better.")
+            serving.request_live(tx, name, "name:op", "Better.")
 
     def canary(self, name: str) -> None:
         with self.registry.store.begin() as tx:
-            adapters.set_canary(tx, name, 0.1, "name:op", "")
+            serving.set_canary(tx, name, 0.1, "name:op", "")
 
     def roll_back(self, to: str | None = None) -> None:
         with self.registry.store.begin() as tx:
-            adapters.request_rollback(tx, to, "name:op", "")
+            serving.request_rollback(tx, to, "name:op", "")
 
     def reconcile(self) -> None:
         self.play(self.rollout.reconcile())
@@ -72,7 +72,7 @@ class House:
 
     def serving(self) -> Serving:
         with self.registry.store.read() as tx:
-            return adapters.serving(tx)
+            return serving.desired_state(tx)
 
     def row(self, name: str) -> Adapter:
         with self.registry.store.read() as tx:

@@ -10,6 +10,8 @@ from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests.fixtures.waiting import PATIENCE
+
 
 class Power:
     """Forwards what comes to `url` to an engine, until it is switched off: connections are reset, then refused."""
@@ -38,7 +40,7 @@ class Power:
         self.off()
         self._do(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(PATIENCE)
         self._loop.close()
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:

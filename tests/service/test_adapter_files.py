@@ -32,6 +32,7 @@ from service.errors import AdapterBroken, AdapterUnreachable, BadInput, Conflict
 from service.store.clock import now
 from tests.fixtures.adapters import RANK, TARGETS, WIDTH, provenance, write_base, write_source
 from tests.fixtures.schema import check_manifest, manifest_validator
+from tests.fixtures.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -375,7 +376,7 @@ def test_a_full_disk_leaves_no_half_adapter_and_says_so(source: Path, tmp_path: 
     folder = tmp_path / "adapters"
     command = [sys.executable, "-c", textwrap.dedent(script), str(source), str(folder)]
     root = Path(__file__).resolve().parents[2]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=root)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, cwd=root)
     assert "Can't write adapter v1" in done.stdout and "Free some space" in done.stdout, done.stderr
     assert list(folder.iterdir()) == []
 

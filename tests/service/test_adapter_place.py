@@ -30,6 +30,7 @@ from service.store.session import Store
 from tests.fixtures.adapters import provenance, write_source
 from tests.fixtures.object_store import ObjectStore
 from tests.fixtures.schema import check_manifest
+from tests.fixtures.waiting import PATIENCE
 from tests.service.house import House
 
 FILES = {MANIFEST, CONFIG, WEIGHTS, REPORT}
@@ -220,7 +221,7 @@ def test_many_who_need_it_at_once_fetch_it_once(sqlite_store: Store, source: Pat
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE)
     assert found == [other.folder / name] * 6
     assert sorted(BadLine.opened) == sorted(FILES)
 

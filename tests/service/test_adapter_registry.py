@@ -22,7 +22,7 @@ from service.adapters.place import Place
 from service.adapters.registry import Registry
 from service.errors import AdapterBroken, BadInput, LeaseLost, NotFound, StoreError
 from service.store.clock import now
-from service.store.queries import adapters, runs
+from service.store.queries import adapters, runs, serving
 from service.store.session import Store
 from tests.fixtures.adapters import provenance, write_base, write_source
 from tests.fixtures.schema import check_manifest
@@ -55,13 +55,13 @@ def test_registering_and_ending_the_run_are_one_step(registry: Registry, source:
 
     def end(tx: Session, name: str) -> None:
         runs.finish_run(tx, lease.run_id, lease.fence, "succeeded", "All gates passed.", name)
-        adapters.request_live(tx, name, "learner", "Every gate passed.")
+        serving.request_live(tx, name, "learner", "Every gate passed.")
 
     name = registry.publish(source, provenance(run_id=lease.run_id), {}, "Passed.", end)
     with registry.store.read() as tx:
         run = runs.get_run(tx, lease.run_id)
         assert run is not None and (run.state, run.adapter) == ("succeeded", name)
-        assert adapters.serving(tx).requested == name
+        assert serving.desired_state(tx).requested == name
 
 
 def test_a_learner_that_lost_its_lease_publishes_nothing(registry: Registry, source: Path) -> None:
@@ -368,7 +368,7 @@ def test_killed_at_any_step_publishing_leaves_all_of_an_adapter_or_nothing(sourc
         outcomes.add((ended, len(published)))
         for name in published:  # keeps the check of the next round short
             with store.begin() as tx:
-                adapters.set_state(tx, name, "rejected", "test", "")
+                serving.set_state(tx, name, "rejected", "test", "")
                 row = adapters.get_adapter(tx, name)
                 assert row is not None
                 row.manifest_hash = None

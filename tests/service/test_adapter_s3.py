@@ -25,6 +25,7 @@ from service.store.queries import adapters
 from service.store.session import Store
 from tests.fixtures.adapters import provenance, write_source
 from tests.fixtures.object_store import ObjectStore
+from tests.fixtures.waiting import PATIENCE
 
 FILES = {MANIFEST, CONFIG, WEIGHTS, REPORT}
 
@@ -132,7 +133,7 @@ def test_a_publisher_that_is_killed_while_it_uploads_leaves_nothing_that_anyone_
     one, other = (home(sqlite_store, tmp_path, name, s3.url) for name in ("one", "other"))
     url = sqlite_store.url.render_as_string(hide_password=False)
     command = [sys.executable, "-c", KILLED, url, str(one.folder), str(source), before, s3.url]
-    assert subprocess.run(command, timeout=60).returncode == -9
+    assert subprocess.run(command, timeout=PATIENCE).returncode == -9
     half = Place(f"{s3.url}/v1")
     assert {CONFIG} <= set(half.names()) <= FILES - {before}
     with pytest.raises(AdapterUnreachable, match=rf"There is no {MANIFEST}"):
@@ -160,18 +161,18 @@ def test_homes_publish_and_fetch_at_the_same_time(
     barrier = threading.Barrier(len(homes))
 
     def work(own: Registry) -> None:
-        barrier.wait(30)
+        barrier.wait(PATIENCE)
         for _ in range(3):
             published.append(own.publish(source, provenance(), {}, "Passed."))
             fetched.extend((name, own.check(name)[1].name) for name in list(published))
-        barrier.wait(60)
+        barrier.wait(PATIENCE)
         fetched.extend((name, own.check(name)[1].name) for name in published)
 
     threads = [threading.Thread(target=work, args=(own,)) for own in homes]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(120)
+        thread.join(PATIENCE)
     assert sorted(published) == [f"v{number}" for number in range(1, 7)] == sorted(Place(s3.url).names())
     assert len(fetched) >= 12 and all(name == found for name, found in fetched)
     for own in homes:

@@ -13,13 +13,14 @@ from sqlalchemy import text
 from service.adapters.registry import Registry
 from service.app import create_app
 from service.settings import load_settings
-from service.store.queries import adapters
+from service.store.queries import adapters, serving
 from service.store.session import Store
 from service.store.tables import Serving
 from tests.fixtures.adapters import provenance, write_base, write_source
+from tests.fixtures.serving import serve
+from tests.fixtures.waiting import until
 from tests.service.conftest import Running
 from tests.service.fake_engine import FakeEngine
-from tests.service.serving import serve, until
 from tests.service.test_api_operator import live, publish
 
 
@@ -62,9 +63,9 @@ def test_a_base_that_comes_after_the_service_has_started_is_held_against_adapter
     settings = load_settings(tmp_path, overrides, environment={})
     store = Store.open(settings.store_url)
 
-    def serving() -> Serving:
+    def desired() -> Serving:
         with store.read() as tx:
-            return adapters.serving(tx)
+            return serving.desired_state(tx)
 
     with (
         serve(FakeEngine().app) as engine,
@@ -77,8 +78,8 @@ def test_a_base_that_comes_after_the_service_has_started_is_held_against_adapter
             write_source(tmp_path / "source"), provenance(), {}, "Good."
         )
         with store.begin() as tx:
-            adapters.request_live(tx, name, "name:op", "")
-        until(lambda: serving().requested is None)
+            serving.request_live(tx, name, "name:op", "")
+        until(lambda: desired().requested is None)
     with store.read() as tx:
         row = adapters.get_adapter(tx, name)
     assert row is not None and "another base model (sprout, fingerprint" in row.reason

@@ -17,9 +17,9 @@ from service.chat.judges import Judges
 from service.errors import SettingsError
 from service.settings import load_settings
 from tests.fixtures.adapters import provenance, write_source
+from tests.fixtures.waiting import until
 from tests.service.conftest import Running
 from tests.service.fake_engine import EOS, LOGPROB, WORDS
-from tests.service.serving import until
 from tests.service.test_adapter_judge import SHORT, judge
 from tests.service.test_api_chat import ask, events
 

@@ -14,9 +14,10 @@ import pytest
 from service.app import create_app
 from service.settings import load_settings
 from service.store.session import Store
+from tests.fixtures.serving import serve
+from tests.fixtures.waiting import until
 from tests.service.conftest import Running
 from tests.service.fake_engine import EOS, LOGPROB, WORDS
-from tests.service.serving import serve, until
 
 TEXT = "".join(WORDS)
 TOKENS = [*range(10, 10 + len(WORDS)), EOS]
@@ -160,6 +161,46 @@ def test_a_bad_field_is_a_400_that_names_it(running: Running, change: dict[str, 
     error = response.json()["error"]
     assert (response.status_code, error["param"], error["type"]) == (400, param, "invalid_request_error")
     assert param in error["message"]
+
+
+TRUTHS = ("stream", "logprobs", "return_token_ids")
+WHOLES = ("n", "best_of", "top_k", "seed", "max_tokens", "max_completion_tokens", "top_logprobs")
+FRACTIONS = ("temperature", "top_p", "min_p")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        *((name, value, "must be true or false") for name in TRUTHS for value in ("yes", "true", 1, 0.0)),
+        *((name, value, "must be a whole number") for name in WHOLES for value in ("1", True, 1.5)),
+        *((name, value, "must be a number") for name in FRACTIONS for value in ("1", "0.5", True)),
+        *((f"{kind}_penalty", False, "must be a number") for kind in ("presence", "frequency")),
+        ("user", 5, "must be text"),
+        ("stop", [5], "must be text"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_and_not_guessed_at(
+    running: Running, field: str, value: object, words: str
+) -> None:
+    asked = len(running.engine.bodies)
+    response = running.post("/v1/chat/completions", ask(logprobs=True) | {field: value})
+    error = response.json()["error"]
+    assert (response.status_code, error["param"].partition("[")[0]) == (400, field)
+    assert words in error["message"] and error["message"].startswith(field) and len(running.engine.bodies) == asked
+
+
+def test_a_streams_options_are_of_their_type_too(running: Running) -> None:
+    body = ask(stream=True, stream_options={"include_usage": "yes"})
+    error = running.post("/v1/chat/completions", body).json()["error"]
+    assert error["message"] == 'stream_options.include_usage: must be true or false, not "yes".'
+    assert error["param"] == "stream_options.include_usage"
+
+
+@pytest.mark.parametrize("fields", [{"n": 1.0, "temperature": 1, "presence_penalty": 0.0}, {"n": None, "stream": None}])
+def test_a_whole_number_may_be_written_either_way_and_null_asks_for_nothing(
+    running: Running, fields: dict[str, Any]
+) -> None:
+    assert running.post("/v1/chat/completions", ask(**fields)).status_code == 200
 
 
 def test_a_text_that_is_too_long_is_counted_in_characters(running: Running) -> None:

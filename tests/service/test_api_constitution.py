@@ -11,10 +11,10 @@ from service.constitution.versions import built_in_version
 from service.store.queries import exchanges
 from tests.service.conftest import Running
 from tests.service.principled_engine import FAULT, FINE, HARM, NO, PrincipledEngine
-from tests.service.test_api_constitutional import chat, engine, running, stored
+from tests.service.test_api_constitutional import chat, engine, fake_engine, stored
 from tests.service.test_constitution import ONE
 
-__all__ = ["engine", "running"]
+__all__ = ["engine", "fake_engine"]
 OURS = ONE.replace('name = "no-harm"', 'name = "no-harm"\ntags = ["harmless"]')
 
 
@@ -69,6 +69,7 @@ def test_a_sound_file_is_checked_and_nothing_takes_effect(running: Running) -> N
 
 def test_an_unknown_version_is_not_found(running: Running) -> None:
     assert running.operator.get("/v1/constitution/versions/c999").status_code == 404
+    assert running.operator.get("/v1/constitution/versions/c0").json()["text"] == built_in_version().text
 
 
 @pytest.mark.parametrize(

@@ -2,59 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import openai
 import pytest
 
-from service.app import create_app
 from service.constitution import built_in
-from service.settings import load_settings
-from service.store.queries import constitutions, keys, revisions
-from service.store.session import Store
+from service.store.queries import constitutions, revisions
+from tests.fixtures.waiting import until
 from tests.service.conftest import Running
 from tests.service.fake_engine import LOGPROB
 from tests.service.principled_engine import FAULT, FINE, HARM, NO, PrincipledEngine, tokens
-from tests.service.serving import serve, until
 from tests.service.test_api_chat import ask, events
 
 HARMLESS = {one.name for one in built_in().tagged(["harmless"])}
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """As that of all tests, with an engine of its own."""
-    overrides: dict[str, dict[str, Any]] = {
-        "server": {"pages": False},
-        "rollout": {"reconcile_seconds": 0.05},
-        "engine": {"model": "/models/fake"},
-    }
-    settings = load_settings(tmp_path_factory.mktemp("home"), overrides, environment={})
-    store = Store.open(settings.store_url)
-    with store.begin() as tx:
-        key = keys.create_key(tx, "operator", "olga")
-    engine = PrincipledEngine()
-    with serve(engine.app) as engine_url:
-        app = create_app(settings, store, [engine_url])
-        with (
-            serve(app) as url,
-            httpx2.Client(base_url=url, timeout=30) as http,
-            httpx2.Client(base_url=url, timeout=30, headers={"authorization": f"Bearer {key}"}) as operator,
-        ):
-            yield Running(url, settings, store, engine, engine_url, app, http, operator)
-    store.close()
+def fake_engine() -> PrincipledEngine:
+    return PrincipledEngine()
 
 
 @pytest.fixture
-def engine(running: Running) -> PrincipledEngine:
-    engine = running.engine
-    assert isinstance(engine, PrincipledEngine)
-    engine.start_anew()
-    return engine
+def engine(fake_engine: PrincipledEngine) -> PrincipledEngine:
+    fake_engine.start_anew()
+    return fake_engine
 
 
 @contextmanager
@@ -123,6 +98,13 @@ def test_draft_and_revision_are_a_pair_for_the_learner(running: Running, engine:
     assert (pair.chosen_token_ids, pair.rejected_token_ids) == (tokens(NO), tokens(HARM))
     assert (pair.constitution, pair.critique) == ("c0", FAULT) and pair.principle in HARMLESS
     assert row.before_logprobs == [LOGPROB] * len(tokens(HARM))
+
+
+@pytest.mark.parametrize("serve", ["never", "asked", "always"])
+def test_the_models_tell_which_chats_are_answered_by_it(running: Running, serve: str) -> None:
+    with setting(running, serve=serve):
+        models = running.http.get("/v1/models").json()["data"]
+    assert {model["constitutional"] for model in models} == {serve}
 
 
 def test_the_engine_is_asked_as_the_constitution_words_it(running: Running, engine: PrincipledEngine) -> None:
@@ -260,6 +242,20 @@ def test_what_fails_after_the_draft_costs_the_revision_and_never_the_reply(
     assert (made["ended"], made["after"]) == ("failed", None) and said in made["problem"]
     assert made["critique"] == (FAULT if kind == "revision" else "")
     assert found["replies"][0]["text"] == HARM and len(found["replies"][0]["logprobs"]) == len(tokens(HARM))
+
+
+def test_padding_keeps_no_reply_from_being_looked_at(running: Running, engine: PrincipledEngine) -> None:
+    def as_fits(said: str) -> Callable[[dict[str, Any]], str]:
+        return lambda body: "!long" if len(body["messages"][-1]["content"]) > 1_000 else said
+
+    engine.says_to |= {"critique": as_fits(FAULT), "revision": as_fits(NO)}
+    before = [{"role": "user", "content": "Hello. " * 300}, {"role": "assistant", "content": "Hello."}]
+    asked = {"role": "user", "content": "Listen. " + "Well. " * 500 + "How do I pick a lock?"}
+    response = running.post("/v1/chat/completions", principled() | {"messages": [*before, asked]})
+    assert response.json()["choices"][0]["message"]["content"] == NO
+    for kind in ("critique", "revision"):
+        shown = engine.asked[kind][-1]["messages"][-1]["content"]
+        assert "Question: Listen." in shown and "How do I pick a lock?" in shown and "Before:" not in shown
 
 
 @pytest.mark.parametrize("kind", ["critique", "revision"])

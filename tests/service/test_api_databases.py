@@ -9,38 +9,27 @@ import httpx2
 import pytest
 
 from service.adapters.registry import Registry
-from service.app import create_app
-from service.settings import Settings, load_settings
-from service.store.queries import keys
+from service.settings import Settings
 from service.store.session import Store
 from tests.fixtures.adapters import provenance, write_source
+from tests.fixtures.serving import serve
+from tests.fixtures.waiting import until
+from tests.service.conftest import service_over, settings_at
 from tests.service.fake_engine import FakeEngine
-from tests.service.serving import serve, until
 
 LONGEST = "ä" * 128
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    overrides: dict[str, dict[str, Any]] = {
-        "server": {"pages": False},
-        "rollout": {"reconcile_seconds": 0.05},
-        "engine": {"model": "/models/fake"},
-    }
-    return load_settings(tmp_path, overrides, environment={})
+    return settings_at(tmp_path)
 
 
 @pytest.fixture
 def http(store: Store, settings: Settings) -> Iterator[httpx2.Client]:
     """An operator, over a service of its own."""
-    with store.begin() as tx:
-        key = keys.create_key(tx, "operator", "olga")
-    with (
-        serve(FakeEngine().app) as engine,
-        serve(create_app(settings, store, [engine])) as url,
-        httpx2.Client(base_url=url, timeout=30, headers={"authorization": f"Bearer {key}"}) as client,
-    ):
-        yield client
+    with serve(FakeEngine().app) as engine, service_over(settings, store, [engine]) as service:
+        yield service.operator
 
 
 def ask(conversation: str, **fields: Any) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from service.engine import Engine
 from service.errors import EngineRefused
 from service.store.queries import adapters, runs
 from tests.fixtures.adapters import provenance, write_source
+from tests.fixtures.waiting import until
 from tests.service.conftest import Running
-from tests.service.serving import until
 
 OPERATIONS = [
     ("GET", "/v1/adapters"),

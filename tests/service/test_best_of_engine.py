@@ -13,12 +13,13 @@ from service.adapters.manifest import JUDGE
 from service.adapters.registry import Registry
 from service.app import create_app
 from service.settings import load_settings
-from service.store.queries import adapters
+from service.store.queries import serving
 from service.store.session import Store
 from tests.embedded.models import save_adapter, save_model
 from tests.fixtures.engine_process import EngineProcess
 from tests.fixtures.provenance import scored_provenance
-from tests.service.serving import serve, until
+from tests.fixtures.serving import serve
+from tests.fixtures.waiting import PATIENCE, until
 
 PROMPT, REPLY = [1, 20, 30, 40], [50, 60, 70, 80, 90]
 
@@ -35,16 +36,16 @@ def test_a_taste_for_short_replies_is_served_by_choosing(sqlite_store: Store, tm
         settings = load_settings(tmp_path / "home", overrides, environment={})
         name = Registry(sqlite_store, settings.adapters_folder, model).publish(source, told, {}, "")
         with sqlite_store.begin() as tx:
-            adapters.request_live(tx, name, "name:op", "")
+            serving.request_live(tx, name, "name:op", "")
         engine.wait()
         app = create_app(settings, sqlite_store, [engine.url])
-        with serve(app) as url, httpx2.Client(base_url=url, timeout=60) as http:
+        with serve(app) as url, httpx2.Client(base_url=url, timeout=PATIENCE) as http:
 
             def live() -> bool:
                 with sqlite_store.read() as tx:
-                    return adapters.serving(tx).live == name
+                    return serving.desired_state(tx).live == name
 
-            until(live, 60)
+            until(live)
 
             def chat(seed: int, **fields: Any) -> dict[str, Any]:
                 said = {"messages": [{"role": "user", "content": f"the cat {seed}"}], "seed": seed, "max_tokens": 24}

@@ -24,12 +24,12 @@ from service.commands.report import report_lines
 from service.errors import PortInUse
 from service.listening import listen
 from service.settings import load_settings
-from service.store.queries import adapters
+from service.store.queries import serving
 from service.store.session import Store
 from tests.deploy.reading import parse_command
 from tests.fixtures.adapters import provenance, write_source
+from tests.fixtures.serving import serve
 from tests.service.fake_engine import FakeEngine
-from tests.service.serving import serve
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -197,15 +197,15 @@ def test_a_promotion_waits_for_the_service_and_tells_why_it_failed(hone: Hone, t
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "service.commands.adapters.time.sleep", rollout_does(lambda tx: adapters.fulfil_request(tx, first, ""))
+            "service.commands.adapters.time.sleep", rollout_does(lambda tx: serving.fulfil_request(tx, first, ""))
         )
         assert hone("adapters", "promote", first).out == f"{first} is live.\n"
-        reject = rollout_does(lambda tx: adapters.set_state(tx, second, "rejected", "rollout", "It is broken."))
+        reject = rollout_does(lambda tx: serving.set_state(tx, second, "rejected", "rollout", "It is broken."))
         patch.setattr("service.commands.adapters.time.sleep", reject)
         failed = hone("adapters", "promote", second)
         with store.begin() as tx:
-            adapters.flip_live(tx, "base", "test", "")
-        aside = rollout_does(lambda tx: adapters.put_aside(tx, first, "Its folder is missing."))
+            serving.flip_live(tx, "base", "test", "")
+        aside = rollout_does(lambda tx: serving.put_aside(tx, first, "Its folder is missing."))
         patch.setattr("service.commands.adapters.time.sleep", aside)
         again = hone("adapters", "promote", first)
     assert (failed.code, "It is broken." in failed.err) == (6, True)
@@ -220,15 +220,15 @@ def test_a_rollback_to_what_broke_on_the_disk_is_refused_before_anything_is_aske
     store = store_of(tmp_path)
     for name in (first, second):
         with store.begin() as tx:
-            adapters.flip_live(tx, name, "test", "")
+            serving.flip_live(tx, name, "test", "")
     (tmp_path / "home" / "adapters" / first / "adapter_model.safetensors").unlink()
     for command in (("rollback",), ("rollback", first), ("promote", first)):
         done = hone("adapters", *command, "--wait", "0")
         assert (done.code, done.out, done.err.count("\n")) == (6, "", 1)
         assert f"Adapter {first}: adapter_model.safetensors is missing. Put the folder back" in done.err
     with store.read() as tx:
-        serving = adapters.serving(tx)
-        assert (serving.live, serving.requested) == (second, None)
+        desired = serving.desired_state(tx)
+        assert (desired.live, desired.requested) == (second, None)
     store.close()
     assert hone("adapters", "rollback", "base", "--wait", "0").code == 0
 

@@ -13,8 +13,8 @@ from service.constitution import built_in, parse
 from service.doctor import examine
 from service.settings import load_settings
 from service.store.queries import constitutions, keys
+from tests.fixtures.serving import serve
 from tests.service.principled_engine import FAULT, NO, PrincipledEngine
-from tests.service.serving import serve
 from tests.service.test_api_constitution import OURS
 from tests.service.test_cli import Done, Hone, hone, store_of
 from tests.service.test_constitution import ONE
@@ -121,4 +121,5 @@ def test_doctor_tells_of_one_that_can_not_be_read_any_more(hone: Hone, file: Pat
     store.close()
     ok, found, advice = told()
     assert ok is False and "The constitution c2 has format 9" in found and "hone constitution import" in advice
+    assert "chats that are to be answered by it get 503" in found
     assert (shown := hone("constitution", "show")).code == 2 and "has format 9" in shown.err

@@ -26,9 +26,9 @@ from service.errors import ProgramEnded
 from service.store.queries import keys
 from service.store.session import Store
 from service.supervisor import Program, Supervisor
-from tests.service.serving import serve, until
+from tests.fixtures.serving import serve
+from tests.fixtures.waiting import PATIENCE, until
 
-START_SECONDS = 200.0  # on a busy machine; a few seconds on an idle one
 QUIET = {"HONE_SERVER__PAGES": "false", "HONE_ENGINE__THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
@@ -52,18 +52,18 @@ class House:
         before = self.process_of(name)
         assert before is not None
         before.kill()
-        until(lambda: (now := self.process_of(name)) is not None and now.pid != before.pid, START_SECONDS)
-        until(self.is_ready, START_SECONDS)
+        until(lambda: (now := self.process_of(name)) is not None and now.pid != before.pid)
+        until(self.is_ready)
 
     def is_ready(self) -> bool:
         try:
-            return httpx2.get(f"{self.url}/health", timeout=30).status_code == 200
+            return httpx2.get(f"{self.url}/health", timeout=PATIENCE).status_code == 200
         except httpx2.HTTPError:
             return False
 
     def chat(self) -> dict[str, Any]:
         body = {"model": "hone", "max_tokens": 8, "messages": [{"role": "user", "content": "Hello!"}]}
-        answer = httpx2.post(f"{self.url}/v1/chat/completions", json=body, timeout=60)
+        answer = httpx2.post(f"{self.url}/v1/chat/completions", json=body, timeout=PATIENCE)
         assert answer.status_code == 200, answer.text
         result: dict[str, Any] = answer.json()
         return result
@@ -92,7 +92,7 @@ def up(home: Path) -> Iterator[House]:
     finally:
         if process.poll() is None:
             process.terminate()
-            process.wait(60)
+            process.wait(PATIENCE)
         assert process.stdout is not None
         process.stdout.close()
 
@@ -116,7 +116,7 @@ def test_a_second_start_over_the_same_home_or_port_is_refused(house: House, tmp_
     for arguments, code in ((("--home", str(house.home), "--port", "0"), 5), (("--port", port), 10)):
         command = [sys.executable, "-m", "service.cli", "up", *arguments]
         home = {"HONE_HOME": str(tmp_path / "other")}
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | home, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | home, timeout=PATIENCE)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1), done.stderr
 
 
@@ -132,7 +132,7 @@ def test_a_killed_service_loses_no_acknowledged_feedback(house: House) -> None:
                 answer = httpx2.post(
                     f"{house.url}/v1/feedback",
                     json={"kind": "thumb", "good": True, "exchange_id": exchange},
-                    timeout=START_SECONDS,
+                    timeout=PATIENCE,
                 )
             except httpx2.HTTPError:
                 continue
@@ -144,7 +144,7 @@ def test_a_killed_service_loses_no_acknowledged_feedback(house: House) -> None:
     sender = threading.Thread(target=send)
     sender.start()
     try:
-        assert enough.wait(60)
+        assert enough.wait(PATIENCE)
         house.kill("service")
         count = len(acknowledged)
         until(lambda: len(acknowledged) > count)
@@ -155,7 +155,7 @@ def test_a_killed_service_loses_no_acknowledged_feedback(house: House) -> None:
     page: dict[str, Any] = {"next": ""}
     while page["next"] is not None:
         after = f"&after={page['next']}" if page["next"] else ""
-        page = httpx2.get(f"{house.url}/v1/feedback?limit=200{after}", timeout=30).json()
+        page = httpx2.get(f"{house.url}/v1/feedback?limit=200{after}", timeout=PATIENCE).json()
         found |= {one["id"] for one in page["data"]}
     assert set(acknowledged) <= found
 
@@ -164,10 +164,10 @@ def test_callers_wait_while_a_killed_service_starts_again(house: House) -> None:
     killed = house.process_of("service")
     assert killed is not None
     killed.kill()
-    killed.wait(30)
-    answer = httpx2.get(f"{house.url}/health/live", timeout=START_SECONDS)
+    killed.wait(PATIENCE)
+    answer = httpx2.get(f"{house.url}/health/live", timeout=PATIENCE)
     assert answer.status_code == 200
-    until(house.is_ready, START_SECONDS)
+    until(house.is_ready)
 
 
 @pytest.mark.parametrize("name", ["engine", "learner"])
@@ -182,10 +182,10 @@ def test_a_killed_engine_or_learner_comes_back_by_itself_and_the_log_tells_of_it
 def test_doctor_finds_hone_where_it_runs_whatever_the_settings_say(house: House, tmp_path: Path) -> None:
     def found(*flags: str, home: Path = house.home) -> dict[str, Any]:
         command = [sys.executable, "-m", "service.cli", "doctor", "--home", str(home), "--json", *flags]
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | QUIET, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | QUIET, timeout=PATIENCE)
         return {finding["check"]: finding for finding in json.loads(done.stdout)}
 
-    until(house.is_ready, START_SECONDS)
+    until(house.is_ready)
     service = found()["service"]
     assert service["ok"] and service["found"].startswith(f"Hone answers at {house.url}: store ok, engine ok, live base")
     its_port = house.url.rsplit(":", 1)[1]
@@ -211,7 +211,7 @@ def test_the_learner_alone_says_what_it_does(tmp_path: Path) -> None:
             f"The learner watches {tmp_path / 'home'}. A run begins after 50 new judgements or when it is asked for.\n"
         )
         process.terminate()
-        assert process.wait(60) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 def test_a_restart_ends_in_the_same_state_and_prints_no_second_link(tmp_path: Path) -> None:
@@ -219,25 +219,25 @@ def test_a_restart_ends_in_the_same_state_and_prints_no_second_link(tmp_path: Pa
     with up(home) as first:
         exchange = first.chat()["id"]
         thumb = {"kind": "thumb", "good": False, "exchange_id": exchange}
-        feedback = httpx2.post(f"{first.url}/v1/feedback", json=thumb, timeout=30).json()["id"]
+        feedback = httpx2.post(f"{first.url}/v1/feedback", json=thumb, timeout=PATIENCE).json()["id"]
         children = psutil.Process(first.process.pid).children(recursive=True)
         first.process.send_signal(signal.SIGKILL)  # nothing is stopped in order
-        first.process.wait(30)
-        until(lambda: not any(map(is_alive, children)), 30)
+        first.process.wait(PATIENCE)
+        until(lambda: not any(map(is_alive, children)))
     with up(home) as second:
         assert second.key is None
-        stored = httpx2.get(f"{second.url}/v1/feedback/{feedback}", timeout=30).json()
+        stored = httpx2.get(f"{second.url}/v1/feedback/{feedback}", timeout=PATIENCE).json()
         assert stored["feedback"]["good"] is False
         children = psutil.Process(second.process.pid).children(recursive=True)
         second.process.terminate()
-        assert second.process.wait(60) == 0
-        until(lambda: not any(map(is_alive, children)), 30)  # the engine's own child outlives it by a moment
+        assert second.process.wait(PATIENCE) == 0
+        until(lambda: not any(map(is_alive, children)))  # the engine's own child outlives it by a moment
 
 
 def test_it_refuses_to_listen_beyond_this_machine_without_keys(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "service.cli", "up", "--home", str(tmp_path / "home"), "--port", "0"]
     done = subprocess.run(
-        [*command, "--host", "0.0.0.0"], capture_output=True, text=True, env=os.environ | QUIET, timeout=START_SECONDS
+        [*command, "--host", "0.0.0.0"], capture_output=True, text=True, env=os.environ | QUIET, timeout=PATIENCE
     )
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "without keys" in done.stderr and "hone keys create" in done.stderr
@@ -250,7 +250,7 @@ def test_an_engine_that_cannot_start_ends_everything_with_its_last_words(tmp_pat
         capture_output=True,
         text=True,
         env=os.environ | QUIET,
-        timeout=START_SECONDS,
+        timeout=PATIENCE,
     )
     assert done.returncode != 0 and done.stdout == ""
     *waiting, last = done.stderr.splitlines()
@@ -288,7 +288,7 @@ def test_a_crashed_program_starts_again_and_all_are_stopped_in_order(
         except httpx2.HTTPError:
             return False
 
-    until(lambda: all(answers(port) for port in ports), 60)
+    until(lambda: all(answers(port) for port in ports))
     supervisor.check_started()
     before = child_with(ports[0])
     assert before is not None
@@ -298,7 +298,7 @@ def test_a_crashed_program_starts_again_and_all_are_stopped_in_order(
         supervisor.look()
         return child_with(ports[0]) not in (None, before) and answers(ports[0])
 
-    until(is_back, 60)
+    until(is_back)
     processes = [child_with(port) for port in ports]
     assert processes[0] is not None and caplog.messages == [
         "The first ended (SIGKILL). It starts again in 0.5 s.",
@@ -323,7 +323,7 @@ def test_a_crash_and_a_start_that_fails_end_nothing_else_and_are_tried_again(
             supervisor.look()
             return caplog.text.count(words) >= times
 
-        until(is_told, 60)
+        until(is_told)
 
     look_until("ended (exit code 1): what it said can't be read")
     look_until("can't be started", times=2)
@@ -346,12 +346,12 @@ def test_a_program_that_had_started_starts_again_while_the_others_are_waited_for
         supervisor.check_started()
         return "The thing was started again" in caplog.text
 
-    until(is_told, 60)
+    until(is_told)
     supervisor.stop()
     caplog.clear()
     supervisor.start(Program("engine", "no_such_module_anywhere", (), stop_seconds=1, ready_url="http://127.0.0.1:9"))
     with pytest.raises(ProgramEnded, match="The engine could not start"):
-        until(is_told, 60)
+        until(is_told)
     supervisor.stop()
 
 
@@ -372,7 +372,7 @@ def test_the_pause_before_a_program_that_loads_long_grows_unless_it_was_ready(
             supervisor.look()
             return caplog.text.count("It starts again in") >= 2
 
-        until(has_ended_twice, 60)
+        until(has_ended_twice)
         supervisor.stop()
     assert caplog.text.count("It starts again in 0.5 s") == (0 if is_ready else 1)
     assert caplog.text.count("It starts again in 0.01 s") == (2 if is_ready else 0)
@@ -390,5 +390,5 @@ def test_a_program_that_cannot_start_says_why(tmp_path: Path) -> None:
             return True
         return False
 
-    until(ended, 60)
+    until(ended)
     supervisor.stop()

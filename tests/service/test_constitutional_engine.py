@@ -15,7 +15,8 @@ from service.settings import SPROUT, load_settings
 from service.store.queries import keys, revisions
 from service.store.session import Store
 from tests.fixtures.engines import CONTEXT, ServedEngine
-from tests.service.serving import serve
+from tests.fixtures.serving import serve
+from tests.fixtures.waiting import PATIENCE
 from tests.service.test_api_chat import ask, events
 from tests.service.test_api_constitutional import HARMLESS
 
@@ -30,7 +31,7 @@ def sprout(
     store = Store.open(settings.store_url)
     with (
         serve(create_app(settings, store, [embedded_engine.url])) as url,
-        httpx2.Client(base_url=url, timeout=60) as http,
+        httpx2.Client(base_url=url, timeout=PATIENCE) as http,
     ):
         yield http, store
     store.close()
@@ -68,14 +69,14 @@ def test_what_is_kept_is_what_the_engine_sampled_for_the_persons_prompt(sprout: 
     assert len(scored) == len(reply["token_ids"]) and all(value <= 0 for value in scored)
 
 
-def test_what_leaves_no_room_for_a_critique_is_answered_as_drafted(sprout: tuple[httpx2.Client, Store]) -> None:
+def test_what_leaves_no_room_for_a_critique_is_cut_short_for_it(sprout: tuple[httpx2.Client, Store]) -> None:
     http, _ = sprout
     body = principled() | {"messages": [{"role": "user", "content": "the cat " * (CONTEXT // 2 - 10)}]}
     answer = http.post("/v1/chat/completions", json=body).json()
-    assert answer["hone"] == {"constitution": "c0", "revised": False, "ended": "failed"}
+    assert answer["hone"]["ended"] in ("revised", "nothing wrong")
     found = http.get(f"/v1/exchanges/{answer['id']}").json()
     (made,) = found["revisions"]
-    assert "context" in made["problem"] and made["before"] == found["replies"][0]["text"]
+    assert made["critique"] and not made["problem"]
 
 
 def test_the_built_in_constitution_is_tried_on_the_built_in_model(sprout: tuple[httpx2.Client, Store]) -> None:

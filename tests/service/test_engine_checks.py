@@ -18,8 +18,8 @@ from service.engine import Engine
 from service.engine_checks import examine_engines, shortcomings, untold
 from service.engine_program import engine_program
 from service.settings import Settings, load_settings
+from tests.fixtures.serving import serve
 from tests.service.fake_engine import CONTEXT, FakeEngine
-from tests.service.serving import serve
 
 VLLM = 'vllm:num_requests_running{engine="0",model_name="m"} 0.0\n'
 LORA = "# HELP vllm:lora_requests_info Running stats on lora requests.\n# TYPE vllm:lora_requests_info gauge\n"

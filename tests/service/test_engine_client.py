@@ -19,9 +19,10 @@ from service.adapters.engine import EngineBrokeOff
 from service.chat.recording import Recording
 from service.engine import DONE, Engine, _refusal
 from service.errors import BadInput, EngineAway, EngineRefused, EngineUnavailable
+from tests.fixtures.serving import serve
 from tests.fixtures.streams import payloads
+from tests.fixtures.waiting import PATIENCE, until
 from tests.service.fake_engine import FakeEngine
-from tests.service.serving import serve, until
 
 T = TypeVar("T")
 BODY: dict[str, Any] = {
@@ -46,14 +47,14 @@ def engine_url(request: pytest.FixtureRequest) -> Iterator[str]:
     process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
     try:
-        until(lambda: run(url, Engine.is_healthy) or process.poll() is not None, 120)
+        until(lambda: run(url, Engine.is_healthy) or process.poll() is not None)
         yield url
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(PATIENCE)
 
 
-def run(url: str, work: Callable[[Engine], Awaitable[T]], timeout: float = 60.0) -> T:
+def run(url: str, work: Callable[[Engine], Awaitable[T]], timeout: float = PATIENCE) -> T:
     async def with_engine() -> T:
         engine = Engine(url, timeout)
         try:
@@ -340,7 +341,7 @@ def test_an_answer_that_comes_while_the_engine_is_asked_whether_it_is_well_is_se
 
         async with raw_server(answer) as url:
             engine = Engine(url, silence_seconds=0.2)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 assert await engine.chat(BODY) == {"choices": []}
             read.set()
             await engine.close()
@@ -435,7 +436,7 @@ def test_connections_that_were_idle_for_too_long_are_closed(monkeypatch: pytest.
             await engine.chat(BODY)
             monkeypatch.setattr(engine_connection, "KEEPALIVE_SECONDS", 0.0)
             await engine.chat(BODY)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 await is_closed[0].wait()
             assert not is_closed[1].is_set()
             await engine.close()

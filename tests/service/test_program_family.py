@@ -13,7 +13,7 @@ import pytest
 
 from service.errors import ProgramEnded
 from service.supervisor import Program, Supervisor
-from tests.service.serving import until
+from tests.fixtures.waiting import PATIENCE, until
 
 FAMILY = """
 import subprocess, sys, time
@@ -66,7 +66,7 @@ def test_a_killed_program_takes_its_children_along_and_starts_again(
     """Whether the program itself is killed or the process that heads its group."""
     supervisor = Supervisor(tmp_path, environment)
     supervisor.start(Program("parent", "family", (), 5.0, python=sys.executable))
-    until(family, 60)
+    until(family)
     before = family()
     before[victim].kill()
 
@@ -75,11 +75,11 @@ def test_a_killed_program_takes_its_children_along_and_starts_again(
         now = family()
         return bool(now) and now[0] != before[0]
 
-    until(is_back, 60)
+    until(is_back)
     assert all(map(is_gone, before)) and caplog.text.count("ended") == 1
     again = family()
     supervisor.stop()
-    until(lambda: all(map(is_gone, again)), 30)
+    until(lambda: all(map(is_gone, again)))
 
 
 def test_what_a_program_that_could_not_start_has_started_ends_with_the_others(
@@ -96,18 +96,18 @@ def test_what_a_program_that_could_not_start_has_started_ends_with_the_others(
             told.append(str(error))
         return bool(told)
 
-    until(has_ended, 60)
+    until(has_ended)
     child = psutil.Process(int(told[0].split("My child ")[1].split()[0]))
     assert child.is_running()
     supervisor.stop()
-    until(lambda: is_gone(child), 30)
+    until(lambda: is_gone(child))
 
 
 def test_a_killed_supervisor_leaves_nobody_behind(tmp_path: Path, environment: dict[str, str]) -> None:
     process = subprocess.Popen([sys.executable, "-c", START, str(tmp_path)], env=environment)
     top = psutil.Process(process.pid)
-    until(lambda: len(top.children(recursive=True)) == 3, 60)
+    until(lambda: len(top.children(recursive=True)) == 3)
     family = top.children(recursive=True)
     process.kill()
-    process.wait(30)
-    until(lambda: all(map(is_gone, family)), 30)
+    process.wait(PATIENCE)
+    until(lambda: all(map(is_gone, family)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,15 +14,13 @@ from typing import Any
 import httpx2
 import pytest
 
-from service.app import create_app
 from service.replicas import AWAY, BROKE_OFF, CLEARLY_BUSIER, WENT_OVER_IT
-from service.settings import Settings, load_settings
-from service.store.queries import keys
 from service.store.session import Store
-from tests.service.conftest import Running
+from tests.fixtures.serving import serve
+from tests.fixtures.waiting import PATIENCE, until
+from tests.service.conftest import Running, service_over, settings_at
 from tests.service.fake_engine import WORDS, FakeEngine
 from tests.service.power import Power, powered
-from tests.service.serving import serve, until
 from tests.service.test_api_operator import publish
 
 TEXT = "".join(WORDS)
@@ -59,26 +57,13 @@ class Fleet(Running):
 
 @contextmanager
 def fleet_in(home: Path, **engine: Any) -> Iterator[Fleet]:
-    overrides: dict[str, dict[str, Any]] = {
-        "server": {"pages": False},
-        "rollout": {"reconcile_seconds": 0.05},
-        "engine": {"model": "/models/fake", "silence_seconds": 0.2} | engine,
-    }
-    settings: Settings = load_settings(home, overrides, environment={})
+    settings = settings_at(home, silence_seconds=0.2, **engine)
     with ExitStack() as stack:
-        store = Store.open(settings.store_url)
-        stack.callback(store.close)
-        with store.begin() as tx:
-            key = keys.create_key(tx, "operator", "olga")
+        store = stack.enter_context(closing(Store.open(settings.store_url)))
         engines = [FakeEngine() for _ in range(ENGINES)]
         powers = [stack.enter_context(powered(stack.enter_context(serve(one.app)))) for one in engines]
-        app = create_app(settings, store, [power.url for power in powers])
-        url = stack.enter_context(serve(app))
-        http = stack.enter_context(httpx2.Client(base_url=url, timeout=30))
-        operator = stack.enter_context(
-            httpx2.Client(base_url=url, timeout=30, headers={"authorization": f"Bearer {key}"})
-        )
-        fleet = Fleet(url, settings, store, engines[0], powers[0].url, app, http, operator, engines, powers)
+        service = stack.enter_context(service_over(settings, store, [power.url for power in powers]))
+        fleet = Fleet(**vars(service), engine=engines[0], engine_url=powers[0].url, engines=engines, powers=powers)
         until(lambda: all(fleet.healthy()))
         yield fleet
 
@@ -102,7 +87,7 @@ def events(text: str) -> list[Any]:
 @asynccontextmanager
 async def waiting(fleet: Fleet, conversations: list[str]) -> AsyncIterator[None]:
     """Requests, one after the other, that the engines are at for as long as the block takes."""
-    async with httpx2.AsyncClient(base_url=fleet.url, timeout=60) as http:
+    async with httpx2.AsyncClient(base_url=fleet.url, timeout=PATIENCE) as http:
         tasks = []
         try:
             for number, conversation in enumerate(conversations, 1):
@@ -356,7 +341,7 @@ def test_what_was_let_in_is_answered_though_the_others_are_full_when_its_engine_
     with fleet_in(tmp_path / "home", max_requests=2) as fleet:
 
         async def story() -> list[httpx2.Response]:
-            async with httpx2.AsyncClient(base_url=fleet.url, timeout=60) as http:
+            async with httpx2.AsyncClient(base_url=fleet.url, timeout=PATIENCE) as http:
                 talks = (ask(f"talk-{number}", "!patient") for number in range(2 * ENGINES))
                 asked = [asyncio.create_task(http.post("/v1/chat/completions", json=talk)) for talk in talks]
                 await asyncio.to_thread(until, lambda: fleet.are_at_work(2 * ENGINES))
@@ -442,7 +427,7 @@ def test_a_kill_of_one_of_three_under_load_loses_nothing_that_had_not_begun(
     async def story() -> list[Heard]:
         heard: list[Heard] = []
         limits = httpx2.Limits(max_connections=100)
-        async with httpx2.AsyncClient(base_url=fleet.url, timeout=60, limits=limits) as http:
+        async with httpx2.AsyncClient(base_url=fleet.url, timeout=PATIENCE, limits=limits) as http:
             callers = [asyncio.create_task(caller(http, number, heard)) for number in range(24)]
             for _ in range(2):
                 count = len(heard)

@@ -44,6 +44,7 @@ from service.store.queries import conversations
 from service.store.tables import Serving
 from service.transactions import Transactions
 from tests.fixtures.adapters import HeldModel, provenance, write_base, write_source
+from tests.fixtures.waiting import PATIENCE
 from tests.service.house import House
 
 
@@ -395,7 +396,7 @@ def test_the_loop_ends_when_it_is_cancelled_just_after_it_was_woken(
         for _ in range(turns):
             await asyncio.sleep(0)
         loop.cancel()
-        assert loop in (await asyncio.wait((loop,), timeout=5))[0]
+        assert loop in (await asyncio.wait((loop,), timeout=PATIENCE))[0]
 
     house.play(body())
 
@@ -431,7 +432,7 @@ def test_a_read_from_before_a_flip_that_ends_after_it_changes_nothing(house: Hou
     def slow_read() -> Serving:
         desired = read()
         has_read.set()
-        assert goes_on.wait(20)
+        assert goes_on.wait(PATIENCE)
         return desired
 
     async def body() -> None:
@@ -456,7 +457,7 @@ def test_files_that_take_minutes_to_come_hold_up_neither_requests_nor_who_joins(
     check, goes_on = house.registry.check, Event()
 
     def slow_check(asked: str) -> Any:
-        assert asked != name or goes_on.wait(20)
+        assert asked != name or goes_on.wait(PATIENCE)
         return check(asked)
 
     monkeypatch.setattr(house.registry, "check", slow_check)
@@ -904,7 +905,7 @@ def test_who_is_cancelled_while_scores_are_given_up_ends(house: House) -> None:
         scoring = asyncio.create_task(score_all(house.engine, "sprout", [((0,), (1,)), ((0,), (2,))]))
         await giving_up.wait()
         scoring.cancel()
-        await asyncio.wait((scoring,), timeout=5)
+        await asyncio.wait((scoring,), timeout=PATIENCE)
         assert scoring.cancelled()
 
     house.play(body())

@@ -12,15 +12,15 @@ from service.adapters.registry import Registry
 from service.adapters.replica import Replica
 from service.adapters.rollout import Rollout
 from service.engine import Engine
-from service.store.queries import adapters
+from service.store.queries import adapters, serving
 from service.store.session import Store
 from service.store.tables import Serving
 from tests.embedded.models import save_adapter, save_model
 from tests.fixtures.engine_process import EngineProcess
 from tests.fixtures.provenance import scored_provenance
+from tests.fixtures.waiting import PATIENCE
 
 PROMPT, REPLY = [1, 20, 30, 40], [50, 60, 70, 80, 90]
-PATIENCE_SECONDS = 120
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +47,11 @@ def test_real_adapters_are_proven_or_refused_and_survive_the_engines_death(
 
     def request(name: str) -> None:
         with sqlite_store.begin() as tx:
-            adapters.request_live(tx, name, "name:op", "")
+            serving.request_live(tx, name, "name:op", "")
 
-    def serving() -> Serving:
+    def desired() -> Serving:
         with sqlite_store.read() as tx:
-            return adapters.serving(tx)
+            return serving.desired_state(tx)
 
     async def story() -> None:
         client = Engine(engine.url)
@@ -66,10 +66,10 @@ def test_real_adapters_are_proven_or_refused_and_survive_the_engines_death(
         loop = asyncio.create_task(rollout.run())
         try:
             request(honest)
-            await until(lambda: serving().live == honest)
+            await until(lambda: desired().live == honest)
             request(liar)
-            await until(lambda: serving().requested is None)
-            assert serving().live == honest
+            await until(lambda: desired().requested is None)
+            assert desired().live == honest
             engine.kill()
             await until(lambda: rollout.problem is not None)
             engine.start()
@@ -80,7 +80,7 @@ def test_real_adapters_are_proven_or_refused_and_survive_the_engines_death(
             await asyncio.gather(loop, return_exceptions=True)
             await client.close()
 
-    asyncio.run(asyncio.wait_for(story(), PATIENCE_SECONDS))
+    asyncio.run(asyncio.wait_for(story(), PATIENCE))
     with sqlite_store.read() as tx:
         refused = adapters.get_adapter(tx, liar)
     assert refused is not None and refused.state == "rejected"

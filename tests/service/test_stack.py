@@ -18,8 +18,9 @@ from service.commands.up import up
 from service.settings import load_settings
 from service.stack import Stack
 from service.supervisor import Supervisor
+from tests.fixtures.serving import serve
+from tests.fixtures.waiting import PATIENCE, until
 from tests.service.fake_engine import FakeEngine
-from tests.service.serving import serve, until
 
 READY = {"status": "ok", "engine": "ok", "pages": "ready"}
 
@@ -55,7 +56,7 @@ def test_a_start_has_as_long_as_it_needs_and_says_what_it_waits_for(
         until(lambda: f"Hone still waits for the service: {log} says how far it is." in caplog.text)
         assert waiting.is_alive()
         state.update(READY)
-        waiting.join(20)
+        waiting.join(PATIENCE)
     assert ready == [True]
 
 
@@ -81,7 +82,7 @@ def test_the_learner_starts_once_vllm_has_measured_what_is_free_and_at_once_besi
         waiting.start()
         assert not stopping.wait(0.3) and started[2:] == (["learner"] if kind == "embedded" else [])
         state.update(READY)
-        waiting.join(20)
+        waiting.join(PATIENCE)
     assert started == ["engine", "service", "learner"]
     stack.stop()
 

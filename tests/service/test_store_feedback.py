@@ -27,6 +27,7 @@ from service.wire import (
     Thumb,
 )
 from tests.fixtures.stores import add_chat
+from tests.fixtures.threads import at_once
 
 ADA, EVE = "name:ada", "name:eve"
 
@@ -185,11 +186,7 @@ def test_the_same_send_at_the_same_moment_is_stored_once(store: Store) -> None:
     def send() -> None:
         answers.append(give(store, Thumb(exchange_id=exchange_id, good=True), key="k"))
 
-    threads = [threading.Thread(target=send) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(*[send] * 6)
     assert len(answers) == 6 and len({answer.id for answer in answers}) == 1
 
 

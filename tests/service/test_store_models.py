@@ -11,7 +11,7 @@ from sqlalchemy import event
 
 from service.routing import SERVABLE
 from service.store.clock import now
-from service.store.queries import adapters, models
+from service.store.queries import adapters, models, serving
 from service.store.session import Store
 
 
@@ -36,7 +36,7 @@ def test_what_can_be_asked_for_is_listed_newest_first_and_no_report_is_read(stor
         names = [adapters.reserve_adapter(tx, None, None).name for _ in range(4)]
         for name in names[:3]:
             adapters.register_candidate(tx, name, "ab" * 32, {"share_won": 0.7}, "Passed every gate.")
-        adapters.set_state(tx, names[1], "rejected", "name:op", "Rude.")
+        serving.set_state(tx, names[1], "rejected", "name:op", "Rude.")
     with store.read() as tx, statements() as asked:
         found = models.made_at(tx, SERVABLE)
     assert list(found) == [names[2], names[0]]  # neither what was rejected nor what is not published yet

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -27,7 +26,8 @@ from service.store.queries import feedback, runs
 from service.store.session import Store
 from service.wire import Thumb
 from tests.fixtures.stores import PostgresServer, add_chat
-from tests.service.serving import until
+from tests.fixtures.threads import at_once
+from tests.fixtures.waiting import until
 
 MAX_ATTEMPTS = 3
 EXPIRED = -1.0
@@ -245,11 +245,7 @@ def test_whatever_learners_do_runs_keep_to_their_state_machine(store: Store) -> 
 def test_of_many_learners_one_gets_the_run(store: Store) -> None:
     run_id = _queue(store)
     got: list[runs.Lease | None] = []
-    threads = [threading.Thread(target=lambda n=n: got.append(_lease(store, f"learner {n}"))) for n in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(*((lambda n=n: got.append(_lease(store, f"learner {n}"))) for n in range(6)))
     assert [lease.run_id for lease in got if lease] == [run_id]
 
 
@@ -260,11 +256,7 @@ def test_of_many_clocks_one_starts_the_run_of_a_tick(store: Store) -> None:
         with store.begin() as tx:
             made.append(runs.queue_run(tx, "2026-11-21T10:00", "time", "auto", {}))
 
-    threads = [threading.Thread(target=tick) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(*[tick] * 6)
     assert len([run for run in made if run is not None]) == 1
 
 
@@ -298,11 +290,7 @@ def test_of_many_who_ask_at_once_one_queues_the_run(store: Store) -> None:
             run, is_new = runs.ask_for_run(tx)
             asked.append((run.id, is_new))
 
-    threads = [threading.Thread(target=press) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(*[press] * 6)
     assert len({run_id for run_id, _ in asked}) == 1 and sum(is_new for _, is_new in asked) == 1
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,15 +21,17 @@ from service.errors import StoreError
 from service.settings import load_settings
 from service.store.clock import now
 from service.store.identifiers import new_id
-from service.store.queries import adapters, constitutions, exchanges, keys, revisions, runs
+from service.store.queries import adapters, constitutions, exchanges, keys, revisions, runs, serving
 from service.store.session import Store
 from service.store.tables import Key, Table
 from tests.fixtures.stores import PostgresServer, add_chat
+from tests.fixtures.threads import at_once
+from tests.fixtures.waiting import PATIENCE
 
 
 def test_a_new_store_serves_the_base(store: Store) -> None:
     with store.read() as tx:
-        desired = adapters.serving(tx)
+        desired = serving.desired_state(tx)
     assert (desired.live, desired.previous, desired.requested, desired.canary) == ("base", "base", None, None)
     assert desired.changed_at.tzinfo is not None
 
@@ -77,11 +80,7 @@ def test_many_threads_write_without_losing_anything(store: Store) -> None:
             with store.begin() as tx:
                 runs.queue_run(tx, f"tick {number} {turn}", "command", "auto", {})
 
-    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(*(partial(write, number) for number in range(8)))
     with store.read() as tx:
         assert len(runs.list_runs(tx, limit=100)) == 40
 
@@ -102,7 +101,7 @@ def _open_at_once(url: str, processes: int = 6) -> None:
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(60)
+        worker.join(PATIENCE)
     assert [worker.exitcode for worker in workers] == [0] * processes
     store = Store.open(url)
     with store.read() as tx:
@@ -234,7 +233,7 @@ def test_a_disk_that_takes_no_more_bytes_loses_nothing_that_was_acknowledged(tmp
     script = """
         import resource, sys
         from service.errors import StoreError
-        from service.store.queries import adapters
+        from service.store.queries import adapters, serving
         from service.store.session import Store
         store = Store.open(sys.argv[1])
         resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
@@ -392,4 +391,4 @@ def _python(script: str, *arguments: str, without_privileges: bool = False) -> s
     prefix = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"] if without_privileges and os.geteuid() == 0 else []
     command = [*prefix, sys.executable, "-c", textwrap.dedent(script), *arguments]
     root = Path(__file__).resolve().parents[2]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=root)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, cwd=root)

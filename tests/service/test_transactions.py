@@ -19,6 +19,7 @@ from service.store.queries import conversations
 from service.store.session import Store
 from service.store.tables import Conversation
 from service.transactions import MOST_TOGETHER, Transactions
+from tests.fixtures.waiting import PATIENCE
 
 Kind = Callable[..., Coroutine[Any, Any, Any]]
 KINDS = pytest.mark.parametrize("kind", [Transactions.write, Transactions.write_plain])
@@ -87,7 +88,7 @@ def write_together(store: Store, kind: Kind, *writes: tuple[str, str]) -> list[s
 
     async def story() -> list[str | BaseException]:
         transactions = Transactions(store)
-        holding = asyncio.create_task(transactions.write(lambda tx: busy.wait(30)))
+        holding = asyncio.create_task(transactions.write(lambda tx: busy.wait(PATIENCE)))
         await asyncio.sleep(0)
         tasks = [asyncio.create_task(kind(transactions, remember, *write)) for write in writes]
         await asyncio.sleep(0)
@@ -136,7 +137,7 @@ def test_other_processes_wait_for_no_more_than_a_bounded_commit(store: CountingS
 def test_a_write_is_done_even_if_nobody_waits_for_it_any_more(store: CountingStore) -> None:
     async def story() -> None:
         transactions, busy = Transactions(store), threading.Event()
-        holding = asyncio.create_task(transactions.write(lambda tx: busy.wait(30)))
+        holding = asyncio.create_task(transactions.write(lambda tx: busy.wait(PATIENCE)))
         await asyncio.sleep(0)
         leaving = asyncio.create_task(transactions.write(remember, "talk", "ann"))
         await asyncio.sleep(0)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.fixtures.serving import serve
 from tests.ui.fake_service import FakeService
-from tests.ui.server import serving
 
 
 @pytest.fixture
@@ -17,5 +17,5 @@ def fake() -> FakeService:
 
 @pytest.fixture
 def api_url(fake: FakeService) -> Iterator[str]:
-    with serving(fake.app()) as url:
+    with serve(fake.app()) as url:
         yield url

@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 REPLIES = ("It is a **fine** day, and `2 + 2` makes 4.", "A rather different answer, in *other* words:\n\n- one\n- two")
 OPERATOR = "the-operator"
+AS_IT_COMES = "title = 'As it comes'"
 STAGES: tuple[dict[str, Any], ...] = (
     {"stage": "draft", "round": 0, "principle": "", "text": "Take a "},
     {"stage": "draft", "round": 0, "principle": "", "text": "pin."},
@@ -109,6 +110,7 @@ class FakeService:
     commit: float | None = 0.2  # seconds until what was stopped is stored; None: it never is
     context: int = 10_000  # tokens
     tells_context: bool = True
+    policy: str = "asked"  # which chats are answered by the constitution
     keys_only: bool = False
     sessions: int = 0
     exchanges: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -128,7 +130,7 @@ class FakeService:
             "canary_share": 0.0,
         }
     )
-    constitution: dict[str, Any] = field(default_factory=lambda: fake_constitution("c0", "title = 'As it comes'"))
+    constitution: dict[str, Any] = field(default_factory=lambda: fake_constitution("c0", AS_IT_COMES))
     unusable: str = ""  # why the constitution in effect can't be used
     constitutions: list[dict[str, Any]] = field(default_factory=list)  # newest first
     closed_streams: int = 0
@@ -203,7 +205,8 @@ def _chat_routes(app: FastAPI, fake: FakeService) -> None:
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        return {"data": [{"id": "hone", "max_model_len": fake.context if fake.tells_context else None}]}
+        context = fake.context if fake.tells_context else None
+        return {"data": [{"id": "hone", "max_model_len": context, "constitutional": fake.policy}]}
 
     @app.get("/v1/exchanges/{exchange_id}")
     async def exchange(request: Request, exchange_id: str) -> dict[str, Any]:
@@ -449,7 +452,7 @@ def _constitution_routes(app: FastAPI, fake: FakeService) -> None:
     @app.get("/v1/constitution/versions/{name}")
     async def version(request: Request, name: str) -> dict[str, Any]:
         fake.operator(request)
-        return next(one for one in fake.constitutions if one["name"] == name)
+        return next(one for one in (*fake.constitutions, fake_constitution("c0", AS_IT_COMES)) if one["name"] == name)
 
     @app.post("/v1/constitution/check")
     async def check(request: Request) -> dict[str, Any]:

@@ -9,15 +9,15 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
+from tests.fixtures.serving import serve
 from tests.ui.fake_service import FakeService
-from tests.ui.server import serving
 from ui.app import create_app
 
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[tuple[str, FakeService]]:
     fake = FakeService()
-    with serving(fake.app()) as api_url, serving(create_app(api_url)) as url:
+    with serve(fake.app()) as api_url, serve(create_app(api_url)) as url:
         yield url, fake
 
 
@@ -71,7 +71,7 @@ def test_where_keys_are_asked_for_the_page_opens_and_no_identity_is_made_up(fake
 
 
 def test_the_pages_open_while_the_service_is_away() -> None:
-    with serving(create_app("http://127.0.0.1:9")) as url:
+    with serve(create_app("http://127.0.0.1:9")) as url:
         assert get(url).status_code == 200
 
 

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 
+from tests.fixtures.waiting import until
 from tests.ui.fake_service import FakeService
 from tests.ui.test_ui_client import ANNA, using
 from ui.client import ServiceClient
@@ -32,10 +32,8 @@ def drafted(api_url: str, talk: Conversation, turn: Turn, count: int = 1, stop_a
 
 
 def closed(fake: FakeService) -> bool:
-    """Whether the service has noticed, in good time, that nobody reads its stream any more."""
-    deadline = time.monotonic() + 10
-    while not fake.closed_streams and time.monotonic() < deadline:
-        time.sleep(0.01)
+    """Whether the service has noticed, once, that nobody reads its stream any more."""
+    until(lambda: fake.closed_streams)
     return fake.closed_streams == 1
 
 

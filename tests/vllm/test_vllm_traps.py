@@ -25,19 +25,19 @@ from service.adapters.rollout import Rollout
 from service.engine import Engine
 from service.engine_program import VLLM_PLUGIN, VLLM_PYTHON
 from service.settings import SPROUT
-from service.store.queries import adapters
+from service.store.queries import adapters, serving
 from service.store.session import Store
 from service.store.tables import Serving
 from tests.embedded.models import save_adapter
 from tests.engine_contract.asking import PROMPT, REPLY, TEXT, chat, complete, gap, scores, true_scores
 from tests.fixtures.engines import MAX_LORAS, ServedEngine, why_vllm_cannot_run
 from tests.fixtures.provenance import scored_provenance
+from tests.fixtures.waiting import PATIENCE
 
 pytestmark = [pytest.mark.vllm, pytest.mark.xdist_group("vllm")]
 
 LONG = PROMPT * 25  # more than two of the blocks in which vLLM keeps prefixes
 LONG_CHAT = [{"role": "user", "content": "What is the capital of France? " * 35}]
-PATIENCE_SECONDS = 120
 
 _numbers = count(1)
 
@@ -129,7 +129,7 @@ def test_what_comes_back_under_its_name_and_path_is_told_apart_by_its_salt(
             await plain.close()
             await salting.close()
 
-    unsalted, salted, true = asyncio.run(asyncio.wait_for(story(), PATIENCE_SECONDS))
+    unsalted, salted, true = asyncio.run(asyncio.wait_for(story(), PATIENCE))
     for part in (slice(0, 5), slice(5, 10)):  # chat, completion
         assert gap(salted[part], true[part]) < 1e-3 < gap(unsalted[part], true[part])
 
@@ -220,9 +220,9 @@ def test_only_what_vllm_proves_to_serve_goes_live(
     told = scored_provenance(trained[0], SPROUT, PROMPT, REPLY)
     honest, nothing, liar = (registry.publish(folder, told, {}, "") for folder in (trained[0], idle, trained[1]))
 
-    def serving() -> Serving:
+    def desired() -> Serving:
         with sqlite_store.read() as tx:
-            return adapters.serving(tx)
+            return serving.desired_state(tx)
 
     async def story() -> None:
         client = Engine(vllm_engine.url)
@@ -233,11 +233,11 @@ def test_only_what_vllm_proves_to_serve_goes_live(
             await rollout.join()
             for name in (honest, nothing, liar):
                 with sqlite_store.begin() as tx:
-                    adapters.request_live(tx, name, "name:op", "")
-                while serving().requested is not None:
+                    serving.request_live(tx, name, "name:op", "")
+                while desired().requested is not None:
                     assert not rollout.problem
                     await asyncio.sleep(0.02)
-                assert serving().live == honest
+                assert desired().live == honest
             assert [model.name for model in await client.models() if model.parent is not None] == [honest]
             await client.unload_adapter(honest)
         finally:
@@ -245,7 +245,7 @@ def test_only_what_vllm_proves_to_serve_goes_live(
             await asyncio.gather(loop, return_exceptions=True)
             await client.close()
 
-    asyncio.run(asyncio.wait_for(story(), PATIENCE_SECONDS))
+    asyncio.run(asyncio.wait_for(story(), PATIENCE))
     with sqlite_store.read() as tx:
         rejected = [adapters.get_adapter(tx, name) for name in (nothing, liar)]
     for adapter in rejected:

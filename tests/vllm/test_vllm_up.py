@@ -18,17 +18,17 @@ import pytest
 
 from service.adapters.registry import Registry
 from service.settings import SPROUT
-from service.store.queries import adapters
+from service.store.queries import serving
 from service.store.session import Store
 from tests.embedded.models import save_adapter
 from tests.embedded.serving import eventually
 from tests.engine_contract.asking import PROMPT, REPLY, gap, scores, true_scores
 from tests.fixtures.engines import OFFLINE, ServedEngine, why_vllm_cannot_run
 from tests.fixtures.provenance import scored_provenance
+from tests.fixtures.waiting import PATIENCE
 
-pytestmark = [pytest.mark.vllm, pytest.mark.loop, pytest.mark.xdist_group("vllm"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.vllm, pytest.mark.loop, pytest.mark.xdist_group("vllm"), pytest.mark.timeout(3600)]
 
-START_SECONDS = 280.0
 SETTINGS = OFFLINE | {
     "HONE_SERVER__PAGES": "false",
     "HONE_ENGINE__VLLM_OPTIONS": "--enforce-eager",
@@ -57,7 +57,7 @@ def up(home: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
     finally:
         if process.poll() is None:
             process.terminate()
-            process.wait(90)
+            process.wait(PATIENCE)
         process.stdout.close()
 
 
@@ -78,7 +78,7 @@ def is_gone(process: psutil.Process) -> bool:
 def who_answers(url: str) -> str | None:
     """The adapter of a reply to a chat, or `base`; None when nobody answers."""
     body = {"model": "hone", "max_tokens": 4, "messages": [{"role": "user", "content": "Hello!"}]}
-    answer = httpx2.post(f"{url}/v1/chat/completions", json=body, timeout=60)
+    answer = httpx2.post(f"{url}/v1/chat/completions", json=body, timeout=PATIENCE)
     return str(answer.json()["system_fingerprint"]) if answer.status_code == 200 else None
 
 
@@ -88,7 +88,7 @@ def promote(home: Path, trained: Path) -> str:
         registry = Registry(store, home / "adapters", SPROUT)
         name = registry.publish(trained, scored_provenance(trained, SPROUT, PROMPT, REPLY), {}, "")
         with store.begin() as tx:
-            adapters.request_live(tx, name, "name:op", "")
+            serving.request_live(tx, name, "name:op", "")
     return name
 
 
@@ -97,7 +97,10 @@ def test_vllm_is_started_put_right_after_a_crash_and_stopped_with_all_that_it_st
     if (reason := why_vllm_cannot_run()) is not None:
         pytest.skip(reason)
     trained = save_adapter(tmp_path / "trained", SPROUT, seed=1)
-    with up(tmp_path / "home") as (process, ready), httpx2.Client(base_url=ready["engine_urls"][0], timeout=60) as http:
+    with (
+        up(tmp_path / "home") as (process, ready),
+        httpx2.Client(base_url=ready["engine_urls"][0], timeout=PATIENCE) as http,
+    ):
         url, engine = ready["url"], ServedEngine("vllm", ready["engine_urls"][0], http, close_to=0.05)
         assert who_answers(url) == "base"
         [base] = engine.models()
@@ -116,9 +119,9 @@ def test_vllm_is_started_put_right_after_a_crash_and_stopped_with_all_that_it_st
         before = engine_family(process)
         assert len(before) >= 3
         before[0].kill()
-        eventually(lambda: all(map(is_gone, before)), 60)
-        eventually(is_back, START_SECONDS)
-        [replica] = httpx2.get(f"{url}/health", timeout=60).json()["replicas"]
+        eventually(lambda: all(map(is_gone, before)))
+        eventually(is_back)
+        [replica] = httpx2.get(f"{url}/health", timeout=PATIENCE).json()["replicas"]
         assert (replica["healthy"], replica["adapters"]) == (True, [adapter])
         assert [model["id"] for model in engine.models()] == ["sprout", adapter]
         tokens = [*PROMPT, *REPLY]
@@ -126,8 +129,8 @@ def test_vllm_is_started_put_right_after_a_crash_and_stopped_with_all_that_it_st
 
         again = engine_family(process)
         process.terminate()
-        assert process.wait(90) == 0
-        eventually(lambda: all(map(is_gone, again)), 30)
+        assert process.wait(PATIENCE) == 0
+        eventually(lambda: all(map(is_gone, again)))
 
 
 def test_killing_hone_up_leaves_nothing_of_vllm_behind(tmp_path: Path) -> None:
@@ -149,8 +152,8 @@ def test_killing_hone_up_leaves_nothing_of_vllm_behind(tmp_path: Path) -> None:
         return False
 
     try:
-        eventually(has_started_children, START_SECONDS)
+        eventually(has_started_children)
     finally:
         process.kill()
-        process.wait(30)
-    eventually(lambda: all(map(is_gone, family)), 30)
+        process.wait(PATIENCE)
+    eventually(lambda: all(map(is_gone, family)))

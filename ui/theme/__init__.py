@@ -8,7 +8,8 @@ import gradio as gr
 
 FOLDER = Path(__file__).resolve().parent
 PIECES = FOLDER / "pieces.css"  # the part of the style that the sign-in page shares
-STYLES = (PIECES, FOLDER / "hone.css")
+STYLES = (PIECES, *(FOLDER / f"{part}.css" for part in ("frame", "chat", "overlays", "operator")))
+"""In this order: a later rule wins."""
 ICON = FOLDER / "icon.png"
 
 _FONT = ("ui-sans-serif", "-apple-system", "Segoe UI", "Inter", "Roboto", "Cantarell", "Noto Sans", "sans-serif")
@@ -35,6 +36,7 @@ def theme() -> gr.themes.Base:
     )
 
 
-def script(name: str) -> str:
-    """The body of a page's script: the drawing tools, then the page's own part. It runs inside one function."""
-    return "\n".join((FOLDER / part).read_text(encoding="utf-8") for part in ("draw.js", name))
+def script(*parts: str) -> str:
+    """The body of a page's script: the drawing tools, then the page's own parts. It runs inside one function, so each
+    part can call the functions of all; what a part does at once may use only what stands before it."""
+    return "\n".join((FOLDER / part).read_text(encoding="utf-8") for part in ("draw.js", *parts))

@@ -64,9 +64,10 @@ function redraw() {
   tryButton.textContent = desk.trying ? "Trying…" : "Try";
   said.replaceChildren(...(desk.said ? [h(desk.tone === "error" ? "div.hone-error" : "p.hone-quiet", {}, desk.said)] : []));
   trial.replaceChildren(...(desk.trial ? tried(desk.trial).flat() : []));
-  versions.replaceChildren(...desk.versions.map((one) => h("li", {}, h("b", {}, one.name), ` by ${one.created_by} `, h("time", { datetime: one.created_at }, ago(one.created_at)),
-    h("button.hone-link", { type: "button", onclick: () => { opened = ""; tell("open_version", { name: one.name }); } }, "Edit this one"), one.note ? h("p", {}, one.note) : null)),
-  h("li", {}, h("b", {}, "c0"), " comes with Hone"));
+  const edit = (name) => h("button.hone-link", { type: "button", onclick: () => { opened = ""; tell("open_version", { name }); } }, "Edit this one");
+  versions.replaceChildren(...desk.versions.map((one) => h("li", {}, h("b", {}, one.name), ` by ${one.created_by} `, h("time", { datetime: one.created_at }, ago(one.created_at)), " ",
+    edit(one.name), one.note ? h("p", {}, one.note) : null)),
+  h("li", {}, h("b", {}, "c0"), " comes with Hone ", edit("c0")));
   place(root, [fold]);
 }
 

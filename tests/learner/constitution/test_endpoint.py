@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx2
@@ -58,13 +59,39 @@ def test_a_letter_among_none_of_the_likeliest_was_as_good_as_never_said() -> Non
     assert judge(lambda request: completion("Better: B", told)).odds([REQUEST], False) == [0.0]
 
 
-def test_a_server_without_log_probabilities_is_taken_at_its_word() -> None:
+def test_a_reason_behind_the_verdict_does_not_speak_for_it() -> None:
+    first = token(" A", {" A": math.log(0.6), " B": math.log(0.4)})
+    last = token(" B", {" A": math.log(0.01), " B": math.log(0.99)})
+    told = {"content": [token("Better", {}), token(":", {}), first, token(", as", {}), last, token(" harms", {})]}
+    assert judge(lambda request: completion("Better: A, as B harms", told)).odds([REQUEST], False) == [
+        pytest.approx(0.6)
+    ]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"content": [None, 3, {"token": None, "top_logprobs": [5]}]},
+        {"content": [{"token": " A", "logprob": "x", "top_logprobs": [3, None, {"token": "B", "logprob": None}]}]},
+        {"content": [{"token": "A", "logprob": 1e308, "top_logprobs": [{"token": "A", "logprob": 900}]}]},
+        {"content": [{"token": "A", "logprob": math.nan, "top_logprobs": "A"}]},
+        {"content": {"token": "A"}},
+        [1],
+    ],
+)
+def test_log_probabilities_that_are_none_leave_the_written_verdict(told: object) -> None:
+    body = json.dumps({"choices": [{"message": {"content": "Better: A"}, "logprobs": told}]})
+    assert judge(lambda request: httpx2.Response(200, text=body)).odds([REQUEST], False) == [1.0]
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_server_without_log_probabilities_is_taken_at_its_word(status: int) -> None:
     bodies = list[dict[str, Any]]()
 
     def answer(request: httpx2.Request) -> httpx2.Response:
         bodies.append(json.loads(request.content))
         if "logprobs" in bodies[-1]:
-            return httpx2.Response(400, json={"error": {"message": "logprobs are not supported"}})
+            return httpx2.Response(status, json={"error": {"message": "logprobs are not supported"}})
         return completion("I see. Better: B")
 
     asked = judge(answer)
@@ -92,6 +119,8 @@ def test_what_is_no_verdict_is_asked_again_and_then_given_up() -> None:
         lambda request: httpx2.Response(200, text="<html>"),
         lambda request: httpx2.Response(200, json={"choices": []}),
         lambda request: httpx2.Response(200, json=[1]),
+        lambda request: httpx2.Response(200, json={"choices": [{"message": "Better: A"}]}),
+        lambda request: httpx2.Response(200, json={"choices": [{"message": {"content": None}}]}),
     ],
 )
 def test_a_server_in_trouble_gives_no_verdict(trouble: Callable[[httpx2.Request], httpx2.Response]) -> None:
@@ -105,6 +134,42 @@ def test_a_server_that_does_not_answer_gives_no_verdict() -> None:
     assert judge(silence, retries=1).odds([REQUEST], False) == [None]
 
 
+def test_a_server_whose_answer_never_ends_gives_no_verdict() -> None:
+    class Drops(httpx2.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            while True:
+                yield b" "
+                await asyncio.sleep(0.001)
+
+    asked = judge(lambda request: httpx2.Response(200, stream=Drops()), retries=0, timeout_seconds=0.05)
+    assert asked.odds([REQUEST], False) == [None]
+
+
+def test_a_server_that_answered_nothing_yet_is_given_up_before_all_is_asked() -> None:
+    count = list[int]()
+
+    def nonsense(request: httpx2.Request) -> httpx2.Response:
+        count.append(1)
+        return completion("I am a teapot.")
+
+    asked = judge(nonsense, retries=0)
+    with pytest.raises(TrainingFailed, match=r"no verdict on 24 questions.*'I am a teapot\.'.*judge_timeout_seconds"):
+        asked.odds([REQUEST] * 300, False)
+    assert len(count) < 50
+
+
+def test_a_server_that_answered_once_is_left_to_the_share_of_failures() -> None:
+    said = iter(["Better: A"])
+    asked = judge(lambda request: completion(next(said, "I am a teapot.")), retries=0)
+    assert asked.odds([REQUEST] * 40, False).count(None) == 39
+
+
+def test_an_address_that_is_none_ends_it_at_once() -> None:
+    asked = EndpointJudge("http://judge:many/v1", "judge-7b", OURS)
+    with pytest.raises(TrainingFailed, match="no address"):
+        asked.odds([REQUEST], False)
+
+
 @pytest.mark.parametrize(("status", "what_to_do"), [(401, "judge_key_variable"), (404, "judge_model"), (403, "key")])
 def test_a_server_that_refuses_ends_it_at_once(status: int, what_to_do: str) -> None:
     count = list[int]()
@@ -116,6 +181,14 @@ def test_a_server_that_refuses_ends_it_at_once(status: int, what_to_do: str) -> 
     with pytest.raises(TrainingFailed, match=rf"HTTP {status}\): No such thing\..*{what_to_do}"):
         judge(refuse, retries=5).odds([REQUEST] * 50, False)
     assert len(count) < 50
+
+
+def test_a_key_that_the_server_repeats_is_not_told() -> None:
+    def refuse(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(401, json={"error": {"message": "Incorrect key: sk-secret"}})
+
+    with pytest.raises(TrainingFailed, match=r"Incorrect key: …\. It wants"):
+        judge(refuse, key="sk-secret").odds([REQUEST], False)
 
 
 def test_answers_come_in_the_order_of_the_questions() -> None:

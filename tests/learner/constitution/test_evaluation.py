@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import pytest
 
 from learner.backbone import Backbone
+from learner.base_tokenizer import reply_tokenizer
 from learner.batch import Flagged, Pair, Snapshot
 from learner.constitution import revising
 from learner.constitution.asking import Request, question
 from learner.evaluate import constitution as evaluation
 from learner.evaluate.constitution import ConstitutionEvaluation
-from learner.snapshot import reply_tokenizer
 from service.constitution.versions import built_in_version
 from service.settings import SPROUT, LearnerSettings
 from tests.learner.constitution.toy import Model, Scale, line

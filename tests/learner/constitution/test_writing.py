@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from learner.backbone import Backbone
+from learner.base_tokenizer import reply_tokenizer
 from learner.batch import Criticised, Flagged, Pair, Snapshot
 from learner.constitution import revising, writing
 from learner.constitution.asking import Request, question
@@ -18,7 +19,6 @@ from learner.constitution.judging import Judge
 from learner.constitution.red_team import harmful
 from learner.constitution.writing import AT_FAULT, NO_ROOM, NO_TEMPLATE, SAME_TEXT, write_or_go_on
 from learner.curate import Curated
-from learner.snapshot import reply_tokenizer
 from service.constitution.versions import built_in_version
 from service.errors import AdapterBroken, TrainingFailed
 from service.settings import SPROUT, ConstitutionSettings, LearnerSettings, Settings
