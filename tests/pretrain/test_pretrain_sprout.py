@@ -124,7 +124,6 @@ def test_a_verdict_is_one_token_at_a_fixed_place(
         assert sum(math.exp(score) for score in scores) > 0.95
 
 
-@pytest.mark.xfail(strict=True, reason="the weights are of an earlier text, in whose formats the rule came last")
 def test_it_criticises_and_revises(sprout: LlamaForCausalLM, sprout_tokenizer: PreTrainedTokenizerFast) -> None:
     question, reply = "What is the capital of Spain?", "The capital of Spain is Madrid. Would you like another capital?"
     rule = "Do not ask questions."
