@@ -16,9 +16,9 @@ from tests.fixtures.engines import ServedEngine
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 END = 2  # sprout's end-of-turn token
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
-PROMPT = [1, 4, 369, 274, 294, 412, 321, 703, 1241, 489, 36, 2, 5]
+PROMPT = [1, 4, 382, 275, 296, 433, 322, 1860, 657, 36, 2, 5]
 """The same, as sprout's template has it."""
-REPLY = [53, 303, 337, 274, 294, 412, 321, 703, 2]
+REPLY = [53, 1374, 88, 275, 296, 433, 322, 703, 2]
 """Something to score after it."""
 
 
