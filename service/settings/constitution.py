@@ -1,4 +1,4 @@
-"""The settings of the constitution, while serving."""
+"""The settings of the constitution: while serving, and what a run learns by it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _known_judge(judge: str) -> str:
 
 
 class ConstitutionSettings(Section):
-    """Which principles are used, and when replies are revised by them."""
+    """Which principles are used, when replies are revised by them, and how a run learns from what they say."""
 
     serve: Literal["never", "asked", "always"] = Field(
         "asked",
