@@ -13,6 +13,7 @@ pytest_plugins = [
     "tests.fixtures.adapters",
     "tests.fixtures.engines",
     "tests.fixtures.object_store",
+    "tests.fixtures.pages",
 ]
 
 

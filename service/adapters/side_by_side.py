@@ -1,4 +1,4 @@
-"""Several questions to one server at a time."""
+"""Several pieces of work at a time."""
 
 from __future__ import annotations
 

@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page, expect, sync_playwright
 
-from tests.fixtures.serving import serve
 from tests.ui.fake_service import FakeService
-from ui.app import create_app
 
 ARGUMENTS = (
     "--no-sandbox",
@@ -77,14 +75,6 @@ def open_page(chromium: Browser) -> Iterator[OpenPage]:
         context.close()
     assert not errors
     assert not elsewhere, "the pages asked other hosts for something"
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[tuple[str, FakeService]]:
-    """The address of the pages, and the fake service under them; one of each for a file."""
-    fake = FakeService()
-    with serve(fake.app()) as api_url, serve(create_app(api_url)) as url:
-        yield url, fake
 
 
 @pytest.fixture

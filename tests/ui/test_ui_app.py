@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 
 import httpx2
 import pytest
@@ -12,13 +11,6 @@ import pytest
 from tests.fixtures.serving import serve
 from tests.ui.fake_service import FakeService
 from ui.app import create_app
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[tuple[str, FakeService]]:
-    fake = FakeService()
-    with serve(fake.app()) as api_url, serve(create_app(api_url)) as url:
-        yield url, fake
 
 
 @pytest.fixture
