@@ -194,7 +194,7 @@ def _attend(
     if stretches is not None:
         return _attend_stretches(query, key, value, scaling, stretches), None
     assert segments is not None
-    return _attend_segments(query, key, value, scaling, segments), None
+    return attend_segments(query, key, value, scaling, segments), None
 
 
 def _attend_stretches(query: Tensor, key: Tensor, value: Tensor, scaling: float, stretches: Stretches) -> Tensor:
@@ -211,7 +211,7 @@ def _attend_stretches(query: Tensor, key: Tensor, value: Tensor, scaling: float,
     return attended.unsqueeze(0)  # (1, T, heads, D)
 
 
-def _attend_segments(
+def attend_segments(
     query: Tensor, key: Tensor, value: Tensor, scaling: float, segments: Sequence[Sequence[Segment]]
 ) -> Tensor:
     """In float32: the backward pass of torch's kernel is slower in bfloat16 for sequences this short."""

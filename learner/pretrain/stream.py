@@ -52,3 +52,7 @@ def dialogues(seed: int) -> Iterator[Dialogue]:
 def practice(seed: int) -> Iterator[Dialogue]:
     """The same, with more of what takes most practice."""
     return _stream(seed, PRACTISED_FORMS)
+
+
+STREAMS: dict[str, Callable[[int], Iterator[Dialogue]]] = {"dialogues": dialogues, "practice": practice}
+"""By name, of a seed."""

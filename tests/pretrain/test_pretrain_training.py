@@ -12,14 +12,14 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from learner.packing import PACKED
 from learner.pretrain.corpus import batches
 from learner.pretrain.dialogue import Message
 from learner.pretrain.export import export
+from learner.pretrain.loss import batch_loss
 from learner.pretrain.muon import Muon, orthogonalise
 from learner.pretrain.stream import dialogues
 from learner.pretrain.tokenizer import END, KEY_WEIGHT, VERDICT_WEIGHT, encode_dialogue, train_tokenizer
-from learner.pretrain.train import Recipe, batch_loss, build_model, lr_factor, practice_lr_factor, read_state, train
+from learner.pretrain.train import Recipe, build_model, lr_factor, practice_lr_factor, read_state, train
 
 TINY = Recipe(hidden=32, layers=2, heads=2, kv_heads=1, intermediate=64, tokens_per_batch=512, max_steps=20,
               practice_steps=4)  # fmt: skip
@@ -87,7 +87,6 @@ def test_a_packed_loss_equals_the_sum_over_dialogues_alone(tokenizer: PreTrained
             logits = model(input_ids=ids).logits[0]
             for t in range(1, ids.shape[1]):
                 alone -= weights[t].item() * torch.log_softmax(logits[t - 1], -1)[ids[0, t]].item()
-    model.set_attn_implementation(PACKED)
     assert batch_loss(model, rows).item() == pytest.approx(alone, rel=1e-4)
 
 
