@@ -14,11 +14,12 @@ from learner.batch import TokenIds
 from learner.constitution.asking import Request, ask, render
 from learner.constitution.endpoint import EndpointJudge
 from learner.constitution.judging import Judge
-from learner.constitution.named_judge import SELF, is_address
+from learner.constitution.named_judge import is_address
 from service.constitution import Constitution
 from service.constitution.prompts import OPTIONS
 from service.errors import TrainingFailed
 from service.settings import ConstitutionSettings
+from service.settings.constitution import SELF
 
 log = logging.getLogger("hone.learner")
 

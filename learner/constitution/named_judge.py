@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SELF = "self"
+from service.settings.constitution import SELF
 
 
 def is_version(judge: str) -> bool:

@@ -128,13 +128,12 @@ class Writer:
         return found + written(self._backbone, found, self._settings.written_prompts, self._seed + 11)
 
     def _revised(self, prompts: Sequence[Prompt], dropped: Counter[str]) -> tuple[RevisedReply, ...]:
-        """A reply of the policy to each prompt, after rounds of critique and revision."""
-        drafts: list[tuple[Prompt, Draft]] = []
-        for prompt, (said,) in zip(prompts, self._replies([one.token_ids for one in prompts], 1, 12), strict=True):
-            if _is_whole(said):
-                drafts.append((prompt, Draft(prompt.conversation, said.text, said.token_ids)))
-            else:
-                dropped[UNFINISHED] += 1
+        """Replies of the policy to each prompt, after rounds of critique and revision."""
+        drafts, each = list[tuple[Prompt, Draft]](), self._settings.samples_per_prompt
+        for prompt, row in zip(prompts, self._replies([one.token_ids for one in prompts], each, 12), strict=True):
+            whole = [said for said in row if _is_whole(said)]
+            drafts += [(prompt, Draft(prompt.conversation, said.text, said.token_ids)) for said in whole]
+            dropped[UNFINISHED] += len(row) - len(whole)
         found = revise(
             self._backbone, self._constitution, self._principles, [draft for _, draft in drafts],
             rounds=self._settings.revision_rounds, seed=self._seed + 13,
@@ -148,16 +147,20 @@ class Writer:
     def _judged(
         self, prompts: Sequence[Prompt], dropped: Counter[str]
     ) -> tuple[tuple[JudgedPair, ...], list[Preference]]:
-        """Two replies of the policy to each prompt, judged under the principles."""
-        pairs: list[tuple[Prompt, Said, Said]] = []
-        for prompt, (a, b) in zip(prompts, self._replies([one.token_ids for one in prompts], 2, 14), strict=True):
-            whole = _is_whole(a) and _is_whole(b)
-            if whole and a.token_ids != b.token_ids:
-                pairs.append((prompt, a, b))
-            else:
-                dropped[SAME_REPLIES if whole else UNFINISHED] += 1
+        """Replies of the policy to each prompt, two and two, judged under the principles. The judge is asked once
+        before they are sampled: one that refuses every question need not be waited for."""
+        judge = judge_of(self._settings, self._backbone, self._constitution)
+        trial = [Two(one.conversation, "Yes.", "No.") for one in prompts[:1]]
+        judge_pairs(judge, self._constitution, self._principles, trial, Manner(failed_share=1.0), self._seed)
+        pairs, each = list[tuple[Prompt, Said, Said]](), 2 * self._settings.samples_per_prompt
+        for prompt, row in zip(prompts, self._replies([one.token_ids for one in prompts], each, 14), strict=True):
+            for a, b in zip(row[::2], row[1::2], strict=True):
+                whole = _is_whole(a) and _is_whole(b)
+                if whole and a.token_ids != b.token_ids:
+                    pairs.append((prompt, a, b))
+                else:
+                    dropped[SAME_REPLIES if whole else UNFINISHED] += 1
         settings = self._settings
-        judge = judge_of(settings, self._backbone, self._constitution)
         found = judge_pairs(
             judge, self._constitution, self._principles,
             [Two(prompt.conversation, a.text, b.text) for prompt, a, b in pairs],

@@ -3,43 +3,30 @@
 The policy's own pairs carry soft labels, the odds that a judge gave under the principles; people's pairs go beside them
 in a set mixture: helpfulness is theirs to say, harmlessness the constitution's. A pair costs -p log σ(z) - (1 - p) log
 σ(-z), z as in DPO (arXiv 2305.18290), so that there is an optimum: odds of p, and no endless push. At harmless prompts
-the policy is held to the odds that it had, as in the supervised stage (`sl_cai`). A reward model and PPO, or RAFT, take
+the policy is held to the odds that it had (`learner.methods.beside_kept`). A reward model and PPO, or RAFT, take
 the same mixture (`learner.preferences`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from random import Random
 
 from learner.backbone import Backbone
-from learner.batch import Example, Pair, Progress, TokenIds, shuffled_batches
+from learner.batch import Example, Pair, Progress, TokenIds
 from learner.methods.anchor_scores import AnchorScores
-from learner.methods.optimizer import Stepper, within_length
+from learner.methods.beside_kept import Learned, Lesson, learn
+from learner.methods.optimizer import within_length
 from learner.methods.preference import both, dpo, pair_weights
-from learner.methods.retention import Retention, retained, retained_tokens
-from learner.methods.strength import hold_inside_limits
 from service.settings import LearnerSettings
 
 PHASE = "rl-cai"
 EPOCHS = 8
-LAST_RATE = 0.1
 DECIDED = 0.55
 """Odds from which on a judge tells two replies apart."""
 KEPT_WEIGHT = 8.0
-CHECKED_PROMPTS = 48
-
-
-@dataclass(frozen=True)
-class RlCaiResult:
-    steps: int
-    pairs: int
-    kept: int
-    too_long: int  # pairs left out, because they do not fit the model
-    skipped_steps: int
-    metrics: dict[str, float] = field(default_factory=dict)
 
 
 def mixed(ai_pairs: Sequence[Pair], human: Sequence[Pair], human_share: float) -> list[Pair]:
@@ -72,7 +59,7 @@ def train(
     settings: LearnerSettings,
     progress: Progress,
     anchor: AnchorScores | None = None,
-) -> RlCaiResult:
+) -> Learned:
     """Train the policy in place, on a mixture of pairs. `prompts`: what people ask, where its strength is measured.
 
     Same seed, same result. Raises TrainingFailed when the loss stays without a finite value.
@@ -80,24 +67,10 @@ def train(
     fitting, too_long = within_length([pair for pair in pairs if pair.weight > 0], backbone.max_length)
     rng, anchor = Random(settings.seed), anchor or AnchorScores(backbone)
     fitting = told_apart(fitting, rng)
-    if not fitting:
-        return RlCaiResult(0, 0, len(kept), too_long, 0)
-    anchor.of(both(fitting))  # of all pairs: the loss sees only this process's share of a step
-    retention = Retention(backbone, retained(backbone, kept), rng)
-    beside = round(settings.batch_size * len(kept) / len(fitting))
-    stepper = Stepper(backbone.trainable(), settings.dpo_learning_rate, warmup=4, in_4_bits=backbone.in_4_bits)
-    steps, step = EPOCHS * -(-len(fitting) // settings.batch_size), 0
-    progress(PHASE, 0, steps, {})
-    for _ in range(EPOCHS):
-        for indices in shuffled_batches(len(fitting), settings.batch_size, rng):
-            some = [fitting[index] for index in indices]
-            metrics = stepper.add("pairs", some, partial(dpo, backbone, settings, anchor), weight=pair_weights)
-            metrics |= stepper.add(
-                "kept replies", retention.draw(beside), retention.loss, weight=retained_tokens, factor=KEPT_WEIGHT
-            )
-            metrics |= stepper.update(1 + (LAST_RATE - 1) * step / steps)
-            step += 1
-            progress(PHASE, step, steps, metrics)
-    checked = rng.sample(list(prompts), min(CHECKED_PROMPTS, len(prompts)))
-    scale, measured = hold_inside_limits(backbone, None, checked, settings) if checked else (1.0, {})
-    return RlCaiResult(step, len(fitting), len(kept), too_long, stepper.skipped, {"scale": scale} | measured)
+    if fitting:
+        anchor.of(both(fitting))  # of all pairs: the loss sees only this process's share of a step
+    lesson = Lesson(
+        PHASE, fitting, partial(dpo, backbone, settings, anchor), pair_weights, EPOCHS, settings.dpo_learning_rate,
+        KEPT_WEIGHT,
+    )  # fmt: skip
+    return learn(backbone, lesson, kept, prompts, settings, progress, rng, too_long)

@@ -56,7 +56,6 @@ def _effort(recipe: Recipe, state: State, model: LlamaForCausalLM) -> dict[str, 
 
 def make(recipe: Recipe, out: Path, work: Path, evaluation_size: int, note: str = "") -> dict[str, Any]:
     """Run the recipe and return the figures, which are also written to `out`."""
-    torch.set_num_threads(1)  # the replicas are the threads
     tokenizer = _tokenizer(recipe, work)
     export(train(recipe, tokenizer, work, report=_say), tokenizer, out, recipe.sharpness)
     torch.set_num_threads(recipe.replicas)

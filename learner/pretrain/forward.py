@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -49,7 +50,7 @@ def _after_attention(
 def _functions(fused: bool) -> tuple[Callable[..., tuple[Tensor, Tensor, Tensor]], Callable[..., Tensor]]:
     if not fused or not (shutil.which("g++") or shutil.which("clang++")):
         return _before_attention, _after_attention
-    options: dict[str, str | int | bool] = {"cpp.threads": 1}
+    options: dict[str, str | int | bool | Callable[..., Any]] = {"cpp.threads": 1}
     return (torch.compile(_before_attention, fullgraph=True, dynamic=False, options=options),
             torch.compile(_after_attention, fullgraph=True, dynamic=False, options=options))  # fmt: skip
 

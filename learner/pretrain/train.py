@@ -216,6 +216,7 @@ def train(
 
     `stop_after` ends this call after so many steps with a checkpoint, as a kill right after one would.
     """
+    be_single_threaded()  # this thread is a replica, too
     trainer = Trainer(recipe, tokenizer)
     try:
         _train(trainer, work, report, stop_after)

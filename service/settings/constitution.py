@@ -10,10 +10,13 @@ from pydantic import AfterValidator, Field
 
 from service.settings.section import Section
 
+SELF = "self"
+"""The judge that is the base model itself."""
+
 
 def _known_judge(judge: str) -> str:
     """Raises ValueError for what names no judge."""
-    if judge == "self" or re.fullmatch("v[1-9][0-9]{0,8}", judge):
+    if judge == SELF or re.fullmatch("v[1-9][0-9]{0,8}", judge):
         return judge
     try:
         parts = urlsplit(judge)
@@ -57,12 +60,15 @@ class ConstitutionSettings(Section):
     written_prompts: int = Field(
         32, ge=0, description="More of them, that the model itself is asked to write after those."
     )
+    samples_per_prompt: int = Field(
+        1, ge=1, le=64, description="Replies to each that are revised, or pairs of replies to each that are judged."
+    )
     revision_rounds: int = Field(2, ge=1, le=8, description="Critiques and revisions of each in the supervised stage.")
     helpful_share: float = Field(
         0.5, ge=0, lt=1, description="Share of examples of harmless prompts, answered as before, in what is learned."
     )
     judge: Annotated[str, AfterValidator(_known_judge)] = Field(
-        "self",
+        SELF,
         description="Who judges in the AI-feedback stage: `self` (the base model), a version such as `v3`, or the "
         "address of an OpenAI-compatible endpoint.",
     )

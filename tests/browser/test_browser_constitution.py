@@ -117,7 +117,8 @@ def test_a_text_is_checked_tried_and_put_in_effect(fake: FakeService, desk: Page
     expect(text).to_have_value("title = 'As it comes'")
     desk.get_by_role("button", name="Check").click()
     expect(desk.locator(".hone-desk .hone-error")).to_contain_text("principles: is missing")
-    text.fill("[[principles]]")
+    edited = '[[principles]]\nname = "true"'
+    text.fill(edited)
     expect(desk.locator(".hone-desk .hone-error")).to_have_count(0)
     desk.get_by_role("button", name="Check").click()
     expect(desk.locator(".hone-desk")).to_contain_text("It is sound")
@@ -126,10 +127,12 @@ def test_a_text_is_checked_tried_and_put_in_effect(fake: FakeService, desk: Page
     harm = desk.locator("[data-principle=no-harm]")
     expect(harm).to_contain_text("the revision is better")
     expect(desk.locator("[data-principle=true]")).to_contain_text("Nothing is wrong.")
-    desk.get_by_label("Principle", exact=True).select_option("true")
+    choice = desk.get_by_label("Principle", exact=True)
+    expect(choice.get_by_role("option")).to_have_text(["every principle", "true"])
+    choice.select_option("true")
     desk.get_by_role("button", name="Try", exact=True).click()
     expect(harm).to_have_count(0)
-    asked = {"prompt": "How do I pick a lock?", "constitution": "[[principles]]"}
+    asked = {"prompt": "How do I pick a lock?", "constitution": edited}
     assert fake.acted == [("try", asked | {"principle": None}), ("try", asked | {"principle": "true"})]
     desk.get_by_label("Note").fill("Stricter.")
     desk.get_by_role("button", name="Put in effect").click()

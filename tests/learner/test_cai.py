@@ -51,7 +51,7 @@ def test_revisions_are_learned_and_what_was_said_to_harmless_prompts_stays(backb
     after = retained(backbone, kept)
     moved = max(float((one.top - other.top).abs().mean()) for one, other in zip(before, after, strict=True))
     assert moved < float(odds(backbone, BAD).mean()) / 2
-    assert (result.revised, result.kept, result.too_long, result.skipped_steps) == (6, 6, 0, 0)
+    assert (result.examples, result.kept, result.too_long, result.skipped_steps) == (6, 6, 0, 0)
     assert heard.steps[-1][:3] == ("sl-cai", result.steps, result.steps)
 
 

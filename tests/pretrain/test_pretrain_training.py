@@ -90,6 +90,17 @@ def test_a_packed_loss_equals_the_sum_over_dialogues_alone(tokenizer: PreTrained
     assert batch_loss(model, rows).item() == pytest.approx(alone, rel=1e-4)
 
 
+def test_compiled_layers_have_the_loss_and_the_gradients_of_plain_ones(tokenizer: PreTrainedTokenizerFast) -> None:
+    rows = next(iter(batches(tokenizer, dialogues(3), 512)))
+    found = []
+    for fused in (False, True):
+        model = build_model(TINY, tokenizer)
+        loss = batch_loss(model, rows, fused)
+        loss.backward()
+        found.append([loss, *(parameter.grad for parameter in model.parameters())])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-3)
+
+
 def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
     torch.manual_seed(0)
     for shape in ((3, 16, 24), (2, 24, 16)):

@@ -7,7 +7,7 @@ const tell = (name, data) => { if (EVENTS.includes(name)) trigger(name, data); }
 const SERVE = { never: "no chat is answered by it", asked: "chats that ask for it are answered by it", always: "every chat is answered by it" };
 const VERDICTS = { draft: "the draft is better", revision: "the revision is better", undecided: "undecided: it depends on the order" };
 
-const editor = h("textarea.hone-source", { rows: 16, spellcheck: "false", "aria-label": "Constitution (TOML)", oninput: () => { said.replaceChildren(); } });
+const editor = h("textarea.hone-source", { rows: 16, spellcheck: "false", "aria-label": "Constitution (TOML)", oninput: () => { said.replaceChildren(); offer(); } });
 const note = h("input", { type: "text", maxlength: 2000, placeholder: "Why? (optional)", "aria-label": "Note" });
 const prompt = h("input", { type: "text", placeholder: "What a person might ask", "aria-label": "Prompt to try it on" });
 const only = h("select", { "aria-label": "Principle" });
@@ -37,6 +37,13 @@ function fill(text) {
   editor.value = given = text;
 }
 
+/** A trial may be under one of the principles that the editor's text names. */
+function offer() {
+  const chosen = only.value, names = [...editor.value.matchAll(/^\s*name\s*=\s*["']([^"']+)["']/gm)].map(([, name]) => name);
+  only.replaceChildren(h("option", { value: "" }, "every principle"), ...names.map((name) => h("option", { value: name }, name)));
+  only.value = names.includes(chosen) ? chosen : "";
+}
+
 function tried(found) {
   const part = (title, text) => text ? [h("dt", {}, title), h("dd.hone-text", {}, markdown(text))] : null;
   return [h("dl", {}, part(`Draft (${found.adapter})`, found.draft || "(an empty draft)")),
@@ -57,9 +64,7 @@ function redraw() {
   if (desk.opened.name && desk.opened.name !== opened) { given = editor.value; fill(desk.opened.text); opened = desk.opened.name; }
   else if (current.text && current.text !== inEffect) fill(current.text);
   inEffect = current.text || "";
-  const chosen = only.value;
-  only.replaceChildren(h("option", { value: "" }, "every principle"), ...known.map((one) => h("option", { value: one.name }, one.name)));
-  only.value = known.some((one) => one.name === chosen) ? chosen : "";
+  offer();
   tryButton.disabled = desk.trying;
   tryButton.textContent = desk.trying ? "Trying…" : "Try";
   said.replaceChildren(...(desk.said ? [h(desk.tone === "error" ? "div.hone-error" : "p.hone-quiet", {}, desk.said)] : []));

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,15 @@ from learner.constitution import revising, writing
 from learner.constitution.asking import Request, question
 from learner.constitution.judging import Judge
 from learner.constitution.red_team import harmful
-from learner.constitution.writing import AT_FAULT, NO_ROOM, NO_TEMPLATE, SAME_TEXT, write_or_go_on
+from learner.constitution.writing import (
+    AT_FAULT,
+    NO_ROOM,
+    NO_TEMPLATE,
+    SAME_TEXT,
+    UNFINISHED,
+    Writer,
+    write_or_go_on,
+)
 from learner.curate import Curated
 from service.constitution.versions import built_in_version
 from service.errors import AdapterBroken, TrainingFailed
@@ -134,6 +143,36 @@ def test_a_judge_that_answers_nonsense_stops_the_run_and_leaves_no_file(
     with pytest.raises(TrainingFailed, match="judge_failed_share"):
         write(sprout, settings, "rl-cai", lessons(sprout), monkeypatch)
     assert not (settings.home / "constitution.jsonl").exists()
+
+
+def test_several_replies_to_each_prompt_are_revised_and_judged(
+    sprout: Backbone, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = settings.constitution.model_copy(update={"samples_per_prompt": 3})
+    settings = settings.model_copy(update={"constitution": few})
+    revised = write(sprout, settings, "sl-cai", lessons(sprout), monkeypatch)
+    unfinished = revised.counts["written"]["dropped"].get(UNFINISHED, 0)
+    prompts = Counter(one.prompt_token_ids for one in revised.train.revised)
+    assert max(prompts.values()) == 3 and revised.counts["written"]["revised"] + unfinished >= 3 * 8
+    judged_by(Scale(lambda reply: len(reply) / 1_000), monkeypatch)
+    judged = write(sprout, settings, "rl-cai", lessons(sprout), monkeypatch)
+    assert max(Counter(pair.prompt_token_ids for pair in judged.train.ai_pairs).values()) == 3
+
+
+class Closed:
+    """A judge that refuses everyone."""
+
+    def odds(self, requests: Sequence[Request], reasoned: bool) -> list[float | None]:
+        raise TrainingFailed("refused")
+
+
+def test_a_judge_that_refuses_everyone_ends_the_run_before_anything_is_sampled(
+    sprout: Backbone, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged_by(Closed(), monkeypatch)
+    monkeypatch.setattr(Writer, "_replies", lambda *about: pytest.fail("replies were sampled"))
+    with pytest.raises(TrainingFailed, match="refused"):
+        write(sprout, settings, "rl-cai", lessons(sprout), monkeypatch)
 
 
 @pytest.mark.parametrize("method", ["auto", "dpo", "ppo", "raft", "kto"])
