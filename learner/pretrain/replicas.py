@@ -20,6 +20,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from learner.pretrain.corpus import Rows, batches
 from learner.pretrain.loss import batch_loss, fast_products
 from learner.pretrain.stream import STREAMS
+from learner.subnormals import flush_subnormals
 
 SEEDS_APART = 1_000_003
 """Between the texts of two replicas."""
@@ -64,7 +65,7 @@ class Replica:
 
 
 class Replicas:
-    """One in this process, the others in processes of their own, which end with this one."""
+    """So many of them, in processes of their own, which end with this one."""
 
     def __init__(
         self,
@@ -76,15 +77,14 @@ class Replicas:
         fused: bool,
     ) -> None:
         self._model = model.share_memory()
-        seeds = [seed + place * SEEDS_APART for place in range(count)]
-        self._own = Replica(model, tokenizer, seeds[0], tokens_per_batch, fused)
-        self._gradients = [[torch.zeros_like(p).share_memory_() for p in model.parameters()] for _ in seeds[1:]]
+        self._gradients = [[torch.zeros_like(p).share_memory_() for p in model.parameters()] for _ in range(count)]
         context = get_context("spawn")
         self._pipes, self._processes = list[Connection](), list[Any]()
-        for other, gradients in zip(seeds[1:], self._gradients, strict=True):
+        for place, gradients in enumerate(self._gradients):
             ours, theirs = context.Pipe()
+            of_text = seed + place * SEEDS_APART
             process = context.Process(
-                target=_serve, args=(theirs, model, gradients, tokenizer, other, tokens_per_batch, fused), daemon=True
+                target=_serve, args=(theirs, model, gradients, tokenizer, of_text, tokens_per_batch, fused), daemon=True
             )
             process.start()
             theirs.close()
@@ -94,7 +94,6 @@ class Replicas:
     def begin(self, stream: str, skip: int) -> None:
         """All go to this stream's batch after so many of their own."""
         self._tell((stream, skip))
-        self._own.begin(stream, skip)
 
     def backward(self) -> Share:
         """The gradient of the mean loss over a batch of each, in `grad` of the parameters.
@@ -102,14 +101,11 @@ class Replicas:
         Raises EOFError when one of the processes has died.
         """
         self._tell(None)
-        share = self._own.backward()
+        share = Share(0.0, 0.0, 0)
         for pipe in self._pipes:
             share += pipe.recv()
-        for place, parameter in enumerate(self._model.parameters()):
-            assert parameter.grad is not None
-            for gradients in self._gradients:
-                parameter.grad.add_(gradients[place])
-            parameter.grad.div_(share.weight)
+        for parameter, gradients in zip(self._model.parameters(), zip(*self._gradients, strict=True), strict=True):
+            parameter.grad = torch.stack(gradients).sum(0).div_(share.weight)
         return share
 
     def close(self) -> None:
@@ -147,6 +143,6 @@ def _serve(
 
 
 def be_single_threaded() -> None:
-    """As each replica is, and each thread that updates parameters."""
+    """As each replica is, and each thread that updates parameters; none of them minds subnormal numbers."""
     torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
+    flush_subnormals()

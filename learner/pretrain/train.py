@@ -5,9 +5,9 @@ matrices inside the layers and AdamW for the rest; matrix products in bfloat16 w
 them, all else in float32; attention one dialogue at a time (`learner.packing`); the loss on the assistant's tokens with
 full weight and on the user's with a small one; one process per core, each with text of its own (`replicas.py`), so that
 a busy neighbour on the machine stalls a step once and not every matrix product; what lies between the products is
-compiled (`forward.py`). The learning rate holds and then decays to
-zero (warm-up, stable, decay), by elapsed share of the time allowed, so a run that is given less time is annealed all
-the same. At the end comes practice: it warms up once more, a little, and decays on text that has more of what is hard.
+compiled (`forward.py`). The learning rate holds and then decays to zero (warm-up, stable, decay), by elapsed share of
+the time allowed, so a run that is given less time is annealed all the same. At the end comes practice: it warms up once
+more, a little, and decays on text that has more of what is hard.
 """
 
 from __future__ import annotations
@@ -216,7 +216,6 @@ def train(
 
     `stop_after` ends this call after so many steps with a checkpoint, as a kill right after one would.
     """
-    be_single_threaded()  # this thread is a replica, too
     trainer = Trainer(recipe, tokenizer)
     try:
         _train(trainer, work, report, stop_after)
