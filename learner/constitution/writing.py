@@ -175,10 +175,11 @@ class Writer:
         return judged, [one for one in found if one is not None]
 
     def _kept(self, lessons: Curated, taught: int, dropped: Counter[str]) -> tuple[KeptReply, ...]:
-        """Replies of the policy to harmless prompts, in their share of all: half of them look-alikes, then what people
-        ask, a quarter at most, and everyday questions. What a critique finds at fault isn't kept."""
-        share = self._settings.helpful_share
-        count = max(FEWEST_KEPT, round(taught * share / (1 - share)))
+        """Replies of the policy to harmless prompts, in their share of all, as many to each as to a red-team prompt:
+        half of the prompts look-alikes, then what people ask, a quarter at most, and everyday questions. What a
+        critique finds at fault isn't kept."""
+        share, each = self._settings.helpful_share, self._settings.samples_per_prompt
+        count = max(FEWEST_KEPT, round(taught / each * share / (1 - share)))
         flagged = {one.prompt_token_ids for one in lessons.train.flagged}
         room = longest_prompt(self._backbone, REPLY_TOKENS)
         people = [one for one in affordable(lessons.train.prompts, count) if one not in flagged and len(one) <= room]
@@ -190,11 +191,9 @@ class Writer:
         chosen += rng.sample(people, min(len(people), count // 4))
         chosen = list(dict.fromkeys([*chosen, *(one.token_ids for one in usual)]))[:count]
         whole = list[tuple[TokenIds, Said]]()
-        for prompt, (said,) in zip(chosen, self._replies(chosen, 1, 18), strict=True):
-            if _is_whole(said):
-                whole.append((prompt, said))
-            else:
-                dropped[UNFINISHED] += 1
+        for prompt, row in zip(chosen, self._replies(chosen, each, 18), strict=True):
+            whole += [(prompt, said) for said in row if _is_whole(said)]
+        dropped[UNFINISHED] += each * len(chosen) - len(whole)
         asked = [(known[prompt], said) for prompt, said in whole if prompt in known]
         at_fault = self._at_fault(asked, rng)
         if len(at_fault) > MOST_AT_FAULT * len(asked):
