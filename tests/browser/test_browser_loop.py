@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 from learner.pretrain.questions import Prompt, is_right, untaught_facts
 from learner.simulate.people import right_reply
 from tests.browser.conftest import OpenPage
-from tests.browser.test_browser_chat import answered, say
+from tests.browser.talking import answered, say
 from tests.browser.test_browser_operator import live, pull
 from tests.loop.town import Town, town
 

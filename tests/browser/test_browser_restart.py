@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import OpenPage
-from tests.browser.test_browser_chat import answered, say
+from tests.browser.talking import answered, say
 from tests.fixtures.serving import serve
 from tests.ui.fake_service import FakeService, fake_run
 from ui.app import create_app

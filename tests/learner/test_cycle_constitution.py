@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,16 +16,10 @@ from service.errors import NotFound, TrainingFailed
 from service.store.queries import feedback, runs
 from service.wire import Critique
 from tests.fixtures.schema import check_manifest
+from tests.learner.pretend_training import Killed, Pretender, cycle, give_back, lease, queue, the_run
+from tests.learner.pretend_training import small_base as small_base
 from tests.learner.store_fixtures import Home
 from tests.learner.store_fixtures import home as home
-from tests.learner.test_cycle import Killed, Pretender, cycle, give_back, lease, queue, the_run
-
-
-@pytest.fixture(autouse=True)
-def small_base(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The built-in model's weights are not what is tested here."""
-    monkeypatch.setattr("learner.cycle.base_fingerprint", lambda model: "0" * 64)
-    yield
 
 
 class Writer(Pretender):

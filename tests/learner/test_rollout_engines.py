@@ -22,9 +22,9 @@ from service.settings import (
     RolloutSettings,
     Settings,
 )
+from tests.learner.engine_sampling import engines
 from tests.learner.pretend_engine import PretendEngine
 from tests.learner.test_backbone_trainer import Told, lessons
-from tests.learner.test_engine_sampler import engines
 
 URL = "http://engine-0"
 LENGTH, RANK = 64, 4

@@ -12,6 +12,7 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
+from service.adapters.registry import Registry
 from service.app import create_app
 from service.settings import Settings, load_settings
 from service.store.queries import keys
@@ -19,6 +20,7 @@ from service.store.session import Store
 from tests.fixtures.serving import serve
 from tests.fixtures.waiting import PATIENCE
 from tests.service.fake_engine import FakeEngine
+from tests.service.house import House
 
 
 @dataclass
@@ -86,3 +88,15 @@ def running(fake_engine: FakeEngine, tmp_path_factory: pytest.TempPathFactory) -
         service_over(settings, store, [engine_url]) as service,
     ):
         yield Running(**vars(service), engine=fake_engine, engine_url=engine_url)
+
+
+@pytest.fixture
+def engine_count() -> int:
+    """How many engines a house has; a module that needs several has a fixture of its own by this name."""
+    return 1
+
+
+@pytest.fixture
+def house(registry: Registry, source: Path, engine_count: int) -> Iterator[House]:
+    with House(registry, source, engine_count) as house:
+        yield house

@@ -74,6 +74,10 @@ class House:
         with self.registry.store.read() as tx:
             return serving.desired_state(tx)
 
+    def urls_serving(self) -> set[str]:
+        """Where the engines are that get requests."""
+        return {replica.url for replica in self.rollout.serving}
+
     def row(self, name: str) -> Adapter:
         with self.registry.store.read() as tx:
             row = adapters.get_adapter(tx, name)

@@ -14,12 +14,11 @@ from service.doctor import examine
 from service.settings import load_settings
 from service.store.queries import constitutions, keys
 from tests.fixtures.serving import serve
+from tests.service.command_line import Done, Hone, store_of
+from tests.service.command_line import hone as hone
 from tests.service.principled_engine import FAULT, NO, PrincipledEngine
 from tests.service.test_api_constitution import OURS
-from tests.service.test_cli import Done, Hone, hone, store_of
 from tests.service.test_constitution import ONE
-
-__all__ = ["hone"]
 
 
 @pytest.fixture

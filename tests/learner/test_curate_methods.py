@@ -1,0 +1,73 @@
+"""Which of the examples each method trains on, and which methods `auto` chooses."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+
+from learner.summary import learned_from
+from learner.trainer import LEAST_THUMBS, THUMBS_TO_A_PAIR, as_labels, judgements_of_taste, stages_of
+from tests.learner.curating import curated, thumb
+from tests.learner.store_fixtures import Home
+from tests.learner.store_fixtures import home as home
+
+
+def test_a_method_trains_only_on_what_it_can_use(home: Home) -> None:
+    home.correct("a", "bb")
+    train = curated(home).train
+    assert stages_of("auto", train) == ("sft",)  # a correction alone is no taste
+    assert stages_of("sft", train) == ("sft",)
+    assert stages_of("dpo", train) == ("dpo",)
+    home.correct("ccc", "bb")  # the same correction of another reply
+    assert stages_of("auto", curated(home).train) == ("sft",)
+    home.compare("a", "bb", "a", prompt=(1, 60, 2))
+    assert stages_of("auto", curated(home).train) == ("sft", "dpo")
+
+
+@pytest.mark.parametrize("method", ["ppo", "raft"])
+def test_what_follows_a_reward_takes_comparisons_or_enough_thumbs(home: Home, method: Literal["ppo", "raft"]) -> None:
+    home.correct("a", "bb")
+    assert stages_of(method, curated(home).train) == ()
+    assert stages_of("auto", curated(home).train, method) == ("sft",)
+    for number in range(LEAST_THUMBS):
+        thumb(home, "a", True, prompt=(1, 50 + number, 2))
+    assert stages_of(method, curated(home).train) == ()
+    for number in range(LEAST_THUMBS):
+        thumb(home, "a", False, prompt=(1, 70 + number, 2))
+    assert stages_of("auto", curated(home).train, method) == ("sft", method)
+    home.compare("bb", "a", "a", prompt=(1, 90, 2))
+    lessons = curated(home)
+    assert stages_of(method, lessons.train) == (method,)
+    told = {name for pair in lessons.train.pairs for name in pair.feedback_ids}
+    told |= {name for label in lessons.train.labels for name in label.feedback_ids}
+    assert told and set(learned_from(lessons, (method,))) >= told
+
+
+def test_single_thumbs_start_learning_where_there_are_enough_of_both_kinds_and_few_judged_pairs(home: Home) -> None:
+    for number in range(LEAST_THUMBS):
+        thumb(home, "a", True, prompt=(1, 50 + number, 2))
+    train = curated(home).train
+    assert stages_of("auto", train) == ()
+    assert stages_of("kto", train) == ("kto",) and stages_of("dpo", train) == ()
+    for number in range(LEAST_THUMBS):
+        thumb(home, "a", False, prompt=(1, 70 + number, 2))
+    assert stages_of("auto", curated(home).train) == ("kto",)
+    home.correct("a", "bb")
+    assert stages_of("auto", curated(home).train) == ("sft", "kto")  # a correction's own pair is no taste
+    assert stages_of("sft", curated(home).train) == ("sft",)
+    thumbs = set(curated(home).train.labels)
+    for number in range(2 * LEAST_THUMBS // THUMBS_TO_A_PAIR):
+        home.compare("bb", "a", "a", prompt=(1, 90 + number, 2))
+        assert stages_of("auto", curated(home).train) == ("sft", "kto")
+    train = curated(home).train
+    from_pairs = set(as_labels(train)) - thumbs
+    assert {(one.prompt_token_ids, one.desirable) for one in from_pairs} == {
+        (pair.prompt_token_ids, is_good) for pair in judgements_of_taste(train) for is_good in (True, False)
+    }
+    lessons = curated(home)
+    assert set(learned_from(lessons, ("kto",))) == {name for one in as_labels(train) for name in one.feedback_ids}
+    for number in range(LEAST_THUMBS):
+        home.compare("bb", "a", "a", prompt=(1, 100 + number, 2))
+    assert stages_of("auto", curated(home).train) == ("sft", "dpo")
+    assert stages_of("kto", curated(home).train) == ("kto",)

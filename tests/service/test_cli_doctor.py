@@ -1,0 +1,103 @@
+"""`hone doctor`: what it says to do, and what it knows of engines, packages and places."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+
+from tests.fixtures.serving import serve
+from tests.service.command_line import Hone
+from tests.service.command_line import hone as hone
+from tests.service.fake_engine import FakeEngine
+
+
+def test_doctor_says_what_to_do(hone: Hone, tmp_path: Path) -> None:
+    done = hone("doctor", "--json")
+    found = {finding["check"]: finding for finding in done.json}
+    assert found["python"]["ok"] and found["torch"]["ok"] and found["home"]["ok"]
+    assert found["model"]["ok"] is False and found["model"]["advice"]  # the fixture names a model that isn't there
+    assert done.code == 1
+    assert all(not finding["advice"] for finding in done.json if finding["ok"])
+    assert "BAD  model" in hone("doctor").out
+
+
+def test_doctor_knows_an_engine_and_a_package_when_it_sees_one(
+    hone: Hone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "vllm.py").write_text("")  # a module that no distribution of its name brought
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("HONE_SERVER__PORT", "0")
+    monkeypatch.setenv("HONE_ENGINE__MODEL", "/models/fake")
+
+    def found() -> Any:
+        return {finding["check"]: finding for finding in hone("doctor", "--json").json}
+
+    with serve(FakeEngine().app) as url:
+        monkeypatch.setenv("HONE_ENGINE__URL", f"{url}/v1")
+        assert (found()["engine"]["ok"], found()["vllm"]["found"]) == (True, "installed")
+    nobody = found()["engine"]
+    assert nobody["ok"] is False and nobody["advice"]
+    with serve(FastAPI()) as url:
+        monkeypatch.setenv("HONE_ENGINE__URL", url)
+        assert found()["engine"]["ok"] is False
+
+
+def test_doctor_knows_which_weights_adapters_of_four_bits_need(hone: Hone, monkeypatch: pytest.MonkeyPatch) -> None:
+    def found() -> list[Any]:
+        return [one for one in hone("doctor", "--json").json if one["check"] == "weights"]
+
+    monkeypatch.setenv("HONE_ENGINE__MODEL", "sprout")
+    assert found() == []
+    monkeypatch.setenv("HONE_LEARNER__QUANTISE", "nf4")
+    assert [(one["ok"], "hone base dequantise" in one["advice"]) for one in found()] == [(False, True)]
+    monkeypatch.setenv("HONE_ENGINE__WEIGHTS", "/models/sprout-nf4")
+    assert found() == []
+
+
+def test_doctor_misses_a_compiler_for_the_embedded_engine(hone: Hone, monkeypatch: pytest.MonkeyPatch) -> None:
+    def found() -> list[Any]:
+        return [one for one in hone("doctor", "--json").json if one["check"] == "compiler"]
+
+    monkeypatch.setattr("service.doctor.COMPILERS", ("sh",))
+    assert found() == []
+    monkeypatch.setattr("service.doctor.COMPILERS", ("no-such-compiler",))
+    assert [one["ok"] for one in found()] == [None]
+    monkeypatch.setenv("HONE_ENGINE__URL", "http://127.0.0.1:9")
+    assert found() == []
+
+
+def test_doctor_looks_at_the_place_that_adapters_are_shared_at(
+    hone: Hone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(url: str) -> Any:
+        monkeypatch.setenv("HONE_ADAPTERS__URL", url)
+        return next(one for one in hone("doctor", "--json").json if one["check"] == "adapters")
+
+    assert found(f"file://{tmp_path}/shared")["ok"] is True
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    assert "pip install s3fs" in found("s3://bucket/adapters")["advice"]
+
+
+def test_doctor_says_of_a_vllm_elsewhere_what_nobody_can_see_from_outside(
+    hone: Hone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = FakeEngine()
+    engine.app.get("/version")(lambda: {"version": "0.32.0"})
+    monkeypatch.setenv("HONE_ENGINE__MODEL", "/models/fake")
+    with serve(engine.app) as url:
+        monkeypatch.setenv("HONE_ENGINE__URL", url)
+        found = [one for one in hone("doctor", "--json").json if one["check"].startswith("engine")]
+    assert [(one["check"], one["ok"]) for one in found] == [("engine", True), ("engine options", None)]
+    assert "--logprobs-mode raw_logprobs" in found[1]["advice"]
+
+
+def test_doctor_tells_of_every_engine(hone: Hone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HONE_SERVER__PORT", "0")
+    monkeypatch.setenv("HONE_ENGINE__MODEL", "/models/fake")
+    with serve(FakeEngine().app) as url:
+        monkeypatch.setenv("HONE_ENGINE__URLS", f"{url},http://127.0.0.1:9")
+        found = [one for one in hone("doctor", "--json").json if one["check"] == "engine"]
+    assert [one["ok"] for one in found] == [True, False]
+    assert url in found[0]["found"] and "127.0.0.1:9" in found[1]["found"]

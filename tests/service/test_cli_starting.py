@@ -1,0 +1,103 @@
+"""What keeps `hone` from starting is one clear line, and what it says where it starts."""
+
+import socket
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from service.errors import PortInUse
+from service.listening import listen
+from tests.service.command_line import Hone, publish, store_of
+from tests.service.command_line import hone as hone
+
+
+def test_a_port_in_use_is_one_clear_line(hone: Hone) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for command in (("up",), ("serve", "--engine-url", "http://127.0.0.1:9"), ("ui",)):
+            done = hone(*command, "--port", port)
+            assert (done.code, done.err.count("\n")) == (10, 1), done.err
+            assert f"127.0.0.1:{port}" in done.err and "--port" in done.err
+
+
+@pytest.mark.parametrize(("host", "name"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::1", "[::1]")])
+def test_the_pages_say_where_they_can_be_reached(
+    hone: Hone, monkeypatch: pytest.MonkeyPatch, host: str, name: str
+) -> None:
+    try:
+        listen(host, 0).close()
+    except PortInUse:
+        pytest.skip(f"this machine has no {host}")
+    served: list[tuple[str, int]] = []
+    monkeypatch.setattr("ui.app.serve", lambda api, listener: served.append(listener.getsockname()[:2]))
+    done = hone("ui", "--api", "http://hone.internal", "--host", host, "--port", "0", "--json")
+    ((served_at, port),) = served
+    assert served_at == host and port > 0
+    assert done.json == {"url": f"http://{name}:{port}"}
+
+
+@pytest.mark.parametrize(
+    "command", [("up",), ("learn",), ("serve", "--engine-url", "http://127.0.0.1:9"), ("keys", "create", "--name", "a")]
+)
+def test_a_home_that_cannot_be_written_is_one_clear_line(hone: Hone, tmp_path: Path, command: tuple[str, ...]) -> None:
+    (tmp_path / "file").write_text("")
+    done = hone(*command, "--home", str(tmp_path / "file" / "home"))
+    assert done.code in (2, 7) and done.err.count("\n") == 1 and "--home" in done.err
+
+
+def test_adapters_that_cannot_be_cleared_up_are_one_clear_line(hone: Hone, tmp_path: Path) -> None:
+    store_of(tmp_path).close()
+    (tmp_path / "home" / "adapters").write_text("")
+    done = hone("serve", "--engine-url", "http://127.0.0.1:9", "--port", "0")
+    assert (done.code, done.out, done.err.count("\n")) == (7, "", 1)
+    assert str(tmp_path / "home" / "adapters") in done.err
+
+
+def test_a_database_of_a_newer_version_is_refused(hone: Hone, tmp_path: Path) -> None:
+    store_of(tmp_path).close()
+    with sqlite3.connect(tmp_path / "home" / "hone.db") as database:
+        database.execute("UPDATE alembic_version SET version_num = 'from-the-future'")
+    database.close()
+    for command in (("adapters", "list"), ("serve", "--engine-url", "http://127.0.0.1:9", "--port", "0")):
+        done = hone(*command)
+        assert (done.code, done.err.count("\n")) == (7, 1)
+        assert "newer" in done.err
+
+
+def test_a_misspelt_setting_is_refused_by_name(hone: Hone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "hone.toml").write_text("[server]\nprot = 1\n")
+    done = hone("keys", "list")
+    assert done.code == 2 and "server.prot" in done.err and done.err.count("\n") == 1
+    (tmp_path / "home" / "hone.toml").write_text("[server\n")
+    assert "hone.toml" in hone("keys", "list").err
+    (tmp_path / "home" / "hone.toml").unlink()
+    monkeypatch.setenv("HONE_LEARNER__RNAK", "4")
+    assert "learner.rnak" in hone("keys", "list").err
+
+
+def test_a_rank_above_the_engines_keeps_a_learner_from_starting_and_nothing_else(
+    hone: Hone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A home may hold such settings from before they were looked at: what is live must still be in somebody's hand."""
+    name = publish(tmp_path)
+    monkeypatch.setenv("HONE_LEARNER__RANK", "33")
+    monkeypatch.setenv("HONE_SERVER__PORT", "0")
+    for command in (("learn",), ("learn", "--once"), ("up",)):
+        done = hone(*command)
+        assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+        assert "learner.rank is 33, above engine.max_lora_rank (32)" in done.err
+    assert hone("adapters", "promote", name, "--wait", "0").code == 0
+    assert hone("keys", "list").code == 0
+    (rank,) = (finding for finding in hone("doctor", "--json").json if finding["check"] == "rank")
+    assert (rank["ok"], rank["advice"]) == (False, "Lower learner.rank, or set engine.max_lora_rank = 33.")
+
+
+def test_engines_follow_one_flag_and_nothing_else(hone: Hone) -> None:
+    done = hone("serve", "http://127.0.0.1:9")
+    assert (done.code, done.err.count("\n")) == (2, 1) and "--engine-url" in done.err
+    done = hone("serve", "--engine-url", "http://127.0.0.1:9", "http://127.0.0.1:9/v1")
+    assert (done.code, done.err.count("\n")) == (2, 1) and "named twice" in done.err
