@@ -172,7 +172,8 @@ class Engine:
     def _sample(self, rows: list[Sequence], logits: Tensor) -> Sampled:
         if self._sampler is None or rows != self._sampler_rows:
             params = [sequence.params for sequence in rows]
-            self._sampler = Sampler(params, [sequence.draws for sequence in rows], self.model.device)
+            draws = [sequence.draws for sequence in rows]
+            self._sampler = Sampler(params, draws, self.model.device, self.model.kernel)
             self._sampler_rows = rows
         return self._sampler(logits)
 
