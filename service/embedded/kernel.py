@@ -72,6 +72,7 @@ _FUNCTIONS: dict[str, tuple[type | None, list[type]]] = {
     "takes_tiles": (_SIZE, []),
     "product_scratch": (_SIZE, [_SIZE]),
     "multiply": (None, [*[_POINTER] * 3, *[_SIZE] * 3, ctypes.c_int, _POINTER]),
+    "all_finite": (_SIZE, [_POINTER, _SIZE]),
     "sampling_scratch": (_SIZE, [_SIZE]),
     "sample": (None, [*[_POINTER] * 3, *[_SIZE] * 2, *[_POINTER] * 2]),
     "scratch_size": (_SIZE, [*[_POINTER] * 2, *[_SIZE] * 2]),
@@ -117,6 +118,10 @@ class Kernel:
         self.functions.multiply(
             x.data_ptr(), matrix.address, y.data_ptr(), y.shape[1], rows, inner, add, scratch.data_ptr()
         )
+
+    def all_finite(self, numbers: Tensor) -> bool:
+        """Whether there is no NaN and no infinity; float32 and contiguous."""
+        return bool(self.functions.all_finite(numbers.data_ptr(), numbers.numel()))
 
     def sample(self, logits: Tensor, temperatures: Tensor, uniforms: Sequence[float]) -> Tensor:
         """A token for each row of `logits` `(rows, vocab)`, contiguous: the one that the row's entry of `uniforms`, in

@@ -7,6 +7,19 @@
 /* Floats of scratch memory that `sample` needs. */
 int64_t sampling_scratch(int64_t vocab) { return vocab + (vocab + STRETCH - 1) / STRETCH; }
 
+/* Whether n numbers all are finite. */
+int64_t all_finite(const float *numbers, int64_t n) {
+    integers odd = {0};
+    int64_t i = 0, left = 0;
+    for (; i + LANES <= n; i += LANES) {
+        const vector v = load(numbers + i);
+        odd |= v - v != 0.0f;
+    }
+    for (; i < n; i++) left += numbers[i] - numbers[i] != 0;
+    for (int lane = 0; lane < LANES; lane++) left += odd[lane] != 0;
+    return !left;
+}
+
 static int64_t likeliest(const float *logits, int64_t vocab) {
     const float most = highest(logits, vocab);
     int64_t token = 0;

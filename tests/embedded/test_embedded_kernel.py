@@ -124,6 +124,17 @@ def test_tokens_are_those_that_the_draws_fall_on(
         assert torch.equal(alone[0], tokens[row])
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_one_number_that_is_not_finite_is_found(compiled: Kernel, bad: float) -> None:
+    for size in (1, 16, 37, 300):
+        numbers = torch.full((size,), 3e38)  # their sum is infinite, they are not
+        assert compiled.all_finite(numbers)
+        for place in {0, size // 2, size - 1}:
+            damaged = numbers.clone()
+            damaged[place] = bad
+            assert not compiled.all_finite(damaged)
+
+
 def test_rows_that_are_not_finite_get_some_token(compiled: Kernel) -> None:
     logits = torch.tensor([[torch.nan] * 300, [torch.inf] * 300, [-torch.inf] * 300, [0.0] * 299 + [torch.nan]])
     for temperature in (0.0, 1.0):
