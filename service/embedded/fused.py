@@ -18,7 +18,7 @@ from service.embedded.llama_lora import Deltas, LlamaAdapter, LowRank, RowGroup,
 from service.embedded.llama_weights import LlamaWeights
 from service.embedded.model import DecodeBatch, Stretch
 
-WORTH_A_THREAD = 4  # rows: a second thread gains little below, and HTTP wants a core too
+WORTH_A_THREAD = 8  # rows: each thread reads all weights, and HTTP wants a core too
 
 MOST_PARTS = 3  # `PARTS` of kernel.c
 

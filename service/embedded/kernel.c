@@ -131,8 +131,8 @@ void forward(const Model *m, const Adapter *adapter, float *const *planes, int64
              float *logits) {
     const int64_t dim = m->head_dim, group = m->query_heads / m->kv_heads;
     const int64_t queries = m->query_heads * dim, keys = m->kv_heads * dim, qkv_size = queries + 2 * keys;
-    float *hidden = scratch + products_scratch(m, adapter), *normed = hidden + count * m->hidden, *qkv = normed + count * m->hidden;
-    float *attended = qkv + count * qkv_size, *gate_up = attended + count * queries;
+    float *hidden = scratch + products_scratch(m, adapter), *normed = hidden + count * m->hidden;
+    float *qkv = normed + count * m->hidden, *attended = qkv + count * qkv_size, *gate_up = attended + count * queries;
     float *gated = gate_up + count * 2 * m->inner, *scores = gated + count * m->inner;
     float *between = scores + group * capacity;
     for (int64_t i = 0; i < count; i++)

@@ -10,6 +10,7 @@
 #include "vectors.h"
 
 #define ROWS 6
+#define VECTORS (LANES == 8 ? 2 : 4) /* of one row in a tile: registers allow for ROWS * VECTORS sums and VECTORS weights */
 #define LINE 16 /* words in a line of the processor's cache */
 #define PANEL (LANES * VECTORS)
 

@@ -8,13 +8,10 @@
 
 #if defined(__AVX512F__)
 #define LANES 16
-#define VECTORS 4 /* that registers hold of each of six rows' sums, and of weights */
 #elif defined(__AVX__)
 #define LANES 8
-#define VECTORS 2
 #else
 #define LANES 4
-#define VECTORS 4
 #endif
 /* The logarithm of a share of attention that changes no sum of at least one. Much less, and its products are subnormal
  * numbers, each of which takes the processor some hundred cycles. */

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from service.embedded import assemble, kernel
+from service.embedded import assemble, fused, kernel
 from service.embedded.arguments import COMPILERS, EngineArguments
 from service.embedded.errors import EngineError
 from service.embedded.kernel import Form, Kernel, load_kernel
@@ -173,6 +173,7 @@ def test_replies_equal_those_without_a_kernel(
         return run(engine, requests)
 
     without = False
+    monkeypatch.setattr(fused, "WORTH_A_THREAD", 1)
     monkeypatch.setattr(kernel, "FLAGS", kernel.FLAGS + flags)
     one, three = replies(1), replies(3)
     without = True
@@ -184,12 +185,14 @@ def test_replies_equal_those_without_a_kernel(
 
 
 @pytest.mark.parametrize("flags", WIDTHS.values(), ids=WIDTHS)
+@pytest.mark.parametrize("stored", ["float32", "bfloat16"])
 def test_a_reply_does_not_depend_on_the_rows_beside_it(
     compiled: Kernel, model_of: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    flags: tuple[str, ...],
+    stored: str, flags: tuple[str, ...],
 ) -> None:  # fmt: skip
     monkeypatch.setattr(kernel, "FLAGS", kernel.FLAGS + flags)
-    folder = model_of("llama")
+    monkeypatch.setattr(fused, "WORTH_A_THREAD", 1)
+    folder = in_bfloat16(model_of("llama"), tmp_path / "model") if stored == "bfloat16" else model_of("llama")
     adapter = save_adapter(tmp_path / "adapter", folder, seed=1, r=4)
     requests = [AddSequence(n, prompt, GREEDY, "a" if n % 2 else None) for n, prompt in enumerate(PROMPTS)]
 
