@@ -162,7 +162,8 @@ class Engine:
     def _give_up_broken(self, sequences: list[Sequence], logits: Tensor, first_row: int = 0) -> None:
         """Mark those whose `logits` are not finite (an adapter with huge weights), and keep that from their cache rows,
         which begin with `first_row`: nobody else may suffer from it."""
-        if math.isfinite(logits.sum().item()):
+        kernel = self.model.kernel
+        if kernel.all_finite(logits) if kernel is not None else math.isfinite(logits.sum().item()):
             return
         for row, total in enumerate(logits.sum(dim=-1).tolist()):
             if not math.isfinite(total):
@@ -172,7 +173,8 @@ class Engine:
     def _sample(self, rows: list[Sequence], logits: Tensor) -> Sampled:
         if self._sampler is None or rows != self._sampler_rows:
             params = [sequence.params for sequence in rows]
-            self._sampler = Sampler(params, [sequence.draws for sequence in rows], self.model.device)
+            draws = [sequence.draws for sequence in rows]
+            self._sampler = Sampler(params, draws, self.model.device, self.model.kernel)
             self._sampler_rows = rows
         return self._sampler(logits)
 

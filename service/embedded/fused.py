@@ -12,13 +12,13 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from service.embedded.kernel import Panels, address, addresses
+from service.embedded.kernel import Panels, addresses
 from service.embedded.kv_cache import KvCache
 from service.embedded.llama_lora import Deltas, LlamaAdapter, LowRank, RowGroup, RowGroups, own
 from service.embedded.llama_weights import LlamaWeights
 from service.embedded.model import DecodeBatch, Stretch
 
-WORTH_A_THREAD = 4  # rows: a second thread gains little below, and HTTP wants a core too
+WORTH_A_THREAD = 8  # rows: each thread reads all weights, and HTTP wants a core too
 
 MOST_PARTS = 3  # `PARTS` of kernel.c
 
@@ -48,7 +48,7 @@ class _Added:
     """What an adapter adds, as the kernel takes it; nothing for None."""
 
     def __init__(self, deltas: Deltas | None) -> None:
-        self.pointer = ctypes.c_void_p()
+        self.address: int | None = None
         if deltas is None:
             return
         parts = [part for layer in deltas for of_matrix in layer for part in _padded(of_matrix)]
@@ -57,8 +57,8 @@ class _Added:
         columns = (ctypes.c_int64 * len(parts))(*(0 if part is None else part.start for part in parts))
         rank = max((part.rank for part in parts if part is not None), default=0)
         structure = _Adapter(rank, ctypes.addressof(downs), ctypes.addressof(ups), ctypes.addressof(columns))
-        self.pointer = ctypes.c_void_p(ctypes.addressof(structure))
-        self._kept = (deltas, downs, ups, columns, structure)  # what the pointer leads to
+        self.address = ctypes.addressof(structure)
+        self._kept = (deltas, downs, ups, columns, structure)  # what the address leads to
 
 
 def _padded(deltas: list[LowRank]) -> list[LowRank | None]:
@@ -108,9 +108,8 @@ class FusedForward:
 
     def scratch(self, added: _Added, tokens: int, capacity: int) -> Tensor:
         """Room for a pass over so many tokens."""
-        size = ctypes.c_int64
-        model = ctypes.byref(self._model)
-        return torch.empty(self._functions.scratch_size(model, added.pointer, size(tokens), size(capacity)))
+        model = ctypes.addressof(self._model)
+        return torch.empty(self._functions.scratch_size(model, added.address, tokens, capacity))
 
     def prefill(self, cache: KvCache, stretches: Sequence[Stretch]) -> list[Tensor]:
         """Stretches of different rows; their logits as `Model.prefill` says."""
@@ -152,10 +151,9 @@ class FusedForward:
         rows: Tensor, tokens: Tensor, positions: Tensor, first: int, scratch: Tensor, logits: Tensor,
     ) -> None:  # fmt: skip
         """`forward` of kernel.c; `rows`, `tokens` and `positions` `(count,)`."""
-        size = ctypes.c_int64
         self._functions.forward(
-            ctypes.byref(self._model), added.pointer, planes, size(capacity), address(rows), address(tokens),
-            address(positions), size(len(rows)), size(first), address(scratch), address(logits),
+            ctypes.addressof(self._model), added.address, planes, capacity, rows.data_ptr(), tokens.data_ptr(),
+            positions.data_ptr(), len(rows), first, scratch.data_ptr(), logits.data_ptr(),
         )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from enum import IntEnum
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 from service.embedded.arguments import COMPILERS
 
 SOURCE = Path(__file__).with_name("kernel.c")
+INCLUDED = [SOURCE.with_name(name) for name in ("amx.h", "products.h", "sampling.h", "vectors.h")]
 FLAGS = (
     "-O3", "-march=native", "-std=gnu11", "-fno-math-errno", "-shared", "-fPIC",
     "--param=avoid-fma-max-bits=0",  # else a lone row may be rounded otherwise than a row among others
@@ -27,18 +29,31 @@ FLAGS = (
 COMPILING_SECONDS = 120
 
 
-class _Matrix(ctypes.Structure):
-    """`Matrix` of kernel.c."""
+TILE_DEPTH, TILE_COLUMNS = 32, 16  # of a matrix in one tile of `amx.h`
+TILES_ABREAST = 2  # in a panel
 
-    _fields_ = (("panels", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("out", "vectors", "halves")))
+
+class Form(IntEnum):
+    """How a matrix is kept, as `products.h` says."""
+
+    FLOATS = 0
+    HALVES = 1
+    TILES = 2
+
+
+class _Matrix(ctypes.Structure):
+    """`Matrix` of products.h."""
+
+    _fields_ = (("panels", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("out", "vectors", "form")))
 
 
 class Panels:
     """A matrix `(in, out)` cut into panels of columns, as the kernel takes it. `kept` holds its numbers."""
 
-    def __init__(self, kept: Tensor, out: int, vectors: int, halves: bool) -> None:
-        self.kept = kept
-        self._matrix = _Matrix(kept.data_ptr(), out, vectors, halves)
+    def __init__(self, kept: Tensor, out: int, vectors: int, form: Form) -> None:
+        self.kept = kept.contiguous()
+        self.form = form
+        self._matrix = _Matrix(self.kept.data_ptr(), out, vectors, form)
         self.address = ctypes.addressof(self._matrix)
 
     @property
@@ -50,47 +65,89 @@ Weight = Tensor | Panels
 """One matrix `(in, out)`, as torch takes it or as the kernel does."""
 
 
+_POINTER, _SIZE = ctypes.c_void_p, ctypes.c_int64
+_FUNCTIONS: dict[str, tuple[type | None, list[type]]] = {
+    "lanes": (_SIZE, []),
+    "vectors": (_SIZE, []),
+    "takes_tiles": (_SIZE, []),
+    "product_scratch": (_SIZE, [_SIZE]),
+    "multiply": (None, [*[_POINTER] * 3, *[_SIZE] * 3, ctypes.c_int, _POINTER]),
+    "all_finite": (_SIZE, [_POINTER, _SIZE]),
+    "sampling_scratch": (_SIZE, [_SIZE]),
+    "sample": (None, [*[_POINTER] * 3, *[_SIZE] * 2, *[_POINTER] * 2]),
+    "scratch_size": (_SIZE, [*[_POINTER] * 2, *[_SIZE] * 2]),
+    "forward": (None, [*[_POINTER] * 3, _SIZE, *[_POINTER] * 3, *[_SIZE] * 2, *[_POINTER] * 2]),
+}
+"""What each function of kernel.c returns, and what it takes."""
+
+
 class Kernel:
     """The compiled functions."""
 
     def __init__(self, library: Path) -> None:
         self.functions = ctypes.CDLL(str(library))  # calls let go of Python's lock
-        for name in ("lanes", "vectors", "scratch_size"):
-            getattr(self.functions, name).restype = ctypes.c_int64
+        for name, (returns, takes) in _FUNCTIONS.items():
+            function = getattr(self.functions, name)
+            function.restype, function.argtypes = returns, takes
         self.lanes: int = self.functions.lanes()
         self.vectors: int = self.functions.vectors()
+        self.takes_tiles = bool(self.functions.takes_tiles())
 
     def pack(self, matrix: Tensor) -> Panels:
         """`matrix` `(in, out)`, float32, in panels; in half the space where all its numbers are bfloat16."""
         rows, out = matrix.shape
-        vectors = self.vectors if 2 * out > self.vectors * self.lanes else 1
-        padded = torch.nn.functional.pad(matrix, (0, -out % (vectors * self.lanes)))
-        panels = padded.view(rows, -1, vectors, self.lanes).transpose(0, 1)  # (panels, in, vectors, lanes)
-        halves = vectors > 1 and torch.equal(matrix, matrix.bfloat16().float())
-        if halves:
-            pairs = panels.bfloat16().unflatten(2, (-1, 2)).transpose(3, 4)  # (panels, in, pairs, lanes, 2)
-            low_half_first = pairs if sys.byteorder == "little" else pairs.flip(4)
-            return Panels(low_half_first.contiguous(), out, vectors, halves)
-        return Panels(panels.contiguous(), out, vectors, halves)
+        if 2 * out <= self.vectors * self.lanes:
+            return Panels(self._cut(matrix, 1), out, 1, Form.FLOATS)
+        if not torch.equal(matrix, matrix.bfloat16().float()):
+            return Panels(self._cut(matrix, self.vectors), out, self.vectors, Form.FLOATS)
+        if self.takes_tiles and rows % TILE_DEPTH == 0:
+            return Panels(_tiles(matrix.bfloat16()), out, 0, Form.TILES)
+        pairs = self._cut(matrix.bfloat16(), self.vectors).unflatten(2, (-1, 2)).transpose(3, 4)
+        low_half_first = pairs if sys.byteorder == "little" else pairs.flip(4)  # (panels, in, pairs, lanes, 2)
+        return Panels(low_half_first, out, self.vectors, Form.HALVES)
+
+    def _cut(self, matrix: Tensor, vectors: int) -> Tensor:
+        """`(panels, in, vectors, lanes)`"""
+        padded = torch.nn.functional.pad(matrix, (0, -matrix.shape[1] % (vectors * self.lanes)))
+        return padded.view(len(matrix), -1, vectors, self.lanes).transpose(0, 1)
 
     def multiply(self, x: Tensor, matrix: Panels, y: Tensor, add: bool) -> None:
         """`y = x @ matrix`, or `y +=`; all contiguous and float32."""
-        size = ctypes.c_int64
+        rows, inner = x.shape
+        scratch = torch.empty(self.functions.product_scratch(inner))
         self.functions.multiply(
-            address(x), ctypes.c_void_p(matrix.address), address(y), size(y.shape[1]), size(len(x)), size(x.shape[1]),
-            ctypes.c_int(add),
+            x.data_ptr(), matrix.address, y.data_ptr(), y.shape[1], rows, inner, add, scratch.data_ptr()
+        )
+
+    def all_finite(self, numbers: Tensor) -> bool:
+        """Whether there is no NaN and no infinity; float32 and contiguous."""
+        return bool(self.functions.all_finite(numbers.data_ptr(), numbers.numel()))
+
+    def sample(self, logits: Tensor, temperatures: Tensor, uniforms: Sequence[float]) -> Tensor:
+        """A token for each row of `logits` `(rows, vocab)`, contiguous: the one that the row's entry of `uniforms`, in
+        [0, 1), falls on in its distribution at its entry of `temperatures`; the likeliest at temperature 0."""
+        rows, vocab = logits.shape
+        tokens, scratch = torch.empty(rows, dtype=torch.int64), torch.empty(self.functions.sampling_scratch(vocab))
+        self.functions.sample(
+            logits.data_ptr(), temperatures.data_ptr(), (ctypes.c_double * rows)(*uniforms), rows, vocab,
+            scratch.data_ptr(), tokens.data_ptr(),
         )  # fmt: skip
+        return tokens
 
 
-def address(tensor: Tensor | None) -> ctypes.c_void_p:
-    """Where a tensor's numbers are; NULL for none."""
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+def _tiles(matrix: Tensor) -> Tensor:
+    """`matrix` `(in, out)` as `(panels, in / depth, tiles abreast, depth / 2, columns, 2)`."""
+    padded = torch.nn.functional.pad(matrix, (0, -matrix.shape[1] % (TILES_ABREAST * TILE_COLUMNS)))
+    cut = padded.view(
+        -1, TILE_DEPTH // 2, 2, padded.shape[1] // TILE_COLUMNS // TILES_ABREAST, TILES_ABREAST, TILE_COLUMNS
+    )
+    return cut.permute(3, 0, 4, 1, 5, 2)
 
 
 def addresses(items: Sequence[Tensor | Panels | None]) -> ctypes.Array[ctypes.c_void_p]:
-    """An array of pointers. It does not keep what they point to alive."""
+    """An array of pointers, NULL for None. It does not keep what they point to alive."""
     return (ctypes.c_void_p * len(items))(
-        *(ctypes.c_void_p(item.address) if isinstance(item, Panels) else address(item) for item in items)
+        *(item.address if isinstance(item, Panels) else None if item is None else item.data_ptr() for item in items)
     )
 
 
@@ -141,7 +198,8 @@ def _compile(compiler: str, folder: Path) -> Path:
 def _fingerprint(compiler: str) -> str:
     """What the compiled file depends on: source, flags, compiler and processor."""
     about = subprocess.run([compiler, "--version"], capture_output=True, timeout=COMPILING_SECONDS, check=False).stdout
-    parts = (SOURCE.read_bytes(), " ".join(FLAGS).encode(), about, _processor())
+    sources = (file.read_bytes() for file in (SOURCE, *INCLUDED))
+    parts = (*sources, " ".join(FLAGS).encode(), about, _processor())
     return _hash(b"\0".join(parts))
 
 

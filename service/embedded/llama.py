@@ -76,6 +76,7 @@ class Llama:
         self.dtype = weights.dtype
         self.device = weights.device
         self.weight_bytes = weights.nbytes
+        self.kernel = weights.kernel
         self._fused = None if weights.kernel is None else FusedForward(weights, threads)
 
     def linear_shapes(self) -> dict[str, tuple[int, int]]:

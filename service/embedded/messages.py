@@ -74,6 +74,10 @@ class Update:
     finish: str | None = None  # "stop", "length", or "error": its numbers were not finite, and the token means nothing
     prompt_logprobs: list[list[TokenLogprob] | None] | None = None  # with the first token, when asked for
 
+    def __reduce__(self) -> tuple[type["Update"], tuple[object, ...]]:
+        """As arguments: there is one for every token, and this halves what pickling takes."""
+        return Update, (self.sequence, self.token, self.logprob, self.top, self.finish, self.prompt_logprobs)
+
 
 @dataclass(frozen=True, slots=True)
 class Load:

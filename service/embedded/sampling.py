@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from service.embedded.kernel import Kernel
 from service.embedded.messages import SamplingParams, TokenLogprob
 
 HEAD = 64  # restricted rows first try their likeliest tokens alone: sorting a whole vocabulary is dear
@@ -28,14 +29,22 @@ class Sampled:
 
 
 class Sampler:
-    """Samples for a fixed set of rows; built when rows join or leave."""
+    """Samples for a fixed set of rows, with a `kernel` by compiled code; built when rows join or leave."""
 
-    def __init__(self, params: Sequence[SamplingParams], draws: Sequence[random.Random], device: torch.device) -> None:
+    def __init__(
+        self,
+        params: Sequence[SamplingParams],
+        draws: Sequence[random.Random],
+        device: torch.device,
+        kernel: Kernel | None = None,
+    ) -> None:
         self._draws = draws
         self._device = device
+        self._kernel = kernel
         self._greedy = [p.temperature == 0 for p in params]
         self._greedy_rows = torch.tensor(self._greedy, device=device)
-        self._temperature = torch.tensor([[p.temperature or 1.0] for p in params], device=device)
+        self._temperatures = torch.tensor([p.temperature for p in params], device=device)
+        self._divisor = torch.tensor([[p.temperature or 1.0] for p in params], device=device)
         self._even = all(p.temperature in (0.0, 1.0) for p in params)
         restricted = [
             row for row, p in enumerate(params) if p.temperature and (p.top_p < 1 or p.top_k > 0 or p.min_p > 0)
@@ -58,11 +67,13 @@ class Sampler:
         return Sampled(tokens, chosen, self._likeliest(logprobs) if any(self._top) else None)
 
     def _choose(self, logits: Tensor) -> Tensor:
+        draws = [0.0 if greedy else rng.random() for greedy, rng in zip(self._greedy, self._draws, strict=True)]
+        if self._kernel is not None and self._restricted is None:
+            return self._kernel.sample(logits, self._temperatures, draws)
         if all(self._greedy):
             return logits.argmax(dim=-1)
-        draws = [0.0 if greedy else rng.random() for greedy, rng in zip(self._greedy, self._draws, strict=True)]
         uniform = torch.tensor(draws, device=self._device).clamp_(max=BELOW_ONE)[:, None]
-        probabilities = torch.softmax(logits if self._even else logits / self._temperature, dim=-1)
+        probabilities = torch.softmax(logits if self._even else logits / self._divisor, dim=-1)
         tokens = invert(probabilities, uniform)
         if self._restricted is not None:
             rows = self._restricted

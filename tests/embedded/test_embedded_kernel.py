@@ -11,16 +11,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from service.embedded import assemble, kernel
-from service.embedded.arguments import EngineArguments
+from service.embedded import assemble, fused, kernel
+from service.embedded.arguments import COMPILERS, EngineArguments
 from service.embedded.errors import EngineError
-from service.embedded.kernel import Kernel, load_kernel
+from service.embedded.kernel import Form, Kernel, load_kernel
 from service.embedded.llama import Llama
 from service.embedded.messages import AddSequence, Update
 from tests.embedded.driving import GREEDY, attach, build, run, tokens_of
 from tests.embedded.models import save_adapter
 
-WIDTHS = {"widest": (), "256 bits": ("-mno-avx512f",), "128 bits": ("-mno-avx",)}
+WIDTHS = {"tiles": (), "512 bits": ("-mno-amx-tile",), "256 bits": ("-mno-avx512f",), "128 bits": ("-mno-avx",)}
 FAMILIES = ["llama", "qwen2", "qwen3"]
 PARTLY = {"target_modules": ["q_proj", "v_proj", "up_proj", "down_proj"], "layers_to_transform": [1]}
 PROMPTS = [list(range(5, 5 + length)) for length in (1, 3, 7, 20, 33, 2, 11)]
@@ -47,15 +47,16 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def compiled(kept: Path, monkeypatch: pytest.MonkeyPatch) -> Kernel:
     monkeypatch.setenv("XDG_CACHE_HOME", str(kept))
-    made = load_kernel()
-    if made is None:
+    if not any(map(shutil.which, COMPILERS)):
         pytest.skip("no C compiler here, so there is no kernel")
+    made = load_kernel()
+    assert made is not None, "there is a C compiler, and it does not take the kernel"
     return made
 
 
 @pytest.mark.parametrize("flags", WIDTHS.values(), ids=WIDTHS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("shape", [(1, 1), (64, 64), (33, 70), (704, 256), (16, 513), (40, 24)])
+@pytest.mark.parametrize("shape", [(1, 1), (64, 64), (33, 70), (704, 256), (16, 513), (40, 24), (96, 70)])
 def test_products_equal_those_of_torch(
     compiled: Kernel,
     monkeypatch: pytest.MonkeyPatch,
@@ -69,7 +70,9 @@ def test_products_equal_those_of_torch(
     torch.manual_seed(0)
     matrix = torch.randn(shape).to(dtype).float()
     packed = narrow.pack(matrix)
-    if dtype == torch.bfloat16 and shape[1] >= 64:
+    halved = dtype == torch.bfloat16 and shape[1] >= 64
+    assert (packed.form is Form.TILES) == (halved and narrow.takes_tiles and shape[0] % 32 == 0)
+    if halved:
         assert packed.nbytes <= matrix.nbytes / 2 * (1 + 63 / shape[1])
     for rows in (1, 2, 5, 6, 7, 8, 13, 40):
         x, residual = torch.randn(rows, shape[0]), torch.randn(rows, shape[1])
@@ -82,6 +85,71 @@ def test_products_equal_those_of_torch(
                 alone = before[row : row + 1].clone()
                 narrow.multiply(x[row : row + 1].contiguous(), packed, alone, add)
                 assert torch.equal(alone[0], y[row])
+
+
+def test_products_in_tiles_are_as_exact_as_in_float32(compiled: Kernel) -> None:
+    """A number of float32 is cut into pieces of bfloat16, and nothing of it is lost."""
+    torch.manual_seed(0)
+    x, matrix = torch.randn(40, 704), torch.randn(704, 256).bfloat16().float()
+    y, exact = torch.empty(40, 256), x.double() @ matrix.double()
+    compiled.multiply(x, compiled.pack(matrix), y, add=False)
+    assert (y - exact).abs().max() <= 1.5 * (x @ matrix - exact).abs().max()
+
+
+@pytest.mark.parametrize("flags", WIDTHS.values(), ids=WIDTHS)
+@pytest.mark.parametrize("vocab", [1, 40, 256, 300, 2048])
+def test_tokens_are_those_that_the_draws_fall_on(
+    compiled: Kernel, monkeypatch: pytest.MonkeyPatch, vocab: int, flags: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(kernel, "FLAGS", kernel.FLAGS + flags)
+    narrow = load_kernel()
+    assert narrow is not None
+    torch.manual_seed(0)
+    rows = 60
+    logits, uniforms = 4 * torch.randn(rows, vocab), torch.rand(rows, dtype=torch.float64)
+    logits[:, ::7] -= 200  # what weighs nothing
+    uniforms[:3] = torch.tensor([0.0, 0.5, 1 - 2**-53])
+    temperatures = torch.tensor([0.0, 0.3, 1.0, 1.7]).repeat(rows // 4)
+    tokens = narrow.sample(logits, temperatures, uniforms.tolist())
+    greedy = temperatures == 0
+    assert torch.equal(tokens[greedy], logits[greedy].argmax(-1))
+    shares = (logits.double() / temperatures.double()[:, None]).softmax(-1)[~greedy]
+    mine, drawn = tokens[~greedy, None], uniforms[~greedy]
+    ends = shares.cumsum(-1).gather(1, mine)[:, 0]
+    assert (ends >= drawn - 1e-6).all() and (ends - shares.gather(1, mine)[:, 0] <= drawn + 1e-6).all()
+    if vocab > 1:
+        assert (shares.gather(1, mine) > 1e-30).all()
+    for row in range(rows):
+        alone = narrow.sample(logits[row : row + 1], temperatures[row : row + 1], [float(uniforms[row])])
+        assert torch.equal(alone[0], tokens[row])
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_one_number_that_is_not_finite_is_found(compiled: Kernel, bad: float) -> None:
+    for size in (1, 16, 37, 300):
+        numbers = torch.full((size,), 3e38)  # their sum is infinite, they are not
+        assert compiled.all_finite(numbers)
+        for place in {0, size // 2, size - 1}:
+            damaged = numbers.clone()
+            damaged[place] = bad
+            assert not compiled.all_finite(damaged)
+
+
+def test_rows_that_are_not_finite_get_some_token(compiled: Kernel) -> None:
+    logits = torch.tensor([[torch.nan] * 300, [torch.inf] * 300, [-torch.inf] * 300, [0.0] * 299 + [torch.nan]])
+    for temperature in (0.0, 1.0):
+        tokens = compiled.sample(logits, torch.full((4,), temperature), [0.5] * 4)
+        assert ((tokens >= 0) & (tokens < 300)).all()
+
+
+def test_tiles_are_used_where_the_processor_has_them(compiled: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    about = Path("/proc/cpuinfo")
+    if not about.exists() or "amx_bf16" not in about.read_text():
+        pytest.skip("this processor has none")
+    assert compiled.takes_tiles
+    monkeypatch.setattr(kernel, "FLAGS", (*kernel.FLAGS, *WIDTHS["512 bits"]))
+    other = load_kernel()
+    assert other is not None and not other.takes_tiles
 
 
 @pytest.mark.parametrize("flags", WIDTHS.values(), ids=WIDTHS)
@@ -105,6 +173,7 @@ def test_replies_equal_those_without_a_kernel(
         return run(engine, requests)
 
     without = False
+    monkeypatch.setattr(fused, "WORTH_A_THREAD", 1)
     monkeypatch.setattr(kernel, "FLAGS", kernel.FLAGS + flags)
     one, three = replies(1), replies(3)
     without = True
@@ -116,12 +185,14 @@ def test_replies_equal_those_without_a_kernel(
 
 
 @pytest.mark.parametrize("flags", WIDTHS.values(), ids=WIDTHS)
+@pytest.mark.parametrize("stored", ["float32", "bfloat16"])
 def test_a_reply_does_not_depend_on_the_rows_beside_it(
     compiled: Kernel, model_of: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    flags: tuple[str, ...],
+    stored: str, flags: tuple[str, ...],
 ) -> None:  # fmt: skip
     monkeypatch.setattr(kernel, "FLAGS", kernel.FLAGS + flags)
-    folder = model_of("llama")
+    monkeypatch.setattr(fused, "WORTH_A_THREAD", 1)
+    folder = in_bfloat16(model_of("llama"), tmp_path / "model") if stored == "bfloat16" else model_of("llama")
     adapter = save_adapter(tmp_path / "adapter", folder, seed=1, r=4)
     requests = [AddSequence(n, prompt, GREEDY, "a" if n % 2 else None) for n, prompt in enumerate(PROMPTS)]
 

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.embedded.kernel import Kernel, load_kernel
 from service.embedded.messages import SamplingParams
 from service.embedded.sampling import Sampler, invert
 
@@ -17,9 +18,18 @@ PLAIN = SamplingParams(max_tokens=1, logprobs=0)
 CPU = torch.device("cpu")
 
 
-def sample(logits: list[float], params: SamplingParams, times: int) -> list[int]:
+@pytest.fixture(params=["torch", "kernel"])
+def by(request: pytest.FixtureRequest) -> Kernel | None:
+    """Who samples."""
+    compiled = load_kernel() if request.param == "kernel" else None
+    if request.param == "kernel" and compiled is None:
+        pytest.skip("no C compiler here, so there is no kernel")
+    return compiled
+
+
+def sample(logits: list[float], params: SamplingParams, times: int, by: Kernel | None) -> list[int]:
     """One token from each of `times` rows with the same logits and settings, and random numbers of their own."""
-    sampler = Sampler([params] * times, [random.Random(seed) for seed in range(times)], CPU)
+    sampler = Sampler([params] * times, [random.Random(seed) for seed in range(times)], CPU, by)
     tokens: list[int] = sampler(torch.tensor([logits] * times)).tokens.tolist()
     return tokens
 
@@ -28,15 +38,15 @@ def shares(tokens: list[int], size: int) -> list[float]:
     return [tokens.count(token) / len(tokens) for token in range(size)]
 
 
-def test_temperature_zero_takes_the_likeliest() -> None:
-    assert set(sample([0.1, 2.0, 1.9, -5.0], replace(PLAIN, temperature=0.0), 20)) == {1}
+def test_temperature_zero_takes_the_likeliest(by: Kernel | None) -> None:
+    assert set(sample([0.1, 2.0, 1.9, -5.0], replace(PLAIN, temperature=0.0), 20, by)) == {1}
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_shares_follow_the_softmax(temperature: float) -> None:
+def test_shares_follow_the_softmax(temperature: float, by: Kernel | None) -> None:
     logits = [0.0, 1.0, 2.0, -1.0]
     weights = [math.exp(value / temperature) for value in logits]
-    seen = shares(sample(logits, replace(PLAIN, temperature=temperature), 4000), 4)
+    seen = shares(sample(logits, replace(PLAIN, temperature=temperature), 4000, by), 4)
     assert seen == pytest.approx([weight / sum(weights) for weight in weights], abs=0.03)
 
 
@@ -56,26 +66,28 @@ SHUFFLED = [math.log(0.25), math.log(0.1), math.log(0.5), math.log(0.15)]
         ({"top_k": 3, "min_p": 0.4}, {2: 2 / 3, 0: 1 / 3}),
     ],
 )
-def test_restrictions_keep_what_they_should(restriction: dict[str, Any], expected: dict[int, float]) -> None:
-    seen = shares(sample(SHUFFLED, replace(PLAIN, **restriction), 3000), 4)
+def test_restrictions_keep_what_they_should(
+    restriction: dict[str, Any], expected: dict[int, float], by: Kernel | None
+) -> None:
+    seen = shares(sample(SHUFFLED, replace(PLAIN, **restriction), 3000, by), 4)
     assert seen == pytest.approx([expected.get(token, 0.0) for token in range(4)], abs=0.035)
 
 
-def test_restrictions_reach_beyond_the_likeliest_few() -> None:
+def test_restrictions_reach_beyond_the_likeliest_few(by: Kernel | None) -> None:
     flat = [0.0] * 500
-    assert len(set(sample(flat, replace(PLAIN, top_p=0.9), 2000))) > 300
-    assert len(set(sample(flat, replace(PLAIN, top_k=100), 2000))) == 100
-    assert len(set(sample(flat, replace(PLAIN, min_p=0.5), 4000))) > 450
+    assert len(set(sample(flat, replace(PLAIN, top_p=0.9), 2000, by))) > 300
+    assert len(set(sample(flat, replace(PLAIN, top_k=100), 2000, by))) == 100
+    assert len(set(sample(flat, replace(PLAIN, min_p=0.5), 4000, by))) > 450
 
 
-def test_each_row_has_its_own_settings() -> None:
+def test_each_row_has_its_own_settings(by: Kernel | None) -> None:
     params = [
         replace(PLAIN, temperature=0.0),
         replace(PLAIN, top_k=1),
         PLAIN,
         replace(PLAIN, temperature=5.0, top_p=0.95),
     ]
-    sampler = Sampler(params, [random.Random(n) for n in range(4)], CPU)
+    sampler = Sampler(params, [random.Random(n) for n in range(4)], CPU, by)
     rows = torch.tensor([SHUFFLED] * 4)
     columns = list(zip(*(sampler(rows).tokens.tolist() for _ in range(400)), strict=True))
     assert set(columns[0]) == set(columns[1]) == {2}
@@ -83,9 +95,9 @@ def test_each_row_has_its_own_settings() -> None:
     assert columns[3].count(2) < columns[2].count(2)
 
 
-def test_logprobs_are_raw_and_of_the_sampled_token() -> None:
+def test_logprobs_are_raw_and_of_the_sampled_token(by: Kernel | None) -> None:
     params = replace(PLAIN, temperature=0.3, top_p=0.5, logprobs=2)
-    sampler = Sampler([params, PLAIN], [random.Random(0), random.Random(1)], CPU)
+    sampler = Sampler([params, PLAIN], [random.Random(0), random.Random(1)], CPU, by)
     sampled = sampler(torch.tensor([SHUFFLED] * 2))
     assert sampled.logprobs is not None and sampled.top is not None
     chances = [0.25, 0.1, 0.5, 0.15]

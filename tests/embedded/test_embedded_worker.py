@@ -1,10 +1,11 @@
 """The worker's loop: adapters are prepared beside decoding, commands keep their order, failures are answered."""
 
+import pickle
 import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -137,3 +138,8 @@ def test_the_loop_ends_when_the_front_is_gone(model_of: Callable[[str], Path]) -
     ours.close()
     thread.join(PATIENCE)
     assert not thread.is_alive()
+
+
+def test_an_update_arrives_whole() -> None:
+    update = Update(**{field.name: f"the {field.name}" for field in fields(Update)})  # type: ignore[arg-type]
+    assert pickle.loads(pickle.dumps(update)) == update

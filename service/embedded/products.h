@@ -1,0 +1,130 @@
+/* The matrix product: y (+)= x @ matrix, whatever form the matrix is kept in.
+ *
+ * Matrices are stored in panels: the columns cut into blocks of a few vectors, each block `(in, width)` in one piece, the
+ * last one filled up with zeros. Few rows wait for memory, not for arithmetic: a matrix whose numbers all are bfloat16, as
+ * those of most checkpoints are, is kept in half the space, which changes no result. A row's numbers are added up in the
+ * same order whatever rows are beside it, so that a reply does not depend on the batch that it happened to be in.
+ */
+
+#include "amx.h"
+#include "vectors.h"
+
+#define ROWS 6
+#define VECTORS (LANES == 8 ? 2 : 4) /* of one row in a tile: registers allow for ROWS * VECTORS sums and VECTORS weights */
+#define LINE 16 /* words in a line of the processor's cache */
+#define PANEL (LANES * VECTORS)
+
+/* How a matrix is kept: in float32; as HALVES, bfloat16, those of two neighbouring vectors in one vector's words; as TILES
+ * for the processor's matrix unit (amx.h). */
+enum { FLOATS, HALVES, TILES };
+
+/* A matrix `(in, out)` in panels. */
+typedef struct {
+    const void *panels;
+    int64_t out;
+    int64_t vectors; /* in a panel's row: VECTORS, or 1 for a narrow matrix; not of tiles */
+    int64_t form;
+} Matrix;
+
+/* y[r] (+)= x[r] @ columns for `rows` rows: `in` rows of `vectors` vectors, `pitch` words apart, of which `width` numbers
+ * count. Always inlined, so that the first three are constants and all sums stay in registers. Meanwhile it asks for what
+ * lies `ahead`, `in` pieces that are `step` words apart. */
+static inline __attribute__((always_inline)) void tile(
+    const int rows, const int vectors, const int halves, const float *columns, int64_t pitch,
+    const float *ahead, int64_t step, const float *x, int64_t in, float *y, int64_t stride, int64_t width, int add) {
+    vector sums[ROWS][VECTORS];
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < vectors; v++) sums[r][v] = (vector){0};
+    for (int64_t k = 0; k < in; k++, columns += pitch, ahead += step) {
+        vector weights[VECTORS];
+        __builtin_prefetch(ahead, 0, 2);
+        __builtin_prefetch(ahead + LINE, 0, 2);
+        for (int v = 0; v < vectors; v++) {
+            integers words = (integers)load(columns + (halves ? v / 2 : v) * LANES);
+            weights[v] = (vector)(!halves ? words : v % 2 ? words & (int32_t)0xffff0000 : words << 16);
+        }
+#pragma GCC unroll 6
+        for (int r = 0; r < rows; r++)
+            for (int v = 0; v < vectors; v++) sums[r][v] += weights[v] * x[r * in + k];
+    }
+    for (int r = 0; r < rows; r++) {
+        float out[PANEL];
+        for (int v = 0; v < vectors; v++) store(out + v * LANES, sums[r][v]);
+        float *to = y + r * stride;
+        if (add)
+            for (int64_t c = 0; c < width; c++) to[c] += out[c];
+        else
+            memcpy(to, out, width * sizeof *to);
+    }
+}
+
+/* The same for any number of rows, in tiles of nearly equal height; each asks for a part of the next strip. */
+static inline __attribute__((always_inline)) void strip(
+    int64_t rows, const int vectors, const int halves, const float *columns, int64_t pitch, const float *x,
+    int64_t in, float *y, int64_t stride, int64_t width, int add) {
+    const int64_t tiles = (rows + ROWS - 1) / ROWS, step = tiles > 1 ? pitch / tiles : 0;
+    const float *ahead = tiles > 1 ? columns + in * pitch : x; /* a single tile waits for memory anyway */
+    for (int64_t left = tiles; left; left--) {
+        int64_t some = (rows + left - 1) / left;
+        switch (some) {
+            case 1: tile(1, vectors, halves, columns, pitch, ahead, step, x, in, y, stride, width, add); break;
+            case 2: tile(2, vectors, halves, columns, pitch, ahead, step, x, in, y, stride, width, add); break;
+            case 3: tile(3, vectors, halves, columns, pitch, ahead, step, x, in, y, stride, width, add); break;
+            case 4: tile(4, vectors, halves, columns, pitch, ahead, step, x, in, y, stride, width, add); break;
+            case 5: tile(5, vectors, halves, columns, pitch, ahead, step, x, in, y, stride, width, add); break;
+            default: tile(6, vectors, halves, columns, pitch, ahead, step, x, in, y, stride, width, add);
+        }
+        rows -= some;
+        x += some * in;
+        y += some * stride;
+        ahead += in * step;
+    }
+}
+
+static inline __attribute__((always_inline)) void strips(
+    const int vectors, const int halves, const Matrix *matrix, const float *x, float *y, int64_t stride, int64_t rows,
+    int64_t in, int add) {
+    const int width = vectors * LANES, pitch = halves ? width / 2 : width;
+    const float *columns = matrix->panels;
+    for (int64_t column = 0, left; (left = matrix->out - column) > 0; column += width, columns += in * pitch)
+        strip(rows, vectors, halves, columns, pitch, x, in, y + column, stride, left < width ? left : width, add);
+}
+
+/* Whether this processor and this system take a matrix as TILES. */
+int64_t takes_tiles(void) {
+#ifdef AMX
+    return amx_granted();
+#else
+    return 0;
+#endif
+}
+
+/* Floats of scratch memory that `multiply` needs where the inner dimension is `in` or less. */
+int64_t product_scratch(int64_t in) {
+#ifdef AMX
+    return pieces_size(in) / sizeof(float);
+#else
+    return 0;
+#endif
+}
+
+/* y (+)= x @ matrix: x `(rows, in)`, y `(rows, out)` with its rows `stride` numbers apart. */
+void multiply(const float *x, const Matrix *matrix, float *y, int64_t stride, int64_t rows, int64_t in, int add,
+              float *scratch) {
+#ifdef AMX
+    if (matrix->form == TILES) {
+        amx_multiply(x, matrix->panels, y, stride, rows, in, matrix->out, add, (uint16_t *)scratch);
+        return;
+    }
+#endif
+    if (matrix->form == HALVES)
+        strips(VECTORS, 1, matrix, x, y, stride, rows, in, add);
+    else if (matrix->vectors == VECTORS)
+        strips(VECTORS, 0, matrix, x, y, stride, rows, in, add);
+    else
+        strips(1, 0, matrix, x, y, stride, rows, in, add);
+}
+
+int64_t lanes(void) { return LANES; }
+
+int64_t vectors(void) { return VECTORS; }

@@ -1,0 +1,54 @@
+/* Choosing the next token of each row, as sampling.py does where nothing restricts the choice. */
+
+#include "vectors.h"
+
+#define STRETCH 256 /* entries of a distribution that are first looked at by their sum */
+
+/* Floats of scratch memory that `sample` needs. */
+int64_t sampling_scratch(int64_t vocab) { return vocab + (vocab + STRETCH - 1) / STRETCH; }
+
+/* Whether n numbers all are finite. */
+int64_t all_finite(const float *numbers, int64_t n) {
+    integers odd = {0};
+    int64_t i = 0, left = 0;
+    for (; i + LANES <= n; i += LANES) {
+        const vector v = load(numbers + i);
+        odd |= v - v != 0.0f;
+    }
+    for (; i < n; i++) left += numbers[i] - numbers[i] != 0;
+    for (int lane = 0; lane < LANES; lane++) left += odd[lane] != 0;
+    return !left;
+}
+
+static int64_t likeliest(const float *logits, int64_t vocab) {
+    const float most = highest(logits, vocab);
+    int64_t token = 0;
+    while (token < vocab - 1 && logits[token] != most) token++;
+    return token;
+}
+
+/* The entry of softmax(logits / temperature) that `uniform`, in [0, 1), falls on; never one of weight 0. */
+static int64_t drawn(const float *logits, float temperature, double uniform, int64_t vocab, float *weights) {
+    const float most = highest(logits, vocab), factor = 1 / temperature;
+    float *sums = weights + vocab;
+    for (int64_t i = 0; i < vocab; i++) weights[i] = (logits[i] - most) * factor;
+    double all = 0;
+    for (int64_t i = 0, s = 0; i < vocab; i += STRETCH, s++)
+        all += sums[s] = exponentials(weights + i, vocab - i < STRETCH ? vocab - i : STRETCH, 0);
+    int64_t stretch = 0, token = 0;
+    double left = uniform * all;
+    for (; (stretch + 1) * STRETCH < vocab && left >= sums[stretch]; stretch++) left -= sums[stretch];
+    for (int64_t i = stretch * STRETCH; i < vocab && i < (stretch + 1) * STRETCH; i++)
+        if (weights[i] > 0) {
+            token = i;
+            if ((left -= weights[i]) < 0) break;
+        }
+    return token;
+}
+
+/* tokens[r] of logits `(rows, vocab)`: drawn with uniforms[r] at temperatures[r], or the likeliest at temperature 0. */
+void sample(const float *logits, const float *temperatures, const double *uniforms, int64_t rows, int64_t vocab,
+            float *scratch, int64_t *tokens) {
+    for (int64_t r = 0; r < rows; r++, logits += vocab)
+        tokens[r] = temperatures[r] ? drawn(logits, temperatures[r], uniforms[r], vocab, scratch) : likeliest(logits, vocab);
+}
