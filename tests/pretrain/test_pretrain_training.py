@@ -90,6 +90,7 @@ def test_a_packed_loss_equals_the_sum_over_dialogues_alone(tokenizer: PreTrained
     assert batch_loss(model, rows).item() == pytest.approx(alone, rel=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # of the compiler, which looks at it
 def test_compiled_layers_have_the_loss_and_the_gradients_of_plain_ones(tokenizer: PreTrainedTokenizerFast) -> None:
     rows = next(iter(batches(tokenizer, dialogues(3), 512)))
     found = []

@@ -155,8 +155,8 @@ def test_several_replies_to_each_prompt_are_revised_and_judged(
     prompts = Counter(one.prompt_token_ids for one in revised.train.revised)
     assert max(prompts.values()) == 3 and revised.counts["written"]["revised"] + unfinished >= 3 * 8
     judged_by(Scale(lambda reply: len(reply) / 1_000), monkeypatch)
-    judged = write(sprout, settings, "rl-cai", lessons(sprout), monkeypatch)
-    assert max(Counter(pair.prompt_token_ids for pair in judged.train.ai_pairs).values()) == 3
+    _, *judged = write(sprout, settings, "rl-cai", lessons(sprout), monkeypatch).train.ai_pairs  # the first was served
+    assert max(Counter(pair.prompt_token_ids for pair in judged).values()) == 3
 
 
 class Closed:
