@@ -1,6 +1,7 @@
 """`python -m service.embedded`: bind the port, start the worker, serve until told to stop."""
 
 import asyncio
+import gc
 import signal
 import socket
 import sys
@@ -50,6 +51,7 @@ async def serve(arguments: EngineArguments, listening: socket.socket) -> None:
         host, port = listening.getsockname()[:2]
         for line in [*ready.lines, f"Serving on http://{host}:{port}."]:
             _say(line)
+        gc.freeze()  # a collection that looks through all this would hold up every stream for a tenth of a second
         await server.serve(sockets=[listening])
         if link.failure is not None:
             raise EngineError(link.failure)

@@ -22,6 +22,7 @@
 #define DEPTH 32
 #define COLUMNS 32
 #define PIECES 3
+#define AHEAD (DEPTH * COLUMNS) /* numbers of the matrix that are asked for before they are needed */
 
 typedef uint16_t bfloat16s __attribute__((vector_size(2 * LANES)));
 typedef uint32_t words __attribute__((vector_size(4 * LANES)));
@@ -75,6 +76,8 @@ static inline void products(const uint16_t *pieces, const uint16_t *panel, float
     _tile_zero(0);
     _tile_zero(1);
     for (int64_t k = 0; k < in; k += DEPTH, panel += DEPTH * COLUMNS) {
+        for (int64_t line = 0; line < DEPTH * COLUMNS; line += BYTES / sizeof *panel)
+            __builtin_prefetch(panel + AHEAD + line);
         _tile_loadd(3, panel, BYTES);
         _tile_loadd(4, panel + DEPTH * COLUMNS / 2, BYTES);
         for (int p = 0; p < PIECES; p++, pieces += height * DEPTH) {

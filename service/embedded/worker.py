@@ -5,6 +5,7 @@ with its parent's: the pipe closes. Adapters are read and prepared by a thread b
 between two steps.
 """
 
+import gc
 import queue
 import signal
 import sys
@@ -60,6 +61,7 @@ def run_worker(pipe: Connection, arguments: EngineArguments) -> None:
 
         torch.set_flush_denormal(True)  # attention's least shares times values would be subnormal, and very slow
         engine, ready = assemble(arguments)
+        gc.freeze()  # a collection that looks through all of torch would hold up decoding
         pipe.send(ready)
         Worker(engine, arguments.max_lora_rank, pipe.send).run(pipe)
     except (BrokenPipeError, ConnectionResetError):
