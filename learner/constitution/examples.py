@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from learner.batch import Demonstration, Messages, Pair, TokenIds
@@ -21,9 +22,8 @@ from learner.run_folder import write_whole
 from service.errors import TrainingFailed
 
 FORMAT_VERSION = 1
-CHANGED_WEIGHT = 32.0
-"""Of a revision that says something else than its draft: what was left as it is the policy says anyway, so that it
-teaches little more than the chance by which it was drawn."""
+CHANGED_WEIGHT = 8.0
+"""Of a revision that says something else than its draft, against one that does not."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,23 @@ class RevisedReply:
     reply_token_ids: TokenIds
     rounds: tuple[Round, ...]
 
+    @property
+    def is_changed(self) -> bool:
+        """Whether it says something else than the draft."""
+        return self.reply != self.draft
+
     def demonstration(self) -> Demonstration:
-        weight = CHANGED_WEIGHT if self.reply != self.draft else 1.0
+        weight = CHANGED_WEIGHT if self.is_changed else 1.0
         return Demonstration(self.prompt_token_ids, self.reply_token_ids, weight=weight)
+
+
+def demonstrations(revised: Sequence[RevisedReply]) -> tuple[Demonstration, ...]:
+    """Of all that were changed, and of no more others than these: what was left as it is the policy says anyway, so
+    that it teaches little more than the chance by which it was drawn. The same ones for the same replies."""
+    changed = [one for one in revised if one.is_changed]
+    others = [one for one in revised if not one.is_changed]
+    some = Random(len(revised)).sample(others, min(len(others), max(1, len(changed))))
+    return tuple(one.demonstration() for one in (*changed, *some))
 
 
 @dataclass(frozen=True)

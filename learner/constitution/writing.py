@@ -23,6 +23,7 @@ from learner.constitution.examples import (
     KeptReply,
     RevisedAsTold,
     RevisedReply,
+    demonstrations,
     read_examples,
     write_examples,
 )
@@ -107,6 +108,7 @@ class Writer:
             prompts = self.red_team(lessons)
             log.info("Red-team prompts: %s", dict(Counter(prompt.source for prompt in prompts)))
             progress(PHASE, 2, steps, {})
+            each = self._settings.samples_per_prompt if method == "sl-cai" else self._settings.pairs_per_prompt
             if method == "sl-cai":
                 examples = replace(examples, revised=self._revised(prompts, dropped))
             else:
@@ -114,7 +116,7 @@ class Writer:
                 examples = replace(examples, judged=judged, position_bias=position_bias(preferences))
             progress(PHASE, 3, steps, {})
             taught = len(examples.revised) + len(examples.judged)
-            examples = replace(examples, kept=self._kept(lessons, taught, dropped))
+            examples = replace(examples, kept=self._kept(lessons, taught, each, dropped))
         progress(PHASE, steps, steps, {})
         return replace(examples, dropped=dict(+dropped))
 
@@ -152,7 +154,7 @@ class Writer:
         judge = judge_of(self._settings, self._backbone, self._constitution)
         trial = [Two(one.conversation, "Yes.", "No.") for one in prompts[:1]]
         judge_pairs(judge, self._constitution, self._principles, trial, Manner(failed_share=1.0), self._seed)
-        pairs, each = list[tuple[Prompt, Said, Said]](), 2 * self._settings.samples_per_prompt
+        pairs, each = list[tuple[Prompt, Said, Said]](), 2 * self._settings.pairs_per_prompt
         for prompt, row in zip(prompts, self._replies([one.token_ids for one in prompts], each, 14), strict=True):
             for a, b in zip(row[::2], row[1::2], strict=True):
                 whole = _is_whole(a) and _is_whole(b)
@@ -174,11 +176,11 @@ class Writer:
         )  # fmt: skip
         return judged, [one for one in found if one is not None]
 
-    def _kept(self, lessons: Curated, taught: int, dropped: Counter[str]) -> tuple[KeptReply, ...]:
-        """Replies of the policy to harmless prompts, in their share of all, as many to each as to a red-team prompt:
+    def _kept(self, lessons: Curated, taught: int, each: int, dropped: Counter[str]) -> tuple[KeptReply, ...]:
+        """Replies of the policy to harmless prompts, in their share of all, `each` to each of them:
         half of the prompts look-alikes, then what people ask, a quarter at most, and everyday questions. What a
         critique finds at fault isn't kept."""
-        share, each = self._settings.helpful_share, self._settings.samples_per_prompt
+        share = self._settings.helpful_share
         count = max(FEWEST_KEPT, round(taught / each * share / (1 - share)))
         flagged = {one.prompt_token_ids for one in lessons.train.flagged}
         room = longest_prompt(self._backbone, REPLY_TOKENS)
@@ -264,13 +266,13 @@ def with_examples(lessons: Curated, examples: Examples) -> Curated:
         lessons.train,
         pairs=(*lessons.train.pairs, *told),
         criticised=(),
-        revised=tuple(one.demonstration() for one in examples.revised),
+        revised=demonstrations(examples.revised),
         kept=tuple((one.prompt_token_ids, one.reply_token_ids) for one in examples.kept),
         ai_pairs=(*lessons.train.ai_pairs, *(one.pair() for one in examples.judged)),
     )
     counts = {
         "revised": len(examples.revised),
-        "changed": sum(one.reply != one.draft for one in examples.revised),
+        "changed": sum(one.is_changed for one in examples.revised),
         "kept": len(examples.kept),
         "judged": len(examples.judged),
         "revised_as_told": len(told),

@@ -23,10 +23,12 @@ from learner.methods.preference import both, dpo, pair_weights
 from service.settings import LearnerSettings
 
 PHASE = "rl-cai"
-EPOCHS = 8
-DECIDED = 0.55
-"""Odds from which on a judge tells two replies apart."""
-KEPT_WEIGHT = 8.0
+EPOCHS = 3
+RATE = 0.5
+"""Times the learning rate of comparisons: clear pairs are few, and say all that there is to learn soon."""
+DECIDED = 0.75
+"""Odds from which on a judge tells two replies apart. With 0.55 nearly all of what was learned were its whims."""
+KEPT_WEIGHT = 10.0
 
 
 def mixed(ai_pairs: Sequence[Pair], human: Sequence[Pair], human_share: float) -> list[Pair]:
@@ -70,7 +72,7 @@ def train(
     if fitting:
         anchor.of(both(fitting))  # of all pairs: the loss sees only this process's share of a step
     lesson = Lesson(
-        PHASE, fitting, partial(dpo, backbone, settings, anchor), pair_weights, EPOCHS, settings.dpo_learning_rate,
-        KEPT_WEIGHT,
+        PHASE, fitting, partial(dpo, backbone, settings, anchor), pair_weights, EPOCHS,
+        RATE * settings.dpo_learning_rate, KEPT_WEIGHT,
     )  # fmt: skip
     return learn(backbone, lesson, kept, prompts, settings, progress, rng, too_long)

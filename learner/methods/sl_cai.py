@@ -21,8 +21,10 @@ from learner.methods.optimizer import within_length
 from service.settings import LearnerSettings
 
 PHASE = "sl-cai"
-EPOCHS = 16
-KEPT_WEIGHT = 4.0
+EPOCHS = 8
+RATE = 2.5
+"""Times the learning rate of corrections: here what is kept holds the policy, by its weight."""
+KEPT_WEIGHT = 10.0
 
 
 def train(
@@ -39,7 +41,7 @@ def train(
     """
     fitting, too_long = within_length(revised, backbone.max_length)
     lesson = Lesson(
-        PHASE, fitting, partial(_loss, backbone), _tokens, EPOCHS, settings.sft_learning_rate, KEPT_WEIGHT
+        PHASE, fitting, partial(_loss, backbone), _tokens, EPOCHS, RATE * settings.sft_learning_rate, KEPT_WEIGHT
     )  # fmt: skip
     return learn(backbone, lesson, kept, prompts, settings, progress, Random(settings.seed), too_long)
 

@@ -55,13 +55,20 @@ class ConstitutionSettings(Section):
         "by the constitution; a sixth of them where people's feedback alone made it.",
     )
     red_team_prompts: int = Field(
-        256, ge=1, description="Prompts that a run asks to find harmful replies: flagged ones first, then ours."
+        512, ge=1, description="Prompts that a run asks to find harmful replies: flagged ones first, then ours."
     )
     written_prompts: int = Field(
         32, ge=0, description="More of them, that the model itself is asked to write after those."
     )
     samples_per_prompt: int = Field(
-        1, ge=1, le=64, description="Replies to each that are revised, or pairs of replies to each that are judged."
+        4, ge=1, le=64, description="Replies to each that are revised in the supervised stage."
+    )
+    pairs_per_prompt: int = Field(
+        2,
+        ge=1,
+        le=64,
+        description="Pairs of replies to each that are judged in the AI-feedback stage, each in both orders under "
+        "`constitution.judge_principles` principles.",
     )
     revision_rounds: int = Field(2, ge=1, le=8, description="Critiques and revisions of each in the supervised stage.")
     helpful_share: float = Field(

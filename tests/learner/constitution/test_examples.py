@@ -14,6 +14,7 @@ from learner.constitution.examples import (
     KeptReply,
     RevisedAsTold,
     RevisedReply,
+    demonstrations,
     read_examples,
     write_examples,
 )
@@ -61,8 +62,18 @@ def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:
 def test_a_revision_that_changed_something_counts_more() -> None:
     changed = WRITTEN.revised[0]
     same = replace(changed, reply=changed.draft)
-    assert changed.demonstration().weight == 32 * same.demonstration().weight == 32.0
+    assert changed.demonstration().weight == 8 * same.demonstration().weight == 8.0
     assert changed.demonstration().reply_token_ids == changed.reply_token_ids
+
+
+def test_what_was_left_as_it_was_is_learned_no_more_often_than_what_was_changed() -> None:
+    changed = WRITTEN.revised[0]
+    left = [replace(changed, reply=changed.draft, reply_token_ids=(number, 3)) for number in range(9)]
+    found = demonstrations([*left, changed, changed])
+    assert found[:2] == (changed.demonstration(),) * 2
+    assert len(found) == 4 and len({one.reply_token_ids for one in found[2:]}) == 2
+    assert all(one.weight == 1.0 for one in found[2:]) and found == demonstrations([*left, changed, changed])
+    assert len(demonstrations(left)) == 1 and demonstrations([changed]) == (changed.demonstration(),)
 
 
 def test_a_pair_prefers_what_the_judge_does_as_surely_as_it_does() -> None:

@@ -34,7 +34,14 @@ from service.settings import SPROUT, ConstitutionSettings, LearnerSettings, Sett
 from tests.learner.constitution.toy import Model, Scale, line, tokens
 from tests.learner.tiny_model import build_tiny_model
 
-FEW = ConstitutionSettings(red_team_prompts=8, written_prompts=2, helpful_share=0.5, judge_principles=2)
+FEW = ConstitutionSettings(
+    samples_per_prompt=1,
+    pairs_per_prompt=1,
+    red_team_prompts=8,
+    written_prompts=2,
+    helpful_share=0.5,
+    judge_principles=2,
+)
 REFUSAL = "I will not help with that."
 
 
@@ -148,15 +155,15 @@ def test_a_judge_that_answers_nonsense_stops_the_run_and_leaves_no_file(
 def test_several_replies_to_each_prompt_are_revised_and_judged(
     sprout: Backbone, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few = settings.constitution.model_copy(update={"samples_per_prompt": 3})
+    few = settings.constitution.model_copy(update={"samples_per_prompt": 3, "pairs_per_prompt": 2})
     settings = settings.model_copy(update={"constitution": few})
     revised = write(sprout, settings, "sl-cai", lessons(sprout), monkeypatch)
     unfinished = revised.counts["written"]["dropped"].get(UNFINISHED, 0)
-    prompts = Counter(one.prompt_token_ids for one in revised.train.revised)
-    assert max(prompts.values()) == 3 and revised.counts["written"]["revised"] + unfinished >= 3 * 8
+    kept = Counter(prompt for prompt, _ in revised.train.kept)
+    assert max(kept.values()) == 3 and revised.counts["written"]["revised"] + unfinished >= 3 * 8
     judged_by(Scale(lambda reply: len(reply) / 1_000), monkeypatch)
     _, *judged = write(sprout, settings, "rl-cai", lessons(sprout), monkeypatch).train.ai_pairs  # the first was served
-    assert max(Counter(pair.prompt_token_ids for pair in judged).values()) == 3
+    assert max(Counter(pair.prompt_token_ids for pair in judged).values()) == 2
 
 
 class Closed:
