@@ -38,7 +38,8 @@ function progress(run) {
   const names = Object.keys(PHASES), at = names.indexOf(run.phase);
   return h("div.hone-progress", {},
     h("ol", { "aria-label": `Phase: ${run.phase || "waiting"}` }, names.map((phase, i) => h(`li${i < at ? ".done" : i === at ? ".now" : ""}`, { title: PHASES[phase] },
-      phase, i === at && run.stage ? h("span.hone-quiet", {}, ` ${run.stage}`) : null))),
+      phase, i === at && run.stage ? h("span.hone-quiet", {}, ` ${run.stage}`) : null)),
+      at < 0 && run.phase ? h("li.now", {}, run.phase) : null), // what it waits for
     h("div.hone-row", {}, meter(run.steps ? run.step / run.steps : 0), h("span.hone-quiet.hone-steps", {}, run.steps > 1 ? `${run.step} / ${run.steps}` : "…")));
 }
 
