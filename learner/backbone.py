@@ -1,7 +1,7 @@
 """One frozen base model in many roles: policy (a LoRA adapter that trains), parent (the adapter it started from),
-anchor (what KL is measured from: the bare base, or a named frozen adapter), reward and value (adapters with a linear
-head in the output layer's place). One copy of the weights serves them all (LoRA: arXiv 2106.09685; Hydra-PPO, arXiv
-2309.00754, which found that policy and value need adapters of their own), judge (one more frozen adapter).
+anchor (what KL is measured from: the bare base, or a named frozen adapter), judge (one more frozen adapter), reward and
+value (adapters with a linear head in the output layer's place). One copy of the weights serves them all (LoRA: arXiv
+2106.09685; Hydra-PPO, arXiv 2309.00754, which found that policy and value need adapters of their own).
 
     backbone = Backbone.load(model_path, settings.learner, parent=folder_of_v3)
     log_probs = backbone.log_probs(collate(examples, backbone.pad_id), "policy")

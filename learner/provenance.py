@@ -9,7 +9,7 @@ from learner.constitution.in_effect import lineage
 from learner.curate import Curated
 from learner.run_folder import RunFolder
 from learner.snapshot import FrozenFeedback
-from service.adapters.manifest import BaseModelIdentity, Provenance
+from service.adapters.manifest import CONFIG, BaseModelIdentity, Provenance
 from service.settings import Settings
 from service.store.tables import Run
 
@@ -24,7 +24,7 @@ def provenance_of(
     folder: RunFolder,
 ) -> Provenance:
     """Of the adapter that stands in the run's `folder`, trained from `lessons`, which were chosen from `frozen`."""
-    config = json.loads((folder.adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    config = json.loads((folder.adapter / CONFIG).read_text(encoding="utf-8"))
     version, written = lessons.constitution, lessons.counts.get("written")
     base = BaseModelIdentity(
         name=settings.engine.model,

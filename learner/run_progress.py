@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 
 from learner.batch import WAITING, Progress
+from learner.disk_space import WAITING_FOR_SPACE
 from learner.metrics import Metrics
 from learner.run_folder import RunFolder
 from learner.tensorboard import Board
@@ -66,7 +67,7 @@ class RunProgress:
         if self._stop_asked:
             raise Stopped
         with self._store.begin() as tx:
-            reached = None if phase == WAITING else stage or phase
+            reached = None if phase in (WAITING, WAITING_FOR_SPACE) else stage or phase
             runs.progress(tx, self._run_id, self._fence, phase, step, steps, reached)
             run = runs.get_run(tx, self._run_id)
         if run is None:

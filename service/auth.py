@@ -24,7 +24,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import NoReturn
 
 import orjson
 from starlette.requests import cookie_parser
@@ -32,11 +32,12 @@ from starlette.requests import cookie_parser
 from service.errors import BadInput, Forbidden, SettingsError, Unauthorized
 from service.settings import ServerSettings
 from service.store.queries import keys
+from service.store.queries.keys import Role
 from service.store.session import Store
+from service.store.tables import Key
 from service.transactions import Transactions
 from service.wire import MAX_NAME
 
-Role = Literal["user", "operator"]
 COOKIE = "hone_session"
 SESSION_SECONDS = 90 * 24 * 3600
 CONSOLE = "console"
@@ -122,7 +123,7 @@ class Identities:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         token = token.strip() if scheme.lower() == "bearer" else ""
         if token.startswith(_KEY):
-            return await self._of_key(token)
+            return _caller_of(await self._key_in_force(token))
         if token.startswith(_SESSION):
             return await self.of_session(token, headers) or _refuse("This session has ended.")
         if cookie := cookie_parser(headers.get("cookie", "")).get(COOKIE):
@@ -149,17 +150,12 @@ class Identities:
 
     async def session_from_key(self, plain: str) -> tuple[str, Caller]:
         """Exchange a key for a session that lives no longer than it. Raises Unauthorized."""
-        key = await self._transactions.read(keys.find_key, plain)
-        if key is None:
-            _refuse("This key is not in force.")
-        role: Role = "operator" if key.role == "operator" else "user"
-        return self.sessions.sign(key.name, role, key.prefix), Caller(key.name, role)
+        key = await self._key_in_force(plain)
+        caller = _caller_of(key)
+        return self.sessions.sign(caller.name, caller.role, key.prefix), caller
 
-    async def _of_key(self, plain: str) -> Caller:
-        key = await self._transactions.read(keys.find_key, plain)
-        if key is None:
-            _refuse("This key is not in force.")
-        return Caller(key.name, "operator" if key.role == "operator" else "user")
+    async def _key_in_force(self, plain: str) -> Key:
+        return await self._transactions.read(keys.find_key, plain) or _refuse("This key is not in force.")
 
 
 def given_name(name: str) -> str:
@@ -220,6 +216,10 @@ def load_secret(home: Path) -> bytes:
     if len(secret) < 32:
         raise SettingsError(f"{path} is damaged.", "Delete it; browsers will have to sign in again.")
     return secret
+
+
+def _caller_of(key: Key) -> Caller:
+    return Caller(key.name, "operator" if key.role == "operator" else "user")
 
 
 def _as_text(header: str) -> str:

@@ -178,3 +178,12 @@ class ProcessLost(HoneError):
     """One of the processes that share a training has died, or doesn't answer; another attempt has new ones."""
 
     code, exit_code = "process_lost", 9
+
+
+def by_code(root: type[HoneError] = HoneError) -> dict[str, type[HoneError]]:
+    """The errors above, by their code; other processes' (the embedded engine's) come and go with what is imported."""
+    known = {root.code: root}
+    for child in root.__subclasses__():
+        if child.__module__ == __name__:
+            known |= by_code(child)
+    return known

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 
 from service.errors import PortInUse
@@ -22,7 +23,8 @@ def listen(host: str, port: int) -> socket.socket:
             listener.close()
             raise
     except OSError as error:
-        raise PortInUse(f"Can't listen on {host}:{port}: {error.strerror}.", "Choose another --port.") from error
+        other = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+        raise PortInUse(f"Can't listen on {host}:{port}: {error.strerror}.", f"Choose another {other}.") from error
     return listener
 
 

@@ -7,12 +7,14 @@ from typing import Any
 import httpx2
 
 from service.auth import Sessions, load_secret
-from service.errors import EngineUnavailable, HoneError, NotFound
+from service.errors import EngineUnavailable, HoneError, NotFound, by_code
 from service.settings import Settings
 
 CALLER = "command line"
 TIMEOUT = httpx2.Timeout(600.0, connect=5.0)
 """Seconds: a model is asked meanwhile."""
+_EXIT_CODES = {400: 2, 401: 3, 403: 3, 413: 2}
+"""By status, of what a proxy before the service says, or a newer service."""
 
 
 class Refused(HoneError):
@@ -25,7 +27,8 @@ class Refused(HoneError):
         self.status = status  # type: ignore[misc]  # this one error carries somebody else's
         self.code = str(told.get("code") or self.code)  # type: ignore[misc]  # likewise
         self.kind = str(told.get("type") or self.kind)  # type: ignore[misc]  # likewise
-        self.exit_code = 2 if status in (400, 413) else 3 if status in (401, 403) else 1  # type: ignore[misc]  # likewise
+        known = by_code().get(str(told.get("code")))
+        self.exit_code = known.exit_code if known else _EXIT_CODES.get(status, 1)  # type: ignore[misc]  # likewise
 
 
 def ask_as_operator(

@@ -175,7 +175,7 @@ def _errors() -> Iterator[str]:
     yield 'OpenAI\'s error body: `{"error": {"message", "type", "param", "code"}}`. `exit` is a command\'s exit code.\n'
     yield "| code | status | exit |"
     yield "| --- | --- | --- |"
-    known = {error.code: error for error in _subclasses(errors.HoneError)}
+    known = errors.by_code()
     for code in sorted(known):
         status = "the engine's" if known[code] is errors.EngineRefused else known[code].status
         yield f"| `{code}` | {status} | {known[code].exit_code} |"
@@ -189,14 +189,6 @@ def _model(title: str, model: type[BaseModel]) -> Iterator[str]:
         required = "" if not field.is_required() else ", required"
         yield f"- `{name}` ({_type(field.annotation)}{required}){_bounds(field)} {field.description or ''}".rstrip()
     yield ""
-
-
-def _subclasses(root: type[errors.HoneError]) -> Iterator[type[errors.HoneError]]:
-    """The service's own errors; other processes' (the embedded engine's) come and go with what is imported."""
-    yield root
-    for child in root.__subclasses__():
-        if child.__module__ == errors.__name__:
-            yield from _subclasses(child)
 
 
 def _leaves(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -96,6 +96,14 @@ def test_each_part_imports_only_what_it_may(path: Path) -> None:
             assert is_under(module, MAY_BE_HEAVY), f"{module} may not import {name}"
 
 
+def test_the_page_on_the_architecture_says_the_same() -> None:
+    page = " ".join((ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split())
+    for part, before in (("service.routes", "routes → "), ("learner", "learner → "), ("ui", "ui → ")):
+        said = page.partition(f"`{before}")[2].partition("`")[0].split(", ")
+        named = {name if name.startswith(("service.", "nothing")) else f"service.{name}" for name in said}
+        assert named == (set(ALLOWED[part]) - {part} or {"nothing of ours"})
+
+
 def test_no_import_is_relative_and_no_file_is_a_drawer_for_odds_and_ends() -> None:
     for path in sources():
         assert path.stem not in ("utils", "common", "helpers", "misc"), path

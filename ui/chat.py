@@ -86,7 +86,7 @@ class ChatPage:
             yield talk.lost()
             return
         async with talk.judging:
-            pass  # what is being said about the last reply decides what the model is told of it
+            pass  # what is being said about the last reply, or drawn again, decides what the model is told
         prompt = _text(event, "text")
         if talk.busy or not prompt:
             yield talk.view()
@@ -156,14 +156,15 @@ class ChatPage:
         """A page that was opened or reloaded: its address says which conversation it showed, if any."""
         if _is_lost(talk, event):
             return talk.lost()
-        with suppress(ServiceError):  # chatting will say what is the matter
-            talk.policy = await self._service.policy(credentials(request))
         trail = _text(event, "trail")
-        if trail and not talk.turns and not talk.busy:
-            try:
-                await restore(self._service, credentials(request), talk, trail)
-            except ServiceError as error:
-                talk.say(error.message, "error")
+        async with talk.judging:  # what is sent meanwhile waits, and goes on with what is drawn again
+            with suppress(ServiceError):  # chatting will say what is the matter
+                talk.policy = await self._service.policy(credentials(request))
+            if trail and not talk.turns and not talk.busy:
+                try:
+                    await restore(self._service, credentials(request), talk, trail)
+                except ServiceError as error:
+                    talk.say(error.message, "error")
         return talk.view()
 
     # -- judging ----------------------------------------------------------------------------------------------------

@@ -166,7 +166,7 @@ class Conversation:
     `version` counts views: events run side by side, and a view that was overtaken on its way is not to be drawn.
 
     `judging` is held while something is said about a reply, so that of two presses the second changes what the first
-    one gave.
+    one gave; and while a conversation is drawn again, so that what is sent meanwhile is sent in it.
     """
 
     id: str | None = None

@@ -105,7 +105,9 @@ class OperatorPage:
     # -- levers -----------------------------------------------------------------------------------------------------
 
     async def learn(self, board: Board, event: gr.EventData, request: gr.Request) -> Drawn:
-        body: dict[str, Any] = {"method": str(event._data.get("method") or "auto")}
+        body: dict[str, Any] = {}
+        if method := event._data.get("method"):
+            body["method"] = str(method)
         if isinstance(promote := event._data.get("promote"), bool):
             body["promote"] = promote
         board.chosen_run = None

@@ -9,7 +9,7 @@ from typing import Any
 from ui.client import Credentials, ServiceClient, ServiceError
 
 EXCERPT = 240  # characters of a reply that are shown
-NOT_LEARNED_YET = ("label",)  # kinds that are kept, and that no method learns from
+NEVER_LEARNED = ("label",)  # kinds that no adapter is said to have learned: at most they name prompts to ask again
 
 
 @dataclass
@@ -57,7 +57,7 @@ async def _item(service: ServiceClient, who: Credentials, stored: dict[str, Any]
         "withdrawn": stored["withdrawn"],
         "learned_in": list(stored["learned_in"]),
         "considered": bool(stored.get("considered")),
-        "teaches": feedback["kind"] not in NOT_LEARNED_YET,
+        "teaches": feedback["kind"] not in NEVER_LEARNED,
         "feedback": feedback,
         "prompt": next((excerpt["prompt"] for excerpt in excerpts if excerpt), ""),
         "replies": [excerpt["reply"] for excerpt in excerpts if excerpt],

@@ -21,7 +21,6 @@ MAX_GRADIENT_NORM = 1.0
 
 Example = TypeVar("Example", Demonstration, Pair, Label, Scored)
 
-
 PartLoss = Callable[[Sequence[Item]], tuple[Tensor, dict[str, float]]]
 """From some of a step's examples to their mean loss and its metrics. It may be called again for some of these."""
 
@@ -90,11 +89,6 @@ class Stepper:
                     counted[name] += share
         sums = parallel.totals({name: (total, counted[name]) for name, total in metrics.items()})
         return {name: total / count if count else 0.0 for name, (total, count) in sums.items()}
-
-    def step(self, loss: Tensor, scale: float = 1.0) -> dict[str, float]:
-        """Add a loss that is there already, and update."""
-        self.add("losses", [loss], lambda losses: (losses[0], {}))
-        return self.update(scale)
 
     def update(self, scale: float = 1.0) -> dict[str, float]:
         """Move at `scale` times the learning rate by what was added; returns the metrics of the step.

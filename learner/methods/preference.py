@@ -136,11 +136,10 @@ def train(
                 step += 1
                 groups = [_group(rollouts, right, utilities, index, rng) for index in indices]
                 metrics = stepper.add("groups of replies", groups, partial(_listwise, backbone, strength))
-                if PAIRS_WEIGHT:
-                    some = rng.sample(fitting, min(PAIRS_PER_STEP, len(fitting)))
-                    anchor.of(both(some))  # of all pairs: the loss sees only this process's share
-                    of_pairs = partial(dpo, backbone, settings, anchor)
-                    metrics |= stepper.add("pairs", some, of_pairs, weight=pair_weights, factor=PAIRS_WEIGHT)
+                some = rng.sample(fitting, min(PAIRS_PER_STEP, len(fitting)))
+                anchor.of(both(some))  # of all pairs: the loss sees only this process's share
+                of_pairs = partial(dpo, backbone, settings, anchor)
+                metrics |= stepper.add("pairs", some, of_pairs, weight=pair_weights, factor=PAIRS_WEIGHT)
                 share = (step - begun) / per_iteration
                 scale = rate + (LAST_RATE - rate) * share if is_last else rate
                 metrics |= stepper.update(scale)

@@ -145,11 +145,10 @@ def _sampled(
     prompts: Sequence[TokenIds],
     settings: RaftSettings,
     seed: int,
-    sampler: Sampler | None = None,
-    tell: Tell = lambda waits: None,
+    sampler: Sampler,
+    tell: Tell,
 ) -> tuple[list[Scored], dict[str, float], int]:
     """The policy's replies that came to an end; what all of them are like, and how many they are."""
-    sampler = sampler or InProcessSampler(backbone)
     rows = sampler.sample(
         prompts, per_prompt=settings.replies, max_new_tokens=settings.max_new_tokens, seed=seed, tell=tell
     )

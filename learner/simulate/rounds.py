@@ -81,8 +81,8 @@ def simulate(options: Options) -> int:
     check_drawable(picture)
     signal.signal(signal.SIGTERM, _end)
     started = time.monotonic()
-    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}")
-    console = Console(stderr=True)
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.completed}/{task.total}")
+    console = Console(stderr=True, markup=False)
     with Progress(*columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("starting", total=1)
         last = ""

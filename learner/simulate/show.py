@@ -27,7 +27,7 @@ def show_table(taste: str, rows: Sequence[dict[str, Any]], notes: Sequence[str],
             f"{row['mean_length']:.1f}", f"{row['distinct_2']:.3f}", f"{row['kl_per_token']:.3f}",
             str(row["requests"]), str(row["failed"]), str(row["interrupted"]),
         )  # fmt: skip
-    console = Console(width=max(Console().width, 150))
+    console = Console(width=max(Console().width, 150), markup=False)
     console.print(table)
     for note in notes:
         console.print(note, highlight=False)

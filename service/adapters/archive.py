@@ -9,7 +9,7 @@ import tarfile
 from pathlib import Path
 from typing import IO, cast
 
-from service.adapters.files import check_folder
+from service.adapters.files import check_folder, flush
 from service.adapters.judge import MOST_BYTES
 from service.adapters.manifest import CONFIG, JUDGE, MANIFEST, REPORT, WEIGHTS
 from service.errors import BadInput, Conflict, StoreError
@@ -34,6 +34,7 @@ def export_folder(folder: Path, archive: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         unfinished.rename(archive)
+        flush(archive.parent)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
         raise StoreError(f"Can't write {archive}: {error.strerror or error}.", "Choose another place.") from error

@@ -86,7 +86,7 @@ def import_constitution(
     from service.chat.constitutional import Rules
     from service.constitution import built_in, parse
     from service.constitution.principles import read_text
-    from service.constitution.versions import Version
+    from service.constitution.versions import BUILT_IN_NAME, Version
     from service.store.queries import constitutions
 
     settings, text = settings_from(home), read_text(file)
@@ -94,7 +94,7 @@ def import_constitution(
     Rules.of(Version("", text, constitution), settings.constitution)
     with open_store(settings).begin() as tx:
         row, is_new = constitutions.put_in_effect(tx, text, constitution.sha256, ACTOR, note, built_in().sha256)
-        name = row.name if row is not None else "c0"
+        name = row.name if row is not None else BUILT_IN_NAME
     line = f"{file} is {name}, and in effect." if is_new else f"{name}, which is in effect, says the same already."
     show({"name": name, "sha256": constitution.sha256, "is_new": is_new}, as_json, lambda: say(line))
 

@@ -1,6 +1,6 @@
 """The tables. Everything that must outlive a process is in here or in the immutable folders that a row names.
 
-Times are UTC, aware, set by the database session's clock in Python. Token ids and log-probabilities are JSON lists.
+Times are UTC, aware, as service.store.clock tells them. Token ids and log-probabilities are JSON lists.
 Nothing is deleted by the service: feedback is withdrawn, adapters are retired or rejected, keys are revoked.
 """
 
@@ -100,7 +100,7 @@ class Reply(Table):
     __tablename__ = "replies"
     exchange_id: Mapped[str] = mapped_column(ForeignKey("exchanges.id"), primary_key=True)
     index: Mapped[int] = mapped_column(primary_key=True)
-    text: Mapped[str] = mapped_column(PlainText)
+    text: Mapped[str]
     finish_reason: Mapped[str | None]
     token_ids: Mapped[list[Any]]
     logprobs: Mapped[list[Any]]  # the policy's for one draw, also where the best of several was chosen
@@ -146,7 +146,7 @@ class Adapter(Table):
     run_id: Mapped[str | None] = mapped_column(index=True)
     manifest_hash: Mapped[str | None]  # set when the folder is complete
     report: Mapped[dict[str, Any]]
-    reason: Mapped[str] = mapped_column(PlainText)  # why it is in this state
+    reason: Mapped[str]  # why it is in this state
     created_at: Mapped[datetime]
     __table_args__ = {"sqlite_autoincrement": True}
 
@@ -164,7 +164,7 @@ class AdapterEventRow(Table):
     adapter: Mapped[str] = mapped_column(index=True)
     action: Mapped[str]
     actor: Mapped[str]
-    reason: Mapped[str] = mapped_column(PlainText)
+    reason: Mapped[str]
 
 
 class Serving(Table):
@@ -180,7 +180,7 @@ class Serving(Table):
     previous: Mapped[str]
     requested: Mapped[str | None]
     requested_by: Mapped[str | None]
-    requested_reason: Mapped[str | None] = mapped_column(PlainText)
+    requested_reason: Mapped[str | None]
     canary: Mapped[str | None]
     canary_share: Mapped[float]
     changed_at: Mapped[datetime]
@@ -216,7 +216,7 @@ class Run(Table):
     adapter: Mapped[str | None]
     snapshot_hash: Mapped[str | None]
     feedback_position: Mapped[int]  # feedback up to here was in its snapshot
-    message: Mapped[str] = mapped_column(PlainText)
+    message: Mapped[str]
     __table_args__ = (UniqueConstraint("tick"), Index("ix_runs_state_created", "state", "created_at"))
 
 
@@ -236,7 +236,7 @@ class ConstitutionRow(Table):
 
     __tablename__ = "constitutions"
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    text: Mapped[str] = mapped_column(PlainText)  # the file as it was given
+    text: Mapped[str]  # the file as it was given
     sha256: Mapped[str]  # of its content, however it is laid out
     created_at: Mapped[datetime]
     created_by: Mapped[str]

@@ -14,7 +14,9 @@ from service.wire.fields import Truth, Wire
 class LearnRequest(Wire):
     """ "Learn now"."""
 
-    method: Method | None = Field(None, description="None: auto, or that of a run which waits already.")
+    method: Method | None = Field(
+        None, description="null: that of a run that waits already, else as the setting learner.method says."
+    )
     promote: Truth | None = Field(None, description="Overrides the setting learner.auto_promote for this run.")
 
 

@@ -132,6 +132,19 @@ def test_a_reload_goes_on_with_the_conversation_and_with_what_was_being_typed(fa
     expect(chat.locator(".hone-welcome")).to_be_visible()
 
 
+def test_what_is_sent_while_a_reloaded_conversation_is_drawn_goes_on_with_it(fake: FakeService, chat: Page) -> None:
+    say(chat, "Hello")
+    answered(chat)
+    fake.holds_exchanges = True
+    chat.reload()
+    say(chat, "And then?")
+    expect(chat.locator(".hone-turn")).to_have_count(0)
+    fake.holds_exchanges = False
+    answered(chat, turns=2)
+    expect(chat.get_by_label("Your message")).to_have_value("")
+    assert fake.asked[1]["hone"] == fake.asked[0]["hone"] and len(fake.asked[1]["messages"]) == 3
+
+
 def test_the_keyboard_keeps_its_place_when_the_thread_is_drawn_anew(fake: FakeService, chat: Page) -> None:
     chat.locator(".hone-examples button").first.press("Enter")
     answered(chat)

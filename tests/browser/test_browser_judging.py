@@ -73,7 +73,7 @@ def test_what_was_wrong_labels_and_a_score_are_told(fake: FakeService, chat: Pag
     assert told[3]["text"] == "Far too cheerful."
     chat.get_by_role("button", name="Your feedback").click()
     fates = chat.get_by_role("dialog", name="Your feedback").locator(".hone-entry .hone-tag")
-    kept, waits = "kept; not used for learning yet", "waiting to be learned"
+    kept, waits = "kept; not learned from by itself", "waiting to be learned"
     expect(fates).to_have_text([waits, kept, waits, waits])
 
 

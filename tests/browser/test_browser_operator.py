@@ -79,6 +79,11 @@ def test_learn_now_shows_a_run_that_moves_by_itself(fake: FakeService, board: Pa
     expect(run).to_contain_text("v3 passed every gate.")
 
 
+def test_a_run_that_waits_says_for_what(fake: FakeService, board: Page) -> None:
+    fake.runs["run-1"] = fake_run("run-1", "running", phase="waiting for the engine")
+    expect(board.locator("[data-run=run-1] li.now")).to_have_text("waiting for the engine")
+
+
 def test_curves_of_an_earlier_run_can_be_looked_at(fake: FakeService, board: Page) -> None:
     fake.runs = {"run-1": fake_run("run-1", "succeeded"), "run-2": fake_run("run-2", "rejected")}
     fake.metrics = {

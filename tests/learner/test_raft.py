@@ -13,6 +13,7 @@ from torch import Tensor
 from learner.backbone import Backbone
 from learner.batch import TokenIds
 from learner.methods import raft
+from learner.sampler import InProcessSampler
 from learner.sampling import Reply, sample
 from service.errors import TrainingFailed
 from service.settings import LearnerSettings, RaftSettings
@@ -91,10 +92,9 @@ def test_each_prompts_best_reply_stays_until_a_better_one_comes(
 
 def test_a_nat_of_kl_to_the_anchor_costs_what_the_coefficient_says(backbone: Backbone) -> None:
     raft.train(backbone, Counting(), PROMPTS, TOY.model_copy(update={"iterations": 2}), Heard())
-    free, dear = (
-        raft._sampled(backbone, Counting(), PROMPTS, TOY.model_copy(update={"kl_coefficient": beta}), 5)[0]
-        for beta in (0.0, 2.0)
-    )
+    by_cost = [TOY.model_copy(update={"kl_coefficient": beta}) for beta in (0.0, 2.0)]
+    sampler, tell = InProcessSampler(backbone), lambda waits: None
+    free, dear = (raft._sampled(backbone, Counting(), PROMPTS, how, 5, sampler, tell)[0] for how in by_cost)
     examples = [(one.prompt, one.reply) for one in free]
     nats = backbone.score(examples, "policy") - backbone.score(examples, "anchor")
     assert examples == [(one.prompt, one.reply) for one in dear] and nats.abs().max() > 0.5

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from learner.backbone import Backbone
 from learner.batch import Demonstration
@@ -118,23 +119,28 @@ def test_a_stop_comes_through(folder: Path) -> None:
         sft.train(Backbone.load(folder, SETTINGS), [CORRECTION], OTHERS, SETTINGS, stop)
 
 
+def take_step(stepper: Stepper, loss: Tensor) -> dict[str, float]:
+    stepper.add("losses", [loss], lambda losses: (losses[0], {}))
+    return stepper.update()
+
+
 def test_a_step_without_a_finite_loss_changes_nothing_and_several_end_the_run() -> None:
     weight = torch.nn.Parameter(torch.ones(2))
     stepper = Stepper([weight], 0.1)
-    stepper.step((weight * torch.tensor([float("nan"), 1.0])).sum())
-    stepper.step((weight * torch.tensor([float("inf"), 1.0])).sum())
+    take_step(stepper, (weight * torch.tensor([float("nan"), 1.0])).sum())
+    take_step(stepper, (weight * torch.tensor([float("inf"), 1.0])).sum())
     assert weight.tolist() == [1.0, 1.0]
     assert stepper.skipped == 2
-    stepper.step(weight.sum())
+    take_step(stepper, weight.sum())
     assert (weight < 1).all()
     with pytest.raises(TrainingFailed, match="no finite value"):
         for _ in range(MOST_BAD_STEPS):
-            stepper.step(weight.sum() * float("nan"))
+            take_step(stepper, weight.sum() * float("nan"))
 
 
 def test_a_gradient_that_is_not_finite_is_skipped_too() -> None:
     weight = torch.nn.Parameter(torch.zeros(1))
     stepper = Stepper([weight], 0.1)
-    metrics = stepper.step(weight.sqrt().sum())  # value 0, slope infinite
+    metrics = take_step(stepper, weight.sqrt().sum())  # value 0, slope infinite
     assert weight.tolist() == [0.0]
     assert metrics["skipped"] == 1

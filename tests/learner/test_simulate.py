@@ -40,6 +40,8 @@ def test_a_running_service_needs_an_operators_key() -> None:
 class LearningService(Service):
     """Learns in three looks; its first adapter is shorter than the base. Now and then it is too busy to answer."""
 
+    SAID = "v1 passed every gate."
+
     def __init__(self) -> None:
         super().__init__()
         self.looks = self.streams = self.streams_while_learning = self.busy = 0
@@ -64,7 +66,7 @@ class LearningService(Service):
                 return httpx2.Response(503, json={"error": {"message": "busy"}})
             over = self.looks >= 3
             run = {"state": "succeeded" if over else "running", "phase": "train", "step": 1, "steps": 2}
-            return httpx2.Response(200, json=run | {"id": "run-1", "adapter": "v1", "message": "v1 passed every gate."})
+            return httpx2.Response(200, json=run | {"id": "run-1", "adapter": "v1", "message": self.SAID})
         if path == "/v1/runs":
             return httpx2.Response(202, json={"id": "run-1", "state": "queued"})
         return super().__call__(request)
@@ -123,6 +125,19 @@ def test_once_all_replies_are_as_good_as_each_other_the_next_rounds_measure_what
     assert [row["adapter"] for row in rows] == ["base", "v1", "v1", "v1"]
     assert len(service.feedback) == 5
     assert " ".join(told.err.split()).count("nothing was left to learn") == 2
+
+
+class BracketingService(LearningService):
+    SAID = "v1 passed [i] and [/all]."
+
+
+def test_what_the_service_says_of_a_run_is_shown_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = Options("short", "http://127.0.0.1:1", "k", 1, comparisons=5, held_out=10, questions=10)
+    assert simulated(monkeypatch, BracketingService(), replace(options, picture=tmp_path / "p.png")) == 0
+    told = capsys.readouterr()
+    assert all(BracketingService.SAID in " ".join(stream.split()) for stream in (told.out, told.err))
 
 
 class KeyedService(LearningService):

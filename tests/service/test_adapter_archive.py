@@ -28,6 +28,16 @@ def test_an_exported_adapter_unpacks_to_the_same_files(published: Path, tmp_path
         export_folder(published, archive)
 
 
+def test_an_exported_adapter_is_on_the_disk_under_its_name(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, flushed = tmp_path / "carried" / "v1.tar", list[tuple[int, bool]]()
+    archive.parent.mkdir()
+    monkeypatch.setattr("os.fsync", lambda file: flushed.append((os.fstat(file).st_ino, archive.exists())))
+    export_folder(published, archive)
+    assert flushed[-1] == (archive.parent.stat().st_ino, True)
+
+
 def _member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 4) -> tarfile.TarInfo:
     member = tarfile.TarInfo(name)
     member.type, member.linkname, member.size = kind, link, size if kind == tarfile.REGTYPE else 0

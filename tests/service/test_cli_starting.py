@@ -23,6 +23,12 @@ def test_a_port_in_use_is_one_clear_line(hone: Hone) -> None:
             assert f"127.0.0.1:{port}" in done.err and "--port" in done.err
 
 
+def test_a_host_that_is_not_this_machines_is_one_clear_line(hone: Hone) -> None:
+    done = hone("ui", "--api", "http://hone.internal", "--host", "192.0.2.1", "--port", "0")
+    assert (done.code, done.err.count("\n")) == (10, 1), done.err
+    assert "192.0.2.1:0" in done.err and "another --host" in done.err
+
+
 @pytest.mark.parametrize(("host", "name"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::1", "[::1]")])
 def test_the_pages_say_where_they_can_be_reached(
     hone: Hone, monkeypatch: pytest.MonkeyPatch, host: str, name: str

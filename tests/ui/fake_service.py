@@ -107,6 +107,7 @@ class FakeService:
     broken: str = ""  # "engine": no reply begins; "midway": each breaks after three tokens; "truncated": no [DONE]
     refuses_feedback: bool = False
     holds_feedback: bool = False  # no feedback is answered for as long as this is set
+    holds_exchanges: bool = False  # none is shown for as long as this is set
     commit: float | None = 0.2  # seconds until what was stopped is stored; None: it never is
     context: int = 10_000  # tokens
     tells_context: bool = True
@@ -210,6 +211,8 @@ def _chat_routes(app: FastAPI, fake: FakeService) -> None:
 
     @app.get("/v1/exchanges/{exchange_id}")
     async def exchange(request: Request, exchange_id: str) -> dict[str, Any]:
+        while fake.holds_exchanges:  # noqa: ASYNC110  # as above
+            await asyncio.sleep(0.01)
         return fake.own(request, fake.exchanges, exchange_id)
 
 
@@ -415,7 +418,7 @@ def _operator_routes(app: FastAPI, fake: FakeService) -> None:
         body = await request.json()
         fake.acted.append(("learn", body))
         name = f"run-{len(fake.runs) + 1}"
-        fake.runs[name] = fake_run(name, "running", method=body["method"])
+        fake.runs[name] = fake_run(name, "running", method=body.get("method", "auto"))
         fake.metrics[name] = []
         return fake.runs[name]
 

@@ -93,6 +93,7 @@ def test_levers_carry_what_was_filled_in(adapters: FakeService, api_url: str) ->
         await page.reject(board, event(adapter="v2", reason="Bad."), request(OPERATOR))
         await page.learn(board, event(method="dpo", promote=False), request(OPERATOR))
         await page.learn(board, event(method="auto", promote=None), request(OPERATOR))
+        await page.learn(board, event(method="", promote=None), request(OPERATOR))
         await page.cancel_run(board, event(run="run-1"), request(OPERATOR))
 
     on_board(api_url, pull)
@@ -104,6 +105,7 @@ def test_levers_carry_what_was_filled_in(adapters: FakeService, api_url: str) ->
         ("reject", {"name": "v2", "reason": "Bad."}),
         ("learn", {"method": "dpo", "promote": False}),
         ("learn", {"method": "auto"}),
+        ("learn", {}),
         ("cancel", {"name": "run-1"}),
     ]
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from tests.ui.fake_service import FakeService
 from tests.ui.pressing import again, conversations, event, give, on_chat, pick, request, restored, say
+from ui.chat import ChatPage
 from ui.conversation import Conversation
 from ui.restoring import FEEDBACK_PAGE
 
@@ -81,6 +83,22 @@ def test_a_reloaded_page_shows_a_judgement_however_long_ago_it_was_given(fake: F
     give(fake, range(1, 2), kind="thumb", exchange_id="chatcmpl-1", good=True)
     give(fake, range(2, 2 * FEEDBACK_PAGE + 2), kind="label", exchange_id="chatcmpl-gone", labels=["wrong"])
     assert restored(api_url, talk.trail()).turns[0].replies[0].view()["thumb"] is True
+
+
+def test_what_is_sent_while_a_conversation_is_drawn_again_goes_on_with_it(fake: FakeService, api_url: str) -> None:
+    talk, reloaded = Conversation(), Conversation()
+    say(api_url, talk, "One")
+
+    async def send(page: ChatPage) -> None:
+        async for _ in page.send(reloaded, event(text="Two"), request()):
+            pass
+
+    async def reload_and_send(page: ChatPage) -> None:
+        await asyncio.gather(page.restore(reloaded, event(trail=talk.trail()), request()), send(page))
+
+    on_chat(api_url, reload_and_send)
+    assert [turn.prompt for turn in reloaded.turns] == ["One", "Two"] and reloaded.id == talk.id
+    assert [message["content"] for message in fake.asked[-1]["messages"]][::2] == ["One", "Two"]
 
 
 def test_somebody_elses_trail_shows_nothing(fake: FakeService, api_url: str) -> None:

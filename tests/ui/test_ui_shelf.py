@@ -11,7 +11,7 @@ from tests.ui.fake_service import FakeService
 from tests.ui.pressing import event, give, on_chat, pick, request, say
 from ui.chat import ChatPage
 from ui.conversation import Conversation
-from ui.shelf import NOT_LEARNED_YET, Shelf
+from ui.shelf import NEVER_LEARNED, Shelf
 
 
 def test_the_shelf_shows_what_was_said_about_what_and_where_it_shipped(fake: FakeService, api_url: str) -> None:
@@ -81,7 +81,7 @@ def test_a_press_on_the_shelf_that_comes_twice_counts_once(fake: FakeService, ap
 
 
 def test_the_shelf_promises_no_learning_from_what_nothing_learns_from(fake: FakeService, api_url: str) -> None:
-    assert set(NOT_LEARNED_YET) == set(FEEDBACK_KINDS) - set(TEACHING_KINDS)
+    assert set(NEVER_LEARNED) == set(FEEDBACK_KINDS) - set(TEACHING_KINDS)
     give(fake, range(1, 2), kind="label", exchange_id="chatcmpl-gone", labels=["wrong"])
     give(fake, range(2, 3), kind="thumb", exchange_id="chatcmpl-gone", good=True)
     view = on_chat(api_url, lambda page: page.open_shelf(Shelf(), request()))

@@ -29,7 +29,7 @@ function submit(text) {
 
 /** The server has the message: only now does it leave the composer. */
 function clearSent() {
-  const turn = sent && talk.turns[sent.after];
+  const turn = sent && talk.turns.length > sent.after && talk.turns.at(-1); // those before it may have been drawn again meanwhile
   if (!turn || turn.prompt !== sent.text) return;
   if (input.value.trim() === sent.text) write("");
   sent = null;

@@ -10,7 +10,7 @@ const NEWEST = 5; // runs that are listed until the others are asked for
 const more = h("button.hone-plain", { type: "button", onclick: () => { allRuns = true; place(root, drawPart(props.value)); } });
 let allRuns = false;
 
-const method = h("select", { id: "learn-method" }, [["auto", "All feedback that it can use"], ["sft", "Corrections only (SFT)"], ["dpo", "Preferences only (DPO)"], ["kto", "Thumbs, and pairs as such (KTO)"]].map(([value, text]) => h("option", { value }, text)));
+const method = h("select", { id: "learn-method" }, [["", "Learn as the settings say"], ["auto", "All feedback that it can use"], ["sft", "Corrections only (SFT)"], ["dpo", "Preferences only (DPO)"], ["kto", "Thumbs, and pairs as such (KTO)"]].map(([value, text]) => h("option", { value }, text)));
 const promotion = h("select", { id: "learn-promotion" }, [["", "Promote as the settings say"], ["yes", "Promote if every gate passes"], ["no", "Keep as a candidate"]].map(([value, text]) => h("option", { value }, text)));
 const options = h("details.hone-options", {}, h("summary", {}, "Options"), h("div.hone-menu", {}, h("label", { for: "learn-method" }, "Learn from"), method, h("label", { for: "learn-promotion" }, "Afterwards"), promotion));
 document.addEventListener("click", (event) => { if (!options.contains(event.target)) options.open = false; });
@@ -38,7 +38,8 @@ function progress(run) {
   const names = Object.keys(PHASES), at = names.indexOf(run.phase);
   return h("div.hone-progress", {},
     h("ol", { "aria-label": `Phase: ${run.phase || "waiting"}` }, names.map((phase, i) => h(`li${i < at ? ".done" : i === at ? ".now" : ""}`, { title: PHASES[phase] },
-      phase, i === at && run.stage ? h("span.hone-quiet", {}, ` ${run.stage}`) : null))),
+      phase, i === at && run.stage ? h("span.hone-quiet", {}, ` ${run.stage}`) : null)),
+      at < 0 && run.phase ? h("li.now", {}, run.phase) : null), // what it waits for
     h("div.hone-row", {}, meter(run.steps ? run.step / run.steps : 0), h("span.hone-quiet.hone-steps", {}, run.steps > 1 ? `${run.step} / ${run.steps}` : "…")));
 }
 

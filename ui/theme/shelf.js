@@ -22,7 +22,7 @@ function fate(item) {
   if (item.withdrawn) return h("span.hone-tag.quiet", {}, "withdrawn");
   const [first, newest] = item.learned_in;
   if (first) return h("span.hone-tag.shipped", { title: "Adapters that were trained on it" }, newest ? `learned in ${first}, last in ${newest}` : `learned in ${first}`);
-  if (!item.teaches) return h("span.hone-tag.quiet", { title: "No way of learning uses this kind of feedback yet" }, "kept; not used for learning yet");
+  if (!item.teaches) return h("span.hone-tag.quiet", { title: "Nothing is learned from labels by themselves; those of harm name the prompts that the constitution's methods ask again" }, "kept; not learned from by itself");
   if (item.considered) return h("span.hone-tag.quiet", { title: "Of several words on one reply the newest counts; some conversations only measure; single thumbs wait until there are enough good and bad ones; what people disagree on or doesn't fit the model is left out, and what was learned may not have passed the gates. Every run looks again." }, "looked at, not learned from so far");
   return h("span.hone-tag.quiet", { title: "The next run of the learner will see it" }, "waiting to be learned");
 }
