@@ -175,7 +175,8 @@ class BackboneTrainer:
         elif stage == "sl-cai":
             result = sl_cai.train(self._backbone, train.revised, train.kept, prompts, self._settings, progress)
         elif stage == "rl-cai":
-            pairs = self._of_taste(train)
+            clear = rl_cai.told_apart(train.ai_pairs, Random(self._settings.seed))
+            pairs = self._of_taste(replace(train, ai_pairs=tuple(clear)))
             result = rl_cai.train(self._backbone, pairs, train.kept, prompts, self._settings, progress, anchor)
         elif stage in BY_REWARD:
             taste, how = self._of_taste(train), self._by_reward[stage]

@@ -68,7 +68,6 @@ def train(
     """
     fitting, too_long = within_length([pair for pair in pairs if pair.weight > 0], backbone.max_length)
     rng, anchor = Random(settings.seed), anchor or AnchorScores(backbone)
-    fitting = told_apart(fitting, rng)
     if fitting:
         anchor.of(both(fitting))  # of all pairs: the loss sees only this process's share of a step
     lesson = Lesson(
