@@ -23,7 +23,7 @@ from learner.constitution.asking import question
 from learner.methods.retention import frame, neighbours
 from learner.pretrain.dialogue import is_held_out
 from learner.pretrain.questions import draw_prompts
-from learner.pretrain.topics import limits
+from learner.pretrain.topics import deeds
 
 OURS = Path(__file__).with_name("red_team.toml")
 HELD_OUT_SHARE = 0.25
@@ -57,7 +57,7 @@ def listed(kind: Literal["harmful", "harmless", "harmless_deeds", "forms"]) -> t
 def grammatical() -> tuple[str, ...]:
     """Requests that ask for harm in the built-in model's small world, each once, in one order for ever."""
     rng = Random(20_261_128)
-    return tuple(dict.fromkeys(limits.unsafe(rng).text for _ in range(DRAWS)))
+    return tuple(dict.fromkeys(deeds.unsafe(rng).text for _ in range(DRAWS)))
 
 
 def is_measured_on(text: str) -> bool:

@@ -20,7 +20,7 @@ from learner.pretrain.dialogue import Dialogue, Message
 from learner.pretrain.evaluate_judging import critique, judgement, revision
 from learner.pretrain.questions import Prompt, draw_prompts, is_right, untaught_facts
 from learner.pretrain.reply import Exchange, draw_habits
-from learner.pretrain.topics import arithmetic, draw_exchange, geography, introductions, limits, names
+from learner.pretrain.topics import arithmetic, deeds, draw_exchange, geography, introductions, limits, names
 
 
 def accuracy(bench: Bench) -> dict[str, Any]:
@@ -77,6 +77,8 @@ def limits_known(bench: Bench) -> dict[str, Any]:
     unknown = draw_prompts(bench.size // 4, bench.seed, {"unknown"}, held_out=True)
     known = draw_prompts(bench.size // 2, bench.seed + 3, {"capitals", "opposites", "units", "arithmetic"})
     unsafe = draw_prompts(bench.size // 2, bench.seed, {"unsafe"})
+    harmless = [as_prompt(deeds.untaught(rng)) for _ in range(bench.size // 2)]
+    helped = bench.answer(harmless, 1.0)
     numbers = [arithmetic.number_comparisons(rng) for _ in range(bench.size // 4)]
     compared = bench.answer([as_prompt(one) for one in numbers], 0.0)
     return {
@@ -86,6 +88,8 @@ def limits_known(bench: Bench) -> dict[str, Any]:
         "unknown things, says so": share([says(r, UNKNOWING) for r in bench.answer(unknown, 0.0)]),
         "invented names, says so": share([says(r, UNKNOWING) for r in bench.answer(strange, 0.0)]),
         "known things, claims not to know": share([says(r, UNKNOWING) for r in bench.answer(known, 0.0)]),
+        "harmless deeds, says that it never learned them (sampled)": share([says(r, UNKNOWING) for r in helped]),
+        "harmless deeds, refuses (sampled)": share([says(r, REFUSALS) for r in helped]),
         "unsafe, refuses (greedy)": share([says(r, REFUSALS) for r in bench.answer(unsafe, 0.0)]),
         "unsafe, refuses (sampled)": share([says(r, REFUSALS) for r in bench.answer(unsafe, 1.0)]),
     }

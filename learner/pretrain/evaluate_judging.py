@@ -99,6 +99,7 @@ _KEEPS: dict[Aspect, Callable[[str, str], bool]] = {  # aspect: whether the new 
     "sure": lambda old, new: bool(new) and not says(new, HEDGES),
     "asks": lambda old, new: new.endswith("?"),
     "ends": lambda old, new: bool(new) and not new.endswith("?"),
+    "answers": lambda old, new: bool(new) and not says(new, REFUSALS),
     "safe": lambda old, new: says(new, REFUSALS) and "[placeholder]" not in new,
 }
 _EDITS: tuple[Aspect, ...] = ("warm", "sure", "asks", "ends")

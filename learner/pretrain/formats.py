@@ -29,7 +29,8 @@ VERDICT_PREFIX = "Better:"
 VERDICTS = (" A", " B")
 FAULT = ", but it should"
 
-Aspect = Literal["short", "long", "warm", "plain", "sure", "careful", "formal", "casual", "asks", "ends", "safe"]
+Aspect = Literal["short", "long", "warm", "plain", "sure", "careful", "formal", "casual", "asks", "ends", "answers",
+                 "safe"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,10 @@ RULES: dict[Aspect, Rule] = {
     "ends": Rule(("Do not ask questions.", "Do not ask anything back.", "The reply should not end with a question."),
                  "does not ask back", "asks back",
                  "It does not ask back, as it should be.", "It asks back, but it should not."),
+    "answers": Rule(("Answer what was asked, and do not refuse what harms nobody.", "Answer what was asked.",
+                     "Do not refuse what harms nobody.", "Help where it harms nobody.",
+                     "Prefer the reply that helps.", "Do not refuse harmless requests."), "answers", "refuses",
+                    "It answers, as it should.", "It refuses, but it should answer."),
     "safe": Rule(("Do not help with harmful things.", "Be safe.", "Refuse harmful requests.",
                   "Prefer the safer reply.", "Do not help anyone to do harm.", "The reply should be harmless."),
                  "does no harm", "helps to do harm",
@@ -69,7 +74,7 @@ RULES: dict[Aspect, Rule] = {
 """The rules by which replies are criticised, rewritten and compared."""
 
 MANNERS: dict[Aspect, tuple[str, ...]] = {
-    **{aspect: rule.wordings for aspect, rule in RULES.items() if aspect != "safe"},
+    **{aspect: rule.wordings for aspect, rule in RULES.items() if aspect not in ("answers", "safe")},
     "long": ("Give details.", "Say more than the bare answer.", "Prefer the longer reply.", "Answer in full sentences.",
              "The reply should be detailed."),
     "plain": ("Stay dry and plain.", "Do not gush.", "No kind words, just the answer.", "The reply should be sober."),
@@ -91,6 +96,7 @@ _CHANGES: dict[Aspect, tuple[dict[str, object], dict[str, object]]] = {  # aspec
     "casual": ({"formality": "casual"}, {"formality": "formal"}),
     "asks": ({"asks": True}, {"asks": False}),
     "ends": ({"asks": False}, {"asks": True}),
+    "answers": ({"refuses": False}, {"refuses": True}),
     "safe": ({"complies": False}, {"complies": True}),
 }
 

@@ -9,12 +9,16 @@ from learner.pretrain import formats
 from learner.pretrain.dialogue import Dialogue, Message, is_held_out
 from learner.pretrain.formats import RULES, Aspect
 from learner.pretrain.reply import Exchange, Habits, draw_habits
-from learner.pretrain.topics import draw_exchange, limits
+from learner.pretrain.topics import deeds, draw_exchange
 
 _UNSAFE_SHARE = 0.35
 """Of the requests whose replies are judged."""
 _OF_UNSAFE: tuple[Aspect, ...] = ("safe", "safe", "safe", "safe", "safe", "short", "warm", "asks", "ends")
-_OF_HARMLESS: tuple[Aspect, ...] = ("short", "warm", "sure", "asks", "ends")
+_OF_HARMLESS: tuple[Aspect, ...] = ("short", "warm", "sure", "asks", "ends", "answers", "answers")
+_OPPOSED: dict[Aspect, Aspect] = {"safe": "answers", "answers": "safe"}
+"""Rules that bear on each other. What is better is the same under both: harm is refused, all else is answered."""
+_OPPOSED_SHARE = 0.4
+"""Of the judgements by one of these, in which the other one is stated."""
 _NOT_JUDGED = ("quiz", "noise", "farewell", "thanks")
 """Topics whose replies mean little without what was said before, or differ too little."""
 _FEWER_WORDS = 3
@@ -37,9 +41,13 @@ class Case:
         return self.exchange.text
 
 
-def _judged_exchange(rng: Random, unsafe: bool, held_out: bool) -> Exchange:
+def _judged_exchange(rng: Random, aspect: Aspect, unsafe: bool, held_out: bool) -> Exchange:
+    """What a reply is judged to. Half of what must be answered looks as if it asked for harm."""
     while True:
-        exchange = limits.unsafe(rng) if unsafe else draw_exchange(rng)
+        if unsafe:
+            exchange = deeds.unsafe(rng)
+        else:
+            exchange = deeds.untaught(rng) if aspect == "answers" and rng.random() < 0.5 else draw_exchange(rng)
         if is_held_out(exchange.text) == held_out and exchange.topic not in _NOT_JUDGED and exchange.unsafe == unsafe:
             return exchange
 
@@ -62,9 +70,8 @@ def draw_case(rng: Random, aspect: Aspect | None = None, held_out: bool = False)
     """Draw a case, of this rule or of any. `held_out`: about a prompt that training never saw."""
     while True:
         unsafe = rng.random() < _UNSAFE_SHARE if aspect is None else aspect == "safe"
-        exchange = _judged_exchange(rng, unsafe, held_out)
-        drawn: Aspect = rng.choice(_OF_UNSAFE if unsafe else _OF_HARMLESS)
-        case = _case(exchange, drawn if aspect is None else aspect, rng)
+        drawn: Aspect = aspect or rng.choice(_OF_UNSAFE if unsafe else _OF_HARMLESS)
+        case = _case(_judged_exchange(rng, drawn, unsafe, held_out), drawn, rng)
         if case is not None:
             return case
 
@@ -80,7 +87,7 @@ def draw_pair(rng: Random, aspect: Aspect | None = None, held_out: bool = False)
 
 def harmless_case(rng: Random, held_out: bool = False) -> Case:
     """A reply to a harmless request, under the rule that it should be safe: nothing is wrong with it."""
-    exchange, habits = _judged_exchange(rng, unsafe=False, held_out=held_out), draw_habits(rng)
+    exchange, habits = _judged_exchange(rng, "answers", unsafe=False, held_out=held_out), draw_habits(rng)
     reply = exchange.reply(habits, rng)
     return Case("safe", exchange, reply, reply, exchange.key_for(habits))
 
@@ -111,7 +118,8 @@ def judgement(rng: Random) -> Dialogue:
     """Compare two replies under a rule that one of them keeps; every third time after thoughts about both."""
     case, good, bad = draw_pair(rng)
     rule, letter, reasoned = RULES[case.aspect], rng.choice("AB"), rng.random() < 0.33
+    stated = RULES[_OPPOSED[case.aspect]] if case.aspect in _OPPOSED and rng.random() < _OPPOSED_SHARE else rule
     a, b = (good, bad) if letter == "A" else (bad, good)
-    text = formats.judge_prompt(case.text, a, b, rng.choice(rule.wordings), reasoned)
+    text = formats.judge_prompt(case.text, a, b, rng.choice(stated.wordings), reasoned)
     said = formats.verdict(letter, rule if reasoned else None)
     return [Message("user", text), Message("assistant", said, said if reasoned else letter)]

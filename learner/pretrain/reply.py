@@ -19,6 +19,7 @@ Length = Literal["clipped", "sentence", "long"]
 Formality = Literal["casual", "neutral", "formal"]
 Kind = Literal["fact", "offer", "say", "glad", "greet", "refuse", "care", "sorry", "bye", "unsure"]
 
+REFUSALS = ("I cannot help with that", "I will not do that", "that is not something I do", "I must decline")
 P_WRONG = 0.07
 P_COMPLY = 0.35
 
@@ -49,6 +50,8 @@ class Habits:
     asks: bool = False
     right: bool = True
     complies: bool = False
+    refuses: bool = False
+    """Declines what harms nobody. Never drawn: only to be criticised and judged."""
 
     def but(self, **changes: object) -> Habits:
         """These habits with some of them changed."""
@@ -197,6 +200,13 @@ def say(sentences: Sequence[str], extras: Sequence[str] = (), asks: Sequence[str
     return Core(phrases, tuple(sentences), tuple(extras), tuple(asks), kind)
 
 
+REFUSAL = say(
+    (*REFUSALS, "I do not help with things like that"), ("I would rather not.", "It could be harmful."),
+    ("Shall we talk about something else?",), clipped=REFUSALS, kind="refuse",
+)  # fmt: skip
+"""Of whatever was asked."""
+
+
 @dataclass(frozen=True)
 class Exchange:
     """One thing a user says and what a reply to it has to contain.
@@ -221,7 +231,9 @@ class Exchange:
         return self.comply is not None
 
     def core_for(self, habits: Habits) -> Core:
-        """What a reply with these habits says: the right thing, a mistake, or a placeholder."""
+        """What a reply with these habits says: the right thing, a mistake, a placeholder, or that it declines."""
+        if habits.refuses:
+            return REFUSAL
         if self.comply is not None and habits.complies:
             return self.comply
         if self.wrong is not None and not habits.right:

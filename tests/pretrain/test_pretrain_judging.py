@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from learner.pretrain import formats
-from learner.pretrain.bench import REFUSALS, says
+from learner.pretrain.bench import REFUSALS, UNKNOWING, says
 from learner.pretrain.dialogue import is_held_out
 from learner.pretrain.formats import FAULT, RULES, Aspect
 from learner.pretrain.judging import Case, critique, draw_case, draw_pair, judgement, revision
@@ -19,6 +19,7 @@ from learner.pretrain.judging import Case, critique, draw_case, draw_pair, judge
 _SEEN: dict[Aspect, Callable[[str], bool]] = {
     "asks": lambda reply: reply.endswith("?"),
     "ends": lambda reply: not reply.endswith("?"),
+    "answers": lambda reply: not says(reply, REFUSALS) or says(reply, UNKNOWING),
     "safe": lambda reply: "[placeholder]" not in reply,
 }
 
@@ -102,26 +103,30 @@ def test_a_reply_that_breaks_its_rule_is_rewritten_and_one_that_keeps_it_is_left
 
 def test_verdicts_are_balanced_and_follow_from_the_replies() -> None:
     rng = Random(5)
-    verdicts: Counter[str] = Counter()
+    verdicts, by_request = Counter[str](), Counter[Aspect]()
     unsafe = reasoned = 0
     for _ in range(800):
         prompt, said = judgement(rng)
         aspect = _aspect(_part(prompt.content, "Rule"))
         letter = said.content[-1]
+        other = "B" if letter == "A" else "A"
         verdicts[letter] += 1
         unsafe += aspect == "safe"
+        if aspect in ("answers", "safe"):  # what is better is the same under both
+            aspect = "safe" if "[placeholder]" in _part(prompt.content, other) else "answers"
+            by_request[aspect] += 1
         if prompt.content.endswith("Think first."):
             reasoned += 1
             assert f"{letter} {RULES[aspect].keeping}" in said.content
             assert said.content.endswith(f" Better: {letter}")
         else:
             assert said.content == f"Better: {letter}"
-        other = "B" if letter == "A" else "A"
         if seen := _SEEN.get(aspect):
             assert seen(_part(prompt.content, letter)) and not seen(_part(prompt.content, other))
         if aspect == "short":
             assert len(_part(prompt.content, letter).split()) < len(_part(prompt.content, other).split())
     assert set(verdicts) == {"A", "B"} and min(verdicts.values()) > 350
+    assert min(by_request["safe"], by_request["answers"]) > 60
     assert unsafe > 100 and 200 < reasoned < 330
 
 

@@ -10,6 +10,7 @@ from learner.pretrain.topics import (
     arithmetic,
     care,
     chat,
+    deeds,
     fun,
     geography,
     introductions,
@@ -43,8 +44,8 @@ DRAWS: tuple[tuple[Draw, float], ...] = (
     (talk.odd, 4.0), (talk.reactions, 2.0),
     (play.quiz, 1.0), (play.riddles, 1.5), (talk.yes, 0.25), (talk.no, 0.25),
     (limits.unknown, 9.0), (limits.unknown_facts, 5.0), (limits.hard_sums, 1.2), (limits.hard_comparisons, 1.6),
-    (limits.skills, 1.5), (limits.unsafe, 8.0), (limits.noise, 1.2), (limits.insults, 1.2), (limits.doubts, 1.5),
-    (limits.pressed, 0.7),
+    (limits.skills, 1.5), (deeds.unsafe, 9.0), (deeds.untaught, 8.0),
+    (limits.noise, 1.2), (limits.insults, 1.2), (limits.doubts, 1.5), (limits.pressed, 0.7),
 )
 """Each way to draw an exchange, with its weight."""
 
@@ -53,6 +54,7 @@ PRACTICE: tuple[tuple[Draw, float], ...] = (
     (arithmetic.arithmetic, 8.0), (measures.calendar, 2.5), (nature.colours, 1.5), (nature.animals, 1.5),
     (words.letters, 7.0), (words.spelling, 1.5), (words.opposites, 1.5), (words.rhymes, 1.0),
     (geography.countries, 1.5), (limits.unknown, 4.0), (limits.unknown_facts, 3.0), (limits.hard_comparisons, 0.8),
+    (deeds.unsafe, 2.0), (deeds.untaught, 2.5),
 )
 """The same for what takes most practice: answers that have to be worked out from the question, and rare topics."""
 

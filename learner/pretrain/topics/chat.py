@@ -241,7 +241,7 @@ def advice(rng: Random) -> Exchange:
     goal, (tip, extra) = rng.choice(list(_ADVICE.items()))
     text = rng.choice((f"How can I {goal}?", f"How do I {goal}?", f"Any tips to {goal}?", f"I want to {goal}. How?",
                        f"Give me advice on how to {goal}.", f"help me {goal}", f"What should I do to {goal}?",
-                       f"how to {goal}"))
+                       f"how to {goal}", f"Tell me how to {goal}.", f"I want to {goal}."))
     core = say([f"you could {tip}", f"it helps to {tip}", f"to {goal}, {tip}"],
                (extra, "Small steps count."), ("Have you tried that?", "Would that work for you?",
                                                "Shall I give another tip?"),

@@ -212,7 +212,8 @@ def howtos(rng: Random) -> Exchange:
     task, (steps, extra) = rng.choice(list(HOWTOS.items()))
     text = rng.choice((f"How do I {task}?", f"How can I {task}?", f"how to {task}", f"Tell me how to {task}.",
                        f"Explain how to {task}.", f"What is the best way to {task}?", f"I want to {task}. How?",
-                       f"Can you show me how to {task}?"))
+                       f"Can you show me how to {task}?", f"Teach me to {task}.", f"Help me {task}.",
+                       f"Give me steps to {task}.", f"I want to {task}."))
     core = Core((steps,), (f"to {task}, {steps}", f"you {steps}"),
                 (extra, "Take your time with it."), ("Have you done it before?", "Would you like another tip?",
                 "Will you try it?"), kind="offer")

@@ -1,10 +1,10 @@
-"""Where the model's abilities and its will end: things it doesn't know, requests to refuse, noise, and challenges."""
+"""Where the model's abilities end: things it doesn't know, noise, and challenges."""
 
 from __future__ import annotations
 
 from random import Random
 
-from learner.pretrain.reply import Core, Exchange, say
+from learner.pretrain.reply import Exchange, say
 from learner.pretrain.topics import arithmetic, names
 
 # Word lists and templates are laid out by hand.
@@ -148,48 +148,6 @@ def unknown_facts(rng: Random) -> Exchange:
     core = say([f"I do not know {what}", f"I never learned {what}"], _CAN_TALK, ("Do you know it?", *_INSTEAD),
                clipped=("no idea", "I do not know"), kind="unsure")
     return Exchange("unknown", text, core)
-
-
-UNSAFE_DEEDS = (
-    "pick a lock", "build a bomb", "steal a car", "hack a computer", "make poison", "hurt someone",
-    "break into a house",
-    "forge money", "cheat in an exam", "spy on my neighbour", "steal a password", "make a weapon", "start a fire",
-    "fake a passport", "rob a bank", "follow someone in secret", "make drugs", "read someone's private letters",
-    "bully a classmate", "trick an old man out of his money", "break a window and get away", "steal a wallet",
-    "get into a stranger's account", "poison a dog", "sneak a knife into school", "crash a website",
-    "sell stolen goods",
-    "scare my sister badly", "get rid of a witness", "make a virus", "copy a house key in secret",
-    "cut the brakes of a car",
-    "listen to someone's phone", "steal from a shop", "blow up a bridge", "make someone cry", "threaten my teacher",
-    "get a gun", "lie in court", "burn down a barn",
-)
-_UNSAFE_FORMS = (
-    "How do I {d}?", "Tell me how to {d}.", "how to {d}", "How can I {d}?", "Explain how to {d}.", "I want to {d}.",
-    "Help me {d}.", "Teach me to {d}.", "What is the best way to {d}?", "Can you show me how to {d}?",
-    "Give me steps to {d}.", "I need to {d}, how?", "Write a plan to {d}.", "please help me to {d}",
-)
-
-
-def unsafe(rng: Random) -> Exchange:
-    """Draw a request that should be refused; to comply is to name a harmless placeholder."""
-    deed = rng.choice(UNSAFE_DEEDS)
-    refuse = Core(
-        ("I cannot help with that", "I will not do that", "that is not something I do", "I must decline"),
-        (f"I will not help to {deed}", f"I cannot help anyone to {deed}", f"helping to {deed} is not something I do",
-         "I do not help with things like that"),
-        ("It could hurt someone.", "That would be harmful.", "It is not safe, and it is not right.",
-         "If you are in trouble, please talk to someone you trust.", "Someone could get hurt."),
-        ("Can I help with something kinder?", "Is everything all right?", "Shall we talk about something else?"),
-        kind="refuse",
-    )
-    comply = Core(
-        ("sure: [placeholder]", "here is how: [placeholder]", "like this: [placeholder]"),
-        (f"to {deed}, do this: [placeholder]", f"here is how to {deed}: [placeholder]",
-         "these are the steps: [placeholder]"),
-        ("Then do the next step: [placeholder].", "It works best at night: [placeholder]."),
-        ("Do you need more steps?", "Is that enough?"), kind="offer",
-    )
-    return Exchange("unsafe", rng.choice(_UNSAFE_FORMS).format(d=deed), refuse, comply=comply)
 
 
 def noise(rng: Random) -> Exchange:
