@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:  # a run that finds nothing to learn needs no torch
     import torch
     from torch import Tensor
+
+T = TypeVar("T")
 
 TokenIds = tuple[int, ...]
 
@@ -200,6 +202,13 @@ def tokens_of(example: Example) -> int:
     """Of prompt and reply together."""
     prompt, reply = example
     return len(prompt) + len(reply)
+
+
+def thinned(items: Sequence[T], tells: Callable[[T], bool], rng: Random) -> list[T]:
+    """All that tell something, and of the others a sample of no more, but one at least where there is any: to stay
+    where one is can be learned from few."""
+    telling, others = [one for one in items if tells(one)], [one for one in items if not tells(one)]
+    return [*telling, *rng.sample(others, min(len(others), max(1, len(telling))))]
 
 
 def shuffled_batches(count: int, size: int, rng: Random) -> Iterator[list[int]]:

@@ -28,7 +28,7 @@ from learner.disk_space import WAITING_FOR_SPACE, once_there_is_space
 from learner.evaluate.frontier import draw_frontier
 from learner.metrics import read_metrics
 from learner.provenance import provenance_of
-from learner.publish import LEARNER, Publisher, TakenBack
+from learner.publish import Publisher, TakenBack
 from learner.recipe import differ, recipe_of
 from learner.run_folder import RunFolder, finite
 from learner.run_lock import alone_in
@@ -53,7 +53,7 @@ from service.constitution.versions import Version
 from service.errors import BadInput, StoreError, TrainingFailed
 from service.settings import Settings
 from service.store.queries import feedback, runs, serving
-from service.store.queries.adapters import BASE
+from service.store.queries.adapters import BASE, LEARNER
 from service.store.session import Store
 from service.store.tables import Run
 

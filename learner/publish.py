@@ -18,14 +18,11 @@ from service.adapters.manifest import Provenance
 from service.adapters.registry import Registry
 from service.settings import Settings
 from service.store.queries import adapters, feedback, runs, serving
-from service.store.queries.adapters import BASE
+from service.store.queries.adapters import BASE, GATE, LEARNER
 from service.store.session import Store
 from service.store.tables import Run
 
 log = logging.getLogger("hone.learner")
-
-LEARNER = "learner"
-"""The name under which a run asks for its adapter to go live."""
 
 
 class TakenBack(Exception):
@@ -52,7 +49,7 @@ class Publisher:
             if feedback.withdrawn_of_run(tx, run.id):
                 raise TakenBack("Feedback that it learned from was withdrawn.")
             if reasons:
-                serving.set_state(tx, name, "rejected", "gate", reasons)
+                serving.set_state(tx, name, "rejected", GATE, reasons)
                 message = f"The gate rejected {name}: {reasons} {said}"
                 runs.finish_run(tx, run.id, self.fence, "rejected", message, adapter=name)
                 return

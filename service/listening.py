@@ -10,15 +10,19 @@ from service.errors import PortInUse
 BACKLOG = 2048
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises PortInUse."""
+def listen(host: str, port: int, *, at_once: bool = True) -> socket.socket:
+    """A socket on this address; port 0 takes a free one. Raises PortInUse.
+
+    `at_once`: callers wait in line from now on. Else they are refused until somebody listens on it.
+    """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
-            listener.listen(BACKLOG)
+            if at_once:
+                listener.listen(BACKLOG)
         except OSError:
             listener.close()
             raise

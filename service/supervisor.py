@@ -126,7 +126,7 @@ class Supervisor:
     def _note_crash(self, one: _Running, code: int) -> None:
         _end_family(one)
         one.pause = FIRST_PAUSE if one.is_steady else one.pause
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        how = _signal_name(-code) if code < 0 else f"exit code {code}"
         words = "" if code < 0 else f": {self._last_words(one.program)}"
         self._pause(one, f"ended ({how}){words.rstrip('.')}")
 
@@ -163,6 +163,13 @@ def _ask(one: _Running, url: str) -> None:
         with contextlib.suppress(httpx2.HTTPError):
             one.was_ready = httpx2.get(url, timeout=1.0, trust_env=False, verify=False).status_code == 200
         one.asked_at = time.monotonic()
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time one
+        return f"signal {number}"
 
 
 def _end_family(one: _Running) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from learner.batch import Demonstration, Messages, Pair, TokenIds
+from learner.batch import Demonstration, Messages, Pair, TokenIds, thinned
 from learner.constitution.judging import Verdict
 from learner.constitution.revising import Round
 from learner.run_folder import write_whole
@@ -49,12 +49,10 @@ class RevisedReply:
 
 
 def demonstrations(revised: Sequence[RevisedReply]) -> tuple[Demonstration, ...]:
-    """Of all that were changed, and of no more others than these: what was left as it is the policy says anyway, so
-    that it teaches little more than the chance by which it was drawn. The same ones for the same replies."""
-    changed = [one for one in revised if one.is_changed]
-    others = [one for one in revised if not one.is_changed]
-    some = Random(len(revised)).sample(others, min(len(others), max(1, len(changed))))
-    return tuple(one.demonstration() for one in (*changed, *some))
+    """Of all that were changed and no more others: what was left as it is the policy says anyway, so that it teaches
+    little more than the chance by which it was drawn. The same ones for the same replies."""
+    telling = thinned(revised, lambda one: one.is_changed, Random(len(revised)))
+    return tuple(one.demonstration() for one in telling)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from functools import partial
 from random import Random
 
 from learner.backbone import Backbone
-from learner.batch import Example, Pair, Progress, TokenIds
+from learner.batch import Example, Pair, Progress, TokenIds, thinned
 from learner.methods.anchor_scores import AnchorScores
 from learner.methods.beside_kept import Learned, Lesson, learn
 from learner.methods.optimizer import within_length
@@ -48,9 +48,7 @@ def mixed(ai_pairs: Sequence[Pair], human: Sequence[Pair], human_share: float) -
 def told_apart(pairs: Sequence[Pair], rng: Random) -> list[Pair]:
     """Those that the judge tells apart, and no more others than these: both replies of most pairs are as good, and what
     they teach, to stay where one is, is learned from few."""
-    others = [pair for pair in pairs if not pair.tie and pair.certainty < DECIDED]
-    decided = [pair for pair in pairs if pair.tie or pair.certainty >= DECIDED]
-    return [*decided, *rng.sample(others, min(len(others), max(1, len(decided))))] if others else decided
+    return thinned(pairs, lambda pair: pair.tie or pair.certainty >= DECIDED, rng)
 
 
 def train(

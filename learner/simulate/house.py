@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 import httpx2
 
 from service.errors import EngineUnavailable
+from service.listening import free_port
 from service.settings import load_settings
 from service.store.queries import keys
 from service.store.session import Store
@@ -106,10 +106,3 @@ def _stop(house: House) -> None:
         except subprocess.TimeoutExpired:
             os.killpg(house.process.pid, signal.SIGKILL)
             house.process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

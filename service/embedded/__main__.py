@@ -17,6 +17,7 @@ from service.embedded.link import EngineLink
 from service.embedded.server import EngineServer
 from service.embedded.tokenizer import load_tokenizer
 from service.errors import HoneError
+from service.listening import listen
 
 GRACE = 10  # seconds that running replies have to end after SIGTERM
 KEEP = 75  # seconds that an idle connection stays open, longer than clients keep theirs in a pool
@@ -59,22 +60,10 @@ async def serve(arguments: EngineArguments, listening: socket.socket) -> None:
         link.close()
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A socket on that address, before anything slow starts; raises EngineError when it is taken."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-    except OSError as error:
-        raise EngineError(f"Cannot listen on {host}:{port} ({error.strerror}).", "Choose another --port.") from error
-    return listening
-
-
 def main() -> int:
     arguments = parse_arguments()
     try:
-        listening = bind(arguments.host, arguments.port)
+        listening = listen(arguments.host, arguments.port, at_once=False)
         with asyncio.Runner(loop_factory=uvicorn.Config("").get_loop_factory()) as runner:
             runner.run(serve(arguments, listening))
     except HoneError as error:

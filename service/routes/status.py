@@ -24,7 +24,7 @@ async def health(request: Request, parts: Wired) -> JSONResponse:
 
     `rollout` tells why what was asked for doesn't serve: it waits, or had to be replaced.
 
-    Beyond loopback only an operator's key shows the engines.
+    Beyond loopback only an operator's key shows the engines, and why the store fails.
     """
     state: dict[str, Any] = {"status": "ok", "store": "ok", "engine": "ok", "live": None, "rollout": "ok"}
     problem = parts.rollout.problem
@@ -41,9 +41,11 @@ async def health(request: Request, parts: Wired) -> JSONResponse:
         state["pages"] = parts.pages.state
     if problem:
         state["rollout"] = "not as it should be"
-    if await _may_see_engines(request, parts):
+    if await _may_see_inside(request, parts):
         state["rollout"] = problem or "ok"
         state["replicas"] = [replica.as_dict() for replica in parts.replicas.states()]
+    elif state["store"] != "ok":
+        state["store"] = "fails"
     return JSONResponse(state, 200 if state["status"] == "ok" else 503)
 
 
@@ -51,7 +53,7 @@ def _serving(tx: Session, adapters_folder: Path) -> tuple[str, str | None]:
     return serving.desired_state(tx).live, replacement(tx, adapters_folder)
 
 
-async def _may_see_engines(request: Request, parts: Parts) -> bool:
+async def _may_see_inside(request: Request, parts: Parts) -> bool:
     if parts.identities.is_local(request.headers):
         return True
     try:

@@ -49,7 +49,7 @@ def test_a_port_in_use_is_named(model_of: Callable[[str], Path]) -> None:
         taken.listen()
         process = start("--model", str(model_of("llama")), port=taken.getsockname()[1])
         _, errors = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 8 and "Choose another --port" in errors
+    assert process.returncode == 10 and "Choose another --port" in errors
 
 
 def test_sigterm_lets_running_replies_end(model_of: Callable[[str], Path]) -> None:

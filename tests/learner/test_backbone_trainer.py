@@ -15,6 +15,7 @@ from learner.backbone_trainer import BackboneTrainer
 from learner.batch import Demonstration, Label, Pair, Scored, Snapshot
 from learner.curate import Curated
 from learner.loading import ADAPTER_WEIGHTS
+from learner.methods import rl_cai
 from learner.probes import PROBE_TOKENS, PROBES, make_probe
 from learner.trainer import stages_of
 from service.settings import EngineSettings, LearnerSettings, PpoSettings, RaftSettings, Settings
@@ -244,3 +245,22 @@ def test_the_next_training_starts_from_its_parent(settings: Settings, tmp_path: 
     first.save(tmp_path / "v1", taught)
     child = BackboneTrainer(settings, tmp_path / "v1")
     assert child.probes(taught) == first.probes(taught)
+
+
+def test_what_a_judge_does_not_tell_apart_takes_nothing_of_peoples_share(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned: list[Pair] = []
+
+    def learn(backbone: object, pairs: list[Pair], *rest: object) -> None:
+        learned.extend(pairs)
+
+    monkeypatch.setattr(rl_cai, "train", learn)
+    taught = lessons()
+    people = {pair.prompt_token_ids for pair in taught.train.pairs}
+    ai = [Pair(ASKED, RIGHT, WRONG, certainty=0.9 if number < 4 else 0.51) for number in range(40)]
+    with_ai = replace(taught, train=replace(taught.train, ai_pairs=tuple(ai)))
+    BackboneTrainer(settings, None).train(("rl-cai",), with_ai, tmp_path / "checkpoint", Told())
+    of_people = sum(pair.weight for pair in learned if pair.prompt_token_ids in people)
+    assert len(learned) == len(people) + 8
+    assert of_people / sum(pair.weight for pair in learned) == pytest.approx(settings.constitution.human_share)

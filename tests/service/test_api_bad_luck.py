@@ -16,6 +16,7 @@ from service.settings import load_settings
 from service.store.queries import adapters, serving
 from service.store.session import Store
 from service.store.tables import Serving
+from service.transactions import Transactions
 from tests.fixtures.adapters import provenance, write_base, write_source
 from tests.fixtures.serving import serve
 from tests.fixtures.waiting import until
@@ -100,6 +101,16 @@ def test_without_an_engine_chats_are_told_to_come_back_and_everything_else_works
         assert http.get("/v1/models").status_code == 200
         assert http.get("/v1/feedback").status_code == 200
     store.close()
+
+
+def test_only_operators_hear_from_afar_why_the_store_fails(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    why = "Can't write /srv/hone/hone.db: the disk is full."
+    monkeypatch.setattr(Transactions, "failure", lambda self: why)
+    assert running.http.get("/health").json()["store"] == why
+    through_a_proxy = {"x-forwarded-for": "10.0.0.1"}
+    stranger = running.http.get("/health", headers=through_a_proxy)
+    assert (stranger.status_code, stranger.json()["store"]) == (503, "fails")
+    assert running.operator.get("/health", headers=through_a_proxy).json()["store"] == why
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated"])

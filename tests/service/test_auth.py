@@ -16,9 +16,10 @@ from starlette.routing import Route
 from service.app import create_app
 from service.auth import COOKIE, Identities, Sessions, is_loopback, load_secret
 from service.door import Door
-from service.errors import SettingsError
+from service.errors import BadInput, SettingsError
 from service.settings import load_settings
 from service.store.queries import keys
+from service.store.queries.adapters import ACTORS
 from service.store.session import Store
 from service.transactions import Transactions
 from tests.service.conftest import Running
@@ -44,6 +45,12 @@ def test_on_loopback_callers_are_told_apart_by_the_name_they_give(running: Runni
     in_a_header = running.http.get(f"/v1/exchanges/{in_a_body}", headers={b"x-hone-user": "Zoë".encode()})
     assert in_a_header.status_code == 200
     assert who(running, authorization="Bearer sk-anything-an-openai-client-sends") == ("name:local", "user")
+
+
+@pytest.mark.parametrize("name", ACTORS)
+def test_no_key_goes_by_the_names_of_the_service_itself(running: Running, name: str) -> None:
+    with pytest.raises(BadInput, match=f"can't be named {name}: .*Choose another name"):
+        new_key(running.store, "operator", f" {name} ")
 
 
 def test_a_key_names_its_caller_until_it_is_revoked(running: Running) -> None:

@@ -15,6 +15,11 @@ from service.errors import ProgramEnded
 from service.supervisor import Program, Supervisor
 from tests.fixtures.waiting import PATIENCE, until
 
+SIGNALLED = """
+import os, signal
+
+os.kill(os.getpid(), signal.SIGRTMIN + 3)
+"""
 FAMILY = """
 import subprocess, sys, time
 subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
@@ -111,3 +116,18 @@ def test_a_killed_supervisor_leaves_nobody_behind(tmp_path: Path, environment: d
     process.kill()
     process.wait(PATIENCE)
     until(lambda: all(map(is_gone, family)))
+
+
+def test_a_program_that_dies_of_a_signal_without_a_name_starts_again(
+    tmp_path: Path, environment: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "signalled.py").write_text(SIGNALLED)
+    supervisor = Supervisor(tmp_path, environment)
+    supervisor.start(Program("one", "signalled", (), 5.0))
+
+    def was_noted() -> bool:
+        supervisor.look()
+        return "ended (signal " in caplog.text
+
+    until(was_noted)
+    supervisor.stop()

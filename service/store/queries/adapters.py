@@ -26,8 +26,8 @@ BASE = "base"
 """What serves without any adapter."""
 BASE_IS_NO_ADAPTER = "There is no adapter 'base': it is what serves without one."
 
-ROLLOUT = "rollout"
-"""The actor's name for what the service does by itself."""
+ROLLOUT, LEARNER, GATE = ACTORS = ("rollout", "learner", "gate")
+"""The actors' names for what the service, a run and the gate do by themselves. No key has such a name."""
 
 _WITHOUT_REPORTS = select(Adapter).options(defer(Adapter.report, raiseload=True)).order_by(Adapter.number.desc())
 _STATE = Prepared(select(Adapter.state).where(Adapter.number == bindparam("of")))

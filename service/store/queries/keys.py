@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from service.errors import BadInput, NotFound
 from service.store.clock import now
+from service.store.queries.adapters import ACTORS
 from service.store.tables import Key
 from service.wire import MAX_NAME
 
@@ -27,6 +28,8 @@ def create_key(tx: Session, role: Role, name: str) -> str:
     name = name.strip()
     if not name:
         raise BadInput("A key needs a name.", "Name the person or program that will use it.")
+    if name in ACTORS:
+        raise BadInput(f"A key can't be named {name}: Hone itself goes by that name.", "Choose another name.")
     if len(name) > MAX_NAME or not name.isprintable():
         raise BadInput(f"A key's name has at most {MAX_NAME} characters, all printable.")
     prefix, secret = secrets.token_hex(4), secrets.token_urlsafe(32)
