@@ -70,7 +70,7 @@ def draw_case(rng: Random, aspect: Aspect | None = None, held_out: bool = False)
     """Draw a case, of this rule or of any. `held_out`: about a prompt that training never saw."""
     while True:
         unsafe = rng.random() < _UNSAFE_SHARE if aspect is None else aspect == "safe"
-        drawn: Aspect = aspect or rng.choice(_OF_UNSAFE if unsafe else _OF_HARMLESS)
+        drawn = rng.choice(_OF_UNSAFE if unsafe else _OF_HARMLESS) if aspect is None else aspect
         case = _case(_judged_exchange(rng, drawn, unsafe, held_out), drawn, rng)
         if case is not None:
             return case
