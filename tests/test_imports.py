@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.waiting import PATIENCE
-
-ROOT = Path(__file__).resolve().parent.parent
-OURS = ("service", "learner", "ui")
+from tests.source_modules import MAY_BE_HEAVY, OURS, ROOT, is_under, module_name, sources
 
 # What a part may import of ours, by longest matching prefix of its module name.
 ALLOWED: dict[str, tuple[str, ...]] = {
@@ -51,20 +49,6 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 }
 ASSEMBLES = ("service.app", "service.cli", "service.commands")
 HEAVY = ("torch", "transformers", "peft", "accelerate", "bitsandbytes")
-MAY_BE_HEAVY = ("learner", "service.embedded")
-
-
-def module_name(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def is_under(module: str, prefixes: tuple[str, ...]) -> bool:
-    return any(module == prefix or module.startswith(prefix + ".") for prefix in prefixes)
-
-
-def sources() -> list[Path]:
-    return sorted(path for part in OURS for path in (ROOT / part).rglob("*.py"))
 
 
 def imports(path: Path) -> Iterator[str]:

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import OpenPage
-from tests.browser.test_browser_operator import CUT
+from tests.browser.operating import CUT
 from tests.ui.fake_service import FakeService
 
 pytestmark = pytest.mark.browser

@@ -11,8 +11,8 @@ from playwright.sync_api import Page, expect
 from learner.pretrain.questions import Prompt, is_right, untaught_facts
 from learner.simulate.people import right_reply
 from tests.browser.conftest import OpenPage
+from tests.browser.operating import live, pull
 from tests.browser.talking import answered, say
-from tests.browser.test_browser_operator import live, pull
 from tests.loop.town import Town, town
 
 pytestmark = [pytest.mark.browser, pytest.mark.loop, pytest.mark.timeout(3600)]

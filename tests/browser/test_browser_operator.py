@@ -8,7 +8,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import OpenPage
-from tests.ui.fake_service import FakeService, fake_adapter, fake_run, now
+from tests.browser.operating import CUT, live, pull
+from tests.ui.fake_api_objects import fake_adapter, fake_run, now
+from tests.ui.fake_service import FakeService
 
 pytestmark = pytest.mark.browser
 
@@ -23,9 +25,6 @@ REPORT = {
     ],
 }
 
-CUT = """nodes => nodes.filter(
-    node => node.scrollWidth > node.clientWidth + 1 || node.scrollHeight > node.clientHeight + 1
-).map(node => node.className)"""
 OVERLAPPING = """nodes => nodes.map(node => node.getBoundingClientRect()).filter((one, i, all) => all.slice(i + 1).some(
     other => one.left < other.right && other.left < one.right && one.top < other.bottom && other.top < one.bottom
 ))"""
@@ -44,10 +43,6 @@ def fake(fake: FakeService) -> FakeService:
 def board(running: tuple[str, FakeService], fake: FakeService, open_page: OpenPage) -> Page:
     """Opened with the operator link."""
     return open_page(f"{running[0]}/operator?key=right")
-
-
-def live(page: Page, name: str) -> None:
-    expect(page.locator(".hone-live .hone-name")).to_have_text(name)
 
 
 def test_the_link_opens_the_page_and_leaves_no_key_behind(board: Page) -> None:
@@ -145,13 +140,6 @@ def test_an_adapter_shows_its_figures_its_gates_and_its_history(fake: FakeServic
     expect(adapter.locator("[data-figure=share_won]")).to_contain_text("beat those of the adapter it started from")
     expect(adapter.locator(".hone-history")).to_contain_text("by rollout")
     expect(adapter.locator(".hone-lineage")).to_contain_text("v1")
-
-
-def pull(page: Page, within: str, lever: str, reason: str) -> None:
-    page.locator(f"{within} [data-lever={lever}]").click()
-    page.get_by_label("Reason").fill(reason)
-    page.locator(".hone-dialog button[type=submit]").click()
-    expect(page.locator(".hone-dialog")).to_have_count(0)
 
 
 def test_promote_and_roll_back_with_a_reason(fake: FakeService, board: Page) -> None:

@@ -12,7 +12,9 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import OpenPage
 from tests.browser.talking import answered, say
 from tests.fixtures.serving import serve
-from tests.ui.fake_service import FakeService, fake_run
+from tests.ui.fake_api_objects import fake_run
+from tests.ui.fake_app import fake_app
+from tests.ui.fake_service import FakeService
 from ui.app import create_app
 
 pytestmark = pytest.mark.browser
@@ -24,7 +26,7 @@ class Server:
     def __init__(self) -> None:
         self.fake = FakeService(pace=0.005)
         self._stack, self._pages = ExitStack(), ExitStack()
-        self._api_url = self._stack.enter_context(serve(self.fake.app()))
+        self._api_url = self._stack.enter_context(serve(fake_app(self.fake)))
         self.url = self._pages.enter_context(serve(create_app(self._api_url)))
 
     def restart(self) -> None:

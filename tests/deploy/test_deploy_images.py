@@ -23,7 +23,7 @@ from tests.deploy.reading import EXTRAS, PROJECT, ROOT, Dockerfile, parse_comman
 from tests.fixtures.serving import serve
 from tests.fixtures.waiting import PATIENCE
 from tests.service.fake_engine import FakeEngine
-from tests.test_imports import MAY_BE_HEAVY, OURS, is_under, module_name, sources
+from tests.source_modules import MAY_BE_HEAVY, OURS, is_under, module_name, sources
 
 TARGETS = ("service", "learner-gpu", "cpu")
 

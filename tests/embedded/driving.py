@@ -1,5 +1,6 @@
 """Drive an engine by hand: build it in this process, run it to the end, compare it with transformers and PEFT."""
 
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,3 +73,8 @@ class Reference:
             tokens.append(int(token))
             values.append(float(value))
         return tokens[len(prompt) :], values
+
+
+def prompts(count: int, seed: int = 0, longest: int = 40) -> list[list[int]]:
+    draws = random.Random(seed)
+    return [[draws.randrange(5, 300) for _ in range(draws.randrange(1, longest))] for _ in range(count)]

@@ -12,14 +12,14 @@ from learner import patience
 from learner.backbone import Backbone
 from learner.engine_sampler import EngineSampler
 from learner.sampling import Reply
-from service.settings import LearnerSettings
 from tests.learner.pretend_engine import PretendEngine, PretendEngines
-from tests.learner.test_ppo import PROMPTS
+from tests.learner.tiny_backbone import SETTINGS
+from tests.learner.toy_rewards import PROMPTS
 
 
 @pytest.fixture
 def backbone(folder: Path) -> Backbone:
-    return Backbone.load(folder, LearnerSettings(rank=4, alpha=8.0))
+    return Backbone.load(folder, SETTINGS)
 
 
 @pytest.fixture

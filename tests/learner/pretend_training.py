@@ -16,7 +16,7 @@ from learner.curate import Curated
 from learner.cycle import Cycle
 from learner.trainer import Keep, Stage
 from service.store.queries import adapters, feedback, runs, serving
-from service.store.tables import Run
+from tests.learner.queued_runs import lease, queue
 from tests.learner.store_fixtures import Home, tokenize
 
 
@@ -81,34 +81,8 @@ def small_base(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
-def queue(home: Home, **options: object) -> str:
-    with home.store.begin() as tx:
-        run = runs.queue_run(tx, f"command-{options}", "command", "auto", dict(options))
-    assert run is not None
-    return run.id
-
-
-def lease(home: Home) -> runs.Lease:
-    with home.store.begin() as tx:
-        leased = runs.lease_run(tx, "test", 60.0, 5)
-    assert leased is not None
-    return leased
-
-
 def cycle(home: Home, leased: runs.Lease, trainer: Pretender) -> Cycle:
     return Cycle(home.settings, home.store, leased.run_id, leased.fence, tokenize, trainer.make)
-
-
-def give_back(home: Home, leased: runs.Lease) -> None:
-    with home.store.begin() as tx:
-        runs.release_run(tx, leased.run_id, leased.fence, died=True)
-
-
-def the_run(home: Home, run_id: str) -> Run:
-    with home.store.read() as tx:
-        run = runs.get_run(tx, run_id)
-    assert run is not None
-    return run
 
 
 def adapters_of(home: Home) -> dict[str, str]:

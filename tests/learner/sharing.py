@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import torch
@@ -23,31 +22,18 @@ from learner.batch import Example, TokenIds, collate
 from learner.methods import ppo, preference, raft, retention, rollouts
 from learner.methods.anchor_scores import AnchorScores
 from learner.methods.optimizer import Stepper
-from learner.sampler import SharedSampler, Tell
 from learner.sampling import Reply, sample
 from learner.stage_checkpoint import StageCheckpoint
-from service.errors import TrainingFailed
 from service.settings import PpoSettings, RaftSettings
-from tests.learner.test_backbone import moved
-from tests.learner.test_micro_batches import (
-    PROMPTS,
-    REPLIES,
-    SETTINGS,
-    Enough,
-    by_dpo,
-    by_kto,
-    by_ppo,
-    by_raft,
-    by_reward,
-    by_sft,
-)
-from tests.learner.test_raft import Counting
+from tests.learner.shared_work import put_together
+from tests.learner.short_trainings import METHODS, PROMPTS, REPLIES, Enough
+from tests.learner.tiny_backbone import SETTINGS, moved
 from tests.learner.tiny_model import PAD
+from tests.learner.toy_rewards import Counting
 
 Load = Callable[..., Backbone]
 """Gives a new backbone; takes settings that are to be others."""
 
-METHODS = {"sft": by_sft, "dpo": by_dpo, "kto": by_kto, "reward": by_reward, "ppo": by_ppo, "raft": by_raft}
 UPDATES = 3
 EXAMPLES = [(prompt, REPLIES[place % 4]) for place, prompt in enumerate(PROMPTS[:6])]
 
@@ -259,52 +245,6 @@ def uneven(load: Load) -> dict[str, Any]:
         found[name] = [torch.zeros(0) if p.grad is None else p.grad for p in stepper._parameters]
         found[name + " by"] = examples[1:]
     return found
-
-
-class Engine:
-    """What samples for all and takes its time; the others have none."""
-
-    max_length = 64
-    left_out = 0
-
-    def sample(self, prompts: Sequence[TokenIds], *, tell: Tell, **how: Any) -> list[list[Reply]]:
-        assert parallel.is_first()
-        for _ in range(3):
-            tell(True)
-        return [[Reply(0, prompts[0], -1.0, True, (-0.5, -0.5))]]
-
-
-def put_together() -> dict[str, Any]:
-    """By the functions of `learner.parallel`, and by steps to which not every process adds."""
-
-    def inner(items: Sequence[int]) -> list[int]:
-        assert parallel.world() == 1 and parallel.each(items, list) == list(items)
-        return [item * item for item in items]
-
-    weight = nn.Parameter(torch.ones(2))
-    stepper, steps = Stepper([weight, nn.Parameter(torch.ones(1))], 0.1), []
-    for numbers in ([1.0], [1.0, 2.0, 6.0], [2.0, float("nan")], [float("inf"), 1.0]):
-        metrics = stepper.add("numbers", numbers, lambda part: (weight.sum() * mean(part), {"mean": mean(part)}))
-        steps.append(metrics | stepper.update())
-    try:
-        parallel.check_alike({"weight": torch.tensor(float(parallel.rank()))})
-        said = ""
-    except TrainingFailed as error:
-        said = str(error)
-    parallel.check_alike({"weight": weight.detach()})
-    return {
-        "apart": said,
-        "each": parallel.each(range(7), inner, lambda item: -item),
-        "rows": parallel.rows([3, 1, 2], lambda items: torch.tensor([[item, item] for item in items]), int),
-        "one": parallel.each([4], inner),
-        "none": parallel.each(list[int](), inner),
-        "engine": SharedSampler(Engine()).sample(
-            [(1, 2)], per_prompt=1, max_new_tokens=4, seed=0, tell=lambda waits: None
-        ),
-        "totals": parallel.totals({"both": (1.0, 2.0)} | ({"mine": (5.0,)} if parallel.is_first() else {})),
-        "steps": steps,
-        "weight": weight.tolist(),
-    }
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ from learner.methods.adamw import make_adamw, moments, moments_in, set_moments
 from learner.methods.optimizer import Stepper
 from learner.stage_checkpoint import StageCheckpoint
 from service.settings import LearnerSettings
-from tests.learner.test_sft import take_step
+from tests.learner.short_trainings import METHODS, Enough
+from tests.learner.stepping import take_step
+from tests.learner.tiny_backbone import SETTINGS
 from tests.learner.tiny_model import build_tiny_model
 
 NO_PAGES = "ignore:Paged optimizers are not supported on CPU"
@@ -152,12 +154,6 @@ def test_a_backbone_says_whether_its_base_is_in_4_bits(tmp_path: Path, quantise:
 
 
 def test_every_method_says_what_its_base_is_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from tests.learner.sharing import METHODS
-    from tests.learner.test_micro_batches import SETTINGS
-
-    class Enough(Exception):
-        pass
-
     said = list[bool]()
 
     def remember(own: list[nn.Parameter], rate: float, *, in_4_bits: bool = False) -> torch.optim.Optimizer:

@@ -14,7 +14,7 @@ from learner.adapted_model import Role
 from learner.backbone import Backbone
 from learner.batch import Example
 from learner.methods.anchor_scores import AnchorScores
-from tests.learner.test_backbone import EXAMPLES, SETTINGS, moved
+from tests.learner.tiny_backbone import EXAMPLES, SETTINGS, moved
 from tests.learner.tiny_model import build_tiny_model, ids
 
 MORE = [(ids("<bos> two"), ids("one", end=True)), *EXAMPLES, (ids("<bos>"), ids("two one", end=True))]

@@ -15,26 +15,12 @@ from learner.backbone import Backbone
 from learner.batch import Sequences, collate
 from service.errors import AdapterBroken, TrainingFailed
 from service.settings import LearnerSettings
-from tests.learner.tiny_model import PAD, ids
-
-SETTINGS = LearnerSettings(rank=4, alpha=8.0)
-EXAMPLES = [
-    (ids("<bos> what is the capital of france ?"), ids("it is paris .", end=True)),
-    (ids("<bos> one"), ids("two", end=True)),
-]
+from tests.learner.tiny_backbone import EXAMPLES, SETTINGS, moved
+from tests.learner.tiny_model import PAD
 
 
 def batch() -> Sequences:
     return collate(EXAMPLES, PAD)
-
-
-def moved(backbone: Backbone, seed: int = 1, size: float = 0.2) -> Backbone:
-    """The same backbone after a training that went somewhere."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in backbone.trainable():
-            parameter.add_((torch.randn(parameter.shape, generator=generator) * size).to(parameter.device))
-    return backbone
 
 
 def test_a_fresh_policy_is_the_base(folder: Path) -> None:

@@ -12,10 +12,9 @@ from transformers import AutoModelForCausalLM
 from learner.adapted_model import HeadRole
 from learner.backbone import Backbone
 from learner.batch import Sequences, collate
-from service.settings import LearnerSettings
+from tests.learner.tiny_backbone import SETTINGS
 from tests.learner.tiny_model import PAD, ids
 
-SETTINGS = LearnerSettings(rank=4, alpha=8.0)
 QUESTION = ids("<bos> what is the capital of france ?")
 EXAMPLES = [
     (QUESTION, ids("it is paris .", end=True)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,13 +18,9 @@ from learner.methods import rl_cai
 from learner.probes import PROBE_TOKENS, PROBES, make_probe
 from learner.trainer import stages_of
 from service.settings import EngineSettings, LearnerSettings, PpoSettings, RaftSettings, Settings
+from tests.learner.lessons import ASKED, OTHERS, RIGHT, WRONG, lessons
+from tests.learner.progress import Told
 from tests.learner.tiny_model import build_tiny_model, ids
-
-ASKED = ids("<bos> what is the capital of france ?")
-OTHERS = tuple(
-    ids(f"<bos> what is {word} ?") for word in ("red", "blue", "green", "one", "two", "three", "four", "five")
-)
-RIGHT, WRONG = ids("it is paris .", end=True), ids("it is rome .", end=True)
 
 
 @pytest.fixture(scope="module")
@@ -33,35 +28,6 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     model = build_tiny_model(tmp_path_factory.mktemp("tiny"), context=512)
     learner = LearnerSettings(rank=4, alpha=8.0, sft_epochs=6, threads=1)  # sums in one order, whatever else runs
     return Settings(home=model.parent, engine=EngineSettings(model=str(model)), learner=learner)
-
-
-def lessons() -> Curated:
-    pairs = tuple(
-        Pair(
-            prompt,
-            ids("yes .", end=True),
-            ids("no , it is perhaps no .", end=True),
-            conversation_id=f"c{number}",
-            feedback_ids=(f"fb-{number}",),
-        )
-        for number, prompt in enumerate(OTHERS)
-    )
-    train = Snapshot((Demonstration(ASKED, RIGHT, "c", "fb-correction"),), pairs[:6], (ASKED, *OTHERS[:6]))
-    return Curated(train, Snapshot((), pairs[6:], OTHERS[6:]), {})
-
-
-class Told:
-    """Hears the progress of a training; dies when told to, as a killed process does."""
-
-    def __init__(self, dies_in: str = "") -> None:
-        self.phases: list[str] = []
-        self.dies_in = dies_in
-
-    def __call__(self, phase: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
-        if phase == self.dies_in:
-            raise KeyboardInterrupt
-        if phase not in self.phases:
-            self.phases.append(phase)
 
 
 def test_corrections_and_preferences_are_learned_one_after_the_other(settings: Settings, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from learner.methods.retention import retained
 from learner.sampling import sample
 from service.errors import TrainingFailed
 from service.settings import LearnerSettings
-from tests.learner.test_sft import Heard
+from tests.learner.progress import Heard
 from tests.learner.tiny_model import ids
 
 SETTINGS = LearnerSettings(rank=8, alpha=16.0, batch_size=4, dpo_learning_rate=1e-2, sft_learning_rate=1e-2,

@@ -14,7 +14,7 @@ from learner.constitution.asking import question as asked
 from learner.curate import Curated
 from learner.sampling import sample
 from service.settings import SPROUT, Settings
-from tests.learner.test_sft import Heard
+from tests.learner.progress import Heard
 
 BEFORE: Messages = (("user", "Tell me a joke."), ("assistant", "Why did the robot go on holiday? It had to recharge."))
 BOILING = "What is the boiling point of water?"

@@ -17,8 +17,9 @@ from service.settings import AdaptersSettings
 from service.store.queries import adapters, feedback, runs, serving
 from service.wire import Thumb
 from tests.fixtures.schema import check_manifest
-from tests.learner.pretend_training import Pretender, adapters_of, cycle, learn_v1, lease, queue, requested, the_run
+from tests.learner.pretend_training import Pretender, adapters_of, cycle, learn_v1, requested
 from tests.learner.pretend_training import small_base as small_base
+from tests.learner.queued_runs import lease, queue, the_run
 from tests.learner.store_fixtures import Home
 from tests.learner.store_fixtures import home as home
 

@@ -16,8 +16,9 @@ from service.errors import NotFound, TrainingFailed
 from service.store.queries import feedback, runs
 from service.wire import Critique
 from tests.fixtures.schema import check_manifest
-from tests.learner.pretend_training import Killed, Pretender, cycle, give_back, lease, queue, the_run
+from tests.learner.pretend_training import Killed, Pretender, cycle
 from tests.learner.pretend_training import small_base as small_base
+from tests.learner.queued_runs import give_back, lease, queue, the_run
 from tests.learner.store_fixtures import Home
 from tests.learner.store_fixtures import home as home
 

@@ -13,8 +13,9 @@ from learner.child import work
 from learner.cycle import Cycle
 from learner.metrics import read_metrics
 from service.errors import EngineUnavailable, StoreError
-from tests.learner.pretend_training import Pretender, adapters_of, cycle, give_back, lease, queue, the_run
+from tests.learner.pretend_training import Pretender, adapters_of, cycle
 from tests.learner.pretend_training import small_base as small_base
+from tests.learner.queued_runs import give_back, lease, queue, the_run
 from tests.learner.store_fixtures import Home
 from tests.learner.store_fixtures import home as home
 

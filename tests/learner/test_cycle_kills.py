@@ -9,18 +9,9 @@ from learner.run_progress import Stopped
 from service.adapters.fingerprint import base_fingerprint
 from service.errors import BadInput, LeaseLost, TrainingFailed
 from service.store.queries import runs
-from tests.learner.pretend_training import (
-    Killed,
-    Pretender,
-    adapters_of,
-    cycle,
-    give_back,
-    lease,
-    queue,
-    requested,
-    the_run,
-)
+from tests.learner.pretend_training import Killed, Pretender, adapters_of, cycle, requested
 from tests.learner.pretend_training import small_base as small_base
+from tests.learner.queued_runs import give_back, lease, queue, the_run
 from tests.learner.store_fixtures import Home
 from tests.learner.store_fixtures import home as home
 

@@ -7,18 +7,9 @@ from pathlib import Path
 import pytest
 
 from service.store.queries import serving
-from tests.learner.pretend_training import (
-    Pretender,
-    adapters_of,
-    cycle,
-    go_live,
-    learn_v1,
-    lease,
-    queue,
-    requested,
-    the_run,
-)
+from tests.learner.pretend_training import Pretender, adapters_of, cycle, go_live, learn_v1, requested
 from tests.learner.pretend_training import small_base as small_base
+from tests.learner.queued_runs import lease, queue, the_run
 from tests.learner.store_fixtures import Home
 from tests.learner.store_fixtures import home as home
 

@@ -9,8 +9,9 @@ import pytest
 from learner.metrics import read_metrics
 from service.store.queries import feedback, runs, serving
 from service.wire import Score, Thumb
-from tests.learner.pretend_training import Pretender, cycle, go_live, lease, queue, requested, the_run, withdraw
+from tests.learner.pretend_training import Pretender, cycle, go_live, requested, withdraw
 from tests.learner.pretend_training import small_base as small_base
+from tests.learner.queued_runs import lease, queue, the_run
 from tests.learner.store_fixtures import Home
 from tests.learner.store_fixtures import home as home
 

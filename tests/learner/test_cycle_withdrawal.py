@@ -6,20 +6,9 @@ import pytest
 
 from service.errors import TrainingFailed
 from service.store.queries import feedback, runs
-from tests.learner.pretend_training import (
-    Killed,
-    Pretender,
-    adapters_of,
-    cycle,
-    give_back,
-    go_live,
-    lease,
-    queue,
-    requested,
-    the_run,
-    withdraw,
-)
+from tests.learner.pretend_training import Killed, Pretender, adapters_of, cycle, go_live, requested, withdraw
 from tests.learner.pretend_training import small_base as small_base
+from tests.learner.queued_runs import give_back, lease, queue, the_run
 from tests.learner.store_fixtures import Home
 from tests.learner.store_fixtures import home as home
 

@@ -17,6 +17,7 @@ from service.store.queries import feedback, runs
 from service.store.tables import Run
 from service.wire import Label
 from tests.fixtures.waiting import PATIENCE, until
+from tests.learner.queued_runs import all_runs, lease, queue, the_run
 from tests.learner.store_fixtures import Home
 from tests.learner.store_fixtures import home as home
 
@@ -41,32 +42,13 @@ def pretends(code: str, started: list[int] | None = None) -> Callable[[Settings,
     return start
 
 
-def queue(home: Home, tick: str = "command-1") -> str:
-    with home.store.begin() as tx:
-        run = runs.queue_run(tx, tick, "command", "auto", {})
-    assert run is not None
-    return run.id
-
-
-def state_of(home: Home, run_id: str) -> Run:
-    with home.store.read() as tx:
-        run = runs.get_run(tx, run_id)
-    assert run is not None
-    return run
-
-
-def all_runs(home: Home) -> list[Run]:
-    with home.store.read() as tx:
-        return list(runs.list_runs(tx))
-
-
 def drive(learner: Learner, home: Home, run_id: str, *states: str) -> Run:
     def there() -> bool:
         learner.work()
-        return state_of(home, run_id).state in states
+        return the_run(home, run_id).state in states
 
     until(there)
-    return state_of(home, run_id)
+    return the_run(home, run_id)
 
 
 def test_a_child_that_ends_its_run_leaves_it_as_it_is(home: Home) -> None:
@@ -75,7 +57,7 @@ def test_a_child_that_ends_its_run_leaves_it_as_it_is(home: Home) -> None:
     run = drive(learner, home, queue(home), "succeeded")
     assert (run.adapter, run.message, run.attempt) == ("v1", "done", 1)
     learner.stop()
-    assert state_of(home, run.id).state == "succeeded"
+    assert the_run(home, run.id).state == "succeeded"
 
 
 def test_a_child_that_dies_is_tried_again_and_then_fails_with_the_reason(home: Home) -> None:
@@ -114,7 +96,7 @@ def test_stopping_gives_the_run_back_at_once_and_costs_no_attempt(home: Home) ->
     run_id = queue(home)
     drive(learner, home, run_id, "running")
     learner.stop()
-    assert (state_of(home, run_id).state, state_of(home, run_id).attempt) == ("queued", 0)
+    assert (the_run(home, run_id).state, the_run(home, run_id).attempt) == ("queued", 0)
     assert not Path(f"/proc/{started[0]}").exists()
 
 
@@ -127,7 +109,7 @@ def test_cancelling_a_run_stops_its_child(home: Home) -> None:
         runs.cancel_run(tx, run_id)
     learner.work()
     assert not Path(f"/proc/{started[0]}").exists()
-    assert state_of(home, run_id).state == "cancelled"
+    assert the_run(home, run_id).state == "cancelled"
 
 
 @pytest.mark.parametrize("end", ["failed", "cancelled"])
@@ -159,12 +141,12 @@ def test_a_learner_that_fell_silent_loses_the_run_and_can_not_write_any_more(tmp
 
     def taken_over() -> bool:
         awake.work()
-        return state_of(home, run_id).fence == 2
+        return the_run(home, run_id).fence == 2
 
     until(taken_over)
     silent.beat()  # hears that it lost, stops its child, and writes nothing
     silent.stop()
-    assert (state_of(home, run_id).state, state_of(home, run_id).attempt) == ("running", 2)
+    assert (the_run(home, run_id).state, the_run(home, run_id).attempt) == ("running", 2)
     awake.stop()
     home.store.close()
 
@@ -175,7 +157,7 @@ def test_the_heartbeat_keeps_the_lease(tmp_path: Path) -> None:
     run_id = queue(home)
     before = drive(learner, home, run_id, "running").leased_until
     learner.beat()
-    after = state_of(home, run_id).leased_until
+    after = the_run(home, run_id).leased_until
     assert before is not None and after is not None and after > before
     learner.stop()
     home.store.close()
@@ -277,17 +259,12 @@ def test_the_clock_itself_starts_the_work(tmp_path: Path) -> None:
 
 
 def test_a_real_child_ends_by_itself_when_its_daemon_dies(home: Home) -> None:
-    training = start_child(home.settings, _lease(home, queue(home)))
+    run_id, leased = queue(home), lease(home)
+    assert leased.run_id == run_id
+    training = start_child(home.settings, leased)
     assert training.process.stdin is not None
     training.process.stdin.close()  # what the kernel does when the daemon is killed
     assert training.process.wait(PATIENCE) != 0
-
-
-def _lease(home: Home, run_id: str) -> runs.Lease:
-    with home.store.begin() as tx:
-        lease = runs.lease_run(tx, "test", 60.0, 3)
-    assert lease is not None and lease.run_id == run_id
-    return lease
 
 
 @pytest.mark.parametrize(

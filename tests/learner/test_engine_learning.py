@@ -13,23 +13,23 @@ from learner.backbone import Backbone
 from learner.engine_sampler import EngineSampler
 from learner.methods import ppo, raft
 from learner.stage_checkpoint import StageCheckpoint
-from service.settings import LearnerSettings, RaftSettings
+from service.settings import RaftSettings
 from tests.learner.engine_sampling import backbone as backbone
 from tests.learner.engine_sampling import engine as engine
 from tests.learner.engine_sampling import engines
 from tests.learner.pretend_engine import PretendEngine
-from tests.learner.test_ppo import PROMPTS, TOY, Liking
-from tests.learner.test_raft import Counting
-from tests.learner.test_sft import Heard
+from tests.learner.progress import Heard
+from tests.learner.tiny_backbone import SETTINGS
+from tests.learner.toy_rewards import PROMPTS, TOY_PPO, Counting, Liking
 
 
 def test_ppo_pauses_while_the_engine_is_away_and_ends_as_if_it_had_not_been(
     engine: PretendEngine, folder: Path, tmp_path: Path
 ) -> None:
-    settings = TOY.model_copy(update={"iterations": 4, "replies": 4})
+    settings = TOY_PPO.model_copy(update={"iterations": 4, "replies": 4})
     found = []
     for restarts in (False, True):
-        backbone = Backbone.load(folder, LearnerSettings(rank=4, alpha=8.0))
+        backbone = Backbone.load(folder, SETTINGS)
         pretend = PretendEngine(backbone)
 
         def go_away(pretend: PretendEngine, restarts: bool = restarts) -> None:
@@ -56,7 +56,7 @@ def test_ppo_pauses_while_the_engine_is_away_and_ends_as_if_it_had_not_been(
 def test_importance_is_far_from_one_where_another_policy_answered(engine: PretendEngine, tmp_path: Path) -> None:
     engine.drift = -0.5
     heard, terms = Heard(), engines(tmp_path, engine, tolerance=10.0)
-    settings = TOY.model_copy(update={"iterations": 1, "importance_cap": 1.2})
+    settings = TOY_PPO.model_copy(update={"iterations": 1, "importance_cap": 1.2})
     sampler = EngineSampler(engine.backbone, terms, "run_7")
     result = ppo.train(engine.backbone, Liking(engine.backbone), PROMPTS, settings, heard, sampler=sampler)
     assert result.metrics["importance_capped"] == 1.0 and result.metrics["importance"] == pytest.approx(1.2)
@@ -90,12 +90,12 @@ def test_a_training_that_is_killed_goes_on_from_the_engine_s_replies_and_comes_t
                 raise KeyboardInterrupt
 
     def learn(heard: Heard, checkpoint: StageCheckpoint) -> None:
-        backbone = Backbone.load(folder, LearnerSettings(rank=4, alpha=8.0))
+        backbone = Backbone.load(folder, SETTINGS)
         pretend = PretendEngine(backbone)
         sampler = EngineSampler(backbone, engines(tmp_path, pretend), "run_7")
         try:
             if method == "ppo":
-                how = TOY.model_copy(update=small)
+                how = TOY_PPO.model_copy(update=small)
                 ppo.train(backbone, Counting(), PROMPTS, how, heard, sampler=sampler, checkpoint=checkpoint)
             else:
                 how_too = RaftSettings.model_validate(small)

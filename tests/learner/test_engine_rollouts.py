@@ -26,12 +26,10 @@ from service.errors import TrainingFailed
 from service.settings import EngineSettings, LearnerSettings, PpoSettings, Settings
 from tests.embedded.models import save_adapter
 from tests.fixtures.engine_process import EngineProcess
-from tests.learner.test_backbone_trainer import lessons
-from tests.learner.test_ppo import PROMPTS, TOY, Liking, distance, next_word, optimum
-from tests.learner.test_raft import TOY as RAFT_TOY
-from tests.learner.test_raft import Counting
-from tests.learner.test_sft import Heard
+from tests.learner.lessons import lessons
+from tests.learner.progress import Heard
 from tests.learner.tiny_model import build_tiny_model
+from tests.learner.toy_rewards import PROMPTS, TOY_PPO, TOY_RAFT, Counting, Liking, distance, next_word, optimum
 
 LEARNER = LearnerSettings(rank=8, alpha=16.0)
 
@@ -91,7 +89,7 @@ def test_both_sample_what_the_policy_says(backbone: Backbone, engine: EngineProc
 
 
 def test_experience_has_the_same_shape_and_in_float32_weights_of_one(model_folder: Path, engines: Engines) -> None:
-    settings = TOY.model_copy(update={"max_new_tokens": 12, "replies": 8})
+    settings = TOY_PPO.model_copy(update={"max_new_tokens": 12, "replies": 8})
     found = {}
     for name in ("trainer", "engine"):
         backbone = Backbone.load(model_folder, LEARNER)
@@ -111,7 +109,7 @@ def test_experience_has_the_same_shape_and_in_float32_weights_of_one(model_folde
 def test_ppo_comes_near_the_best_policy_from_either_s_replies(
     model_folder: Path, engine: EngineProcess, engines: Engines
 ) -> None:
-    settings = TOY.model_copy(update={"advantages": "rloo", "iterations": 25})
+    settings = TOY_PPO.model_copy(update={"advantages": "rloo", "iterations": 25})
     left = {}
     for name in ("trainer", "engine"):
         backbone = Backbone.load(model_folder, LEARNER)
@@ -131,7 +129,7 @@ def test_ppo_comes_near_the_best_policy_from_either_s_replies(
 
 
 def test_raft_says_what_is_rewarded_from_the_engine_s_replies(backbone: Backbone, engines: Engines) -> None:
-    settings, heard = RAFT_TOY.model_copy(update={"iterations": 4}), Heard()
+    settings, heard = TOY_RAFT.model_copy(update={"iterations": 4}), Heard()
     raft.train(backbone, Counting(), PROMPTS, settings, heard, sampler=EngineSampler(backbone, engines, "run_7"))
     rewards = [metrics["reward"] for *_, metrics in heard.steps if metrics]
     assert rewards[-1] > rewards[0] + 0.2
@@ -140,7 +138,7 @@ def test_raft_says_what_is_rewarded_from_the_engine_s_replies(backbone: Backbone
 def test_an_adapter_that_is_not_the_policy_s_shows(
     backbone: Backbone, engines: Engines, model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = TOY.model_copy(update={"advantages": "rloo", "iterations": 1})
+    settings = TOY_PPO.model_copy(update={"advantages": "rloo", "iterations": 1})
     monkeypatch.setattr(backbone, "save_adapter", lambda folder: save_adapter(folder, model_folder, seed=1))
     with pytest.raises(TrainingFailed, match="something else than the policy"):
         ppo.train(
@@ -155,7 +153,7 @@ def test_an_adapter_that_is_not_the_policy_s_shows(
 def test_an_engine_that_is_killed_and_started_again_costs_a_pause(
     backbone: Backbone, engine: EngineProcess, engines: Engines
 ) -> None:
-    settings = TOY.model_copy(update={"advantages": "rloo", "iterations": 6})
+    settings = TOY_PPO.model_copy(update={"advantages": "rloo", "iterations": 6})
 
     class Killing(Heard):
         died = came_back = 0
@@ -173,7 +171,7 @@ def test_an_engine_that_is_killed_and_started_again_costs_a_pause(
     sampler = EngineSampler(backbone, engines, "run_7")
     result = ppo.train(backbone, Liking(backbone), PROMPTS, settings, heard, sampler=sampler)
     assert heard.died and heard.came_back and {phase for phase, *_ in heard.steps} == {ppo.PHASE, WAITING}
-    assert result.replies == 6 * TOY.prompts * TOY.replies and result.metrics["importance"] == pytest.approx(
+    assert result.replies == 6 * TOY_PPO.prompts * TOY_PPO.replies and result.metrics["importance"] == pytest.approx(
         1, abs=1e-3
     )
     assert not held(engine) and not list(engines.folder.iterdir())

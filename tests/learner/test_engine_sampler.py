@@ -16,8 +16,8 @@ from tests.learner.engine_sampling import Told, engines, replies
 from tests.learner.engine_sampling import backbone as backbone
 from tests.learner.engine_sampling import engine as engine
 from tests.learner.pretend_engine import PretendEngine
-from tests.learner.test_ppo import PROMPTS
 from tests.learner.tiny_model import EOS
+from tests.learner.toy_rewards import PROMPTS
 
 
 def test_replies_come_in_order_with_the_engines_log_probabilities(engine: PretendEngine, tmp_path: Path) -> None:

@@ -25,9 +25,8 @@ from tests.learner.engine_sampling import Told, engines, replies
 from tests.learner.engine_sampling import backbone as backbone
 from tests.learner.engine_sampling import engine as engine
 from tests.learner.pretend_engine import PretendEngine
-from tests.learner.test_ppo import PROMPTS, TOY, Liking
-from tests.learner.test_raft import Counting
-from tests.learner.test_sft import Heard
+from tests.learner.progress import Heard
+from tests.learner.toy_rewards import PROMPTS, TOY_PPO, Counting, Liking
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -158,7 +157,7 @@ def test_what_is_left_out_is_in_the_result_and_the_metrics_of_a_training_that_go
     sampler = EngineSampler(engine.backbone, engines(tmp_path, engine), "run_7")
     result: ppo.PpoResult | raft.RaftResult
     if method == "ppo":
-        how = TOY.model_copy(update={"advantages": "rloo", "iterations": 3, "replies": 4})
+        how = TOY_PPO.model_copy(update={"advantages": "rloo", "iterations": 3, "replies": 4})
         result = ppo.train(engine.backbone, Liking(engine.backbone), PROMPTS, how, heard, sampler=sampler)
     else:
         so = RaftSettings(iterations=3, prompts=4, replies=4, minibatch=4, max_new_tokens=8)

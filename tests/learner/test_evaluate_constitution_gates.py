@@ -11,14 +11,10 @@ import pytest
 from learner.evaluate.constitution_gates import rise
 from learner.evaluate.frontier import draw_frontier, points
 from learner.evaluate.gates import verdict
-from tests.learner.test_evaluate_gates import SETTINGS, SOUND
+from service.settings import LearnerSettings
+from tests.learner.sound_reports import SOUND, SOUND_CONSTITUTION
 
-FOUND: dict[str, Any] = {
-    "red_team_prompts": 48, "replies": 96, "harmful": 0.02, "harmful_parent": 0.1, "harmful_base": 0.2,
-    "look_alikes": 48, "over_refused": 0.1, "over_refused_parent": 0.1, "over_refused_base": 0.05,
-    "helpful_prompts": 48, "helpful_won": 0.5, "helpful_won_high": 0.64, "helpful_won_base": 0.49,
-    "helpful_won_parent_base": 0.48, "trained_by_it": True,
-}  # fmt: skip
+SETTINGS = LearnerSettings()
 
 
 def failing(found: dict[str, Any] | None) -> list[str]:
@@ -32,7 +28,11 @@ def names(found: dict[str, Any] | None) -> set[str]:
 
 
 def test_a_candidate_that_does_less_harm_and_refuses_no_more_passes() -> None:
-    assert failing(FOUND) == [] and names(FOUND) == {"does no more harm", "refuses no more help", "stays helpful"}
+    assert failing(SOUND_CONSTITUTION) == [] and names(SOUND_CONSTITUTION) == {
+        "does no more harm",
+        "refuses no more help",
+        "stays helpful",
+    }
     assert names(None) == set() == names({"harmful": None})
 
 
@@ -45,28 +45,28 @@ def test_a_candidate_that_does_less_harm_and_refuses_no_more_passes() -> None:
     ],
 )
 def test_each_rule_stops_what_it_is_there_for(change: dict[str, float], gate: str) -> None:
-    assert failing(FOUND | change) == [gate]
+    assert failing(SOUND_CONSTITUTION | change) == [gate]
 
 
 def test_a_rise_within_chance_is_no_rise() -> None:
-    assert failing(FOUND | {"harmful": 0.12, "over_refused": 0.14}) == []
+    assert failing(SOUND_CONSTITUTION | {"harmful": 0.12, "over_refused": 0.14}) == []
     assert rise(0.12, 0.1, 96) < 0 < rise(0.12, 0.1, 9_600)
     assert rise(1.0, 0.0, 0) < 0 and rise(0.02, 0.0, 50) < 0  # one reply of fifty proves nothing
 
 
 def test_harm_is_held_against_the_parent_where_there_is_one() -> None:
-    before = {name: value for name, value in FOUND.items() if not name.endswith("_parent")}
-    assert failing(FOUND | {"harmful": 0.35}) == ["does no more harm"]
+    before = {name: value for name, value in SOUND_CONSTITUTION.items() if not name.endswith("_parent")}
+    assert failing(SOUND_CONSTITUTION | {"harmful": 0.35}) == ["does no more harm"]
     assert failing(before | {"harmful": 0.28}) == []  # by chance as much as the base
 
 
 def test_only_what_the_constitution_trained_has_to_stay_helpful_by_it() -> None:
-    assert failing(FOUND | {"helpful_won": 0.2, "helpful_won_high": 0.3, "trained_by_it": False}) == []
+    assert failing(SOUND_CONSTITUTION | {"helpful_won": 0.2, "helpful_won_high": 0.3, "trained_by_it": False}) == []
 
 
 def test_the_frontier_has_a_point_for_each_that_was_measured(tmp_path: Path) -> None:
-    assert points(FOUND) == {"base": (0.5, 0.8), "parent": (0.48, 0.9), "candidate": (0.49, 0.98)}
-    draw_frontier(FOUND, tmp_path / "frontier.png")
+    assert points(SOUND_CONSTITUTION) == {"base": (0.5, 0.8), "parent": (0.48, 0.9), "candidate": (0.49, 0.98)}
+    draw_frontier(SOUND_CONSTITUTION, tmp_path / "frontier.png")
     assert (tmp_path / "frontier.png").read_bytes()[:4] == b"\x89PNG"
     draw_frontier({"harmful_base": 0.2, "harmful": None}, tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()

@@ -24,8 +24,8 @@ from learner.evaluate.win_rate import share_won
 from learner.methods.preference_model import fit_preferences
 from learner.sampling import Reply
 from service.settings import LearnerSettings
-from tests.learner.test_backbone import moved
-from tests.learner.test_preference_model import LIKINGS, comparisons
+from tests.learner.likings import LIKINGS, comparisons
+from tests.learner.tiny_backbone import moved
 from tests.learner.tiny_model import EOS, ids
 
 SETTINGS = LearnerSettings(rank=4)

@@ -17,8 +17,8 @@ from learner.gradient_checkpointing import checkpoint_layers
 from learner.sampling import sample
 from service.errors import TrainingFailed
 from service.settings import LearnerSettings
-from tests.learner.test_backbone import EXAMPLES, SETTINGS, moved
-from tests.learner.test_output_layer import SIZES
+from tests.learner.small_models import SIZES
+from tests.learner.tiny_backbone import EXAMPLES, SETTINGS, moved
 from tests.learner.tiny_model import PAD
 
 CHECKPOINTED = SETTINGS.model_copy(update={"gradient_checkpointing": True})

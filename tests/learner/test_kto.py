@@ -18,8 +18,8 @@ from learner.methods.strength import LEAST_SCALE, hold_inside_limits
 from learner.sampling import sample
 from service.errors import TrainingFailed
 from service.settings import LearnerSettings
-from tests.learner.test_backbone import moved
-from tests.learner.test_sft import Heard
+from tests.learner.progress import Heard
+from tests.learner.tiny_backbone import moved
 from tests.learner.tiny_model import ids
 
 SETTINGS = LearnerSettings(rank=8, alpha=16.0, kto_learning_rate=1e-2, min_fluency=-3.0, max_kl_per_token=3.0)

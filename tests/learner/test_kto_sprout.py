@@ -12,7 +12,7 @@ from learner.methods import kto
 from learner.pretrain.questions import draw_prompts, is_right
 from learner.sampling import sample
 from service.settings import SPROUT, LearnerSettings
-from tests.learner.test_sft import Heard
+from tests.learner.progress import Heard
 
 SETTINGS = LearnerSettings()
 MOST_WORDS = 6

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
@@ -14,21 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from learner.backbone import Backbone
-from learner.batch import Demonstration, Label, Pair
-from learner.methods import kto, ppo, preference, raft, reward, sft
+from learner.methods import ppo, preference
 from learner.methods.optimizer import Stepper
 from learner.micro_batches import MicroBatches, is_out_of_memory
 from service.errors import TrainingFailed
-from service.settings import LearnerSettings, PpoSettings, RaftSettings
-from tests.learner.test_backbone import moved
-from tests.learner.test_raft import Counting
-from tests.learner.test_reward import asked, comparisons, said
-from tests.learner.test_sft import Heard
-from tests.learner.tiny_model import ids
-
-SETTINGS = LearnerSettings(rank=4, alpha=8.0)
-PROMPTS = [ids(f"<bos> {a} {b} ?") for a in ("one", "two", "three", "four") for b in ("blue", "red", "green", "paris")]
-REPLIES = [ids(words, end=True) for words in ("yes", "no , it is perhaps no .", "it is paris .", "perhaps")]
+from tests.learner.short_trainings import Enough, by_dpo, by_kto, by_ppo, by_raft, by_reward, by_sft
+from tests.learner.tiny_backbone import SETTINGS, moved
 
 
 def test_a_part_that_does_not_fit_is_halved_and_those_to_come_are_as_small(caplog: pytest.LogCaptureFixture) -> None:
@@ -112,10 +101,6 @@ def test_a_part_without_a_finite_loss_spoils_the_step() -> None:
     assert stepper.update()["loss"] == 1.0 and weight.item() < 1
 
 
-class Enough(Exception):
-    """Ends a training whose first steps were all that is wanted."""
-
-
 Train = Callable[[Backbone], object]
 
 
@@ -145,52 +130,6 @@ def gradients(folder: Path, train: Train, monkeypatch: pytest.MonkeyPatch, token
             train(backbone)
     assert bool(refused) == (tokens < 1 << 20)
     return found
-
-
-def by_sft(backbone: Backbone) -> None:
-    taught = [
-        Demonstration(prompt, REPLIES[place % 4], weight=1.0 + place / 8) for place, prompt in enumerate(PROMPTS[:12])
-    ]
-    sft.train(backbone, taught, PROMPTS[12:], SETTINGS, Heard())
-
-
-def by_dpo(backbone: Backbone) -> None:
-    pairs = [
-        Pair(prompt, one, other, margin=1.0 + place, tie=place == 2, weight=1 / 3 + place)
-        for place, (prompt, one, other) in enumerate(zip(PROMPTS[:4], REPLIES, REPLIES[1:] + REPLIES[:1], strict=True))
-    ]
-    preference.train(backbone, pairs, PROMPTS, SETTINGS, Heard())
-
-
-def by_kto(backbone: Backbone) -> None:
-    labels = [
-        Label(prompt, REPLIES[place % 4], place % 3 == 0, weight=1 / 3 + place) for place, prompt in enumerate(PROMPTS)
-    ]
-    kto.train(backbone, labels, PROMPTS, SETTINGS, Heard())
-
-
-def by_reward(backbone: Backbone) -> None:
-    rng = Random(3)
-    replies = [said(colour, rng) for colour in ("red", "blue", "green", "red")]
-    ranking = [
-        Pair(asked(70), replies[a], replies[b], margin=1.0 + b, group="ranking", weight=1 / 3)
-        for a in range(4)
-        for b in range(a + 1, 4)
-    ]
-    single = [Pair(asked(80), replies[0], replies[1], tie=True), *(replace(p, weight=0.7) for p in comparisons(3))]
-    labels = [Label(asked(90 + n), said("green", rng), n % 2 == 0, weight=0.5 + n) for n in range(5)]
-    reward.fit(backbone, [*ranking, *single], labels, SETTINGS, Heard())
-
-
-def by_ppo(backbone: Backbone) -> None:
-    settings = PpoSettings(iterations=1, prompts=4, replies=3, minibatch=8, max_new_tokens=8, stop_kl=10.0)
-    kept = [(prompt, REPLIES[place % 4]) for place, prompt in enumerate(PROMPTS)]
-    ppo.train(backbone, Counting(), PROMPTS, settings, Heard(), pretraining=kept)
-
-
-def by_raft(backbone: Backbone) -> None:
-    settings = RaftSettings(iterations=1, prompts=16, replies=8, minibatch=16, max_new_tokens=8)
-    raft.train(backbone, Counting(), PROMPTS, settings, Heard())
 
 
 @pytest.mark.parametrize(

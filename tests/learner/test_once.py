@@ -20,9 +20,9 @@ from service.errors import Stopped, StoreError, TrainingFailed
 from service.store.queries import runs
 from service.store.tables import Run
 from tests.fixtures.waiting import until
+from tests.learner.queued_runs import queue
 from tests.learner.store_fixtures import Home
 from tests.learner.store_fixtures import home as home
-from tests.learner.test_daemon import queue
 
 
 def newest(home: Home) -> Run:

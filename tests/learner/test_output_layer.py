@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
     CohereConfig,
     CohereForCausalLM,
@@ -27,35 +26,10 @@ from learner.backbone import Backbone
 from learner.batch import Sequences, collate
 from learner.output_layer import log_probs_in_chunks, plain_output_layer
 from learner.tensors import token_log_probs
-from tests.learner.test_backbone import SETTINGS, moved
-from tests.learner.test_packing import padded_log_probs
-from tests.learner.tiny_model import PAD, WORDS, ids
-
-VOCABULARY = len(WORDS)
-ASKED = ids("<bos> what is the capital of france ?")
-EXAMPLES = [
-    (ASKED, ids("it is paris .", end=True)),
-    (ids("<bos> one"), ids("two", end=True)),
-    (ASKED, ids("perhaps rome", end=True)),
-    (ids("<bos> two"), ()),
-]
-SIZES: dict[str, Any] = {
-    "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "initializer_range": 0.3,
-    "pad_token_id": PAD,
-}  # fmt: skip
-
-
-def small(model: type[Any], config: type[Any], **more: Any) -> Any:
-    torch.manual_seed(0)
-    return model(config(**SIZES, **more)).eval().requires_grad_(False)
-
-
-def graded(log_probs: Tensor, by: list[Tensor]) -> list[Tensor]:
-    """The values, and the gradients of their sum with weights that differ."""
-    weights = torch.linspace(-1, 2, log_probs.numel()).reshape(log_probs.shape)
-    found = torch.autograd.grad((log_probs * weights).sum(), by, allow_unused=True, materialize_grads=True)
-    return [log_probs.detach(), *found]
+from tests.learner.log_probabilities import EXAMPLES, graded, padded_log_probs
+from tests.learner.small_models import VOCABULARY, small
+from tests.learner.tiny_backbone import SETTINGS, moved
+from tests.learner.tiny_model import PAD
 
 
 @pytest.mark.parametrize("positions", [12, 1, 0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -24,30 +23,18 @@ from learner import packing
 from learner.backbone import Backbone
 from learner.batch import Sequences, collate
 from learner.packing import PACKED, Segment, Stretches, pack, try_packing
-from service.settings import LearnerSettings
+from tests.learner.log_probabilities import padded_log_probs
+from tests.learner.tiny_backbone import SETTINGS, moved
 from tests.learner.tiny_model import PAD, WORDS, build_tiny_model
 
-SETTINGS = LearnerSettings(rank=4, alpha=8.0)
 SIZES = {"vocab_size": len(WORDS), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
          "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}  # fmt: skip
 TOKENS = st.lists(st.integers(3, len(WORDS) - 1), min_size=1, max_size=9).map(tuple)
 
 
 @pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backbone]:
-    made = Backbone.load(build_tiny_model(tmp_path_factory.mktemp("tiny")), SETTINGS)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in made.trainable():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
-    yield made
-
-
-def padded_log_probs(backbone: Backbone, batch: Sequences) -> torch.Tensor:
-    """By transformers itself, without any of ours: (B, T)."""
-    logits = backbone.model(input_ids=batch.token_ids, attention_mask=batch.attention_mask).logits[:, :-1]
-    log_probs = logits.log_softmax(-1).gather(2, batch.token_ids[:, 1:, None]).squeeze(2)
-    return torch.nn.functional.pad(log_probs, (1, 0)) * batch.reply_mask
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    return moved(Backbone.load(build_tiny_model(tmp_path_factory.mktemp("tiny")), SETTINGS))
 
 
 def check(backbone: Backbone, batch: Sequences) -> None:

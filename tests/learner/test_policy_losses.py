@@ -1,10 +1,9 @@
-"""The arithmetic of policy optimisation, against sums worked out one number after the other in float64."""
+"""The losses of policy and value, against sums worked out one number after the other in float64."""
 
 from __future__ import annotations
 
 import math
 from random import Random
-from typing import Literal
 
 import pytest
 import torch
@@ -13,147 +12,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from learner.policy_losses import (
-    AdaptiveKl,
-    RunningMoments,
     entropy,
     gae,
-    grpo_advantages,
     kl_estimates,
     ppo_policy_loss,
     ppo_value_loss,
-    reinforce_advantages,
-    rloo_advantages,
     token_rewards,
     truncated_importance,
     whiten,
 )
-
-MASK = torch.tensor([[0, 0, 1, 1, 1, 0], [0, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 0, 0]]).bool()
-
-
-def numbers(seed: int = 0, like: Tensor = MASK) -> Tensor:
-    return torch.randn(like.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def places(mask: Tensor = MASK) -> list[tuple[int, int]]:
-    return [(int(row), int(column)) for row, column in mask.nonzero()]
-
-
-def spoiled(values: Tensor, mask: Tensor = MASK) -> Tensor:
-    """The same, with NaN and infinity outside the mask."""
-    return torch.where(mask, values, torch.tensor([math.nan, math.inf] * 12).double().reshape(4, 6))
-
-
-def test_the_estimates_of_kl_are_schulmans() -> None:
-    policy, anchor = numbers(1), numbers(2)
-    k1, k2, k3 = kl_estimates(policy, anchor)
-    for row, column in places():
-        p, q = float(policy[row, column]), float(anchor[row, column])
-        assert float(k1[row, column]) == pytest.approx(p - q, abs=1e-12)
-        assert float(k2[row, column]) == pytest.approx((p - q) ** 2 / 2, abs=1e-12)
-        assert float(k3[row, column]) == pytest.approx(math.exp(q - p) - 1 - (q - p), abs=1e-12)
-
-
-def test_k1_and_k3_are_right_on_the_average_and_k3_is_never_negative() -> None:
-    logits, other = torch.randn(2, 7, generator=torch.Generator().manual_seed(3), dtype=torch.float64).log_softmax(-1)
-    exact = float((logits.exp() * (logits - other)).sum())
-    k1, _, k3 = kl_estimates(logits, other)
-    assert float((logits.exp() * k1).sum()) == pytest.approx(exact, abs=1e-12)
-    assert float((logits.exp() * k3).sum()) == pytest.approx(exact, abs=1e-12)
-    assert (k3 >= 0).all()
-
-
-def test_a_replys_score_stands_at_its_last_token_and_kl_costs_at_every_one() -> None:
-    policy, anchor = numbers(1), numbers(2)
-    scores = torch.tensor([7.0, -9.0, 2.0, 3.0], dtype=torch.float64)
-    ended = torch.tensor([True, False, True, True])
-    rewards = token_rewards(
-        scores, spoiled(policy), spoiled(anchor), MASK, 0.3, ended=ended, missing_eos_penalty=0.5, clip=5.0
-    )
-    last = {0: 4, 1: 2, 2: 5}
-    for row in range(4):
-        for column in range(6):
-            expected = 0.0
-            if MASK[row, column]:
-                expected = -0.3 * float(policy[row, column] - anchor[row, column])
-                if last[row] == column:
-                    expected += {0: 5.0, 1: -5.5, 2: 2.0}[row]
-            assert float(rewards[row, column]) == pytest.approx(expected, abs=1e-12)
-
-
-@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
-def test_kl_costs_what_the_chosen_estimate_says(estimator: Literal["k1", "k2", "k3"]) -> None:
-    policy, anchor = numbers(1), numbers(2)
-    rewards = token_rewards(torch.zeros(4), spoiled(policy), spoiled(anchor), MASK, 0.3, kl_estimator=estimator)
-    for row, column in places():
-        log_ratio = float(anchor[row, column] - policy[row, column])
-        expected = {"k1": -log_ratio, "k2": log_ratio**2 / 2, "k3": math.exp(log_ratio) - 1 - log_ratio}[estimator]
-        assert float(rewards[row, column]) == pytest.approx(-0.3 * expected, abs=1e-12)
-    assert not rewards[~MASK].any()
-
-
-def test_a_score_counts_once_even_where_tokens_in_between_do_not() -> None:
-    mask = torch.tensor([[True, False, True, True, False]])
-    zero = torch.zeros(1, 5)
-    assert token_rewards(torch.tensor([7.0]), zero, zero, mask, 0.1).tolist() == [[0.0, 0.0, 0.0, 7.0, 0.0]]
-
-
-def test_rewards_and_advantages_carry_no_gradient() -> None:
-    policy = numbers(1).requires_grad_()
-    assert not token_rewards(torch.ones(4), policy, numbers(2), MASK, 0.3).requires_grad
-    assert not any(one.requires_grad for one in gae(numbers(1), policy, MASK))
-
-
-@pytest.mark.parametrize(("gamma", "lam"), [(1.0, 0.95), (0.9, 0.5), (1.0, 1.0), (0.99, 0.0)])
-def test_advantages_are_the_discounted_sum_of_temporal_differences(gamma: float, lam: float) -> None:
-    rewards, values = numbers(1), numbers(2)
-    advantages, returns = gae(spoiled(rewards), spoiled(values), MASK, gamma=gamma, lam=lam)
-    for row in range(4):
-        own = [column for column in range(6) if MASK[row, column]]
-        for at, column in enumerate(own):
-            expected = 0.0
-            for ahead, later in enumerate(own[at:]):
-                following = own[at + ahead + 1 :]
-                next_value = float(values[row, following[0]]) if following else 0.0
-                delta = float(rewards[row, later]) + gamma * next_value - float(values[row, later])
-                expected += (gamma * lam) ** ahead * delta
-            assert float(advantages[row, column]) == pytest.approx(expected, abs=1e-10)
-            assert float(returns[row, column]) == pytest.approx(expected + float(values[row, column]), abs=1e-10)
-    assert not advantages[~MASK].any() and not returns[~MASK].any()
-
-
-def test_with_lambda_one_returns_are_what_is_still_to_come() -> None:
-    rewards = numbers(1)
-    _, returns = gae(rewards, numbers(2), MASK, gamma=1.0, lam=1.0)
-    for row, column in places():
-        to_come = sum(float(rewards[row, later]) for later in range(column, 6) if MASK[row, later])
-        assert float(returns[row, column]) == pytest.approx(to_come, abs=1e-10)
-
-
-def test_a_reply_of_one_token_is_worth_its_reward() -> None:
-    mask = torch.tensor([[False, True, False]])
-    advantages, returns = gae(torch.full((1, 3), 5.0), torch.full((1, 3), 2.0), mask)
-    assert advantages.tolist() == [[0.0, 3.0, 0.0]] and returns.tolist() == [[0.0, 5.0, 0.0]]
-    old = torch.zeros(1, 3)
-    for per_sequence in (False, True):
-        assert float(ppo_policy_loss(old, old, advantages, mask, per_sequence=per_sequence)[0]) == -3
-
-
-def test_whitened_numbers_have_mean_nought_and_variance_one() -> None:
-    values = numbers(4) * 3 + 2
-    white = whiten(spoiled(values), MASK)
-    inside = white[MASK]
-    assert float(inside.mean()) == pytest.approx(0, abs=1e-9) and float(inside.var()) == pytest.approx(1, abs=1e-6)
-    assert not white[~MASK].any()
-    kept = whiten(values, MASK, shift_mean=False)[MASK]
-    assert float(kept.mean()) == pytest.approx(float(values[MASK].mean()), abs=1e-9)
-
-
-@pytest.mark.parametrize("count", [0, 1])
-def test_too_few_numbers_to_whiten_are_no_trouble(count: int) -> None:
-    mask = torch.zeros(2, 3).bool()
-    mask[0, :count] = True
-    assert torch.equal(whiten(torch.full((2, 3), 5.0), mask), torch.zeros(2, 3))
+from tests.learner.masked_numbers import MASK, numbers, places, spoiled
 
 
 def clipped_by_hand(policy: Tensor, old: Tensor, advantages: Tensor, clip: float) -> dict[tuple[int, int], float]:
@@ -359,35 +227,6 @@ def test_importance_is_truncated_and_constant() -> None:
     assert weights.tolist() == pytest.approx([1.0, 2.0, math.exp(-1)]) and not weights.requires_grad
 
 
-def test_advantages_of_whole_replies() -> None:
-    scores = torch.tensor([[1.0, 2.0, 6.0], [0.0, 0.0, 3.0]])
-    assert reinforce_advantages(scores, 2.0).tolist() == [[-1.0, 0.0, 4.0], [-2.0, -2.0, 1.0]]
-    torch.testing.assert_close(rloo_advantages(scores), torch.tensor([[-3.0, -1.5, 4.5], [-1.5, -1.5, 3.0]]))
-    spread = [math.sqrt(7.0), math.sqrt(3.0)]
-    expected = [[-2 / (spread[0] + 1e-4), -1 / (spread[0] + 1e-4), 3 / (spread[0] + 1e-4)],
-                [-1 / (spread[1] + 1e-4), -1 / (spread[1] + 1e-4), 2 / (spread[1] + 1e-4)]]  # fmt: skip
-    torch.testing.assert_close(grpo_advantages(scores), torch.tensor(expected))
-    torch.testing.assert_close(grpo_advantages(scores, scale=False)[0], torch.tensor([-2.0, -1.0, 3.0]))
-    assert not grpo_advantages(torch.full((1, 4), 5.0)).any()  # a group that agrees teaches nothing
-
-
-@pytest.mark.parametrize("size", [2, 3, 5])
-def test_a_replys_baseline_is_what_the_others_of_its_group_got(size: int) -> None:
-    scores = numbers(1, torch.zeros(4, size))
-    advantages = rloo_advantages(scores)
-    for row in range(4):
-        for own in range(size):
-            others = [float(scores[row, other]) for other in range(size) if other != own]
-            expected = float(scores[row, own]) - sum(others) / len(others)
-            assert float(advantages[row, own]) == pytest.approx(expected, abs=1e-12)
-
-
-@pytest.mark.parametrize("of_whole_replies", [rloo_advantages, grpo_advantages])
-def test_a_group_of_one_is_refused(of_whole_replies: object) -> None:
-    with pytest.raises(ValueError, match="at least two replies"):
-        of_whole_replies(torch.ones(3, 1))  # type: ignore[operator]
-
-
 def test_entropy_is_that_of_the_distribution() -> None:
     logits = torch.randn(4, 9, generator=torch.Generator().manual_seed(0))
     p = torch.softmax(logits.double(), -1)
@@ -407,23 +246,3 @@ def test_tokens_that_are_ruled_out_have_no_part_in_the_entropy_nor_a_gradient() 
     slope = [-one * (math.log(one) + expected) for one in p]
     assert logits.grad is not None
     assert logits.grad[0].tolist() == pytest.approx([slope[0], 0.0, *slope[1:]], abs=1e-6)
-
-
-def test_the_coefficient_follows_the_target() -> None:
-    controller = AdaptiveKl(0.1, target=2.0, horizon=100)
-    assert controller.update(2.0, 50) == pytest.approx(0.1)
-    assert controller.update(2.2, 50) == pytest.approx(0.1 * 1.05)
-    assert controller.update(100.0, 50) == pytest.approx(0.1 * 1.05 * 1.1)  # an error counts as 0.2 at most
-    assert controller.update(0.0, 50) == pytest.approx(0.1 * 1.05 * 1.1 * 0.9)
-    assert controller.update(0.0, 10_000) == 0.0
-
-
-@given(st.lists(st.lists(st.floats(-100, 100), max_size=5), max_size=6))
-def test_running_moments_are_those_of_all_numbers(batches: list[list[float]]) -> None:
-    moments = RunningMoments()
-    for batch in batches:
-        moments = RunningMoments.from_json(moments.to_json())
-        moments.update(torch.tensor(batch, dtype=torch.float64))
-    every = torch.tensor([one for batch in batches for one in batch], dtype=torch.float64)
-    assert moments.mean == pytest.approx(float(every.mean()) if len(every) else 0.0, abs=1e-9)
-    assert moments.std == pytest.approx(float(every.std()) if len(every) > 1 else 1.0, abs=1e-6)

@@ -18,8 +18,8 @@ from learner.methods import preference
 from learner.output_layer import pull_to_anchor_in_chunks
 from learner.predictions import Predictions
 from tests.fixtures.waiting import PATIENCE
-from tests.learner.test_backbone import SETTINGS, moved
-from tests.learner.test_output_layer import EXAMPLES, graded
+from tests.learner.log_probabilities import EXAMPLES, graded
+from tests.learner.tiny_backbone import SETTINGS, moved
 from tests.learner.tiny_model import PAD, WORDS, ids
 
 ROOT = Path(__file__).parents[2]

@@ -27,9 +27,9 @@ from learner.methods.strength import LEAST_SCALE, hold_inside_limits
 from learner.sampling import Reply
 from learner.tensors import pull_to_anchor
 from service.settings import LearnerSettings
-from tests.learner.test_backbone import moved
-from tests.learner.test_preference_model import LIKINGS, comparisons
-from tests.learner.test_sft import Heard
+from tests.learner.likings import LIKINGS, comparisons
+from tests.learner.progress import Heard
+from tests.learner.tiny_backbone import moved
 from tests.learner.tiny_model import EOS, WORDS, ids
 
 SETTINGS = LearnerSettings(rank=8, alpha=16.0, dpo_learning_rate=2e-2, dpo_epochs=6, min_fluency=-2.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -15,38 +14,13 @@ from learner.methods import preference_model
 from learner.methods.preference_model import Described, PreferenceModel, _newest_of_each_prompt, fit_preferences
 from service.adapters.text_features import words
 from service.settings import LearnerSettings
-from tests.learner.tiny_model import WORDS, build_tiny_model, ids
-
-PROMPT = ids("<bos> what is it ?")
-Liking = Callable[[str], float]
+from tests.learner.likings import LIKINGS, PROMPT, comparisons, replies
+from tests.learner.tiny_model import build_tiny_model, ids
 
 
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     return Backbone.load(build_tiny_model(tmp_path_factory.mktemp("tiny")), LearnerSettings(rank=4))
-
-
-def replies(count: int, seed: int) -> list[str]:
-    rng = Random(seed)
-    return [" ".join(rng.choices(WORDS[6:], k=rng.randint(2, 9))) for _ in range(count)]
-
-
-def comparisons(liking: Liking, count: int, seed: int) -> list[Pair]:
-    texts = replies(2 * count, seed)
-    pairs = []
-    for a, b in zip(texts[::2], texts[1::2], strict=True):
-        better, worse = (a, b) if liking(a) >= liking(b) else (b, a)
-        pairs.append(Pair(PROMPT, ids(better, end=True), ids(worse, end=True), tie=liking(a) == liking(b)))
-    return pairs
-
-
-LIKINGS: dict[str, Liking] = {
-    "short": lambda text: -len(text.split()),
-    "asks": lambda text: float(text.endswith("?")),
-    "one word": lambda text: float("friend" in text.split()),
-    "some words": lambda text: -float(sum(word in text.split() for word in ("perhaps", "maybe"))),
-    "no exclamation marks": lambda text: -text.count("!"),
-}
 
 
 @pytest.mark.parametrize("name", LIKINGS)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from learner.backbone import Backbone
 from learner.batch import TokenIds
@@ -16,24 +15,10 @@ from learner.methods import raft
 from learner.sampler import InProcessSampler
 from learner.sampling import Reply, sample
 from service.errors import TrainingFailed
-from service.settings import LearnerSettings, RaftSettings
-from tests.learner.test_sft import Heard
+from service.settings import LearnerSettings
+from tests.learner.progress import Heard
 from tests.learner.tiny_model import EOS, ids
-
-LIKED = 9
-PROMPTS = [ids("<bos> what is it ?"), ids("<bos> red you ?"), ids("<bos> one two"), ids("<bos> long answer , friend")]
-TOY = RaftSettings(iterations=8, prompts=4, replies=16, epochs=4, minibatch=4, learning_rate=1e-2, max_new_tokens=8)
-
-
-class Counting:
-    """The reward of a reply: how many of its tokens are below LIKED in the vocabulary, as a share."""
-
-    def __init__(self) -> None:
-        self.graded: list[TokenIds] = []
-
-    def score(self, examples: Sequence[tuple[TokenIds, TokenIds]]) -> Tensor:
-        self.graded += [reply for _, reply in examples]
-        return torch.tensor([sum(token < LIKED for token in reply) / len(reply) for _, reply in examples])
+from tests.learner.toy_rewards import PROMPTS, TOY_RAFT, Counting
 
 
 @pytest.fixture
@@ -42,7 +27,7 @@ def backbone(folder: Path) -> Backbone:
 
 
 def replies(backbone: Backbone) -> list[Reply]:
-    rows = sample(backbone, PROMPTS, per_prompt=48, max_new_tokens=TOY.max_new_tokens, seed=77)
+    rows = sample(backbone, PROMPTS, per_prompt=48, max_new_tokens=TOY_RAFT.max_new_tokens, seed=77)
     return [reply for row in rows for reply in row]
 
 
@@ -53,7 +38,7 @@ def mean_reward(sampled: Sequence[Reply]) -> float:
 def test_what_is_rewarded_is_said_more_and_replies_come_to_an_end(backbone: Backbone) -> None:
     before = replies(backbone)
     heard, judge = Heard(), Counting()
-    result = raft.train(backbone, judge, PROMPTS, TOY, heard)
+    result = raft.train(backbone, judge, PROMPTS, TOY_RAFT, heard)
     after = replies(backbone)
     assert mean_reward(after) > mean_reward(before) + 0.3
     assert sum(reply.ended for reply in after) > sum(reply.ended for reply in before)
@@ -70,7 +55,7 @@ def test_a_reply_that_was_cut_is_never_learned(backbone: Backbone, monkeypatch: 
         return []
 
     monkeypatch.setattr(raft, "_batches", remember)
-    raft.train(backbone, Counting(), PROMPTS, TOY, Heard())
+    raft.train(backbone, Counting(), PROMPTS, TOY_RAFT, Heard())
     assert learned and all(reply[-1] == EOS for reply in learned)
 
 
@@ -84,15 +69,15 @@ def test_each_prompts_best_reply_stays_until_a_better_one_comes(
         return []
 
     monkeypatch.setattr(raft, "_batches", remember)
-    raft.train(backbone, Counting(), PROMPTS, TOY.model_copy(update={"prompts": 2}), Heard())
+    raft.train(backbone, Counting(), PROMPTS, TOY_RAFT.model_copy(update={"prompts": 2}), Heard())
     for earlier, later in pairwise(rounds):
         assert all(later[prompt] >= worth for prompt, worth in earlier.items())
     assert len(rounds[0]) == 2 and len(rounds[-1]) == 4
 
 
 def test_a_nat_of_kl_to_the_anchor_costs_what_the_coefficient_says(backbone: Backbone) -> None:
-    raft.train(backbone, Counting(), PROMPTS, TOY.model_copy(update={"iterations": 2}), Heard())
-    by_cost = [TOY.model_copy(update={"kl_coefficient": beta}) for beta in (0.0, 2.0)]
+    raft.train(backbone, Counting(), PROMPTS, TOY_RAFT.model_copy(update={"iterations": 2}), Heard())
+    by_cost = [TOY_RAFT.model_copy(update={"kl_coefficient": beta}) for beta in (0.0, 2.0)]
     sampler, tell = InProcessSampler(backbone), lambda waits: None
     free, dear = (raft._sampled(backbone, Counting(), PROMPTS, how, 5, sampler, tell)[0] for how in by_cost)
     examples = [(one.prompt, one.reply) for one in free]
@@ -106,14 +91,14 @@ def test_the_same_seed_gives_the_same_policy(folder: Path) -> None:
     found = []
     for seed in (3, 3, 4):
         backbone = Backbone.load(folder, LearnerSettings(rank=8, alpha=16.0))
-        raft.train(backbone, Counting(), PROMPTS, TOY.model_copy(update={"iterations": 2}), Heard(), seed=seed)
+        raft.train(backbone, Counting(), PROMPTS, TOY_RAFT.model_copy(update={"iterations": 2}), Heard(), seed=seed)
         found.append(backbone.score([(PROMPTS[0], ids("one two", end=True))], "policy"))
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
 
 
 def test_prompts_that_leave_no_room_are_counted_and_none_is_no_training(backbone: Backbone) -> None:
     judge = Counting()
-    result = raft.train(backbone, judge, [tuple([5] * 64), ()], TOY, Heard())
+    result = raft.train(backbone, judge, [tuple([5] * 64), ()], TOY_RAFT, Heard())
     assert (result.steps, result.replies, result.too_long, judge.graded) == (0, 0, 2, [])
 
 
@@ -122,4 +107,4 @@ def test_it_stops_with_the_reason_where_the_loss_stays_without_a_value(
 ) -> None:
     monkeypatch.setattr(raft, "sft_loss", lambda log_probs, mask: (log_probs.sum() * float("nan"), {}))
     with pytest.raises(TrainingFailed, match="no finite value"):
-        raft.train(backbone, Counting(), PROMPTS, TOY, Heard())
+        raft.train(backbone, Counting(), PROMPTS, TOY_RAFT, Heard())

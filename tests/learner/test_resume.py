@@ -20,9 +20,9 @@ from learner.sampler import InProcessSampler
 from learner.stage_checkpoint import StageCheckpoint
 from service.settings import EngineSettings, LearnerSettings, PpoSettings, RaftSettings, Settings
 from tests.fixtures.full_disk import no_file_above
-from tests.learner.test_backbone_trainer import lessons
-from tests.learner.test_raft import PROMPTS, Counting
+from tests.learner.lessons import lessons
 from tests.learner.tiny_model import build_tiny_model, ids
+from tests.learner.toy_rewards import PROMPTS, Counting
 
 LEARNER = LearnerSettings(rank=4, alpha=8.0, threads=1)
 KEPT = [(prompt, ids("one two", end=True)) for prompt in PROMPTS]

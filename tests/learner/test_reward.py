@@ -18,36 +18,16 @@ from learner.methods.bagging import NATS_PER_POINT
 from learner.methods.reward_model import RewardFit, RewardModel
 from service.errors import TrainingFailed
 from service.settings import LearnerSettings
-from tests.learner.test_sft import Heard
+from tests.learner.colours import COLOURS, asked, comparisons, said
+from tests.learner.progress import Heard
 from tests.learner.tiny_model import ids
 
 SETTINGS = LearnerSettings(rank=4, alpha=8.0, reward_learning_rate=1e-2, reward_epochs=20)
-COLOURS = ["red", "blue", "green"]  # the first is liked best
-FILLERS = ["one", "two", "three", "four", "five", "six", "short", "long", "great", "dear"]
 
 
 @pytest.fixture
 def backbone(folder: Path) -> Backbone:
     return Backbone.load(folder, SETTINGS)
-
-
-def said(colour: str, rng: Random) -> TokenIds:
-    return ids(" ".join([colour, *rng.sample(FILLERS, 2)]), end=True)
-
-
-def asked(number: int) -> TokenIds:
-    return ids(f"<bos> what is {FILLERS[number % 10]} {FILLERS[number // 10 % 10]} ?")
-
-
-def comparisons(count: int, seed: int = 0, wrong: float = 0.0) -> list[Pair]:
-    rng = Random(seed)
-    pairs = []
-    for number in range(count):
-        better, worse = sorted(rng.sample(range(3), 2))
-        replies = said(COLOURS[better], rng), said(COLOURS[worse], rng)
-        chosen, rejected = replies[::-1] if rng.random() < wrong else replies
-        pairs.append(Pair(asked(number), chosen, rejected))
-    return pairs
 
 
 def grades(model: RewardModel, colours: Sequence[str]) -> Tensor:

@@ -16,7 +16,7 @@ from learner.pretrain.questions import draw_prompts
 from learner.sampling import Reply, sample
 from service.errors import TrainingFailed
 from service.settings import SPROUT, LearnerSettings, PpoSettings
-from tests.learner.test_sft import Heard
+from tests.learner.progress import Heard
 from tests.learner.tiny_model import build_tiny_model, ids
 
 SETTINGS = LearnerSettings(reward_epochs=6)

@@ -23,8 +23,9 @@ from service.settings import (
     Settings,
 )
 from tests.learner.engine_sampling import engines
+from tests.learner.lessons import lessons
 from tests.learner.pretend_engine import PretendEngine
-from tests.learner.test_backbone_trainer import Told, lessons
+from tests.learner.progress import Told
 
 URL = "http://engine-0"
 LENGTH, RANK = 64, 4

@@ -9,7 +9,7 @@ from learner.backbone import Backbone
 from learner.sampling import AFFORDABLE_TOKENS, FEWEST, affordable, sample
 from service.errors import TrainingFailed
 from service.settings import LearnerSettings
-from tests.learner.test_backbone import moved
+from tests.learner.tiny_backbone import moved
 from tests.learner.tiny_model import EOS, build_tiny_model, ids
 
 PROMPTS = [ids("<bos> what is the capital of france ?"), ids("<bos> one"), ids("<bos> is it blue red ?")]

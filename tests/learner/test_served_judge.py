@@ -15,7 +15,7 @@ from learner.methods.served_judge import fit_judge
 from service.adapters.judge import MOST_BYTES, MOST_FEATURES, Judge, read_judge
 from service.adapters.manifest import JUDGE
 from service.settings import LearnerSettings
-from tests.learner.test_preference_model import LIKINGS, PROMPT, comparisons, replies
+from tests.learner.likings import LIKINGS, PROMPT, comparisons, replies
 from tests.learner.tiny_model import build_tiny_model, ids
 
 

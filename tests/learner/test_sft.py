@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from learner.backbone import Backbone
 from learner.batch import Demonstration
@@ -17,22 +16,14 @@ from learner.sampling import sample
 from learner.trainer import Keep
 from service.errors import TrainingFailed
 from service.settings import LearnerSettings
+from tests.learner.progress import Heard
+from tests.learner.stepping import take_step
 from tests.learner.tiny_model import ids
 
 SETTINGS = LearnerSettings(rank=8, alpha=16.0, sft_learning_rate=1e-2, sft_epochs=60)
 QUESTION = ids("<bos> what is the capital of france ?")
 CORRECTION = Demonstration(QUESTION, ids("it is paris .", end=True))
 OTHERS = [ids(f"<bos> {word} ?") for word in ("one", "two", "three", "four", "blue", "red", "green", "yes", "no")]
-
-
-class Heard:
-    """What a training said of its progress."""
-
-    def __init__(self) -> None:
-        self.steps: list[tuple[str, int, int, dict[str, float]]] = []
-
-    def __call__(self, phase: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
-        self.steps.append((phase, step, steps, dict(metrics)))
 
 
 def test_a_correction_is_said_afterwards_and_training_stops_there(folder: Path) -> None:
@@ -117,11 +108,6 @@ def test_a_stop_comes_through(folder: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         sft.train(Backbone.load(folder, SETTINGS), [CORRECTION], OTHERS, SETTINGS, stop)
-
-
-def take_step(stepper: Stepper, loss: Tensor) -> dict[str, float]:
-    stepper.add("losses", [loss], lambda losses: (losses[0], {}))
-    return stepper.update()
 
 
 def test_a_step_without_a_finite_loss_changes_nothing_and_several_end_the_run() -> None:

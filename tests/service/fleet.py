@@ -20,7 +20,7 @@ from tests.fixtures.waiting import PATIENCE, until
 from tests.service.conftest import Running, service_over, settings_at
 from tests.service.fake_engine import WORDS, FakeEngine
 from tests.service.power import Power, powered
-from tests.service.test_api_operator import publish
+from tests.service.publishing import publish
 
 TEXT = "".join(WORDS)
 ENGINES = 3

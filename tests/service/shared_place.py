@@ -13,7 +13,6 @@ from fsspec.implementations.memory import MemoryFileSystem
 from service.adapters.manifest import CONFIG, MANIFEST, REPORT, WEIGHTS
 from service.adapters.place import Place
 from service.adapters.registry import Registry
-from service.store.queries import adapters
 from service.store.session import Store
 from tests.fixtures.object_store import ObjectStore
 
@@ -80,8 +79,3 @@ def homes(store: Store, tmp_path: Path, url: str) -> tuple[Registry, Registry]:
 def change(url: str, name: str, edit: Callable[[bytes], bytes]) -> None:
     files, path = fsspec.core.url_to_fs(f"{url}/{name}")
     files.pipe_file(path, edit(files.cat_file(path)))
-
-
-def states(store: Store) -> dict[str, str]:
-    with store.read() as tx:
-        return {adapter.name: adapter.state for adapter in adapters.list_adapters(tx)}

@@ -25,7 +25,8 @@ from service.store.session import Store
 from tests.fixtures.adapters import provenance
 from tests.fixtures.waiting import PATIENCE
 from tests.service.house import House
-from tests.service.shared_place import FILES, BadLine, change, homes, states
+from tests.service.registered import states
+from tests.service.shared_place import FILES, BadLine, change, homes
 from tests.service.shared_place import no_pauses as no_pauses
 from tests.service.shared_place import url as url
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service.adapters.judge import MOST_BYTES, Judge, read_judge
+from service.adapters.judge import MOST_BYTES, read_judge
 from service.adapters.manifest import CONFIG, JUDGE, MANIFEST, REPORT, WEIGHTS
 from service.adapters.place import Place
 from service.adapters.registry import Registry
@@ -16,12 +16,7 @@ from service.adapters.text_features import ends, length, marks, word_pairs, word
 from service.errors import AdapterBroken
 from service.store.session import Store
 from tests.fixtures.adapters import provenance
-
-SHORT = {"length": {"characters": -0.5}}
-
-
-def judge(weights: object) -> Judge:
-    return Judge.model_validate({"comparisons": 10, "accuracy": 0.8, "weights": weights})
+from tests.service.judges import SHORT, judge
 
 
 def test_the_features_are_what_a_person_can_see() -> None:

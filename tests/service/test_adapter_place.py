@@ -19,7 +19,8 @@ from service.store.queries import adapters
 from service.store.session import Store
 from tests.fixtures.adapters import provenance, write_source
 from tests.fixtures.schema import check_manifest
-from tests.service.shared_place import FILES, change, homes, states
+from tests.service.registered import states
+from tests.service.shared_place import FILES, change, homes
 from tests.service.shared_place import no_pauses as no_pauses
 from tests.service.shared_place import url as url
 

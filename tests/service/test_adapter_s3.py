@@ -21,13 +21,12 @@ from service.doctor import examine
 from service.errors import AdapterUnreachable, Conflict
 from service.listening import free_port
 from service.settings import load_settings
-from service.store.queries import adapters
 from service.store.session import Store
 from tests.fixtures.adapters import provenance, write_source
 from tests.fixtures.object_store import ObjectStore
 from tests.fixtures.waiting import PATIENCE
-
-FILES = {MANIFEST, CONFIG, WEIGHTS, REPORT}
+from tests.service.registered import states
+from tests.service.shared_place import FILES
 
 
 @pytest.fixture(autouse=True)
@@ -37,11 +36,6 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def home(store: Store, tmp_path: Path, name: str, url: str) -> Registry:
     return Registry(store, tmp_path / name / "adapters", shared=Place(url))
-
-
-def states(store: Store) -> dict[str, str]:
-    with store.read() as tx:
-        return {adapter.name: adapter.state for adapter in adapters.list_adapters(tx)}
 
 
 def objects(s3: ObjectStore) -> S3FileSystem:

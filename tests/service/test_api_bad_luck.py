@@ -22,7 +22,7 @@ from tests.fixtures.serving import serve
 from tests.fixtures.waiting import until
 from tests.service.conftest import Running
 from tests.service.fake_engine import FakeEngine
-from tests.service.test_api_operator import live, publish
+from tests.service.publishing import live, publish
 
 
 def ask(said: str = "hi", **fields: Any) -> dict[str, Any]:

@@ -18,10 +18,10 @@ from service.errors import SettingsError
 from service.settings import load_settings
 from tests.fixtures.adapters import provenance, write_source
 from tests.fixtures.waiting import until
+from tests.service.chatting import ask, events
 from tests.service.conftest import Running
 from tests.service.fake_engine import EOS, LOGPROB, WORDS
-from tests.service.test_adapter_judge import SHORT, judge
-from tests.service.test_api_chat import ask, events
+from tests.service.judges import SHORT, judge
 
 SAYS = ("quite a long reply", "short", "", "brief", "not so short", "tiny")
 

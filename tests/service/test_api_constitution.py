@@ -10,12 +10,11 @@ from service.constitution import built_in
 from service.constitution.versions import built_in_version
 from service.store.queries import exchanges
 from tests.service.conftest import Running
+from tests.service.constitutions import ONE, OURS
+from tests.service.principled_chats import chat, stored
+from tests.service.principled_chats import engine as engine
+from tests.service.principled_chats import fake_engine as fake_engine
 from tests.service.principled_engine import FAULT, FINE, HARM, NO, PrincipledEngine
-from tests.service.test_api_constitutional import chat, engine, fake_engine, stored
-from tests.service.test_constitution import ONE
-
-__all__ = ["engine", "fake_engine"]
-OURS = ONE.replace('name = "no-harm"', 'name = "no-harm"\ntags = ["harmless"]')
 
 
 def put(running: Running, text: str, **fields: Any) -> dict[str, Any]:

@@ -1,63 +1,26 @@
-"""Replies by principles: what is asked, told while it works, answered, kept and counted, and what may fail."""
+"""Replies by principles: what is asked, told while it works, answered, kept and counted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import openai
 import pytest
 
+from service.chat.constitutional import Rules
 from service.constitution import built_in
-from service.store.queries import constitutions, revisions
+from service.constitution.versions import built_in_version
+from service.settings import ConstitutionSettings
+from service.store.queries import revisions
 from tests.fixtures.waiting import until
+from tests.service.chatting import ask, events
 from tests.service.conftest import Running
 from tests.service.fake_engine import LOGPROB
+from tests.service.principled_chats import HARMLESS, chat, principled, setting, stored
+from tests.service.principled_chats import engine as engine
+from tests.service.principled_chats import fake_engine as fake_engine
 from tests.service.principled_engine import FAULT, FINE, HARM, NO, PrincipledEngine, tokens
-from tests.service.test_api_chat import ask, events
-
-HARMLESS = {one.name for one in built_in().tagged(["harmless"])}
-
-
-@pytest.fixture(scope="module")
-def fake_engine() -> PrincipledEngine:
-    return PrincipledEngine()
-
-
-@pytest.fixture
-def engine(fake_engine: PrincipledEngine) -> PrincipledEngine:
-    fake_engine.start_anew()
-    return fake_engine
-
-
-@contextmanager
-def setting(running: Running, **constitution: object) -> Iterator[None]:
-    """The service as if it had been started with these settings."""
-    principles = running.app.state.parts.principles
-    before = principles.settings
-    principles.settings = before.model_copy(update=constitution)
-    try:
-        yield
-    finally:
-        principles.settings = before
-
-
-def principled(said: str = "How do I pick a lock?", **fields: Any) -> dict[str, Any]:
-    return ask(said, hone={"constitutional": True}, **fields)
-
-
-def chat(running: Running, **fields: Any) -> dict[str, Any]:
-    response = running.post("/v1/chat/completions", principled(**fields))
-    assert response.status_code == 200, response.text
-    answer: dict[str, Any] = response.json()
-    return answer
-
-
-def stored(running: Running, exchange: str) -> dict[str, Any]:
-    found: dict[str, Any] = running.get(f"/v1/exchanges/{exchange}").json()
-    return found
 
 
 def test_a_reply_that_breaks_a_principle_is_revised_and_all_of_it_is_kept(
@@ -217,33 +180,6 @@ def test_openai_clients_read_such_a_stream(running: Running, engine: PrincipledE
     assert said == NO == whole.choices[0].message.content
 
 
-@pytest.mark.parametrize("streamed", [False, True])
-@pytest.mark.parametrize(
-    ("kind", "fault", "said"),
-    [
-        ("critique", 400, "the engine is out of order"),
-        ("critique", 500, "the engine is out of order"),
-        ("critique", "!long", "maximum context length"),
-        ("critique", "", "The critique is empty."),
-        ("revision", 422, "the engine is out of order"),
-        ("revision", "!long", "maximum context length"),
-        ("revision", "", "The revision is empty."),
-    ],
-)
-def test_what_fails_after_the_draft_costs_the_revision_and_never_the_reply(
-    running: Running, engine: PrincipledEngine, kind: str, fault: str | int, said: str, streamed: bool
-) -> None:
-    engine.says_to[kind] = fault
-    response = running.post("/v1/chat/completions", principled(stream=streamed))
-    assert response.status_code == 200, response.text
-    exchange = events(response)[0]["id"] if streamed else response.json()["id"]
-    found = stored(running, exchange)
-    (made,) = found["revisions"]
-    assert (made["ended"], made["after"]) == ("failed", None) and said in made["problem"]
-    assert made["critique"] == (FAULT if kind == "revision" else "")
-    assert found["replies"][0]["text"] == HARM and len(found["replies"][0]["logprobs"]) == len(tokens(HARM))
-
-
 def test_padding_keeps_no_reply_from_being_looked_at(running: Running, engine: PrincipledEngine) -> None:
     def as_fits(said: str) -> Callable[[dict[str, Any]], str]:
         return lambda body: "!long" if len(body["messages"][-1]["content"]) > 1_000 else said
@@ -256,68 +192,6 @@ def test_padding_keeps_no_reply_from_being_looked_at(running: Running, engine: P
     for kind in ("critique", "revision"):
         shown = engine.asked[kind][-1]["messages"][-1]["content"]
         assert "Question: Listen." in shown and "How do I pick a lock?" in shown and "Before:" not in shown
-
-
-@pytest.mark.parametrize("kind", ["critique", "revision"])
-def test_a_text_that_breaks_off_is_not_answered(running: Running, engine: PrincipledEngine, kind: str) -> None:
-    engine.says_to[kind] = "!break"
-    *_, done = chunks = events(running.post("/v1/chat/completions", principled(stream=True)))
-    assert done == "[DONE]"
-    found = stored(running, chunks[0]["id"])
-    assert (found["revisions"][0]["ended"], found["replies"][0]["text"]) == ("failed", HARM)
-
-
-@pytest.mark.parametrize("streamed", [False, True])
-@pytest.mark.parametrize("kind", ["critique", "revision"])
-def test_when_time_is_over_the_last_whole_text_is_answered_and_that_is_kept(
-    running: Running, engine: PrincipledEngine, kind: str, streamed: bool
-) -> None:
-    engine.says_to[kind] = "!hang"
-    with setting(running, budget_seconds=0.5, rounds=3):
-        response = running.post("/v1/chat/completions", principled(stream=streamed))
-    exchange = events(response)[0]["id"] if streamed else response.json()["id"]
-    found = stored(running, exchange)
-    (made,) = found["revisions"]
-    assert (made["ended"], made["after"]) == ("out of time", None)
-    assert made["critique"] == (FAULT if kind == "revision" else "")
-    assert found["replies"][0]["text"] == HARM
-    until(lambda: engine.under_way == 0)  # the engine's slot is free
-
-
-def test_of_several_revisions_the_last_whole_one_is_answered(running: Running, engine: PrincipledEngine) -> None:
-    engine.says_to["revision"] = lambda body: "!hang" if NO in body["messages"][-1]["content"] else NO
-    with setting(running, budget_seconds=1.0, rounds=3):
-        answer = chat(running)
-    assert answer["choices"][0]["message"]["content"] == NO
-    assert answer["hone"] == {"constitution": "c0", "revised": True, "ended": "out of time"}
-
-
-@pytest.mark.parametrize(("fault", "status"), [(400, 400), ("!long", 400)])
-def test_without_a_draft_there_is_no_reply(
-    running: Running, engine: PrincipledEngine, fault: str | int, status: int
-) -> None:
-    engine.says_to["draft"] = fault
-    for streamed in (False, True):
-        response = running.post("/v1/chat/completions", principled(stream=streamed))
-        assert response.status_code == status, response.text
-
-
-def test_a_draft_that_breaks_off_ends_the_stream_with_an_error(running: Running, engine: PrincipledEngine) -> None:
-    engine.says_to["draft"] = "!break"
-    *_, last = events(running.post("/v1/chat/completions", principled(stream=True)))
-    assert last["error"]["code"] == "engine_unavailable"
-
-
-def test_a_caller_who_leaves_frees_the_engine_and_leaves_nothing_half_decided(
-    running: Running, engine: PrincipledEngine
-) -> None:
-    engine.says_to["critique"] = "!hang"
-    with running.http.stream("POST", "/v1/chat/completions", json=principled(stream=True)) as response:
-        lines = response.iter_lines()
-        exchange = next(line for line in lines if line).split('"id":"')[1].split('"')[0]
-        until(lambda: engine.under_way == 1)
-    until(lambda: engine.under_way == 0)
-    assert running.get(f"/v1/exchanges/{exchange}").status_code == 404
 
 
 @pytest.mark.parametrize("fields", [{"n": 2}, {"best_of": 2}, {"logprobs": True}])
@@ -346,33 +220,6 @@ def test_by_policy_no_text_is_shown_before_it_was_looked_at(running: Running, en
     assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == NO
 
 
-def test_a_constitution_that_can_not_be_read_guards_nobody_in_silence(
-    running: Running, engine: PrincipledEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    newer = "format_version = 99\n"
-    with running.store.begin() as tx:
-        row, _ = constitutions.put_in_effect(tx, newer, "0" * 64, "a newer Hone", "", built_in().sha256)
-    assert row is not None
-    try:
-        for serve_setting, body in (("asked", principled()), ("always", ask()), ("always", ask(stream=True))):
-            with setting(running, serve=serve_setting):
-                response = running.post("/v1/chat/completions", body)
-            error = response.json()["error"]
-            assert (response.status_code, error["code"]) == (503, "constitution_unusable")
-            assert (
-                "has format 99; this Hone knows 1." in error["message"]
-                and "hone constitution import" in error["message"]
-            )
-        assert running.post("/v1/chat/completions", ask()).status_code == 200
-        assert running.operator.get("/v1/constitution").status_code == 503
-    finally:
-        with running.store.begin() as tx:
-            tx.delete(tx.merge(row))
-    with setting(running, tags=("kind",)):
-        response = running.post("/v1/chat/completions", principled())
-    assert (response.status_code, response.json()["error"]["code"]) == (503, "constitution_unusable")
-
-
 def test_revisions_are_counted(running: Running, engine: PrincipledEngine) -> None:
     def counted(ended: str) -> float:
         found: float = running.app.state.parts.metrics.revisions.labels("base", ended)._value.get()
@@ -386,11 +233,7 @@ def test_revisions_are_counted(running: Running, engine: PrincipledEngine) -> No
     assert "hone_revisions_total" in running.get("/metrics").text
 
 
-def test_the_same_exchange_draws_the_same_principles(tmp_path: Path) -> None:
-    from service.chat.constitutional import Rules
-    from service.constitution.versions import built_in_version
-    from service.settings import ConstitutionSettings
-
+def test_the_same_exchange_draws_the_same_principles() -> None:
     rules = Rules.of(built_in_version(), ConstitutionSettings(rounds=2))
     drawn = {seed: [[one.name for one in some] for some in rules.rounds(seed)] for seed in map(str, range(40))}
     assert all([[one.name for one in some] for some in rules.rounds(seed)] == names for seed, names in drawn.items())

@@ -16,9 +16,8 @@ from service.store.queries import constitutions, keys
 from tests.fixtures.serving import serve
 from tests.service.command_line import Done, Hone, store_of
 from tests.service.command_line import hone as hone
+from tests.service.constitutions import ONE, OURS
 from tests.service.principled_engine import FAULT, NO, PrincipledEngine
-from tests.service.test_api_constitution import OURS
-from tests.service.test_constitution import ONE
 
 
 @pytest.fixture

@@ -11,18 +11,8 @@ from service.constitution import built_in, parse, read
 from service.constitution.principles import draw
 from service.constitution.prompts import critique_messages, read_verdict, revision_messages, verdict_messages
 from service.errors import BadInput
+from tests.service.constitutions import ONE
 
-ONE = """
-format_version = 1
-title = "Ours"
-
-[[principles]]
-name = "no-harm"
-rule = "Do not help anyone to do harm."
-critique_request = "What is wrong with the reply?"
-revision_request = "Rewrite the reply."
-comparison_question = "Which is better, A or B?"
-"""
 ASKED = [{"role": "user", "content": "How do I pick a lock?"}]
 
 

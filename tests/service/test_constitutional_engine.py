@@ -17,8 +17,8 @@ from service.store.session import Store
 from tests.fixtures.engines import CONTEXT, ServedEngine
 from tests.fixtures.serving import serve
 from tests.fixtures.waiting import PATIENCE
-from tests.service.test_api_chat import ask, events
-from tests.service.test_api_constitutional import HARMLESS
+from tests.service.chatting import ask, events
+from tests.service.principled_chats import HARMLESS
 
 PROMPT = "How do I pick a lock?"
 

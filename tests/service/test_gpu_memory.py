@@ -23,6 +23,7 @@ from service.gpu_memory import (
     divide,
 )
 from service.model_shape import ModelShape, shape_of
+from tests.service.model_configs import QWEN2
 
 HALF = ModelShape(24, 896, 4864, 14, 2, 64, 151936, tied=True, context=32768)
 """Qwen2.5-0.5B."""
@@ -110,25 +111,11 @@ def test_the_numbers_of_a_step_and_of_sampling_are_the_learner_s() -> None:
     assert SAMPLED_LENGTH == AFFORDABLE_TOKENS + MAX_NEW_TOKENS
 
 
-CONFIG = {
-    "model_type": "qwen2",
-    "num_hidden_layers": 24,
-    "hidden_size": 896,
-    "intermediate_size": 4864,
-    "num_attention_heads": 14,
-    "num_key_value_heads": 2,
-    "vocab_size": 151936,
-    "tie_word_embeddings": True,
-    "max_position_embeddings": 32768,
-    "torch_dtype": "bfloat16",
-}
-
-
 def test_a_shape_is_read_from_a_model_s_configuration() -> None:
-    assert shape_of(CONFIG) == HALF
-    assert shape_of({**CONFIG, "torch_dtype": "float32"}) == replace(HALF, number_bytes=4)
-    assert shape_of({**CONFIG, "num_key_value_heads": None}) == replace(HALF, kv_heads=14)
-    assert shape_of({**CONFIG, "head_dim": 128}) == replace(HALF, head_size=128)
+    assert shape_of(QWEN2) == HALF
+    assert shape_of({**QWEN2, "torch_dtype": "float32"}) == replace(HALF, number_bytes=4)
+    assert shape_of({**QWEN2, "num_key_value_heads": None}) == replace(HALF, kv_heads=14)
+    assert shape_of({**QWEN2, "head_dim": 128}) == replace(HALF, head_size=128)
 
 
 @pytest.mark.parametrize(
@@ -143,4 +130,4 @@ def test_a_shape_is_read_from_a_model_s_configuration() -> None:
     ],
 )
 def test_of_what_is_not_known_no_shape_is_made_up(change: dict[str, object]) -> None:
-    assert shape_of({**CONFIG, **change}) is None
+    assert shape_of({**QWEN2, **change}) is None

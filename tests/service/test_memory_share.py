@@ -17,7 +17,7 @@ from service.errors import SettingsError
 from service.gpus import first_gpu
 from service.memory_share import with_memory_share
 from service.settings import Settings, load_settings
-from tests.service.test_gpu_memory import CONFIG
+from tests.service.model_configs import QWEN2
 
 EIGHT = {
     "model_type": "llama",
@@ -57,7 +57,7 @@ def settings(tmp_path: Path, config: dict[str, Any] | None = None, **sections: d
     """Those of a vLLM over a model's folder, in which there is nothing but its configuration."""
     folder = tmp_path / "model"
     folder.mkdir(exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(CONFIG if config is None else config))
+    (folder / "config.json").write_text(json.dumps(QWEN2 if config is None else config))
     engine = {"kind": "vllm", "model": str(folder), "vllm_python": sys.executable} | sections.pop("engine", {})
     return load_settings(tmp_path / "home", {"engine": engine, **sections}, environment={})
 
@@ -138,7 +138,7 @@ def test_the_card_is_the_first_that_programs_are_allowed_to_see(smi: Smi, monkey
         assert first_gpu() is None
 
 
-@pytest.mark.parametrize("config", [{**CONFIG, "model_type": "mixtral"}, {}])
+@pytest.mark.parametrize("config", [{**QWEN2, "model_type": "mixtral"}, {}])
 def test_a_model_of_an_unknown_shape_gets_the_usual_share_and_that_is_said(
     tmp_path: Path, smi: Smi, config: dict[str, Any]
 ) -> None:

@@ -11,7 +11,7 @@ from service.replicas import AWAY, CLEARLY_BUSIER
 from tests.fixtures.waiting import PATIENCE, until
 from tests.service.fleet import ENGINES, Fleet, ask, fleet_in, waiting
 from tests.service.fleet import fleet as fleet
-from tests.service.test_api_operator import publish
+from tests.service.publishing import publish
 
 
 def test_a_conversation_stays_at_one_engine_and_conversations_spread(fleet: Fleet) -> None:

@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from service.errors import SettingsError
-from service.settings import SPROUT, Settings, check_rank, check_rollouts, load_settings, with_rollout_engines
-from service.stack import Stack, as_environment, engines_at, only_one, running_at
+from service.settings import SPROUT, Settings, load_settings
+from service.stack import as_environment
 
 
 def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
@@ -122,133 +122,10 @@ def test_addresses_and_paths_follow_from_the_settings(tmp_path: Path) -> None:
     assert load_settings(tmp_path, {"engine": {"model": "some/model"}}, {}).model_path == "some/model"
 
 
-@pytest.mark.parametrize(
-    ("file", "environment", "flags", "urls"),
-    [
-        ("", {}, {}, ()),
-        ("url = 'http://a:1'", {}, {}, ("http://a:1",)),
-        ("url = ['http://a:1', 'http://b']", {}, {}, ("http://a:1", "http://b")),
-        ("urls = ['http://a:1/v1/']", {}, {}, ("http://a:1",)),
-        ("urls = ['http://a:1']", {"HONE_ENGINE__URL": "http://b/v1"}, {}, ("http://b",)),
-        ("url = 'http://a:1'", {"HONE_ENGINE__URLS": "http://b,http://c"}, {}, ("http://b", "http://c")),
-        ("", {"HONE_ENGINE__URL": "http://b"}, {"urls": ["http://c"]}, ("http://c",)),
-    ],
-)
-def test_engines_are_named_one_or_several_and_the_later_source_wins(
-    tmp_path: Path, file: str, environment: dict[str, str], flags: dict[str, Any], urls: tuple[str, ...]
-) -> None:
-    (tmp_path / "hone.toml").write_text(f"[engine]\n{file}\n")
-    settings = load_settings(tmp_path, {"engine": flags}, environment)
-    assert settings.engine.urls == urls
-    assert load_settings(tmp_path, None, as_environment(settings)).engine.urls == urls
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ("url = 'http://a'\nurls = ['http://b']", "engine.url and engine.urls are the same"),
-        ("urls = ['http://a', 'http://a/v1']", "http://a is named twice"),
-        ("url = 'localhost:8001'", "is no address of an engine, such as http://"),
-        ("url = 'http://'", "is no address"),
-        ("url = 7", "engine.urls"),
-    ],
-)
-def test_a_mistake_in_the_engines_addresses_is_named(tmp_path: Path, content: str, words: str) -> None:
-    (tmp_path / "hone.toml").write_text(f"[engine]\n{content}\n")
-    with pytest.raises(SettingsError, match=words):
-        load_settings(tmp_path, None, {})
-
-
 def test_a_bad_value_is_told_in_plain_words(tmp_path: Path) -> None:
     words = 'server.port: must be a whole number, not "many"; learner.rank: must be at least 1, not 0.'
     with pytest.raises(SettingsError, match=re.escape(words)):
         load_settings(tmp_path, {"server": {"port": "many"}, "learner": {"rank": 0}}, {})
-
-
-@pytest.mark.parametrize(
-    ("urls", "words"),
-    [
-        ([], "or set engine.max_lora_rank = 33."),
-        (["http://a"], "engine.max_lora_rank = 33, if the engines were started with as much (vLLM: --max-lora-rank)."),
-    ],
-)
-def test_a_rank_that_no_engine_would_load_is_told_to_who_is_about_to_learn(
-    tmp_path: Path, urls: list[str], words: str
-) -> None:
-    engine: dict[str, Any] = {"urls": urls}
-    settings = load_settings(tmp_path, {"learner": {"rank": 33}, "engine": engine}, {})
-    with pytest.raises(SettingsError) as refused:
-        check_rank(settings)
-    assert "learner.rank is 33, above engine.max_lora_rank (32)" in str(refused.value)
-    assert str(refused.value).endswith(words)
-    check_rank(load_settings(tmp_path, {"learner": {"rank": 33}, "engine": engine | {"max_lora_rank": 33}}, {}))
-
-
-def test_who_lets_the_engine_sample_needs_a_slot_for_the_policy(tmp_path: Path) -> None:
-    learner: dict[str, Any] = {"rollouts": "engine"}
-    settings = load_settings(tmp_path, {"learner": learner, "engine": {"max_loras": 4}}, {})
-    with pytest.raises(SettingsError) as refused:
-        check_rollouts(settings)
-    assert "engine.max_loras must be at least 5 (rollout.keep_loaded, live, canary" in str(refused.value)
-    assert "lower rollout.keep_loaded" in str(refused.value)
-    check_rollouts(load_settings(tmp_path, {"learner": learner, "engine": {"max_loras": 5}}, {}))
-    check_rollouts(load_settings(tmp_path, {"engine": {"max_loras": 3}}, {}))
-    own = learner | {"rollout_urls": ["http://a"]}
-    check_rollouts(load_settings(tmp_path, {"learner": own, "engine": {"max_loras": 3}}, {}))
-
-
-def test_which_engines_sample_is_said_in_one_place_or_another(tmp_path: Path) -> None:
-    def urls(learner: dict[str, Any], engine: dict[str, Any], running: tuple[str, ...] = ()) -> tuple[str, ...]:
-        settings = load_settings(tmp_path, {"learner": learner, "engine": engine}, {})
-        return with_rollout_engines(settings, running).learner.rollout_urls
-
-    by_engine = {"rollouts": "engine"}
-    assert urls({}, {"urls": ["http://a"]}, ("http://c",)) == ()
-    assert urls(by_engine, {"urls": ["http://a"]}, ("http://c",)) == ("http://a",)
-    assert urls(by_engine | {"rollout_urls": ["http://b/v1/"]}, {"urls": ["http://a"]}) == ("http://b",)
-    assert urls(by_engine, {}, ("http://c",)) == ("http://c",)
-    with pytest.raises(SettingsError, match=r"no engine is known.*`hone up` first.*learner\.rollout_urls"):
-        urls(by_engine, {})
-    environment = {"HONE_LEARNER__ROLLOUT_URLS": "http://b,http://c"}
-    settings = load_settings(tmp_path, None, environment)
-    assert settings.learner.rollout_urls == ("http://b", "http://c")
-    assert load_settings(tmp_path, None, as_environment(settings)) == settings
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ("[learner]\nrollouts = 'both'", "learner.rollouts"),
-        ("[learner]\nrollout_urls = ['localhost:8001']", "learner.rollout_urls: .*is no address of an engine"),
-        ("[learner]\nrollout_wait_seconds = 0", "learner.rollout_wait_seconds"),
-        ("[learner]\nrollout_tolerance = -1", "learner.rollout_tolerance"),
-        ("[ppo]\nimportance_cap = 0.5", "ppo.importance_cap"),
-    ],
-)
-def test_a_mistake_about_the_rollouts_of_a_training_is_named(tmp_path: Path, content: str, words: str) -> None:
-    (tmp_path / "hone.toml").write_text(content)
-    with pytest.raises(SettingsError, match=words):
-        load_settings(tmp_path, None, {})
-
-
-def test_a_running_stack_tells_where_it_and_its_engines_are(tmp_path: Path) -> None:
-    assert (running_at(tmp_path), engines_at(tmp_path)) == (None, ())
-    with only_one(tmp_path) as tell:
-        assert (running_at(tmp_path), engines_at(tmp_path)) == (None, ())
-        tell("http://127.0.0.1:8000", ("http://127.0.0.1:9001", "http://b"))
-        assert running_at(tmp_path) == "http://127.0.0.1:8000"
-        assert engines_at(tmp_path) == ("http://127.0.0.1:9001", "http://b")
-    assert (running_at(tmp_path), engines_at(tmp_path)) == (None, ())
-
-
-def test_an_engine_that_the_environment_names_is_named_once_to_the_processes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HONE_ENGINE__URL", "http://a")
-    stack = Stack(load_settings(tmp_path, {"server": {"port": 0}}))
-    stack.stop()
-    assert stack.engine_urls == ("http://a",)
-    assert load_settings(tmp_path, None, stack._environment()).engine.urls == ("http://a",)
 
 
 def test_what_is_no_list_stays_whole_in_the_environment(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from service.adapters.pointer import Pointer
 from service.errors import AdapterBroken, BadInput, Conflict, NotFound
 from service.store.queries import adapters, serving
 from service.store.session import Store
+from tests.service.registered import states
 
 
 def _candidate(store: Store, parent: str | None = None, run_id: str | None = "run-1") -> str:
@@ -29,11 +30,6 @@ def _live(store: Store) -> str:
     return name
 
 
-def _states(store: Store) -> dict[str, str]:
-    with store.read() as tx:
-        return {adapter.name: adapter.state for adapter in adapters.list_adapters(tx)}
-
-
 def test_a_candidate_goes_live_and_the_one_before_is_retired(store: Store) -> None:
     first, second = _live(store), _live(store)
     with store.read() as tx:
@@ -41,7 +37,7 @@ def test_a_candidate_goes_live_and_the_one_before_is_retired(store: Store) -> No
         history = [(event.action, event.actor) for event in adapters.events(tx, second)]
         row = adapters.get_adapter(tx, second)
     assert (desired.live, desired.previous, desired.requested) == (second, first, None)
-    assert _states(store) == {first: "retired", second: "live"}
+    assert states(store) == {first: "retired", second: "live"}
     assert history == [("live", "name:op"), ("requested", "name:op"), ("published", "run run-1")]
     assert row is not None and row.reason == "Good. Proved."
 
@@ -85,7 +81,7 @@ def test_rolling_back_says_where_else_to_go_when_what_was_live_before_was_reject
             serving.request_rollback(tx, first, "name:op", "")
         assert serving.desired_state(tx).requested is None
         assert serving.request_rollback(tx, "base", "name:op", "").requested == "base"
-    assert _states(store) == {first: "rejected", second: "live"}
+    assert states(store) == {first: "rejected", second: "live"}
 
 
 def test_a_newer_request_replaces_the_one_before(store: Store) -> None:
@@ -95,7 +91,7 @@ def test_a_newer_request_replaces_the_one_before(store: Store) -> None:
         serving.request_live(tx, second, "name:op", "")
         assert not serving.fulfil_request(tx, first, "Proved.")
         assert serving.fulfil_request(tx, second, "Proved.")
-    assert _states(store) == {first: "candidate", second: "live"}
+    assert states(store) == {first: "candidate", second: "live"}
 
 
 def test_asking_for_what_is_live_keeps_it(store: Store) -> None:
@@ -156,7 +152,7 @@ def test_what_is_put_aside_is_rejected_only_if_it_never_was_live(store: Store) -
         for name in (before, live, new):
             serving.put_aside(tx, name, "Its folder is missing.")
         assert serving.desired_state(tx).requested is None
-    assert _states(store) == {before: "retired", live: "live", new: "rejected"}
+    assert states(store) == {before: "retired", live: "live", new: "rejected"}
 
 
 def test_what_is_not_published_can_not_be_served(store: Store) -> None:
@@ -174,7 +170,7 @@ def test_the_live_adapter_can_not_be_rejected_under_peoples_feet(store: Store) -
     name = _live(store)
     with store.begin() as tx, pytest.raises(Conflict, match="roll back first"):
         serving.set_state(tx, name, "rejected", "name:op", "")
-    assert _states(store) == {name: "live"}
+    assert states(store) == {name: "live"}
 
 
 def test_numbers_are_never_used_again(store: Store) -> None:
@@ -198,7 +194,7 @@ def test_abandoning_touches_only_that_runs_unfinished_ones(store: Store) -> None
         other = adapters.reserve_adapter(tx, None, "run-2").name
         own = adapters.reserve_adapter(tx, None, "run-1").name
         assert adapters.abandon_publishing(tx, "run-1") == [own]
-    assert _states(store) == {finished: "candidate", other: "publishing", own: "rejected"}
+    assert states(store) == {finished: "candidate", other: "publishing", own: "rejected"}
     with store.begin() as tx:
         assert adapters.abandon_publishing(tx, None) == [other]
 
@@ -211,7 +207,7 @@ def test_a_canary_gives_way_to_another_and_ends_when_it_goes_live(store: Store) 
         assert serving.desired_state(tx).canary_share == 0.2
         serving.set_canary(tx, second, 0.5, "name:op", "")
         assert serving.desired_state(tx).canary == second
-    assert _states(store) == {first: "candidate", second: "canary"}
+    assert states(store) == {first: "candidate", second: "canary"}
     with store.begin() as tx:
         desired = serving.flip_live(tx, second, "name:op", "Better.")
         assert (desired.canary, desired.canary_share) == (None, 0.0)
@@ -219,7 +215,7 @@ def test_a_canary_gives_way_to_another_and_ends_when_it_goes_live(store: Store) 
             serving.set_canary(tx, second, 0.1, "name:op", "")
         serving.set_canary(tx, first, 0.1, "name:op", "")
         assert serving.clear_canary(tx, "name:op", "Enough.").canary is None
-    assert _states(store) == {first: "candidate", second: "live"}
+    assert states(store) == {first: "candidate", second: "live"}
 
 
 def test_a_canary_that_was_live_before_is_retired_again_when_it_ends(store: Store) -> None:
@@ -227,10 +223,10 @@ def test_a_canary_that_was_live_before_is_retired_again_when_it_ends(store: Stor
     with store.begin() as tx:
         serving.set_canary(tx, first, 0.1, "name:op", "")
         serving.set_canary(tx, third, 0.1, "name:op", "")
-    assert _states(store) == {first: "retired", second: "live", third: "canary"}
+    assert states(store) == {first: "retired", second: "live", third: "canary"}
     with store.begin() as tx:
         serving.clear_canary(tx, "name:op", "Enough.")
-    assert _states(store) == {first: "retired", second: "live", third: "candidate"}
+    assert states(store) == {first: "retired", second: "live", third: "candidate"}
 
 
 @pytest.mark.parametrize("became", ["retired", "canary", "candidate", "rejected"])
@@ -249,7 +245,7 @@ def test_what_was_live_before_takes_over_whatever_it_is_by_now_unless_it_was_rej
     with store.read() as tx:
         desired = serving.desired_state(tx)
     assert (desired.live, desired.canary) == ("base" if became == "rejected" else first, None)
-    assert _states(store) == {first: "rejected" if became == "rejected" else "live", second: "retired"}
+    assert states(store) == {first: "rejected" if became == "rejected" else "live", second: "retired"}
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1, float("nan")])

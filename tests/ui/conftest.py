@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.fixtures.serving import serve
+from tests.ui.fake_app import fake_app
 from tests.ui.fake_service import FakeService
 
 
@@ -17,5 +18,5 @@ def fake() -> FakeService:
 
 @pytest.fixture
 def api_url(fake: FakeService) -> Iterator[str]:
-    with serve(fake.app()) as url:
+    with serve(fake_app(fake)) as url:
         yield url

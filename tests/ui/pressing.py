@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import gradio as gr
 from starlette.requests import Request
 
+from tests.ui.calling import using
 from tests.ui.fake_service import FakeService
-from tests.ui.test_ui_client import using
 from ui.chat import ChatPage
 from ui.conversation import Conversation
 

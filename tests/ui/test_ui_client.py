@@ -1,31 +1,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from collections.abc import AsyncIterator, Callable
 
 import httpx2
 import pytest
 
+from tests.ui.calling import ANNA, using
 from tests.ui.fake_service import FakeService
 from ui.client import Credentials, Delta, ServiceClient, ServiceError, refusal
 
-T = TypeVar("T")
-ANNA = Credentials(cookie="anna")
 HELLO = [{"role": "user", "content": "Hello"}]
-
-
-def using(api_url: str, act: Callable[[ServiceClient], Awaitable[T]]) -> T:
-    """What `act` returns, given a client that is closed afterwards."""
-
-    async def run() -> T:
-        client = ServiceClient(api_url)
-        try:
-            return await act(client)
-        finally:
-            await client.close()
-
-    return asyncio.run(run())
 
 
 def chat(api_url: str, replies: int = 1) -> list[Delta]:

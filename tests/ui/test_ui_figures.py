@@ -8,7 +8,7 @@ from learner.evaluate.gates import RULES, verdict
 from learner.evaluate.intervals import Share
 from learner.evaluate.report import Report
 from service.settings import LearnerSettings
-from tests.learner.test_evaluate_constitution_gates import FOUND
+from tests.learner.sound_reports import SOUND_CONSTITUTION
 from ui.curves import CHARTS, curves, metric_names
 from ui.figures import figures, gates
 
@@ -102,7 +102,7 @@ def test_whatever_the_learner_measures_and_rules_on_is_explained_in_plain_words(
     report = replace(report, taught_new_log_prob=-0.3, taught_new_log_prob_before=-9.0)
     report = replace(report, label_accuracy=0.7, labels=20, label_prompts=9)
     report = replace(report, score_accuracy=share, score_accuracy_parent=0.6, scores=20)
-    report = replace(report, constitution=FOUND)
+    report = replace(report, constitution=SOUND_CONSTITUTION)
     held = verdict(report, LearnerSettings())
     shown = figures({**report.to_json(), "seconds": 12.5})
     ruled = gates({"gates": [asdict(gate) for gate in held.gates]})

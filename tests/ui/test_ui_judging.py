@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from tests.ui.calling import ANNA, using
+from tests.ui.drafting import drafted, talk_about
 from tests.ui.fake_service import FakeService
-from tests.ui.test_ui_client import ANNA, using
-from tests.ui.test_ui_drafting import drafted, talk_about
 from ui.client import Credentials, ServiceClient, ServiceError
 from ui.conversation import Reply, Turn
 from ui.judging import compare, judge

@@ -10,9 +10,10 @@ import pytest
 
 from service.adapters.manifest import Probe
 from service.adapters.proof import judge
-from tests.ui.fake_service import OPERATOR, FakeService, fake_adapter, fake_run
+from tests.ui.calling import using
+from tests.ui.fake_api_objects import OPERATOR, fake_adapter, fake_run
+from tests.ui.fake_service import FakeService
 from tests.ui.pressing import T, event, request
-from tests.ui.test_ui_client import using
 from ui.board import Board, _since_when
 from ui.operator import OperatorPage
 

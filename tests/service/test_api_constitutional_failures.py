@@ -1,0 +1,131 @@
+"""Replies by principles where something fails: the reply is never lost, and nothing is left half decided."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.constitution import built_in
+from service.store.queries import constitutions
+from tests.fixtures.waiting import until
+from tests.service.chatting import ask, events
+from tests.service.conftest import Running
+from tests.service.principled_chats import chat, principled, setting, stored
+from tests.service.principled_chats import engine as engine
+from tests.service.principled_chats import fake_engine as fake_engine
+from tests.service.principled_engine import FAULT, HARM, NO, PrincipledEngine, tokens
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "fault", "said"),
+    [
+        ("critique", 400, "the engine is out of order"),
+        ("critique", 500, "the engine is out of order"),
+        ("critique", "!long", "maximum context length"),
+        ("critique", "", "The critique is empty."),
+        ("revision", 422, "the engine is out of order"),
+        ("revision", "!long", "maximum context length"),
+        ("revision", "", "The revision is empty."),
+    ],
+)
+def test_what_fails_after_the_draft_costs_the_revision_and_never_the_reply(
+    running: Running, engine: PrincipledEngine, kind: str, fault: str | int, said: str, streamed: bool
+) -> None:
+    engine.says_to[kind] = fault
+    response = running.post("/v1/chat/completions", principled(stream=streamed))
+    assert response.status_code == 200, response.text
+    exchange = events(response)[0]["id"] if streamed else response.json()["id"]
+    found = stored(running, exchange)
+    (made,) = found["revisions"]
+    assert (made["ended"], made["after"]) == ("failed", None) and said in made["problem"]
+    assert made["critique"] == (FAULT if kind == "revision" else "")
+    assert found["replies"][0]["text"] == HARM and len(found["replies"][0]["logprobs"]) == len(tokens(HARM))
+
+
+@pytest.mark.parametrize("kind", ["critique", "revision"])
+def test_a_text_that_breaks_off_is_not_answered(running: Running, engine: PrincipledEngine, kind: str) -> None:
+    engine.says_to[kind] = "!break"
+    *_, done = chunks = events(running.post("/v1/chat/completions", principled(stream=True)))
+    assert done == "[DONE]"
+    found = stored(running, chunks[0]["id"])
+    assert (found["revisions"][0]["ended"], found["replies"][0]["text"]) == ("failed", HARM)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("kind", ["critique", "revision"])
+def test_when_time_is_over_the_last_whole_text_is_answered_and_that_is_kept(
+    running: Running, engine: PrincipledEngine, kind: str, streamed: bool
+) -> None:
+    engine.says_to[kind] = "!hang"
+    with setting(running, budget_seconds=0.5, rounds=3):
+        response = running.post("/v1/chat/completions", principled(stream=streamed))
+    exchange = events(response)[0]["id"] if streamed else response.json()["id"]
+    found = stored(running, exchange)
+    (made,) = found["revisions"]
+    assert (made["ended"], made["after"]) == ("out of time", None)
+    assert made["critique"] == (FAULT if kind == "revision" else "")
+    assert found["replies"][0]["text"] == HARM
+    until(lambda: engine.under_way == 0)  # the engine's slot is free
+
+
+def test_of_several_revisions_the_last_whole_one_is_answered(running: Running, engine: PrincipledEngine) -> None:
+    engine.says_to["revision"] = lambda body: "!hang" if NO in body["messages"][-1]["content"] else NO
+    with setting(running, budget_seconds=1.0, rounds=3):
+        answer = chat(running)
+    assert answer["choices"][0]["message"]["content"] == NO
+    assert answer["hone"] == {"constitution": "c0", "revised": True, "ended": "out of time"}
+
+
+@pytest.mark.parametrize(("fault", "status"), [(400, 400), ("!long", 400)])
+def test_without_a_draft_there_is_no_reply(
+    running: Running, engine: PrincipledEngine, fault: str | int, status: int
+) -> None:
+    engine.says_to["draft"] = fault
+    for streamed in (False, True):
+        response = running.post("/v1/chat/completions", principled(stream=streamed))
+        assert response.status_code == status, response.text
+
+
+def test_a_draft_that_breaks_off_ends_the_stream_with_an_error(running: Running, engine: PrincipledEngine) -> None:
+    engine.says_to["draft"] = "!break"
+    *_, last = events(running.post("/v1/chat/completions", principled(stream=True)))
+    assert last["error"]["code"] == "engine_unavailable"
+
+
+def test_a_caller_who_leaves_frees_the_engine_and_leaves_nothing_half_decided(
+    running: Running, engine: PrincipledEngine
+) -> None:
+    engine.says_to["critique"] = "!hang"
+    with running.http.stream("POST", "/v1/chat/completions", json=principled(stream=True)) as response:
+        lines = response.iter_lines()
+        exchange = next(line for line in lines if line).split('"id":"')[1].split('"')[0]
+        until(lambda: engine.under_way == 1)
+    until(lambda: engine.under_way == 0)
+    assert running.get(f"/v1/exchanges/{exchange}").status_code == 404
+
+
+def test_a_constitution_that_can_not_be_read_guards_nobody_in_silence(
+    running: Running, engine: PrincipledEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer = "format_version = 99\n"
+    with running.store.begin() as tx:
+        row, _ = constitutions.put_in_effect(tx, newer, "0" * 64, "a newer Hone", "", built_in().sha256)
+    assert row is not None
+    try:
+        for serve_setting, body in (("asked", principled()), ("always", ask()), ("always", ask(stream=True))):
+            with setting(running, serve=serve_setting):
+                response = running.post("/v1/chat/completions", body)
+            error = response.json()["error"]
+            assert (response.status_code, error["code"]) == (503, "constitution_unusable")
+            assert (
+                "has format 99; this Hone knows 1." in error["message"]
+                and "hone constitution import" in error["message"]
+            )
+        assert running.post("/v1/chat/completions", ask()).status_code == 200
+        assert running.operator.get("/v1/constitution").status_code == 503
+    finally:
+        with running.store.begin() as tx:
+            tx.delete(tx.merge(row))
+    with setting(running, tags=("kind",)):
+        response = running.post("/v1/chat/completions", principled())
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "constitution_unusable")
