@@ -8,6 +8,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import tokenizers
+
 from service.embedded.tokenizer import Tokenizer, load_tokenizer
 from service.settings import SPROUT
 from tests.embedded.driving import Reference
@@ -16,9 +18,10 @@ from tests.fixtures.engines import ServedEngine
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 END = 2  # sprout's end-of-turn token
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
-PROMPT = [1, 4, 382, 275, 296, 433, 322, 1860, 657, 36, 2, 5]
+_READER = tokenizers.Tokenizer.from_file(str(SPROUT / "tokenizer.json"))
+PROMPT: list[int] = _READER.encode(f"<|bos|><|user|>{QUESTION[0]['content']}<|end|><|assistant|>").ids
 """The same, as sprout's template has it."""
-REPLY = [53, 1374, 88, 275, 296, 433, 322, 703, 2]
+REPLY: list[int] = _READER.encode("Paris is the capital of F<|end|>").ids
 """Something to score after it."""
 
 

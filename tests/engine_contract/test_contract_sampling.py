@@ -35,10 +35,12 @@ def test_the_narrowest_settings_are_greedy(engine: ServedEngine, narrow: dict[st
 
 
 def test_a_stop_string_ends_the_reply_before_itself(engine: ServedEngine) -> None:
-    options = chat(temperature=0, max_tokens=30, return_token_ids=True)
+    asked = [{"role": "user", "content": "How do I boil an egg?"}]
+    options = chat(messages=asked, temperature=0, max_tokens=30, return_token_ids=True)
     whole = engine.post(CHAT, options).json()["choices"][0]
     text = whole["message"]["content"]
     stop = text[6:9]
+    assert text.index(stop) > 0
     cut = engine.post(CHAT, {**options, "stop": [stop, "never said"]}).json()
     choice = cut["choices"][0]
     assert (choice["message"]["content"], choice["finish_reason"]) == (text[: text.index(stop)], "stop")
