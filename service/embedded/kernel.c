@@ -63,20 +63,22 @@ static void rotate(float *x, const float *rotation, int64_t heads, int64_t dim) 
 static void attend(const float *query, const float *keys, const float *values, float *out, float *scores, int64_t group,
                    int64_t seen, int64_t dim, const float *next) {
     const float scale = 1 / sqrtf(dim);
+    const int64_t whole = whole_vectors(seen); /* the last scores of each query are those of no token */
     for (int64_t g = 0; g < group; g++) {
-        float *own = scores + g * seen;
+        float *own = scores + g * whole;
         dots(query + g * dim, keys, g ? next : values, own, seen, dim);
-        for (int64_t t = 0; t < seen; t++) own[t] *= scale;
-        float share = 1 / exponentials(own, seen, highest(own, seen));
-        for (int64_t t = 0; t < seen; t++) own[t] *= share;
+        for (int64_t t = seen; t < whole; t++) own[t] = -INFINITY;
+        for (int64_t t = 0; t < whole; t++) own[t] *= scale;
+        float share = 1 / exponentials(own, whole, highest(own, whole));
+        for (int64_t t = 0; t < whole; t++) own[t] *= share;
     }
     int64_t column = 0;
     for (; column + PANEL <= dim; column += PANEL)
-        strip(group, VECTORS, 0, values + column, dim, scores, seen, out + column, dim, PANEL, 0);
+        strip(group, VECTORS, 0, values + column, dim, scores, whole, seen, out + column, dim, PANEL, 0);
     for (; column < dim; column++)
         for (int64_t g = 0; g < group; g++) {
             float sum = 0;
-            for (int64_t t = 0; t < seen; t++) sum += scores[g * seen + t] * values[t * dim + column];
+            for (int64_t t = 0; t < seen; t++) sum += scores[g * whole + t] * values[t * dim + column];
             out[g * dim + column] = sum;
         }
 }
@@ -105,7 +107,7 @@ int64_t scratch_size(const Model *m, const Adapter *adapter, int64_t count, int6
     int64_t heads = m->query_heads + 2 * m->kv_heads, rank = adapter ? adapter->rank : 0;
     return products_scratch(m, adapter) +
            count * (2 * m->hidden + (heads + m->query_heads) * m->head_dim + 3 * m->inner + rank) +
-           m->query_heads / m->kv_heads * capacity;
+           m->query_heads / m->kv_heads * whole_vectors(capacity);
 }
 
 /* y (+)= x through matrix number `i`: the base's own, its bias, and what the adapter adds. */
@@ -134,7 +136,7 @@ void forward(const Model *m, const Adapter *adapter, float *const *planes, int64
     float *hidden = scratch + products_scratch(m, adapter), *normed = hidden + count * m->hidden;
     float *qkv = normed + count * m->hidden, *attended = qkv + count * qkv_size, *gate_up = attended + count * queries;
     float *gated = gate_up + count * 2 * m->inner, *scores = gated + count * m->inner;
-    float *between = scores + group * capacity;
+    float *between = scores + group * whole_vectors(capacity);
     for (int64_t i = 0; i < count; i++)
         memcpy(hidden + i * m->hidden, m->embedding + tokens[i] * m->hidden, m->hidden * sizeof *hidden);
     for (int64_t layer = 0; layer < m->layers; layer++) {

@@ -26,12 +26,13 @@ typedef struct {
     int64_t form;
 } Matrix;
 
-/* y[r] (+)= x[r] @ columns for `rows` rows: `in` rows of `vectors` vectors, `pitch` words apart, of which `width` numbers
- * count. Always inlined, so that the first three are constants and all sums stay in registers. Meanwhile it asks for what
- * lies `ahead`, `in` pieces that are `step` words apart. */
+/* y[r] (+)= x[r] @ columns for `rows` rows, which lie `x_stride` and `y_stride` numbers apart. The columns are `in` rows of
+ * `vectors` vectors, `pitch` words apart, of which `width` numbers count. Always inlined, so that the first three are
+ * constants and all sums stay in registers. Meanwhile it asks for what lies `ahead`, `in` pieces that are `step` words apart. */
 static inline __attribute__((always_inline)) void tile(
     const int rows, const int vectors, const int halves, const float *columns, int64_t pitch,
-    const float *ahead, int64_t step, const float *x, int64_t in, float *y, int64_t stride, int64_t width, int add) {
+    const float *ahead, int64_t step, const float *x, int64_t x_stride, int64_t in, float *y, int64_t y_stride,
+    int64_t width, int add) {
     vector sums[ROWS][VECTORS];
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < vectors; v++) sums[r][v] = (vector){0};
@@ -45,12 +46,12 @@ static inline __attribute__((always_inline)) void tile(
         }
 #pragma GCC unroll 6
         for (int r = 0; r < rows; r++)
-            for (int v = 0; v < vectors; v++) sums[r][v] += weights[v] * x[r * in + k];
+            for (int v = 0; v < vectors; v++) sums[r][v] += weights[v] * x[r * x_stride + k];
     }
     for (int r = 0; r < rows; r++) {
         float out[PANEL];
         for (int v = 0; v < vectors; v++) store(out + v * LANES, sums[r][v]);
-        float *to = y + r * stride;
+        float *to = y + r * y_stride;
         if (add)
             for (int64_t c = 0; c < width; c++) to[c] += out[c];
         else
@@ -61,22 +62,24 @@ static inline __attribute__((always_inline)) void tile(
 /* The same for any number of rows, in tiles of nearly equal height; each asks for a part of the next strip. */
 static inline __attribute__((always_inline)) void strip(
     int64_t rows, const int vectors, const int halves, const float *columns, int64_t pitch, const float *x,
-    int64_t in, float *y, int64_t stride, int64_t width, int add) {
+    int64_t x_stride, int64_t in, float *y, int64_t y_stride, int64_t width, int add) {
     const int64_t tiles = (rows + ROWS - 1) / ROWS, step = tiles > 1 ? pitch / tiles : 0;
     const float *ahead = tiles > 1 ? columns + in * pitch : x; /* a single tile waits for memory anyway */
     for (int64_t left = tiles; left; left--) {
         int64_t some = (rows + left - 1) / left;
         switch (some) {
-            case 1: tile(1, vectors, halves, columns, pitch, ahead, step, x, in, y, stride, width, add); break;
-            case 2: tile(2, vectors, halves, columns, pitch, ahead, step, x, in, y, stride, width, add); break;
-            case 3: tile(3, vectors, halves, columns, pitch, ahead, step, x, in, y, stride, width, add); break;
-            case 4: tile(4, vectors, halves, columns, pitch, ahead, step, x, in, y, stride, width, add); break;
-            case 5: tile(5, vectors, halves, columns, pitch, ahead, step, x, in, y, stride, width, add); break;
-            default: tile(6, vectors, halves, columns, pitch, ahead, step, x, in, y, stride, width, add);
+#define TILE(HIGH) tile(HIGH, vectors, halves, columns, pitch, ahead, step, x, x_stride, in, y, y_stride, width, add)
+            case 1: TILE(1); break;
+            case 2: TILE(2); break;
+            case 3: TILE(3); break;
+            case 4: TILE(4); break;
+            case 5: TILE(5); break;
+            default: TILE(ROWS);
+#undef TILE
         }
         rows -= some;
-        x += some * in;
-        y += some * stride;
+        x += some * x_stride;
+        y += some * y_stride;
         ahead += in * step;
     }
 }
@@ -87,7 +90,7 @@ static inline __attribute__((always_inline)) void strips(
     const int width = vectors * LANES, pitch = halves ? width / 2 : width;
     const float *columns = matrix->panels;
     for (int64_t column = 0, left; (left = matrix->out - column) > 0; column += width, columns += in * pitch)
-        strip(rows, vectors, halves, columns, pitch, x, in, y + column, stride, left < width ? left : width, add);
+        strip(rows, vectors, halves, columns, pitch, x, in, in, y + column, stride, left < width ? left : width, add);
 }
 
 /* Whether this processor and this system take a matrix as TILES. */

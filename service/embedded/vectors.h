@@ -70,23 +70,36 @@ static float dot(const float *a, const float *b, int64_t n) {
     return sum;
 }
 
-/* The dot products of one `x` with `count` rows of `n` numbers. Meanwhile it asks for as many rows `ahead`. */
+/* The dot products of one `x` with LANES rows of `n` numbers, LANES at a time; of the last row again where there are only
+ * `left`. Meanwhile it asks for as many rows `ahead`. */
+static inline __attribute__((always_inline)) vector dots_abreast(const float *x, const float *rows, const float *ahead,
+                                                                 int64_t left, int64_t n) {
+    vector sums[LANES];
+    for (int i = 0; i < LANES; i++) sums[i] = (vector){0};
+    for (int64_t k = 0; k < n; k += LANES) {
+        const vector some = load(x + k);
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; i++) {
+            const int64_t at = (i < left ? i : left - 1) * n + k;
+            sums[i] += some * load(rows + at);
+            __builtin_prefetch(ahead + at, 0, 2);
+        }
+    }
+    return totals(sums);
+}
+
+/* How many numbers `dots` writes for so many rows. */
+static inline int64_t whole_vectors(int64_t count) { return (count + LANES - 1) / LANES * LANES; }
+
+/* The dot products of one `x` with `count` rows of `n` numbers; what fills the last vector up is of no meaning. */
 static void dots(const float *x, const float *rows, const float *ahead, float *products, int64_t count, int64_t n) {
     int64_t r = 0;
-    for (; r + LANES <= count && n % LANES == 0; r += LANES, rows += LANES * n, ahead += LANES * n) {
-        vector sums[LANES];
-        for (int i = 0; i < LANES; i++) sums[i] = (vector){0};
-        for (int64_t k = 0; k < n; k += LANES) {
-            const vector some = load(x + k);
-#pragma GCC unroll 16
-            for (int i = 0; i < LANES; i++) {
-                sums[i] += some * load(rows + i * n + k);
-                __builtin_prefetch(ahead + i * n + k);
-            }
-        }
-        store(products + r, totals(sums));
-    }
-    for (; r < count; r++, rows += n) products[r] = dot(x, rows, n);
+    if (n % LANES == 0) {
+        for (; r + LANES <= count; r += LANES)
+            store(products + r, dots_abreast(x, rows + r * n, ahead + r * n, LANES, n));
+        if (r < count) store(products + r, dots_abreast(x, rows + r * n, ahead + r * n, count - r, n));
+    } else
+        for (; r < count; r++) products[r] = dot(x, rows + r * n, n);
 }
 
 /* The highest of n numbers. */

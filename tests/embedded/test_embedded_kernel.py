@@ -87,13 +87,16 @@ def test_products_equal_those_of_torch(
                 assert torch.equal(alone[0], y[row])
 
 
-def test_products_in_tiles_are_as_exact_as_in_float32(compiled: Kernel) -> None:
-    """A number of float32 is cut into pieces of bfloat16, and nothing of it is lost."""
+def test_products_are_as_exact_as_sums_in_float32(compiled: Kernel) -> None:
+    """In tiles too, where a number of float32 is cut into pieces of bfloat16: nothing of it is lost."""
     torch.manual_seed(0)
     x, matrix = torch.randn(40, 704), torch.randn(704, 256).bfloat16().float()
     y, exact = torch.empty(40, 256), x.double() @ matrix.double()
+    one_after_the_other = torch.zeros(40, 256)
+    for k in range(704):
+        one_after_the_other += x[:, k, None] * matrix[k]
     compiled.multiply(x, compiled.pack(matrix), y, add=False)
-    assert (y - exact).abs().max() <= 1.5 * (x @ matrix - exact).abs().max()
+    assert (y - exact).abs().max() <= 1.1 * (one_after_the_other - exact).abs().max()
 
 
 @pytest.mark.parametrize("flags", WIDTHS.values(), ids=WIDTHS)

@@ -105,17 +105,17 @@ def test_the_supervised_stage_learns_the_revisions_of_the_policys_replies(
     assert found.counts["written"]["changed"] == len(found.train.revised)
 
 
-def fault_where(word: str, request: Request) -> str:
-    """A critic that finds at fault whatever answers a question with this word."""
-    return "at fault" if word in line(request, "Question") else "nothing is wrong"
+def fault_with(question: str | None, request: Request) -> str:
+    """A critic that finds at fault whatever answers this question; None: any."""
+    return "at fault" if question in (None, line(request, "Question")) else "nothing is wrong"
 
 
 def test_replies_to_harmless_prompts_are_kept_unless_a_critique_finds_them_at_fault(
     sprout: Backbone, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hello, path = question(sprout.tokenizer, "Hello"), settings.home / "constitution.jsonl"
-    for faulty, is_kept in (("Hello", False), ("", True)):  # the one at fault isn't; where all are, nobody can tell
-        monkeypatch.setattr(revising, "ask", Model(partial(fault_where, faulty)))
+    for faulty, is_kept in (("Hello", False), (None, True)):  # the one at fault isn't; where all are, nobody can tell
+        monkeypatch.setattr(revising, "ask", Model(partial(fault_with, faulty)))
         found = write_or_go_on(sprout, settings, "sl-cai", lessons(sprout), path, quiet)
         assert len(found.train.kept) >= writing.FEWEST_KEPT - 2
         prompts = {prompt for prompt, _ in found.train.kept}
