@@ -51,7 +51,7 @@ PAIRS_WEIGHT = 0.3
 NATS = 9.0  # by which a reply that people would typically prefer should gain on the other, with a trusted judge
 ENOUGH_PAIRS = 20  # for a judge to be followed as far as its accuracy says: two picks prove nothing
 STAY = 0.02  # weight of KL to the anchor, token by token
-KEEP = 1.0  # the same where the token is part of what the base answers: there nothing is a matter of taste
+KEEP = 2.0  # the same where the token is part of what the base answers: there nothing is a matter of taste
 STRENGTH, LEAST_STRENGTH, STRENGTH_GAIN = 0.03, 0.02, 2.0  # λ: where it starts, its least, how fast it moves
 TARGET_FLUENCY = 0.2  # as a share of the limit: what training aims at
 CHECKED_PROMPTS = 48
@@ -146,7 +146,10 @@ def train(
                 progress(PHASE, step, steps, metrics | measured)
         if is_last:
             break
-    scale, measured = hold_inside_limits(backbone, judge, rng.sample(asked, min(CHECKED_PROMPTS, len(asked))), settings)
+    checked = rng.sample(asked, min(CHECKED_PROMPTS, len(asked)))
+    trained_on = {prompt for chosen in chosen_each[: iteration + 1] for prompt in chosen}
+    untouched_first = dict(sorted(right.items(), key=lambda answer: answer[0] in trained_on))
+    scale, measured = hold_inside_limits(backbone, judge, checked, settings, untouched_first)
     metrics = {"judge_accuracy": judge.fit.accuracy, "judge_log_score": judge.fit.log_score, "scale": scale} | measured
     return PreferenceResult(step, len(fitting), too_long, stepper.skipped, metrics)
 

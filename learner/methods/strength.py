@@ -8,36 +8,68 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from learner.adapted_model import Role
 from learner.backbone import Backbone
 from learner.batch import TokenIds
-from learner.methods.rollouts import Judge, Rollouts, roll_out, share_preferred
+from learner.methods.rollouts import (
+    MAX_NEW_TOKENS,
+    Answers,
+    Judge,
+    Rollouts,
+    roll_out,
+    share_agreed,
+    share_preferred,
+)
+from learner.sampling import sample
 from service.settings import LearnerSettings
 
 CHECKED_REPLIES = 4  # to each prompt
 ENOUGH_WON = 0.94  # share of comparisons with the base, as the judge sees it, from which more would only cost
 LEAST_SCALE, TRIALS = 0.5, 3  # how far an update is held back at most, and in how many halvings
 ALLOWED_FLUENCY = 0.6  # as a share of the limit
+MOST_QUESTIONS = 160  # that are asked again for the answers that the base knows
+LOST_ANSWERS = 0.02  # share of the base's answers that its update may cost the policy
 MORE_BROKEN = 0.01  # share of replies that may be broken above the base's, beside what chance allows
 
 Figures = dict[str, float]
 
 
 def hold_inside_limits(
-    backbone: Backbone, judge: Judge | None, prompts: Sequence[TokenIds], settings: LearnerSettings
+    backbone: Backbone,
+    judge: Judge | None,
+    prompts: Sequence[TokenIds],
+    settings: LearnerSettings,
+    answers: Answers | None = None,
 ) -> tuple[float, Figures]:
     """Shrink the policy's update until replies to `prompts` are well inside the limits and, as the judge sees it, win
-    no more than enough. Returns what `hold_back` does."""
+    no more than enough, and the likeliest replies hold what the base's hold of the first of `answers`. Returns what
+    `hold_back` does."""
     base = roll_out(backbone, judge, prompts, CHECKED_REPLIES, "base", settings.seed + 100)
+    known = _share_known(backbone, "base", answers or {})
 
     def measure() -> Figures:
         own = roll_out(backbone, judge, prompts, CHECKED_REPLIES, "policy", settings.seed + 101)
         won = {} if judge is None else {"share_won": share_preferred(own.grades, base.grades)}
-        return sense(own, base) | won
+        return sense(own, base) | won | {"answers_lost": known - _share_known(backbone, "policy", answers or {})}
 
     def is_inside(measured: Figures) -> bool:
-        return keeps_sense(measured, base, settings) and measured.get("share_won", 0.0) <= ENOUGH_WON
+        return (
+            keeps_sense(measured, base, settings)
+            and measured.get("share_won", 0.0) <= ENOUGH_WON
+            and measured["answers_lost"] <= LOST_ANSWERS
+        )
 
     return hold_back(backbone, measure, is_inside)
+
+
+def _share_known(backbone: Backbone, role: Role, answers: Answers) -> float:
+    """How much of the answers the likeliest replies in this role hold; 1 where there are none."""
+    asked = [prompt for prompt, answer in answers.items() if answer][:MOST_QUESTIONS]
+    if not asked:
+        return 1.0
+    replies = sample(backbone, asked, role=role, max_new_tokens=MAX_NEW_TOKENS, seed=0, temperature=0.0)
+    texts = backbone.decode([reply.token_ids for (reply,) in replies])
+    return float(share_agreed(texts, asked, answers).mean())
 
 
 def hold_back(

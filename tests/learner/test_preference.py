@@ -11,6 +11,7 @@ import torch
 
 from learner.backbone import Backbone
 from learner.batch import Pair, TokenIds
+from learner.evaluate.agreement import words
 from learner.methods import preference, strength
 from learner.methods.anchor_scores import AnchorScores
 from learner.methods.preference_model import Fit, fit_preferences
@@ -23,8 +24,8 @@ from learner.methods.rollouts import (
     roll_out,
     share_preferred,
 )
-from learner.methods.strength import LEAST_SCALE, hold_inside_limits
-from learner.sampling import Reply
+from learner.methods.strength import LEAST_SCALE, LOST_ANSWERS, hold_inside_limits
+from learner.sampling import Reply, sample
 from learner.tensors import pull_to_anchor
 from service.settings import LearnerSettings
 from tests.learner.likings import LIKINGS, comparisons
@@ -105,6 +106,23 @@ def test_an_adapter_that_went_too_far_is_held_back(folder: Path) -> None:
     assert scale < 1
     name = next(name for name in before if "lora_B" in name)
     torch.testing.assert_close(backbone.adapter_state()[name], before[name] * scale)
+
+
+def test_an_adapter_that_forgets_what_the_base_answers_is_held_back(folder: Path) -> None:
+    """Whatever its replies win, and however fluent they are."""
+    loose = LearnerSettings(rank=8, alpha=16.0, min_fluency=-50.0, max_kl_per_token=50.0)
+    backbone = moved(Backbone.load(folder, loose), size=0.5)
+    replies = sample(backbone, PROMPTS, role="base", temperature=0.0)
+    texts = backbone.decode([reply.token_ids for (reply,) in replies])
+    known = {prompt: words(text) for prompt, text in zip(PROMPTS, texts, strict=True)}
+    scale, measured = hold_inside_limits(backbone, None, PROMPTS[:6], loose, known)
+    assert scale < 1 and measured["full_answers_lost"] > LOST_ANSWERS
+    moved_by_nothing = Backbone.load(folder, loose)
+    scale, measured = hold_inside_limits(moved_by_nothing, None, PROMPTS[:6], loose, known)
+    assert scale == 1 and measured["answers_lost"] == 0
+    backbone = moved(Backbone.load(folder, loose), size=0.5)
+    scale, measured = hold_inside_limits(backbone, None, PROMPTS[:6], loose, dict.fromkeys(PROMPTS, frozenset()))
+    assert scale == 1 and measured["answers_lost"] == 0
 
 
 def test_a_sound_adapter_keeps_its_strength(folder: Path) -> None:
