@@ -42,7 +42,7 @@ more, in which the learning rate falls to LAST_RATE: what large steps move at ra
 WANTED_WON = 0.85  # share of comparisons with the base, as the judge sees it
 LAST_RATE = 0.1  # of the learning rate
 ASKED_AGAIN = 2  # replies to each of the first prompts, by which that is seen
-PROMPTS = 48  # an iteration
+PROMPTS = 72  # an iteration
 REPLIES = 6  # to each
 TRAINED_REPLIES = 4  # of these: the best, the worst and some between
 GROUPS_PER_STEP = 8
