@@ -89,6 +89,7 @@ def test_a_correction_goes_on_as_the_reply(fake: FakeService, chat: Page) -> Non
     chat.get_by_role("button", name="Save correction").click()
     expect(chat.locator(".hone-text")).to_have_text("Lisbon, of course.")
     expect(chat.locator(".hone-tag")).to_have_text("your version")
+    expect(chat.get_by_role("button", name="Good reply")).to_have_count(0)  # it would be about the reply replaced
     say(chat, "Sure?")
     answered(chat, turns=2)
     assert fake.asked[1]["messages"][1]["content"] == "Lisbon, of course."
@@ -133,6 +134,7 @@ def test_a_correction_is_taken_back(fake: FakeService, chat: Page) -> None:
     chat.get_by_role("button", name="Take it back").click()
     expect(chat.locator(".hone-panel")).to_have_count(0)
     expect(chat.locator(".hone-text")).to_contain_text("fine")
+    expect(chat.get_by_role("button", name="Good reply")).to_have_count(1)
     assert fake.feedback["fb-1"]["withdrawn"]
 
 

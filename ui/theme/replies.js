@@ -24,9 +24,10 @@ function actions(reply, last, busy) {
     } catch { toast("This browser doesn't let the page copy. Select the text and copy it yourself.", "error"); }
   };
   const items = [badge(reply)];
-  if (reply.kept) items.push(
+  if (reply.kept && (!reply.corrected || reply.thumb !== null)) items.push( // under one's own version a thumb would be about what it replaced
     button("up", "Good reply", reply.thumb === true, () => thumb(true), ".up"),
-    button("down", "Bad reply", reply.thumb === false, () => thumb(false), ".down"),
+    button("down", "Bad reply", reply.thumb === false, () => thumb(false), ".down"));
+  if (reply.kept) items.push(
     button("pen", "How it should have been", reply.corrected, () => toggle(reply.key, "correct", reply.text), ".correct"),
     button("note", "What was wrong?", reply.critique !== null || reply.score !== null || reply.labels.length > 0, () => toggle(reply.key, "critique", reply.critique || ""), ".critique"));
   if (reply.text) items.push(button("copy", "Copy", undefined, copy));
