@@ -135,14 +135,10 @@ def train(
             for indices in shuffled_batches(len(chosen), GROUPS_PER_STEP, rng):
                 step += 1
                 groups = [_group(rollouts, right, utilities, index, rng) for index in indices]
-                metrics = stepper.add("groups of replies", groups, partial(_listwise, backbone, strength))
                 some = rng.sample(fitting, min(PAIRS_PER_STEP, len(fitting)))
-                anchor.of(both(some))  # of all pairs: the loss sees only this process's share
-                of_pairs = partial(dpo, backbone, settings, anchor)
-                metrics |= stepper.add("pairs", some, of_pairs, weight=pair_weights, factor=PAIRS_WEIGHT)
                 share = (step - begun) / per_iteration
                 scale = rate + (LAST_RATE - rate) * share if is_last else rate
-                metrics |= stepper.update(scale)
+                metrics = _add(backbone, settings, stepper, anchor, strength, groups, some) | stepper.update(scale)
                 progress(PHASE, step, steps, metrics | measured)
         if is_last:
             break
@@ -169,6 +165,17 @@ def _group(rollouts: Rollouts, right: Answers, utilities: Tensor, index: int, rn
     replies = tuple(rollouts.replies[index][place] for place in order)
     targets = torch.softmax(utilities[index, order], -1)
     return Group(prompt, replies, right[prompt], rollouts.anchor[index, order], targets)
+
+
+def _add(
+    backbone: Backbone, settings: LearnerSettings, stepper: Stepper, anchor: AnchorScores, strength: float,
+    groups: Sequence[Group], some: Sequence[Pair],
+) -> dict[str, float]:  # fmt: skip
+    """The gradients of one step: of groups of replies, and of some of the people's own pairs beside them."""
+    metrics = stepper.add("groups of replies", groups, partial(_listwise, backbone, strength))
+    anchor.of(both(some))  # of all pairs: the loss sees only this process's share
+    of_pairs = partial(dpo, backbone, settings, anchor)
+    return metrics | stepper.add("pairs", some, of_pairs, weight=pair_weights, factor=PAIRS_WEIGHT)
 
 
 def _listwise(backbone: Backbone, strength: float, groups: Sequence[Group]) -> tuple[Tensor, dict[str, float]]:

@@ -7,6 +7,7 @@ bisection: the whole of it where that is inside, else the most that is, down to 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 from learner.adapted_model import Role
 from learner.backbone import Backbone
@@ -45,29 +46,29 @@ def hold_inside_limits(
     no more than enough, and the likeliest replies hold what the base's hold of the first of `answers`. Returns what
     `hold_back` does."""
     base = roll_out(backbone, judge, prompts, CHECKED_REPLIES, "base", settings.seed + 100)
-    known = _share_known(backbone, "base", answers or {})
+    known = dict(islice(((prompt, answer) for prompt, answer in (answers or {}).items() if answer), MOST_QUESTIONS))
+    held = _share_held(backbone, "base", known) if known else 0.0
 
     def measure() -> Figures:
         own = roll_out(backbone, judge, prompts, CHECKED_REPLIES, "policy", settings.seed + 101)
         won = {} if judge is None else {"share_won": share_preferred(own.grades, base.grades)}
-        return sense(own, base) | won | {"answers_lost": known - _share_known(backbone, "policy", answers or {})}
+        lost = {"answers_lost": held - _share_held(backbone, "policy", known)} if known else {}
+        return sense(own, base) | won | lost
 
     def is_inside(measured: Figures) -> bool:
         return (
             keeps_sense(measured, base, settings)
             and measured.get("share_won", 0.0) <= ENOUGH_WON
-            and measured["answers_lost"] <= LOST_ANSWERS
+            and measured.get("answers_lost", 0.0) <= LOST_ANSWERS
         )
 
     return hold_back(backbone, measure, is_inside)
 
 
-def _share_known(backbone: Backbone, role: Role, answers: Answers) -> float:
-    """How much of the answers the likeliest replies in this role hold; 1 where there are none."""
-    asked = [prompt for prompt, answer in answers.items() if answer][:MOST_QUESTIONS]
-    if not asked:
-        return 1.0
-    replies = sample(backbone, asked, role=role, max_new_tokens=MAX_NEW_TOKENS, seed=0, temperature=0.0)
+def _share_held(backbone: Backbone, role: Role, answers: Answers) -> float:
+    """How much of the answers the likeliest replies in this role hold."""
+    asked = list(answers)
+    replies = sample(backbone, asked, role=role, max_new_tokens=MAX_NEW_TOKENS, temperature=0.0)
     texts = backbone.decode([reply.token_ids for (reply,) in replies])
     return float(share_agreed(texts, asked, answers).mean())
 

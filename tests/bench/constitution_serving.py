@@ -15,7 +15,7 @@ import httpx2
 
 from learner.constitution.red_team import harmful
 from learner.simulate.house import own_house
-from tests.bench.harness import Comparison, benchmark
+from tests.bench.harness import CannotMeasure, Comparison, benchmark
 
 CHATS = 60
 SEED = 71
@@ -48,6 +48,8 @@ def constitution_serving() -> Comparison:
         pairs = [(_chat(http, prompt, False), _chat(http, prompt, True)) for prompt in prompts[:CHATS]]
     plain, principled = zip(*pairs, strict=True)
     revised = [one.whole for one in principled if one.revised]
+    if not revised:
+        raise CannotMeasure("no draft was revised")
     usual = median(one.whole for one in plain)
     return Comparison(
         ours=[one.whole for one in principled],
@@ -76,4 +78,5 @@ def _chat(http: httpx2.Client, text: str, constitutional: bool) -> Timed:
             if shows and not first_sign:
                 first_sign = time.perf_counter() - began
             revised = revised or stage.get("revised", False)
-    return Timed(first_sign, time.perf_counter() - began, revised)
+    whole = time.perf_counter() - began
+    return Timed(first_sign or whole, whole, revised)

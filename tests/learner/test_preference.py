@@ -122,7 +122,7 @@ def test_an_adapter_that_forgets_what_the_base_answers_is_held_back(folder: Path
     assert scale == 1 and measured["answers_lost"] == 0
     backbone = moved(Backbone.load(folder, loose), size=0.5)
     scale, measured = hold_inside_limits(backbone, None, PROMPTS[:6], loose, dict.fromkeys(PROMPTS, frozenset()))
-    assert scale == 1 and measured["answers_lost"] == 0
+    assert scale == 1 and "answers_lost" not in measured  # nothing was asked
 
 
 def test_a_sound_adapter_keeps_its_strength(folder: Path) -> None:
