@@ -50,7 +50,7 @@ class Publisher:
                 raise TakenBack("Feedback that it learned from was withdrawn.")
             if reasons:
                 serving.set_state(tx, name, "rejected", GATE, reasons)
-                message = f"The gate rejected {name}: {reasons} {said}"
+                message = f"The gate rejected {name}: {reasons} What is live stays; more feedback may mend it. {said}"
                 runs.finish_run(tx, run.id, self.fence, "rejected", message, adapter=name)
                 return
             message = f"{name} passed every gate. {said}"

@@ -16,14 +16,8 @@ from learner.trainer import (
     judgements_of_taste,
 )
 
-SINGLE_THUMB = (
-    f"a thumb without an opposite one on another reply to the same prompt (such are learned from where there are "
-    f"{LEAST_THUMBS} good and {LEAST_THUMBS} bad replies, and {THUMBS_TO_A_PAIR} to each pair that people judged)"
-)
-SINGLE_SCORE = (
-    "a score without another one, of the same person, on another reply to the same prompt (a reward model, ppo or raft,"
-    f" learns from such where {LEAST_THUMBS} are above and {LEAST_THUMBS} below what is usual with who gave them)"
-)
+SINGLE_THUMBS = f"learned from where there are {LEAST_THUMBS} good and {LEAST_THUMBS} bad, {THUMBS_TO_A_PAIR} to each pair"
+SINGLE_SCORES = f"a reward model learns from {LEAST_THUMBS} above and {LEAST_THUMBS} below what a person usually gives"
 
 
 def learned_from(lessons: Curated, stages: tuple[Stage, ...]) -> list[str]:
@@ -79,9 +73,9 @@ def _written(lessons: Curated) -> list[str]:
 def _not_used(lessons: Curated, stages: tuple[Stage, ...]) -> str:
     """What was set aside, and single thumbs and scores that these stages don't learn from; empty where all was used."""
     waiting = len(lessons.train.labels) if not from_thumbs(stages) else 0
-    reasons = [f"{waiting} × {SINGLE_THUMB}"] if waiting else []
+    reasons = [f"{_many(waiting, 'single thumb')} ({SINGLE_THUMBS})"] if waiting else []
     if lessons.train.scored and not from_scores(stages):
-        reasons.append(f"{len(lessons.train.scored)} × {SINGLE_SCORE}")
+        reasons.append(f"{_many(len(lessons.train.scored), 'single score')} ({SINGLE_SCORES})")
     reasons += [lessons.set_aside] if lessons.set_aside else []
     return f" Not used: {'; '.join(reasons)}." if reasons else ""
 
@@ -97,7 +91,7 @@ def why_nothing(lessons: Curated, method: str) -> str:
         return "There is no feedback to learn from."
     pairs = "pairs of a better and a worse reply"
     wanted = {
-        "sft": "corrections", "dpo": pairs, "kto": "thumbs without an opposite one on the same prompt",
+        "sft": "corrections", "dpo": pairs, "kto": "single thumbs",
         "auto": f"corrections, {pairs} or enough thumbs",
     }.get(method, f"{pairs}, enough thumbs or enough scores")  # fmt: skip
     held = sum(counts["held_out"][name] for name in ("demonstrations", "pairs", "good", "bad", "scores"))

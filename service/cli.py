@@ -37,6 +37,13 @@ app.add_typer(keys.app, name="keys")
 app.command()(doctor.doctor)
 app.command(hidden=True)(reference.reference)
 
+PLAINER = {
+    "Value error, ": "",
+    "Input should be a valid integer, unable to parse string as an integer": "it must be a whole number.",
+    "Input should be a valid number, unable to parse string as a number": "it must be a number.",
+}
+"""What the parser says of a value, in a person's words."""
+
 
 def main() -> None:
     try:
@@ -45,6 +52,8 @@ def main() -> None:
         _end(error)
     except TyperException as error:  # a word that no command or option knows, or one that is missing
         words = " ".join(error.format_message().split())
+        for said, plainer in PLAINER.items():
+            words = words.replace(said, plainer)
         if not words:  # whoever asked for nothing has been shown the help: there is nothing to add
             sys.exit(error.exit_code)
         _end(BadInput(words))

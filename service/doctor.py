@@ -17,9 +17,8 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from service.adapters.files import UNREGISTERED
 from service.adapters.fingerprint import base_fingerprint
-from service.adapters.place import Place
+from service.adapters.health import examine_adapters
 from service.adapters.replacement import replacement
 from service.auth import is_loopback, trusts_loopback
 from service.constitution.versions import built_in_version, stored_version
@@ -154,14 +153,8 @@ def _store(settings: Settings) -> Iterator[Finding]:
 
 
 def _adapters(settings: Settings) -> Iterator[Finding]:
-    folder = settings.adapters_folder
-    if aside := sorted(folder.glob(f"*{UNREGISTERED}*")):
-        found = f"{', '.join(path.name for path in aside)} in {folder}: not this store's, or unreadable"
-        advice = f"`hone adapters import file://{aside[0]}` makes the first an adapter here; remove what nobody wants."
-        yield Finding("set aside", None, found, advice)
-    if settings.adapters.url is not None:
-        place = Place(settings.adapters.url)
-        yield Finding("adapters", True, f"{place.url} can be read; {len(place.names())} there")
+    for found in examine_adapters(settings):
+        yield Finding(*found)
 
 
 def _constitution(settings: Settings) -> Iterator[Finding]:

@@ -25,8 +25,8 @@ from learner.backbone import Backbone
 from learner.batch import Label, Progress, TokenIds, collate, shuffled_batches
 from learner.losses import kto_loss
 from learner.methods.anchor_scores import AnchorScores
+from learner.methods.answers import Answer, Answers, answer_tokens, answers
 from learner.methods.optimizer import Stepper, within_length
-from learner.methods.rollouts import Answers, answer_tokens, answers
 from learner.methods.strength import hold_inside_limits
 from learner.micro_batches import MicroBatches
 from learner.sampling import affordable
@@ -86,7 +86,7 @@ def train(
             progress(PHASE, step, steps, metrics)
     short = [prompt for prompt in dict.fromkeys([*prompts, *asked]) if len(prompt) <= backbone.max_length // 2]
     checked = rng.sample(short, min(CHECKED_PROMPTS, len(short)))
-    scale, measured = hold_inside_limits(backbone, None, checked, settings) if checked else (1.0, {})
+    scale, measured = hold_inside_limits(backbone, None, checked, settings, right) if checked else (1.0, {})
     metrics = measured | {"scale": scale} | course.told_apart()
     return KtoResult(step, good, len(fitting) - good, too_long, stepper.skipped, metrics)
 
@@ -180,5 +180,5 @@ def _mismatched(examples: Sequence[tuple[TokenIds, TokenIds]], rng: Random) -> l
 
 def _stay(backbone: Backbone, label: Label, right: Answers) -> Tensor:
     """(len(reply),): how hard each of its tokens is held to the anchor's odds. What a bad reply says is free to go."""
-    answer = right.get(label.prompt_token_ids, frozenset()) if label.desirable else frozenset[str]()
+    answer = right.get(label.prompt_token_ids, Answer()) if label.desirable else Answer()
     return torch.where(torch.tensor(answer_tokens(backbone, label.reply_token_ids, answer)), KEEP, STAY)

@@ -28,9 +28,10 @@ from learner.backbone import Backbone
 from learner.batch import Example, Pair, Progress, TokenIds, collate, shuffled_batches
 from learner.losses import dpo_loss, listwise_loss
 from learner.methods.anchor_scores import AnchorScores
+from learner.methods.answers import Answer, Answers, answer_tokens, answers
 from learner.methods.optimizer import Stepper, within_length
 from learner.methods.preference_model import PreferenceModel, fit_preferences
-from learner.methods.rollouts import Answers, Rollouts, answer_tokens, answers, roll_out, share_preferred
+from learner.methods.rollouts import Rollouts, roll_out, share_preferred
 from learner.methods.strength import hold_inside_limits
 from learner.sampling import affordable
 from service.settings import LearnerSettings
@@ -72,7 +73,7 @@ class Group:
 
     prompt: TokenIds
     replies: tuple[TokenIds, ...]
-    answer: frozenset[str]
+    answer: Answer
     anchor: Tensor  # (k,)
     targets: Tensor  # (k,) sum to 1
 

@@ -20,8 +20,9 @@ from torch import Tensor
 from learner.backbone import Backbone
 from learner.batch import Example, Label, Pair, Progress, Scored, TokenIds
 from learner.methods import ppo, raft, reward
+from learner.methods.answers import Answer, Answers, answers, share_agreed
 from learner.methods.reward_model import RewardFit, RewardModel
-from learner.methods.rollouts import BROKEN, CONSENSUS, Answers, Judge, answers, roll_out, share_agreed
+from learner.methods.rollouts import BROKEN, CONSENSUS, Judge, roll_out
 from learner.methods.strength import hold_inside_limits
 from learner.sampler import Sampler
 from learner.sampling import Window, affordable, sample, with_room
@@ -131,7 +132,7 @@ def train(
     if not basis:
         basis = _basis(backbone, model, asked, how, seed)
         checkpoint.keep(BASIS, lambda: basis, now=True)
-    right = {tuple(prompt): frozenset(words) for prompt, words in basis["right"]}
+    right = {tuple(prompt): Answer(*map(frozenset, parts)) for prompt, *parts in basis["right"]}
     mean, spread = basis["measured"]
     judge = Sensible(backbone, model, asked, right, how.kl_coefficient, seed + 98, (mean, spread))
     result: ppo.PpoResult | raft.RaftResult
@@ -144,7 +145,7 @@ def train(
             checkpoint=checkpoint,
         )  # fmt: skip
     checked = rng.sample(asked, min(CHECKED_PROMPTS, len(asked)))
-    scale, measured = hold_inside_limits(backbone, model, checked, settings)
+    scale, measured = hold_inside_limits(backbone, model, checked, settings, right)
     return RlhfResult(model.fit, result, {"scale": scale} | measured)
 
 
@@ -161,7 +162,7 @@ def _basis(
         pretraining = [(kept[reply.prompt], reply.token_ids) for row in by_base for reply in row]
     return {
         "reward": model.state(),
-        "right": [(prompt, sorted(words)) for prompt, words in right.items()],
+        "right": [(prompt, sorted(answer.words), sorted(answer.others)) for prompt, answer in right.items()],
         "measured": judge.measured,
         "pretraining": pretraining,
     }

@@ -9,8 +9,7 @@ own replies agree on may be a mistake that it is about to learn.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,12 +19,11 @@ from torch import Tensor
 from learner.adapted_model import Role
 from learner.backbone import Backbone
 from learner.batch import TokenIds
-from learner.evaluate.agreement import WORD, agreement, consensus, words
+from learner.methods.answers import Answers, share_agreed
 from learner.sampling import sample
 
 MAX_NEW_TOKENS = 128
-ANSWERS = 6  # replies of the base to each prompt, from which its answers are read
-CONSENSUS = 9.0  # nats that a reply gains by holding the words on which the base's replies to its prompt agree
+CONSENSUS = 9.0  # nats that a reply gains by holding what the base answers to its prompt
 BROKEN = 4.0  # nats that an empty reply stands below the worst other one, or a cut one loses where few are cut
 
 
@@ -70,44 +68,6 @@ class Judge(Protocol):
 
     def score(self, examples: Sequence[tuple[TokenIds, TokenIds]]) -> Tensor:
         """(len(examples),), higher is better; comparable between replies to one prompt."""
-
-
-Answers = Mapping[TokenIds, frozenset[str]]
-"""For each prompt the words on which the base's replies agree; none where they agree on nothing."""
-
-
-def answers(backbone: Backbone, prompts: Sequence[TokenIds], seed: int) -> Answers:
-    """What the base answers, as far as it is sure.
-
-    Words that repeat the question are no answer to it, unless the question named all that can be said.
-    """
-    asked = list(dict.fromkeys(prompts))
-    sampled = sample(backbone, asked, role="base", per_prompt=ANSWERS, seed=seed, max_new_tokens=MAX_NEW_TOKENS)
-    texts = [backbone.decode([reply.token_ids for reply in row]) for row in sampled]
-    held = Counter(word for row in texts for text in row for word in words(text))
-    found = {}
-    for prompt, row in zip(asked, texts, strict=True):
-        background = held - Counter(word for text in row for word in words(text))
-        agreed = consensus(row, background, ANSWERS * (len(asked) - 1))
-        found[prompt] = agreed - words(backbone.decode([prompt])[0]) or agreed
-    return found
-
-
-def answer_tokens(backbone: Backbone, reply: TokenIds, answer: frozenset[str]) -> list[bool]:
-    """Which tokens of a reply are part of the words of the answer."""
-    so_far = backbone.decode([reply[: place + 1] for place in range(len(reply))])
-    spans = [match.span() for match in WORD.finditer(so_far[-1]) if match.group().lower() in answer] if reply else []
-    found, end = [], 0
-    for text in so_far:
-        start, end = end, len(text)
-        found.append(any(start < last and end > first for first, last in spans))
-    return found
-
-
-def share_agreed(texts: Sequence[str], prompts: Sequence[TokenIds], answers: Answers) -> Tensor:
-    """(len(texts),): the share of its prompt's answer that each reply holds; 1 where there is none."""
-    each = [agreement([text], answers.get(prompt, frozenset())) for text, prompt in zip(texts, prompts, strict=True)]
-    return torch.tensor([shares[0] if shares else 1.0 for shares in each])
 
 
 def roll_out(

@@ -12,15 +12,8 @@ from itertools import islice
 from learner.adapted_model import Role
 from learner.backbone import Backbone
 from learner.batch import TokenIds
-from learner.methods.rollouts import (
-    MAX_NEW_TOKENS,
-    Answers,
-    Judge,
-    Rollouts,
-    roll_out,
-    share_agreed,
-    share_preferred,
-)
+from learner.methods.answers import MAX_NEW_TOKENS, Answers, share_agreed
+from learner.methods.rollouts import Judge, Rollouts, roll_out, share_preferred
 from learner.sampling import sample
 from service.settings import LearnerSettings
 
@@ -46,7 +39,9 @@ def hold_inside_limits(
     no more than enough, and the likeliest replies hold what the base's hold of the first of `answers`. Returns what
     `hold_back` does."""
     base = roll_out(backbone, judge, prompts, CHECKED_REPLIES, "base", settings.seed + 100)
-    known = dict(islice(((prompt, answer) for prompt, answer in (answers or {}).items() if answer), MOST_QUESTIONS))
+    known = dict(
+        islice(((prompt, answer) for prompt, answer in (answers or {}).items() if answer.words), MOST_QUESTIONS)
+    )
     held = _share_held(backbone, "base", known) if known else 0.0
 
     def measure() -> Figures:

@@ -38,11 +38,20 @@ MOST_PRINCIPLES = 200
 LARGEST_FILE = 256 * 1024
 """Bytes."""
 
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _QUOTATION = re.compile(r"\"[^\"]*\"|“[^”]*”|«[^»]*»|`[^`]*`")
 _DENIAL = re.compile(r"(?:\bnot|n['’]t|\bnever)(?:\s+(?:that|quite|at all|entirely|always))?\s+$")
 
 Words = Annotated[str, Field(min_length=1, max_length=4_000), Storable, AfterValidator(not_blank)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+
+
+def _is_name(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise ValueError("must be 1 to 64 small letters, digits and dashes, and begin with no dash")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_is_name)]
 
 
 class _Part(BaseModel):
@@ -192,8 +201,10 @@ def read_text(path: Path) -> str:
     try:
         with path.open(encoding="utf-8") as file:
             return file.read(LARGEST_FILE + 1)
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"Can't read {path}: {error}.") from error
+    except OSError as error:
+        raise BadInput(f"Can't read {path}: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise BadInput(f"Can't read {path}: it isn't text in UTF-8.") from error
 
 
 def read(path: Path) -> Constitution:

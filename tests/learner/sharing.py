@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor
 from learner import parallel
 from learner.backbone import Backbone
 from learner.batch import Example, TokenIds, collate
-from learner.methods import ppo, preference, raft, retention, rollouts
+from learner.methods import answers, ppo, preference, raft, retention, rollouts
 from learner.methods.anchor_scores import AnchorScores
 from learner.methods.optimizer import Stepper
 from learner.sampling import Reply, sample
@@ -48,12 +48,13 @@ def main() -> None:
 
     if int(world) > 1:
         parallel.join(int(rank), int(world), Path(meeting))
-    rollouts.MAX_NEW_TOKENS, preference.PAIRS_PER_STEP, ppo.VALUE_WARMUP = 12, 4, 0
+    answers.MAX_NEW_TOKENS = rollouts.MAX_NEW_TOKENS = 12
+    preference.PAIRS_PER_STEP, ppo.VALUE_WARMUP = 4, 0
     found: dict[str, Any] = {"facts": facts(load), "put together": put_together()}
     found |= {"parts": parts(load), "uneven": uneven(load)}
     for again in ("", " again"):
         found["sampled" + again] = sampled(load)
-    for module in (retention, rollouts, sys.modules["learner.sampler"]):
+    for module in (answers, retention, rollouts, sys.modules["learner.sampler"]):
         module.sample = one_by_one  # type: ignore[attr-defined]
     for name, train in METHODS.items():
         found[name] = trained(load, train)

@@ -162,7 +162,8 @@ def test_every_method_says_what_its_base_is_in(monkeypatch: pytest.MonkeyPatch, 
 
     monkeypatch.setattr("learner.methods.optimizer.make_adamw", remember)
     monkeypatch.setattr(Backbone, "in_4_bits", True)
-    monkeypatch.setattr("learner.methods.rollouts.MAX_NEW_TOKENS", 4)
+    for module in ("answers", "rollouts"):
+        monkeypatch.setattr(f"learner.methods.{module}.MAX_NEW_TOKENS", 4)
     model = build_tiny_model(tmp_path)
     for train in METHODS.values():
         with pytest.raises(Enough):

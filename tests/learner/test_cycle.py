@@ -33,7 +33,7 @@ def test_a_run_leaves_an_adapter_and_everything_about_it(home: Home) -> None:
     run = the_run(home, run_id)
     assert (run.state, run.adapter, run.parent) == ("succeeded", "v1", None)
     assert "1 correction and 2 pairs of 1 person" in run.message
-    assert "Not used: 1 × a thumb without an opposite one" in run.message
+    assert "Not used: 1 single thumb (" in run.message
     assert adapters_of(home) == {"v1": "candidate"}
     assert requested(home) == "v1"
     manifest = check_folder(home.settings.adapters_folder / "v1")

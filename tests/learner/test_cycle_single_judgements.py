@@ -40,7 +40,7 @@ def test_single_thumbs_teach_and_it_is_said_of_them(home: Home) -> None:
     again = queue(home, again=True)
     cycle(home, lease(home), Pretender()).run()
     assert the_run(home, again).state == "nothing_to_learn"  # three good ones are too few
-    assert "8 × a thumb without an opposite one" in the_run(home, again).message
+    assert "8 single thumbs (" in the_run(home, again).message
     assert requested(home) == "base"
 
 
@@ -77,7 +77,7 @@ def test_single_scores_teach_a_reward_model_and_no_other_method_which_says_so(ho
     run_id = queue(home)
     cycle(home, lease(home), Pretender()).run()
     run = the_run(home, run_id)
-    assert run.state == "nothing_to_learn" and "8 × a score without another one" in run.message
+    assert run.state == "nothing_to_learn" and "8 single scores (" in run.message
     with home.store.begin() as tx:
         by_reward = runs.queue_run(tx, "by reward", "command", "ppo", {})
     cycle(home, lease(home), Pretender()).run()

@@ -30,7 +30,8 @@ LABELS = [Label(prompt, GOOD if place % 2 else BAD, place % 2 == 1) for place, p
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("learner.methods.rollouts.MAX_NEW_TOKENS", 16)
+    for module in ("answers", "rollouts"):
+        monkeypatch.setattr(f"learner.methods.{module}.MAX_NEW_TOKENS", 16)
 
 
 def gains(backbone: Backbone, examples: list[tuple[TokenIds, TokenIds]]) -> torch.Tensor:

@@ -139,7 +139,8 @@ def gradients(folder: Path, train: Train, monkeypatch: pytest.MonkeyPatch, token
 def test_no_method_s_gradients_depend_on_how_much_fits(
     folder: Path, monkeypatch: pytest.MonkeyPatch, train: Train, tokens: int, updates: int
 ) -> None:
-    monkeypatch.setattr("learner.methods.rollouts.MAX_NEW_TOKENS", 12)
+    for module in ("answers", "rollouts"):
+        monkeypatch.setattr(f"learner.methods.{module}.MAX_NEW_TOKENS", 12)
     monkeypatch.setattr(preference, "PAIRS_PER_STEP", 4)
     monkeypatch.setattr(ppo, "VALUE_WARMUP", 0)
     whole = gradients(folder, train, monkeypatch, 1 << 20, updates)

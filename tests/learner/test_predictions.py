@@ -15,6 +15,7 @@ from learner import output_layer
 from learner.backbone import Backbone
 from learner.batch import collate
 from learner.methods import preference
+from learner.methods.answers import Answer
 from learner.output_layer import pull_to_anchor_in_chunks
 from learner.predictions import Predictions
 from tests.fixtures.waiting import PATIENCE
@@ -27,14 +28,14 @@ GROUPS = [
     preference.Group(
         prompt=ids("<bos> what is the capital of france ?"),
         replies=(ids("it is paris .", end=True), ids("paris", end=True), ids("perhaps rome", end=True)),
-        answer=frozenset({"paris"}),
+        answer=Answer(frozenset({"paris"})),
         anchor=torch.tensor([-9.0, -4.0, -7.0]),
         targets=torch.tensor([0.2, 0.7, 0.1]),
     ),
     preference.Group(
         prompt=ids("<bos> one"),
         replies=(ids("two", end=True), ids("three four five", end=True), ids("one", end=True)),
-        answer=frozenset(),
+        answer=Answer(),
         anchor=torch.tensor([-3.0, -8.0, -5.0]),
         targets=torch.tensor([0.1, 0.6, 0.3]),
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,22 +10,21 @@ import pytest
 import torch
 
 from learner.backbone import Backbone
-from learner.batch import Pair, TokenIds
+from learner.batch import Pair
 from learner.evaluate.agreement import words
 from learner.methods import preference, strength
 from learner.methods.anchor_scores import AnchorScores
+from learner.methods.answers import Answer
 from learner.methods.preference_model import Fit, fit_preferences
 from learner.methods.rollouts import (
     BROKEN,
     CONSENSUS,
     Rollouts,
-    answer_tokens,
-    answers,
     roll_out,
     share_preferred,
 )
 from learner.methods.strength import LEAST_SCALE, LOST_ANSWERS, hold_inside_limits
-from learner.sampling import Reply, sample
+from learner.sampling import sample
 from learner.tensors import pull_to_anchor
 from service.settings import LearnerSettings
 from tests.learner.likings import LIKINGS, comparisons
@@ -41,7 +40,8 @@ PROMPTS = [ids(f"<bos> {a} {b} ?") for a in ("one", "two", "three", "four") for 
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"ITERATIONS": 2, "PROMPTS": 16, "CHECKED_PROMPTS": 16}.items():
         monkeypatch.setattr(preference, name, value)
-    monkeypatch.setattr("learner.methods.rollouts.MAX_NEW_TOKENS", 16)
+    for module in ("answers", "rollouts"):
+        monkeypatch.setattr(f"learner.methods.{module}.MAX_NEW_TOKENS", 16)
 
 
 @pytest.mark.usefixtures("quick")
@@ -114,14 +114,14 @@ def test_an_adapter_that_forgets_what_the_base_answers_is_held_back(folder: Path
     backbone = moved(Backbone.load(folder, loose), size=0.5)
     replies = sample(backbone, PROMPTS, role="base", temperature=0.0)
     texts = backbone.decode([reply.token_ids for (reply,) in replies])
-    known = {prompt: words(text) for prompt, text in zip(PROMPTS, texts, strict=True)}
+    known = {prompt: Answer(words(text)) for prompt, text in zip(PROMPTS, texts, strict=True)}
     scale, measured = hold_inside_limits(backbone, None, PROMPTS[:6], loose, known)
     assert scale < 1 and measured["full_answers_lost"] > LOST_ANSWERS
     moved_by_nothing = Backbone.load(folder, loose)
     scale, measured = hold_inside_limits(moved_by_nothing, None, PROMPTS[:6], loose, known)
     assert scale == 1 and measured["answers_lost"] == 0
     backbone = moved(Backbone.load(folder, loose), size=0.5)
-    scale, measured = hold_inside_limits(backbone, None, PROMPTS[:6], loose, dict.fromkeys(PROMPTS, frozenset()))
+    scale, measured = hold_inside_limits(backbone, None, PROMPTS[:6], loose, dict.fromkeys(PROMPTS, Answer()))
     assert scale == 1 and "answers_lost" not in measured  # nothing was asked
 
 
@@ -160,35 +160,10 @@ FIRST = 2.0 / 0.5 + CONSENSUS + 0.1 * (-2.0 + 2 * 2)
 SECOND = 0.0 + 0.0 + 0.1 * (-9.0 + 2 * 3)
 
 
-def test_the_answer_is_what_the_base_says_again_and_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    backbone = Backbone.load(folder, SETTINGS)
-    said = {
-        PROMPTS[0]: ["paris green", "paris blue", "paris", "paris"],
-        PROMPTS[1]: ["two blue", "two rome", "blue", "yes"],
-        PROMPTS[2]: ["one", "one", "one three", "one"],
-    }
-
-    def sampled(backbone: Backbone, prompts: Sequence[TokenIds], **_: object) -> list[list[Reply]]:
-        return [[Reply(0, ids(text, end=True), -1.0, True) for text in said[prompt]] for prompt in prompts]
-
-    monkeypatch.setattr("learner.methods.rollouts.sample", sampled)
-    monkeypatch.setattr("learner.methods.rollouts.ANSWERS", 4)
-    found = answers(backbone, [*said, PROMPTS[0]], seed=1)
-    assert "one" in backbone.decode([PROMPTS[2]])[0]
-    assert found == {PROMPTS[0]: {"paris"}, PROMPTS[1]: frozenset(), PROMPTS[2]: {"one"}}
-
-
-def test_the_tokens_of_an_answer_are_those_of_its_words(folder: Path) -> None:
-    backbone, reply = Backbone.load(folder, SETTINGS), ids("paris red one red", end=True)
-    assert answer_tokens(backbone, reply, frozenset({"red", "blue"})) == [False, True, False, True, False]
-    assert answer_tokens(backbone, reply, frozenset()) == [False] * 5
-    assert answer_tokens(backbone, (), frozenset({"red"})) == []
-
-
-def test_replies_that_hold_half_of_the_answer_are_half_agreed(folder: Path) -> None:
+def test_replies_are_told_apart_by_the_answer_they_hold(folder: Path) -> None:
     backbone = Backbone.load(folder, SETTINGS)
     judge = fit_preferences(backbone, comparisons(LIKINGS["short"], 10, seed=4))
-    bound = {PROMPTS[0]: frozenset({"nowhere"}), PROMPTS[1]: frozenset[str]()}
+    bound = {PROMPTS[0]: Answer(frozenset({"nowhere"})), PROMPTS[1]: Answer()}
     rollouts = roll_out(backbone, judge, PROMPTS[:2], 3, "base", 5, bound)
     assert rollouts.agreed.tolist() == [[0.0] * 3, [1.0] * 3]
 

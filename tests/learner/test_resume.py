@@ -141,7 +141,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 @pytest.fixture(autouse=True)
 def short_replies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("learner.methods.rollouts.MAX_NEW_TOKENS", 8)
+    for module in ("answers", "rollouts"):
+        monkeypatch.setattr(f"learner.methods.{module}.MAX_NEW_TOKENS", 8)
 
 
 def taught() -> Curated:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,20 @@ def test_a_rollback_to_what_broke_on_the_disk_is_refused_before_anything_is_aske
         assert (desired.live, desired.requested) == (second, None)
     store.close()
     assert hone("adapters", "rollback", "base", "--wait", "0").code == 0
+
+
+def test_doctor_names_a_live_adapter_that_is_damaged(hone: Hone, tmp_path: Path) -> None:
+    def found() -> list[tuple[Any, str]]:
+        return [(one["ok"], one["found"]) for one in hone("doctor", "--json").json if one["check"] == "adapters"]
+
+    name = publish(tmp_path)
+    with closing(store_of(tmp_path)) as store, store.begin() as tx:
+        serving.flip_live(tx, name, "test", "")
+    assert found() == []
+    weights = tmp_path / "home" / "adapters" / name / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    ((ok, said),) = found()
+    assert ok is False and said.startswith(f"Adapter {name}: adapter_model.safetensors ") and said.endswith("(live)")
 
 
 def test_a_report_is_told_in_lines() -> None:

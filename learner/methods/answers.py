@@ -1,0 +1,91 @@
+"""What the base answers, as far as it is sure: the words on which its replies to one prompt agree.
+
+A reply holds an answer by saying its words. Words that repeat the question are no answer, unless the question named all
+that can be said ("Which is faster, a car or an aeroplane?"): there it is what the base's replies name first, and a
+reply that names something else of the question first doesn't hold it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from learner.backbone import Backbone
+from learner.batch import TokenIds
+from learner.evaluate.agreement import MOST, RARE, WORD, consensus, words
+from learner.sampling import sample
+
+MAX_NEW_TOKENS = 128
+ANSWERS = 6
+"""Replies of the base to each prompt, from which its answers are read."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`others`: what must not be named before it. Without words there is no answer, and every reply holds it."""
+
+    words: frozenset[str] = frozenset()
+    others: frozenset[str] = frozenset()
+
+    def share_held(self, reply: str) -> float:
+        """How much of it a reply holds, from 0 to 1."""
+        if not self.words:
+            return 1.0
+        if self.others:
+            return float(_first_named(reply, self.words | self.others) in self.words)
+        return len(self.words & words(reply)) / len(self.words)
+
+
+Answers = Mapping[TokenIds, Answer]
+
+
+def answers(backbone: Backbone, prompts: Sequence[TokenIds], seed: int) -> dict[TokenIds, Answer]:
+    """What the base answers each prompt; no words where its replies agree on nothing."""
+    asked = list(dict.fromkeys(prompts))
+    sampled = sample(backbone, asked, role="base", per_prompt=ANSWERS, seed=seed, max_new_tokens=MAX_NEW_TOKENS)
+    texts = [backbone.decode([reply.token_ids for reply in row]) for row in sampled]
+    held = Counter(word for row in texts for text in row for word in words(text))
+    found = {}
+    for prompt, row in zip(asked, texts, strict=True):
+        background = held - Counter(word for text in row for word in words(text))
+        elsewhere = ANSWERS * (len(asked) - 1)
+        agreed, question = consensus(row, background, elsewhere), words(backbone.decode([prompt])[0])
+        named = frozenset(word for word in question if background[word] <= RARE * elsewhere)
+        found[prompt] = Answer(agreed - question) if agreed - question else _chosen(row, agreed, named)
+    return found
+
+
+def _chosen(replies: Sequence[str], agreed: frozenset[str], named: frozenset[str]) -> Answer:
+    """Of words that the question `named`, the one that most replies name first; else all on which they agree."""
+    firsts = Counter(_first_named(reply, named) for reply in replies if agreed)
+    for word, count in firsts.most_common(1):
+        if word in agreed and count >= MOST * len(replies):
+            return Answer(frozenset({word}), named - {word})
+    return Answer(agreed)
+
+
+def _first_named(text: str, names: frozenset[str]) -> str:
+    """The first of these words in a text; empty where it has none."""
+    return next((word for word in WORD.findall(text.lower()) if word in names), "")
+
+
+def answer_tokens(backbone: Backbone, reply: TokenIds, answer: Answer) -> list[bool]:
+    """Which tokens of a reply are part of the words of the answer."""
+    so_far = backbone.decode([reply[: place + 1] for place in range(len(reply))])
+    spans = (
+        [match.span() for match in WORD.finditer(so_far[-1]) if match.group().lower() in answer.words] if reply else []
+    )
+    found, end = [], 0
+    for text in so_far:
+        start, end = end, len(text)
+        found.append(any(start < last and end > first for first, last in spans))
+    return found
+
+
+def share_agreed(texts: Sequence[str], prompts: Sequence[TokenIds], answers: Answers) -> Tensor:
+    """(len(texts),): the share of its prompt's answer that each reply holds; 1 where there is none."""
+    return torch.tensor([answers.get(p, Answer()).share_held(text) for text, p in zip(texts, prompts, strict=True)])
