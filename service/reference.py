@@ -229,11 +229,20 @@ def _bounds(field: FieldInfo) -> str:
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "max_length": "at most"}
     found = [
         f"{words[name]} {getattr(rule, name)}{' long' if name == 'max_length' else ''}"
-        for rule in field.metadata
+        for rule in _rules(field)
         for name in words
         if getattr(rule, name, None) is not None
     ]
     return f" ({', '.join(found)})" if found else ""
+
+
+def _rules(field: FieldInfo) -> Iterator[Any]:
+    """Of the field, and of the type that it may have beside null."""
+    yield from field.metadata
+    parts = get_args(field.annotation)
+    for part in parts if type(None) in parts else ():
+        for rule in getattr(part, "__metadata__", ()):
+            yield from getattr(rule, "metadata", (rule,))
 
 
 def _type(annotation: Any) -> str:

@@ -20,6 +20,8 @@ def test_feedback_says_which_adapters_learned_from_it(store: Store) -> None:
         assert feedback.stats(tx).since_last_run == 2
         position = feedback.last_position(tx) - 1
         runs.set_snapshot(tx, run_id, lease.fence, "abc", position, [given.id], None)
+        assert feedback.stats(tx).since_last_run == 1, "what is being learned from is no longer new"
+        assert runs.last_learned_position(tx) == 0, "but it isn't learned yet"
         runs.finish_run(tx, run_id, lease.fence, "succeeded", "All gates passed.", "v12")
     with store.read() as tx:
         learned = {stored.id: stored.learned_in for stored in feedback.list_feedback(tx, "name:ada")}

@@ -7,7 +7,7 @@ const tell = (name, data) => { if (EVENTS.includes(name)) trigger(name, data); }
 const SERVE = { never: "no chat is answered by it", asked: "chats that ask for it are answered by it", always: "every chat is answered by it" };
 const VERDICTS = { draft: "the draft is better", revision: "the revision is better", undecided: "undecided: it depends on the order" };
 
-const editor = h("textarea.hone-source", { rows: 16, spellcheck: "false", "aria-label": "Constitution (TOML)", oninput: () => { said.replaceChildren(); offer(); } });
+const editor = h("textarea.hone-source", { rows: 16, spellcheck: "false", "aria-label": "Constitution (TOML)", oninput: () => { said.replaceChildren(); trial.replaceChildren(); offer(); } });
 const note = h("input", { type: "text", maxlength: 2000, placeholder: "Why? (optional)", "aria-label": "Note" });
 const prompt = h("input", { type: "text", placeholder: "What a person might ask", "aria-label": "Prompt to try it on" });
 const only = h("select", { "aria-label": "Principle" });

@@ -169,7 +169,7 @@ def stats(tx: Session) -> FeedbackStats:
         withdrawn=tx.scalar(select(func.count()).where(FeedbackRow.withdrawn_at.is_not(None))) or 0,
         by_kind=counts,
         people=tx.scalar(select(func.count(FeedbackRow.caller.distinct())).where(active)) or 0,
-        since_last_run=count_since(tx, last_learned_position(tx)),
+        since_last_run=count_since(tx, last_learned_position(tx, or_under_way=True)),
     )
 
 

@@ -251,9 +251,11 @@ def of_corrections_alone(tx: Session, adapter: str) -> bool:
     return True
 
 
-def last_learned_position(tx: Session) -> int:
-    """Feedback up to this position has been in a run that came to an end of its own; 0 when there was none."""
-    return tx.scalar(select(func.max(Run.feedback_position)).where(Run.state.in_(_LEARNED))) or 0
+def last_learned_position(tx: Session, or_under_way: bool = False) -> int:
+    """Feedback up to this position has been in a run that came to an end of its own, or is in one under way if that
+    counts, too; 0 when there was none."""
+    states = (*_LEARNED, "running") if or_under_way else _LEARNED
+    return tx.scalar(select(func.max(Run.feedback_position)).where(Run.state.in_(states))) or 0
 
 
 def _leased(tx: Session, run_id: str, fence: int) -> Run:
