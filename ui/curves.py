@@ -38,7 +38,7 @@ KNOWN = {
     "good_reward": Known("Good replies gained", "By how much those of the step are likelier than at first, in β nats."),
     "bad_reward": Known("Bad replies gained", "The same of those called bad: it should fall."),
     "kl": Known("Moved from the anchor", "How far its wording is from the anchor's: KL, in nats per token."),
-    "fluency": Known("Fluency", "How natural the base finds what it said in training; 0: as its own. The gate asks anew."),
+    "fluency": Known("Fluency", "How natural the base finds what it says; 0: as its own. The gate measures it anew."),
     "worst_correction": Known("Correction known least", "Its log-probability: the nearer to 0, the better known."),
     "retention_kl": Known("Moved elsewhere", "How far replies nobody corrected have moved: KL, in nats per token."),
     "nll": Known("Surprise at corrections", "The less, the better they are known; in nats per token."),
