@@ -16,7 +16,9 @@ from learner.trainer import (
     judgements_of_taste,
 )
 
-SINGLE_THUMBS = f"learned from where there are {LEAST_THUMBS} good and {LEAST_THUMBS} bad, {THUMBS_TO_A_PAIR} to each pair"
+SINGLE_THUMBS = (
+    f"learned from where there are {LEAST_THUMBS} good and {LEAST_THUMBS} bad, {THUMBS_TO_A_PAIR} to each pair"
+)
 SINGLE_SCORES = f"a reward model learns from {LEAST_THUMBS} above and {LEAST_THUMBS} below what a person usually gives"
 
 

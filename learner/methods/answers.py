@@ -1,8 +1,7 @@
 """What the base answers, as far as it is sure: the words on which its replies to one prompt agree.
 
 A reply holds an answer by saying its words. Words that repeat the question are no answer, unless the question named all
-that can be said ("Which is faster, a car or an aeroplane?"): there it is what the base's replies name first, and a
-reply that names something else of the question first doesn't hold it.
+that can be said ("Which is faster, a car or an aeroplane?"): there the one that they name first must come first.
 """
 
 from __future__ import annotations
@@ -26,18 +25,29 @@ ANSWERS = 6
 
 @dataclass(frozen=True)
 class Answer:
-    """`others`: what must not be named before it. Without words there is no answer, and every reply holds it."""
+    """Without words there is no answer, and every reply holds it. `first`: of a choice, the one of its words that comes
+    before all else that the question `named`."""
 
     words: frozenset[str] = frozenset()
-    others: frozenset[str] = frozenset()
+    first: str = ""
+    named: frozenset[str] = frozenset()
 
     def share_held(self, reply: str) -> float:
         """How much of it a reply holds, from 0 to 1."""
         if not self.words:
             return 1.0
-        if self.others:
-            return float(_first_named(reply, self.words | self.others) in self.words)
+        if self.first and _first_named(reply, self.words | self.named) != self.first:
+            return 0.0
         return len(self.words & words(reply)) / len(self.words)
+
+    @property
+    def parts(self) -> tuple[list[str], str, list[str]]:
+        """What JSON can hold."""
+        return sorted(self.words), self.first, sorted(self.named)
+
+    @classmethod
+    def from_parts(cls, said: Sequence[str], first: str = "", named: Sequence[str] = ()) -> Answer:
+        return cls(frozenset(said), first, frozenset(named))
 
 
 Answers = Mapping[TokenIds, Answer]
@@ -60,11 +70,11 @@ def answers(backbone: Backbone, prompts: Sequence[TokenIds], seed: int) -> dict[
 
 
 def _chosen(replies: Sequence[str], agreed: frozenset[str], named: frozenset[str]) -> Answer:
-    """Of words that the question `named`, the one that most replies name first; else all on which they agree."""
+    """Words of the question alone, as an answer: with the one of them that most replies name first, if there is one."""
     firsts = Counter(_first_named(reply, named) for reply in replies if agreed)
     for word, count in firsts.most_common(1):
         if word in agreed and count >= MOST * len(replies):
-            return Answer(frozenset({word}), named - {word})
+            return Answer(agreed, word, named)
     return Answer(agreed)
 
 
@@ -74,11 +84,12 @@ def _first_named(text: str, names: frozenset[str]) -> str:
 
 
 def answer_tokens(backbone: Backbone, reply: TokenIds, answer: Answer) -> list[bool]:
-    """Which tokens of a reply are part of the words of the answer."""
+    """Which tokens of a reply are part of the words of the answer, or of the word before one: an article, say, which
+    can decide what follows it."""
     so_far = backbone.decode([reply[: place + 1] for place in range(len(reply))])
-    spans = (
-        [match.span() for match in WORD.finditer(so_far[-1]) if match.group().lower() in answer.words] if reply else []
-    )
+    said = list(WORD.finditer(so_far[-1] if reply else ""))
+    places = [place for place, word in enumerate(said) if word.group().lower() in answer.words]
+    spans = [(said[max(0, place - 1)].start(), said[place].end()) for place in places]
     found, end = [], 0
     for text in so_far:
         start, end = end, len(text)

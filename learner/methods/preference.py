@@ -39,7 +39,8 @@ from service.settings import LearnerSettings
 PHASE = "dpo"
 ITERATIONS, MOST_ITERATIONS = 3, 6
 """More follow while it wins less than WANTED_WON: what many words can express is learned slowly. After them comes one
-more, in which the learning rate falls to LAST_RATE: what large steps move at random, small ones put back."""
+more, in which the learning rate falls to LAST_RATE: what large steps move at random, small ones put back. One that wins
+as much from the start has that one alone."""
 WANTED_WON = 0.85  # share of comparisons with the base, as the judge sees it
 LAST_RATE = 0.1  # of the learning rate
 ASKED_AGAIN = 2  # replies to each of the first prompts, by which that is seen
@@ -101,54 +102,96 @@ def train(
     asked = [p for p in dict.fromkeys(asked) if p and len(p) <= backbone.max_length // 2]
     if all(pair.tie for pair in fitting) or not asked:
         return PreferenceResult(0, len(fitting), too_long, 0)
-    rng = Random(settings.seed)
-    per_iteration = settings.dpo_epochs * -(-min(PROMPTS, len(asked)) // GROUPS_PER_STEP)
-    steps = (ITERATIONS + 1) * per_iteration
-    progress(PHASE, 0, steps, {})
-    judge = fit_preferences(backbone, fitting)
-    stepper = Stepper(backbone.trainable(), settings.dpo_learning_rate, warmup=4, in_4_bits=backbone.in_4_bits)
-    anchor = anchor or AnchorScores(backbone)
-    step, strength, metrics = 0, STRENGTH, {"judge_accuracy": judge.fit.accuracy}
-    temperature = judge.fit.spread / (NATS * _trust(judge))
-    chosen_each = [rng.sample(asked, min(PROMPTS, len(asked))) for _ in range(MOST_ITERATIONS + 1)]
-    right = answers(backbone, [prompt for chosen in chosen_each for prompt in chosen], settings.seed + 99)
-    by_base: Rollouts | None = None
-    for iteration, chosen in enumerate(chosen_each):
-        is_last = iteration == MOST_ITERATIONS
-        if by_base is not None and ITERATIONS <= iteration < MOST_ITERATIONS:
-            own = roll_out(backbone, judge, by_base.prompts, ASKED_AGAIN, "policy", settings.seed + 50 + iteration)
-            is_last = share_preferred(own.grades, by_base.grades) >= WANTED_WON
-            steps += 0 if is_last else per_iteration
-        begun, rate = step, 1 - 0.8 * step / (MOST_ITERATIONS * per_iteration)
-        role: Role = "base" if by_base is None else "policy"
-        rollouts = roll_out(backbone, judge, chosen, REPLIES, role, settings.seed + iteration, right)
-        by_base = by_base or rollouts
-        if iteration:
-            lack = TARGET_FLUENCY * settings.min_fluency - (rollouts.fluency - by_base.fluency)
-            strength = max(LEAST_STRENGTH, strength + STRENGTH_GAIN * lack)
-        utilities = rollouts.utilities(temperature, strength, by_base.fluency)
+    course = _Course(backbone, fitting, asked, settings, progress, anchor or AnchorScores(backbone))
+    course.learn()
+    scale, measured = course.hold_inside_limits()
+    fit = course.judge.fit
+    metrics = {"judge_accuracy": fit.accuracy, "judge_log_score": fit.log_score, "scale": scale} | measured
+    return PreferenceResult(course.step, len(fitting), too_long, course.stepper.skipped, metrics)
+
+
+class _Course:
+    """The iterations of one training, with what they share; `step`: how many steps were taken."""
+
+    def __init__(
+        self, backbone: Backbone, pairs: Sequence[Pair], asked: Sequence[TokenIds], settings: LearnerSettings,
+        progress: Progress, anchor: AnchorScores,
+    ) -> None:  # fmt: skip
+        self._backbone, self._pairs, self._asked, self._settings = backbone, pairs, asked, settings
+        self._progress, self._anchor, self._rng = progress, anchor, Random(settings.seed)
+        most = min(PROMPTS, len(asked))
+        self._per_iteration = settings.dpo_epochs * -(-most // GROUPS_PER_STEP)
+        self.step, self._steps, self._strength = 0, (ITERATIONS + 1) * self._per_iteration, STRENGTH
+        progress(PHASE, 0, self._steps, {})
+        self.judge = fit_preferences(backbone, pairs)
+        self._temperature = self.judge.fit.spread / (NATS * _trust(self.judge))
+        self.stepper = Stepper(backbone.trainable(), settings.dpo_learning_rate, warmup=4, in_4_bits=backbone.in_4_bits)
+        self._chosen_each = [self._rng.sample(asked, most) for _ in range(MOST_ITERATIONS + 1)]
+        every = [prompt for chosen in self._chosen_each for prompt in chosen]
+        self._right = answers(backbone, every, settings.seed + 99)
+        self._trained_on = set[TokenIds]()
+        self._by_base = self._roll_out(0, "base")
+
+    def learn(self) -> None:
+        """Iterations until it wins what is wanted, and one in which the learning rate falls."""
+        won_before = self._backbone.has("parent") and self._wins(0)
+        for iteration in range(MOST_ITERATIONS + 1):
+            is_last = won_before or iteration == MOST_ITERATIONS
+            is_last = is_last or (iteration >= ITERATIONS and self._wins(iteration))
+            self._steps = max(self._steps, self.step + 2 * self._per_iteration)
+            if is_last:
+                self._steps = self.step + self._per_iteration
+            rollouts = self._by_base
+            if iteration or won_before:
+                rollouts = self._roll_out(iteration, "policy")
+                lack = TARGET_FLUENCY * self._settings.min_fluency - (rollouts.fluency - self._by_base.fluency)
+                self._strength = max(LEAST_STRENGTH, self._strength + STRENGTH_GAIN * lack)
+            self._learn_from(rollouts, is_last)
+            if is_last:
+                break
+
+    def hold_inside_limits(self) -> tuple[float, dict[str, float]]:
+        """As `strength` does, on some of all prompts, and first on the answers that it wasn't trained to keep."""
+        checked = self._rng.sample(self._asked, min(CHECKED_PROMPTS, len(self._asked)))
+        untouched_first = dict(sorted(self._right.items(), key=lambda answer: answer[0] in self._trained_on))
+        return hold_inside_limits(self._backbone, self.judge, checked, self._settings, untouched_first)
+
+    def _roll_out(self, iteration: int, role: Role) -> Rollouts:
+        chosen, seed = self._chosen_each[iteration], self._settings.seed + iteration
+        return roll_out(self._backbone, self.judge, chosen, REPLIES, role, seed, self._right)
+
+    def _wins(self, iteration: int) -> bool:
+        """Whether the policy wins what is wanted, as the judge sees it."""
+        seed = self._settings.seed + 50 + iteration
+        own = roll_out(self._backbone, self.judge, self._by_base.prompts, ASKED_AGAIN, "policy", seed)
+        return share_preferred(own.grades, self._by_base.grades) >= WANTED_WON
+
+    def _learn_from(self, rollouts: Rollouts, is_last: bool) -> None:
+        """The passes over replies of one iteration, with the people's own pairs beside."""
+        begun, rate = self.step, 1 - 0.8 * self.step / (MOST_ITERATIONS * self._per_iteration)
+        utilities = rollouts.utilities(self._temperature, self._strength, self._by_base.fluency)
         measured = {
-            "fluency": rollouts.fluency - by_base.fluency,
+            "fluency": rollouts.fluency - self._by_base.fluency,
             "sampled_kl": rollouts.kl_per_token,
-            "strength": strength,
+            "strength": self._strength,
         }
-        for _ in range(settings.dpo_epochs):
-            for indices in shuffled_batches(len(chosen), GROUPS_PER_STEP, rng):
-                step += 1
-                groups = [_group(rollouts, right, utilities, index, rng) for index in indices]
-                some = rng.sample(fitting, min(PAIRS_PER_STEP, len(fitting)))
-                share = (step - begun) / per_iteration
-                scale = rate + (LAST_RATE - rate) * share if is_last else rate
-                metrics = _add(backbone, settings, stepper, anchor, strength, groups, some) | stepper.update(scale)
-                progress(PHASE, step, steps, metrics | measured)
-        if is_last:
-            break
-    checked = rng.sample(asked, min(CHECKED_PROMPTS, len(asked)))
-    trained_on = {prompt for chosen in chosen_each[: iteration + 1] for prompt in chosen}
-    untouched_first = dict(sorted(right.items(), key=lambda answer: answer[0] in trained_on))
-    scale, measured = hold_inside_limits(backbone, judge, checked, settings, untouched_first)
-    metrics = {"judge_accuracy": judge.fit.accuracy, "judge_log_score": judge.fit.log_score, "scale": scale} | measured
-    return PreferenceResult(step, len(fitting), too_long, stepper.skipped, metrics)
+        self._trained_on.update(rollouts.prompts)
+        for _ in range(self._settings.dpo_epochs):
+            for indices in shuffled_batches(len(rollouts.prompts), GROUPS_PER_STEP, self._rng):
+                self.step += 1
+                groups = [_group(rollouts, self._right, utilities, index, self._rng) for index in indices]
+                metrics = self._add(groups, self._rng.sample(self._pairs, min(PAIRS_PER_STEP, len(self._pairs))))
+                share = (self.step - begun) / self._per_iteration
+                metrics |= self.stepper.update(rate + (LAST_RATE - rate) * share if is_last else rate)
+                self._progress(PHASE, self.step, self._steps, metrics | measured)
+
+    def _add(self, groups: Sequence[Group], some: Sequence[Pair]) -> dict[str, float]:
+        """The gradients of one step: of groups of replies, and of some of the people's own pairs beside them."""
+        of_groups = partial(_listwise, self._backbone, self._strength)
+        metrics = self.stepper.add("groups of replies", groups, of_groups)
+        self._anchor.of(both(some))  # of all pairs: the loss sees only this process's share
+        of_pairs = partial(dpo, self._backbone, self._settings, self._anchor)
+        return metrics | self.stepper.add("pairs", some, of_pairs, weight=pair_weights, factor=PAIRS_WEIGHT)
 
 
 def _trust(judge: PreferenceModel) -> float:
@@ -166,17 +209,6 @@ def _group(rollouts: Rollouts, right: Answers, utilities: Tensor, index: int, rn
     replies = tuple(rollouts.replies[index][place] for place in order)
     targets = torch.softmax(utilities[index, order], -1)
     return Group(prompt, replies, right[prompt], rollouts.anchor[index, order], targets)
-
-
-def _add(
-    backbone: Backbone, settings: LearnerSettings, stepper: Stepper, anchor: AnchorScores, strength: float,
-    groups: Sequence[Group], some: Sequence[Pair],
-) -> dict[str, float]:  # fmt: skip
-    """The gradients of one step: of groups of replies, and of some of the people's own pairs beside them."""
-    metrics = stepper.add("groups of replies", groups, partial(_listwise, backbone, strength))
-    anchor.of(both(some))  # of all pairs: the loss sees only this process's share
-    of_pairs = partial(dpo, backbone, settings, anchor)
-    return metrics | stepper.add("pairs", some, of_pairs, weight=pair_weights, factor=PAIRS_WEIGHT)
 
 
 def _listwise(backbone: Backbone, strength: float, groups: Sequence[Group]) -> tuple[Tensor, dict[str, float]]:

@@ -132,7 +132,7 @@ def train(
     if not basis:
         basis = _basis(backbone, model, asked, how, seed)
         checkpoint.keep(BASIS, lambda: basis, now=True)
-    right = {tuple(prompt): Answer(*map(frozenset, parts)) for prompt, *parts in basis["right"]}
+    right = {tuple(prompt): Answer.from_parts(*parts) for prompt, *parts in basis["right"]}
     mean, spread = basis["measured"]
     judge = Sensible(backbone, model, asked, right, how.kl_coefficient, seed + 98, (mean, spread))
     result: ppo.PpoResult | raft.RaftResult
@@ -162,7 +162,7 @@ def _basis(
         pretraining = [(kept[reply.prompt], reply.token_ids) for row in by_base for reply in row]
     return {
         "reward": model.state(),
-        "right": [(prompt, sorted(answer.words), sorted(answer.others)) for prompt, answer in right.items()],
+        "right": [(prompt, *answer.parts) for prompt, answer in right.items()],
         "measured": judge.measured,
         "pretraining": pretraining,
     }

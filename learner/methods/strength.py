@@ -21,7 +21,7 @@ CHECKED_REPLIES = 4  # to each prompt
 ENOUGH_WON = 0.94  # share of comparisons with the base, as the judge sees it, from which more would only cost
 LEAST_SCALE, TRIALS = 0.5, 3  # how far an update is held back at most, and in how many halvings
 ALLOWED_FLUENCY = 0.6  # as a share of the limit
-MOST_QUESTIONS = 160  # that are asked again for the answers that the base knows
+MOST_QUESTIONS = 320  # that are asked again for the answers that the base knows
 LOST_ANSWERS = 0.02  # share of the base's answers that its update may cost the policy
 MORE_BROKEN = 0.01  # share of replies that may be broken above the base's, beside what chance allows
 
@@ -36,26 +36,27 @@ def hold_inside_limits(
     answers: Answers | None = None,
 ) -> tuple[float, Figures]:
     """Shrink the policy's update until replies to `prompts` are well inside the limits and, as the judge sees it, win
-    no more than enough, and the likeliest replies hold what the base's hold of the first of `answers`. Returns what
-    `hold_back` does."""
+    no more than enough, and the likeliest replies hold what the base's hold of the first of `answers`. It isn't held
+    back for what its parent won, or lost, already. Returns what `hold_back` does."""
     base = roll_out(backbone, judge, prompts, CHECKED_REPLIES, "base", settings.seed + 100)
     known = dict(
         islice(((prompt, answer) for prompt, answer in (answers or {}).items() if answer.words), MOST_QUESTIONS)
     )
     held = _share_held(backbone, "base", known) if known else 0.0
 
-    def measure() -> Figures:
-        own = roll_out(backbone, judge, prompts, CHECKED_REPLIES, "policy", settings.seed + 101)
+    def measure(role: Role = "policy") -> Figures:
+        own = roll_out(backbone, judge, prompts, CHECKED_REPLIES, role, settings.seed + 101)
         won = {} if judge is None else {"share_won": share_preferred(own.grades, base.grades)}
-        lost = {"answers_lost": held - _share_held(backbone, "policy", known)} if known else {}
+        lost = {"answers_lost": held - _share_held(backbone, role, known)} if known else {}
         return sense(own, base) | won | lost
 
+    before = measure("parent") if backbone.has("parent") else {}
+    most = {"share_won": ENOUGH_WON, "answers_lost": LOST_ANSWERS}
+    most = {name: max(limit, before.get(name, limit)) for name, limit in most.items()}
+
     def is_inside(measured: Figures) -> bool:
-        return (
-            keeps_sense(measured, base, settings)
-            and measured.get("share_won", 0.0) <= ENOUGH_WON
-            and measured.get("answers_lost", 0.0) <= LOST_ANSWERS
-        )
+        within = all(measured.get(name, limit) <= limit for name, limit in most.items())
+        return within and keeps_sense(measured, base, settings)
 
     return hold_back(backbone, measure, is_inside)
 

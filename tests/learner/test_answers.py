@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from service.settings import LearnerSettings
 from tests.learner.tiny_model import ids
 
 PARIS, COLOUR, CHOICE, LIST = (ids(f"<bos> {text} ?") for text in ("one green", "two", "red blue", "three four"))
-CHOSEN = Answer(frozenset({"red"}), frozenset({"blue"}))
+CHOSEN = Answer(frozenset({"red"}), "red", frozenset({"blue", "red"}))
 
 
 @pytest.fixture
@@ -44,8 +45,8 @@ def test_the_answer_is_what_the_base_says_again_and_again(backbone: Backbone, mo
     by_prompt = found(backbone, monkeypatch, said)
     assert by_prompt[PARIS] == Answer(frozenset({"paris"}))
     assert by_prompt[COLOUR] == Answer()
-    assert by_prompt[CHOICE].words == {"red"}
-    assert "blue" in by_prompt[CHOICE].others
+    assert by_prompt[CHOICE].words == {"red", "blue"} and by_prompt[CHOICE].first == "red"
+    assert {"red", "blue"} <= by_prompt[CHOICE].named
     assert by_prompt[LIST] == Answer(frozenset({"three", "four"})), "in either order"
 
 
@@ -57,9 +58,17 @@ def test_a_choice_that_is_turned_round_is_not_held() -> None:
     assert shares.tolist() == [1, 0, 1, 0, 0.5, 1, 1, 1]
 
 
-def test_the_tokens_of_an_answer_are_those_of_its_words(backbone: Backbone) -> None:
-    reply = ids("paris red one red", end=True)
-    assert answer_tokens(backbone, reply, Answer(frozenset({"red", "blue"}))) == [False, True, False, True, False]
-    assert answer_tokens(backbone, reply, CHOSEN) == [False, True, False, True, False]
-    assert answer_tokens(backbone, reply, Answer()) == [False] * 5
+def test_an_answer_survives_json() -> None:
+    for answer in (CHOSEN, Answer(), Answer(frozenset({"paris"}))):
+        assert Answer.from_parts(*json.loads(json.dumps(answer.parts))) == answer
+    assert Answer.from_parts(["paris"]) == Answer(frozenset({"paris"})), "as it was kept before there were choices"
+
+
+def test_the_tokens_of_an_answer_are_those_of_its_words_and_of_the_word_before(backbone: Backbone) -> None:
+    reply = ids("paris one two red one red", end=True)
+    of_red = [False, False, True, True, True, True, False]
+    assert answer_tokens(backbone, reply, Answer(frozenset({"red", "blue"}))) == of_red
+    assert answer_tokens(backbone, reply, CHOSEN) == of_red
+    assert answer_tokens(backbone, reply, Answer(frozenset({"paris"}))) == [True, *[False] * 6]
+    assert answer_tokens(backbone, reply, Answer()) == [False] * 7
     assert answer_tokens(backbone, (), CHOSEN) == []
