@@ -145,13 +145,6 @@ class AdaptedModel:
         text = json.dumps(config, indent=2, sort_keys=True, default=_plain)
         (folder / ADAPTER_CONFIG).write_text(text + "\n", encoding="utf-8")
 
-    @torch.no_grad()
-    def scale_policy(self, factor: float) -> None:
-        """Make the policy's whole update of the base's weights so many times as large."""
-        for name, parameter in self.model.named_parameters():
-            if ".policy." in name and "lora_B" in name:
-                parameter.mul_(factor)
-
     def _select(self, role: Role) -> None:
         """Make an adapter the active one."""
         if self._active == role:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,11 +26,12 @@ ANSWERS = 6
 @dataclass(frozen=True)
 class Answer:
     """Without words there is no answer, and every reply holds it. `first`: of a choice, the one of its words that comes
-    before all else that the question `named`."""
+    before all else that the question `named`. `firm`: every reply that it was read from holds it."""
 
     words: frozenset[str] = frozenset()
     first: str = ""
     named: frozenset[str] = frozenset()
+    firm: bool = False
 
     def share_held(self, reply: str) -> float:
         """How much of it a reply holds, from 0 to 1."""
@@ -41,13 +42,13 @@ class Answer:
         return len(self.words & words(reply)) / len(self.words)
 
     @property
-    def parts(self) -> tuple[list[str], str, list[str]]:
+    def parts(self) -> tuple[list[str], str, list[str], bool]:
         """What JSON can hold."""
-        return sorted(self.words), self.first, sorted(self.named)
+        return sorted(self.words), self.first, sorted(self.named), self.firm
 
     @classmethod
-    def from_parts(cls, said: Sequence[str], first: str = "", named: Sequence[str] = ()) -> Answer:
-        return cls(frozenset(said), first, frozenset(named))
+    def from_parts(cls, said: Sequence[str], first: str = "", named: Sequence[str] = (), firm: bool = False) -> Answer:
+        return cls(frozenset(said), first, frozenset(named), firm)
 
 
 Answers = Mapping[TokenIds, Answer]
@@ -65,7 +66,8 @@ def answers(backbone: Backbone, prompts: Sequence[TokenIds], seed: int) -> dict[
         elsewhere = ANSWERS * (len(asked) - 1)
         agreed, question = consensus(row, background, elsewhere), words(backbone.decode([prompt])[0])
         named = frozenset(word for word in question if background[word] <= RARE * elsewhere)
-        found[prompt] = Answer(agreed - question) if agreed - question else _chosen(row, agreed, named)
+        one = Answer(agreed - question) if agreed - question else _chosen(row, agreed, named)
+        found[prompt] = replace(one, firm=bool(one.words) and all(one.share_held(text) == 1 for text in row))
     return found
 
 

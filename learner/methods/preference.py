@@ -2,10 +2,11 @@
 
 Comparisons alone are too few and too far from what the policy says to train on directly: plain DPO either stays near
 50 % or wins with empty replies. So: (1) fit a preference model to all comparisons; (2) sample replies to prompts that
-people really asked, first from the base, then from the policy as it is; (3) grade them (`rollouts`); (4) move it
-towards anchor · exp(u) by listwise DPO on them (arXiv 2305.18290, 2402.01878), with the people's own pairs beside; (2)
-to (4) again, on-policy (arXiv 2402.04792), until it wins what is wanted, a few times at most; (5) measure on those
-prompts and hold the adapter's strength back until it is inside the limits, and wins no more than enough.
+people really asked, and that the model asks itself in their manner (`retention.neighbours`), first from the base, then
+from the policy as it is; (3) grade them (`rollouts`); (4) move it towards anchor · exp(u) by listwise DPO on them
+(arXiv 2305.18290, 2402.01878), with the people's own pairs beside; (2) to (4) again, on-policy (arXiv 2402.04792),
+until it wins what is wanted, a few times at most; (5) measure, and hold the adapter's strength back until it is inside
+the limits, and wins no more than enough.
 
 Three things keep its sense. The targets are odds relative to the anchor with a fixed temperature, so there is an
 optimum and not an endless push. At every token of the best replies the policy is pulled to the anchor's likely tokens,
@@ -31,6 +32,7 @@ from learner.methods.anchor_scores import AnchorScores
 from learner.methods.answers import Answer, Answers, answer_tokens, answers
 from learner.methods.optimizer import Stepper, within_length
 from learner.methods.preference_model import PreferenceModel, fit_preferences
+from learner.methods.retention import neighbours
 from learner.methods.rollouts import Rollouts, roll_out, share_preferred
 from learner.methods.strength import hold_inside_limits
 from learner.sampling import affordable
@@ -44,7 +46,7 @@ as much from the start has that one alone."""
 WANTED_WON = 0.85  # share of comparisons with the base, as the judge sees it
 LAST_RATE = 0.1  # of the learning rate
 ASKED_AGAIN = 2  # replies to each of the first prompts, by which that is seen
-PROMPTS = 72  # an iteration
+PROMPTS = 72  # an iteration; the last has twice as many
 REPLIES = 6  # to each
 TRAINED_REPLIES = 4  # of these: the best, the worst and some between
 GROUPS_PER_STEP = 8
@@ -54,6 +56,7 @@ NATS = 9.0  # by which a reply that people would typically prefer should gain on
 ENOUGH_PAIRS = 20  # for a judge to be followed as far as its accuracy says: two picks prove nothing
 STAY = 0.02  # weight of KL to the anchor, token by token
 KEEP = 2.0  # the same where the token is part of what the base answers: there nothing is a matter of taste
+KEEP_ELSEWHERE = 0.3  # the same in each reply that isn't the best
 STRENGTH, LEAST_STRENGTH, STRENGTH_GAIN = 0.03, 0.02, 2.0  # λ: where it starts, its least, how fast it moves
 TARGET_FLUENCY = 0.2  # as a share of the limit: what training aims at
 CHECKED_PROMPTS = 48
@@ -119,31 +122,37 @@ class _Course:
     ) -> None:  # fmt: skip
         self._backbone, self._pairs, self._asked, self._settings = backbone, pairs, asked, settings
         self._progress, self._anchor, self._rng = progress, anchor, Random(settings.seed)
-        most = min(PROMPTS, len(asked))
-        self._per_iteration = settings.dpo_epochs * -(-most // GROUPS_PER_STEP)
-        self.step, self._steps, self._strength = 0, (ITERATIONS + 1) * self._per_iteration, STRENGTH
+        own = partial(neighbours, backbone, sorted(asked), asked, seed=settings.seed)
+        pool, self._unseen = [*asked, *own(Random(settings.seed))], own(Random(settings.seed), kept_back=True)
+        most = min(PROMPTS, len(pool))
+        self._per_iteration = self._steps_on(most)
+        self.step, self._steps, self._strength = 0, (ITERATIONS + 2) * self._per_iteration, STRENGTH
         progress(PHASE, 0, self._steps, {})
         self.judge = fit_preferences(backbone, pairs)
         self._temperature = self.judge.fit.spread / (NATS * _trust(self.judge))
         self.stepper = Stepper(backbone.trainable(), settings.dpo_learning_rate, warmup=4, in_4_bits=backbone.in_4_bits)
-        self._chosen_each = [self._rng.sample(asked, most) for _ in range(MOST_ITERATIONS + 1)]
-        every = [prompt for chosen in self._chosen_each for prompt in chosen]
+        self._chosen_each = [self._rng.sample(pool, most) for _ in range(MOST_ITERATIONS + 1)]
+        self._at_last = self._rng.sample(pool, most)
+        every = [*self._unseen, *self._at_last, *(prompt for chosen in self._chosen_each for prompt in chosen)]
         self._right = answers(backbone, every, settings.seed + 99)
         self._trained_on = set[TokenIds]()
-        self._by_base = self._roll_out(0, "base")
+        self._by_base = self._roll_out(self._chosen_each[0], "base", 0)
+        self._start = backbone.adapter_state() if backbone.has("parent") and self._wins(0) else None
 
     def learn(self) -> None:
         """Iterations until it wins what is wanted, and one in which the learning rate falls."""
-        won_before = self._backbone.has("parent") and self._wins(0)
         for iteration in range(MOST_ITERATIONS + 1):
-            is_last = won_before or iteration == MOST_ITERATIONS
+            is_last = self._start is not None or iteration == MOST_ITERATIONS
             is_last = is_last or (iteration >= ITERATIONS and self._wins(iteration))
-            self._steps = max(self._steps, self.step + 2 * self._per_iteration)
+            chosen = self._chosen_each[iteration]
             if is_last:
-                self._steps = self.step + self._per_iteration
+                chosen = list(dict.fromkeys([*chosen, *self._at_last]))
+                self._steps = self.step + self._steps_on(len(chosen))
+            else:
+                self._steps = max(self._steps, self.step + 3 * self._per_iteration)
             rollouts = self._by_base
-            if iteration or won_before:
-                rollouts = self._roll_out(iteration, "policy")
+            if iteration or self._start is not None:
+                rollouts = self._roll_out(chosen, "policy", iteration)
                 lack = TARGET_FLUENCY * self._settings.min_fluency - (rollouts.fluency - self._by_base.fluency)
                 self._strength = max(LEAST_STRENGTH, self._strength + STRENGTH_GAIN * lack)
             self._learn_from(rollouts, is_last)
@@ -154,11 +163,14 @@ class _Course:
         """As `strength` does, on some of all prompts, and first on the answers that it wasn't trained to keep."""
         checked = self._rng.sample(self._asked, min(CHECKED_PROMPTS, len(self._asked)))
         untouched_first = dict(sorted(self._right.items(), key=lambda answer: answer[0] in self._trained_on))
-        return hold_inside_limits(self._backbone, self.judge, checked, self._settings, untouched_first)
+        return hold_inside_limits(self._backbone, self.judge, checked, self._settings, untouched_first, self._start)
 
-    def _roll_out(self, iteration: int, role: Role) -> Rollouts:
-        chosen, seed = self._chosen_each[iteration], self._settings.seed + iteration
-        return roll_out(self._backbone, self.judge, chosen, REPLIES, role, seed, self._right)
+    def _roll_out(self, chosen: Sequence[TokenIds], role: Role, iteration: int) -> Rollouts:
+        return roll_out(self._backbone, self.judge, chosen, REPLIES, role, self._settings.seed + iteration, self._right)
+
+    def _steps_on(self, prompts: int) -> int:
+        """How many steps all passes over replies to so many prompts take."""
+        return self._settings.dpo_epochs * -(-prompts // GROUPS_PER_STEP)
 
     def _wins(self, iteration: int) -> bool:
         """Whether the policy wins what is wanted, as the judge sees it."""
@@ -169,6 +181,7 @@ class _Course:
     def _learn_from(self, rollouts: Rollouts, is_last: bool) -> None:
         """The passes over replies of one iteration, with the people's own pairs beside."""
         begun, rate = self.step, 1 - 0.8 * self.step / (MOST_ITERATIONS * self._per_iteration)
+        steps = self._steps_on(len(rollouts.prompts))
         utilities = rollouts.utilities(self._temperature, self._strength, self._by_base.fluency)
         measured = {
             "fluency": rollouts.fluency - self._by_base.fluency,
@@ -181,7 +194,7 @@ class _Course:
                 self.step += 1
                 groups = [_group(rollouts, self._right, utilities, index, self._rng) for index in indices]
                 metrics = self._add(groups, self._rng.sample(self._pairs, min(PAIRS_PER_STEP, len(self._pairs))))
-                share = (self.step - begun) / self._per_iteration
+                share = (self.step - begun) / steps
                 metrics |= self.stepper.update(rate + (LAST_RATE - rate) * share if is_last else rate)
                 self._progress(PHASE, self.step, self._steps, metrics | measured)
 
@@ -212,7 +225,8 @@ def _group(rollouts: Rollouts, right: Answers, utilities: Tensor, index: int, rn
 
 
 def _listwise(backbone: Backbone, strength: float, groups: Sequence[Group]) -> tuple[Tensor, dict[str, float]]:
-    """The listwise loss of all replies, and the pull towards the anchor at every token of each group's best."""
+    """The listwise loss of all replies, and the pull towards the anchor at every token of each group's best, and at
+    the answers in the others."""
     batch = collate([(group.prompt, reply) for group in groups for reply in group.replies], backbone.pad_id)
     policy = backbone.predictions(batch)
     log_probs = policy.reply_log_probs(len(batch.token_ids)).reshape(len(groups), -1)
@@ -220,14 +234,19 @@ def _listwise(backbone: Backbone, strength: float, groups: Sequence[Group]) -> t
     anchor = torch.stack([group.anchor for group in groups]).to(log_probs)
     loss, metrics = listwise_loss(log_probs, anchor, targets, torch.ones_like(targets, dtype=torch.bool))
     best = torch.arange(len(groups), device=targets.device) * targets.shape[1] + targets.argmax(1)
-    policy_of_best = policy[torch.isin(policy.rows, best)]
+    said = [(group, reply) for group in groups for reply in group.replies]
+    flags = [flag for group, reply in said for flag in answer_tokens(backbone, reply, group.answer)]
+    is_answer, of_best = torch.tensor(flags, device=targets.device), torch.isin(policy.rows, best)
+    elsewhere = is_answer & ~of_best
     with torch.no_grad():
-        of_best = collate([(group.prompt, group.best) for group in groups], backbone.pad_id)
-        anchor_of_best = backbone.predictions(of_best, "anchor")
-    is_answer = [flag for group in groups for flag in answer_tokens(backbone, group.best, group.answer)]
-    stay = torch.where(torch.tensor(is_answer, device=targets.device), KEEP, STAY)
-    pull, more = policy_of_best.pull_to(anchor_of_best, stay, strength)
-    return loss + len(anchor_of_best) / max(1, len(groups)) * pull, metrics | more
+        by_anchor = backbone.predictions(batch, "anchor")
+    stay = torch.where(is_answer[of_best], KEEP, STAY)
+    pull, more = policy[of_best].pull_to(by_anchor[of_best], stay, strength)
+    loss = loss + int(of_best.sum()) / max(1, len(groups)) * pull
+    if elsewhere.any():
+        held, _ = policy[elsewhere].pull_to(by_anchor[elsewhere], KEEP_ELSEWHERE, 0.0)
+        loss = loss + int(elsewhere.sum()) / len(groups) * held
+    return loss, metrics | more
 
 
 def dpo(

@@ -1,13 +1,17 @@
 """Hold a trained update back until what the policy then says is inside the limits.
 
 Every bit of an update costs some of what the base knows, whatever it won. So at the end its strength is searched by
-bisection: the whole of it where that is inside, else the most that is, down to LEAST_SCALE.
+bisection: the whole of it where that is inside, else the most that is, down to LEAST_SCALE. What is made smaller is the
+whole update of the base or, where a policy won enough before, its way from there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
+
+import torch
+from torch import Tensor
 
 from learner.adapted_model import Role
 from learner.backbone import Backbone
@@ -19,13 +23,14 @@ from service.settings import LearnerSettings
 
 CHECKED_REPLIES = 4  # to each prompt
 ENOUGH_WON = 0.94  # share of comparisons with the base, as the judge sees it, from which more would only cost
-LEAST_SCALE, TRIALS = 0.5, 3  # how far an update is held back at most, and in how many halvings
+LEAST_SCALE, TRIALS = 0.5, 3  # how far an update of the base is held back at most, and in how many halvings
 ALLOWED_FLUENCY = 0.6  # as a share of the limit
 MOST_QUESTIONS = 320  # that are asked again for the answers that the base knows
 LOST_ANSWERS = 0.02  # share of the base's answers that its update may cost the policy
 MORE_BROKEN = 0.01  # share of replies that may be broken above the base's, beside what chance allows
 
 Figures = dict[str, float]
+Weights = Mapping[str, Tensor]
 
 
 def hold_inside_limits(
@@ -34,13 +39,15 @@ def hold_inside_limits(
     prompts: Sequence[TokenIds],
     settings: LearnerSettings,
     answers: Answers | None = None,
+    start: Weights | None = None,
 ) -> tuple[float, Figures]:
     """Shrink the policy's update until replies to `prompts` are well inside the limits and, as the judge sees it, win
     no more than enough, and the likeliest replies hold what the base's hold of the first of `answers`. It isn't held
-    back for what its parent won, or lost, already. Returns what `hold_back` does."""
+    back for what its parent won, or lost, already. `start`: what it is held back to; None: the base. Returns what
+    `hold_back` does."""
     base = roll_out(backbone, judge, prompts, CHECKED_REPLIES, "base", settings.seed + 100)
     known = dict(
-        islice(((prompt, answer) for prompt, answer in (answers or {}).items() if answer.words), MOST_QUESTIONS)
+        islice(((prompt, answer) for prompt, answer in (answers or {}).items() if answer.firm), MOST_QUESTIONS)
     )
     held = _share_held(backbone, "base", known) if known else 0.0
 
@@ -58,7 +65,7 @@ def hold_inside_limits(
         within = all(measured.get(name, limit) <= limit for name, limit in most.items())
         return within and keeps_sense(measured, base, settings)
 
-    return hold_back(backbone, measure, is_inside)
+    return hold_back(backbone, measure, is_inside, start)
 
 
 def _share_held(backbone: Backbone, role: Role, answers: Answers) -> float:
@@ -70,25 +77,30 @@ def _share_held(backbone: Backbone, role: Role, answers: Answers) -> float:
 
 
 def hold_back(
-    backbone: Backbone, measure: Callable[[], Figures], is_inside: Callable[[Figures], bool]
+    backbone: Backbone,
+    measure: Callable[[], Figures],
+    is_inside: Callable[[Figures], bool],
+    start: Weights | None = None,
 ) -> tuple[float, Figures]:
     """Scale the policy's update; returns the scale, and the figures there and at full strength (`full_…`).
 
-    `measure` is called with the policy at each strength that is tried.
+    `measure` is called with the policy at each strength that is tried; `start`: its weights at strength 0.
     """
-    scale = 1.0
+    scale, end, least = 1.0, backbone.adapter_state(), LEAST_SCALE if start is None else 0.0
+    start = start or {name: torch.zeros_like(one) if "lora_B" in name else one for name, one in end.items()}
 
     def at(trial: float) -> Figures:
         nonlocal scale
-        backbone.scale_policy(trial / scale)
-        scale = trial
+        if trial != scale:
+            backbone.load_adapter_state({name: torch.lerp(start[name], one, trial) for name, one in end.items()})
+            scale = trial
         return measure()
 
     measured = at(1.0)
     full = {f"full_{name}": value for name, value in measured.items()}
     if is_inside(measured):
         return scale, full | measured
-    inside, outside = LEAST_SCALE, 1.0
+    inside, outside = least, 1.0
     for _ in range(TRIALS):
         measured = at((inside + outside) / 2)
         if is_inside(measured):

@@ -43,11 +43,12 @@ def test_the_answer_is_what_the_base_says_again_and_again(backbone: Backbone, mo
         LIST: ["three four", "four three", "three four", "four three"],
     }
     by_prompt = found(backbone, monkeypatch, said)
-    assert by_prompt[PARIS] == Answer(frozenset({"paris"}))
+    assert by_prompt[PARIS] == Answer(frozenset({"paris"}), firm=True)
     assert by_prompt[COLOUR] == Answer()
     assert by_prompt[CHOICE].words == {"red", "blue"} and by_prompt[CHOICE].first == "red"
     assert {"red", "blue"} <= by_prompt[CHOICE].named
-    assert by_prompt[LIST] == Answer(frozenset({"three", "four"})), "in either order"
+    assert by_prompt[CHOICE].firm is False, "one reply didn't name the other"
+    assert by_prompt[LIST] == Answer(frozenset({"three", "four"}), firm=True), "in either order"
 
 
 def test_a_choice_that_is_turned_round_is_not_held() -> None:
@@ -59,7 +60,7 @@ def test_a_choice_that_is_turned_round_is_not_held() -> None:
 
 
 def test_an_answer_survives_json() -> None:
-    for answer in (CHOSEN, Answer(), Answer(frozenset({"paris"}))):
+    for answer in (CHOSEN, Answer(), Answer(frozenset({"paris"}), firm=True)):
         assert Answer.from_parts(*json.loads(json.dumps(answer.parts))) == answer
     assert Answer.from_parts(["paris"]) == Answer(frozenset({"paris"})), "as it was kept before there were choices"
 

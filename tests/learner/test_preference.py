@@ -114,7 +114,7 @@ def test_an_adapter_that_forgets_what_the_base_answers_is_held_back(folder: Path
     backbone = moved(Backbone.load(folder, loose), size=0.5)
     replies = sample(backbone, PROMPTS, role="base", temperature=0.0)
     texts = backbone.decode([reply.token_ids for (reply,) in replies])
-    known = {prompt: Answer(words(text)) for prompt, text in zip(PROMPTS, texts, strict=True)}
+    known = {prompt: Answer(words(text), firm=True) for prompt, text in zip(PROMPTS, texts, strict=True)}
     scale, measured = hold_inside_limits(backbone, None, PROMPTS[:6], loose, known)
     assert scale < 1 and measured["full_answers_lost"] > LOST_ANSWERS
     moved_by_nothing = Backbone.load(folder, loose)
@@ -123,6 +123,34 @@ def test_an_adapter_that_forgets_what_the_base_answers_is_held_back(folder: Path
     backbone = moved(Backbone.load(folder, loose), size=0.5)
     scale, measured = hold_inside_limits(backbone, None, PROMPTS[:6], loose, dict.fromkeys(PROMPTS, Answer()))
     assert scale == 1 and "answers_lost" not in measured  # nothing was asked
+
+
+def test_a_policy_that_won_enough_before_is_held_back_to_what_it_was(folder: Path) -> None:
+    strict = LearnerSettings(rank=8, alpha=16.0, min_fluency=-50.0, max_kl_per_token=1e-6)
+    backbone = moved(Backbone.load(folder, strict), size=0.5)
+    end = backbone.adapter_state()
+    start = {name: 0.9 * one for name, one in end.items()}
+    scale, measured = hold_inside_limits(backbone, None, PROMPTS[:6], strict, start=start)
+    assert scale == 0 and measured["full_kl_per_token"] > measured["kl_per_token"] > 0
+    assert all(torch.equal(one, start[name]) for name, one in backbone.adapter_state().items())
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_parent_that_wins_enough_gets_one_gentle_round(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = comparisons(LIKINGS["short"], 40, seed=2)
+    Backbone.load(folder, SETTINGS).save_adapter(tmp_path / "parent")
+
+    def steps(wanted: float) -> int:
+        monkeypatch.setattr(preference, "WANTED_WON", wanted)
+        backbone = Backbone.load(folder, SETTINGS, tmp_path / "parent")
+        return preference.train(backbone, pairs, PROMPTS, SETTINGS, Heard()).steps
+
+    asked = len({*PROMPTS, *(pair.prompt_token_ids for pair in pairs)})
+    one_round, all_rounds = steps(0.0), steps(1.1)
+    assert one_round <= SETTINGS.dpo_epochs * -(-asked // preference.GROUPS_PER_STEP)
+    assert all_rounds > preference.MOST_ITERATIONS * SETTINGS.dpo_epochs * 16 // preference.GROUPS_PER_STEP
 
 
 def test_a_sound_adapter_keeps_its_strength(folder: Path) -> None:
