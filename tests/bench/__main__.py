@@ -7,13 +7,13 @@ import importlib
 import json
 import pkgutil
 import sys
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import tests.bench
 from tests.bench.harness import REGISTRY, CannotMeasure
-from tests.bench.page import page, verdict
+from tests.bench.page import Record, page, record, renewed, verdict
 
 
 def load_benchmarks() -> None:
@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="list the benchmarks")
     parser.add_argument("--all", action="store_true", help="run all of them")
     parser.add_argument("--json", action="store_true", help="print one JSON object a benchmark and nothing else")
-    parser.add_argument("--write", type=Path, help="write the results as a Markdown page")
+    parser.add_argument("--write", type=Path, help="renew them in a Markdown page, and in the JSON beside it")
     arguments = parser.parse_args()
     load_benchmarks()
     if arguments.list:
@@ -40,7 +40,7 @@ def main() -> int:
         parser.error(f"unknown benchmark {', '.join(unknown)}; --list names them")
     if not names:
         parser.error("name a benchmark, or use --all or --list")
-    results: list[dict[str, Any]] = []
+    kept = read(arguments.write) if arguments.write else []
     not_measured: dict[str, str] = {}
     for name in names:
         print(f"measuring {name} …", file=sys.stderr, flush=True)
@@ -50,7 +50,9 @@ def main() -> int:
             print(f"{name} can't be measured: {reason}.", file=sys.stderr, flush=True)
             not_measured[name] = str(reason)
             continue
-        results.append(result)
+        if arguments.write:
+            kept = renewed(kept, record(result, date.today().isoformat()), list(REGISTRY))
+            write(arguments.write, kept, not_measured)
         if arguments.json:
             print(json.dumps(result), flush=True)
         else:
@@ -59,9 +61,20 @@ def main() -> int:
             if result["asked"]:
                 print(verdict([result]), flush=True)
     if arguments.write:
-        before = arguments.write.read_text(encoding="utf-8") if arguments.write.exists() else ""
-        arguments.write.write_text(page(results, not_measured, date.today().isoformat(), before), encoding="utf-8")
+        write(arguments.write, kept, not_measured)
     return 1 if not_measured and not arguments.all else 0
+
+
+def read(page_path: Path) -> list[Record]:
+    """What was measured before."""
+    path = page_path.with_suffix(".json")
+    return list(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else []
+
+
+def write(page_path: Path, kept: Sequence[Record], not_measured: Mapping[str, str]) -> None:
+    """After each benchmark: who stops in the middle loses nothing."""
+    page_path.with_suffix(".json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    page_path.write_text(page(kept, not_measured), encoding="utf-8")
 
 
 if __name__ == "__main__":

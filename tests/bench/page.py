@@ -1,4 +1,7 @@
-"""docs/benchmarks.md: what was measured, on which machine, and which of the figures that are asked are missed."""
+"""docs/benchmarks.md: what was measured, when, on which machine, and which of the figures that are asked are missed.
+
+What was measured is kept in docs/benchmarks.json, so that a benchmark can be measured anew without all the others.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,13 @@ HEADER = """# Benchmarks
 <!-- Written by `make bench`. Measure again, or change tests/bench, not this page. -->
 
 Each row is one benchmark of `tests/bench`, ours and the peer measured in turns in one run on one machine; the ratio is
-turned so that above 1 is better than the peer. `make bench` measures them again and writes this page.
+turned so that above 1 is better than the peer. `make bench` measures all again and writes this page, `python -m
+tests.bench NAME --write docs/benchmarks.md` measures one again.
 
-Machine: {machine}. Measured on {day}.
-
+{machines}
 {verdict}
-| benchmark | unit | ours | peer | peer is | ratio | asked at least |
-| --- | --- | ---: | ---: | --- | ---: | ---: |
+| benchmark | unit | ours | peer | peer is | ratio | asked at least | measured |
+| --- | --- | ---: | ---: | --- | ---: | ---: | --- |
 """
 LIMITS = """
 Figures that are asked by themselves, beside no peer:
@@ -35,12 +38,13 @@ ON_GPU = "gpu-"
 GPU = """
 ## On a GPU
 
-Card: {card}. Measured on {day}; kept by `make bench` where there is no GPU.
-
-| benchmark | unit | ours | peer | peer is | ratio |
-| --- | --- | ---: | ---: | --- | ---: |
+| benchmark | unit | ours | peer | peer is | ratio | measured |
+| --- | --- | ---: | ---: | --- | ---: | --- |
 """
 MISSED = "**missed**"
+
+Record = Mapping[str, Any]
+"""The result of a benchmark, with the `day` and the `machine` of its measurement."""
 
 
 def machine() -> str:
@@ -60,41 +64,48 @@ def card() -> str:
     return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.splitlines()[0]
 
 
-def page(all_results: Sequence[Mapping[str, Any]], not_measured: Mapping[str, str], day: str, before: str = "") -> str:
-    """`not_measured`: why, by benchmark. `before`: the page so far, whose figures of a GPU stay where none are new."""
-    results = [r for r in all_results if not r["name"].startswith(ON_GPU)]
-    on_gpu = [r for r in all_results if r["name"].startswith(ON_GPU)]
-    not_measured = {name: why for name, why in not_measured.items() if on_gpu or not name.startswith(ON_GPU)}
-    rows = [
-        f"| `{r['name']}` | {r['unit']} | {r['ours']} | {r['peer']} | {r['peer_name']} | {r['ratio']} | {_least(r)} |"
-        for r in results
-    ]
-    text = HEADER.format(machine=machine(), day=day, verdict=verdict(results)) + _lines(rows)
+def record(result: Mapping[str, Any], day: str) -> Record:
+    """What is kept of a measurement of today, here."""
+    return {**result, "day": day, "machine": card() if result["name"].startswith(ON_GPU) else machine()}
+
+
+def renewed(before: Sequence[Record], new: Record, order: Sequence[str]) -> list[Record]:
+    """All that is kept, with the new in place of what was measured of the same; those that are gone are not."""
+    by_name = {one["name"]: one for one in before} | {new["name"]: new}
+    return [by_name[name] for name in order if name in by_name]
+
+
+def page(records: Sequence[Record], not_measured: Mapping[str, str]) -> str:
+    """`not_measured`: why, by benchmark, where nothing is kept of it either."""
+    here = [one for one in records if not one["name"].startswith(ON_GPU)]
+    on_gpu = [one for one in records if one["name"].startswith(ON_GPU)]
+    known = {one["name"] for one in records}
+    letters = {name: chr(ord("A") + place) for place, name in enumerate(dict.fromkeys(one["machine"] for one in here))}
+    machines = _lines([f"- {letter}: {name}" for name, letter in letters.items()])
+    rows = [f"{_row(one)} {_least(one)} | {one['day']}, {letters[one['machine']]} |" for one in here]
+    text = HEADER.format(machines=f"Machines:\n\n{machines}", verdict=verdict(here)) + _lines(rows)
     limits = [
-        f"| `{r['name']}` | {one['figure']} | {one['measured']} | {_marked(one)} |"
-        for r in results
-        for one in r["asked"]
-        if one["figure"] != RATIO
+        f"| `{one['name']}` | {asked['figure']} | {asked['measured']} | {_marked(asked)} |"
+        for one in here
+        for asked in one["asked"]
+        if asked["figure"] != RATIO
     ]
     if limits:
         text += LIMITS + _lines(limits)
-    notes = [f"- `{r['name']}`: {r['note']}" for r in results if "note" in r]
-    notes += [f"- `{name}` could not be measured: {reason}." for name, reason in not_measured.items()]
+    notes = [f"- `{one['name']}`: {one['note']}" for one in here if "note" in one]
+    missing = {name: why for name, why in not_measured.items() if name not in known and not name.startswith(ON_GPU)}
+    notes += [f"- `{name}` could not be measured: {reason}." for name, reason in missing.items()]
     text += "\n" + _lines(notes) if notes else ""
     if on_gpu:
-        return text + gpu_section(on_gpu, card(), day)
-    heading = GPU.split("Card", maxsplit=1)[0]
-    return text + (heading + before.split(heading, maxsplit=1)[1] if heading in before else "")
+        text += GPU + _lines([f"{_row(one)} {one['day']}, {one['machine']} |" for one in on_gpu])
+        text += "\n" + _lines([f"- `{one['name']}`: {one['note']}" for one in on_gpu if "note" in one])
+    return text
 
 
-def gpu_section(results: Sequence[Mapping[str, Any]], name: str, day: str) -> str:
-    """What was measured on that card."""
-    rows = [
-        f"| `{r['name']}` | {r['unit']} | {r['ours']} | {r['peer']} | {r['peer_name']} | {r['ratio']} |"
-        for r in results
-    ]
-    notes = [f"- `{r['name']}`: {r['note']}" for r in results]
-    return GPU.format(card=name, day=day) + _lines(rows) + "\n" + _lines(notes)
+def _row(one: Record) -> str:
+    """Its first six cells."""
+    cells = (f"`{one['name']}`", one["unit"], one["ours"], one["peer"], one["peer_name"], one["ratio"])
+    return "| " + " | ".join(map(str, cells)) + " |"
 
 
 def verdict(results: Sequence[Mapping[str, Any]]) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.bench.__main__ import load_benchmarks
 from tests.bench.harness import REGISTRY, Benchmark, Comparison, alternate
-from tests.bench.page import MISSED, gpu_section, page, verdict
+from tests.bench.page import MISSED, Record, page, renewed, verdict
 
 LATE = "ms added to the 99th percentile"
 
@@ -27,6 +27,10 @@ def of(
     comparison = Comparison([ours], [peer], "as noted", figures or {})
     one = Benchmark("speed", "pages/s", "a snail", lambda: comparison, higher_is_better, target, limits or {})
     return one.run()
+
+
+def kept(*results: dict[str, Any], day: str = "2026-11-26", machine: str = "a small one") -> list[Record]:
+    return [one | {"day": day, "machine": machine} for one in results]
 
 
 def test_medians_are_compared_and_above_one_is_better_whichever_way_the_unit_goes() -> None:
@@ -60,11 +64,11 @@ def test_a_limit_for_what_was_not_measured_is_a_mistake() -> None:
 
 def test_the_page_says_in_words_what_is_missed_and_marks_it() -> None:
     missed = of(90, 100, target=0.98, figures={LATE: 20.0}, limits={LATE: 15.0})
-    text = page([missed], {}, "2026-11-26")
-    assert f"Of 2 figures that are asked 2 are {MISSED}:" in text and "Measured on 2026-11-26." in text
+    text = page(kept(missed), {})
+    assert f"Of 2 figures that are asked 2 are {MISSED}:" in text and "- A: a small one\n" in text
     assert "- `speed`, ratio: 0.9, asked at least 0.98\n" in text
     assert f"- `speed`, {LATE}: 20.0, asked at most 15\n" in text
-    assert f"| `speed` | pages/s | 90 | 100 | a snail | 0.9 | 0.98 {MISSED} |\n" in text
+    assert f"| `speed` | pages/s | 90 | 100 | a snail | 0.9 | 0.98 {MISSED} | 2026-11-26, A |\n" in text
     assert f"| `speed` | {LATE} | 20.0 | 15 {MISSED} |\n" in text
     assert "- `speed`: as noted\n" in text
 
@@ -72,15 +76,17 @@ def test_the_page_says_in_words_what_is_missed_and_marks_it() -> None:
 def test_the_page_says_so_when_nothing_is_missed_and_what_could_not_be_measured() -> None:
     met, not_asked = of(100, 100, target=0.98, figures={LATE: 5.0}, limits={LATE: 15.0}), of(1, 2)
     assert verdict([met, not_asked]) == "All 2 figures that are asked are reached.\n"
-    text = page([met, not_asked], {"swap": "vLLM is not installed"}, "2026-11-26")
-    assert MISSED not in text and "| 0.98 |\n" in text and "| 0.5 |  |\n" in text
+    text = page(kept(met, not_asked), {"swap": "vLLM is not installed", "speed": "it was too slow"})
+    assert MISSED not in text and "| 0.98 | 2026-11-26, A |\n" in text and "| 0.5 |  | 2026-11-26, A |\n" in text
+    assert "too slow" not in text, "what was measured before stays"
     assert "- `swap` could not be measured: vLLM is not installed.\n" in text
 
 
 def test_every_table_of_the_page_has_cells_for_its_columns() -> None:
-    text = page([of(90, 100, target=0.98, figures={LATE: 20.0}, limits={LATE: 15.0})], {}, "2026-11-26")
+    on_gpu = of(3, 1) | {"name": "gpu-speed"}
+    text = page(kept(of(90, 100, target=0.98, figures={LATE: 20.0}, limits={LATE: 15.0}), on_gpu), {})
     tables = [part.splitlines() for part in text.split("\n\n") if part.startswith("|")]
-    assert [len(table) for table in tables] == [3, 3]
+    assert [len(table) for table in tables] == [3, 3, 3]
     for table in tables:
         assert len({line.count("|") for line in table}) == 1
 
@@ -94,10 +100,18 @@ def test_what_the_issue_asks_of_the_gateway_is_asked() -> None:
     assert set(REGISTRY["replica-kill"].limits.values()) == {0}
 
 
-def test_figures_of_a_gpu_stay_on_the_page_where_it_is_written_without_one() -> None:
-    on_gpu = of(30, 10) | {"name": "gpu-speed"}
-    section = gpu_section([on_gpu], "a fast card", "2026-11-01")
-    assert "a fast card" in section and "| `gpu-speed` | pages/s | 30 | 10 | a snail | 3.0 |" in section
-    before = page([of(2, 1)], {}, "2026-11-01") + section
-    after = page([of(3, 1)], {"gpu-speed": "there is no GPU here"}, "2026-11-26", before)
-    assert after == page([of(3, 1)], {}, "2026-11-26") + section
+def test_one_benchmark_is_measured_anew_and_the_others_stay() -> None:
+    quick, slow = of(30, 10) | {"name": "quick"}, of(1, 10) | {"name": "slow"}
+    on_gpu, gone = of(3, 1) | {"name": "gpu-speed"}, of(1, 1) | {"name": "gone"}
+    before = [*kept(gone, quick, slow, day="2026-11-01"), *kept(on_gpu, day="2026-11-02", machine="a fast card")]
+    (new,) = kept(of(2, 10) | {"name": "slow"}, machine="a large one")
+    after = renewed(before, new, ["slow", "quick", "gpu-speed"])
+    assert [(one["name"], one["ours"], one["day"]) for one in after] == [
+        ("slow", 2, "2026-11-26"),
+        ("quick", 30, "2026-11-01"),
+        ("gpu-speed", 3, "2026-11-02"),
+    ]
+    text = page(after, {"gpu-speed": "there is no GPU here"})
+    assert "- A: a large one\n- B: a small one\n" in text and "there is no GPU here" not in text
+    assert "| 0.2 |  | 2026-11-26, A |" in text and "| 3.0 |  | 2026-11-01, B |" in text
+    assert "| `gpu-speed` | pages/s | 3 | 1 | a snail | 3.0 | 2026-11-02, a fast card |" in text
