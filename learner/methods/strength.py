@@ -26,7 +26,7 @@ ENOUGH_WON = 0.94  # share of comparisons with the base, as the judge sees it, f
 LEAST_SCALE, TRIALS = 0.5, 3  # how far an update of the base is held back at most, and in how many halvings
 ALLOWED_FLUENCY = 0.6  # as a share of the limit
 MOST_QUESTIONS = 320  # that are asked again for the answers that the base knows
-LOST_ANSWERS = 0.02  # share of the base's answers that its update may cost the policy
+LOST_ANSWERS = 0.04  # share of the firm answers of the base that its update may cost the policy
 MORE_BROKEN = 0.01  # share of replies that may be broken above the base's, beside what chance allows
 
 Figures = dict[str, float]
