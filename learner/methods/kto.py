@@ -27,7 +27,7 @@ from learner.losses import kto_loss
 from learner.methods.anchor_scores import AnchorScores
 from learner.methods.answers import Answer, Answers, answer_tokens, answers
 from learner.methods.optimizer import Stepper, within_length
-from learner.methods.strength import hold_inside_limits
+from learner.methods.strength import beginning, hold_inside_limits
 from learner.micro_batches import MicroBatches
 from learner.sampling import affordable
 from service.settings import LearnerSettings
@@ -70,7 +70,7 @@ def train(
     good = sum(label.desirable for label in fitting)
     if not fitting:
         return KtoResult(0, 0, 0, too_long, 0)
-    rng = Random(settings.seed)
+    rng, start = Random(settings.seed), beginning(backbone)
     per_epoch = -(-len(fitting) // settings.batch_size)
     steps = per_epoch * max(settings.kto_epochs, min(MOST_PASSES, -(-FEWEST_STEPS // per_epoch)))
     progress(PHASE, 0, steps, {})
@@ -86,7 +86,7 @@ def train(
             progress(PHASE, step, steps, metrics)
     short = [prompt for prompt in dict.fromkeys([*prompts, *asked]) if len(prompt) <= backbone.max_length // 2]
     checked = rng.sample(short, min(CHECKED_PROMPTS, len(short)))
-    scale, measured = hold_inside_limits(backbone, None, checked, settings, right) if checked else (1.0, {})
+    scale, measured = hold_inside_limits(backbone, None, checked, settings, right, start) if checked else (1.0, {})
     metrics = measured | {"scale": scale} | course.told_apart()
     return KtoResult(step, good, len(fitting) - good, too_long, stepper.skipped, metrics)
 

@@ -34,7 +34,7 @@ from learner.methods.optimizer import Stepper, within_length
 from learner.methods.preference_model import PreferenceModel, fit_preferences
 from learner.methods.retention import neighbours
 from learner.methods.rollouts import Rollouts, roll_out, share_preferred
-from learner.methods.strength import hold_inside_limits
+from learner.methods.strength import beginning, hold_inside_limits
 from learner.sampling import affordable
 from service.settings import LearnerSettings
 
@@ -137,12 +137,13 @@ class _Course:
         self._right = answers(backbone, every, settings.seed + 99)
         self._trained_on = set[TokenIds]()
         self._by_base = self._roll_out(self._chosen_each[0], "base", 0)
-        self._start = backbone.adapter_state() if backbone.has("parent") and self._wins(0) else None
+        self._start = beginning(backbone)
+        self._won_before = self._start is not None and self._wins(0)
 
     def learn(self) -> None:
         """Iterations until it wins what is wanted, and one in which the learning rate falls."""
         for iteration in range(MOST_ITERATIONS + 1):
-            is_last = self._start is not None or iteration == MOST_ITERATIONS
+            is_last = self._won_before or iteration == MOST_ITERATIONS
             is_last = is_last or (iteration >= ITERATIONS and self._wins(iteration))
             chosen = self._chosen_each[iteration]
             if is_last:

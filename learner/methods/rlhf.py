@@ -23,7 +23,7 @@ from learner.methods import ppo, raft, reward
 from learner.methods.answers import Answer, Answers, answers, share_agreed
 from learner.methods.reward_model import RewardFit, RewardModel
 from learner.methods.rollouts import BROKEN, CONSENSUS, Judge, roll_out
-from learner.methods.strength import hold_inside_limits
+from learner.methods.strength import beginning, hold_inside_limits
 from learner.sampler import Sampler
 from learner.sampling import Window, affordable, sample, with_room
 from learner.stage_checkpoint import StageCheckpoint
@@ -145,7 +145,7 @@ def train(
             checkpoint=checkpoint,
         )  # fmt: skip
     checked = rng.sample(asked, min(CHECKED_PROMPTS, len(asked)))
-    scale, measured = hold_inside_limits(backbone, model, checked, settings, right)
+    scale, measured = hold_inside_limits(backbone, model, checked, settings, right, basis.get("start"))
     return RlhfResult(model.fit, result, {"scale": scale} | measured)
 
 
@@ -162,6 +162,7 @@ def _basis(
         pretraining = [(kept[reply.prompt], reply.token_ids) for row in by_base for reply in row]
     return {
         "reward": model.state(),
+        "start": beginning(backbone),
         "right": [(prompt, *answer.parts) for prompt, answer in right.items()],
         "measured": judge.measured,
         "pretraining": pretraining,

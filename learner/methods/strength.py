@@ -2,7 +2,7 @@
 
 Every bit of an update costs some of what the base knows, whatever it won. So at the end its strength is searched by
 bisection: the whole of it where that is inside, else the most that is, down to LEAST_SCALE. What is made smaller is the
-whole update of the base or, where a policy won enough before, its way from there.
+whole update of the base or, where there was a parent, its way from there.
 """
 
 from __future__ import annotations
@@ -66,6 +66,12 @@ def hold_inside_limits(
         return within and keeps_sense(measured, base, settings)
 
     return hold_back(backbone, measure, is_inside, start)
+
+
+def beginning(backbone: Backbone) -> Weights | None:
+    """The policy's weights as they are before a stage, where it has a parent: what it is to be held back to, lest it
+    lose what was won before."""
+    return backbone.adapter_state() if backbone.has("parent") else None
 
 
 def _share_held(backbone: Backbone, role: Role, answers: Answers) -> float:
