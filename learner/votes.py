@@ -28,9 +28,9 @@ CUT_OFF = "a reply was cut off before its end"
 OTHER_PROMPT = "the replies answer different prompts"
 BOTH_BAD = "both replies were called bad, which prefers neither"
 DISAGREEMENT = "contradicted by another judgement"
-NOT_YET_USED = "labels that say nothing of harm: no method learns from them yet"
+NOT_YET_USED = "labels are not used by this method yet"
 FLAGS = ("harmful", "unsafe", "dangerous", "hateful", "illegal")  # labels that say that a reply does harm
-FLAG = "labels of harm (a run by the constitution asks their prompts again)"
+FLAG = "labels of harm: the methods sl-cai and rl-cai ask their prompts again"
 MIDDLE_SCORE = 5.5
 SCORES_IN_THE_MIDDLE = 2
 """As many as a person is taken to have given beside the real ones."""
