@@ -32,7 +32,7 @@ from learner.methods.anchor_scores import AnchorScores
 from learner.methods.answers import Answer, Answers, answer_tokens, answers
 from learner.methods.optimizer import Stepper, within_length
 from learner.methods.preference_model import PreferenceModel, fit_preferences
-from learner.methods.retention import neighbours
+from learner.methods.retention import neighbours_apart
 from learner.methods.rollouts import Rollouts, roll_out, share_preferred
 from learner.methods.strength import beginning, hold_inside_limits
 from learner.sampling import affordable
@@ -122,8 +122,8 @@ class _Course:
     ) -> None:  # fmt: skip
         self._backbone, self._pairs, self._asked, self._settings = backbone, pairs, asked, settings
         self._progress, self._anchor, self._rng = progress, anchor, Random(settings.seed)
-        own = partial(neighbours, backbone, sorted(asked), asked, seed=settings.seed)
-        pool, self._unseen = [*asked, *own(Random(settings.seed))], own(Random(settings.seed), kept_back=True)
+        own, self._unseen = neighbours_apart(backbone, asked, Random(settings.seed), settings.seed)
+        pool = [*asked, *own]
         most = min(PROMPTS, len(pool))
         self._per_iteration = self._steps_on(most)
         self.step, self._steps, self._strength = 0, (ITERATIONS + 2) * self._per_iteration, STRENGTH

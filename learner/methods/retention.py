@@ -135,11 +135,28 @@ def neighbours(
     `prompts`: what people ask, by which it is seen which words are special to a question. One that says most of what a
     corrected question said is left out: it may ask for the very thing that was corrected.
     """
+    found = _like(backbone, corrected, prompts, rng, seed)[kept_back]
+    return rng.sample(found, min(NEIGHBOURS, len(found)))
+
+
+def neighbours_apart(
+    backbone: Backbone, asked: Sequence[TokenIds], rng: Random, seed: int
+) -> tuple[list[TokenIds], list[TokenIds]]:
+    """As `neighbours`, of all that people ask: those to train on, and those that are kept back."""
+    found = _like(backbone, sorted(asked), asked, rng, seed)
+    train, kept_back = (rng.sample(part, min(NEIGHBOURS, len(part))) for part in (found[False], found[True]))
+    return train, kept_back
+
+
+def _like(
+    backbone: Backbone, corrected: Sequence[TokenIds], prompts: Sequence[TokenIds], rng: Random, seed: int
+) -> dict[bool, list[TokenIds]]:
+    """All that were found; True: kept back."""
     opening, closing = frame(backbone)
     short = [prompt for prompt in corrected if len(prompt) <= AFFORDABLE_TOKENS]
     asked = [prompt[: -len(closing)] for prompt in short if closing and prompt[-len(closing) :] == closing]
     if not asked:
-        return []
+        return {False: [], True: []}
     tries = min(MOST_TRIES, max(1, TRIES // len(asked)))
     stems = [
         one[: -rng.randint(1, max(1, min(MOST_CUT, len(one) - len(opening) - 1)))]
@@ -151,11 +168,9 @@ def neighbours(
     found: dict[TokenIds, None] = {}
     for stem, (ending,) in zip(stems, endings, strict=True):
         question = stem + ending.token_ids[:-1] + closing
-        if ending.token_ids[-1:] != closing[:1] or _is_kept_back(question) != kept_back:
-            continue
-        if not any(_asks_the_same(question, one) for one in information):
+        if ending.token_ids[-1:] == closing[:1] and not any(_asks_the_same(question, one) for one in information):
             found[question] = None
-    return rng.sample(list(found), min(NEIGHBOURS, len(found)))
+    return {side: [question for question in found if _is_kept_back(question) == side] for side in (False, True)}
 
 
 def _is_kept_back(question: TokenIds) -> bool:

@@ -8,6 +8,7 @@ whole update of the base or, where there was a parent, its way from there.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from itertools import islice
 
 import torch
@@ -46,9 +47,8 @@ def hold_inside_limits(
     back for what its parent won, or lost, already. `start`: what it is held back to; None: the base. Returns what
     `hold_back` does."""
     base = roll_out(backbone, judge, prompts, CHECKED_REPLIES, "base", settings.seed + 100)
-    known = dict(
-        islice(((prompt, answer) for prompt, answer in (answers or {}).items() if answer.firm), MOST_QUESTIONS)
-    )
+    firm = ((prompt, answer) for prompt, answer in (answers or {}).items() if answer.firm)
+    known = dict(islice(firm, MOST_QUESTIONS))
     held = _share_held(backbone, "base", known) if known else 0.0
 
     def measure(role: Role = "policy") -> Figures:
@@ -57,13 +57,20 @@ def hold_inside_limits(
         lost = {"answers_lost": held - _share_held(backbone, role, known)} if known else {}
         return sense(own, base) | won | lost
 
-    before = measure("parent") if backbone.has("parent") else {}
-    most = {"share_won": ENOUGH_WON, "answers_lost": LOST_ANSWERS}
-    most = {name: max(limit, before.get(name, limit)) for name, limit in most.items()}
+    @cache
+    def of_parent() -> Figures:
+        return measure("parent") if backbone.has("parent") else {}
+
+    def is_within(measured: Figures, name: str, limit: float) -> bool:
+        value = measured.get(name, limit)
+        return value <= limit or value <= of_parent().get(name, limit)
 
     def is_inside(measured: Figures) -> bool:
-        within = all(measured.get(name, limit) <= limit for name, limit in most.items())
-        return within and keeps_sense(measured, base, settings)
+        return (
+            keeps_sense(measured, base, settings)
+            and is_within(measured, "share_won", ENOUGH_WON)
+            and is_within(measured, "answers_lost", LOST_ANSWERS)
+        )
 
     return hold_back(backbone, measure, is_inside, start)
 

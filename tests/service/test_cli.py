@@ -105,5 +105,10 @@ def test_what_no_command_understands_is_told_in_one_line(hone: Hone, words: list
     assert (as_json.code, as_json.err, as_json.json["error"]["code"]) == (2, "", "invalid_request")
 
 
+def test_a_value_of_another_kind_is_refused_in_plain_words(hone: Hone) -> None:
+    assert hone("up", "--port", "many").err == "hone: Invalid value for '--port': it must be a whole number.\n"
+    assert "Value error" not in (said := hone("constitution", "run", "foo").err) and "'supervised'" in said
+
+
 def test_asked_for_nothing_it_shows_the_help(hone: Hone) -> None:
     assert "simulate" in hone().out
