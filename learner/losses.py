@@ -118,7 +118,8 @@ def listwise_loss(log_probs: Tensor, log_probs_anchor: Tensor, targets: Tensor, 
 
     The policy that maximises reward less β KL to the anchor is π ∝ anchor · exp(r / β) (arXiv 2305.18290, eq. 4), so
     for replies drawn in any way softmax(log π - log anchor) over them must equal softmax(r / β): `targets`. With two
-    replies this is DPO at β = 1 with soft labels; with more it is listwise (arXiv 2402.01878).
+    replies this is DPO at β = 1 with soft labels; with more it is listwise (arXiv 2402.01878). The anchor may be an
+    earlier policy: then it is a step of mirror descent from there.
     Shapes: all (G, K); mask is True where there is a reply; each row of targets sums to 1 over its mask.
     """
     ratios = (log_probs - log_probs_anchor).masked_fill(~mask, -torch.inf)

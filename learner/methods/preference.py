@@ -3,15 +3,16 @@
 Comparisons alone are too few and too far from what the policy says to train on directly: plain DPO either stays near
 50 % or wins with empty replies. So: (1) fit a preference model to all comparisons; (2) sample replies to prompts that
 people really asked, and that the model asks itself in their manner (`retention.neighbours`), first from the base, then
-from the policy as it is; (3) grade them (`rollouts`); (4) move it towards anchor · exp(u) by listwise DPO on them
-(arXiv 2305.18290, 2402.01878), with the people's own pairs beside; (2) to (4) again, on-policy (arXiv 2402.04792),
-until it wins what is wanted, a few times at most; (5) measure, and hold the adapter's strength back until it is inside
-the limits, and wins no more than enough.
+from the policy as it is; (3) grade them (`rollouts`); (4) move it from there towards policy · exp(u) by a listwise DPO
+loss on them (arXiv 2305.18290, 2402.01878), with the people's own pairs beside; (2) to (4) again, on-policy, until it
+wins what is wanted, a few times at most; (5) measure, and hold the adapter's strength back until it is inside the
+limits, and wins no more than enough. That is mirror descent (arXiv 2005.09814). Asked for odds relative to the anchor
+instead, it wins no more after the second iteration: then it learns to undo what it has drifted by chance.
 
-Three things keep its sense. The targets are odds relative to the anchor with a fixed temperature, so there is an
-optimum and not an endless push. At every token of the best replies the policy is pulled to the anchor's likely tokens,
-as hard as fluency asks: λ rises while sampled replies are less fluent than the target, and falls again (dual ascent).
-And where a token is part of what the base's replies agree on, the policy is held to the anchor's odds much harder.
+Three things keep its sense. It stops when it wins what is wanted. At every token of the best replies the policy is
+pulled to the anchor's likely tokens, as hard as fluency asks: λ rises while sampled replies are less fluent than the
+target, and falls again (dual ascent). And where a token is part of what the base's replies agree on, the policy is held
+to the anchor's odds much harder.
 """
 
 from __future__ import annotations
@@ -39,24 +40,24 @@ from learner.sampling import affordable
 from service.settings import LearnerSettings
 
 PHASE = "dpo"
-ITERATIONS, MOST_ITERATIONS = 3, 6
+ITERATIONS, MOST_ITERATIONS = 2, 6
 """More follow while it wins less than WANTED_WON: what many words can express is learned slowly. After them comes one
 more, in which the learning rate falls to LAST_RATE: what large steps move at random, small ones put back. One that wins
 as much from the start has that one alone."""
-WANTED_WON = 0.85  # share of comparisons with the base, as the judge sees it
+WANTED_WON = 0.8  # share of comparisons with the base, as the judge sees it
 LAST_RATE = 0.1  # of the learning rate
 ASKED_AGAIN = 2  # replies to each of the first prompts, by which that is seen
-PROMPTS = 72  # an iteration; the last has twice as many
+PROMPTS = 128  # an iteration; the last has twice as many
 REPLIES = 6  # to each
 TRAINED_REPLIES = 4  # of these: the best, the worst and some between
 GROUPS_PER_STEP = 8
 PAIRS_PER_STEP = 2
 PAIRS_WEIGHT = 0.3
-NATS = 12.0  # by which a reply that people would typically prefer should gain on the other, with a trusted judge
+NATS = 6.0  # that a typically preferred reply should gain on the other in an iteration, with a trusted judge
 ENOUGH_PAIRS = 20  # for a judge to be followed as far as its accuracy says: two picks prove nothing
 STAY = 0.02  # weight of KL to the anchor, token by token
-KEEP = 2.0  # the same where the token is part of what the base answers: there nothing is a matter of taste
-KEEP_ELSEWHERE = 0.2  # the same in each reply that isn't the best
+KEEP = 4.0  # the same where the token is part of what the base answers: there nothing is a matter of taste
+KEEP_ELSEWHERE = 0.4  # the same in each reply that isn't the best
 STRENGTH, LEAST_STRENGTH, STRENGTH_GAIN = 0.03, 0.02, 2.0  # λ: where it starts, its least, how fast it moves
 TARGET_FLUENCY = 0.2  # as a share of the limit: what training aims at
 CHECKED_PROMPTS = 48
@@ -73,12 +74,12 @@ class PreferenceResult:
 
 @dataclass(frozen=True)
 class Group:
-    """Replies to one prompt with the odds they should have."""
+    """Replies to one prompt with the odds they should gain on each other."""
 
     prompt: TokenIds
     replies: tuple[TokenIds, ...]
     answer: Answer
-    anchor: Tensor  # (k,)
+    start: Tensor  # (k,) log-probability under what sampled them
     targets: Tensor  # (k,) sum to 1
 
     @property
@@ -222,7 +223,7 @@ def _group(rollouts: Rollouts, right: Answers, utilities: Tensor, index: int, rn
         order = [order[0], order[-1], *rng.sample(order[1:-1], TRAINED_REPLIES - 2)]
     replies = tuple(rollouts.replies[index][place] for place in order)
     targets = torch.softmax(utilities[index, order], -1)
-    return Group(prompt, replies, right[prompt], rollouts.anchor[index, order], targets)
+    return Group(prompt, replies, right[prompt], rollouts.policy[index, order], targets)
 
 
 def _listwise(backbone: Backbone, strength: float, groups: Sequence[Group]) -> tuple[Tensor, dict[str, float]]:
@@ -232,8 +233,8 @@ def _listwise(backbone: Backbone, strength: float, groups: Sequence[Group]) -> t
     policy = backbone.predictions(batch)
     log_probs = policy.reply_log_probs(len(batch.token_ids)).reshape(len(groups), -1)
     targets = torch.stack([group.targets for group in groups]).to(log_probs)
-    anchor = torch.stack([group.anchor for group in groups]).to(log_probs)
-    loss, metrics = listwise_loss(log_probs, anchor, targets, torch.ones_like(targets, dtype=torch.bool))
+    start = torch.stack([group.start for group in groups]).to(log_probs)
+    loss, metrics = listwise_loss(log_probs, start, targets, torch.ones_like(targets, dtype=torch.bool))
     best = torch.arange(len(groups), device=targets.device) * targets.shape[1] + targets.argmax(1)
     said = [(group, reply) for group in groups for reply in group.replies]
     flags = [flag for group, reply in said for flag in answer_tokens(backbone, reply, group.answer)]

@@ -24,7 +24,7 @@ from service.settings import LearnerSettings
 
 PHASE = "rl-cai"
 EPOCHS = 3
-RATE = 0.5
+RATE = 0.75
 """Times the learning rate of comparisons: clear pairs are few, and say all that there is to learn soon."""
 DECIDED = 0.75
 """Odds from which on a judge tells two replies apart. With 0.55 nearly all of what was learned were its whims."""

@@ -1,10 +1,10 @@
 """Replies sampled in training, with what each is worth: the preference model's grade, turned into target odds.
 
 The target for a prompt's replies is softmax(u), u = grade / τ + consensus + λ · (log-probability under the anchor, less
-what fluency asks for): the optimum of reward under a KL penalty (τ) and the constraint that replies stay as likely
-to the anchor as its own (λ, the constraint's Lagrange multiplier). Without the last two a taste for short replies is
-won by stammering: a short reply is a less likely one, token by token. The consensus is the base's: what the policy's
-own replies agree on may be a mistake that it is about to learn.
+what fluency asks for): what is best under a KL penalty to where the policy was (τ) and the constraint that replies stay
+as likely to the anchor as its own (λ, the constraint's Lagrange multiplier). Without the last two a taste for short
+replies is won by stammering: a short reply is a less likely one, token by token. The consensus is the base's: what the
+policy's own replies agree on may be a mistake that it is about to learn.
 """
 
 from __future__ import annotations

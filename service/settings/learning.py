@@ -132,8 +132,8 @@ class LearnerSettings(Section):
     sft_epochs: int = Field(
         12, ge=1, description="Passes over the corrections until they are learned, at most; a few may take 240 steps."
     )
-    dpo_learning_rate: float = Field(3e-3, gt=0, description="Learning rate of learning from comparisons.")
-    dpo_epochs: int = Field(2, ge=1, description="Passes over the replies that are sampled, graded and learned from.")
+    dpo_learning_rate: float = Field(2e-3, gt=0, description="Learning rate of learning from comparisons.")
+    dpo_epochs: int = Field(1, ge=1, description="Passes over the replies that are sampled, graded and learned from.")
     dpo_beta: float = Field(
         0.2, gt=0, description="DPO's β on people's own pairs: how strongly the policy is held to the anchor."
     )
