@@ -29,14 +29,14 @@ GROUPS = [
         prompt=ids("<bos> what is the capital of france ?"),
         replies=(ids("it is paris .", end=True), ids("paris", end=True), ids("perhaps rome", end=True)),
         answer=Answer(frozenset({"paris"})),
-        anchor=torch.tensor([-9.0, -4.0, -7.0]),
+        start=torch.tensor([-9.0, -4.0, -7.0]),
         targets=torch.tensor([0.2, 0.7, 0.1]),
     ),
     preference.Group(
         prompt=ids("<bos> one"),
         replies=(ids("two", end=True), ids("three four five", end=True), ids("one", end=True)),
         answer=Answer(),
-        anchor=torch.tensor([-3.0, -8.0, -5.0]),
+        start=torch.tensor([-3.0, -8.0, -5.0]),
         targets=torch.tensor([0.1, 0.6, 0.3]),
     ),
 ]
