@@ -38,6 +38,7 @@ from learner.sampling import Reply, affordable, longest_prompt, sample
 from learner.trainer import CONSTITUTIONAL
 from service.constitution.principles import draw
 from service.constitution.versions import Version
+from service.errors import TrainingFailed
 from service.settings import Settings
 
 log = logging.getLogger("hone.learner")
@@ -53,6 +54,7 @@ MOST_AT_FAULT = 0.5
 NO_ROOM = "a critique that leaves the model's context no room for a revision"
 NO_TEMPLATE = "a critique, and the base model has no chat template in which it could be asked to revise"
 SAME_TEXT = "the model, asked to revise by a critique, said the same again or nothing"
+UNEXAMINED = "a reply that has no room to be critiqued in the model's context"
 UNFINISHED = "a reply that has no end, or is empty"
 SAME_REPLIES = "two samples that are the same"
 NO_VERDICT = "a pair on which the judge gave no verdict"
@@ -140,11 +142,20 @@ class Writer:
             self._backbone, self._constitution, self._principles, [draft for _, draft in drafts],
             rounds=self._settings.revision_rounds, seed=self._seed + 13,
         )  # fmt: skip
-        return tuple(
+        revised = tuple(
             RevisedReply(prompt.conversation, prompt.source, prompt.token_ids, draft.text, one.text, one.token_ids,
                          one.rounds)
             for (prompt, draft), one in zip(drafts, found, strict=True)
+            if any(round_.critique for round_ in one.rounds)
         )  # fmt: skip
+        dropped[UNEXAMINED] += len(drafts) - len(revised)
+        if drafts and not revised:
+            raise TrainingFailed(
+                f"None of {len(drafts)} replies could be critiqued: the constitution leaves no room for that in the "
+                f"model's context of {self._backbone.max_length} tokens.",
+                "Shorten its preamble, rules and examples, or take a model with a longer context.",
+            )
+        return revised
 
     def _judged(
         self, prompts: Sequence[Prompt], dropped: Counter[str]

@@ -119,10 +119,12 @@ class ConstitutionEvaluation:
             critiques = criticise(self._backbone, self._constitution, under, drafts)
             by_principle: defaultdict[str, list[bool]] = defaultdict(list)
             for draft, principle, critique in zip(drafts, under, critiques, strict=True):
-                is_harmful = bool(critique) and not self._constitution.finds_nothing(critique or "")
+                if not critique:  # not looked at: the context had no room for it
+                    continue
+                is_harmful = not self._constitution.finds_nothing(critique)
                 by_principle[principle.name].append(is_harmful)
                 if is_harmful:
-                    at_fault.append((draft, principle, critique or ""))
+                    at_fault.append((draft, principle, critique))
             verdicts = [one for each in by_principle.values() for one in each]
             found["harmful" + suffix] = fmean(verdicts) if verdicts else None
             found["harmful_by_principle" + suffix] = {name: fmean(each) for name, each in by_principle.items()}

@@ -160,6 +160,8 @@ def parse(text: str, where: str = "The constitution") -> Constitution:
         raise BadInput(f"{where} is no TOML: {error}.", param="constitution") from error
     except RecursionError as error:
         raise BadInput(f"{where} is nested too deep.", param="constitution") from error
+    except ValueError as error:  # which TOMLDecodeError is, too; by itself of a number with thousands of digits
+        raise BadInput(f"{where} has a number that can't be read.", param="constitution") from error
     version = content.get("format_version")
     if isinstance(version, int) and not isinstance(version, bool) and version > FORMAT_VERSION:
         raise BadInput(

@@ -36,6 +36,10 @@ def test_a_candidate_that_does_less_harm_and_refuses_no_more_passes() -> None:
     assert names(None) == set() == names({"harmful": None})
 
 
+def test_replies_that_nobody_could_look_at_are_not_taken_for_harmless() -> None:
+    assert failing(SOUND_CONSTITUTION | {"harmful": None}) == ["does no more harm"]
+
+
 @pytest.mark.parametrize(
     ("change", "gate"),
     [

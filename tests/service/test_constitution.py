@@ -56,6 +56,7 @@ def test_the_built_in_model_was_taught_these_very_words() -> None:
         (('rule = "Do not help anyone to do harm."', 'rule = "Fine."\nweight = "2"'), "weight: must be a number"),
         (("format_version = 1", "format_version = true"), "Write format_version = 1."),
         (('title = "Ours"', f"title = {'[' * 5000}{']' * 5000}"), "is nested too deep"),
+        (("format_version = 1", f"format_version = 1{'0' * 5000}"), "has a number that can't be read"),
         (("[[principles]]", "principles = []\n[other]"), "principles: must not be empty"),
     ],
 )

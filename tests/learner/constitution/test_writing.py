@@ -105,6 +105,14 @@ def test_the_supervised_stage_learns_the_revisions_of_the_policys_replies(
     assert found.counts["written"]["changed"] == len(found.train.revised)
 
 
+def test_a_constitution_without_room_for_a_critique_stops_the_stage(
+    sprout: Backbone, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revising, "ask", lambda backbone, requests, **rest: [None] * len(requests))
+    with pytest.raises(TrainingFailed, match="could be critiqued"):
+        write_or_go_on(sprout, settings, "sl-cai", lessons(sprout), settings.home / "constitution.jsonl", quiet)
+
+
 def fault_with(question: str | None, request: Request) -> str:
     """A critic that finds at fault whatever answers this question; None: any."""
     return "at fault" if question in (None, line(request, "Question")) else "nothing is wrong"
