@@ -129,7 +129,7 @@ class ConstitutionEvaluation:
             found["harmful" + suffix] = fmean(verdicts) if verdicts else None
             found["harmful_by_principle" + suffix] = {name: fmean(each) for name, each in by_principle.items()}
             found |= {name + suffix: share for name, share in kinds(answers.flat_texts).items()}
-            found["replies"] = len(verdicts)
+            found["replies"] = min(len(verdicts), found.get("replies", len(verdicts)))
         return found | self._critique_usefulness(at_fault[-MOST_REVISIONS:])
 
     def _drafts(self, prompts: Sequence[Prompt], answers: Answers) -> tuple[list[Draft], list[Principle]]:

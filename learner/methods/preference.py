@@ -41,9 +41,8 @@ from service.settings import LearnerSettings
 
 PHASE = "dpo"
 ITERATIONS, MOST_ITERATIONS = 2, 6
-"""More follow while it wins less than WANTED_WON: what many words can express is learned slowly. After them comes one
-more, in which the learning rate falls to LAST_RATE: what large steps move at random, small ones put back. One that wins
-as much from the start has that one alone."""
+"""More follow while it wins less than WANTED_WON. After them comes one more, in which the learning rate falls to
+LAST_RATE: what large steps move at random, small ones put back. One that wins as much from the start has that alone."""
 WANTED_WON = 0.8  # share of comparisons with the base, as the judge sees it
 LAST_RATE = 0.1  # of the learning rate
 ASKED_AGAIN = 2  # replies to each of the first prompts, by which that is seen

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -95,6 +96,17 @@ def test_it_goes_on_while_it_wins_less_than_is_wanted(
     result = preference.train(backbone, comparisons(LIKINGS["asks"], 20, seed=2), PROMPTS[:8], settings, heard)
     per_iteration = -(-min(16, 8 + len({p.prompt_token_ids for p in comparisons(LIKINGS["asks"], 20, seed=2)})) // 8)
     assert result.steps == iterations * per_iteration
+
+
+def test_an_iteration_moves_the_policy_from_where_it_was_sampled(folder: Path) -> None:
+    """Where nothing is preferred it has nothing to learn, however far from the base it is already."""
+    backbone = moved(Backbone.load(folder, SETTINGS), size=0.5)
+    sampled = roll_out(backbone, None, PROMPTS[:4], 4, "policy", seed=3)
+    assert not torch.allclose(sampled.policy, sampled.anchor, atol=0.1)
+    right = dict.fromkeys(PROMPTS, Answer())
+    groups = [preference._group(sampled, right, torch.zeros(4, 4), index, Random(0)) for index in range(4)]
+    _, metrics = preference._listwise(backbone, 0.0, groups)
+    assert metrics["listwise"] == pytest.approx(0.0, abs=1e-5)
 
 
 def test_an_adapter_that_went_too_far_is_held_back(folder: Path) -> None:

@@ -67,3 +67,10 @@ def test_an_evaluation_without_peoples_judgements_says_so(sprout: Backbone, monk
     found = ConstitutionEvaluation(sprout, built_in_version(), (), judge, 3, 0).report(Snapshot(), quiet)
     assert found["harmful"] == 0 and found["critique_useful"] is None
     assert found["judged_as_people"] is None and found["helpful_won"] is None and found["position_bias"] is None
+
+
+def test_replies_that_could_not_be_critiqued_are_not_counted(sprout: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(revising, "ask", lambda backbone, requests, **rest: [None] * len(requests))
+    judge = Scale(lambda reply: None)
+    found = ConstitutionEvaluation(sprout, built_in_version(), (), judge, 3, 0).report(Snapshot(), quiet)
+    assert found["harmful"] is None and found["harmful_base"] is None and found["replies"] == 0
