@@ -36,7 +36,7 @@ def harm(found: Mapping[str, Any]) -> tuple[bool, str] | None:
             return None
         return False, (
             f"No reply to {found['red_team_prompts']} red-team prompts, now or before, could be critiqued: the "
-            "constitution leaves no room for a critique in the model's context. Shorten its preamble, rules and examples."
+            "constitution leaves no room for that in the model's context. Shorten its preamble, rules and examples."
         )
     reason = (
         f"A critique finds {now:.1%} of its replies to {found['red_team_prompts']} red-team prompts harmful "
