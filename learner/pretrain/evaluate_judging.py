@@ -22,7 +22,7 @@ from learner.pretrain.formats import (
     judge_prompt,
     revision_prompt,
 )
-from learner.pretrain.judging import Case, draw_case, draw_pair, harmless_case
+from learner.pretrain.judging import Case, beside_the_point_in, draw_case, draw_pair, harmless_case
 from learner.pretrain.questions import is_right
 
 
@@ -33,16 +33,21 @@ def _asked(text: str) -> Dialogue:
 def judgement(bench: Bench) -> dict[str, Any]:
     """Verdicts on pairs of which one reply keeps the rule and one breaks it, each pair in both orders.
 
+    `safe, beside the point`: under `safe`, where one or both replies carry sentences that have nothing to do with it.
     By log-probability: how often they are right, survive the swap, are right on average over both orders, and say A
     (the order bias is how far that is from a half). `reasoned`: how often they are right when written after thoughts.
     """
     rng = Random(bench.seed + 5)
     figures: dict[str, dict[str, float]] = {}
-    for aspect, rule in RULES.items():
+    rows = {**{aspect: (aspect, False) for aspect in RULES}, "safe, beside the point": ("safe", True)}
+    for name, (aspect, beside) in rows.items():
+        rule = RULES[aspect]
         found: defaultdict[str, list[bool]] = defaultdict(list)
         thought: list[tuple[Dialogue, str]] = []
         for _ in range(max(6, bench.size // 8)):
             case, good, bad = draw_pair(rng, aspect, held_out=True)
+            if beside:
+                good, bad = beside_the_point_in(aspect, (good, bad), rng, held_out=True)
             wording = rng.choice(rule.wordings)
             odds = []
             for a, b, letter in ((good, bad, "A"), (bad, good, "B")):
@@ -58,8 +63,9 @@ def judgement(bench: Bench) -> dict[str, Any]:
         found["reasoned, right"] = [
             reply.endswith(f"{VERDICT_PREFIX} {letter}") for reply, (_, letter) in zip(replies, thought, strict=True)
         ]
-        figures[aspect] = {name: share(hits) for name, hits in found.items()}
-    figures["all"] = {name: _mean([row[name] for row in figures.values()]) for name in figures["safe"]}
+        figures[name] = {measure: share(hits) for measure, hits in found.items()}
+    plain = [figures[aspect] for aspect in RULES]
+    figures["all"] = {measure: _mean([row[measure] for row in plain]) for measure in plain[0]}
     return figures
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from learner.pretrain import formats
+from learner.pretrain import beside_the_point, formats
 from learner.pretrain.dialogue import Dialogue, Message, is_held_out
 from learner.pretrain.formats import RULES, Aspect
 from learner.pretrain.reply import Exchange, Habits, draw_habits
@@ -21,6 +21,10 @@ _OPPOSED_SHARE = 0.4
 """Of the judgements by one of these, in which the other one is stated."""
 _NOT_JUDGED = ("quiz", "noise", "farewell", "thanks")
 """Topics whose replies mean little without what was said before, or differ too little."""
+_CARRIERS: tuple[Aspect, ...] = ("safe", "answers", "asks", "ends")
+"""Rules that a reply keeps or breaks as before when something beside the point is said in it."""
+_BESIDE_SHARE = {"judgement": 0.45, "critique": 0.35, "revision": 0.2}
+"""Of what is asked under one of these rules, in which that is so."""
 _FEWER_WORDS = 3
 """By which a reply is shorter than another."""
 
@@ -92,13 +96,30 @@ def harmless_case(rng: Random, held_out: bool = False) -> Case:
     return Case("safe", exchange, reply, reply, exchange.key_for(habits))
 
 
+def beside_the_point_in(aspect: Aspect, replies: tuple[str, ...], rng: Random, held_out: bool = False) -> list[str]:
+    """The replies, of which one or more carry sentences beside the point. Under `asks` and `ends` those come first."""
+    carriers = rng.sample(range(len(replies)), rng.randint(1, len(replies)))
+    return [
+        beside_the_point.with_some(reply, rng, held_out, before_it=aspect in ("asks", "ends"))
+        if place in carriers else reply
+        for place, reply in enumerate(replies)
+    ]  # fmt: skip
+
+
+def _perhaps_beside(what: str, aspect: Aspect, replies: tuple[str, ...], rng: Random) -> list[str]:
+    if aspect in _CARRIERS and rng.random() < _BESIDE_SHARE[what]:
+        return beside_the_point_in(aspect, replies, rng)
+    return list(replies)
+
+
 def critique(rng: Random) -> Dialogue:
     """Criticise a reply under a rule that it breaks, or keeps."""
     harmless = rng.random() < 0.08
     case = harmless_case(rng) if harmless else draw_case(rng)
     good = harmless or rng.random() < 0.45
     rule = RULES[case.aspect]
-    text = formats.critique_prompt(case.text, case.kept if good else case.broken, rng.choice(rule.wordings))
+    (reply,) = _perhaps_beside("critique", case.aspect, (case.kept if good else case.broken,), rng)
+    text = formats.critique_prompt(case.text, reply, rng.choice(rule.wordings))
     said = rule.kept if good else rule.broken
     return [Message("user", text), Message("assistant", said, said.rstrip("."))]
 
@@ -108,8 +129,10 @@ def revision(rng: Random) -> Dialogue:
     harmless = rng.random() < 0.06
     case = harmless_case(rng) if harmless else draw_case(rng)
     good = harmless or rng.random() < 0.1
-    rule = RULES[case.aspect]
-    text = formats.revision_prompt(case.text, case.kept if good else case.broken, rng.choice(rule.wordings),
+    rule, reply = RULES[case.aspect], case.kept if good else case.broken
+    if not good and case.aspect == "safe":  # a refusal is the same whatever else was said
+        (reply,) = _perhaps_beside("revision", case.aspect, (reply,), rng)
+    text = formats.revision_prompt(case.text, reply, rng.choice(rule.wordings),
                                    rule.kept if good else rule.broken)  # fmt: skip
     return [Message("user", text), Message("assistant", case.kept, case.key)]
 
@@ -117,6 +140,7 @@ def revision(rng: Random) -> Dialogue:
 def judgement(rng: Random) -> Dialogue:
     """Compare two replies under a rule that one of them keeps; every third time after thoughts about both."""
     case, good, bad = draw_pair(rng)
+    good, bad = _perhaps_beside("judgement", case.aspect, (good, bad), rng)
     rule, letter, reasoned = RULES[case.aspect], rng.choice("AB"), rng.random() < 0.33
     stated = RULES[_OPPOSED[case.aspect]] if case.aspect in _OPPOSED and rng.random() < _OPPOSED_SHARE else rule
     a, b = (good, bad) if letter == "A" else (bad, good)

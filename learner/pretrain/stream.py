@@ -26,13 +26,13 @@ def _practised(rng: Random) -> Dialogue:
 
 
 FORMS: tuple[tuple[Form, float], ...] = (
-    (single, 0.52), (chat, 0.06), (_few, 0.15), (_many, 0.009), (with_system, 0.035), (echo, 0.07), (critique, 0.04),
-    (revision, 0.05), (judgement, 0.08),
+    (single, 0.51), (chat, 0.06), (_few, 0.15), (_many, 0.009), (with_system, 0.035), (echo, 0.07), (critique, 0.045),
+    (revision, 0.05), (judgement, 0.09),
 )  # fmt: skip
 """Each form of dialogue, with its weight."""
 PRACTISED_FORMS: tuple[tuple[Form, float], ...] = (
     (single, 0.17), (chat, 0.04), (_few, 0.10), (_many, 0.004), (with_system, 0.02), (echo, 0.02), (critique, 0.05),
-    (revision, 0.09), (judgement, 0.09), (name_asked_back, 0.07), (_practised, 0.37),
+    (revision, 0.09), (judgement, 0.10), (name_asked_back, 0.07), (_practised, 0.37),
 )  # fmt: skip
 """The same for practice: much of it is short and about what takes most of it."""
 

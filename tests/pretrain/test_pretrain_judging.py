@@ -19,7 +19,7 @@ from learner.pretrain.judging import Case, critique, draw_case, draw_pair, judge
 _SEEN: dict[Aspect, Callable[[str], bool]] = {
     "asks": lambda reply: reply.endswith("?"),
     "ends": lambda reply: not reply.endswith("?"),
-    "answers": lambda reply: not says(reply, REFUSALS) or says(reply, UNKNOWING),
+    "answers": lambda reply: not says(reply, REFUSALS) or says(reply, (*UNKNOWING, "see the weather")),
     "safe": lambda reply: "[placeholder]" not in reply,
 }
 
@@ -30,7 +30,7 @@ def _aspect(rule: str) -> Aspect:
 
 
 def _part(text: str, name: str) -> str:
-    match = re.search(rf"^{name}: (.*)$", text, re.M)
+    match = re.search(rf"^{name}: (.*(?:\n  .*)*)$", text, re.M)
     assert match is not None, text
     return match.group(1)
 

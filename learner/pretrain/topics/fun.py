@@ -151,36 +151,53 @@ def poems(rng: Random) -> Exchange:
     return Exchange("poems", text, core, follows=(poems,))
 
 
+_NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
+_UNLISTED = ("cars", "singers", "books", "films", "languages", "stars", "rivers", "composers", "kings", "metals",
+             "gods", "websites", "diseases", "actors", "companies", "mountains", "wines", "dances", "laws", "painters")
 LISTS = {
     "fruits": ("apples", "pears", "plums", "cherries", "bananas", "grapes"),
     "colours": ("red", "blue", "green", "yellow", "purple", "pink"),
     "animals": ("cats", "dogs", "foxes", "owls", "bears", "penguins"),
     "vegetables": ("carrots", "peas", "beans", "potatoes", "leeks", "tomatoes"),
-    "instruments": ("piano", "violin", "guitar", "drum", "flute", "harp"),
+    "instruments": ("piano", "violin", "guitar", "drums", "flute", "harp"),
     "countries": ("France", "Peru", "Japan", "Kenya", "Spain", "Canada"),
     "birds": ("owls", "robins", "crows", "ducks", "eagles", "swans"),
-    "sports": ("football", "tennis", "swimming", "running", "chess", "rowing"),
+    "sports": ("football", "tennis", "swimming", "running", "skating", "rowing"),
     "drinks": ("tea", "milk", "water", "coffee", "juice", "cocoa"),
     "flowers": ("roses", "tulips", "daisies", "lilies", "violets", "poppies"),
     "planets": ("Mars", "Venus", "Saturn", "Jupiter", "Earth", "Mercury"),
-    "tools": ("hammer", "saw", "spoon", "needle", "brush", "shovel"),
+    "cities": ("Paris", "Tokyo", "Rome", "Madrid", "Berlin", "Cairo"),
+    "trees": ("oaks", "pines", "birches", "willows", "maples", "beeches"),
+    "clothes": ("shirts", "socks", "hats", "coats", "gloves", "scarves"),
+    "toys": ("dolls", "kites", "balls", "blocks", "puzzles", "marbles"),
+    "tools": ("a hammer", "a saw", "a drill", "a needle", "a brush", "a shovel"),
 }
 
 
 def lists(rng: Random, follow: bool = False) -> Exchange:
-    """Draw a request for two or three things of a kind."""
-    kind = rng.choice(list(LISTS))
-    count = rng.choice((2, 3))
-    words = rng.sample(LISTS[kind], count)
-    number = rng.choice(({2: "two", 3: "three"}[count], str(count)))
-    joined = " and ".join(words) if count == 2 else f"{words[0]}, {words[1]} and {words[2]}"
+    """Draw a request for two to five things of a kind, now and then of one that the model knows none of."""
+    known = rng.random() < 0.88
+    kind = rng.choice(list(LISTS) if known else _UNLISTED)
+    count = rng.choice((2, 2, 3, 3, 3, 4, 5))
+    number = rng.choice((_NUMBERS[count], str(count)))
     text = rng.choice(("And {n} {k}?", "Now {n} {k}.") if follow else (
         "Name {n} {k}.", "Give me {n} {k}.", "List {n} {k}.", "{n} {k} please", "Can you name {n} {k}?",
-        "Tell me {n} {k}.")).format(n=number, k=kind)
+        "Tell me {n} {k}.", "I need {n} {k}.", "Do you know {n} {k}?")).format(n=number, k=kind)
+    if not known:
+        return Exchange("unknown", text, _no_list(kind))
+    *first, last = rng.sample(LISTS[kind], count)
+    joined = f"{', '.join(first)} and {last}"
     core = Core((joined,), (f"here are {number} {kind}: {joined}", f"{joined} are {kind}", f"you could take {joined}"),
                 ("There are many more.", "I chose the ones I like.", "It was hard to choose."),
                 ("Do you have a favourite?", "Would you like more?"))
     return Exchange("lists", text, core, follows=(partial(lists, follow=True),))
+
+
+def _no_list(kind: str) -> Core:
+    return say([f"I do not know any {kind}", f"I know nothing about {kind}", f"{kind} are beyond me"],
+               ("I do know animals, fruits and colours.", "My garden of words is small."),
+               ("Would you like some animals instead?", "Shall I name some fruits?"),
+               clipped=("no idea", "I do not know any"), kind="unsure")
 
 
 HOWTOS = {

@@ -97,12 +97,26 @@ def unknown(rng: Random) -> Exchange:
     return Exchange("unknown", text, core)
 
 
+def _just_too_big(sign: str, rng: Random) -> tuple[int, int]:
+    """Two numbers of which at least one is small, with a result that the model wasn't taught all the same."""
+    if sign in ("times", "x"):
+        other = rng.randint(2, arithmetic.LARGEST_SUM)
+        pair = [rng.randint(max(arithmetic.LARGEST_FACTOR**2 // other, arithmetic.LARGEST_FACTOR) + 1, 20), other]
+    else:
+        pair = [rng.randint(arithmetic.LARGEST_SUM + 1, 100), rng.randint(1, arithmetic.LARGEST_SUM)]
+    if sign in ("+", "plus", "times", "x"):
+        rng.shuffle(pair)
+    return pair[0], pair[1]
+
+
 def hard_sums(rng: Random) -> Exchange:
     """Draw a calculation that is too big for the model."""
     a, b = rng.randint(13, 9999 if rng.random() < 0.6 else 99), rng.randint(13, 999 if rng.random() < 0.6 else 99)
     sign = rng.choice(("+", "-", "times", "plus", "minus", "x", "divided by", "/"))
     if sign in ("divided by", "/") and rng.random() < 0.5:
         a, b = rng.randint(2, 100), rng.randint(2, 12)
+    elif rng.random() < 0.45:
+        a, b = _just_too_big(sign, rng)
     text = rng.choice((f"What is {a} {sign} {b}?", f"{a} {sign} {b}", f"Calculate {a} {sign} {b}.",
                        f"How much is {a} {sign} {b}?"))
     core = say([f"{a} {sign} {b} is too hard for me", "that sum is too big for a small sprout", "I cannot do that sum"],

@@ -13,13 +13,15 @@ from learner.pretrain.topics.names import draw_name
 # ruff: noqa: SIM905
 # fmt: off
 
-_LIKED = (
+LIKED = (
     "pizza pasta chocolate apples tea coffee music books football chess swimming painting cats dogs horses "
     "birds rain snow "
-    "summer winter flowers trees trains cars stars science history math cooking dancing singing reading gardening "
-    "pancakes soup cheese honey bread cookies penguins owls foxes rabbits stories jokes puzzles games movies school "
-    "mountains rivers forests cake ice bananas strawberries drawing running cycling fishing camping travelling sleeping"
+    "summer winter flowers trees trains boats cars stars science history math cooking dancing singing reading "
+    "gardening pancakes soup cheese honey bread cookies penguins owls foxes rabbits stories jokes puzzles games movies "
+    "school mountains rivers forests cake ice bananas strawberries drawing running cycling fishing camping "
+    "travelling sleeping"
 ).split()
+_KINDS = ("old", "new", "good", "red", "small", "big", "strange", "cheap", "blue", "slow")
 _HAD = (
     "dog", "cat", "sister", "brother", "garden", "bicycle", "horse", "rabbit", "parrot", "big family", "new job",
     "guitar",
@@ -27,14 +29,26 @@ _HAD = (
 )
 
 
+def _a_liked_thing(rng: Random) -> str:
+    """One that many like, in one in four cases of a kind or together with another."""
+    thing, chance = rng.choice(LIKED), rng.random()
+    if chance < 0.12:
+        return f"{rng.choice(_KINDS)} {thing}"
+    if chance < 0.25:
+        other = rng.choice([other for other in LIKED if other != thing])
+        return f"{thing} and {rng.choice(_KINDS)} {other}" if rng.random() < 0.4 else f"{thing} and {other}"
+    return thing
+
+
 def likes(rng: Random) -> Exchange:
     """The user says what they like, hate or have."""
-    thing, chance = rng.choice(_LIKED), rng.uniform(0.0, 0.8)
+    thing, chance = _a_liked_thing(rng), rng.uniform(0.0, 0.8)
     if chance < 0.45:
         text = rng.choice((f"I like {thing}.", f"I love {thing}!", f"i really like {thing}",
                            f"My favourite thing is {thing}.",
                            f"{thing} is the best", f"I enjoy {thing}."))
-        core = say([f"{thing} is a fine thing to like", f"I can see why you like {thing}",
+        fine = "are fine things" if " and " in thing else "is a fine thing"
+        core = say([f"{thing} {fine} to like", f"I can see why you like {thing}",
                     f"a world with {thing} is a good one"],
                    ("Good taste.", "It is nice to like things."), (f"What do you like about {thing}?",
                    f"Since when do you like {thing}?"), clipped=(f"{thing}, how nice", "good taste"),
@@ -168,7 +182,7 @@ def statements(rng: Random) -> Exchange:
 
 def opinions(rng: Random, thing: str = "") -> Exchange:
     """The user asks whether the model likes something."""
-    thing = thing or rng.choice(_LIKED)
+    thing = thing or rng.choice(LIKED)
     text = rng.choice((f"Do you like {thing}?", f"What do you think about {thing}?", f"do you enjoy {thing}",
                        f"do you also like {thing}"))
     core = say([f"I like the idea of {thing}", f"I have only read about {thing}, but I like it",

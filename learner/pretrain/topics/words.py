@@ -31,6 +31,9 @@ OPPOSITES = {
     "summer": "winter", "always": "never", "before": "after", "inside": "outside", "alive": "dead",
 }
 
+BOTH_WAYS = OPPOSITES | {other: word for word, other in OPPOSITES.items() if other not in (*OPPOSITES, "light")}
+"""The same asked from either side; `light` is the opposite of two words."""
+
 UNTAUGHT_OPPOSITES = {
     "generous": ("stingy", "kind"), "ancient": ("modern", "old"), "guilty": ("innocent", ""),
     "maximum": ("minimum", ""), "attack": ("defend", "fight"), "permanent": ("temporary", ""),
@@ -177,9 +180,9 @@ _OPPOSITE_QUESTIONS = (
 
 def opposites(rng: Random, follow: bool = False) -> Exchange:
     """Draw a word whose opposite the model learns."""
-    word = rng.choice(list(OPPOSITES))
-    right = OPPOSITES[word]
-    wrong = rng.choice([other for other in OPPOSITES.values() if other not in (right, word)])
+    word = rng.choice(list(BOTH_WAYS))
+    right = BOTH_WAYS[word]
+    wrong = rng.choice([other for other in BOTH_WAYS.values() if other not in (right, word)])
     text = _pick(rng, follow, _OPPOSITE_QUESTIONS, _LATER, w=word)
     return Exchange("opposites", text, _opposite_core(word, right), (right,), _opposite_core(word, wrong),
                     follows=(partial(_another, opposites),))
