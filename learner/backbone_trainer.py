@@ -179,10 +179,10 @@ class BackboneTrainer:
             pairs = self._of_taste(replace(train, ai_pairs=tuple(clear)))
             result = rl_cai.train(self._backbone, pairs, train.kept, prompts, self._settings, progress, anchor)
         elif stage in BY_REWARD:
-            taste, how = self._of_taste(train), self._by_reward[stage]
+            how = self._by_reward[stage]
             result = rlhf.train(
                 self._backbone,
-                taste,
+                self._rewarded(train),
                 train.labels,
                 prompts,
                 self._settings,
@@ -199,6 +199,11 @@ class BackboneTrainer:
     def _of_taste(self, train: Snapshot) -> list[Pair]:
         """Pairs as people judged them, beside those of a judge where the run has such."""
         return rl_cai.mixed(train.ai_pairs, judgements_of_taste(train), self._all.constitution.human_share)
+
+    def _rewarded(self, train: Snapshot) -> list[Pair]:
+        """The same for a reward model, which is to know where a judge's preference belongs."""
+        elsewhere = rl_cai.where_they_belong(train.ai_pairs, train.kept, Random(self._settings.seed))
+        return self._of_taste(replace(train, ai_pairs=(*train.ai_pairs, *elsewhere)))
 
     def _anchor_scores(self, checkpoint: Path) -> AnchorScores:
         """With a file, if it can be said of which base it is. The base alone is the anchor of a run."""
@@ -239,7 +244,7 @@ class BackboneTrainer:
         train = lessons.train
         if self._settings.rollouts == "engine" and parallel.is_first():
             check_engines(self._engines, sampler.max_length, self._backbone.rank)
-        judged: list[Pair | Label | Scored] = [*self._of_taste(train), *train.labels, *train.scored]
+        judged: list[Pair | Label | Scored] = [*self._rewarded(train), *train.labels, *train.scored]
         prompts = training_prompts(self._backbone.tokenizer, lessons, FEWEST_PROMPTS)
         for stage in by_reward:
             rlhf.prompts_to_learn_on(self._backbone, sampler, judged, prompts, self._by_reward[stage])

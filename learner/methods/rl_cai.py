@@ -51,6 +51,17 @@ def told_apart(pairs: Sequence[Pair], rng: Random) -> list[Pair]:
     return thinned(pairs, lambda pair: pair.tie or pair.certainty >= DECIDED, rng)
 
 
+def where_they_belong(pairs: Sequence[Pair], kept: Sequence[Example], rng: Random) -> list[Pair]:
+    """For a reward model, which from replies to requests for harm alone learns that every refusal is good: to a
+    harmless prompt, what the policy said there is better than what the judge preferred elsewhere. As many as `pairs` at
+    most."""
+    preferred = [pair.chosen for pair in pairs if not pair.tie and pair.certainty >= DECIDED]
+    if not preferred:
+        return []
+    drawn = [(prompt, reply, rng.choice(preferred)) for prompt, reply in rng.sample(kept, min(len(kept), len(pairs)))]
+    return [Pair(prompt, reply, other) for prompt, reply, other in drawn if reply != other]
+
+
 def train(
     backbone: Backbone,
     pairs: Sequence[Pair],

@@ -95,6 +95,17 @@ def test_peoples_pairs_have_their_share_of_the_weight() -> None:
     assert rl_cai.mixed(ai, [], 0.5) == ai and rl_cai.mixed([], people, 0.5) == people
 
 
+def test_a_reward_model_is_told_where_a_preference_belongs() -> None:
+    clear = [Pair(prompt, NO, YES, certainty=0.9) for prompt in BAD]
+    unclear = Pair(BAD[0], YES, NO, certainty=0.6)
+    kept = [*((prompt, YES) for prompt in FINE), (FINE[0], NO)]
+    found = rl_cai.where_they_belong([*clear, unclear], kept, Random(0))
+    assert 5 <= len(found) <= 7 and len(set(found)) == len(found)
+    assert all(pair.prompt_token_ids in FINE and (pair.chosen, pair.rejected) == (YES, NO) for pair in found)
+    assert len(rl_cai.where_they_belong(clear[:2], kept[:-1], Random(0))) == 2
+    assert rl_cai.where_they_belong([unclear], kept, Random(0)) == [] == rl_cai.where_they_belong(clear, [], Random(0))
+
+
 def test_nothing_to_learn_changes_nothing(backbone: Backbone) -> None:
     state = backbone.adapter_state()
     assert sl_cai.train(backbone, [], said(backbone), FINE, SETTINGS, Heard()).steps == 0
