@@ -14,10 +14,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
-
-from sqlalchemy.orm import Session
 
 from learner.base_tokenizer import Tokenize
 from learner.constitution.in_effect import freeze, in_effect, read_frozen
@@ -27,6 +24,7 @@ from learner.curves import draw
 from learner.disk_space import WAITING_FOR_SPACE, once_there_is_space
 from learner.evaluate.frontier import draw_frontier
 from learner.metrics import read_metrics
+from learner.parents import Parents, asked_for
 from learner.provenance import provenance_of
 from learner.publish import Publisher, TakenBack
 from learner.recipe import differ, recipe_of
@@ -53,7 +51,7 @@ from service.constitution.versions import Version
 from service.errors import BadInput, StoreError, TrainingFailed
 from service.settings import Settings
 from service.store.queries import feedback, runs, serving
-from service.store.queries.adapters import BASE, LEARNER
+from service.store.queries.adapters import LEARNER
 from service.store.session import Store
 from service.store.tables import Run
 
@@ -83,6 +81,7 @@ class Cycle:
         self.folder = RunFolder.of(self.settings, self.run_id)
         self._progress = RunProgress(self.settings, self.store, self.run_id, self.fence, self.folder)
         self._say = self._progress.say
+        self._parents = Parents(self.settings, self.store)
         self._publisher = Publisher(self.settings, self.store, self.fence, self.folder)
 
     def stop(self) -> None:
@@ -112,7 +111,7 @@ class Cycle:
         if not stages:
             self._publisher.finish_without(run, lessons)
             return
-        parent, remark = self._parent(run.parent)
+        parent, remark = self._parents.folder_of(run)
         self._check_judge(run)
         self._say("train", 0, 1)  # to load the model takes its time, too
         trainer = self.make_trainer(parent, self._keep(run, lessons))
@@ -147,8 +146,10 @@ class Cycle:
         run = self._say("snapshot", 0, 1)
         if run.snapshot_hash is None or not self.folder.snapshot.exists() or self._was_taken_back():
             self.folder.start_over()
-            self._wait_for_the_run_before()
-            run.snapshot_hash, run.parent = None, self._freeze()
+            if asked_for(run) is None:
+                self._wait_for_the_run_before()
+            self._freeze()
+            run.snapshot_hash, run.parent = None, self._parents.choose(run)
         frozen = read_snapshot(self.folder.snapshot, run.snapshot_hash)
         self._say("curate", 0, 1)
         lessons = curate(frozen, self.settings.learner, self.max_length)
@@ -190,9 +191,8 @@ class Cycle:
             self._say("snapshot", 0, 1)
             time.sleep(LOOK_SECONDS)
 
-    def _freeze(self) -> str | None:
-        """Write the snapshot; returns the parent: what is live, or what it comes from where that learned from feedback
-        that was withdrawn since; None (the base) where that was made for another base model."""
+    def _freeze(self) -> None:
+        """Write the snapshot, and the constitution in effect."""
         engine = self.settings.engine
         served_as = engine.model if not engine.urls else None  # an engine elsewhere may name its model otherwise
         base_sha256 = self._base_sha256()
@@ -203,14 +203,7 @@ class Cycle:
         with self.store.read() as tx:
             position = feedback.last_position(tx)
             frozen = collect(tx, position, self.tokenize, served_as, base_sha256, identity)
-            _, clean = self._live_and_clean(tx)
         write_snapshot(frozen, self.folder.snapshot)
-        return clean if clean is not None and self._is_of_this_base(clean) else None
-
-    def _live_and_clean(self, tx: Session) -> tuple[str, str | None]:
-        """What is live, and it or what it comes from that learned from nothing withdrawn since; None: the base."""
-        live = serving.desired_state(tx).live
-        return live, runs.without_withdrawn(tx, live) if live != BASE else None
 
     def _version_in_effect(self) -> Version | None:
         """None where this Hone can't read it: people's feedback is learned from all the same."""
@@ -221,28 +214,9 @@ class Cycle:
                 log.warning("Nothing is measured by the constitution: %s", error)
                 return None
 
-    def _is_of_this_base(self, name: str) -> bool:
-        _, manifest = Registry.of(self.settings, self.store).check(name)
-        return manifest.base.sha256 == base_fingerprint(self.settings.model_path)
-
     def _was_taken_back(self) -> bool:
         with self.store.read() as tx:
             return feedback.withdrawn_of_run(tx, self.run_id) > 0
-
-    def _parent(self, name: str | None) -> tuple[Path | None, str]:
-        """Its folder, and what is to be said of where the run starts from."""
-        with self.store.read() as tx:
-            live, clean = self._live_and_clean(tx)
-        remark = ""
-        if live not in (BASE, clean):
-            remark = f"It starts from {name or 'the base'}: {live} knows feedback that was withdrawn."
-        if name is None:
-            is_strange = clean is not None and not self._is_of_this_base(clean)
-            return None, f"It starts from the base: {clean} was made for another one." if is_strange else remark
-        folder, manifest = Registry.of(self.settings, self.store).check(name)
-        if manifest.rank != self.settings.learner.rank:
-            remark += f" It keeps the rank {manifest.rank} of {name}; learner.rank is for what starts from the base."
-        return folder, remark.strip()
 
     def _check_judge(self, run: Run) -> None:
         """Where another adapter judges: raises NotFound, and AdapterBroken, when it isn't one that can be loaded."""

@@ -18,9 +18,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from learner.daemon import Learner, outliving_the_store
+from learner.parents import Parents
 from service.errors import Stopped, StoreError, TrainingFailed
 from service.settings import Settings
-from service.store.queries import runs
+from service.store.queries import runs, serving
+from service.store.queries.adapters import BASE
 from service.store.session import Store
 from service.store.tables import Run
 
@@ -34,16 +36,23 @@ log = logging.getLogger("hone.learner")
 
 
 def learn_once(
-    settings: Settings, method: str | None = None, promote: bool | None = None, as_json: bool = False
+    settings: Settings,
+    method: str | None = None,
+    promote: bool | None = None,
+    as_json: bool = False,
+    parent: str | None = None,
 ) -> int:
     """Returns the exit code: 0 when the run came to an end of its own. A learner that runs already may take the run;
-    then this only watches. Raises Stopped, having given the run back, when it is told to end (SIGTERM, Ctrl-C)."""
+    then this only watches. `parent`: what the run starts from, else from what is live. Raises as `Parents.check`, with
+    no run queued, and Stopped, having given the run back, when it is told to end (SIGTERM, Ctrl-C)."""
     store = Store.open(settings.store_url, checkpoints=False)
     learner = Learner(settings, store)
     try:
+        if parent is not None:
+            Parents(settings, store).check(parent)
         with _told_to_end() as told:
             with store.begin() as tx:
-                asked, is_new = runs.ask_for_run(tx, method, promote, settings.learner.method)
+                asked, is_new = runs.ask_for_run(tx, method, promote, settings.learner.method, parent)
             if not is_new and not as_json:
                 Console(stderr=True).print(
                     f"Run {asked.id} was waiting already: this is that one.", highlight=False, soft_wrap=True
@@ -52,6 +61,7 @@ def learn_once(
             if run is None:
                 learner.stop()
                 raise Stopped("Stopped.", _what_becomes_of(store, asked.id))
+        next_parent = "" if as_json else _what_the_next_starts_from(store, run)
     finally:
         learner.stop()
         store.close()
@@ -59,6 +69,8 @@ def learn_once(
         sys.stdout.write(json.dumps(as_plain(run)) + "\n")
     else:
         Console().print(f"[bold]{run.state.replace('_', ' ')}[/]: {escape(run.message)}")
+        if next_parent:
+            Console().print(next_parent, highlight=False)
     return TrainingFailed.exit_code if run.state in BROKEN_OFF else 0
 
 
@@ -83,6 +95,20 @@ def _what_becomes_of(store: Store, run_id: str) -> str:
     if run is None or run.state != "queued":
         return f"Run {run_id} is {'gone' if run is None else run.state.replace('_', ' ')}."
     return f"Run {run_id} is given back: the next `hone learn` goes on with it."
+
+
+def _what_the_next_starts_from(store: Store, run: Run) -> str:
+    """Where a run's adapter passed and isn't live: what becomes of it, and how a run starts from it all the same."""
+    with store.read() as tx:
+        desired = serving.desired_state(tx)
+    if run.state != "succeeded" or run.adapter in (None, desired.live):
+        return ""
+    if desired.requested == run.adapter:
+        when = f"{run.adapter} goes live when a service runs that can load it (`hone up`)."
+    else:
+        when = f"`hone adapters promote {run.adapter}` asks for it to go live."
+    live = "the base" if desired.live == BASE else desired.live
+    return f"{when} Until then a run starts from {live}; with `--parent {run.adapter}` it starts from {run.adapter}."
 
 
 def _work_until_over(

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from learner.curate import Curated
+from learner.parents import asked_for
 from learner.run_folder import RunFolder
 from learner.summary import why_nothing
 from learner.trainer import stages_of
@@ -76,7 +77,8 @@ class Publisher:
                 return f"{flip.actor} made {flip.adapter} live meanwhile, so it waits for an operator."
             if wish is None and (left := serving.newest_left(tx)):
                 return f"{flip.actor} went back from {left} to {flip.adapter}, so it waits for an operator."
-        if (adapters.number_of(desired.live) or 0) < (adapters.number_of(run.parent or BASE) or 0):
+        is_behind = (adapters.number_of(desired.live) or 0) < (adapters.number_of(run.parent or BASE) or 0)
+        if is_behind and asked_for(run) is None:
             return f"{run.parent}, which it started from, was rolled back meanwhile, so it waits for an operator."
         return ""
 

@@ -52,7 +52,7 @@ def describe(frozen: FrozenFeedback, lessons: Curated, stages: tuple[Stage, ...]
     if "kto" in stages:
         learned.append(f"{train['good']} good and {_many(train['bad'], 'bad reply', 'bad replies')}")
         learned += [_many(taste, "pair")] if (taste := len(judgements_of_taste(lessons.train))) else []
-    learned += _written(lessons)
+    learned += _written(frozen, lessons)
     used = set(learned_from(lessons, stages))
     teachers = {judgement.caller for judgement in frozen.judgements if judgement.feedback_id in used}
     people = _many(len(teachers), "person", "people")
@@ -63,12 +63,22 @@ def describe(frozen: FrozenFeedback, lessons: Curated, stages: tuple[Stage, ...]
     return f"{text} held out.{_not_used(lessons, stages)}"
 
 
-def _written(lessons: Curated) -> list[str]:
+def _written(frozen: FrozenFeedback, lessons: Curated) -> list[str]:
     """What the model wrote itself."""
     part, version = lessons.train, lessons.constitution
     by = f" by constitution {version.name}" if version is not None else ""
     found = [f"{_many(len(part.revised), 'reply', 'replies')} revised{by}"] if part.revised else []
-    found += [f"{_many(len(part.ai_pairs), 'pair')} judged{by}"] if part.ai_pairs else []
+    pairs = {(pair.prompt_token_ids, pair.chosen, pair.rejected, pair.conversation_id) for pair in part.ai_pairs}
+    served = [
+        one
+        for one in frozen.revisions
+        if (one.prompt_token_ids, one.revision_token_ids, one.draft_token_ids, one.conversation_id) in pairs
+    ]
+    if served:
+        under = ", ".join(sorted({one.constitution for one in served}, key=lambda name: (len(name), name)))
+        found.append(f"{_many(len(served), 'reply', 'replies')} revised while served (under {under})")
+    judged = len(part.ai_pairs) - len(served)
+    found += [f"{_many(judged, 'pair')} judged{by}"] if judged else []
     return found + ([f"{_many(len(part.kept), 'reply', 'replies')} to harmless prompts"] if part.kept else [])
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from service.commands.options import Home, Json
-from service.commands.processes import learn
+from service.commands.processes import Parent, learn
 from service.settings import Method
 
 Stage = Literal["supervised", "feedback"]
@@ -23,7 +23,8 @@ def run(
     ],
     home: Home = None,
     promote: Annotated[bool | None, typer.Option(help="Whether to promote what passes.")] = None,
+    parent: Parent = None,
     as_json: Json = False,
 ) -> None:
     """Run a stage of the constitution, now: the model writes what it learns from. Needs no feedback, and no service."""
-    learn(home=home, once=True, method=METHODS[stage], promote=promote, as_json=as_json)
+    learn(home=home, once=True, method=METHODS[stage], promote=promote, parent=parent, as_json=as_json)

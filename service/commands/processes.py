@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 
 GRACE_SECONDS = 10  # that replies under way have to end after SIGTERM
 METHODS: tuple[str, ...] = get_args(Method)
+Parent = Annotated[
+    str | None,
+    typer.Option(
+        "--parent", help="What the one run starts from: an adapter (v2), or base; else what is live.", metavar="NAME"
+    ),
+]
 
 
 def serve(
@@ -66,15 +72,17 @@ def learn(
     once: Annotated[bool, typer.Option("--once", help="One run, now; then end.")] = False,
     method: Annotated[str | None, typer.Option(help=f"{', '.join(METHODS)}; only with --once.")] = None,
     promote: Annotated[bool | None, typer.Option(help="Whether to promote what passes; only with --once.")] = None,
+    parent: Parent = None,
     as_json: Json = False,
 ) -> None:
     """The learner: starts runs by time, by count of new feedback and by command. Needs no running service."""
     from service import logs, stack
     from service.installed import require_learner_packages
 
-    if not once and (method is not None or promote is not None):
-        flag = "--promote" if method is None else "--method"
-        raise BadInput(f"{flag} belongs to one run.", "Add --once; other runs choose by the settings ([learner]).")
+    of_one_run = {"--method": method, "--promote": promote, "--parent": parent}
+    given = [flag for flag, value in of_one_run.items() if value is not None]
+    if given and not once:
+        raise BadInput(f"{given[0]} belongs to one run.", "Add --once; other runs choose by the settings ([learner]).")
     if method not in (None, *METHODS):
         raise BadInput(f"There is no method {method!r}.", f"Choose one of {', '.join(METHODS)}.")
     require_learner_packages("The learner")
@@ -90,7 +98,7 @@ def learn(
     if once:
         from learner.once import learn_once
 
-        raise typer.Exit(learn_once(settings, method, promote, as_json))
+        raise typer.Exit(learn_once(settings, method, promote, as_json, parent))
     from learner.daemon import occasions, run_forever
 
     begins = occasions(settings.learner)

@@ -77,7 +77,8 @@ class Pretender:
 @pytest.fixture(autouse=True)
 def small_base(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The built-in model's weights are not what is tested here."""
-    monkeypatch.setattr("learner.cycle.base_fingerprint", lambda model: "0" * 64)
+    for module in ("cycle", "parents"):
+        monkeypatch.setattr(f"learner.{module}.base_fingerprint", lambda model: "0" * 64)
     yield
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from learner.metrics import read_metrics
+from learner.parents import Parents
+from service.errors import BadInput, Conflict, NotFound
 from service.store.queries import adapters, feedback, runs, serving
-from tests.learner.pretend_training import Pretender, cycle, go_live, learn_v1, requested
+from tests.learner.pretend_training import Pretender, cycle, go_live, learn_v1, requested, withdraw
 from tests.learner.pretend_training import small_base as small_base
 from tests.learner.queued_runs import lease, queue, the_run
 from tests.learner.store_fixtures import Home
@@ -47,7 +49,7 @@ def test_an_adapter_of_another_base_model_is_no_parent(home: Home, monkeypatch: 
     learn_v1(home)
     with home.store.begin() as tx:
         serving.flip_live(tx, "v1", "test", "proven")
-    monkeypatch.setattr("learner.cycle.base_fingerprint", lambda model: "1" * 64)
+    monkeypatch.setattr("learner.parents.base_fingerprint", lambda model: "1" * 64)
     run_id = queue(home, again=True)
     trainer = Pretender()
     cycle(home, lease(home), trainer).run()
@@ -121,3 +123,83 @@ def test_a_run_does_not_wait_for_ever_for_a_service_that_is_away(home: Home, mon
         cycle(home, lease(home), Pretender()).run()
     assert the_run(home, run_id).parent is None
     assert requested(home) == "v2"
+
+
+def candidate_v1(home: Home) -> str:
+    """An adapter that passed and that nobody asked to go live; returns the feedback that it learned."""
+    learned = home.correct("a", "bb")
+    queue(home, promote=False)
+    cycle(home, lease(home), Pretender()).run()
+    return learned
+
+
+def learn_from(home: Home, parent: str) -> tuple[Pretender, str]:
+    """A run that is asked to start from an adapter, or the base; returns its trainer and its id."""
+    home.correct("a", "ccc", prompt=(1, 9))
+    run_id, trainer = queue(home, parent=parent), Pretender()
+    cycle(home, lease(home), trainer).run()
+    return trainer, run_id
+
+
+def test_a_run_starts_from_what_it_was_asked_to_and_may_go_live(home: Home) -> None:
+    candidate_v1(home)
+    trainer, run_id = learn_from(home, "v1")
+    assert trainer.parents == [home.settings.adapters_folder / "v1"]
+    run = the_run(home, run_id)
+    assert run.parent == "v1" and "It starts from v1, as it was asked." in run.message
+    assert requested(home) == "v2"  # that its parent isn't live means nothing: nobody rolled it back
+
+
+def test_a_run_that_is_to_start_from_an_adapter_does_not_wait_for_that_to_go_live(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody_waits(seconds: float) -> None:
+        raise AssertionError("It waited.")
+
+    learn_v1(home)
+    assert requested(home) == "v1"
+    monkeypatch.setattr("learner.cycle.time.sleep", nobody_waits)
+    assert the_run(home, learn_from(home, "v1")[1]).parent == "v1"
+
+
+def test_a_run_may_be_asked_to_start_from_the_base(home: Home) -> None:
+    learn_v1(home)
+    go_live(home, "v1")
+    trainer, run_id = learn_from(home, "base")
+    assert trainer.parents == [None] and the_run(home, run_id).parent is None
+    assert "It starts from the base, as it was asked." in the_run(home, run_id).message
+
+
+def test_what_knows_of_something_withdrawn_is_not_started_from_whoever_asks(home: Home) -> None:
+    withdraw(home, candidate_v1(home))
+    trainer, run_id = learn_from(home, "v1")
+    assert trainer.parents == [None]
+    assert "It starts from the base: v1 knows feedback that was withdrawn." in the_run(home, run_id).message
+
+
+def test_only_an_adapter_of_this_base_that_nobody_rejected_can_be_asked_for(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidate_v1(home)
+    parents = Parents(home.settings, home.store)
+    parents.check("v1")
+    parents.check("base")
+    for name in ("v2", "hone", ""):
+        with pytest.raises(NotFound, match="There is no adapter"):
+            parents.check(name)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("learner.parents.base_fingerprint", lambda model: "1" * 64)
+        with pytest.raises(BadInput, match="v1 was made for another base model than sprout"):
+            parents.check("v1")
+    with home.store.begin() as tx:
+        serving.set_state(tx, "v1", "rejected", "me", "Too odd.")
+    with pytest.raises(Conflict, match="v1 was rejected: Too odd"):
+        parents.check("v1")
+
+
+def test_what_was_rejected_before_the_run_began_fails_it(home: Home) -> None:
+    candidate_v1(home)
+    with home.store.begin() as tx:
+        serving.set_state(tx, "v1", "rejected", "me", "Too odd.")
+    with pytest.raises(Conflict, match="v1 was rejected: Too odd"):
+        learn_from(home, "v1")

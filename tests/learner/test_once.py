@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session
 from learner.daemon import Learner
 from learner.once import learn_once
 from learner.training_process import start_child
-from service.errors import Stopped, StoreError, TrainingFailed
-from service.store.queries import runs
+from service.errors import NotFound, Stopped, StoreError, TrainingFailed
+from service.store.queries import runs, serving
 from service.store.tables import Run
 from tests.fixtures.waiting import until
 from tests.learner.queued_runs import queue
@@ -123,6 +123,51 @@ def test_the_bar_is_full_when_the_run_is_over(
     assert learn_once(home.settings) == 0
     drawn = capsys.readouterr().err
     assert "succeeded" in drawn and "1/1" in drawn and "0/1" not in drawn
+
+
+def test_what_does_not_exist_is_no_parent_and_no_run_is_queued(home: Home) -> None:
+    with pytest.raises(NotFound, match="There is no adapter 'v7'"):
+        learn_once(home.settings, parent="v7")
+    with home.store.read() as tx:
+        assert not runs.list_runs(tx)
+
+
+def test_a_parent_is_a_wish_of_the_run(home: Home) -> None:
+    assert learn_once(home.settings, parent="base", as_json=True) == 0
+    assert newest(home).options == {"parent": "base"}
+
+
+@pytest.mark.parametrize("asked_to_go_live", [True, False])
+def test_it_is_said_what_the_next_run_starts_from(
+    asked_to_go_live: bool, home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def another_learner_does_it(self: Learner) -> None:
+        with home.store.begin() as tx:
+            if lease := runs.lease_run(tx, "another", 60.0, 3):
+                if asked_to_go_live:
+                    serving.desired_state(tx).requested = "v1"
+                runs.finish_run(tx, lease.run_id, lease.fence, "succeeded", "v1 passed every gate.", adapter="v1")
+
+    monkeypatch.setattr(Learner, "work", another_learner_does_it)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert learn_once(home.settings) == 0
+    when = "v1 goes live when a service runs" if asked_to_go_live else "`hone adapters promote v1` asks for it"
+    said = capsys.readouterr().out
+    assert when in said and "a run starts from the base; with `--parent v1` it starts from v1." in said
+
+
+def test_of_an_adapter_that_is_live_already_no_more_is_said(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def another_learner_does_it(self: Learner) -> None:
+        with home.store.begin() as tx:
+            if lease := runs.lease_run(tx, "another", 60.0, 3):
+                serving.desired_state(tx).live = "v1"
+                runs.finish_run(tx, lease.run_id, lease.fence, "succeeded", "v1 passed every gate.", adapter="v1")
+
+    monkeypatch.setattr(Learner, "work", another_learner_does_it)
+    assert learn_once(home.settings) == 0
+    assert "--parent" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])

@@ -42,6 +42,7 @@ def test_keys_are_made_listed_and_revoked(hone: Hone) -> None:
         (("learn", "--once", "--method", "magic"), 2, "no method 'magic'"),
         (("learn", "--method", "sft"), 2, "--method belongs to one run. Add --once"),
         (("learn", "--no-promote"), 2, "--promote belongs to one run. Add --once"),
+        (("learn", "--parent", "v1"), 2, "--parent belongs to one run. Add --once"),
         (("serve",), 2, "needs an engine"),
         (("ui", "--host", "0.0.0.0"), 2, "let everybody in"),
         (("ui", "--api", "nonsense"), 2, "'nonsense' is no URL of a service"),

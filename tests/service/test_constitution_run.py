@@ -20,9 +20,10 @@ def test_a_stage_is_one_run_of_its_method(
     monkeypatch.setattr("service.commands.constitution_run.learn", lambda **wishes: asked.append(wishes))
     app = typer.Typer()
     app.command()(run)
-    done = CliRunner().invoke(app, [stage, "--home", str(tmp_path), "--no-promote", "--json"])
+    done = CliRunner().invoke(app, [stage, "--home", str(tmp_path), "--no-promote", "--parent", "v2", "--json"])
     assert done.exit_code == 0, done.output
-    assert asked == [{"home": tmp_path, "once": True, "method": method, "promote": False, "as_json": True}]
+    wishes = {"method": method, "promote": False, "parent": "v2"}
+    assert asked == [{"home": tmp_path, "once": True, "as_json": True, **wishes}]
 
 
 def test_there_is_no_other_stage(tmp_path: Path) -> None:

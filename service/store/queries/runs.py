@@ -77,9 +77,14 @@ def queue_run(tx: Session, tick: str, trigger: Trigger, method: str, options: di
 
 
 def ask_for_run(
-    tx: Session, method: str | None = None, promote: bool | None = None, usual_method: str = "auto"
+    tx: Session,
+    method: str | None = None,
+    promote: bool | None = None,
+    usual_method: str = "auto",
+    parent: str | None = None,
 ) -> tuple[Run, bool]:
-    """The next run that begins, and whether it is new; None where the caller has no wish.
+    """The next run that begins, and whether it is new; None where the caller has no wish. `parent`: an adapter or
+    `base`, looked at already; None: what is live when it begins.
 
     One that waits and was never begun serves everybody who asks, and takes over what they wish: a second one would
     learn from the same feedback. One that has begun has frozen its feedback, so beside it another may wait.
@@ -87,7 +92,8 @@ def ask_for_run(
     serialise(tx, "runs")
     never_begun = select(Run).where(Run.state == "queued", Run.started_at.is_(None))
     waiting = tx.scalar(_locked(never_begun.order_by(Run.created_at, Run.id).limit(1)))
-    wishes = {} if promote is None else {"promote": promote}
+    named = {"promote": promote, "parent": parent}
+    wishes = {name: wish for name, wish in named.items() if wish is not None}
     if waiting is not None:
         waiting.method, waiting.options = method or waiting.method, waiting.options | wishes
         return waiting, False

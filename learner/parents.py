@@ -1,0 +1,93 @@
+"""What a run starts from: the adapter that is live, or the one that was asked for; and what is to be said of that.
+
+One that learned from feedback that was withdrawn since gives way to what it comes from, and one that was made for
+another base model to the base.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy.orm import Session
+
+from service.adapters.fingerprint import base_fingerprint
+from service.adapters.registry import Registry
+from service.errors import BadInput, Conflict
+from service.settings import Settings
+from service.store.queries import adapters, runs, serving
+from service.store.queries.adapters import BASE
+from service.store.session import Store
+from service.store.tables import Run
+
+
+@dataclass(frozen=True)
+class Parents:
+    """Those of one home."""
+
+    settings: Settings
+    store: Store
+
+    def check(self, name: str) -> None:
+        """Whether a run may be asked to start from it: `base`, or an adapter of this base that nobody rejected.
+
+        Raises NotFound, Conflict, BadInput, AdapterBroken, AdapterUnreachable.
+        """
+        if name == BASE:
+            return
+        with self.store.read() as tx:
+            adapter = adapters.get_adapter(tx, name)
+        if adapter is not None and adapter.state == "rejected":
+            raise Conflict(
+                f"{name} was rejected: {adapter.reason}", "A run starts from one that was not, or from base."
+            )
+        if not self._is_of_this_base(name):
+            raise BadInput(
+                f"{name} was made for another base model than {self.settings.engine.model}.",
+                "A run starts from an adapter of its own base, or from base.",
+            )
+
+    def choose(self, run: Run) -> str | None:
+        """What the run is to start from; None: the base. Raises as `check` where somebody asked for it."""
+        wanted = asked_for(run)
+        if wanted is not None:
+            self.check(wanted)
+        with self.store.read() as tx:
+            _, clean = self._start_and_clean(tx, wanted)
+        return clean if clean is not None and self._is_of_this_base(clean) else None
+
+    def folder_of(self, run: Run) -> tuple[Path | None, str]:
+        """That of `run.parent`, None for the base; and what is to be said of where the run starts from."""
+        wanted, name = asked_for(run), run.parent
+        with self.store.read() as tx:
+            start, clean = self._start_and_clean(tx, wanted)
+        remark = f"It starts from {_in_words(name)}, as it was asked." if wanted is not None else ""
+        if start not in (BASE, clean):
+            remark = f"It starts from {_in_words(name)}: {start} knows feedback that was withdrawn."
+        if name is None:
+            is_strange = clean is not None and not self._is_of_this_base(clean)
+            return None, f"It starts from the base: {clean} was made for another one." if is_strange else remark
+        folder, manifest = Registry.of(self.settings, self.store).check(name)
+        if manifest.rank != self.settings.learner.rank:
+            remark += f" It keeps the rank {manifest.rank} of {name}; learner.rank is for what starts from the base."
+        return folder, remark.strip()
+
+    def _start_and_clean(self, tx: Session, wanted: str | None) -> tuple[str, str | None]:
+        """What is wanted, else what is live; and it or what it comes from that learned from nothing withdrawn since,
+        None: the base."""
+        start = wanted or serving.desired_state(tx).live
+        return start, runs.without_withdrawn(tx, start) if start != BASE else None
+
+    def _is_of_this_base(self, name: str) -> bool:
+        _, manifest = Registry.of(self.settings, self.store).check(name)
+        return manifest.base.sha256 == base_fingerprint(self.settings.model_path)
+
+
+def asked_for(run: Run) -> str | None:
+    """What somebody asked the run to start from; None: what is live."""
+    wanted: str | None = run.options.get("parent")
+    return wanted
+
+
+def _in_words(name: str | None) -> str:
+    return name or "the base"
