@@ -41,7 +41,7 @@ def learned_from(lessons: Curated, stages: tuple[Stage, ...]) -> list[str]:
 
 def describe(frozen: FrozenFeedback, lessons: Curated, stages: tuple[Stage, ...]) -> str:
     """What it learned from in these stages, of which there is one at least, in one or two sentences."""
-    train, held_out = lessons.counts["train"], lessons.counts["held_out"]
+    train = lessons.counts["train"]
     learned = [_many(train["demonstrations"], "correction")] if "sft" in stages else []
     judged = len([pair for pair in lessons.train.pairs if not pair.tie])
     learned += [_many(judged, "pair")] if from_pairs(stages) and judged else []
@@ -57,10 +57,20 @@ def describe(frozen: FrozenFeedback, lessons: Curated, stages: tuple[Stage, ...]
     teachers = {judgement.caller for judgement in frozen.judgements if judgement.feedback_id in used}
     people = _many(len(teachers), "person", "people")
     by_whom = f" of {people}" if teachers else ""
-    text = f"It learned from {' and '.join(learned)}{by_whom}; "
-    labelled = held_out["good"] + held_out["bad"]
-    text += _many(labelled, "reply", "replies") if "kto" in stages else _many(held_out["pairs"], "pair")
-    return f"{text} held out.{_not_used(lessons, stages)}"
+    text = f"It learned from {' and '.join(learned)}{by_whom}; {_held_out(lessons, stages)} held out."
+    return text + _not_used(lessons, stages)
+
+
+def _held_out(lessons: Curated, stages: tuple[Stage, ...]) -> str:
+    """What these stages would have learned from, had it not been kept back."""
+    counts, by_thumbs = lessons.counts["held_out"], "kto" in stages
+    labelled = counts["good"] + counts["bad"]
+    found = [_many(labelled, "reply", "replies") if by_thumbs else _many(counts["pairs"], "pair")]
+    if counts["critiques"] and (by_thumbs or from_pairs(stages)):
+        found.append(_many(counts["critiques"], "critique"))
+    if counts["served_revisions"] and lessons.train.ai_pairs:
+        found.append(_many(counts["served_revisions"], "revision"))
+    return " and ".join(found)
 
 
 def _written(frozen: FrozenFeedback, lessons: Curated) -> list[str]:
@@ -106,7 +116,7 @@ def why_nothing(lessons: Curated, method: str) -> str:
         "sft": "corrections", "dpo": pairs, "kto": "single thumbs",
         "auto": f"corrections, {pairs} or enough thumbs",
     }.get(method, f"{pairs}, enough thumbs or enough scores")  # fmt: skip
-    held = sum(counts["held_out"][name] for name in ("demonstrations", "pairs", "good", "bad", "scores"))
+    held = sum(counts["held_out"][name] for name in ("demonstrations", "pairs", "good", "bad", "scores", "critiques"))
     said = ", ".join(_many(count, kind) for kind, count in counts["judgements"].items())
     text = f"There is feedback ({said}), but it holds no {wanted} to learn from."
     return text + _not_used(lessons, ()) + (f" Held out for evaluation: {_many(held, 'example')}." if held else "")
