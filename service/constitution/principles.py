@@ -28,6 +28,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from service.constitution.no_fault import says_one_of
 from service.errors import BadInput
 from service.validation_messages import in_words
 from service.wire.fields import Storable, not_blank
@@ -39,16 +40,30 @@ LARGEST_FILE = 256 * 1024
 """Bytes."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
-_QUOTATION = re.compile(r"\"[^\"]*\"|“[^”]*”|«[^»]*»|`[^`]*`")
-_DENIAL = re.compile(r"(?:\bnot|n['’]t|\bnever)(?:\s+(?:that|quite|at all|entirely|always))?\s+$")
 
 Words = Annotated[str, Field(min_length=1, max_length=4_000), Storable, AfterValidator(not_blank)]
+
+
+def _says_something(phrase: str) -> str:
+    if not any(map(str.isalnum, phrase)):
+        raise ValueError("has no word in it")
+    return phrase
+
+
+Phrase = Annotated[Words, AfterValidator(_says_something)]
 
 
 def _is_name(text: str) -> str:
     if not _NAME.fullmatch(text):
         raise ValueError("must be 1 to 64 small letters, digits and dashes, and begin with no dash")
     return text
+
+
+def _differ(names: tuple[str, ...]) -> tuple[str, ...]:
+    for place, name in enumerate(names):
+        if name.casefold() in (before.casefold() for before in names[:place]):
+            raise ValueError(f"has {name!r} twice")
+    return names
 
 
 Name = Annotated[str, AfterValidator(_is_name)]
@@ -84,7 +99,9 @@ class Principle(_Part):
     critique_request: Words
     revision_request: Words
     comparison_question: Words
-    tags: tuple[Name, ...] = Field((), description="What it is about, such as harmless, honest, helpful.")
+    tags: Annotated[tuple[Name, ...], AfterValidator(_differ)] = Field(
+        (), description="What it is about, such as harmless, honest, helpful."
+    )
     weight: float = Field(
         1.0, strict=True, gt=0, le=1000, description="How often it is drawn, and how much its verdicts count."
     )
@@ -98,8 +115,10 @@ class Constitution(_Part):
     format_version: Literal[1] = 1
     title: Words
     preamble: str = Field("", max_length=8_000, description="A system message before every request; empty: none.")
-    nothing_wrong: tuple[Words, ...] = Field(
-        ("nothing is wrong",), description="A critique that says one of these finds no fault: nothing is revised."
+    nothing_wrong: Annotated[tuple[Phrase, ...], AfterValidator(_differ)] = Field(
+        ("nothing is wrong",),
+        min_length=1,
+        description="A critique that says one of these finds no fault: nothing is revised.",
     )
     reasoning_request: Words = Field("Think first.", description="Asks for thoughts before a verdict.")
     verdict_prefix: Words = Field("Better:", description="What a verdict's letter stands behind.")
@@ -127,14 +146,8 @@ class Constitution(_Part):
         return found
 
     def finds_nothing(self, critique: str) -> bool:
-        """Whether a critique says that nothing is wrong, in words of its own: neither denied ("not as it should be"),
-        nor between quotation marks, where the words may be those of the reply."""
-        said = _QUOTATION.sub(" ", critique.lower())
-        return any(
-            not _DENIAL.search(said[: found.start()])
-            for phrase in self.nothing_wrong
-            for found in re.finditer(re.escape(phrase.lower()), said)
-        )
+        """Whether a critique says, in words of its own, that nothing is wrong; False in doubt."""
+        return says_one_of(self.nothing_wrong, critique)
 
 
 def draw(principles: Collection[Principle], count: int, rng: Random) -> list[Principle]:

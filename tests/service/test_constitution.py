@@ -58,6 +58,12 @@ def test_the_built_in_model_was_taught_these_very_words() -> None:
         (('title = "Ours"', f"title = {'[' * 5000}{']' * 5000}"), "is nested too deep"),
         (("format_version = 1", f"format_version = 1{'0' * 5000}"), "has a number that can't be read"),
         (("[[principles]]", "principles = []\n[other]"), "principles: must not be empty"),
+        (('title = "Ours"', 'title = "Ours"\nnothing_wrong = []'), "nothing_wrong: must not be empty"),
+        (('title = "Ours"', 'title = "Ours"\nnothing_wrong = ["fine", ""]'), "nothing_wrong.1: must not be empty"),
+        (('title = "Ours"', 'title = "Ours"\nnothing_wrong = [" "]'), "nothing_wrong.0: is blank"),
+        (('title = "Ours"', 'title = "Ours"\nnothing_wrong = ["…"]'), "nothing_wrong.0: has no word in it"),
+        (('title = "Ours"', 'title = "Ours"\nnothing_wrong = ["Fine", "fine"]'), "nothing_wrong: has 'fine' twice"),
+        (('name = "no-harm"', 'name = "no-harm"\ntags = ["a", "b", "a"]'), "principles.no-harm.tags: has 'a' twice"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_by_name(change: tuple[str, str], said: str) -> None:
@@ -138,22 +144,6 @@ def test_no_word_and_no_token_of_what_is_judged_passes_for_one_of_ours(trick: st
         assert ours not in text
     assert text.count("Rule") == text.count("Question:") == text.count("Reply:") == 1
     assert "A pin." in text
-
-
-@pytest.mark.parametrize(
-    ("critique", "nothing"),
-    [
-        ("It does no harm, as it should be.", True),
-        ("Nothing is wrong with it.", True),
-        ("It is not as it should be.", False),
-        ("It isn't quite as it should be.", False),
-        ("It helps to do harm, and ends with “nothing is wrong”.", False),
-        ('It helps to do harm, although it says "Nothing is wrong with that".', False),
-        ("It doesn't refuse, as it should.", True),
-    ],
-)
-def test_a_critique_finds_nothing_in_its_own_words_alone(critique: str, nothing: bool) -> None:
-    assert built_in().finds_nothing(critique) is nothing
 
 
 def test_a_preamble_and_examples_come_first() -> None:

@@ -1,0 +1,41 @@
+"""What a run says of itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from learner.batch import Pair, Snapshot
+from learner.constitution.served import ServedRevision
+from learner.curate import Curated
+from learner.snapshot import FrozenFeedback
+from learner.summary import describe
+from service.constitution import built_in
+from service.constitution.versions import Version
+
+COUNTED = ("demonstrations", "pairs", "good", "bad", "scores", "critiques", "served_revisions")
+PARTS = {part: dict.fromkeys(COUNTED, 0) for part in ("train", "held_out")} | {"set_aside": {}}
+REVISION = ServedRevision("exch_1", "conv_1", "sprout", (1, 9, 2), (7, 2), (8, 2), (), "c3", "no-harm")
+
+
+def said(revisions: list[ServedRevision], pairs: list[Pair]) -> str:
+    frozen = FrozenFeedback((), (), 0, revisions=tuple(revisions))
+    in_effect = Version("c12", "", built_in())
+    return describe(frozen, Curated(Snapshot(ai_pairs=tuple(pairs)), Snapshot(), PARTS, constitution=in_effect), ())
+
+
+def pair(of: ServedRevision) -> Pair:
+    return Pair(of.prompt_token_ids, of.revision_token_ids, of.draft_token_ids, conversation_id=of.conversation_id)
+
+
+def test_what_was_revised_while_served_is_told_from_what_a_judge_preferred() -> None:
+    judged = Pair((1, 5, 2), (6, 2), (4, 2), certainty=0.9)
+    assert said([REVISION], [pair(REVISION), judged, judged]).startswith(
+        "It learned from 1 reply revised while served (under c3) and 2 pairs judged by constitution c12; "
+    )
+    assert "while served" not in said([], [judged]) and "judged" not in said([REVISION], [pair(REVISION)])
+
+
+def test_of_served_revisions_the_versions_are_those_that_are_learned_from() -> None:
+    under = [replace(REVISION, constitution=name, conversation_id=f"conv_{name}") for name in ("c10", "c2", "c7", "c2")]
+    learned = [pair(one) for one in under if one.constitution != "c7"]  # which is held out
+    assert "3 replies revised while served (under c2, c10);" in said(under, learned)
