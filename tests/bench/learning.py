@@ -80,9 +80,15 @@ def dpo() -> Comparison:
     return compare(sprout("dpo"), half_billion=True)
 
 
-@benchmark("dpo-precomputed", unit="pairs/s", peer_name="TRL 1.16, the anchor's numbers precomputed", target=1.6)
+@benchmark(
+    "dpo-precomputed",
+    unit="pairs/s",
+    peer_name="TRL 1.16, the anchor's numbers precomputed",
+    target=1.6,
+    limits={UNUSED: MOST_UNUSED},
+)
 def dpo_precomputed() -> Comparison:
-    return compare(sprout("dpo-precomputed"))
+    return compare(sprout("dpo-precomputed"), half_billion=True)
 
 
 @benchmark("reward", unit="pairs/s", peer_name="TRL 1.16", target=1.5, limits={UNUSED: MOST_UNUSED})
@@ -100,9 +106,9 @@ def kto() -> Comparison:
     return compare(sprout("kto"), half_billion=True)
 
 
-@benchmark("ppo", unit="replies/s", peer_name="TRL 1.12", target=3.0)
+@benchmark("ppo", unit="replies/s", peer_name="TRL 1.12", target=3.0, limits={UNUSED: MOST_UNUSED})
 def ppo() -> Comparison:
-    return compare(sprout("ppo"))
+    return compare(sprout("ppo"), half_billion=True)
 
 
 @benchmark("ppo-memory", unit="MiB at most", peer_name="TRL 1.12", higher_is_better=False, target=3.0)

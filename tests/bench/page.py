@@ -75,8 +75,9 @@ def renewed(before: Sequence[Record], new: Record, order: Sequence[str]) -> list
     return [by_name[name] for name in order if name in by_name]
 
 
-def page(records: Sequence[Record], not_measured: Mapping[str, str]) -> str:
-    """`not_measured`: why, by benchmark, where nothing is kept of it either."""
+def page(records: Sequence[Record], not_measured: Mapping[str, str], all_names: Sequence[str] = ()) -> str:
+    """`not_measured`: why, by benchmark, where nothing is kept of it either. `all_names`: of every benchmark there is:
+    the page says which of them it knows nothing of."""
     here = [one for one in records if not one["name"].startswith(ON_GPU)]
     on_gpu = [one for one in records if one["name"].startswith(ON_GPU)]
     known = {one["name"] for one in records}
@@ -95,11 +96,18 @@ def page(records: Sequence[Record], not_measured: Mapping[str, str]) -> str:
     notes = [f"- `{one['name']}`: {one['note']}" for one in here if "note" in one]
     missing = {name: why for name, why in not_measured.items() if name not in known and not name.startswith(ON_GPU)}
     notes += [f"- `{name}` could not be measured: {reason}." for name, reason in missing.items()]
+    never = [name for name in all_names if name not in known and name not in missing]
+    notes += _never([name for name in never if not name.startswith(ON_GPU)])
     text += "\n" + _lines(notes) if notes else ""
     if on_gpu:
         text += GPU + _lines([f"{_row(one)} {one['day']}, {one['machine']} |" for one in on_gpu])
-        text += "\n" + _lines([f"- `{one['name']}`: {one['note']}" for one in on_gpu if "note" in one])
+        notes = [f"- `{one['name']}`: {one['note']}" for one in on_gpu if "note" in one]
+        text += "\n" + _lines(notes + _never([name for name in never if name.startswith(ON_GPU)]))
     return text
+
+
+def _never(names: Sequence[str]) -> list[str]:
+    return [f"- Not measured yet: {', '.join(f'`{name}`' for name in names)}."] if names else []
 
 
 def _row(one: Record) -> str:

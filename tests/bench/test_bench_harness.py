@@ -82,6 +82,14 @@ def test_the_page_says_so_when_nothing_is_missed_and_what_could_not_be_measured(
     assert "- `swap` could not be measured: vLLM is not installed.\n" in text
 
 
+def test_the_page_says_what_was_never_measured() -> None:
+    on_gpu = of(3, 1) | {"name": "gpu-speed"}
+    names = ["speed", "swap", "slow", "quick", "gpu-speed", "gpu-quick"]
+    text = page(kept(of(1, 2), on_gpu), {"swap": "vLLM is not installed"}, names)
+    assert "- Not measured yet: `slow`, `quick`.\n" in text and "- Not measured yet: `gpu-quick`.\n" in text
+    assert text.index("`slow`") < text.index("## On a GPU") < text.index("`gpu-quick`")
+
+
 def test_every_table_of_the_page_has_cells_for_its_columns() -> None:
     on_gpu = of(3, 1) | {"name": "gpu-speed"}
     text = page(kept(of(90, 100, target=0.98, figures={LATE: 20.0}, limits={LATE: 15.0}), on_gpu), {})
