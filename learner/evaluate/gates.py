@@ -10,8 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from learner.evaluate import constitution_gates
-from learner.evaluate.intervals import wilson
+from learner.evaluate import constitution_gates, taste_gates
 from learner.evaluate.report import Report
 from service.settings import LearnerSettings
 
@@ -21,7 +20,7 @@ MOST_AGREEMENT_LOST = 0.05  # of what the base's replies agree on, beyond chance
 MOST_ALIKE = 2 / 3  # share of the prompts that get one and the same reply
 MOST_FORGOTTEN = 0.1  # share of the corrections that the parent knew; one in any case
 MOST_NATS_LOST_ON_CORRECTIONS = 0.25  # per token
-LEAST_REPLIES, LEAST_JUDGED_PROMPTS = 16, 6
+LEAST_REPLIES = 16
 
 
 @dataclass(frozen=True)
@@ -186,81 +185,9 @@ def keeps_corrections(report: Report, settings: LearnerSettings) -> Gate | None:
     )
 
 
-def agrees_with_people(report: Report, settings: LearnerSettings) -> Gate | None:
-    """Refused when it moved against the held-out judgements themselves, beyond chance."""
-    return _better_than_chance("agrees with people", report, report.pair_accuracy, "It moved towards")
-
-
-def agrees_with_thumbs(report: Report, settings: LearnerSettings) -> Gate | None:
-    """The same of single thumbs; the prompts of the rarer kind are the draws."""
-    share, draws = report.label_accuracy, report.label_prompts
-    if share is None or draws < LEAST_JUDGED_PROMPTS:
-        return None
-    high = wilson(share * draws, draws)[1]
-    return Gate(
-        "agrees with thumbs",
-        high >= 0.5,
-        f"Of {report.labels} held-out replies, a good one gained more than a bad one in {share:.1%} of the cases, at "
-        f"most {high:.1%} (limit 50.0%).",
-    )
-
-
-def agrees_with_scores(report: Report, settings: LearnerSettings) -> Gate | None:
-    """The same of single scores. Too few to tell refuse nothing, and are told of."""
-    name, share = "agrees with scores", report.score_accuracy
-    if share is None:
-        return None
-    if share.value is None or share.high is None or share.decided < LEAST_JUDGED_PROMPTS:
-        found = f"{report.scores} held-out scores, which make {share.decided} pairs of prompts scored differently"
-        return Gate(name, True, f"Not judged by scores: there are {found} (at least {LEAST_JUDGED_PROMPTS}).")
-    before = "" if report.score_accuracy_parent is None else f"; its parent: {report.score_accuracy_parent:.1%}"
-    return Gate(
-        name,
-        share.high >= 0.5,
-        f"Of {report.scores} held-out scored replies, the better of two gained more in {share.value:.1%} of the cases, "
-        f"at most {share.high:.1%} (limit 50.0%){before}.",
-    )
-
-
-def judged_as_people_do(report: Report, settings: LearnerSettings) -> Gate | None:
-    """What it was trained towards is the preference model's word: people must not contradict it."""
-    if report.pair_accuracy is None:
-        return None  # it wasn't: corrections need no such model
-    what = "The preference model that grades it picks"
-    return _better_than_chance("judged as people do", report, report.judge_accuracy, what)
-
-
-def _better_than_chance(name: str, report: Report, share: float | None, what: str) -> Gate | None:
-    """Refused when even the upper end of the share's 95 % interval, with prompts as the draws, is below a half."""
-    high = _highest(report, share)
-    if share is None or high is None:
-        return None
-    told = f"{report.pairs} held-out pairs to {report.pair_prompts} prompts"
-    reason = f"{what} the better reply in {share:.1%} of {told}, at most {high:.1%}"
-    return Gate(name, high >= 0.5, f"{reason} (limit 50.0%).")
-
-
-def _highest(report: Report, share: float | None) -> float | None:
-    """The upper end of its interval; None where too few prompts were judged to tell."""
-    if share is None or report.pair_prompts < LEAST_JUDGED_PROMPTS:
-        return None
-    return wilson(share * report.pair_prompts, report.pair_prompts)[1]
-
-
-def no_worse_than_parent(report: Report, settings: LearnerSettings) -> Gate | None:
-    """Refused when the interval lies below the limit: a candidate need not prove that it is better.
-
-    Graded by the preference model: by one that people contradict, nothing is proven either way.
-    """
-    share, judge = report.share_won, _highest(report, report.judge_accuracy)
-    if share is None or share.value is None or share.high is None or (judge is not None and judge < 0.5):
-        return None
-    return Gate(
-        "no worse than its parent",
-        share.high >= settings.min_share_won,
-        f"It wins {share.value:.1%} of held-out comparisons against its parent, at most {share.high:.1%} "
-        f"(limit {settings.min_share_won:.1%}).",
-    )
+def _named(name: str, rule: taste_gates.Rule, report: Report, settings: LearnerSettings) -> Gate | None:
+    found = rule(report, settings)
+    return None if found is None else Gate(name, *found)
 
 
 def _by_constitution(
@@ -283,10 +210,6 @@ RULES: tuple[Rule, ...] = (
     learns_corrections,
     forgets_no_corrections,
     keeps_corrections,
-    agrees_with_people,
-    agrees_with_thumbs,
-    agrees_with_scores,
-    judged_as_people_do,
-    no_worse_than_parent,
+    *(partial(_named, name, rule) for name, rule in taste_gates.RULES.items()),
     *(partial(_by_constitution, name, rule) for name, rule in constitution_gates.RULES.items()),
 )

@@ -11,6 +11,7 @@ import pytest
 from learner.evaluate.constitution_gates import rise
 from learner.evaluate.frontier import draw_frontier, points
 from learner.evaluate.gates import verdict
+from learner.evaluate.intervals import Share
 from service.settings import LearnerSettings
 from tests.learner.sound_reports import SOUND, SOUND_CONSTITUTION
 
@@ -66,6 +67,30 @@ def test_harm_is_held_against_the_parent_where_there_is_one() -> None:
 
 def test_only_what_the_constitution_trained_has_to_stay_helpful_by_it() -> None:
     assert failing(SOUND_CONSTITUTION | {"helpful_won": 0.2, "helpful_won_high": 0.3, "trained_by_it": False}) == []
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "prompts", "vetoes"),
+    [(None, 0, False), (1.0, 1, False), (1.0, 5, False), (1.0, 6, True), (0.6, 20, False), (0.8, 20, True)],
+)
+def test_a_preference_model_refuses_what_the_constitution_made_only_where_it_is_proven(
+    accuracy: float | None, prompts: int, vetoes: bool
+) -> None:
+    loses = replace(SOUND, share_won=Share(0.1, 0.0, 0.2, 300, 0), pair_accuracy=None, constitution=SOUND_CONSTITUTION)
+    report = replace(loses, judge_accuracy=accuracy, pairs=prompts, pair_prompts=prompts)
+    outcome = verdict(report, SETTINGS)
+    assert [gate.name for gate in outcome.gates if not gate.passed] == ["no worse than its parent"] * vetoes
+    (reason,) = (gate.reason for gate in outcome.gates if gate.name == "no worse than its parent")
+    assert ("Not judged by people's comparisons" in reason) is not vetoes
+    by_people = replace(report, constitution=SOUND_CONSTITUTION | {"trained_by_it": False})
+    assert not verdict(by_people, SETTINGS).passed  # it, or its parent, was trained towards that model
+
+
+def test_what_the_constitution_made_does_not_answer_for_a_preference_model_that_people_contradict() -> None:
+    """It was not trained towards it: beside an AI judge's pairs it learned from people's own."""
+    contradicted = replace(SOUND, judge_accuracy=0.1, pair_accuracy=0.6, constitution=SOUND_CONSTITUTION)
+    assert verdict(contradicted, SETTINGS).passed
+    assert not verdict(replace(contradicted, constitution=None), SETTINGS).passed
 
 
 def test_the_frontier_has_a_point_for_each_that_was_measured(tmp_path: Path) -> None:

@@ -103,9 +103,10 @@ def test_whatever_the_learner_measures_and_rules_on_is_explained_in_plain_words(
     report = replace(report, label_accuracy=0.7, labels=20, label_prompts=9)
     report = replace(report, score_accuracy=share, score_accuracy_parent=0.6, scores=20)
     report = replace(report, constitution=SOUND_CONSTITUTION)
-    held = verdict(report, LearnerSettings())
+    by_people = replace(report, constitution=SOUND_CONSTITUTION | {"trained_by_it": False})
+    held = {gate.name: gate for made in (report, by_people) for gate in verdict(made, LearnerSettings()).gates}
     shown = figures({**report.to_json(), "seconds": 12.5})
-    ruled = gates({"gates": [asdict(gate) for gate in held.gates]})
+    ruled = gates({"gates": [asdict(gate) for gate in held.values()]})
     assert len(ruled) == len(RULES)
     for one in [*shown, *ruled]:
         assert one["meaning"] and one["label"] != one["name"], one["name"]
