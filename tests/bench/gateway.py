@@ -13,8 +13,8 @@ server and stores some time afterwards, a line of JSON with request and answer, 
   the gateway less the median of the same callers straight at the mock. With such pauses hardly two requests are ever
   under way at once, so the same is measured with pauses of 0.05 s, too: up to 300 requests a second, more than
   LiteLLM's proxy can take, whose callers wait in line. What the service adds is asked to be little by itself, in the
-  median and in the 99th percentile, with either pause. Without any, 16 callers keep engine, gateway and themselves
-  waiting for the same two cores; what that gives is told beside, and `gateway-rps` is about it.
+  median and in the 99th percentile, with either pause, and without any. Then 16 callers keep engine, gateway and
+  themselves waiting for the same two cores, so that what is added is mostly the wait in line.
 - `gateway-rps`: callers without a pause, 1, 2, 4, … of them, until the 99th percentile passes 50 ms: the most answers
   per second below that. Engine and callers compute on the same two cores.
 - `stream-tax`: tokens per second of 8 streams from the embedded engine over `sprout`, asked through the service and
@@ -50,7 +50,7 @@ ASKED = {
     ],
     "max_tokens": TOKENS,
 }
-CALLERS, PAUSES = 16, (0.4, 0.05)  # seconds
+CALLERS, PAUSES = 16, (0.4, 0.05, 0.0)  # seconds
 SECONDS, ROUNDS = 4.0, 5
 MOST_SECONDS = 0.05  # of the 99th percentile
 CALLERS_TRIED = (1, 2, 4, 8, 16, 32, 64)
@@ -69,7 +69,11 @@ LITELLMS_LOG = (
 
 
 def added_name(which: int, pause: float) -> str:
-    return f"ms added to the {'median' if which == 50 else f'{which}th percentile'}, pauses of {pause:g} s"
+    return f"ms added to the {'median' if which == 50 else f'{which}th percentile'}, {paused(pause)}"
+
+
+def paused(seconds: float) -> str:
+    return f"pauses of {seconds:g} s" if seconds else "no pauses"
 
 
 def target(url: str, model: str, **fields: Any) -> Target:
@@ -92,11 +96,10 @@ def gateway_latency() -> Comparison:
     with mock_engine(TOKENS) as engine, service([engine]) as ours, litellm(engine) as theirs:
         targets = [target(engine, "mock"), target(ours, "hone"), target(theirs, "hone")]
         load(targets, CALLERS, SECONDS, PAUSES[0])  # all warm up
-        seen = {pause: load(targets, CALLERS, SECONDS, pause, ROUNDS) for pause in (*PAUSES, 0.0)}
+        seen = {pause: load(targets, CALLERS, SECONDS, pause, ROUNDS) for pause in PAUSES}
     figures = {
         added_name(which, pause): median(added(through, straight, which))
         for pause, (straight, through, _) in seen.items()
-        if pause in PAUSES
         for which in MOST_ADDED_MS
     }
     straight, through, through_litellm = seen[PAUSES[0]]
@@ -114,9 +117,8 @@ def told(pause: float, straight: Sequence[Stretch], ours: Sequence[Stretch], lit
     rates = [f"{median(one.rate for one in seen):.0f}" for seen in (straight, ours, litellms)]
     sides = [[median(added(seen, straight, which)) for which in (50, 99)] for seen in (ours, litellms)]
     ours_adds, litellm_adds = (f"{in_50:.1f} and {in_99:.1f} ms" for in_50, in_99 in sides)
-    how = f"with pauses of {pause:g} s" if pause else "without a pause"
     return (
-        f"{how} ({rates[0]} answers/s straight, {rates[1]} by ours, {rates[2]} by LiteLLM) "
+        f"with {paused(pause)} ({rates[0]} answers/s straight, {rates[1]} by ours, {rates[2]} by LiteLLM) "
         f"ours adds {ours_adds} to the median and the 99th percentile, LiteLLM {litellm_adds}"
     )
 
