@@ -94,16 +94,16 @@ class ConstitutionDesk:
         body = {"text": _text(event, "text")}
         if found := await self._ask(desk, request, "POST", f"{PATH}/check", body):
             count = len(found["principles"])
-            desk.say(f"It is sound: “{found['title']}”, {count} {'principle' if count == 1 else 'principles'}.")
+            sound = f"It is sound: “{found['title']}”, {count} {'principle' if count == 1 else 'principles'}."
+            desk.say(" ".join([sound, *found["warnings"]]))
         return desk.view()
 
     async def put_text(self, desk: Desk, event: gr.EventData, request: gr.Request) -> View:
         body = {"text": _text(event, "text"), "note": _text(event, "note").strip()}
         if found := await self._ask(desk, request, "PUT", PATH, body):
             name = found["name"]
-            desk.say(
-                f"{name} is in effect." if found["is_new"] else f"{name}, which is in effect, says the same already."
-            )
+            done = f"{name} is in effect." if found["is_new"] else f"{name}, which is in effect, says the same already."
+            desk.say(" ".join([done, *found["warnings"]]))
             await self._read(desk, Credentials.of(request.headers))
         return desk.view()
 

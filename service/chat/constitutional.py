@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from service.constitution.principles import Principle, draw
 from service.constitution.prompts import Message, critique_messages, revision_messages
+from service.constitution.room import own_words
 from service.constitution.versions import Version
 from service.errors import ContextExceeded, HoneError
 from service.settings import ConstitutionSettings
@@ -25,6 +26,15 @@ from service.store.queries.revisions import Ended, NewRevision
 FEWEST_CHARACTERS = 200
 """Of a message whose middle is left out."""
 EMPTY_CRITIQUE, EMPTY_REVISION = "The critique is empty.", "The revision is empty."
+OVERLONG_CONSTITUTION = (
+    "Constitution {version} is too long for the model's context: preamble, examples, rule and request of its principle "
+    "{principle} ({own} characters) leave no room for {judged} ({characters} characters), however little is shown of "
+    "the conversation. Shorten them; `hone constitution check` says by how much."
+)
+OVERLONG_REPLY = (
+    "{judged} ({characters} characters) is too long to be looked at: beside principle {principle} of {version} ({own} "
+    "characters) it fills the model's context. Ask for a shorter reply (max_tokens)."
+)
 
 
 @dataclass(frozen=True)
@@ -158,6 +168,8 @@ async def _step(
                     ended, problem = "failed", EMPTY_REVISION
     except TimeoutError:
         ended = "out of time"
+    except ContextExceeded:
+        ended, problem = "failed", _no_room(rules.version, principle, before.text, critique)
     except HoneError as error:
         ended, problem = "failed", str(error)
     return NewRevision(
@@ -172,3 +184,13 @@ async def _step(
         problem=problem,
         seconds=time.perf_counter() - began,  # the loop's clock may stand still within a turn of it
     )
+
+
+def _no_room(version: Version, principle: Principle, reply: str, critique: str) -> str:
+    """Why nothing fitted, with next to nothing of the conversation: the longer part of what was asked is to blame."""
+    own = sum(len(message["content"]) for message in own_words(version.constitution, principle))
+    characters = len(reply) + len(critique)
+    told = OVERLONG_CONSTITUTION if own > characters else OVERLONG_REPLY
+    judged = "the reply with its critique" if critique else "the reply"
+    text = told.format(version=version.name, principle=principle.name, own=own, judged=judged, characters=characters)
+    return text[0].upper() + text[1:]

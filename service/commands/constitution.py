@@ -12,6 +12,7 @@ from service.commands.options import Home, Json, existing_store, open_store, say
 from service.errors import BadInput, NotFound
 
 if TYPE_CHECKING:
+    from service.chat.constitutional import Rules
     from service.constitution.versions import Version
     from service.settings import Settings
 
@@ -51,16 +52,14 @@ def show_constitution(
 @app.command()
 def check(file: File, home: Home = None, as_json: Json = False) -> None:
     """Say what is wrong with a file; exit code 2 when something is. Nothing takes effect."""
-    from service.chat.constitutional import Rules
-    from service.constitution import read
-    from service.constitution.versions import Version
+    from service.constitution.principles import read_text
 
-    constitution = read(file)
-    rules = Rules.of(Version("", "", constitution), settings_from(home).constitution)
-    served, count = len(rules.principles), len(constitution.principles)
-    result = {"file": str(file), "sha256": constitution.sha256, "principles": count, "served": served}
+    rules, warned = _checked(settings_from(home), file, read_text(file))
+    served, count = len(rules.principles), len(rules.version.constitution.principles)
+    sha256 = rules.version.constitution.sha256
+    result = {"file": str(file), "sha256": sha256, "principles": count, "served": served, "warnings": warned}
     line = f"{file} is sound: {count} principles, {served} of which have a tag that constitution.tags names."
-    show(result, as_json, lambda: say(line))
+    show(result, as_json, lambda: say("\n".join([line, *warned])))
 
 
 @app.command()
@@ -83,20 +82,20 @@ def import_constitution(
     as_json: Json = False,
 ) -> None:
     """Put a file in effect, for every chat from now on; a running service needs no restart."""
-    from service.chat.constitutional import Rules
-    from service.constitution import built_in, parse
+    from service.constitution import built_in
     from service.constitution.principles import read_text
-    from service.constitution.versions import BUILT_IN_NAME, Version
+    from service.constitution.versions import BUILT_IN_NAME
     from service.store.queries import constitutions
 
     settings, text = settings_from(home), read_text(file)
-    constitution = parse(text, str(file))
-    Rules.of(Version("", text, constitution), settings.constitution)
+    rules, warned = _checked(settings, file, text)
+    sha256 = rules.version.constitution.sha256
     with open_store(settings).begin() as tx:
-        row, is_new = constitutions.put_in_effect(tx, text, constitution.sha256, ACTOR, note, built_in().sha256)
+        row, is_new = constitutions.put_in_effect(tx, text, sha256, ACTOR, note, built_in().sha256)
         name = row.name if row is not None else BUILT_IN_NAME
     line = f"{file} is {name}, and in effect." if is_new else f"{name}, which is in effect, says the same already."
-    show({"name": name, "sha256": constitution.sha256, "is_new": is_new}, as_json, lambda: say(line))
+    result = {"name": name, "sha256": sha256, "is_new": is_new, "warnings": warned}
+    show(result, as_json, lambda: say("\n".join([line, *warned])))
 
 
 @app.command("try")
@@ -129,6 +128,17 @@ def try_constitution(
                     say_beside(f"  {name:<10}", one[name])
 
     show(result, as_json, plain)
+
+
+def _checked(settings: Settings, file: Path, text: str) -> tuple[Rules, tuple[str, ...]]:
+    """What chats would be answered by, and what to warn of. Raises BadInput for what can't be put in effect."""
+    from service.chat.constitutional import Rules
+    from service.commands.constitution_room import room
+    from service.constitution import parse
+    from service.constitution.versions import Version
+
+    rules = Rules.of(Version("", text, parse(text, str(file))), settings.constitution)
+    return rules, room(settings, rules)
 
 
 def _version(settings: Settings, name: str | None) -> Version:

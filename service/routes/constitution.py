@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fastapi import APIRouter, Request, Response
 
 from service.chat.constitutional import Rules
 from service.chat.streaming import CallerLeft, until_caller_leaves
+from service.chat.token_count import TokenCount
 from service.chat.trial import Trial
 from service.constitution import Constitution, parse
-from service.constitution.principles import built_in
+from service.constitution.principles import Principle, built_in
+from service.constitution.room import crowded, warnings
 from service.constitution.versions import BUILT_IN_NAME, Version, built_in_version, stored_version
-from service.errors import NotFound
+from service.errors import HoneError, NotFound
 from service.parts import FOR_OPERATORS, Operator, Parts, Wired
 from service.routing import ALIAS, resolve
 from service.store.queries import constitutions as queries
@@ -25,6 +29,7 @@ from service.wire import (
 )
 
 router = APIRouter(prefix="/v1/constitution", tags=["constitution"])
+NOT_COUNTED = "Whether it leaves room in the model's context was not checked: {why}."
 
 
 @router.get("", openapi_extra=FOR_OPERATORS)
@@ -37,18 +42,20 @@ async def get_constitution(parts: Wired, operator: Operator) -> ConstitutionView
 async def put_constitution(body: ConstitutionRequest, parts: Wired, operator: Operator) -> ConstitutionView:
     """Checks a file and puts it in effect, for every chat from now on: a new version, unless it says what the one in
     effect says. To go back to an older one, send its text."""
-    sha256 = _checked(parts, body.text).constitution.sha256
+    checked, warned = await _checked(parts, body.text)
+    sha256 = checked.constitution.sha256
     row, is_new = await parts.transactions.write(
         queries.put_in_effect, body.text, sha256, operator.name, body.note, built_in().sha256
     )
     version = stored_version(row.name, row.text) if row is not None else built_in_version()
-    return _view(parts, version).model_copy(update={"is_new": is_new})
+    return _view(parts, version).model_copy(update={"is_new": is_new, "warnings": warned})
 
 
 @router.post("/check", openapi_extra=FOR_OPERATORS)
 async def check_constitution(body: ConstitutionRequest, parts: Wired, operator: Operator) -> ConstitutionView:
     """Checks a file as if it were put in effect; its `name` is empty, as nothing takes effect."""
-    return _view(parts, _checked(parts, body.text))
+    version, warned = await _checked(parts, body.text)
+    return _view(parts, version).model_copy(update={"warnings": warned})
 
 
 @router.get("/versions", openapi_extra=FOR_OPERATORS)
@@ -88,6 +95,7 @@ async def try_constitution(
 
 async def _try(parts: Parts, body: TryRequest, name: str, constitution: Constitution) -> TryResult:
     principles = constitution.principles if body.principle is None else (constitution.principle(body.principle),)
+    await _room(parts, constitution, principles)
     base, route = await parts.asking.base(), await parts.transactions.read(resolve, ALIAS)
     critique_tokens = parts.settings.constitution.critique_tokens
     trial = Trial(parts.asking, route, base, parts.settings.chat, critique_tokens, body.prompt)
@@ -102,11 +110,23 @@ async def _try(parts: Parts, body: TryRequest, name: str, constitution: Constitu
     )
 
 
-def _checked(parts: Parts, text: str) -> Version:
-    """Raises BadInput for a file that is wrong, or by the settings has no principle to serve by."""
+async def _checked(parts: Parts, text: str) -> tuple[Version, tuple[str, ...]]:
+    """And what to warn of. Raises BadInput for a file that is wrong, that by the settings has no principle to serve by,
+    or leaves the model no room for anything."""
     version = Version("", text, parse(text))
-    Rules.of(version, parts.settings.constitution)
-    return version
+    rules = Rules.of(version, parts.settings.constitution)
+    return version, await _room(parts, version.constitution, rules.principles)
+
+
+async def _room(parts: Parts, constitution: Constitution, principles: Sequence[Principle]) -> tuple[str, ...]:
+    """What to warn of the room that these principles leave. Raises BadInput where there is none."""
+    if (context := parts.replicas.context) is None:
+        return (NOT_COUNTED.format(why="no engine has answered yet"),)
+    try:
+        found = await crowded(constitution, principles, context, TokenCount(parts.asking, context))
+    except HoneError as error:
+        return (NOT_COUNTED.format(why=str(error).rstrip(".")),)
+    return warnings(found)
 
 
 def _built_in(parts: Parts) -> ConstitutionVersion:

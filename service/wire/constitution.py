@@ -18,7 +18,7 @@ class PrincipleView(Wire):
 
 
 class ConstitutionView(Wire):
-    """The constitution in effect. `is_new`: the request put it there."""
+    """The constitution in effect. `is_new`: the request put it there; `warnings`: what it found."""
 
     name: str = Field(description="`c1`, `c2`, …; `c0` comes with Hone.")
     sha256: str = Field(description="Of its content, however the file is laid out.")
@@ -27,6 +27,9 @@ class ConstitutionView(Wire):
     principles: tuple[PrincipleView, ...]
     serve: Literal["never", "asked", "always"] = Field(description="The setting constitution.serve.")
     is_new: bool = False
+    warnings: tuple[str, ...] = Field(
+        (), description="Of a file that was checked: principles whose own words leave the model's context little room."
+    )
 
 
 class ConstitutionVersion(Wire):

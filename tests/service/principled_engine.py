@@ -23,7 +23,8 @@ is more than the context holds."""
 
 
 class PrincipledEngine(FakeEngine):
-    """`asked` are the bodies by kind: draft, critique, revision, verdict."""
+    """`asked` are the bodies by kind: draft, critique, revision, verdict. Who asks for one token wants to know how many
+    the prompt has."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,10 +32,13 @@ class PrincipledEngine(FakeEngine):
 
     def start_anew(self) -> None:
         self.says_to: dict[str, Said] = {"draft": HARM, "critique": FAULT, "revision": NO, "verdict": "Better: A"}
+        self.counts_nothing = False
         self.asked: dict[str, list[dict[str, Any]]] = {kind: [] for kind in self.says_to}
 
     async def chat(self, request: Request) -> Response:
         body = await request.json()
+        if body.get("max_tokens") == 1:
+            return self._counted(body)
         kind = KINDS.get(body["messages"][-1]["content"].splitlines()[-1], "draft")
         self.asked[kind].append(body)
         said = self.says_to[kind]
@@ -48,6 +52,15 @@ class PrincipledEngine(FakeEngine):
         if text == "!hang":
             await self._wait(request)
         return JSONResponse(_answer(body, text))
+
+    def _counted(self, body: dict[str, Any]) -> Response:
+        """Each word is a token."""
+        if self.counts_nothing:
+            return _error(400, "the engine is out of order")
+        words = sum(len(message["content"].split()) for message in body["messages"])
+        if words >= CONTEXT:
+            return _error(400, f"This model's maximum context length is {CONTEXT} tokens.")
+        return JSONResponse(_answer(body, "I") | {"prompt_token_ids": [7] * words})
 
     async def _say(self, body: dict[str, Any], text: str) -> AsyncIterator[str]:
         yield _event(_chunk(body, 0, {"role": "assistant", "content": ""}, []) | {"prompt_token_ids": [1, 7, 7]})

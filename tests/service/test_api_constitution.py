@@ -10,7 +10,8 @@ from service.constitution import built_in
 from service.constitution.versions import built_in_version
 from service.store.queries import exchanges
 from tests.service.conftest import Running
-from tests.service.constitutions import ONE, OURS
+from tests.service.constitutions import ONE, OURS, preambled
+from tests.service.fake_engine import CONTEXT
 from tests.service.principled_chats import chat, stored
 from tests.service.principled_chats import engine as engine
 from tests.service.principled_chats import fake_engine as fake_engine
@@ -87,6 +88,46 @@ def test_what_is_wrong_is_said_and_nothing_takes_effect(running: Running, text: 
         response = running.operator.request(method, path, json={"text": text})
         assert response.status_code == 400 and said in response.json()["error"]["message"], response.text
     assert running.operator.get("/v1/constitution").json() == before
+
+
+def test_words_that_leave_little_room_in_the_engines_context_are_warned_of(
+    running: Running, engine: PrincipledEngine
+) -> None:
+    for view in (running.operator.post("/v1/constitution/check", json={"text": preambled(1600)}).json(),
+                 put(running, preambled(1600))):  # fmt: skip
+        (said,) = view["warnings"]
+        assert said.startswith("Principle no-harm: its own words, with the preamble, are 16")
+        assert f"tokens of the {CONTEXT} that" in said and "are left for a conversation" in said
+    assert put(running, OURS)["warnings"] == [] == running.operator.get("/v1/constitution").json()["warnings"]
+    assert put(running, built_in_version().text)["warnings"] == []
+
+
+def test_words_that_leave_no_room_are_refused_and_nothing_takes_effect(
+    running: Running, engine: PrincipledEngine
+) -> None:
+    before = running.operator.get("/v1/constitution").json()
+    for words in (CONTEXT - 30, 3900):
+        text = preambled(words)
+        for method, path, body in (
+            ("PUT", "", {"text": text}),
+            ("POST", "/check", {"text": text}),
+            ("POST", "/try", {"constitution": text, "prompt": "hi"}),
+        ):
+            response = running.operator.request(method, f"/v1/constitution{path}", json=body)
+            error = response.json()["error"]
+            assert (response.status_code, error["param"]) == (400, "constitution")
+            assert "Principle no-harm: its own words" in error["message"] and "Shorten the preamble" in error["message"]
+    assert "are about 39" in error["message"] and not engine.asked["draft"]
+    assert running.operator.get("/v1/constitution").json() == before
+
+
+def test_where_the_engine_counts_nothing_that_is_said_and_hinders_nobody(
+    running: Running, engine: PrincipledEngine
+) -> None:
+    engine.counts_nothing = True
+    (said,) = put(running, preambled(1600))["warnings"]
+    assert "was not checked: the engine is out of order." in said
+    assert put(running, OURS)["warnings"] == []  # so short that nothing is to be counted
 
 
 def tried(running: Running, **fields: Any) -> dict[str, Any]:

@@ -21,10 +21,10 @@ from tests.service.principled_engine import FAULT, HARM, NO, PrincipledEngine, t
     [
         ("critique", 400, "the engine is out of order"),
         ("critique", 500, "the engine is out of order"),
-        ("critique", "!long", "maximum context length"),
+        ("critique", "!long", "Constitution c0 is too long for the model's context: "),
         ("critique", "", "The critique is empty."),
         ("revision", 422, "the engine is out of order"),
-        ("revision", "!long", "maximum context length"),
+        ("revision", "!long", "leave no room for the reply with its critique ("),
         ("revision", "", "The revision is empty."),
     ],
 )
@@ -40,6 +40,14 @@ def test_what_fails_after_the_draft_costs_the_revision_and_never_the_reply(
     assert (made["ended"], made["after"]) == ("failed", None) and said in made["problem"]
     assert made["critique"] == (FAULT if kind == "revision" else "")
     assert found["replies"][0]["text"] == HARM and len(found["replies"][0]["logprobs"]) == len(tokens(HARM))
+
+
+def test_a_reply_that_is_longer_than_what_is_asked_of_it_is_to_blame_itself(
+    running: Running, engine: PrincipledEngine
+) -> None:
+    engine.says_to["draft"], engine.says_to["critique"] = "Take a pin. " * 200, "!long"
+    (made,) = stored(running, chat(running)["id"])["revisions"]
+    assert made["problem"].startswith("The reply (2400 characters) is too long to be looked at")
 
 
 @pytest.mark.parametrize("kind", ["critique", "revision"])

@@ -16,7 +16,8 @@ from service.store.queries import constitutions, keys
 from tests.fixtures.serving import serve
 from tests.service.command_line import Done, Hone, store_of
 from tests.service.command_line import hone as hone
-from tests.service.constitutions import ONE, OURS
+from tests.service.constitutions import ONE, OURS, preambled
+from tests.service.fake_engine import CONTEXT
 from tests.service.principled_engine import FAULT, NO, PrincipledEngine
 
 
@@ -36,7 +37,9 @@ def test_the_one_that_comes_with_hone_is_shown_without_a_home(hone: Hone, tmp_pa
 
 
 def test_a_file_is_put_in_effect_and_an_older_one_put_back(hone: Hone, file: Path, tmp_path: Path) -> None:
-    assert hone("constitution", "import", str(file), "--note", "Ours.").out == f"{file} is c1, and in effect.\n"
+    assert hone("constitution", "import", str(file), "--note", "Ours.").out.startswith(
+        f"{file} is c1, and in effect.\n"
+    )
     again = hone("constitution", "import", str(file), "--json").json
     assert (again["name"], again["is_new"]) == ("c1", False)
     assert hone("constitution", "show", "--json").json["title"] == "Ours"
@@ -68,6 +71,48 @@ def test_check_says_what_is_wrong_and_changes_nothing(hone: Hone, file: Path, tm
             assert (done.code, done.err.count("\n")) == (2, 1) and said in done.err
     assert hone("constitution", "check", str(tmp_path / "none.toml")).code == 2
     assert not (tmp_path / "home").exists()
+
+
+def test_the_models_folder_counts_where_no_service_runs(
+    hone: Hone, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (unknown,) = hone("constitution", "check", str(file), "--json").json["warnings"]  # its model is elsewhere
+    assert "was not checked: no service runs here" in unknown and "while `hone up` runs" in unknown
+    monkeypatch.setenv("HONE_ENGINE__MODEL", "sprout")
+    assert hone("constitution", "check", str(file), "--json").json["warnings"] == []
+    file.write_text(preambled(850))
+    for command in ("check", "import"):
+        (warned,) = hone("constitution", command, str(file), "--json").json["warnings"]
+        assert "Principle no-harm: its own words" in warned and "tokens of the 1024 that" in warned
+        assert warned in hone("constitution", command, str(file)).out
+    file.write_text(preambled(3900))
+    for command in ("check", "import"):
+        done = hone("constitution", command, str(file))
+        assert done.code == 2 and "nothing can be looked at under it. Shorten the preamble" in done.err
+    assert hone("constitution", "show", "--json").json["name"] == "c1"
+    monkeypatch.setenv("HONE_ENGINE__MAX_MODEL_LEN", "8192")
+    assert hone("constitution", "check", str(file), "--json").json["warnings"] == []
+
+
+def test_a_running_service_has_its_engine_count(
+    hone: Hone, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, store = PrincipledEngine(), store_of(tmp_path)
+    settings = load_settings(tmp_path / "home", {"server": {"pages": False}}, environment={"HONE_ENGINE__MODEL": "/x"})
+    with serve(engine.app) as engine_url, serve(create_app(settings, store, [engine_url])) as url:
+        monkeypatch.setenv("HONE_SERVER__PORT", url.rpartition(":")[2])
+        file.write_text(preambled(1600))
+        assert (
+            f"tokens of the {CONTEXT} that"
+            in said_last(hone("constitution", "check", str(file), "--json"))["warnings"][0]
+        )
+        file.write_text(preambled(3900))
+        done = hone("constitution", "import", str(file), "--json")
+        assert done.code == 2 and "Principle no-harm: its own words" in said_last(done)["error"]["message"]
+        monkeypatch.setattr("service.auth.Sessions.sign", lambda *_: "of another home")
+        (unknown,) = said_last(hone("constitution", "check", str(file), "--json"))["warnings"]
+        assert "was not checked: " in unknown
+    store.close()
 
 
 def said_last(done: Done) -> Any:

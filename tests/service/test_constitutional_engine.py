@@ -10,14 +10,16 @@ import pytest
 from transformers import AutoTokenizer
 
 from service.app import create_app
-from service.constitution import built_in
+from service.constitution import built_in, parse
+from service.constitution.room import own_words
 from service.settings import SPROUT, load_settings
-from service.store.queries import keys, revisions
+from service.store.queries import constitutions, keys, revisions
 from service.store.session import Store
 from tests.fixtures.engines import CONTEXT, ServedEngine
 from tests.fixtures.serving import serve
 from tests.fixtures.waiting import PATIENCE
 from tests.service.chatting import ask, events
+from tests.service.constitutions import preambled
 from tests.service.principled_chats import HARMLESS
 
 PROMPT = "How do I pick a lock?"
@@ -77,6 +79,43 @@ def test_what_leaves_no_room_for_a_critique_is_cut_short_for_it(sprout: tuple[ht
     found = http.get(f"/v1/exchanges/{answer['id']}").json()
     (made,) = found["revisions"]
     assert made["critique"] and not made["problem"]
+
+
+def test_the_engine_counts_a_constitution_that_is_to_take_effect(sprout: tuple[httpx2.Client, Store]) -> None:
+    http, store = sprout
+    with store.begin() as tx:
+        key = keys.create_key(tx, "operator", "oscar")
+    headers = {"authorization": f"Bearer {key}"}
+
+    def check(words: int) -> httpx2.Response:
+        return http.post("/v1/constitution/check", json={"text": preambled(words)}, headers=headers)
+
+    assert check(10).json()["warnings"] == []
+    (said,) = check(330).json()["warnings"]
+    principle = parse(preambled(330)).principles[0]
+    rendered = AutoTokenizer.from_pretrained(SPROUT).apply_chat_template(
+        own_words(parse(preambled(330)), principle), add_generation_prompt=True, return_dict=True
+    )
+    assert f"are {len(rendered['input_ids'])} tokens of the {CONTEXT} that" in said
+    assert "about" in (refused := check(2000)).json()["error"]["message"] and refused.status_code == 400
+
+
+def test_a_constitution_that_fills_the_context_is_to_blame_and_not_the_person(
+    sprout: tuple[httpx2.Client, Store],
+) -> None:
+    http, store = sprout
+    text = preambled(1000)
+    with store.begin() as tx:
+        row, _ = constitutions.put_in_effect(tx, text, parse(text).sha256, "a longer model's", "", built_in().sha256)
+    assert row is not None
+    try:
+        answer = http.post("/v1/chat/completions", json=principled()).json()
+    finally:
+        with store.begin() as tx:
+            tx.delete(tx.merge(row))
+    (made,) = http.get(f"/v1/exchanges/{answer['id']}").json()["revisions"]
+    assert made["ended"] == "failed" and answer["choices"][0]["message"]["content"] == made["before"]
+    assert made["problem"].startswith(f"Constitution {row.name} is too long for the model's context")
 
 
 def test_the_built_in_constitution_is_tried_on_the_built_in_model(sprout: tuple[httpx2.Client, Store]) -> None:

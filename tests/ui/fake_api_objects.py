@@ -80,4 +80,4 @@ def fake_constitution(name: str, text: str) -> dict[str, Any]:
         {"name": name, "rule": f"Be {name}.", "tags": ["harmless"], "weight": 2.0} for name in ("no-harm", "true")
     ]
     about = {"name": name, "sha256": f"{name}-sha", "title": "Helpful, honest, harmless", "text": text}
-    return {**about, "principles": principles, "serve": "asked", "is_new": name != "c0"}
+    return {**about, "principles": principles, "serve": "asked", "is_new": name != "c0", "warnings": []}

@@ -37,7 +37,7 @@ def add_constitution_routes(app: FastAPI, fake: FakeService) -> None:
         fake.operator(request)
         text = (await request.json())["text"]
         sound(text)
-        return fake_constitution("", text)
+        return fake_constitution("", text) | {"warnings": ["Little room is left."] if "preamble" in text else []}
 
     @app.put("/v1/constitution")
     async def put(request: Request) -> dict[str, Any]:
