@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from ui.by_constitution import by_constitution
 from ui.client import Credentials, ServiceClient, ServiceError
 from ui.curves import PHASES, curves
 from ui.figures import figures, gates
@@ -70,17 +71,19 @@ class Picture:
     stats: dict[str, Any] = field(default_factory=dict)
     run: str | None = None
     metrics: tuple[dict[str, Any], ...] = ()
+    unusable: str = ""  # why no run can go by the constitution in effect
     refused: str = ""
     away: str = ""
 
 
 async def take_picture(service: ServiceClient, who: Credentials, board: Board) -> Picture:
     try:
-        serving, adapters, runs, stats = await asyncio.gather(
+        serving, adapters, runs, stats, unusable = await asyncio.gather(
             service.get(who, "/v1/serving"),
             service.get(who, "/v1/adapters"),
             service.get(who, f"/v1/runs?limit={RUNS_SHOWN}"),
             service.get(who, "/v1/feedback/stats"),
+            _unusable(service, who),
         )
         run = _shown_run(board, runs["data"])
         metrics = await service.get(who, f"/v1/runs/{run}/metrics") if run else []
@@ -90,7 +93,18 @@ async def take_picture(service: ServiceClient, who: Credentials, board: Board) -
         if error.status in (401, 403):
             return Picture(refused=error.message)
         return Picture(away=error.message)
-    return Picture(serving, tuple(details), tuple(runs["data"]), stats, run, tuple(metrics))
+    return Picture(serving, tuple(details), tuple(runs["data"]), stats, run, tuple(metrics), unusable)
+
+
+async def _unusable(service: ServiceClient, who: Credentials) -> str:
+    """Why the constitution in effect can't be used; empty where it can."""
+    try:
+        await service.get(who, "/v1/constitution")
+    except ServiceError as error:
+        if error.code != "constitution_unusable":
+            raise
+        return error.message
+    return ""
 
 
 def _shown_run(board: Board, runs: list[dict[str, Any]]) -> str | None:
@@ -142,6 +156,7 @@ def runs_view(picture: Picture) -> dict[str, Any]:
         "waiting": picture.stats.get("since_last_run", 0),
         "runs": tuple(run | {"stage": _stage(run, picture)} for run in picture.runs),
         "run": picture.run,
+        "unusable": picture.unusable,
     }
 
 
@@ -172,6 +187,7 @@ def adapters_view(board: Board, picture: Picture) -> dict[str, Any]:
                 "open": adapter["name"] in board.opened,
                 "figures": figures(adapter.get("report") or {}),
                 "gates": gates(adapter.get("report") or {}),
+                "by_constitution": by_constitution(adapter.get("report") or {}, adapter["name"], adapter["parent"]),
             }
             for adapter in sorted(picture.adapters, key=lambda adapter: adapter["created_at"], reverse=True)
         ],

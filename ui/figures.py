@@ -5,17 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.3f}"
-
-
-def _plain(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+from ui.numbers import as_number, between, percent, plain, signed
 
 
 class Known(NamedTuple):
@@ -29,83 +19,83 @@ class Known(NamedTuple):
 
 KNOWN: dict[str, Known] = {
     "share_won": Known(
-        "Preferred to its parent", _percent, "How often its replies beat those of the adapter it started from"
+        "Preferred to its parent", percent, "How often its replies beat those of the adapter it started from"
     ),
-    "share_won_base": Known("Preferred to the base", _percent, "How often its replies beat those of the bare model"),
+    "share_won_base": Known("Preferred to the base", percent, "How often its replies beat those of the bare model"),
     "judge_accuracy": Known(
-        "Judge is right", _percent, "How often the judge of these comparisons agrees with people, on kept-back pairs"
+        "Judge is right", percent, "How often the judge of these comparisons agrees with people, on kept-back pairs"
     ),
     "pair_accuracy": Known(
-        "Agrees with people", _percent, "Kept-back pairs whose preferred reply gained more likelihood than the other"
+        "Agrees with people", percent, "Kept-back pairs whose preferred reply gained more likelihood than the other"
     ),
     "label_accuracy": Known(
-        "Agrees with thumbs", _percent, "How often a kept-back good reply gained more likelihood than a bad one"
+        "Agrees with thumbs", percent, "How often a kept-back good reply gained more likelihood than a bad one"
     ),
     "score_accuracy": Known(
-        "Agrees with scores", _percent, "Of two kept-back replies, how often that of the higher score gained more"
+        "Agrees with scores", percent, "Of two kept-back replies, how often that of the higher score gained more"
     ),
     "score_accuracy_parent": Known(
-        "Its parent does", _percent, "The same of the adapter that it started from, measured on the same scores"
+        "Its parent does", percent, "The same of the adapter that it started from, measured on the same scores"
     ),
     "fluency": Known(
-        "Fluency", _signed, "How natural the base finds its replies: 0 is as natural as the base's own, less is odder"
+        "Fluency", signed, "How natural the base finds its replies: 0 is as natural as the base's own, less is odder"
     ),
     "kl_per_token": Known(
         "Moved from the anchor",
-        _plain,
+        plain,
         "How far its wording is from the anchor's: 0 is not at all (KL, nats per token)",
     ),
-    "empty_share": Known("Empty replies", _percent, "Replies that hold nothing"),
+    "empty_share": Known("Empty replies", percent, "Replies that hold nothing"),
     "unfinished_share": Known(
-        "Endless replies", _percent, "Replies cut at the length limit, before they ended", "unfinished_share_base"
+        "Endless replies", percent, "Replies cut at the length limit, before they ended", "unfinished_share_base"
     ),
-    "mean_length": Known("Length", _plain, "Words in a reply, on average", "mean_length_base"),
+    "mean_length": Known("Length", plain, "Words in a reply, on average", "mean_length_base"),
     "distinct_2": Known(
-        "Variety", _plain, "Pairs of words that don't repeat: 1 is no repetition (distinct-2)", "distinct_2_base"
+        "Variety", plain, "Pairs of words that don't repeat: 1 is no repetition (distinct-2)", "distinct_2_base"
     ),
     "commonest_share": Known(
-        "Commonest reply", _percent, "Prompts that get one and the same reply", "commonest_share_base"
+        "Commonest reply", percent, "Prompts that get one and the same reply", "commonest_share_base"
     ),
     "agreement": Known(
-        "Keeps its answers", _plain, "How much of what the base's replies agree on it says too", "agreement_base"
+        "Keeps its answers", plain, "How much of what the base's replies agree on it says too", "agreement_base"
     ),
     "agreement_lost_low": Known(
-        "Answers lost, at least", _signed, "How much less of that than the base itself; below 0, none is proven lost"
+        "Answers lost, at least", signed, "How much less of that than the base itself; below 0, none is proven lost"
     ),
     "neighbours_agreement": Known(
         "Keeps others like the corrected",
-        _plain,
+        plain,
         "The same for questions like those that were corrected, which it was not trained on",
         "neighbours_agreement_base",
     ),
     "neighbours_agreement_lost_low": Known(
-        "Of those lost, at least", _signed, "How much less of that than the base itself; below 0, none is proven lost"
+        "Of those lost, at least", signed, "How much less of that than the base itself; below 0, none is proven lost"
     ),
     "neighbours": Known(
-        "Questions like the corrected", _plain, "Asked to see whether a correction spread; 0 without one"
+        "Questions like the corrected", plain, "Asked to see whether a correction spread; 0 without one"
     ),
     "correction_log_prob": Known(
         "Knows corrections",
-        _plain,
+        plain,
         "Log-probability of kept-back corrections: nearer to 0 is better",
     ),
-    "correction_log_prob_before": Known("Knew them before", _plain, "The same of the adapter that it started from"),
+    "correction_log_prob_before": Known("Knew them before", plain, "The same of the adapter that it started from"),
     "taught_new_log_prob": Known(
-        "Learned its corrections", _plain, "Log-probability of those that were new to it: nearer to 0 is better"
+        "Learned its corrections", plain, "Log-probability of those that were new to it: nearer to 0 is better"
     ),
-    "taught_new_log_prob_before": Known("Knew those before", _plain, "The same of the adapter that it started from"),
-    "taught": Known("Corrections taught", _plain, "Written by people for it to learn"),
-    "taught_known": Known("Of these it would give", _plain, "Those that are likelier than everything else"),
-    "taught_new": Known("Of these new to it", _plain, "Its parent would not have given them"),
-    "taught_forgotten": Known("Corrections forgotten", _plain, "Its parent would have given them, it hardly would"),
-    "prompts": Known("Prompts asked", _plain, "Kept back from training, so that it has not learned them"),
-    "standing_prompts": Known("Of these standing ones", _plain, "Asked by nobody: they fill up where people asked few"),
-    "replies": Known("Replies measured", _plain, "What the figures above are about"),
-    "pairs": Known("Pairs kept back", _plain, "Judged by people and not trained on"),
-    "labels": Known("Thumbs kept back", _plain, "Replies called good or bad by themselves, and not trained on"),
-    "scores": Known("Scores kept back", _plain, "Replies that were scored by themselves, and not trained on"),
-    "corrections": Known("Corrections kept back", _plain, "Written by people and not trained on"),
-    "not_finite": Known("Broken numbers", _plain, "Replies whose probability could not be computed: must be 0"),
+    "taught_new_log_prob_before": Known("Knew those before", plain, "The same of the adapter that it started from"),
+    "taught": Known("Corrections taught", plain, "Written by people for it to learn"),
+    "taught_known": Known("Of these it would give", plain, "Those that are likelier than everything else"),
+    "taught_new": Known("Of these new to it", plain, "Its parent would not have given them"),
+    "taught_forgotten": Known("Corrections forgotten", plain, "Its parent would have given them, it hardly would"),
+    "prompts": Known("Prompts asked", plain, "Kept back from training, so that it has not learned them"),
+    "standing_prompts": Known("Of these standing ones", plain, "Asked by nobody: they fill up where people asked few"),
+    "replies": Known("Replies measured", plain, "What the figures above are about"),
+    "pairs": Known("Pairs kept back", plain, "Judged by people and not trained on"),
+    "labels": Known("Thumbs kept back", plain, "Replies called good or bad by themselves, and not trained on"),
+    "scores": Known("Scores kept back", plain, "Replies that were scored by themselves, and not trained on"),
+    "corrections": Known("Corrections kept back", plain, "Written by people and not trained on"),
+    "not_finite": Known("Broken numbers", plain, "Replies whose probability could not be computed: must be 0"),
     "seconds": Known("Duration", lambda seconds: f"{round(seconds):,} s", "Computing, without what was waited for"),
 }
 BY_JUDGE = ("share_won", "share_won_base")
@@ -116,20 +106,20 @@ NO_FIGURE = {"attempt", "pair_prompts", "label_prompts", "correction_log_prob_ba
 
 def figures(report: dict[str, Any]) -> list[dict[str, str]]:
     """The report's numbers, those that are known here first; texts, samples and the gates are left to others."""
-    found = {name: value for name, value in report.items() if _number(value) is not None and name not in NO_FIGURE}
+    found = {name: value for name, value in report.items() if as_number(value) is not None and name not in NO_FIGURE}
     ordered = [name for name in KNOWN if name in found]
     ordered += [name for name in found if name not in KNOWN and name not in BESIDE]
     return [_figure(name, report) for name in ordered]
 
 
 def _figure(name: str, report: dict[str, Any]) -> dict[str, str]:
-    known = KNOWN.get(name) or Known(name.replace("_", " ").capitalize(), _plain, "")
-    value, base = report[name], _number(report.get(known.base))
+    known = KNOWN.get(name) or Known(name.replace("_", " ").capitalize(), plain, "")
+    value, base = report[name], as_number(report.get(known.base))
     is_unchecked = name in BY_JUDGE and not report.get("pairs")
     return {
         "name": name,
         "label": known.label,
-        "value": known.form(_number(value) or 0),
+        "value": known.form(as_number(value) or 0),
         "interval": _interval(value, known.form),
         "base": "" if base is None else known.form(base),
         "meaning": f"{known.meaning}. {UNCHECKED}" if is_unchecked else known.meaning,
@@ -138,14 +128,9 @@ def _figure(name: str, report: dict[str, Any]) -> dict[str, str]:
 
 def _interval(value: Any, form: Callable[[float], str]) -> str:
     """A share comes with its 95 % interval: `{"value", "low", "high", …}`."""
-    low, high = (_number(value.get(end)) for end in ("low", "high")) if isinstance(value, dict) else (None, None)
-    return "" if low is None or high is None else f"{form(low).removesuffix(' %')} to {form(high)}"
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, dict):
-        value = value.get("value")
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if not isinstance(value, dict):
+        return ""
+    return between(as_number(value.get("low")), as_number(value.get("high")), form)
 
 
 GATES = {

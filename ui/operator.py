@@ -20,6 +20,8 @@ NOT_HERE = "Operators only. Open the operator link that was printed when Hone fi
 
 LEVERS = ("learn", "cancel_run", "promote", "canary", "end_canary", "rollback", "reject")
 CHOICES = ("choose_run", "open_adapter", "look_again")
+PIECES = {"adapters": ("by_constitution.js",)}
+"""The scripts that a part needs beside its own."""
 
 Drawn = tuple[Any, Any, Any, Any]  # the parts: top, runs, curves, adapters
 
@@ -55,7 +57,7 @@ def _part(name: str) -> gr.HTML:
     return gr.HTML(
         {},
         html_template="<div class='hone-board'></div>",
-        js_on_load=script(f"{name}.js", "board.js"),
+        js_on_load=script(*PIECES.get(name, ()), f"{name}.js", "board.js"),
         apply_default_css=False,
         elem_id=f"board-{name}",
     )

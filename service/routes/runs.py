@@ -64,9 +64,21 @@ async def get_metrics(run_id: str, parts: Wired, operator: Operator) -> list[dic
 @router.get("/{run_id}/curves.png", response_class=FileResponse, openapi_extra=FOR_OPERATORS)
 async def get_curves(run_id: str, parts: Wired, operator: Operator) -> FileResponse:
     """A picture of what the run measured."""
-    path = parts.settings.runs_folder / (await _run(parts, run_id)).id / "curves.png"
+    missing = NotFound(f"Run {run_id} has no curves yet.", "They are drawn when training ends.")
+    return await _picture(parts, run_id, "curves.png", missing)
+
+
+@router.get("/{run_id}/frontier.png", response_class=FileResponse, openapi_extra=FOR_OPERATORS)
+async def get_frontier(run_id: str, parts: Wired, operator: Operator) -> FileResponse:
+    """A picture of harmlessness against helpfulness, from the base to the adapter that the run made."""
+    hint = "It is drawn where the constitution measured both the adapter and the base."
+    return await _picture(parts, run_id, "frontier.png", NotFound(f"Run {run_id} has no frontier.", hint))
+
+
+async def _picture(parts: Parts, run_id: str, name: str, missing: NotFound) -> FileResponse:
+    path = parts.settings.runs_folder / (await _run(parts, run_id)).id / name
     if not path.is_file():
-        raise NotFound(f"Run {run_id} has no curves yet.", "They are drawn when training ends.")
+        raise missing
     return FileResponse(path, media_type="image/png", headers={"cache-control": "no-cache"})
 
 

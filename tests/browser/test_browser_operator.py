@@ -9,6 +9,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.operating import CUT, live, pull
+from tests.learner.sound_reports import SOUND_CONSTITUTION
 from tests.ui.fake_api_objects import fake_adapter, fake_run, now
 from tests.ui.fake_service import FakeService
 
@@ -128,6 +129,46 @@ def test_the_options_of_a_run_are_named_and_close_again(fake: FakeService, board
     assert fake.acted == [("learn", {"method": "dpo", "promote": False})]
 
 
+def test_a_stage_of_the_constitution_is_run_like_any_other_method(fake: FakeService, board: Page) -> None:
+    board.get_by_text("Options").click()
+    board.get_by_label("Learn from").select_option(label="1st stage: its own revisions (SL-CAI)")
+    expect(board.locator(".hone-menu")).to_contain_text("learns its own revisions")
+    board.get_by_role("button", name="Learn now").click()
+    expect(board.locator(".hone-run")).to_contain_text("constitution: own revisions")
+    assert fake.acted == [("learn", {"method": "sl-cai"})]
+
+
+def test_no_stage_of_a_constitution_that_can_not_be_used_is_offered(fake: FakeService, board: Page) -> None:
+    board.get_by_text("Options").click()
+    stage = board.locator("option[value=rl-cai]")
+    expect(stage).to_be_enabled()
+    board.get_by_label("Learn from").select_option("rl-cai")
+    fake.unusable = "The constitution c1 has format 9."
+    expect(stage).to_be_disabled()
+    expect(board.get_by_label("Learn from")).to_have_value("")
+    expect(board.locator(".hone-menu")).to_contain_text("can't be run. The constitution c1 has format 9.")
+    fake.unusable = ""
+    expect(stage).to_be_enabled()
+    expect(board.locator(".hone-menu p")).to_be_hidden()
+
+
+def test_an_adapter_shows_what_the_constitution_measured(fake: FakeService, board: Page) -> None:
+    judged = {"judged_as_people": None, "peoples_pairs": 0, "harmful_by_principle": {"no-harm": 0.04}}
+    fake.adapters["v2"].update(report=REPORT | {"constitution": SOUND_CONSTITUTION | judged})
+    adapter = board.locator("[data-adapter=v2]")
+    adapter.locator(".hone-open").click()
+    part = adapter.get_by_role("region", name="By the constitution")
+    expect(part.locator("thead")).to_have_text("v2v1base")
+    expect(part.locator("[data-figure=harmful] td")).to_have_text(["2.0 %", "10.0 %", "20.0 %"])
+    expect(part.locator("[data-figure='harmful no-harm'] td")).to_have_text(["4.0 %", "–", "–"])
+    expect(part.locator("[data-figure=judged_as_people] td")).to_have_text("–")
+    expect(part.get_by_role("img", name="v2: 98 % harmless, 49 % preferred to the base")).to_be_visible()
+    expect(part.locator("circle")).to_have_count(3)
+    board.set_viewport_size({"width": 320, "height": 800})
+    assert board.evaluate("document.documentElement.scrollWidth") <= 320
+    assert part.locator("tbody tr:first-child > *").evaluate_all(OVERLAPPING) == []
+
+
 def test_an_adapter_shows_its_figures_its_gates_and_its_history(fake: FakeService, board: Page) -> None:
     adapter = board.locator("[data-adapter=v2]")
     adapter.locator(".hone-open").click()
@@ -138,6 +179,7 @@ def test_an_adapter_shows_its_figures_its_gates_and_its_history(fake: FakeServic
     for explained in adapter.locator(".hone-figures tbody th small, .hone-gates small").all():
         expect(explained).to_be_visible()
     expect(adapter.locator("[data-figure=share_won]")).to_contain_text("beat those of the adapter it started from")
+    expect(adapter.locator(".hone-principled")).to_have_count(0)  # no constitution measured it
     expect(adapter.locator(".hone-history")).to_contain_text("by rollout")
     expect(adapter.locator(".hone-lineage")).to_contain_text("v1")
 

@@ -22,6 +22,7 @@ OPERATIONS = [
     ("POST", "/v1/runs/run-1/cancel"),
     ("GET", "/v1/runs/run-1/metrics"),
     ("GET", "/v1/runs/run-1/curves.png"),
+    ("GET", "/v1/runs/run-1/frontier.png"),
     ("GET", "/v1/serving"),
     ("GET", "/v1/feedback/stats"),
 ]

@@ -18,9 +18,11 @@ def test_learn_now_queues_a_run_that_can_be_watched_and_cancelled(running: Runni
     folder.mkdir(parents=True)
     (folder / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "lo')
     assert running.operator.get(f"/v1/runs/{run['id']}/metrics").json() == [{"step": 1, "loss": 0.5}]
-    assert running.operator.get(f"/v1/runs/{run['id']}/curves.png").status_code == 404
-    (folder / "curves.png").write_bytes(b"png")
-    assert running.operator.get(f"/v1/runs/{run['id']}/curves.png").headers["content-type"] == "image/png"
+    for picture in ("curves.png", "frontier.png"):
+        assert running.operator.get(f"/v1/runs/{run['id']}/{picture}").status_code == 404
+        (folder / picture).write_bytes(b"png")
+        shown = running.operator.get(f"/v1/runs/{run['id']}/{picture}")
+        assert (shown.headers["content-type"], shown.content) == ("image/png", b"png")
 
     assert running.operator.get("/v1/runs").json()["data"][0]["id"] == run["id"]
     refused = running.operator.get("/v1/runs?after=nope")

@@ -10,6 +10,7 @@ import pytest
 
 from service.adapters.manifest import Probe
 from service.adapters.proof import judge
+from tests.learner.sound_reports import SOUND_CONSTITUTION
 from tests.ui.calling import using
 from tests.ui.fake_api_objects import OPERATOR, fake_adapter, fake_run
 from tests.ui.fake_service import FakeService
@@ -176,3 +177,20 @@ def test_what_went_live_again_is_live_since_the_last_time() -> None:
     history = [{"action": "live", "at": at} for at in times] + [{"action": "requested", "at": "2026-01-09T10:00:00Z"}]
     assert _since_when({"history": history}) == times[1]
     assert _since_when({"history": []}) is None and _since_when(None) is None
+
+
+def test_the_constitution_s_part_of_a_report_is_shown(adapters: FakeService, api_url: str) -> None:
+    adapters.adapters["v2"].update(parent="v1", report={"constitution": SOUND_CONSTITUTION})
+    *_, shown = look(api_url, Board(opened={"v2"}))
+    part = shown["adapters"][0]["by_constitution"]
+    assert part["sides"] == ["v2", "v1", "base"] and part["compared"] and part["frontier"]
+    assert shown["adapters"][1]["by_constitution"] is None
+
+
+def test_that_the_constitution_can_not_be_used_leaves_the_rest_of_the_board(
+    adapters: FakeService, api_url: str
+) -> None:
+    assert look(api_url, Board())[1]["unusable"] == ""
+    adapters.unusable = "The constitution c1 has format 9; this Hone knows 1."
+    top, runs, _, _ = look(api_url, Board())
+    assert runs["unusable"] == adapters.unusable and not runs["hidden"] and not top["away"]

@@ -22,7 +22,7 @@ function adapterRow(adapter, live) {
   return h(`li.hone-adapter.${adapter.state}`, { "data-adapter": adapter.name, "data-state": adapter.state }, open,
     h("p.hone-lineage", {}, "from ", version(adapter.parent || "base"), adapter.loaded ? h("span.hone-quiet", { title: "The engine holds it now" }, "· loaded") : null),
     adapter.reason ? h("p.hone-message", {}, adapter.reason) : null,
-    levers(adapter, live), adapter.open ? [verdicts(adapter), measured(adapter), chronicle(adapter)] : null);
+    levers(adapter, live), adapter.open ? [verdicts(adapter), ...figuresOf(adapter), chronicle(adapter)] : null);
 }
 
 function keyFigure(adapter) {
@@ -34,6 +34,12 @@ function verdicts(adapter) {
   if (!adapter.gates.length) return null;
   return h("ul.hone-gates", { "aria-label": "Gates" }, adapter.gates.map((gate) => h(`li.${gate.passed ? "passed" : "stopped"}`, {}, icon(gate.passed ? "check" : "close"),
     h("div", {}, h("b", {}, gate.label), h("span.hone-sr", {}, gate.passed ? "passed" : "not passed"), gate.reason ? h("span", {}, gate.reason) : null, gate.meaning ? h("small", {}, gate.meaning) : null))));
+}
+
+/** What it was trained for comes first. */
+function figuresOf(adapter) {
+  const both = [measured(adapter), byConstitution(adapter.by_constitution)];
+  return adapter.by_constitution?.trained_by_it ? both.reverse() : both;
 }
 
 function measured(adapter) {

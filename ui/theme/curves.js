@@ -8,13 +8,6 @@ function short(value) {
   return value === 0 ? "0" : size >= 1000 || size < 0.001 ? value.toExponential(1) : String(Number(value.toPrecision(3)));
 }
 
-function svg(tag, attributes, ...children) {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
-
 function chart({ name, label, meaning, lines }) {
   const points = lines.flatMap((line) => line.points);
   const steps = points.map(([step]) => step), values = points.map(([, value]) => value);

@@ -14,6 +14,14 @@ function h(spec, attributes, ...children) {
   return node;
 }
 
+/** The same in a drawing. */
+function svg(tag, attributes, ...children) {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
 const ICONS = {
   up: "M7 10v10H4V10zM7 10l4-7c1.7 0 2.6 1.1 2.3 2.7L12.6 9H18a2 2 0 0 1 2 2.3l-1.2 7A2 2 0 0 1 16.8 20H7",
   down: "M17 14V4h3v10zM17 14l-4 7c-1.7 0-2.6-1.1-2.3-2.7l.7-3.3H6a2 2 0 0 1-2-2.3l1.2-7A2 2 0 0 1 7.2 4H17",

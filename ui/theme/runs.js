@@ -3,16 +3,23 @@
 const PHASES = { snapshot: "The feedback so far is gathered and frozen", curate: "Duplicates and outliers are set aside, and some of it is kept back to measure with",
   train: "The adapter learns from the rest", evaluate: "Its replies are measured on what was kept back", publish: "It is stored, and promoted if it may be" };
 
-const METHODS = { sft: "corrections only", dpo: "preferences only", kto: "thumbs, and pairs as such" };
+const METHODS = { sft: "corrections only", dpo: "preferences only", kto: "thumbs, and pairs as such", "sl-cai": "constitution: own revisions", "rl-cai": "constitution: AI feedback" };
 const TRIGGERS = { command: "learn now", time: "by schedule", count: "enough feedback" };
 
 const NEWEST = 5; // runs that are listed until the others are asked for
 const more = h("button.hone-plain", { type: "button", onclick: () => { allRuns = true; place(root, drawPart(props.value)); } });
 let allRuns = false;
 
-const method = h("select", { id: "learn-method" }, [["", "Learn as the settings say"], ["auto", "All feedback that it can use"], ["sft", "Corrections only (SFT)"], ["dpo", "Preferences only (DPO)"], ["kto", "Thumbs, and pairs as such (KTO)"]].map(([value, text]) => h("option", { value }, text)));
+const BY_CONSTITUTION = { "sl-cai": "It needs no feedback: the model answers red-team prompts, criticises its replies by the principles, and learns its own revisions.",
+  "rl-cai": "It needs no feedback: a judge compares the model's replies by the principles, and the model learns to prefer what the judge does. Best after the first stage." };
+const choices = (named) => named.map(([value, text]) => h("option", { value }, text));
+const stages = h("optgroup", { label: "What the constitution says" }, choices([["sl-cai", "1st stage: its own revisions (SL-CAI)"], ["rl-cai", "2nd stage: AI feedback (RL-CAI)"]]));
+const method = h("select", { id: "learn-method", onchange: () => tellOfMethod() }, choices([["", "Learn as the settings say"]]),
+  h("optgroup", { label: "What people say" }, choices([["auto", "All feedback that it can use"], ["sft", "Corrections only (SFT)"], ["dpo", "Preferences only (DPO)"], ["kto", "Thumbs, and pairs as such (KTO)"]])), stages);
+const aboutMethod = h("p.hone-quiet", { hidden: true });
+let unusable = ""; // why no run can go by the constitution in effect
 const promotion = h("select", { id: "learn-promotion" }, [["", "Promote as the settings say"], ["yes", "Promote if every gate passes"], ["no", "Keep as a candidate"]].map(([value, text]) => h("option", { value }, text)));
-const options = h("details.hone-options", {}, h("summary", {}, "Options"), h("div.hone-menu", {}, h("label", { for: "learn-method" }, "Learn from"), method, h("label", { for: "learn-promotion" }, "Afterwards"), promotion));
+const options = h("details.hone-options", {}, h("summary", {}, "Options"), h("div.hone-menu", {}, h("label", { for: "learn-method" }, "Learn from"), method, aboutMethod, h("label", { for: "learn-promotion" }, "Afterwards"), promotion));
 document.addEventListener("click", (event) => { if (!options.contains(event.target)) options.open = false; });
 options.addEventListener("keydown", (event) => { if (event.key === "Escape") { options.open = false; options.firstChild.focus(); } });
 
@@ -21,6 +28,15 @@ const waiting = h("span.hone-quiet");
 const learnBar = h("div.hone-row.hone-learn", {}, h("h2", {}, "Runs"), waiting, h("span.hone-fill"),
   h("div.hone-row.hone-levers", {}, options, h("button.hone-main", { type: "button", onclick: learn, "data-lever": "learn" }, "Learn now")));
 const runList = h("ul.hone-runs");
+
+/** Of the constitution's stages: what the chosen one does, or why none can be chosen. */
+function tellOfMethod() {
+  stages.disabled = Boolean(unusable);
+  stages.title = unusable;
+  if (unusable && method.value in BY_CONSTITUTION) method.value = "";
+  aboutMethod.textContent = unusable ? `The constitution's stages can't be run. ${unusable}` : BY_CONSTITUTION[method.value] || "";
+  aboutMethod.hidden = !aboutMethod.textContent;
+}
 
 function seconds(from, to) {
   const total = Math.max(0, Math.round(((to ? new Date(to) : new Date()) - new Date(from)) / 1000));
@@ -58,6 +74,8 @@ function runRow(run, shown) {
 
 function drawPart(board) {
   if (board.hidden) return [];
+  unusable = board.unusable;
+  tellOfMethod();
   waiting.textContent = board.waiting ? `${board.waiting} new${board.runs.length ? " since the last one" : ""}` : "no new feedback";
   const none = () => h("li.hone-empty", {}, "No run yet. Give some feedback in the chat, then press “Learn now”.");
   const listed = board.runs.filter((run, i) => allRuns || i < NEWEST || run.id === board.run);
