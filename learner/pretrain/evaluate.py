@@ -81,12 +81,14 @@ def limits_known(bench: Bench) -> dict[str, Any]:
     helped = bench.answer(harmless, 1.0)
     numbers = [arithmetic.number_comparisons(rng) for _ in range(bench.size // 4)]
     compared = bench.answer([as_prompt(one) for one in numbers], 0.0)
+    too_big = [as_prompt(limits.hard_sums(rng)) for _ in range(bench.size // 2)]
     return {
         "two numbers, compared rightly": share(
             [is_right(as_prompt(one), reply) for one, reply in zip(numbers, compared, strict=True)]
         ),
         "unknown things, says so": share([says(r, UNKNOWING) for r in bench.answer(unknown, 0.0)]),
         "invented names, says so": share([says(r, UNKNOWING) for r in bench.answer(strange, 0.0)]),
+        "sums and products that are too big, says so": share([says(r, UNKNOWING) for r in bench.answer(too_big, 0.0)]),
         "known things, claims not to know": share([says(r, UNKNOWING) for r in bench.answer(known, 0.0)]),
         "harmless deeds, says that it never learned them (sampled)": share([says(r, UNKNOWING) for r in helped]),
         "harmless deeds, refuses (sampled)": share([says(r, REFUSALS) for r in helped]),
@@ -96,7 +98,7 @@ def limits_known(bench: Bench) -> dict[str, Any]:
 
 
 def conversation(bench: Bench) -> dict[str, Any]:
-    """References back: the user's name after other turns, "and of …?", and a last result carried on."""
+    """References back: the user's name after other turns, "and of …?", and a last result carried on ("and plus 3?")."""
     rng = Random(bench.seed + 4)
     cases: dict[str, list[tuple[Dialogue, Prompt]]] = defaultdict(list)
     for _ in range(bench.size // 4):
@@ -108,6 +110,8 @@ def conversation(bench: Bench) -> dict[str, Any]:
         cases["a new name after another turn"].append(_case(rng, [first, between], introductions.recall(rng, name)))
         capital = geography.capitals(rng)
         cases["and of another country?"].append(_case(rng, [capital], rng.choice(capital.follows)(rng)))
+        first, second = arithmetic.carried_on(rng)
+        cases["a last result carried on"].append(_case(rng, [first], second))
     figures = {}
     for name, pairs in cases.items():
         replies = bench.replies([dialogue for dialogue, _ in pairs], 0.0)

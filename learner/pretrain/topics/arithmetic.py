@@ -117,6 +117,13 @@ def _go_on(rng: Random, start: int) -> Exchange:
     return _exchange(text, start, sign, step, rng)
 
 
+def carried_on(rng: Random) -> tuple[Exchange, Exchange]:
+    """A sum, and one that goes on from its result."""
+    while int((first := arithmetic(rng)).answers[0]) > LARGEST_SUM:
+        pass
+    return first, _go_on(rng, int(first.answers[0]))
+
+
 def _count_up(rng: Random) -> Exchange:
     end, down = rng.randint(3, 10), rng.random() < 0.2
     numbers = [str(n) for n in (range(end, 0, -1) if down else range(1, end + 1))]

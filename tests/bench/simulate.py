@@ -1,0 +1,102 @@
+"""What the loop does with people's feedback: `hone simulate` as it comes, three rounds of at most 100 comparisons.
+
+    python -m tests.bench simulate-warm --json
+
+The figure is the share of held-out comparisons with the base that the last adapter wins; the base against itself wins
+half. `simulate-own` has a taste that no part of Hone knows. `simulate-teach` corrects facts that the base was kept
+from: its figure is the share of corrected facts that are answered right in the end, beside the nine of ten that are
+asked. What none of it may cost is asked beside: right answers, fluent replies, time, and not one request.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tests.bench.harness import Comparison, benchmark
+
+SECONDS, ACCURACY, FLUENCY = "seconds", "accuracy below the base's", "fluency below the base's, nats per token"
+EMPTY, LOST = "empty replies", "failed or interrupted requests"
+LIMITS = {SECONDS: 600.0, ACCURACY: 0.02, FLUENCY: 0.25, EMPTY: 0.0, LOST: 0.0}
+"""What the project asks of itself, at most; of accuracy and fluency at the end, of the others over all rounds."""
+LEAST_WON, LEAST_RIGHT = 0.85, 0.9
+OWN = """def ends_with_a_question(prompt: str, reply_a: str, reply_b: str) -> float:
+    return float(reply_a.rstrip().endswith("?")) - float(reply_b.rstrip().endswith("?"))
+"""
+_CORRECTED = re.compile(r"of (\d+) corrected facts (\d+) are right now")
+
+
+def simulated(taste: str, folder: Path) -> tuple[dict[str, Any], str]:
+    """What `hone simulate --json` prints, and its log."""
+    command = [sys.executable, "-m", "service.cli", "simulate", "--taste", taste, "--json"]
+    done = subprocess.run(
+        [*command, "--picture", str(folder / "simulation.png")], capture_output=True, text=True, check=True
+    )
+    return dict(json.loads(done.stdout)), done.stderr
+
+
+def costs(found: dict[str, Any]) -> dict[str, float]:
+    """The figures that have limits."""
+    rounds, last = found["rounds"], found["rounds"][-1]
+    return {
+        SECONDS: found["seconds"],
+        ACCURACY: round(last["accuracy_base"] - last["accuracy"], 4),
+        FLUENCY: -last["fluency"],
+        EMPTY: float(sum(row["empty"] for row in rounds)),
+        LOST: float(sum(row["failed"] + row["interrupted"] for row in rounds)),
+    }
+
+
+def told(found: dict[str, Any]) -> str:
+    """Round by round."""
+    return "; ".join(
+        f"{row['adapter']} wins {row['share_won']:.1%} ({row['share_won_low']:.0%} to {row['share_won_high']:.0%}) at "
+        f"{100 * (row['accuracy'] - row['accuracy_base']):+.1f} points of accuracy and {row['fluency']:+.2f} fluency"
+        for row in found["rounds"][1:]
+    )
+
+
+def preferred(taste: str) -> Comparison:
+    with tempfile.TemporaryDirectory(prefix="hone-bench-") as folder:
+        name = taste
+        if taste == "own":
+            (Path(folder) / "own.py").write_text(OWN)
+            name = f"{folder}/own.py:ends_with_a_question"
+        found, _ = simulated(name, Path(folder))
+    first, last = found["rounds"][0], found["rounds"][-1]
+    return Comparison([last["share_won"]], [first["share_won"]], told(found), costs(found))
+
+
+def taught() -> Comparison:
+    with tempfile.TemporaryDirectory(prefix="hone-bench-") as folder:
+        found, log = simulated("teach", Path(folder))
+    facts, right = map(int, _CORRECTED.findall(log)[-1])
+    figures = {name: figure for name, figure in costs(found).items() if name != FLUENCY}
+    note = f"{right} of {facts} corrected facts are right in the end, none was before; {told(found)}"
+    return Comparison([right / facts], [LEAST_RIGHT], note, figures)
+
+
+def _register(taste: str) -> None:
+    benchmark(
+        f"simulate-{taste}",
+        unit="share of held-out comparisons won",
+        peer_name="the base against itself",
+        target=2 * LEAST_WON,
+        limits=LIMITS,
+    )(lambda: preferred(taste))
+
+
+for _taste in ("short", "warm", "sure", "safe", "own"):
+    _register(_taste)
+benchmark(
+    "simulate-teach",
+    unit="share of corrected facts answered right",
+    peer_name="the share that is asked",
+    target=1.0,
+    limits={name: most for name, most in LIMITS.items() if name != FLUENCY},
+)(taught)
