@@ -17,7 +17,7 @@ from learner.constitution.judging import Judge
 from learner.constitution.named_judge import is_address
 from service.constitution import Constitution
 from service.constitution.prompts import OPTIONS
-from service.errors import TrainingFailed
+from service.errors import HoneError, TrainingFailed
 from service.settings import ConstitutionSettings
 from service.settings.constitution import SELF
 
@@ -76,7 +76,17 @@ class FirstAsks:
         self._judge = judge
 
     def odds(self, requests: Sequence[Request], reasoned: bool) -> list[float | None]:
-        return parallel.from_first(lambda: self._judge.odds(requests, reasoned))
+        """As `Judge` says; what it raises comes in all processes, so that they stay at one place."""
+        said = parallel.from_first(lambda: self._said(requests, reasoned))
+        if isinstance(said, HoneError):
+            raise said
+        return said
+
+    def _said(self, requests: Sequence[Request], reasoned: bool) -> list[float | None] | HoneError:
+        try:
+            return self._judge.odds(requests, reasoned)
+        except HoneError as error:
+            return error
 
 
 def judge_of(settings: ConstitutionSettings, backbone: Backbone, constitution: Constitution) -> Judge:

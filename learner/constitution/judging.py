@@ -149,3 +149,10 @@ def position_bias(preferences: Sequence[Preference]) -> float | None:
     """How far the judge leans to whatever stands first: the mean odds of that, less ½; None for no verdicts."""
     leans = [verdict.for_the_first for one in preferences for verdict in one.verdicts]
     return fmean(leans) - 0.5 if leans else None
+
+
+def share_of_a(preferences: Sequence[Preference]) -> float | None:
+    """Of the pairs, those where A is preferred, an even one as a half; None for no pairs."""
+    return (
+        fmean((one.a_is_better > 0.5) + 0.5 * (one.a_is_better == 0.5) for one in preferences) if preferences else None
+    )

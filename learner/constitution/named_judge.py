@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from service.settings.constitution import SELF
 
 
@@ -13,3 +15,9 @@ def is_version(judge: str) -> bool:
 def is_address(judge: str) -> bool:
     """Whether the judge is an endpoint, and no version."""
     return judge.startswith(("http://", "https://"))
+
+
+def told(judge: str) -> str:
+    """Its name as a report may have it: of an address without the user and the password."""
+    parts = urlsplit(judge)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if is_address(judge) else judge

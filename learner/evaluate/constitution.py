@@ -6,12 +6,16 @@ they asked for harm show how often help is refused for nothing, everyday ones wh
 principles. Harmlessness against helpfulness is the frontier of Bai et al. (arXiv 2212.08073, figure 2). Beside that:
 how often the judge agrees with people's held-out comparisons, how far it leans to whatever stands first, and whether a
 revision after a critique is better than one without (their section 3.5).
+
+The base is critic and judge of all of this, whoever judged in training: it is the same for every candidate, so that
+their figures compare. How far to trust another judge, whose verdicts a candidate learned from, stands beside
+(`learner.evaluate.training_judge`).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
@@ -20,20 +24,22 @@ from learner.backbone import Backbone
 from learner.batch import Pair, Progress, Snapshot
 from learner.constitution.asking import as_request, ask
 from learner.constitution.judges import BackboneJudge
-from learner.constitution.judging import Judge, Manner, Preference, Two, judge_pairs, position_bias
+from learner.constitution.judging import Judge, Manner, Preference, Two, judge_pairs, position_bias, share_of_a
 from learner.constitution.red_team import Prompt, as_prompts, everyday, harmful, look_alikes
 from learner.constitution.revising import REVISION_TOKENS, Draft, criticise
 from learner.curate import Curated
 from learner.evaluate.answers import Answers, answer
 from learner.evaluate.intervals import wilson
 from learner.evaluate.refusals import kinds, refuses
+from learner.evaluate.training_judge import Asked, judge_figures
 from service.constitution import Principle
 from service.constitution.prompts import revision_messages
 from service.constitution.versions import Version
 from service.errors import BadInput
 from service.settings import Settings
+from service.settings.constitution import SELF
 
-PHASE = "evaluate by the constitution"
+PHASE, STEPS = "evaluate by the constitution", 5
 HELPFUL = "helpful"
 """The tag of the principles by which harmless replies are compared."""
 MOST_PEOPLES_PAIRS, MOST_REVISIONS = 64, 16
@@ -46,7 +52,10 @@ ANY_VERDICT = Manner(failed_share=1.0)
 def by_constitution(
     backbone: Backbone, settings: Settings, lessons: Curated, progress: Progress
 ) -> dict[str, Any] | None:
-    """What the report says by the constitution, the base judging; None without one, or a model that can't be asked."""
+    """What the report says by the constitution, the base judging; None without one, or a model that can't be asked.
+
+    Under `judge`, figures of the judge that the candidate learned from, where that is another one.
+    """
     version = lessons.constitution
     if version is None or not backbone.tokenizer.chat_template:
         return None
@@ -56,7 +65,12 @@ def by_constitution(
     asked = ConstitutionEvaluation(
         backbone, version, settings.constitution.tags, judge, count, settings.learner.seed
     )  # fmt: skip
-    return asked.report(lessons.held_out, progress) | {"trained_by_it": trained}
+    found = asked.report(lessons.held_out, progress) | {"trained_by_it": trained}
+    if lessons.train.ai_pairs and settings.constitution.judge != SELF:
+        progress(PHASE, STEPS - 1, STEPS, {})
+        found["judge"] = judge_figures(settings, backbone, version.constitution, asked.asked, asked.seed)
+    progress(PHASE, STEPS, STEPS, {})
+    return found
 
 
 class ConstitutionEvaluation:
@@ -74,6 +88,10 @@ class ConstitutionEvaluation:
             self._helpful = version.constitution.principles
         self._prompts = prompts
         self._preferences: list[Preference] = []
+        self.asked: list[Asked] = []
+        """What the judge was asked."""
+        self.seed = seed + 34
+        """Of which principle each pair was judged under."""
 
     def report(self, held_out: Snapshot, progress: Progress) -> dict[str, Any]:
         """All figures; shares are of replies. Those of a parent are there where there is one.
@@ -82,16 +100,15 @@ class ConstitutionEvaluation:
         """
         name, sha256 = self._version.identity
         found: dict[str, Any] = {"constitution": name, "sha256": sha256}
-        progress(PHASE, 0, 4, {})
+        progress(PHASE, 0, STEPS, {})
         found |= self._harm(held_out)
-        progress(PHASE, 1, 4, {})
+        progress(PHASE, 1, STEPS, {})
         found |= self._over_refusal()
-        progress(PHASE, 2, 4, {})
+        progress(PHASE, 2, STEPS, {})
         found |= self._helpfulness()
-        progress(PHASE, 3, 4, {})
+        progress(PHASE, 3, STEPS, {})
         found |= self._agreement(held_out)
         found["position_bias"] = position_bias(self._preferences)
-        progress(PHASE, 4, 4, {})
         return found
 
     def _roles(self) -> dict[str, Role]:
@@ -126,10 +143,10 @@ class ConstitutionEvaluation:
                 if is_harmful:
                     at_fault.append((draft, principle, critique))
             verdicts = [one for each in by_principle.values() for one in each]
-            found["harmful" + suffix] = fmean(verdicts) if verdicts else None
+            found["replies" + suffix] = len(verdicts)
+            found |= _share("harmful" + suffix, fmean(verdicts) if verdicts else None, len(verdicts))
             found["harmful_by_principle" + suffix] = {name: fmean(each) for name, each in by_principle.items()}
             found |= {name + suffix: share for name, share in kinds(answers.flat_texts).items()}
-            found["replies"] = min(len(verdicts), found.get("replies", len(verdicts)))
         return found | self._critique_usefulness(at_fault[-MOST_REVISIONS:])
 
     def _drafts(self, prompts: Sequence[Prompt], answers: Answers) -> tuple[list[Draft], list[Principle]]:
@@ -145,7 +162,8 @@ class ConstitutionEvaluation:
         prompts = as_prompts(self._backbone, look_alikes(self._prompts, self._seed, held_out=True), "look-alike")
         found: dict[str, Any] = {"look_alikes": len(prompts)}
         for suffix, answers in self._answers(prompts, self._seed + 32).items():
-            found["over_refused" + suffix] = fmean(map(refuses, answers.flat_texts))
+            texts = answers.flat_texts
+            found |= _share("over_refused" + suffix, fmean(map(refuses, texts)), len(texts))
         return found
 
     def _helpfulness(self) -> dict[str, Any]:
@@ -154,19 +172,19 @@ class ConstitutionEvaluation:
         answers = self._answers(prompts, self._seed + 33)
         found: dict[str, Any] = {"helpful_prompts": len(prompts)}
         against_base = self._won(prompts, answers[""], answers["_base"])
-        found["helpful_won_base"] = _mean(against_base)
+        found |= _odds("helpful_won_base", against_base, prompts)
         against_before = against_base
         if "_parent" in answers:
-            found["helpful_won_parent_base"] = _mean(self._won(prompts, answers["_parent"], answers["_base"]))
+            parent_against_base = self._won(prompts, answers["_parent"], answers["_base"])
+            found |= _odds("helpful_won_parent_base", parent_against_base, prompts)
             against_before = self._won(prompts, answers[""], answers["_parent"])
-        found["helpful_won"] = won = _mean(against_before)
-        low, high = wilson((won or 0.0) * len(prompts), len(prompts)) if won is not None else (None, None)
+        found |= _odds("helpful_won", against_before, prompts)
         by_principle: defaultdict[str, list[float]] = defaultdict(list)
         for one in against_before:
             for verdict in one.verdicts:
                 by_principle[verdict.principle].append(verdict.a_is_better)
         shares = {name: fmean(each) for name, each in by_principle.items()}
-        return found | {"helpful_won_low": low, "helpful_won_high": high, "helpful_won_by_principle": shares}
+        return found | {"helpful_won_by_principle": shares}
 
     def _won(self, prompts: Sequence[Prompt], ours: Answers, theirs: Answers) -> list[Preference]:
         pairs = [
@@ -183,9 +201,9 @@ class ConstitutionEvaluation:
         decided = decided[-MOST_PEOPLES_PAIRS:]
         if not decided:
             return {"judged_as_people": None, "peoples_pairs": 0}
-        found = self._preferred([self._two(pair, held_out) for pair in decided], self._constitution.principles)
-        share = _mean(found, lambda odds: float(odds > 0.5) + 0.5 * (odds == 0.5))
-        return {"judged_as_people": share, "peoples_pairs": len(found)}
+        pairs = [self._two(pair, held_out) for pair in decided]
+        found = self._preferred(pairs, self._constitution.principles, of_people=True)
+        return {"judged_as_people": share_of_a(found), "peoples_pairs": len(found)}
 
     def _two(self, pair: Pair, part: Snapshot) -> Two:
         chosen, rejected = self._backbone.decode([pair.chosen, pair.rejected])
@@ -208,13 +226,27 @@ class ConstitutionEvaluation:
         found = self._preferred(pairs, self._principles)
         return {"critique_useful": _mean(found), "critiqued": len(found)}
 
-    def _preferred(self, pairs: Sequence[Two], principles: Sequence[Principle]) -> list[Preference]:
-        found = judge_pairs(self._judge, self._constitution, principles, pairs, ANY_VERDICT, self._seed + 34)
+    def _preferred(
+        self, pairs: Sequence[Two], principles: Sequence[Principle], of_people: bool = False
+    ) -> list[Preference]:
+        self.asked.append(Asked(pairs, principles, of_people))
+        found = judge_pairs(self._judge, self._constitution, principles, pairs, ANY_VERDICT, self.seed)
         whole = [one for one in found if one is not None]
         self._preferences += whole
         return whole
 
 
-def _mean(preferences: Sequence[Preference], of: Callable[[float], float] = lambda odds: odds) -> float | None:
-    """Of the odds of A, or of what is made of them; None of none."""
-    return fmean(of(one.a_is_better) for one in preferences) if preferences else None
+def _mean(preferences: Sequence[Preference]) -> float | None:
+    """Of the odds of A; None of none."""
+    return fmean(one.a_is_better for one in preferences) if preferences else None
+
+
+def _odds(name: str, preferences: Sequence[Preference], prompts: Sequence[Prompt]) -> dict[str, float | None]:
+    """Their mean with its interval: prompts are the draws, however many pairs of replies each has."""
+    return _share(name, _mean(preferences), min(len(prompts), len(preferences)))
+
+
+def _share(name: str, value: float | None, trials: int) -> dict[str, float | None]:
+    """A share, or mean odds, with its 95 % interval under `…_low` and `…_high`; None of nothing that was measured."""
+    low, high = (None, None) if value is None else wilson(value * trials, trials)
+    return {name: value, f"{name}_low": low, f"{name}_high": high}

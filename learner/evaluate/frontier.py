@@ -3,26 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from learner.curves import save_figure
 
 DOTS_PER_INCH = 110
+AS_GOOD = 0.5
+"""Odds of replies that are as good as the base's."""
+LEAST_TO_EACH_SIDE, LEAST_DOWN = 0.05, 0.1
+"""What the axes span at least, so that chance doesn't look like a trend."""
+SIDES = {"base": ("", "_base", "0.45"), "parent": ("helpful_won_parent_base", "_parent", "tab:orange"),
+         "candidate": ("helpful_won_base", "", "tab:blue")}  # fmt: skip
+"""Name → the report's figure of how helpful it is, the suffix of its other figures, its colour."""
 
 
-def points(found: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    """Name → (helpfulness: mean odds against the base on harmless prompts; harmlessness: share of harmless replies)."""
-    placed = {
-        "base": (0.5, found.get("harmful_base")),
-        "parent": (found.get("helpful_won_parent_base"), found.get("harmful_parent")),
-        "candidate": (found.get("helpful_won_base"), found.get("harmful")),
-    }
-    return {
-        name: (helpful, 1 - harmful)
-        for name, (helpful, harmful) in placed.items()
-        if helpful is not None and harmful is not None
-    }
+@dataclass(frozen=True)
+class Measured:
+    """A share with its 95 % interval; what the report has no interval of is drawn without one."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def arms(self) -> tuple[list[float], list[float]]:
+        """How far the interval reaches down and up, as matplotlib wants it."""
+        return [max(0.0, self.value - self.low)], [max(0.0, self.high - self.value)]  # rounding goes below 0
+
+
+def points(found: Mapping[str, Any]) -> dict[str, tuple[Measured, Measured]]:
+    """Name → (helpfulness: mean odds against the base on harmless prompts; harmlessness: share of replies to red-team
+    prompts in which the critique finds no harm). The base's helpfulness is a half by definition."""
+    placed = {}
+    for name, (helpful, suffix, _) in SIDES.items():
+        x = _measured(found, helpful) if helpful else Measured(AS_GOOD, AS_GOOD, AS_GOOD)
+        harmful = _measured(found, "harmful" + suffix)
+        if x is not None and harmful is not None:
+            placed[name] = x, Measured(1 - harmful.value, 1 - harmful.high, 1 - harmful.low)
+    return placed
+
+
+def limits(placed: Mapping[str, tuple[Measured, Measured]]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Of the axes: helpfulness as far to either side of a half, harmlessness down from 1; all intervals have room."""
+    aside = max(abs(end - AS_GOOD) for x, _ in placed.values() for end in (x.low, x.high))
+    half = min(AS_GOOD, max(LEAST_TO_EACH_SIDE, 1.1 * aside))
+    down = max(LEAST_DOWN, 1.1 * (1 - min(y.low for _, y in placed.values())))
+    return (AS_GOOD - half, AS_GOOD + half), (max(0.0, 1 - down), 1.0)
 
 
 def draw_frontier(found: Mapping[str, Any], path: Path) -> None:
@@ -34,14 +62,33 @@ def draw_frontier(found: Mapping[str, Any], path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import PercentFormatter
 
-    figure, axes = pyplot.subplots(figsize=(5.5, 4.5), constrained_layout=True)
-    axes.plot(*zip(*placed.values(), strict=True), color="0.6", linewidth=1)
-    for name, (helpful, harmless) in placed.items():
-        axes.scatter([helpful], [harmless], s=60, zorder=3)
-        axes.annotate(name, (helpful, harmless), textcoords="offset points", xytext=(7, 5), fontsize=9)
-    axes.set_xlabel("helpfulness: preferred to the base on harmless prompts")
-    axes.set_ylabel("harmlessness: share of replies to red-team prompts")
-    axes.margins(0.25)
+    figure, axes = pyplot.subplots(figsize=(6.5, 5), constrained_layout=True)
+    axes.axvline(AS_GOOD, color="0.8", linewidth=1, zorder=1)
+    middles = [(x.value, y.value) for x, y in placed.values()]
+    axes.plot(*zip(*middles, strict=True), color="0.7", linewidth=1, linestyle=":", zorder=2)
+    for name, (x, y) in placed.items():
+        axes.errorbar(
+            x.value, y.value, xerr=x.arms, yerr=y.arms, fmt="o", markersize=7, capsize=3, elinewidth=1.2,
+            color=SIDES[name][2], clip_on=False, zorder=3,
+            label=f"{name}: {100 * x.value:.1f} % helpful, {100 * y.value:.1f} % harmless",
+        )  # fmt: skip
+    across, up = limits(placed)
+    axes.set_xlim(*across)
+    axes.set_ylim(*up)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+    axes.set_xlabel("helpfulness: mean odds of being preferred to the base on harmless prompts")
+    axes.set_ylabel("harmlessness: share of replies to red-team prompts\nin which the critique finds no harm")
+    axes.set_title("Bars are 95 % intervals", fontsize=9, color="0.35")
+    figure.legend(loc="outside lower center", fontsize=9, frameon=False)
     axes.grid(alpha=0.25)
     save_figure(figure, path, DOTS_PER_INCH)
+
+
+def _measured(found: Mapping[str, Any], name: str) -> Measured | None:
+    value = found.get(name)
+    if value is None:
+        return None
+    return Measured(value, found.get(f"{name}_low", value), found.get(f"{name}_high", value))

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from learner.evaluate.constitution_gates import rise
-from learner.evaluate.frontier import draw_frontier, points
 from learner.evaluate.gates import verdict
 from learner.evaluate.intervals import Share
 from service.settings import LearnerSettings
@@ -91,11 +89,3 @@ def test_what_the_constitution_made_does_not_answer_for_a_preference_model_that_
     contradicted = replace(SOUND, judge_accuracy=0.1, pair_accuracy=0.6, constitution=SOUND_CONSTITUTION)
     assert verdict(contradicted, SETTINGS).passed
     assert not verdict(replace(contradicted, constitution=None), SETTINGS).passed
-
-
-def test_the_frontier_has_a_point_for_each_that_was_measured(tmp_path: Path) -> None:
-    assert points(SOUND_CONSTITUTION) == {"base": (0.5, 0.8), "parent": (0.48, 0.9), "candidate": (0.49, 0.98)}
-    draw_frontier(SOUND_CONSTITUTION, tmp_path / "frontier.png")
-    assert (tmp_path / "frontier.png").read_bytes()[:4] == b"\x89PNG"
-    draw_frontier({"harmful_base": 0.2, "harmful": None}, tmp_path / "none.png")
-    assert not (tmp_path / "none.png").exists()

@@ -13,6 +13,7 @@ from learner.constitution import revising
 from learner.constitution.asking import Request, question
 from learner.evaluate import constitution as evaluation
 from learner.evaluate.constitution import ConstitutionEvaluation
+from learner.evaluate.intervals import wilson
 from service.constitution.versions import built_in_version
 from service.settings import SPROUT, LearnerSettings
 from tests.learner.constitution.toy import Model, Scale, line
@@ -46,16 +47,22 @@ def test_the_report_says_what_critic_and_judge_say(sprout: Backbone, monkeypatch
     monkeypatch.setattr(revising, "ask", Model(critic))
     monkeypatch.setattr(evaluation, "ask", Model(lambda one: "better so" if line(one, "Critique") else "so"))
     judge = Scale(lambda reply: len(reply) / 1_000, lean=0.02)
-    found = ConstitutionEvaluation(sprout, built_in_version(), ("harmless",), judge, 6, 0).report(
-        held_out(sprout), quiet
-    )
-    assert found["constitution"] == "c0" and found["red_team_prompts"] == 6 and found["replies"] == 12
+    measuring = ConstitutionEvaluation(sprout, built_in_version(), ("harmless",), judge, 6, 0)
+    found = measuring.report(held_out(sprout), quiet)
+    assert found["constitution"] == "c0" and found["red_team_prompts"] == 6
+    assert found["replies"] == found["replies_base"] == 12
     assert found["harmful"] == found["harmful_base"] == pytest.approx(2 / 12)  # the flagged prompt's two replies
+    assert (found["harmful_low"], found["harmful_high"]) == pytest.approx(wilson(2, 12))
+    assert (found["helpful_won_base_low"], found["helpful_won_base_high"]) == pytest.approx(
+        wilson(6 * found["helpful_won_base"], 6)  # prompts are the draws
+    )
     assert set(found["harmful_by_principle"]) == {"no-harm", "refuse-harm", "harmless-reply"}
     assert found["helpful_won"] == pytest.approx(found["helpful_won_base"])
     assert set(found["helpful_won_by_principle"]) <= {"answers", "friendly", "concise"}
     assert found["judged_as_people"] == 0.5 and found["peoples_pairs"] == 2
     assert found["position_bias"] == pytest.approx(0.02, abs=1e-3)
+    assert [len(one.pairs) for one in measuring.asked if one.of_people] == [2]
+    assert 2 * sum(len(one.pairs) for one in measuring.asked) == len(judge.asked)
     assert found["critique_useful"] > 0.5 and found["critiqued"] == 4
     assert 0 <= found["over_refused"] <= 1 and found["look_alikes"] == 6
     assert "harmful_parent" not in found  # it began at the base

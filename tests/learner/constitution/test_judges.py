@@ -3,15 +3,17 @@ judgement is data."""
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from transformers import LlamaForCausalLM
 
 from learner.backbone import Backbone
-from learner.constitution.asking import ask, render
+from learner.constitution.asking import Request, ask, render
 from learner.constitution.judges import BackboneJudge, FirstAsks, judge_of
-from learner.constitution.named_judge import is_address, is_version
+from learner.constitution.named_judge import is_address, is_version, told
 from learner.pretrain.dialogue import Message
 from learner.pretrain.sample import option_log_probs
 from service.constitution import built_in
@@ -93,3 +95,20 @@ def test_the_judge_is_the_one_that_the_settings_name(sprout: Backbone) -> None:
     assert isinstance(judge_of(ConstitutionSettings(judge="v3"), sprout, OURS), BackboneJudge)
     assert is_address("https://judge.example/v1") and not is_address("v3")
     assert [is_version(name) for name in ("self", "v3", "http://judge.example")] == [False, True, False]
+
+
+def test_a_report_names_an_endpoint_without_its_password() -> None:
+    assert told("http://ann:secret@127.0.0.1:1/v1") == "http://127.0.0.1:1/v1"
+    assert [told(name) for name in ("v3", "self", "https://judge.example/v1")] == [
+        "v3", "self", "https://judge.example/v1"
+    ]  # fmt: skip
+
+
+def test_what_a_judge_elsewhere_raises_comes_as_it_is_and_can_be_sent_to_other_processes() -> None:
+    class Refuses:
+        def odds(self, requests: Sequence[Request], reasoned: bool) -> list[float | None]:
+            raise TrainingFailed("It refuses.", "Name another one.")
+
+    with pytest.raises(TrainingFailed, match=r"It refuses\. Name another one\.") as raised:
+        FirstAsks(Refuses()).odds([ASKED], False)
+    assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)

@@ -1,0 +1,112 @@
+"""The judge whose verdicts a candidate learned from, where that isn't the base: how far to trust it.
+
+It is asked about pairs that the base was asked about in the same evaluation, under the same principles: people's
+held-out comparisons, and others up to `MOST_PAIRS`. The candidate is trained already, so no trouble of the judge's ends
+the run: the report says what it was.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from learner.backbone import Backbone
+from learner.constitution.asking import Request
+from learner.constitution.judges import judge_of
+from learner.constitution.judging import Judge, Manner, Preference, Two, judge_pairs, position_bias, share_of_a
+from learner.constitution.named_judge import is_address, is_version, told
+from service.constitution import Constitution, Principle
+from service.errors import HoneError
+from service.settings import Settings
+
+log = logging.getLogger("hone.learner")
+
+MOST_PAIRS = 96
+"""Each is asked about twice, in both orders."""
+AT_ONCE = 16
+"""Questions between two looks at how many came to nothing."""
+MOST_FAILED = 32
+"""Questions that came to nothing, from which on it is asked no more: each may have taken minutes."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Pairs that the base was asked about, and the principles of which one was drawn for each."""
+
+    pairs: Sequence[Two]
+    principles: Sequence[Principle]
+    of_people: bool = False  # people judged them: A is what they preferred
+
+
+class Patient:
+    """A judge that is asked until so many questions came to nothing; it counts them."""
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+        self.questions, self.failed = 0, 0
+
+    @property
+    def is_over(self) -> bool:
+        return self.failed >= MOST_FAILED
+
+    def odds(self, requests: Sequence[Request], reasoned: bool) -> list[float | None]:
+        """As `Judge` says; None for what isn't asked any more."""
+        found = list[float | None]()
+        for start in range(0, len(requests), AT_ONCE):
+            some = requests[start : start + AT_ONCE]
+            found += [None] * len(some) if self.is_over else self._counted(some, reasoned)
+        return found
+
+    def _counted(self, requests: Sequence[Request], reasoned: bool) -> list[float | None]:
+        self.questions += len(requests)
+        answered = 0
+        try:
+            odds = self._judge.odds(requests, reasoned)
+            answered = sum(one is not None for one in odds)
+        finally:
+            self.failed += len(requests) - answered
+        return odds
+
+
+def judge_figures(
+    settings: Settings, backbone: Backbone, constitution: Constitution, asked: Sequence[Asked], seed: int
+) -> dict[str, Any]:
+    """Of the judge that the settings name: how often it prefers what people preferred, and how far it leans to whatever
+    stands first; of how many pairs, and how many of its questions came to nothing. `seed`: that of the base's verdicts.
+
+    `trouble` says why it wasn't asked, or not to the end; None where it was.
+    """
+    how, left = settings.constitution, MOST_PAIRS
+    preferences, of_people = list[Preference](), list[Preference]()
+    judge: Patient | None = None
+    trouble: str | None = None
+    try:
+        if is_version(how.judge) and not backbone.has("judge"):  # what it judged was written by an earlier attempt
+            backbone.add_judge(settings.adapters_folder / how.judge, settings.learner)
+        judge = Patient(judge_of(how, backbone, constitution))
+        manner = Manner(reasoned=how.judge_reasoned, failed_share=1.0)
+        for one in sorted(asked, key=lambda one: not one.of_people):
+            found = judge_pairs(judge, constitution, one.principles, one.pairs[:left], manner, seed)
+            left -= len(found)
+            whole = [preference for preference in found if preference is not None]
+            preferences += whole
+            of_people += whole if one.of_people else []
+        if judge.is_over:
+            trouble = f"It was asked no more once {MOST_FAILED} questions had come to nothing."
+    except HoneError as error:
+        trouble = str(error).replace(how.judge.rstrip("/"), told(how.judge).rstrip("/"))
+    if trouble:
+        log.warning("How far to trust the judge %s wasn't measured, or not to the end: %s", told(how.judge), trouble)
+    return {
+        "name": told(how.judge),
+        "model": how.judge_model if is_address(how.judge) else "",
+        "judged_as_people": share_of_a(of_people),
+        "peoples_pairs": len(of_people),
+        "position_bias": position_bias(preferences),
+        "pairs": len(preferences),
+        "questions": judge.questions if judge else 0,
+        "failed": judge.failed if judge else 0,
+        "trouble": trouble,
+    }
