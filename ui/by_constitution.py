@@ -37,7 +37,7 @@ ALONE = {
         "Its judge agrees with people", "On comparisons of theirs that were kept back ({peoples_pairs})."
     ),
     "position_bias": Known(
-        "Its judge leans to the first",
+        "The base as judge leans to the first",
         "Below 0: to the second. Each pair is asked in both orders, which evens it out.",
         points,
     ),
@@ -46,6 +46,18 @@ ALONE = {
     ),
 }
 """Of the candidate, and of who judges it."""
+OTHER_JUDGE = {
+    "judged_as_people": Known(
+        "Its own judge agrees with people",
+        "{name}, whose verdicts it learned from; on comparisons of theirs that were kept back ({peoples_pairs}).",
+    ),
+    "position_bias": Known(
+        "Its own judge leans to the first",
+        "On {pairs} pairs of replies; {failed} of {questions} questions came to nothing. {trouble}",
+        points,
+    ),
+}
+"""Of the judge that the candidate learned from, where that isn't the base."""
 
 
 def by_constitution(report: Report, name: str, parent: str | None) -> dict[str, Any] | None:
@@ -61,7 +73,7 @@ def by_constitution(report: Report, name: str, parent: str | None) -> dict[str, 
         "trained_by_it": bool(found.get("trained_by_it")),
         "sides": list(sides.values()),
         "compared": [row for one in COMPARED for row in _compared(found, one, list(sides))],
-        "alone": [row for one in ALONE for row in _alone(found, one)],
+        "alone": [row for one in ALONE for row in _alone(found, one)] + _other_judge(found.get("judge")),
         "frontier": _frontier(found, sides),
     }
 
@@ -86,6 +98,13 @@ def _alone(found: Report, name: str) -> list[dict[str, Any]]:
     return [_row(found, name, ALONE[name], [name]), *(_principle(name, one, [shares[one]]) for one in shares)]
 
 
+def _other_judge(judge: Any) -> list[dict[str, Any]]:
+    if not isinstance(judge, dict):
+        return []
+    told = judge | {"trouble": judge.get("trouble") or ""}
+    return [_row(told, one, known, [one]) | {"name": f"judge {one}"} for one, known in OTHER_JUDGE.items()]
+
+
 def _key(name: str, side: str) -> str:
     """What the report calls a figure of one side; how helpful replies are is measured against the base's."""
     return f"helpful_won{side}_base" if name == "helpful" else name + side
@@ -95,7 +114,7 @@ def _row(found: Report, name: str, known: Known, keys: list[str]) -> dict[str, A
     return {
         "name": name,
         "label": known.label,
-        "meaning": known.meaning.format_map(_Counts(found)),
+        "meaning": known.meaning.format_map(_Counts(found)).strip(),
         "values": [_written(found.get(key), known.form) for key in keys],
         "intervals": [between(as_number(found.get(f"{key}_low")), as_number(found.get(f"{key}_high"))) for key in keys],
     }

@@ -114,6 +114,19 @@ def test_there_is_no_frontier_unless_both_ends_were_measured() -> None:
     assert len(shown(MEASURED | {"helpful_won_parent_base": None})["frontier"]) == 2
 
 
+def test_another_judge_that_it_learned_from_stands_beside_the_base() -> None:
+    judge = {"name": "v3", "judged_as_people": 0.9, "peoples_pairs": 12, "position_bias": 0.012, "pairs": 40}
+    judge |= {"questions": 80, "failed": 2, "trouble": "It timed out."}
+    found = shown(MEASURED | {"judge": judge})
+    assert rows(found, "alone")["judge judged_as_people"] == ["90.0 %"]
+    assert rows(found, "alone")["judge position_bias"] == ["+1.2 points"]
+    assert meaning(found, "judge judged_as_people").startswith("v3, whose verdicts it learned from")
+    assert meaning(found, "judge position_bias").endswith("2 of 80 questions came to nothing. It timed out.")
+    unasked = shown({"judge": {"name": "v3", "judged_as_people": None, "trouble": None}})
+    assert rows(unasked, "alone") == {"judge judged_as_people": ["–"], "judge position_bias": ["–"]}
+    assert meaning(unasked, "judge position_bias").endswith("came to nothing.")
+
+
 def test_nothing_is_shown_of_what_was_not_measured() -> None:
     for report in ({}, {"constitution": None}, {"constitution": "garbage"}):
         assert by_constitution(report, "v2", "v1") is None
