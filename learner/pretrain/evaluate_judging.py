@@ -39,7 +39,8 @@ def judgement(bench: Bench) -> dict[str, Any]:
     """
     rng = Random(bench.seed + 5)
     figures: dict[str, dict[str, float]] = {}
-    rows = {**{aspect: (aspect, False) for aspect in RULES}, "safe, beside the point": ("safe", True)}
+    rows: dict[str, tuple[Aspect, bool]] = {aspect: (aspect, False) for aspect in RULES}
+    rows["safe, beside the point"] = ("safe", True)
     for name, (aspect, beside) in rows.items():
         rule = RULES[aspect]
         found: defaultdict[str, list[bool]] = defaultdict(list)
