@@ -82,6 +82,7 @@ class Label:
     conversation_id: str = ""
     feedback_ids: tuple[str, ...] = ()
     weight: float = 1.0  # how far people agree: 1 when all do
+    by_thumb: bool = True  # False: labels that say whether it does harm, and no thumb
 
     @property
     def length(self) -> int:

@@ -7,8 +7,9 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from learner.batch import Demonstration, Pair, TokenIds
+from learner.called import DISAGREEMENT, SAID_AGAIN
 from learner.snapshot import Judgement
-from learner.votes import DISAGREEMENT, SAID_AGAIN, Vote
+from learner.votes import Vote
 
 OUTVOTED = "a correction that other people's judgements contradict"
 TWICE = "the same correction was given twice"

@@ -2,9 +2,9 @@
 
 In this order: only what is about the base model that is trained; each person's newest word on a thing counts; a cap on
 the judgements of one person (a fixed number of samples plants a behaviour whatever the size of the set, so the number
-is capped, not the share); votes, demonstrations and single thumbs (`learner.votes`); consensus, where people contradict
-each other (`learner.consensus`); the held-out split, by conversation; only what fits the model; and a cap on the whole,
-which keeps the newest and replays a random part of the older.
+is capped, not the share); votes, demonstrations, single thumbs and labels (`learner.votes`); consensus, where people
+contradict each other (`learner.consensus`); the held-out split, by conversation; only what fits the model; and a cap on
+the whole, which keeps the newest and replays a random part of the older.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from statistics import fmean
 from typing import Any, TypeVar
 
 from learner.batch import Criticised, Demonstration, Flagged, Label, Pair, Scored, Snapshot, TokenIds
+from learner.called import DISAGREEMENT, SAID_AGAIN, Called
 from learner.consensus import Agreed, agreed_demonstrations, agreed_pairs
 from learner.snapshot import AskedPrompt, FrozenFeedback, Judgement
-from learner.votes import DISAGREEMENT, SAID_AGAIN, Called, Rated, count_votes
+from learner.votes import Rated, count_votes
 from service.constitution.versions import Version
 from service.settings import LearnerSettings
 from service.wire import Correction, replies_named
@@ -202,8 +203,8 @@ def _split_labels(
         elif len(sides := {name in held for name in one.conversation_ids}) > 1:
             set_aside[ON_BOTH_SIDES] += 1
         else:
-            weight = abs(one.up - one.down) / (one.up + one.down)
-            label = Label(*reply, is_good, one.conversation_ids[-1], one.feedback_ids, weight)
+            weight = one.weight * abs(one.up - one.down) / (one.up + one.down)
+            label = Label(*reply, is_good, one.conversation_ids[-1], one.feedback_ids, weight, one.by_thumb)
             found[sides.pop()].append(label)
     return found
 

@@ -19,6 +19,7 @@ from learner.trainer import (
 SINGLE_THUMBS = (
     f"learned from where there are {LEAST_THUMBS} good and {LEAST_THUMBS} bad, {THUMBS_TO_A_PAIR} to each pair"
 )
+LABELS_OF_HARM = "a reward model and kto learn from them, and sl-cai and rl-cai ask their prompts again"
 SINGLE_SCORES = f"a reward model learns from {LEAST_THUMBS} above and {LEAST_THUMBS} below what a person usually gives"
 
 
@@ -93,9 +94,13 @@ def _written(frozen: FrozenFeedback, lessons: Curated) -> list[str]:
 
 
 def _not_used(lessons: Curated, stages: tuple[Stage, ...]) -> str:
-    """What was set aside, and single thumbs and scores that these stages don't learn from; empty where all was used."""
-    waiting = len(lessons.train.labels) if not from_thumbs(stages) else 0
-    reasons = [f"{_many(waiting, 'single thumb')} ({SINGLE_THUMBS})"] if waiting else []
+    """What was set aside, and single thumbs, labels of harm and scores that these stages don't learn from; empty where
+    all was used."""
+    waiting = lessons.train.labels if not from_thumbs(stages) else ()
+    thumbs = sum(label.by_thumb for label in waiting)
+    reasons = [f"{_many(thumbs, 'single thumb')} ({SINGLE_THUMBS})"] if thumbs else []
+    if len(waiting) > thumbs:
+        reasons.append(f"{_many(len(waiting) - thumbs, 'reply', 'replies')} labelled for harm ({LABELS_OF_HARM})")
     if lessons.train.scored and not from_scores(stages):
         reasons.append(f"{_many(len(lessons.train.scored), 'single score')} ({SINGLE_SCORES})")
     reasons += [lessons.set_aside] if lessons.set_aside else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -11,7 +11,7 @@ from learner.curate import Curated
 
 Stage = Literal["sft", "dpo", "kto", "ppo", "raft", "sl-cai", "rl-cai"]
 BY_REWARD: tuple[Stage, ...] = ("ppo", "raft")
-"""Those that follow a reward model, which is fitted to pairs, single thumbs and single scores alike."""
+"""Those that follow a reward model, which is fitted to pairs, single thumbs, labels and single scores alike."""
 
 CONSTITUTIONAL = ("sl-cai", "rl-cai")
 """The methods that learn from what the model writes by a constitution (arXiv 2212.08073): they need no feedback."""
@@ -57,8 +57,8 @@ def judgements_of_taste(part: Snapshot, *others: Snapshot) -> list[Pair]:
 
 
 def as_labels(train: Snapshot) -> tuple[Label, ...]:
-    """Single thumbs, and of each judged pair the better reply as a good and the other as a bad one (as KTO's authors
-    take pairs, arXiv 2402.01306)."""
+    """Single thumbs and labels of harm, and of each judged pair the better reply as a good and the other as a bad one
+    (as KTO's authors take pairs, arXiv 2402.01306)."""
     found = {(one.prompt_token_ids, one.reply_token_ids, one.desirable): one for one in train.labels}
     for pair in judgements_of_taste(train):
         for reply, is_good in ((pair.chosen, True), (pair.rejected, False)):
@@ -80,7 +80,7 @@ def from_pairs(stages: tuple[Stage, ...]) -> bool:
 
 
 def from_thumbs(stages: tuple[Stage, ...]) -> bool:
-    """Whether these learn from single thumbs."""
+    """Whether these learn from single thumbs, and from labels of harm."""
     return any(stage in ("kto", *BY_REWARD) for stage in stages)
 
 
@@ -95,7 +95,8 @@ def stages_of(method: str, train: Snapshot, preferences: Literal["dpo", "ppo", "
     A correction's own pair says nothing about taste that its demonstration doesn't say better, so by itself it starts
     preference learning only where that was asked for by name. Single thumbs say less than pairs do, and start it where
     there are at least LEAST_THUMBS of each kind and THUMBS_TO_A_PAIR times as many as judged pairs; these are then
-    learned from with them, as `as_labels` says. By name they are learned from whatever there is of them.
+    learned from with them, as `as_labels` says. By name they are learned from whatever there is of them. Labels of harm
+    are learned from beside thumbs, and start no more than a reward model, or what was asked for by name.
 
     A critique is a pair as soon as the model has revised the reply by it. `preferences`: what `auto` does with
     comparisons and thumbs, and `rl-cai` with those of its judge. A reward model takes both, and single scores,
@@ -110,16 +111,22 @@ def stages_of(method: str, train: Snapshot, preferences: Literal["dpo", "ppo", "
     found: list[Stage] = []
     if train.demonstrations and method in ("auto", "sft"):
         found.append("sft")
-    good = sum(label.desirable for label in train.labels)
-    enough = min(good, len(train.labels) - good) >= LEAST_THUMBS
-    by_thumbs = enough and len(train.labels) >= THUMBS_TO_A_PAIR * len(judged)
+    thumbs = [label for label in train.labels if label.by_thumb]
+    by_thumbs = _enough(thumbs) and len(thumbs) >= THUMBS_TO_A_PAIR * len(judged)
     wanted = preferences if method == "auto" else method
     above, below = (sum(sign * one.points > 0 for one in train.scored) for sign in (1, -1))
+    rewarded = judged or _enough(train.labels) or min(above, below) >= LEAST_THUMBS
     for stage in BY_REWARD:
         if wanted == stage:
-            return (*found, stage) if judged or enough or min(above, below) >= LEAST_THUMBS else tuple(found)
+            return (*found, stage) if rewarded else tuple(found)
     if (method == "auto" and judged and not by_thumbs) or (method == "dpo" and (decided or train.criticised)):
         found.append("dpo")
     if (method == "auto" and by_thumbs) or (method == "kto" and train.labels):
         found.append("kto")
     return tuple(found)
+
+
+def _enough(labels: Sequence[Label]) -> bool:
+    """Whether there are LEAST_THUMBS of each kind."""
+    good = sum(label.desirable for label in labels)
+    return min(good, len(labels) - good) >= LEAST_THUMBS

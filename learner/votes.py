@@ -1,5 +1,5 @@
 """What each kind of feedback says about pairs of replies, or of one reply, and which demonstrations it holds (the
-design's table).
+design's table). Replies that are good or bad by themselves: `learner.called`.
 
 A vote is one person's preference between two replies to one prompt. How strong: a comparison's strength 1, 2, 3 gives
 0.5, 1, 1.5; a correction against what it corrects 1; a step of a ranking 1 (InstructGPT, arXiv 2203.02155: all pairs of
@@ -19,24 +19,30 @@ from dataclasses import dataclass, field
 from itertools import combinations, product
 
 from learner.batch import Criticised, Demonstration, Flagged, TokenIds
+from learner.called import (
+    DISAGREEMENT,
+    MOST_HELD_TOGETHER,
+    SAID_AGAIN,
+    TOO_MANY_REPLIES,
+    About,
+    Called,
+    Newest,
+    called_alone,
+    does_harm,
+    is_good,
+    newest_of_each,
+)
 from learner.snapshot import JudgedReply, Judgement
 from service.wire import Comparison, Correction, Critique, Label, Ranking, Score, Thumb
 
-SAID_AGAIN = "the same person judged the same thing again; the newest counts"
 SAME_REPLY = "the two replies are word for word the same"
 CUT_OFF = "a reply was cut off before its end"
 OTHER_PROMPT = "the replies answer different prompts"
 BOTH_BAD = "both replies were called bad, which prefers neither"
-DISAGREEMENT = "contradicted by another judgement"
-NOT_YET_USED = "labels are not used by this method yet"
-FLAGS = ("harmful", "unsafe", "dangerous", "hateful", "illegal")  # labels that say that a reply does harm
-FLAG = "labels of harm: the methods sl-cai and rl-cai ask their prompts again"
+NOT_OF_HARM = "labels that say nothing of harm"
 MIDDLE_SCORE = 5.5
 SCORES_IN_THE_MIDDLE = 2
 """As many as a person is taken to have given beside the real ones."""
-MOST_HELD_TOGETHER = 8
-"""Replies to one prompt that are held against each other, the newest: all pairs of many would drown all else."""
-TOO_MANY_REPLIES = f"about older replies to a prompt than the newest {MOST_HELD_TOGETHER}"
 
 
 @dataclass(frozen=True)
@@ -53,19 +59,6 @@ class Vote:
     feedback_ids: tuple[str, ...]
     group: str = ""
     weight: float = 1.0
-
-
-@dataclass(frozen=True)
-class Called:
-    """What people called a reply that has no opposite one to the same prompt: good where `up` is more than `down`."""
-
-    prompt: TokenIds
-    reply: TokenIds
-    up: int
-    down: int
-    position: int  # of the newest thumb on it
-    conversation_ids: tuple[str, ...]
-    feedback_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -108,19 +101,19 @@ def count_votes(judgements: Sequence[Judgement]) -> Votes:
         elif isinstance(judgement.feedback, Ranking):
             _rank(judgement, judgement.feedback, votes)
     _pair_scores(_of_whole_replies(judgements, Score, votes), votes)
-    _pair_thumbs(_of_whole_replies(judgements, Thumb, votes), votes)
+    thumbs = newest_of_each(_of_whole_replies(judgements, Thumb, votes), votes.set_aside)
+    labels = newest_of_each(_of_whole_replies(judgements, Label, votes), votes.set_aside)
+    votes.called += called_alone(thumbs, labels, _pair_thumbs(thumbs, votes), votes.set_aside)
     votes.pairs.sort(key=lambda vote: vote.position)
-    votes.called.sort(key=lambda called: called.position)
     votes.rated.sort(key=lambda rated: rated.position)
     return votes
 
 
 def _flag(judgement: Judgement, label: Label, votes: Votes) -> None:
-    if any(name.strip().lower() in FLAGS for name in label.labels):
-        votes.set_aside[FLAG] += 1
+    harm = does_harm(label)
+    votes.set_aside[NOT_OF_HARM] += harm is None
+    if harm:
         votes.flagged.append(Flagged(judgement.prompt_token_ids, judgement.conversation_id, judgement.feedback_id))
-    else:
-        votes.set_aside[NOT_YET_USED] += 1
 
 
 def _criticise(judgement: Judgement, critique: Critique, votes: Votes) -> None:
@@ -133,10 +126,12 @@ def _criticise(judgement: Judgement, critique: Critique, votes: Votes) -> None:
 
 
 def _of_whole_replies(
-    judgements: Sequence[Judgement], kind: type[Score] | type[Thumb], votes: Votes
+    judgements: Sequence[Judgement], kind: type[Score] | type[Thumb] | type[Label], votes: Votes
 ) -> list[Judgement]:
-    """Those of a kind, but for those about a reply that was cut off: nobody saw how it would have ended."""
+    """Those of a kind, of labels those that say whether a reply does harm; but for those about a reply that was cut
+    off: nobody saw how it would have ended."""
     given = [judgement for judgement in judgements if isinstance(judgement.feedback, kind)]
+    given = [one for one in given if not isinstance(one.feedback, Label) or does_harm(one.feedback) is not None]
     whole = [judgement for judgement in given if judgement.replies[0].complete]
     votes.set_aside[CUT_OFF] += len(given) - len(whole)
     return whole
@@ -215,49 +210,29 @@ def _usual_scores(judgements: Sequence[Judgement]) -> dict[str, float]:
     }
 
 
-def _pair_thumbs(judgements: Sequence[Judgement], votes: Votes) -> None:
-    """Every liked reply against every disliked one to the same prompt, whoever said so; what has no opposite is called
-    good or bad by itself. Each person has one thumb on a reply, the newest."""
-    for thumbs in _grouped(judgements, by_caller=False):
-        by_reply: defaultdict[TokenIds, dict[str, Judgement]] = defaultdict(dict)
-        for thumb in thumbs:
-            of_reply = by_reply[thumb.replies[0].token_ids]
-            of_reply.pop(thumb.caller, None)
-            of_reply[thumb.caller] = thumb
-        said = {reply: list(of_reply.values()) for reply, of_reply in by_reply.items()}
-        sums = {reply: sum(1 if _is_good(thumb) else -1 for thumb in given) for reply, given in said.items()}
+def _pair_thumbs(thumbs: Newest, votes: Votes) -> set[About]:
+    """Every liked reply against every disliked one to the same prompt, whoever said so; the replies to prompts that
+    have both."""
+    by_prompt: defaultdict[TokenIds, dict[TokenIds, list[Judgement]]] = defaultdict(dict)
+    for (prompt, reply), of_reply in thumbs.items():
+        by_prompt[prompt][reply] = list(of_reply.values())
+    spent: set[About] = set()
+    for prompt, said in by_prompt.items():
+        sums = {reply: sum(1 if is_good(thumb) else -1 for thumb in given) for reply, given in said.items()}
         newest_first = sorted(said, key=lambda reply: said[reply][-1].position, reverse=True)
-        all_good, all_bad = [[reply for reply in newest_first if sign * sums[reply] > 0] for sign in (1, -1)]
-        good, bad = all_good[:MOST_HELD_TOGETHER], all_bad[:MOST_HELD_TOGETHER]
+        good, bad = ([reply for reply in newest_first if sign * sums[reply] > 0] for sign in (1, -1))
+        if not (good and bad):
+            continue
+        good, bad = good[:MOST_HELD_TOGETHER], bad[:MOST_HELD_TOGETHER]
         for liked, disliked in product(good, bad):
             first, second = said[liked][-1], said[disliked][-1]
             voter = first.caller if first.caller == second.caller else f"{first.caller} and {second.caller}"
             votes.pairs.append(_joint_vote(first, second, 1.0, voter, 1 / max(len(good), len(bad))))
-        if not (good and bad):
-            votes.called += [_called(said[reply]) for reply in good or bad]
-        votes.set_aside[SAID_AGAIN] += len(thumbs) - sum(map(len, said.values()))
+        spent |= {(prompt, reply) for reply in said}
         for reply, given in said.items():
             if reply not in good and reply not in bad:
                 votes.set_aside[TOO_MANY_REPLIES if sums[reply] else DISAGREEMENT] += len(given)
-
-
-def _is_good(thumb: Judgement) -> bool:
-    assert isinstance(thumb.feedback, Thumb)
-    return thumb.feedback.good
-
-
-def _called(thumbs: Sequence[Judgement]) -> Called:
-    """All thumbs on one reply, oldest first, one of each person."""
-    newest, up = thumbs[-1], sum(map(_is_good, thumbs))
-    return Called(
-        newest.prompt_token_ids,
-        newest.replies[0].token_ids,
-        up,
-        len(thumbs) - up,
-        newest.position,
-        tuple(thumb.conversation_id for thumb in thumbs),
-        tuple(thumb.feedback_id for thumb in thumbs),
-    )
+    return spent
 
 
 def _grouped(judgements: Sequence[Judgement], by_caller: bool) -> Iterator[list[Judgement]]:

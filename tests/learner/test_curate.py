@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from learner.called import MOST_HELD_TOGETHER, SAID_AGAIN, TOO_MANY_REPLIES
 from learner.curate import NO_PROMPT, OTHER_BASE, TOO_LONG, curate
 from learner.snapshot import FrozenFeedback
 from learner.summary import learned_from
 from learner.trainer import stages_of
-from learner.votes import BOTH_BAD, CUT_OFF, MOST_HELD_TOGETHER, SAID_AGAIN, SAME_REPLY, TOO_MANY_REPLIES
+from learner.votes import BOTH_BAD, CUT_OFF, NOT_OF_HARM, SAME_REPLY
 from service.settings import LearnerSettings
 from service.store.queries.exchanges import NewReply
 from service.store.queries.revisions import NewRevision, add_revisions
@@ -142,12 +143,12 @@ def test_a_judgement_whose_prompt_tokens_are_unknown_is_counted(home: Home) -> N
     assert stages_of("auto", found.train) == ()
 
 
-def test_labels_are_kept_and_said_to_be_unused(home: Home) -> None:
+def test_labels_that_say_nothing_of_harm_are_kept_and_said_to_be_unused(home: Home) -> None:
     home.judge(Label(exchange_id=home.chat("a"), labels=("wrong",)))
     found = curated(home)
     assert found.counts["judgements"] == {"label": 1}
-    assert "not used by this method yet" in found.set_aside
-    assert found.train.flagged == ()
+    assert found.counts["set_aside"] == {NOT_OF_HARM: 1}
+    assert found.train.flagged == () and found.train.labels == ()
 
 
 def test_a_label_of_harm_flags_its_prompt(home: Home) -> None:
@@ -155,7 +156,7 @@ def test_a_label_of_harm_flags_its_prompt(home: Home) -> None:
     found = curated(home)
     assert [(one.prompt_token_ids, one.feedback_id) for one in found.train.flagged] == [((1, 8, 2), flagged)]
     assert found.train.conversations[1, 8, 2] == (("user", "1 8 2"),)
-    assert found.counts["train"]["flagged"] == 1 and "sl-cai and rl-cai" in found.set_aside
+    assert found.counts["train"]["flagged"] == 1 and not found.set_aside
 
 
 def test_a_critique_waits_for_the_model_to_revise_the_reply_by_it(home: Home) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from learner.called import DISAGREEMENT, SAID_AGAIN
 from learner.consensus import OTHER_CORRECTION, OUTVOTED, TWICE
 from learner.curate import OVER_CAP
 from learner.trainer import stages_of
-from learner.votes import DISAGREEMENT, SAID_AGAIN
 from service.wire import Comparison, Critique, ReplyRef, Thumb
 from tests.learner.curating import curated, preferences
 from tests.learner.store_fixtures import Home, tokenize

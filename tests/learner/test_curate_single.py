@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from learner.called import DISAGREEMENT, MOST_HELD_TOGETHER, SAID_AGAIN, TOO_MANY_REPLIES
 from learner.curate import ON_BOTH_SIDES, OVER_CAP, Curated, _fraction
 from learner.summary import learned_from
 from learner.trainer import stages_of
-from learner.votes import CUT_OFF, DISAGREEMENT, MOST_HELD_TOGETHER, SAID_AGAIN, TOO_MANY_REPLIES
+from learner.votes import CUT_OFF
 from service.store.queries import feedback
 from service.wire import Score, Thumb
 from tests.learner.curating import curated, thumb

@@ -32,7 +32,7 @@ def test_feedback_that_teaches_nothing_ends_the_run_with_the_reason(place: Town)
     place.feedback({"kind": "label", "exchange_id": exchange, "labels": ["odd"]}, "eve")
     run = place.until_over(place.learn_now())
     assert (run["state"], run["adapter"]) == ("nothing_to_learn", None)
-    assert "1 label" in run["message"] and "not used by this method yet" in run["message"]
+    assert "1 label" in run["message"] and "say nothing of harm" in run["message"]
     stats = place.get("/v1/feedback/stats")
     assert (stats["by_kind"]["label"], stats["since_last_run"]) == (1, 0)
     assert place.get("/v1/serving")["live"] == "base"
