@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from service.adapters.engine import EngineFacts
 from service.engine import Engine
-from service.errors import EngineRefused, HoneError
+from service.engine_probes import try_out
+from service.errors import EngineRefused, HoneError, sentences
 from service.settings import Settings
+from service.vllm_options import FEWEST_SLOTS, LOGPROBS_MODE, option_number
 
 ANSWER_SECONDS = 5.0
-FEWEST_SLOTS = 3
-"""Old, new and canary: with fewer, the old and the new adapter push each other out during a swap."""
+TRY_SECONDS = 60.0
+"""For what is tried: the first request to a vLLM without a GPU waits while that compiles."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +43,19 @@ class EngineReport:
         if self.facts is not None:
             yield f"Engine {self.url} {self.facts.words}"
         for one in self.shortcomings:
-            yield f"Engine {self.url}: {one.what} {one.mend}"
+            yield f"Engine {self.url}: {sentences(one.what, one.mend)}"
         if self.untold is not None:
             yield f"Engine {self.url} doesn't tell everything. {self.untold}"
 
 
-def examine_engines(settings: Settings) -> list[EngineReport]:
-    """Ask every engine of the settings, side by side; waits for none longer than a few seconds."""
+def examine_engines(settings: Settings, command_line: Sequence[str] = ()) -> list[EngineReport]:
+    """Ask every engine of the settings, side by side, and try out what it doesn't tell; waits a minute at most.
+
+    `command_line`: of the vLLM that we have started ourselves, if that is the one engine there is.
+    """
 
     async def ask_all() -> list[EngineReport]:
-        return await asyncio.gather(*(_ask(url, settings) for url in settings.engine.urls))
+        return await asyncio.gather(*(_ask(url, settings, command_line) for url in settings.engine.urls))
 
     reports = asyncio.run(ask_all())
     bases = {report.facts.base for report in reports if report.facts is not None}
@@ -83,6 +89,17 @@ def shortcomings(facts: EngineFacts, settings: Settings) -> Iterator[Shortcoming
             f"It has {facts.slots} slots for adapters, fewer than engine.max_loras ({wanted}): only so many are used.",
             f"Start it with --max-loras {wanted}, or set engine.max_loras = {facts.slots}.",
         )
+    if facts.sees_adapters is False:
+        yield Shortcoming(
+            f"It doesn't see the adapters folder {settings.adapters_folder}.",
+            "Give it that folder under the same path, readable (docs/deploying.md).",
+        )
+    if facts.raw_logprobs is False:
+        yield Shortcoming(
+            "The log-probabilities of what it samples follow the temperature: they are not the model's own, which are "
+            "kept with every reply and learned from.",
+            f"Start vLLM with --logprobs-mode {LOGPROBS_MODE}.",
+        )
     if facts.rank is not None and facts.rank < settings.learner.rank:
         yield Shortcoming(
             f"It takes adapters up to rank {facts.rank}, and the learner makes them with {settings.learner.rank}.",
@@ -94,11 +111,14 @@ def untold(facts: EngineFacts, settings: Settings) -> str | None:
     """How vLLM has to have been started where nobody can see it from outside; None for another engine."""
     if facts.server is None or not facts.server.startswith("vLLM"):
         return None
-    slots = "" if facts.slots is not None or facts.has_lora is False else f", --max-loras {FEWEST_SLOTS} or more"
-    return (
-        "See that it was started with --logprobs-mode raw_logprobs, --override-generation-config "
-        f"'{{\"max_new_tokens\": null}}'{slots} and --max-lora-rank {settings.learner.rank} or more."
-    )
+    options = ["--override-generation-config '{\"max_new_tokens\": null}'"]
+    if facts.raw_logprobs is None:
+        options.append(f"--logprobs-mode {LOGPROBS_MODE}")
+    if facts.slots is None and facts.has_lora is not False:
+        options.append(f"--max-loras {FEWEST_SLOTS} or more")
+    if facts.rank is None and facts.has_lora is not False:
+        options.append(f"--max-lora-rank {settings.learner.rank} or more")
+    return f"See that it was started with {', '.join(options)}."
 
 
 def _another_model(facts: EngineFacts, settings: Settings) -> Iterator[Shortcoming]:
@@ -144,11 +164,12 @@ def _short_context(facts: EngineFacts, settings: Settings) -> Iterator[Shortcomi
         )
 
 
-async def _ask(url: str, settings: Settings) -> EngineReport:
-    engine = Engine(url, ANSWER_SECONDS, ANSWER_SECONDS)
+async def _ask(url: str, settings: Settings, command_line: Sequence[str]) -> EngineReport:
+    engine = Engine(url, TRY_SECONDS, ANSWER_SECONDS)
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             facts = await engine.facts()
+        facts = await _find_out(engine, facts, settings, command_line)
     except TimeoutError:
         silent = Shortcoming(f"It did not answer within {ANSWER_SECONDS:g} s.", "Look at its log.")
         return EngineReport(url, None, (silent,))
@@ -159,4 +180,20 @@ async def _ask(url: str, settings: Settings) -> EngineReport:
         return EngineReport(url, None, (Shortcoming(error.message, error.hint),))
     finally:
         await engine.close()
-    return EngineReport(url, facts, tuple(shortcomings(facts, settings)), untold(facts, settings))
+    found = tuple(shortcomings(facts, settings))
+    return EngineReport(url, facts, found, None if command_line else untold(facts, settings))
+
+
+async def _find_out(engine: Engine, facts: EngineFacts, settings: Settings, command_line: Sequence[str]) -> EngineFacts:
+    """What it doesn't tell: by how we have started it, else by trying; its slots vLLM tells after a first request."""
+    if command_line:
+        rank, slots = (option_number(command_line, name) for name in ("max-lora-rank", "max-loras"))
+        facts = replace(facts, rank=facts.rank or rank, slots=facts.slots or slots)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(TRY_SECONDS):
+            facts = await try_out(engine, facts, settings.adapters_folder)
+    if facts.has_lora and facts.slots is None:
+        with suppress(TimeoutError, HoneError):
+            async with asyncio.timeout(ANSWER_SECONDS):
+                facts = replace(facts, slots=(await engine.facts()).slots)
+    return facts

@@ -7,19 +7,18 @@ packages.
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 import os
-import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from service.errors import SettingsError
 from service.installed import require_learner_packages
-from service.model_shape import LLAMA_FAMILY
+from service.model_shape import LLAMA_FAMILY, read_config
 from service.settings import EngineSettings, Settings
 from service.supervisor import Program
+from service.vllm_options import LOGPROBS_MODE, check_options, split_options
 
 VLLM_MODULE = "vllm.entrypoints.openai.api_server"
 """Not the `vllm` command, which fails in the CPU build: it looks for a distribution of another name."""
@@ -69,7 +68,8 @@ def _embedded(engine: EngineSettings, port: int) -> Program:
 
 
 def _vllm(settings: Settings, port: int) -> Program:
-    engine = settings.engine
+    engine, further = settings.engine, split_options(settings.engine.vllm_options)
+    check_options(further)
     options = {
         "--model": engine.weights or settings.model_path,
         "--served-model-name": engine.model,
@@ -83,7 +83,7 @@ def _vllm(settings: Settings, port: int) -> Program:
         "--max-lora-rank": vllm_rank(engine.max_lora_rank),
         # Else vLLM cuts every reply to the length in the model's generation_config.json, whatever was asked for.
         "--override-generation-config": '{"max_new_tokens": null}',
-        "--logprobs-mode": "raw_logprobs",  # the model's own, whatever temperature and top_p are: what is trained on
+        "--logprobs-mode": LOGPROBS_MODE,  # what is trained on
         "--shutdown-timeout": VLLM_SHUTDOWN_SECONDS,
     }
     environment = {
@@ -100,7 +100,7 @@ def _vllm(settings: Settings, port: int) -> Program:
             "--enable-lora",
             "--disable-uvicorn-access-log",
             *_lora_layers(settings),
-            *shlex.split(engine.vllm_options),
+            *further,
         ],
         stop_seconds=VLLM_STOP_SECONDS,
         python=str(find_vllm_python(engine)),
@@ -110,17 +110,31 @@ def _vllm(settings: Settings, port: int) -> Program:
 
 
 def _lora_layers(settings: Settings) -> list[str]:
-    """Keep vLLM's LoRA to the layers that are trained, where their names are known.
+    """Keep vLLM's LoRA to the layers that are trained, where their names are known: in a folder, the hub or its cache.
 
     Else it wraps the output layer too, whose code in the CPU build of 0.32 ends the engine when a text is scored
     (`prompt_logprobs`) in one step with another request.
     """
-    try:
-        config = json.loads((Path(settings.model_path) / "config.json").read_bytes())
-    except (OSError, ValueError):  # a hub name, or what vLLM itself will complain about
-        return []
-    known = isinstance(config, dict) and config.get("model_type") in LLAMA_FAMILY
+    known = read_config(settings.model_path).get("model_type") in LLAMA_FAMILY
     return ["--lora-target-modules", *LLAMA_LAYERS] if known else []
+
+
+def check_folders(settings: Settings) -> None:
+    """See that what vLLM is to serve is there, which it takes a minute to find out itself. Raises SettingsError.
+
+    The embedded engine says so at once; what a hub has is for vLLM to see.
+    """
+    if settings.engine.urls or settings.engine.kind != "vllm":
+        return
+    model, weights = settings.model_path, settings.engine.weights
+    is_hub_name = not model.startswith((".", "/", "~")) and model.count("/") < 2
+    for folder, setting in ((model, "engine.model (--model)"), (weights, "engine.weights")):
+        if folder is None or (folder == model and is_hub_name and not Path(folder).is_dir()):
+            continue
+        if not Path(folder).is_dir():
+            raise SettingsError(f"There is no model folder {folder}.", f"Name another in {setting}.")
+        if not (Path(folder) / "config.json").is_file():
+            raise SettingsError(f"{folder} is no model folder: it has no config.json.", f"Name another in {setting}.")
 
 
 def find_vllm_python(engine: EngineSettings, beside_project: Path = VLLM_PYTHON, platform: str = sys.platform) -> Path:

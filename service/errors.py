@@ -8,6 +8,15 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+_ENDS = (".", "!", "?", ":", "…")
+
+
+def sentences(*parts: str) -> str:
+    """What is said one after the other; what others say (an engine, a database) may lack its full stop."""
+    said = [part.strip() for part in parts if part.strip()]
+    ended = [part if part.rstrip("\"')")[-1:] in _ENDS else f"{part}." for part in said[:-1]]
+    return " ".join([*ended, *said[-1:]])
+
 
 class HoneError(Exception):
     """`message` says what is wrong, `hint` what to do about it; `param` names the field of the request at fault."""
@@ -27,7 +36,7 @@ class HoneError(Exception):
         self.retry_after = retry_after  # seconds; sent as Retry-After
 
     def __str__(self) -> str:
-        return f"{self.message} {self.hint}".strip()
+        return sentences(self.message, self.hint)
 
     def body(self) -> dict[str, dict[str, str | None]]:
         """The OpenAI error body."""

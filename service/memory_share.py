@@ -5,20 +5,16 @@ A share that the operator sets is taken as it is, and nothing is checked.
 
 from __future__ import annotations
 
-import json
-import shlex
 from collections.abc import Sequence
-from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
 from service.engine_program import USUAL_SHARE, vllm_rank
 from service.gpu_memory import Demand, Engine, Learner, divide
 from service.gpus import first_gpu
 from service.installed import torch_uses_gpus
 from service.memory_advice import LEAST_CONTEXT, refusal
-from service.model_shape import ModelShape, shape_of
+from service.model_shape import ModelShape, read_config, shape_of
 from service.settings import Settings
+from service.vllm_options import option_number, option_value, split_options
 
 _OWN_SHARE = ("gpu-memory-utilization", "kv-cache-memory-bytes", "kv-cache-memory")
 """Options of vLLM that say what it takes."""
@@ -31,11 +27,11 @@ def with_memory_share(settings: Settings, learner: bool) -> tuple[Settings, str 
     started, and where there is no GPU. Raises SettingsError where model, adapters and learner don't fit the card.
     """
     engine = settings.engine
-    options = shlex.split(engine.vllm_options)
-    is_set = engine.gpu_memory_share is not None or any(_value(options, name) is not None for name in _OWN_SHARE)
+    options = split_options(engine.vllm_options)
+    is_set = engine.gpu_memory_share is not None or any(option_value(options, name) is not None for name in _OWN_SHARE)
     if engine.urls or engine.kind != "vllm" or is_set or (gpu := first_gpu()) is None:
         return settings, None
-    if (shape := shape_of(_config(settings.model_path))) is None:
+    if (shape := shape_of(read_config(settings.model_path))) is None:
         share, rest = USUAL_SHARE, "the shape of its model isn't known here; engine.gpu_memory_share sets another"
     else:
         demand = _demand(settings, shape, options, learner and torch_uses_gpus())
@@ -53,7 +49,7 @@ def with_memory_share(settings: Settings, learner: bool) -> tuple[Settings, str 
 
 def _demand(settings: Settings, shape: ModelShape, options: Sequence[str], learner: bool) -> Demand:
     engine, learning = settings.engine, settings.learner
-    own_context = _value(options, "max-model-len")
+    own_context = option_value(options, "max-model-len")
     if own_context is None:
         context = engine.max_model_len or shape.context
     else:
@@ -62,8 +58,8 @@ def _demand(settings: Settings, shape: ModelShape, options: Sequence[str], learn
         Engine(
             shape,
             context=context,
-            slots=engine.max_loras,
-            rank=vllm_rank(engine.max_lora_rank),
+            slots=option_number(options, "max-loras") or engine.max_loras,
+            rank=option_number(options, "max-lora-rank") or vllm_rank(engine.max_lora_rank),
             cards=_count(options, "tensor-parallel-size", "tp") * _count(options, "pipeline-parallel-size", "pp"),
             number_bytes=4 if engine.dtype == "float32" else 2,
         ),
@@ -71,29 +67,5 @@ def _demand(settings: Settings, shape: ModelShape, options: Sequence[str], learn
     )
 
 
-def _value(options: Sequence[str], *names: str) -> str | None:
-    """What an option of vLLM was given, the last time it was; None where it wasn't."""
-    found = None
-    for word, after in pairwise([*options, ""]):
-        option, is_assigned, value = word.partition("=")
-        if option.startswith("-") and option.lstrip("-").replace("_", "-") in names:
-            found = value if is_assigned else after
-    return found
-
-
 def _count(options: Sequence[str], *names: str) -> int:
-    value = _value(options, *names)
-    return max(1, int(value)) if value is not None and value.isdecimal() else 1
-
-
-def _config(model: str) -> dict[str, Any]:
-    """A model's `config.json`, from its folder, the hub's cache or the hub; empty where it can't be had."""
-    try:
-        if not Path(model).is_dir():
-            from huggingface_hub import hf_hub_download  # only for hub names: it takes its time to import
-
-            model = str(Path(hf_hub_download(model, "config.json")).parent)
-        config = json.loads((Path(model) / "config.json").read_bytes())
-    except (OSError, ValueError):  # which the hub's own errors are, too: vLLM will say what is wrong
-        return {}
-    return config if isinstance(config, dict) else {}
+    return max(1, option_number(options, *names) or 1)

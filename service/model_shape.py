@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 LLAMA_FAMILY = ("llama", "mistral", "qwen2", "qwen3")
@@ -77,3 +79,16 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape | None:
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
+
+
+def read_config(model: str) -> dict[str, Any]:
+    """A model's `config.json`, from its folder, the hub's cache or the hub; empty where it can't be had."""
+    try:
+        if not Path(model).is_dir():
+            from huggingface_hub import hf_hub_download  # only for hub names: it takes its time to import
+
+            model = str(Path(hf_hub_download(model, "config.json")).parent)
+        config = json.loads((Path(model) / "config.json").read_bytes())
+    except (OSError, ValueError):  # which the hub's own errors are, too: who serves the model will say what is wrong
+        return {}
+    return config if isinstance(config, dict) else {}

@@ -40,7 +40,10 @@ _log = logging.getLogger(__name__)
 
 
 class Stack:
-    """Everything under one supervisor. `engine_urls` and `url` are known once it is made."""
+    """Everything under one supervisor. `engine_urls` and `url` are known once it is made.
+
+    `pages_problem`, once it is ready: why there are no pages, where they should be; the API answers all the same.
+    """
 
     def __init__(self, settings: Settings, learner: bool = True) -> None:
         self._engine: Program | None = None
@@ -53,7 +56,13 @@ class Stack:
         self.url = self.settings.server.local_url
         self._learner = learner
         self._waits_for_engine: Program | None = None
+        self.pages_problem: str | None = None
         self.supervisor = Supervisor(settings.home / "logs", self._environment())
+
+    @property
+    def engine_arguments(self) -> Sequence[str]:
+        """What the engine is started with; nothing where engines run elsewhere."""
+        return () if self._engine is None else self._engine.arguments
 
     def start(self) -> None:
         """Start everything, but for a learner that has to wait for the engine; returns at once."""
@@ -99,7 +108,8 @@ class Stack:
             if self._engine is None:
                 return f"an engine at {' or '.join(self.engine_urls)}: {logs / 'service.log'} says why"
             return f"the engine: {logs / 'engine.out'} says how far it is"
-        if health.get("status") == "ok" and health.get("pages") != "starting":
+        if health.get("status") == "ok" and (pages := health.get("pages")) != "starting":
+            self.pages_problem = None if pages in ("ok", None) else pages
             return None
         return f"the service: {logs / 'service.log'} says how far it is"
 

@@ -30,7 +30,8 @@ class LoadedModel(Protocol):
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """What an engine tells of itself; None where it doesn't say, as vLLM keeps its rank to itself."""
+    """What an engine tells of itself; None where it doesn't say. vLLM says its rank only when it refuses a larger one
+    (`service.engine_probes`)."""
 
     base: str
     server: str | None = None
@@ -46,6 +47,10 @@ class EngineFacts:
     """Largest rank of an adapter."""
     context: int | None = None
     """Most tokens of a prompt and its reply."""
+    raw_logprobs: bool | None = None
+    """Whether the log-probabilities of sampled tokens are the model's own, whatever the temperature."""
+    sees_adapters: bool | None = None
+    """Whether it sees the service's adapters folder under the same path."""
 
     @property
     def words(self) -> str:
@@ -57,6 +62,10 @@ class EngineFacts:
             f"{_or_not_told(self.slots)} slots, rank up to {_or_not_told(self.rank)}",
             f"context {_or_not_told(self.context)} tokens",
         ]
+        if self.raw_logprobs is not None:
+            told.append(f"log-probabilities {'' if self.raw_logprobs else 'NOT '}the model's own")
+        if self.sees_adapters is not None:
+            told.append(f"adapters folder {'' if self.sees_adapters else 'NOT '}seen")
         return f"serves {self.base}: {'; '.join(told)}"
 
 

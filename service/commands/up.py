@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -55,8 +55,10 @@ def up(
         check_rollouts(settings)
         require_trackers(settings.learner.trackers)
     from service import logs, stack
+    from service.engine_program import check_folders
     from service.memory_share import with_memory_share
 
+    check_folders(settings)
     settings, shared = with_memory_share(settings, learner)
     stack.prepare_home(settings)
     logs.configure("up", settings.home)
@@ -75,6 +77,7 @@ def up(
                 ready = {
                     "url": everything.url,
                     "operator_link": link,
+                    "pages_problem": everything.pages_problem,
                     "engine_urls": everything.engine_urls,
                     "engines": [asdict(report) for report in reports],
                     "gpu_memory": shared,
@@ -82,7 +85,7 @@ def up(
 
                 def plain() -> None:
                     say_engines(reports)
-                    greet(everything.url, link)
+                    greet(everything.url, link, everything.pages_problem)
 
                 show(ready, as_json, plain)
                 everything.watch(stopping)
@@ -91,15 +94,14 @@ def up(
 
 
 def _examine(everything: Stack) -> list[EngineReport]:
-    """What the engines tell, but for the embedded one, and for how our own vLLM was started, which we know."""
+    """What the engines tell, but for the embedded one; how our own vLLM was started, we know."""
     engine = everything.settings.engine
     if not engine.urls and engine.kind == "embedded":
         return []
     from service.engine_checks import examine_engines
 
     named = engine.model_copy(update={"urls": everything.engine_urls})
-    reports = examine_engines(everything.settings.model_copy(update={"engine": named}))
-    return reports if engine.urls else [replace(report, untold=None) for report in reports]
+    return examine_engines(everything.settings.model_copy(update={"engine": named}), everything.engine_arguments)
 
 
 def _stop_on_signals() -> threading.Event:

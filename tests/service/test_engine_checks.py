@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from service.engine_program import engine_program
 from service.settings import Settings, load_settings
 from tests.fixtures.serving import serve
 from tests.service.fake_engine import CONTEXT, FakeEngine
+from tests.service.pretend_vllm import PretendVllm
 
 VLLM = 'vllm:num_requests_running{engine="0",model_name="m"} 0.0\n'
 LORA = "# HELP vllm:lora_requests_info Running stats on lora requests.\n# TYPE vllm:lora_requests_info gauge\n"
@@ -80,6 +82,8 @@ def settings(tmp_path: Path) -> Settings:
         ({"slots": 2}, "a swap needs 3. Start it with --max-loras 8"),
         ({"slots": 4}, "fewer than engine.max_loras"),
         ({"rank": 8}, "--max-lora-rank 16"),
+        ({"raw_logprobs": False}, "--logprobs-mode raw_logprobs"),
+        ({"sees_adapters": False}, "Give it that folder under the same path"),
         ({"context": 511}, "with --max-model-len 512 or more, or set chat.max_tokens = 255"),
     ],
 )
@@ -94,6 +98,8 @@ def test_an_engine_that_tells_everything_or_nothing_has_no_shortcoming(settings:
     assert whole.words == (
         "serves base: vLLM 0.32.0; LoRA on, loading at run time on; 8 slots, rank up to 32; context 4096 tokens"
     )
+    tried = replace(whole, raw_logprobs=False, sees_adapters=True).words
+    assert tried.endswith("4096 tokens; log-probabilities NOT the model's own; adapters folder seen")
 
 
 @pytest.mark.parametrize(
@@ -162,6 +168,7 @@ def test_of_vllm_it_is_said_how_it_has_to_have_been_started_and_of_others_nothin
     arguments = list(engine_program(settings, 8001).arguments)
     for option in ("--logprobs-mode", "--override-generation-config"):
         assert option in advice and arguments[arguments.index(option) + 1] in advice
+    assert "--max-lora-rank" not in str(untold(EngineFacts("base", "vLLM 0.32.0", rank=16), settings))
     assert untold(EngineFacts("base", "embedded engine"), settings) is untold(EngineFacts("base"), settings) is None
 
 
@@ -177,3 +184,44 @@ def test_every_engine_of_the_settings_is_reported_on(tmp_path: Path) -> None:
     assert all("serve different models (another, fake)" in line for line in lines)
     assert "Start vLLM with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True" in lines[1]
     assert "Check engine.urls" in lines[2] and "can't be reached" in lines[3]
+
+
+def examined(tmp_path: Path, engine: PretendVllm, command_line: Sequence[str] = ()) -> str:
+    with serve(engine.app) as url:
+        settings = load_settings(tmp_path, {"engine": {"urls": [url], "model": "/models/fake"}}, {})
+        (report,) = examine_engines(settings, command_line)
+    assert not list((tmp_path / "adapters").glob("*")) and not engine.adapters
+    return "\n".join(report.lines)
+
+
+def test_what_vllm_does_not_tell_is_tried_out_and_nothing_of_that_stays(tmp_path: Path) -> None:
+    said = examined(tmp_path, PretendVllm(slots=8, rank=16))
+    assert (
+        "8 slots, rank up to 16; context 2048 tokens; log-probabilities the model's own; adapters folder seen" in said
+    )
+    assert "--max-lora" not in said and "--logprobs-mode" not in said
+    assert "See that it was started with --override-generation-config" in said  # what nobody can try
+
+
+def test_a_vllm_that_is_set_up_otherwise_is_found_out(tmp_path: Path) -> None:
+    engine = PretendVllm(slots=2, rank=8, mode="processed_logprobs")
+    said = examined(tmp_path, engine)
+    for words in ("a swap needs 3", "up to rank 8", "Start vLLM with --logprobs-mode raw_logprobs"):
+        assert words in said
+    engine.sees_folder = False
+    said = examined(tmp_path, engine)
+    assert f"It doesn't see the adapters folder {tmp_path / 'adapters'}." in said and "rank up to (not told)" in said
+
+
+def test_of_a_vllm_that_we_have_started_its_command_line_is_known(tmp_path: Path) -> None:
+    """The last of two options wins; the rank needs no trying."""
+    engine = PretendVllm(slots=4)
+    line = ["--max-loras", "3", "--max-lora-rank", "8", "--max_lora_rank=32"]
+    said = examined(tmp_path, engine, line)
+    assert "rank up to 32" in said and "doesn't tell everything" not in said
+    assert "8 slots" not in said and not engine.asked_to_load
+
+
+def test_an_engine_that_takes_whatever_it_is_given_loses_it_again(tmp_path: Path) -> None:
+    said = examined(tmp_path, PretendVllm(rank=5000))
+    assert "rank up to (not told)" in said and "--max-lora-rank 16 or more" in said

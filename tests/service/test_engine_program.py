@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +10,7 @@ from typing import Any, Literal
 import pytest
 
 from service.doctor import Finding, examine
-from service.engine_program import engine_program, find_vllm_python
+from service.engine_program import check_folders, engine_program, find_vllm_python
 from service.errors import SettingsError
 from service.settings import SPROUT, EngineSettings, load_settings
 from service.supervisor import Program
@@ -60,19 +61,77 @@ def test_vllm_gets_loras_raw_logprobs_and_a_share_of_the_gpu(tmp_path: Path) -> 
     assert found.environment["VLLM_CPU_KVCACHE_SPACE"] == "2"
 
 
-def test_vllm_s_loras_are_kept_to_the_layers_that_are_trained_where_those_are_known(tmp_path: Path) -> None:
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The hub's cache on this machine; no hub is reached."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def cache(hub: Path, name: str, config: str) -> None:
+    """Put a model's configuration where a download would have."""
+    model, revision = hub / f"models--{name.replace('/', '--')}", "1" * 40
+    (model / "refs").mkdir(parents=True)
+    (model / "refs" / "main").write_text(revision)
+    (model / "snapshots" / revision).mkdir(parents=True)
+    (model / "snapshots" / revision / "config.json").write_text(config)
+
+
+def test_vllm_s_loras_are_kept_to_the_layers_that_are_trained_where_those_are_known(tmp_path: Path, hub: Path) -> None:
     def layers(model: str) -> list[str]:
         arguments = list(program(tmp_path, kind="vllm", vllm_python=sys.executable, model=model).arguments)
         place = arguments.index("--lora-target-modules") if "--lora-target-modules" in arguments else len(arguments)
         return arguments[place + 1 :]
 
-    assert layers("sprout") == ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    trained = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    assert layers("sprout") == trained
     other = tmp_path / "other"
     other.mkdir()
     for text in ("[]", "{", '{"model_type": "gpt2"}'):
         (other / "config.json").write_text(text)
         assert layers(str(other)) == []
-    assert layers("Qwen/Qwen3-0.6B") == []
+    assert layers("Qwen/Qwen3-0.6B") == []  # neither hub nor cache has it
+    cache(hub, "Qwen/Qwen3-0.6B", json.dumps({"model_type": "qwen3"}))
+    assert layers("Qwen/Qwen3-0.6B") == trained
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--enforce-eager --logprobs-mode processed_logprobs", "sets --logprobs-mode processed_logprobs: Hone keeps"),
+        ("--logprobs_mode=raw_logits", "raw_logits"),
+        ("--no-enable-lora", "no adapter is served"),
+        ("--max-loras 2", "a swap needs 3 slots"),
+        ("--port 9000", "Hone chooses the engine's port"),
+        ("--tokenizer 'a folder", "Close the quote"),
+    ],
+)
+def test_an_option_that_takes_away_what_hone_depends_on_is_refused(tmp_path: Path, options: str, words: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        program(tmp_path, kind="vllm", vllm_python=sys.executable, vllm_options=options)
+    assert "engine.vllm_options" in str(refused.value) and words in str(refused.value)
+
+
+def test_options_that_hone_can_live_with_are_handed_on(tmp_path: Path) -> None:
+    options = "--logprobs-mode raw_logprobs --max-loras 3 --max-lora-rank 64"
+    found = program(tmp_path, kind="vllm", vllm_python=sys.executable, vllm_options=options)
+    assert list(found.arguments[-6:]) == options.split()
+
+
+def test_a_model_that_is_not_there_is_told_before_vllm_is_started(tmp_path: Path) -> None:
+    def check(**engine: Any) -> None:
+        check_folders(load_settings(tmp_path, {"engine": {"kind": "vllm"} | engine}, environment={}))
+
+    for none in ("/nope", "./nope", "models/of/mine"):
+        with pytest.raises(SettingsError, match=f"There is no model folder {none}"):
+            check(model=none)
+    with pytest.raises(SettingsError, match=r"no config\.json") as empty:
+        check(model="sprout", weights=str(tmp_path))
+    assert "engine.weights" in str(empty.value)
+    check(model="sprout")
+    check(model="Qwen/Qwen3-0.6B")  # a hub may have it
+    check(model="/nope", urls=["http://127.0.0.1:9"])  # an engine elsewhere has its own
 
 
 def test_a_rank_that_vllm_cannot_serve_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,70 @@
+"""What stands on a command line of vLLM's server, and what of `engine.vllm_options` Hone can't work with."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from itertools import pairwise
+
+from service.errors import SettingsError
+
+LOGPROBS_MODE = "raw_logprobs"
+"""Of the modes of vLLM the one that gives the model's own log-probabilities, whatever temperature and top_p are."""
+FEWEST_SLOTS = 3
+"""Old, new and canary: with fewer, the old and the new adapter push each other out during a swap."""
+
+_TAKEN = {
+    "port": "Hone chooses the engine's port",
+    "host": "Hone looks for its engine on loopback",
+    "api-key": "Hone sends its engine no key",
+}
+"""Options that would leave Hone waiting for an engine that it doesn't find, and why."""
+
+
+def split_options(text: str) -> list[str]:
+    """The words of `engine.vllm_options`. Raises SettingsError for an open quote."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise SettingsError(f"engine.vllm_options can't be read: {error}.", "Close the quote.") from error
+
+
+def option_value(words: Sequence[str], *names: str) -> str | None:
+    """What an option was given, the last time it was; None where it wasn't. Names are said with dashes."""
+    found = None
+    for word, after in pairwise([*words, ""]):
+        option, is_assigned, value = word.partition("=")
+        if option.startswith("-") and option.lstrip("-").replace("_", "-") in names:
+            found = value if is_assigned else after
+    return found
+
+
+def option_number(words: Sequence[str], *names: str) -> int | None:
+    """The same, where it is a whole number."""
+    value = option_value(words, *names)
+    return int(value) if value is not None and value.isdecimal() else None
+
+
+def check_options(words: Sequence[str]) -> None:
+    """`words`: those of `engine.vllm_options`, which come after Hone's own and so win.
+
+    Raises SettingsError for one that takes away what Hone depends on.
+    """
+    mode, slots = option_value(words, "logprobs-mode"), option_number(words, "max-loras")
+    if mode not in (None, LOGPROBS_MODE):
+        raise _refused(
+            f"--logprobs-mode {mode}", f"Hone keeps and learns from the model's own log-probabilities ({LOGPROBS_MODE})"
+        )
+    if option_value(words, "no-enable-lora") is not None:
+        raise _refused("--no-enable-lora", "without LoRA no adapter is served")
+    if slots is not None and slots < FEWEST_SLOTS:
+        raise _refused(
+            f"--max-loras {slots}", f"a swap needs {FEWEST_SLOTS} slots; engine.max_loras says how many there are"
+        )
+    for name, why in _TAKEN.items():
+        if option_value(words, name) is not None:
+            raise _refused(f"--{name}", why)
+
+
+def _refused(option: str, why: str) -> SettingsError:
+    return SettingsError(f"engine.vllm_options sets {option}: {why}.", "Take it out.")
