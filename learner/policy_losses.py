@@ -7,7 +7,7 @@ with their metrics, which are detached floats.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -180,6 +180,17 @@ def grpo_advantages(scores: Tensor, scale: bool = True, eps: float = 1e-4) -> Te
     _group_size(scores)
     centred = scores - scores.mean(1, keepdim=True)
     return centred / (scores.std(1, keepdim=True) + eps) if scale else centred
+
+
+def in_groups(scores: Tensor, sizes: Sequence[int], compare: Callable[[Tensor], Tensor]) -> Tensor:
+    """What `compare`, (G, k) → (G, k), makes of groups that follow each other and may differ in size k: (N,) → (N,)."""
+    parts = list(scores.split(list(sizes)))
+    for size in dict.fromkeys(sizes):
+        places = [place for place, one in enumerate(sizes) if one == size]
+        compared = compare(torch.stack([parts[place] for place in places]))
+        for place, part in zip(places, compared, strict=True):
+            parts[place] = part
+    return torch.cat(parts)
 
 
 def entropy(logits: Tensor) -> Tensor:

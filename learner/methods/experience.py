@@ -7,6 +7,7 @@ goes on from one iteration to the next is here, too: running moments, and a β t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,13 +19,14 @@ from learner import parallel
 from learner.backbone import Backbone
 from learner.batch import Sequences, TokenIds, collate
 from learner.importance import token_importance
-from learner.methods.rollouts import Judge
+from learner.methods.rollouts import Judge, figures_of, grade
 from learner.micro_batches import MicroBatches, set_sizes, sizes
 from learner.policy_losses import (
     AdaptiveKl,
     RunningMoments,
     gae,
     grpo_advantages,
+    in_groups,
     kl_estimates,
     reinforce_advantages,
     rloo_advantages,
@@ -41,9 +43,10 @@ SCORED = "sampled replies"
 
 @dataclass(frozen=True)
 class Experience:
-    """N replies of an iteration, as the policy that sampled them sees them. All (N, T) but for `batch`."""
+    """N replies of an iteration, as the policy that sampled them sees them. Tensors are (N, T)."""
 
     batch: Sequences
+    groups: tuple[int, ...]  # how many in a row answer one prompt; their sum is N
     log_probs: Tensor
     values: Tensor  # of the state that each token was chosen in; 0 without a value function
     advantages: Tensor
@@ -61,7 +64,8 @@ class Experience:
 
 
 class Appraiser:
-    """See the module's docstring. `measured`: what the latest iteration's replies are like, by name."""
+    """See the module's docstring. `measured`: what the latest iteration's replies are like, by name. `ungraded`: how
+    many so far had no finite reward, and were left out."""
 
     def __init__(self, backbone: Backbone, judge: Judge, settings: PpoSettings) -> None:
         self._backbone, self._judge, self._settings = backbone, judge, settings
@@ -69,11 +73,17 @@ class Appraiser:
         self._moments, self._returns = RunningMoments(), RunningMoments()
         self._coefficient = settings.kl_coefficient
         self.measured: dict[str, float] = {}
+        self.ungraded = 0
 
     @torch.no_grad()
     def appraise(self, prompts: Sequence[TokenIds], sampled: Sequence[Sequence[Reply]]) -> Experience:
-        """Everything about these replies that stays as it is while the policy learns from them."""
-        settings, replies = self._settings, [reply for row in sampled for reply in row]
+        """Everything about these replies that stays as it is while the policy learns from them.
+
+        Without those whose reward isn't finite, and those that no other one to their prompt is left to be compared with
+        where that is needed. Raises what `rollouts.grade` does.
+        """
+        settings = self._settings
+        replies, scores, groups = self._graded(prompts, sampled)
         examples = [(prompts[reply.prompt], reply.token_ids) for reply in replies]
         batch = collate(examples, self._backbone.pad_id).to(self._backbone.device)
         mask = batch.reply_mask
@@ -81,7 +91,6 @@ class Appraiser:
         anchor = self._in_parts(batch, lambda part: self._backbone.log_probs(part, "anchor"))
         importance, of_engine = token_importance(replies, log_probs, mask, settings.importance_cap)
         ended = torch.tensor([reply.ended for reply in replies], device=mask.device)
-        scores = self._judge.score(examples).to(mask.device)
         rewards = token_rewards(
             self._normalised(scores), log_probs, anchor, mask, self._coefficient, ended=ended,
             missing_eos_penalty=settings.missing_eos_penalty, clip=settings.clip_rewards,
@@ -91,7 +100,7 @@ class Appraiser:
             values = self._in_parts(batch, lambda part: self._backbone.values(part))
             advantages, returns = gae(rewards, values, mask, gamma=settings.gamma, lam=settings.lam)
         else:
-            advantages = self._of_whole_replies(masked_sum(rewards, mask, 1)).unsqueeze(1) * mask
+            advantages = self._of_whole_replies(masked_sum(rewards, mask, 1), groups).unsqueeze(1) * mask
         if settings.whiten_advantages and settings.advantages in ("gae", "reinforce"):
             advantages = whiten(advantages, mask)
         kl = masked_sum(kl_estimates(log_probs, anchor)[0], mask, 1)
@@ -103,8 +112,11 @@ class Appraiser:
             "length": mask.sum(1).float().mean().item(),
             "ended": ended.float().mean().item(),
             **of_engine,
+            **figures_of(self._judge),
         }
-        return Experience(batch, log_probs, values, advantages, returns, importance)
+        if self.ungraded:
+            self.measured["ungraded"] = self.ungraded
+        return Experience(batch, groups, log_probs, values, advantages, returns, importance)
 
     def adapt(self, replies: int) -> None:
         """Have β follow the KL of so many replies, where it has a target."""
@@ -120,6 +132,7 @@ class Appraiser:
             "returns": self._returns.to_json(),
             "coefficient": self._coefficient,
             "measured": self.measured,
+            "ungraded": self.ungraded,
             "fitting": sizes(self._fitting),
         }
 
@@ -128,7 +141,21 @@ class Appraiser:
         self._moments = RunningMoments.from_json(state["moments"])
         self._returns = RunningMoments.from_json(state["returns"])
         self._coefficient, self.measured = state["coefficient"], state["measured"]
+        self.ungraded = state["ungraded"]
         set_sizes(self._fitting, state["fitting"])
+
+    def _graded(
+        self, prompts: Sequence[TokenIds], sampled: Sequence[Sequence[Reply]]
+    ) -> tuple[list[Reply], Tensor, tuple[int, ...]]:
+        """The replies to learn from, their rewards, and how many in a row answer one prompt."""
+        every = [reply for row in sampled for reply in row]
+        rewards, graded = grade(self._judge, [(prompts[reply.prompt], reply.token_ids) for reply in every])
+        self.ungraded += len(every) - len(graded)
+        least = 2 if self._settings.advantages in ("rloo", "grpo") else 1
+        groups = Counter(every[place].prompt for place in graded)
+        kept = [place for place in graded if groups[every[place].prompt] >= least]
+        sizes = Counter(every[place].prompt for place in kept).values()  # in the order in which the prompts come
+        return [every[place] for place in kept], rewards.to(self._backbone.device)[kept], tuple(sizes)
 
     def _normalised(self, scores: Tensor) -> Tensor:
         """Less the running mean, in running standard deviations."""
@@ -137,14 +164,13 @@ class Appraiser:
         self._moments.update(scores)
         return (scores - self._moments.mean) / max(self._moments.std, 1e-6)
 
-    def _of_whole_replies(self, rewards: Tensor) -> Tensor:
-        """One advantage for each of N replies, whose prompts follow each other: (N,) → (N,)."""
-        of_prompts = rewards.reshape(-1, self._settings.replies)
+    def _of_whole_replies(self, rewards: Tensor, groups: Sequence[int]) -> Tensor:
+        """One advantage for each of N replies, of which so many in a row answer one prompt: (N,) → (N,)."""
         match self._settings.advantages:
             case "rloo":
-                return rloo_advantages(of_prompts).flatten()
+                return in_groups(rewards, groups, rloo_advantages)
             case "grpo":
-                return grpo_advantages(of_prompts).flatten()
+                return in_groups(rewards, groups, grpo_advantages)
         baseline = self._returns.mean if self._returns.count else rewards.mean()
         self._returns.update(rewards)  # afterwards: a reply is no part of what it is compared with
         return reinforce_advantages(rewards, baseline)

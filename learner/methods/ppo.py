@@ -52,6 +52,7 @@ class PpoResult:
     too_long: int  # prompts left out, because a reply to them does not fit the model
     skipped_steps: int
     left_out: int  # prompts that were asked and are no more, because engines went away over them
+    ungraded: int  # replies beside these that were sampled and have no finite reward
     metrics: dict[str, float] = field(default_factory=dict)  # of the last iteration
 
 
@@ -71,12 +72,12 @@ def train(
 
     `sampler`: where the policy's replies come from; None: from the backbone. `checkpoint`: where it is kept how far the
     training is, and what it goes on from; the result is that of one unbroken training. Raises TrainingFailed when the
-    loss stays without a finite value, and what the sampler raises.
+    loss stays without a finite value, what `rollouts.grade` raises, and what the sampler raises.
     """
     sampler = sampler or InProcessSampler(backbone)
     asked, too_long = with_room(sampler, prompts, settings.max_new_tokens)
     if not asked:
-        return PpoResult(0, 0, too_long, 0, 0)
+        return PpoResult(0, 0, too_long, 0, 0, 0)
     course = _Course(backbone, judge, settings, seed, pretraining, sampler)
     draws, begin = Random(seed), 0
     checkpoint = checkpoint or StageCheckpoint()
@@ -90,7 +91,9 @@ def train(
         course.iterate(done - 1, chosen, progress)
         state = partial(_kept, course, draws, done)
         checkpoint.keep(PHASE, state, now=done == settings.iterations)
-    return PpoResult(course.step, course.replies, too_long, course.skipped, sampler.left_out, course.measured)
+    return PpoResult(
+        course.step, course.replies, too_long, course.skipped, sampler.left_out, course.ungraded, course.measured
+    )
 
 
 def _kept(course: _Course, draws: Random, iterations: int) -> dict[str, Any]:
@@ -122,6 +125,11 @@ class _Course:
     def measured(self) -> dict[str, float]:
         """Of the replies of the latest iteration."""
         return self._appraiser.measured
+
+    @property
+    def ungraded(self) -> int:
+        """Replies so far without a finite reward."""
+        return self._appraiser.ungraded
 
     @property
     def skipped(self) -> int:

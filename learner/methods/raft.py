@@ -25,7 +25,7 @@ from learner.batch import WAITING, Example, Progress, TokenIds, collate, shuffle
 from learner.importance import policy_log_probs
 from learner.losses import sft_loss
 from learner.methods.optimizer import Stepper, reply_tokens
-from learner.methods.rollouts import Judge
+from learner.methods.rollouts import Judge, figures_of, grade
 from learner.micro_batches import set_sizes, sizes
 from learner.sampler import InProcessSampler, Sampler, Tell
 from learner.sampling import Reply, with_room
@@ -45,6 +45,7 @@ class RaftResult:
     too_long: int  # prompts left out, because a reply to them does not fit the model
     skipped_steps: int
     left_out: int  # prompts that were asked and are no more, because engines went away over them
+    ungraded: int  # of the sampled replies, those without a finite reward, which are never the best
     metrics: dict[str, float] = field(default_factory=dict)  # of the last round
 
 
@@ -55,6 +56,16 @@ class Scored:
     prompt: TokenIds
     reply: TokenIds
     worth: float
+
+
+@dataclass(frozen=True)
+class _Round:
+    """What was sampled in one."""
+
+    scored: list[Scored]  # the replies that came to an end and have a finite reward
+    measured: dict[str, float]  # of all that have a finite reward
+    replies: int
+    ungraded: int  # of them
 
 
 def train(
@@ -70,10 +81,10 @@ def train(
 ) -> RaftResult:
     """Train the policy in place. Same seed, same result.
 
-    A reply that was cut at the length limit is never the best. `sampler`: where the policy's replies come from; None:
-    from the backbone. `checkpoint`: where it is kept how far the training is, and what it goes on from; the result is
-    that of one unbroken training. Raises TrainingFailed when the loss stays without a finite value, and what the
-    sampler raises.
+    A reply that was cut at the length limit, or has no finite reward, is never the best. `sampler`: where the policy's
+    replies come from; None: from the backbone. `checkpoint`: where it is kept how far the training is, and what it goes
+    on from; the result is that of one unbroken training. Raises TrainingFailed when the loss stays without a
+    finite value, what `rollouts.grade` raises, and what the sampler raises.
     """
     sampler = sampler or InProcessSampler(backbone)
     asked, too_long = with_room(sampler, prompts, settings.max_new_tokens)
@@ -85,7 +96,7 @@ def train(
     stepper = Stepper(backbone.trainable(), settings.learning_rate, warmup=4, in_4_bits=backbone.in_4_bits)
     rng, draws = Random(seed + 1), Random(seed)
     best: dict[TokenIds, Scored] = {}
-    step, replies, begin, measured = 0, 0, 0, dict[str, float]()
+    step, replies, ungraded, begin, measured = 0, 0, 0, 0, dict[str, float]()
     checkpoint = checkpoint or StageCheckpoint()
 
     def tell(waits: bool) -> None:
@@ -95,7 +106,7 @@ def train(
         return {
             "policy": backbone.adapter_state(), "stepper": stepper.state(), "fitting": sizes(backbone.fitting),
             "rng": rng.getstate(), "draws": draws.getstate(), "best": [astuple(one) for one in best.values()],
-            "step": step, "replies": replies, "rounds": number + 1, "measured": measured,
+            "step": step, "replies": replies, "ungraded": ungraded, "rounds": number + 1, "measured": measured,
         }  # fmt: skip
 
     if kept := checkpoint.part(PHASE):
@@ -105,19 +116,22 @@ def train(
         set_random(rng, kept["rng"])
         set_random(draws, kept["draws"])
         best = {tuple(prompt): Scored(tuple(prompt), tuple(reply), worth) for prompt, reply, worth in kept["best"]}
-        step, replies = kept["step"], kept["replies"]
+        step, replies, ungraded = kept["step"], kept["replies"], kept["ungraded"]
         begin, measured = kept["rounds"], kept["measured"]
         log.info("It goes on after round %d of %d.", begin, settings.iterations)
     for number in range(begin, settings.iterations if asked else 0):
         progress(PHASE, step, steps, {})
         chosen = draws.sample(asked, each)
-        scored, measured, sampled = _sampled(backbone, judge, chosen, settings, seed + 1000 * number, sampler, tell)
-        replies += sampled
+        sampled = _sampled(backbone, judge, chosen, settings, seed + 1000 * number, sampler, tell)
+        scored, measured = sampled.scored, sampled.measured
+        replies, ungraded = replies + sampled.replies, ungraded + sampled.ungraded
         for one in scored:
             if one.prompt not in best or one.worth > best[one.prompt].worth:
                 best[one.prompt] = one
         if sampler.left_out:
             measured["left_out"] = sampler.left_out
+        if ungraded:
+            measured["ungraded"] = ungraded
         measured["best"] = sum(one.worth for one in best.values()) / max(1, len(best))
         for examples in _batches(list(best.values()), settings, rng):
             metrics = stepper.add("best replies", examples, partial(_loss, backbone), weight=reply_tokens)
@@ -125,7 +139,7 @@ def train(
             step += 1
             progress(PHASE, step, steps, measured | metrics)
         checkpoint.keep(PHASE, state, now=number + 1 == settings.iterations)
-    return RaftResult(step, replies, len(best), too_long, stepper.skipped, sampler.left_out, measured)
+    return RaftResult(step, replies, len(best), too_long, stepper.skipped, sampler.left_out, ungraded, measured)
 
 
 def _loss(backbone: Backbone, examples: Sequence[Example]) -> tuple[Tensor, dict[str, float]]:
@@ -147,14 +161,15 @@ def _sampled(
     seed: int,
     sampler: Sampler,
     tell: Tell,
-) -> tuple[list[Scored], dict[str, float], int]:
-    """The policy's replies that came to an end; what all of them are like, and how many they are."""
+) -> _Round:
+    """Have the policy reply, and the judge grade."""
     rows = sampler.sample(
         prompts, per_prompt=settings.replies, max_new_tokens=settings.max_new_tokens, seed=seed, tell=tell
     )
-    replies: list[Reply] = [reply for row in rows for reply in row]
+    sampled: list[Reply] = [reply for row in rows for reply in row]
+    of_all, graded = grade(judge, [(prompts[reply.prompt], reply.token_ids) for reply in sampled])
+    rewards, replies = of_all.cpu()[graded], [sampled[place] for place in graded]
     examples = [(prompts[reply.prompt], reply.token_ids) for reply in replies]
-    rewards = judge.score(examples).cpu()
     policy = policy_log_probs(backbone, replies, examples)
     kl = [own - anchor for own, anchor in zip(policy, backbone.score(examples, "anchor").tolist(), strict=True)]
     scored = [
@@ -169,5 +184,6 @@ def _sampled(
         "sampled_kl": sum(kl) / max(1, tokens),
         "length": tokens / len(replies),
         "ended": len(scored) / len(replies),
+        **figures_of(judge),
     }
-    return scored, measured, len(replies)
+    return _Round(scored, measured, len(sampled), len(sampled) - len(replies))

@@ -85,7 +85,8 @@ class Sensible:
         self._backbone, self._judge, self._right, self._nat = backbone, judge, right, nat
         if measured is None:
             grades = roll_out(backbone, judge, prompts[:MEASURED_PROMPTS], MEASURED_REPLIES, "base", seed).grades
-            measured = float(grades.mean()), float(grades.std(1).mean().clamp(min=1e-3))
+            spread = grades.std(1).nanmean().clamp(min=1e-3)  # a grade that isn't finite costs its own group
+            measured = float(grades[grades.isfinite()].mean()), float(spread)
         self.measured = measured
 
     def score(self, examples: Sequence[tuple[TokenIds, TokenIds]]) -> Tensor:
@@ -96,7 +97,8 @@ class Sensible:
         scores = (self._judge.score(examples) - mean) / spread
         scores = scores + self._nat * CONSENSUS * (agreed - 1)
         empty = torch.tensor([not text.strip() for text in texts])
-        worst = scores[~empty].min() if not empty.all() else torch.zeros(())
+        seen = scores[~empty & scores.isfinite()]
+        worst = seen.min() if len(seen) else torch.zeros(())
         return torch.where(empty, worst - self._nat * BROKEN, scores)
 
 

@@ -21,9 +21,12 @@ from learner.backbone import Backbone
 from learner.batch import TokenIds
 from learner.methods.answers import Answers, share_agreed
 from learner.sampling import sample
+from service.errors import TrainingFailed
 
 MAX_NEW_TOKENS = 128
 CONSENSUS = 9.0  # nats that a reply gains by holding what the base answers to its prompt
+MOST_UNGRADED = 0.25
+"""Share of the replies of one sampling that may be left out of learning because their reward is NaN or infinite."""
 BROKEN = 4.0  # nats that an empty reply stands below the worst other one, or a cut one loses where few are cut
 
 
@@ -68,6 +71,29 @@ class Judge(Protocol):
 
     def score(self, examples: Sequence[tuple[TokenIds, TokenIds]]) -> Tensor:
         """(len(examples),), higher is better; comparable between replies to one prompt."""
+
+
+def grade(judge: Judge, examples: Sequence[tuple[TokenIds, TokenIds]]) -> tuple[Tensor, list[int]]:
+    """Rewards, (len(examples),), and the places of those that are finite: from nothing else can be learned.
+
+    Raises TrainingFailed where more than MOST_UNGRADED of them are not.
+    """
+    rewards = judge.score(examples)
+    graded = [place for place, is_finite in enumerate(rewards.isfinite().tolist()) if is_finite]
+    ungraded = len(examples) - len(graded)
+    if ungraded > MOST_UNGRADED * len(examples):
+        raise TrainingFailed(
+            f"The judge ({type(judge).__name__}) gave {ungraded} of {len(examples)} replies no finite reward.",
+            f"Up to {MOST_UNGRADED:.0%} of an iteration's replies are left out for that. Mend what computes the "
+            "rewards, or the reward model and what it learned from.",
+        )
+    return rewards, graded
+
+
+def figures_of(judge: Judge) -> dict[str, float]:
+    """What a judge says beside its latest grades, by name, such as how far its members disagree; most say nothing."""
+    found: dict[str, float] = getattr(judge, "figures", {})
+    return found
 
 
 def roll_out(

@@ -79,7 +79,7 @@ def test_a_nat_of_kl_to_the_anchor_costs_what_the_coefficient_says(backbone: Bac
     raft.train(backbone, Counting(), PROMPTS, TOY_RAFT.model_copy(update={"iterations": 2}), Heard())
     by_cost = [TOY_RAFT.model_copy(update={"kl_coefficient": beta}) for beta in (0.0, 2.0)]
     sampler, tell = InProcessSampler(backbone), lambda waits: None
-    free, dear = (raft._sampled(backbone, Counting(), PROMPTS, how, 5, sampler, tell)[0] for how in by_cost)
+    free, dear = (raft._sampled(backbone, Counting(), PROMPTS, how, 5, sampler, tell).scored for how in by_cost)
     examples = [(one.prompt, one.reply) for one in free]
     nats = backbone.score(examples, "policy") - backbone.score(examples, "anchor")
     assert examples == [(one.prompt, one.reply) for one in dear] and nats.abs().max() > 0.5
