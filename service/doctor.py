@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
@@ -23,7 +23,7 @@ from service.adapters.replacement import replacement
 from service.auth import is_loopback, trusts_loopback
 from service.constitution.versions import built_in_version, stored_version
 from service.embedded.arguments import COMPILERS
-from service.engine_checks import ANSWER_SECONDS, examine_engines, untold
+from service.engine_checks import ANSWER_SECONDS, examine_engines
 from service.engine_program import find_vllm_python
 from service.errors import BadInput, HoneError, PortInUse, SettingsError
 from service.installed import LEARNER_EXTRA
@@ -57,14 +57,20 @@ def _verdict(check: str, ok: bool, found: str, advice: str) -> Finding:
     return Finding(check, ok, found, "" if ok else advice)
 
 
-def examine(settings: Settings, own: str | None = None, elsewhere: bool = False) -> Iterator[Finding]:
+def examine(
+    settings: Settings, own: str | None = None, elsewhere: bool = False, engines: Sequence[str] = ()
+) -> Iterator[Finding]:
     """One finding a check. A check that breaks is a finding, too.
 
-    `own`: where the `hone up` of this home listens, if it runs; `elsewhere`: look where the settings say all the same.
+    `own`: where the `hone up` of this home listens, and `engines`: where its engines do, if it runs; `elsewhere`: look
+    where the settings say all the same.
     """
 
     def address(settings: Settings) -> Iterator[Finding]:
         return _address(settings, own, elsewhere)
+
+    def engine(settings: Settings) -> Iterator[Finding]:
+        return _engine(settings, engines)
 
     checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
         _python,
@@ -77,7 +83,7 @@ def examine(settings: Settings, own: str | None = None, elsewhere: bool = False)
         _rank,
         _processes,
         address,
-        _engine,
+        engine,
     )
     for check in checks:
         try:
@@ -260,20 +266,20 @@ def is_the_same(one: str, other: str) -> bool:
     return a.port == b.port and (a.hostname == b.hostname or all(is_loopback(x.hostname or "") for x in (a, b)))
 
 
-def _engine(settings: Settings) -> Iterator[Finding]:
-    if not settings.engine.urls and settings.engine.kind == "vllm":
-        yield Finding("engine", True, f"vLLM by {find_vllm_python(settings.engine)}; `hone up` starts it")
-    elif not settings.engine.urls:
-        yield Finding("engine", None, "embedded; `hone up` starts it")
-        if not any(map(shutil.which, COMPILERS)):
-            yield Finding(
-                "compiler", None, "none: install a C compiler, and a small model answers several times faster"
-            )
-    for report in examine_engines(settings) if settings.engine.urls else ():
+def _engine(settings: Settings, running: Sequence[str]) -> Iterator[Finding]:
+    """Those of the `hone up` that runs, else those of the settings; else what the next `hone up` would start."""
+    urls, is_vllm = tuple(running) or settings.engine.urls, settings.engine.kind == "vllm"
+    if not urls:
+        what = f"vLLM by {find_vllm_python(settings.engine)}" if is_vllm else "embedded"
+        yield Finding("engine", is_vllm or None, f"{what}; `hone up` starts it")
+    if not settings.engine.urls and not is_vllm and not any(map(shutil.which, COMPILERS)):
+        yield Finding("compiler", None, "none: install a C compiler, and a small model answers several times faster")
+    named = settings.model_copy(update={"engine": settings.engine.model_copy(update={"urls": urls})})
+    for report in examine_engines(named) if urls else ():
         if report.facts is not None:
             yield Finding("engine", True, f"{report.url} {report.facts.words}")
-            if (advice := untold(report.facts, settings)) is not None:
-                yield Finding("engine options", None, f"{report.url} doesn't tell them all", advice)
+            if report.untold is not None and urls == settings.engine.urls:  # what `hone up` started is told how
+                yield Finding("engine options", None, f"{report.url} doesn't tell them all", report.untold)
         for one in report.shortcomings:
             yield Finding("engine", False, f"{report.url}: {one.what}", one.mend or "Look at its log.")
 

@@ -18,9 +18,10 @@ def doctor(home: Home = None, host: Host = None, port: Port = None, as_json: Jso
     """
     settings = settings_from(home, server__host=host, server__port=port)
     from service.doctor import examine
-    from service.stack import running_at
+    from service.stack import engines_at, running_at
 
-    findings = list(examine(settings, running_at(settings.home), elsewhere=host is not None or port is not None))
+    elsewhere = host is not None or port is not None
+    findings = list(examine(settings, running_at(settings.home), elsewhere, engines_at(settings.home)))
 
     def plain() -> None:
         for finding in findings:

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
+from service.stack import only_one
 from tests.fixtures.serving import serve
 from tests.service.command_line import Hone
 from tests.service.command_line import hone as hone
 from tests.service.fake_engine import FakeEngine
+from tests.service.pretend_vllm import PretendVllm
 
 
 def test_doctor_says_what_to_do(hone: Hone, tmp_path: Path) -> None:
@@ -42,6 +44,27 @@ def test_doctor_knows_an_engine_and_a_package_when_it_sees_one(
     with serve(FastAPI()) as url:
         monkeypatch.setenv("HONE_ENGINE__URL", url)
         assert found()["engine"]["ok"] is False
+
+
+@pytest.mark.parametrize("kind", ["embedded", "vllm"])
+def test_doctor_looks_at_the_engine_of_the_hone_up_that_runs(
+    hone: Hone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Whatever the settings say now: `hone up` may have been told otherwise by its flags."""
+    monkeypatch.setenv("HONE_ENGINE__MODEL", "/models/fake")
+    monkeypatch.setenv("HONE_ENGINE__KIND", kind)
+    monkeypatch.setenv("HONE_ENGINE__VLLM_PYTHON", sys.executable)
+
+    def engine() -> list[str]:
+        findings = hone("doctor", "--json").json
+        return [one["found"] for one in findings if one["check"] in ("engine", "engine options")]
+
+    (tmp_path / "home").mkdir()
+    assert "`hone up` starts it" in " ".join(engine())
+    with serve(PretendVllm(rank=32).app) as url, only_one(tmp_path / "home") as tell:
+        tell("http://127.0.0.1:9", [url])
+        (found,) = engine()
+        assert found.startswith(f"{url} serves fake: vLLM 0.32.0; LoRA on") and "rank up to 32" in found
 
 
 def test_doctor_knows_which_weights_adapters_of_four_bits_need(hone: Hone, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,14 @@ async def answering(status: int, content: bytes) -> AsyncIterator[Engine]:
         await engine.close()
 
 
+def test_what_an_engine_says_without_a_full_stop_gets_one_before_what_to_do() -> None:
+    told = EngineUnavailable("The engine refused to load v1: See the root cause", "Mend that at the engine.")
+    assert str(told) == "The engine refused to load v1: See the root cause. Mend that at the engine."
+    for ended in ('It said "no."', "Is it there?", "All (or some.)"):
+        assert str(EngineUnavailable(ended, "Look.")) == f"{ended} Look."
+    assert str(EngineUnavailable("alone")) == "alone"
+
+
 @pytest.mark.parametrize("content", [b"<html>", b"[]", b'{"choices": "none"}', b"{}"])
 def test_what_is_no_engine_is_called_so(content: bytes) -> None:
     async def work() -> None:
