@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import multiprocessing
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -65,6 +66,7 @@ class EngineLink:
         theirs.close()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._pipe.fileno(), self._read)
+        os.set_blocking(self._pipe.fileno(), True)  # uvloop undoes it: what came in pieces would look like the end
         self._numbers = itertools.count(1)
         self._boxes: dict[int, Mailbox] = {}
         self._tickets: dict[int, asyncio.Future[str | None]] = {}

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from typing import Any
 
 import httpx2
 
 from service.listening import free_port
 from tests.fixtures.waiting import PATIENCE, until
+
+GENERATED = "vllm:generation_tokens_total"
 
 
 @dataclass
@@ -29,8 +32,7 @@ class Served:
         return self.client.post(path, json=body)
 
     def metric(self, name: str) -> float:
-        lines = self.client.get("/metrics").text.splitlines()
-        return float(next(line for line in lines if line.startswith(name + "{")).rsplit(" ", 1)[1])
+        return metric(self.client, name)
 
     def events(self, path: str, body: Any) -> list[Any]:
         """A whole stream's events; the last is the string "[DONE]"."""
@@ -42,6 +44,29 @@ class Served:
 def parse_event(line: str) -> Any:
     content = line.removeprefix("data: ")
     return content if content == "[DONE]" else json.loads(content)
+
+
+def metric(client: httpx2.Client, name: str) -> float:
+    """What `/metrics` says of it, over all processes of the engine."""
+    lines = [line for line in client.get("/metrics").text.splitlines() if line.startswith(name + "{")]
+    assert lines, f"there is no metric {name}"
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+
+def tokens_until_hang_up(client: httpx2.Client, path: str, body: Mapping[str, Any]) -> float:
+    """Ask, hang up at the first tokens; how many were generated in all, once the engine is idle."""
+    before = metric(client, GENERATED)
+    with closing(HTTPConnection(client.base_url.host, client.base_url.port or 80, timeout=PATIENCE)) as caller:
+        caller.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+        eventually(lambda: metric(client, GENERATED) > before)
+    until_idle(client)
+    return metric(client, GENERATED) - before
+
+
+def until_idle(client: httpx2.Client) -> None:
+    """Wait until nothing runs or waits, and no row of the cache is taken."""
+    busy = ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc")
+    eventually(lambda: not any(metric(client, name) for name in busy))
 
 
 def start(*options: str, port: int | None = None) -> subprocess.Popen[str]:

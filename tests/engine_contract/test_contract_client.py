@@ -14,7 +14,7 @@ import pytest
 from service.chat.recording import Recording
 from service.engine import DONE, Engine
 from service.errors import EngineRefused
-from tests.embedded.serving import eventually
+from tests.embedded.serving import GENERATED, eventually, metric, until_idle
 from tests.engine_contract.asking import PROMPT, chat, gap, true_scores
 from tests.fixtures.engines import CONTEXT, ServedEngine
 from tests.fixtures.streams import payloads
@@ -113,11 +113,15 @@ def test_refusals_keep_their_status(engine: ServedEngine, tmp_path: Path) -> Non
 
 
 def test_closing_a_stream_tells_the_engine_to_stop(engine: ServedEngine) -> None:
-    endless = BODY | {"max_tokens": CONTEXT - len(PROMPT), "ignore_eos": True}
+    rows, tokens = 128, CONTEXT - len(PROMPT)  # sixteen at a time: many seconds of work, if nobody stopped it
+    endless = BODY | {"max_tokens": tokens, "ignore_eos": True, "n": rows}
+    before = metric(engine.http, GENERATED)
 
     async def story(client: Engine) -> None:
         with closing(await client.chat_stream(endless)) as answer:
             assert await answer.events()
+            eventually(lambda: metric(engine.http, GENERATED) > before)
 
     ask(engine, story)
-    eventually(lambda: engine.running() == 0)
+    until_idle(engine.http)
+    assert metric(engine.http, GENERATED) - before < rows * tokens / 2
