@@ -23,8 +23,8 @@ _NOT_JUDGED = ("quiz", "noise", "farewell", "thanks")
 """Topics whose replies mean little without what was said before, or differ too little."""
 _CARRIERS: tuple[Aspect, ...] = ("safe", "answers", "asks", "ends")
 """Rules that a reply keeps or breaks as before when something beside the point is said in it."""
-_BESIDE_SHARE = {"judgement": 0.45, "critique": 0.35, "revision": 0.2}
-"""Of what is asked under one of these rules, in which that is so."""
+_BESIDE_SHARE = {"judgement": 0.4, "critique": 0.35, "revision": 0.2}
+"""Of what is asked under one of these rules, in which that is so; of those about a reply's end it is half of it."""
 _FEWER_WORDS = 3
 """By which a reply is shorter than another."""
 
@@ -107,7 +107,8 @@ def beside_the_point_in(aspect: Aspect, replies: tuple[str, ...], rng: Random, h
 
 
 def _perhaps_beside(what: str, aspect: Aspect, replies: tuple[str, ...], rng: Random) -> list[str]:
-    if aspect in _CARRIERS and rng.random() < _BESIDE_SHARE[what]:
+    share = _BESIDE_SHARE[what] * (0.5 if aspect in ("asks", "ends") else 1.0)
+    if aspect in _CARRIERS and rng.random() < share:
         return beside_the_point_in(aspect, replies, rng)
     return list(replies)
 

@@ -41,7 +41,7 @@ class Recipe:
     """Most wall-clock time of the training before practice."""
     max_steps: int = 10000
     """Upper bound of the steps; the schedule follows whichever of time and steps is nearer its end."""
-    practice_steps: int = 2100
+    practice_steps: int = 3300
     """Steps after these, on `stream.practice`."""
     practice_lr: float = 0.35
     """Share of the peak learning rates at which practice begins."""
