@@ -1,5 +1,5 @@
-"""Log-probabilities, and the pull to the anchor, from hidden states, a few positions at a time: (N, V) logits are never
-there as a whole.
+"""Log-probabilities, entropies and the pull to the anchor, from hidden states, a few positions at a time: (N, V) logits
+are never there as a whole.
 
 With 150,000 tokens in the vocabulary, the logits of two thousand reply tokens take 1.2 GB in float32, their softmax as
 much and the gradients as much again. Here a chunk goes through output layer and softmax, and what is kept of it is a
@@ -57,6 +57,29 @@ def log_probs_in_chunks(states: Tensor, token_ids: Tensor, layer: nn.Linear) -> 
                 rise.scatter_add_(1, chosen, torch.ones_like(chosen, dtype=rise.dtype))
                 torch.mm(rise.to(layer.weight.dtype), layer.weight, out=slopes[part])
     return log_probs if slopes is None else _sloped(states, log_probs, slopes)
+
+
+def log_probs_and_entropies_in_chunks(states: Tensor, token_ids: Tensor, layer: nn.Linear) -> tuple[Tensor, Tensor]:
+    """As `log_probs_in_chunks`, and the entropy, in nats, of the distribution at each position: (N,) both."""
+    log_probs, entropies = torch.empty(2, len(states), dtype=torch.float32, device=states.device)
+    has_slopes = torch.is_grad_enabled() and states.requires_grad
+    slopes, of_entropies = (torch.empty_like(states) if has_slopes else None for _ in range(2))
+    with torch.no_grad():
+        for part in _chunks(len(states), layer):
+            spread, chosen = _log_softmax(layer(states[part])), token_ids[part, None]  # (n, V), (n, 1)
+            log_probs[part] = spread.gather(1, chosen).squeeze(1)
+            p = spread.exp_()
+            surprises = torch.special.entr(p)  # -p log p, and 0 where p is
+            entropies[part] = surprises.sum(1)
+            if slopes is not None and of_entropies is not None:  # ∂ entropy / ∂ logit is -p · (log p + entropy)
+                rise = surprises.addcmul_(p, entropies[part, None], value=-1)
+                torch.mm(rise.to(layer.weight.dtype), layer.weight, out=of_entropies[part])
+                rise = p.neg_()
+                rise.scatter_add_(1, chosen, torch.ones_like(chosen, dtype=rise.dtype))
+                torch.mm(rise.to(layer.weight.dtype), layer.weight, out=slopes[part])
+    if slopes is None or of_entropies is None:
+        return log_probs, entropies
+    return _sloped(states, log_probs, slopes), _sloped(states, entropies, of_entropies)
 
 
 def pull_to_anchor_in_chunks(

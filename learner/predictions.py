@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from learner.output_layer import log_probs_in_chunks, pull_to_anchor_in_chunks
+from learner.output_layer import log_probs_and_entropies_in_chunks, log_probs_in_chunks, pull_to_anchor_in_chunks
+from learner.policy_losses import entropy
 from learner.tensors import pull_to_anchor, token_log_probs
 
 
@@ -39,6 +40,12 @@ class Predictions:
         if self.layer is None:
             return token_log_probs(self.states, self.token_ids)
         return log_probs_in_chunks(self.states, self.token_ids, self.layer)
+
+    def log_probs_and_entropies(self) -> tuple[Tensor, Tensor]:
+        """Log-probability of each token, and the entropy of what predicts it, in nats: (N,) both, float32."""
+        if self.layer is None:
+            return token_log_probs(self.states, self.token_ids), entropy(self.states)
+        return log_probs_and_entropies_in_chunks(self.states, self.token_ids, self.layer)
 
     def reply_log_probs(self, count: int) -> Tensor:
         """Log-probability of the whole reply of each of the batch's `count` rows: (count,), float32; 0 without one."""

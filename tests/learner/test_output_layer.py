@@ -24,7 +24,8 @@ from transformers import (
 from learner import output_layer
 from learner.backbone import Backbone
 from learner.batch import Sequences, collate
-from learner.output_layer import log_probs_in_chunks, plain_output_layer
+from learner.output_layer import log_probs_and_entropies_in_chunks, log_probs_in_chunks, plain_output_layer
+from learner.policy_losses import entropy
 from learner.tensors import token_log_probs
 from tests.learner.log_probabilities import EXAMPLES, graded, padded_log_probs
 from tests.learner.small_models import VOCABULARY, small
@@ -49,6 +50,49 @@ def test_any_chunks_give_what_whole_logits_give(
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
     with torch.no_grad():
         torch.testing.assert_close(log_probs_in_chunks(states, token_ids, layer), expected[0], atol=1e-6, rtol=1e-5)
+
+
+MIXED = [(1.0, 0.0), (0.0, 1.0), (-1.0, 0.3)]
+"""Weights of log-probabilities and of entropies."""
+
+
+@pytest.mark.parametrize("positions", [12, 1, 0])
+@pytest.mark.parametrize("rows", [1, 5, 100])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("sharp", [1.0, 40.0])
+def test_entropies_in_chunks_are_those_of_float64(
+    monkeypatch: pytest.MonkeyPatch, positions: int, rows: int, bias: bool, sharp: float
+) -> None:
+    """Against torch.distributions on whole logits, differentiated by torch; also where one token has most odds."""
+    torch.manual_seed(positions)
+    layer = nn.Linear(6, 9, bias=bias).requires_grad_(False)
+    states = (sharp * torch.randn(positions, 6)).requires_grad_()
+    token_ids = torch.randint(9, (positions,))
+    monkeypatch.setattr(output_layer, "AT_ONCE", 9 * rows + 1)
+    found = []
+    for weight, weight_of_entropies in MIXED:
+        log_probs, entropies = log_probs_and_entropies_in_chunks(states, token_ids, layer)
+        found.append(graded(weight * log_probs + weight_of_entropies * entropies, [states]))
+    with torch.no_grad():
+        again = log_probs_and_entropies_in_chunks(states, token_ids, layer)
+    assert torch.equal(again[0], log_probs) and torch.equal(again[1], entropies)
+
+    exact, exactly = layer.double(), states.detach().double().requires_grad_()
+    for one, (weight, weight_of_entropies) in zip(found, MIXED, strict=True):
+        spread = torch.distributions.Categorical(logits=exact(exactly))
+        expected = weight * spread.log_prob(token_ids) + weight_of_entropies * spread.entropy()
+        for ours, theirs in zip(one, graded(expected, [exactly]), strict=True):
+            torch.testing.assert_close(ours.double(), theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_a_token_that_is_ruled_out_adds_no_entropy() -> None:
+    layer = nn.Linear(2, 4).requires_grad_(False)
+    layer.bias[1] = -torch.inf
+    states = torch.randn(3, 2, requires_grad=True)
+    _, entropies = log_probs_and_entropies_in_chunks(states, torch.tensor([0, 2, 3]), layer)
+    (slopes,) = torch.autograd.grad(entropies.sum(), states)
+    assert slopes.isfinite().all()
+    torch.testing.assert_close(entropies, entropy(layer(states)))
 
 
 @pytest.mark.parametrize("packs", [True, False])
@@ -79,6 +123,10 @@ def test_no_more_logits_than_that_are_ever_there(folder: Path, monkeypatch: pyte
     made: list[torch.Size] = []
     backbone._output_layer.register_forward_hook(lambda _, given, output: made.append(output.shape))
     backbone.log_probs(collate(EXAMPLES, PAD)).sum().backward()
+    assert made == [(3, VOCABULARY), (3, VOCABULARY), (3, VOCABULARY), (1, VOCABULARY)]
+    made.clear()
+    log_probs, entropies = backbone.predictions(collate(EXAMPLES, PAD)).log_probs_and_entropies()
+    (log_probs + entropies).sum().backward()
     assert made == [(3, VOCABULARY), (3, VOCABULARY), (3, VOCABULARY), (1, VOCABULARY)]
     made.clear()
     backbone.score(EXAMPLES[:1], "anchor")
