@@ -235,7 +235,10 @@ class Backbone(AdaptedModel):
         def log_probs(indices: Sequence[int]) -> Tensor:
             return self.reply_log_probs(collate([examples[index] for index in indices], self.pad_id), role).cpu()
 
-        for indices in by_length([tokens_of(example) for example in examples], batch_size):
+        places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompt for prompt, _ in examples))}
+        # nothing is padded in packed rows: there a prompt's replies stay together, so that it is computed once
+        order = [places[example[0]] if self._packs else tokens_of(example) for example in examples]
+        for indices in by_length(order, batch_size):
             for part, found in self.fitting[SCORED].each(indices, log_probs):
                 scores[list(part)] = found
         return scores

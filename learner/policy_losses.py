@@ -39,7 +39,7 @@ def token_rewards(
     ended: Tensor | None = None,
     missing_eos_penalty: float | None = None,
     clip: float | None = None,
-    kl_estimator: Literal["k1", "k2", "k3"] = "k1",
+    kl_estimator: Literal["k1", "k3"] = "k1",
 ) -> Tensor:
     """-β KL(policy ‖ anchor) at every reply token, and the reply's score at its last one (arXiv 2009.01325).
 
@@ -50,7 +50,7 @@ def token_rewards(
     scores = scores if clip is None else scores.clamp(-clip, clip)
     if ended is not None and missing_eos_penalty is not None:
         scores = scores - missing_eos_penalty * (~ended).to(scores)
-    kl = kl_estimates(log_probs, log_probs_anchor)[("k1", "k2", "k3").index(kl_estimator)]
+    kl = kl_estimates(log_probs, log_probs_anchor)[0 if kl_estimator == "k1" else 2]
     penalty = torch.where(mask, -kl_coefficient * kl, torch.zeros_like(kl))
     return (penalty + torch.where(_last(mask), scores.unsqueeze(1).to(kl), torch.zeros_like(kl))).detach()
 

@@ -8,8 +8,11 @@ goes on from one iteration to the next is here, too: running moments, and a β t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
+from random import Random
 from typing import Any
 
 import torch
@@ -57,10 +60,36 @@ class Experience:
         """Of these replies, that are learned from."""
         return int(self.mask[list(rows)].sum())
 
+    def replies(self, rows: Sequence[int]) -> int:
+        """Of these, that have tokens to learn from."""
+        return int(self.mask[list(rows)].any(1).sum())
+
     @property
     def mask(self) -> Tensor:
         """Bool: the replies' tokens."""
         return self.batch.reply_mask
+
+
+def grouped_batches(groups: Sequence[int], size: int, rng: Random) -> Iterator[list[int]]:
+    """Places of replies in random order, at most `size` at a time; `groups`: how many in a row answer one prompt.
+
+    These stay together, so that their prompt is computed once, where `size` is as much as that; else they are split.
+    """
+    starts = accumulate(groups, initial=0)
+    order = [list(range(start, start + count)) for start, count in zip(starts, groups, strict=False)]
+    rng.shuffle(order)
+    batch = list[int]()
+    for group in order:
+        if len(group) > size:
+            rng.shuffle(group)
+        for start in range(0, len(group), size):
+            part = group[start : start + size]
+            if len(batch) + len(part) > size:
+                yield batch
+                batch = []
+            batch = batch + part
+    if batch:
+        yield batch
 
 
 class Appraiser:
@@ -94,10 +123,13 @@ class Appraiser:
         rewards = token_rewards(
             self._normalised(scores), log_probs, anchor, mask, self._coefficient, ended=ended,
             missing_eos_penalty=settings.missing_eos_penalty, clip=settings.clip_rewards,
+            kl_estimator=settings.kl_estimator,
         )  # fmt: skip
         values = returns = torch.zeros_like(log_probs)
         if settings.advantages == "gae":
             values = self._in_parts(batch, lambda part: self._backbone.values(part))
+            if settings.whiten_rewards:
+                rewards = whiten(rewards, mask, shift_mean=False)
             advantages, returns = gae(rewards, values, mask, gamma=settings.gamma, lam=settings.lam)
         else:
             advantages = self._of_whole_replies(masked_sum(rewards, mask, 1), groups).unsqueeze(1) * mask
@@ -170,7 +202,7 @@ class Appraiser:
             case "rloo":
                 return in_groups(rewards, groups, rloo_advantages)
             case "grpo":
-                return in_groups(rewards, groups, grpo_advantages)
+                return in_groups(rewards, groups, partial(grpo_advantages, scale=self._settings.grpo_scale))
         baseline = self._returns.mean if self._returns.count else rewards.mean()
         self._returns.update(rewards)  # afterwards: a reply is no part of what it is compared with
         return reinforce_advantages(rewards, baseline)

@@ -26,23 +26,21 @@ import torch
 from torch import Tensor
 
 from learner.backbone import Backbone
-from learner.batch import WAITING, Example, Progress, Sequences, TokenIds, collate, shuffled_batches
+from learner.batch import WAITING, Example, Progress, Sequences, TokenIds, collate
 from learner.losses import sft_loss
-from learner.methods.experience import Appraiser, Experience
+from learner.methods.experience import Appraiser, Experience, grouped_batches
 from learner.methods.optimizer import Stepper, reply_tokens
 from learner.methods.rollouts import Judge
-from learner.policy_losses import entropy, kl_estimates, ppo_policy_loss, ppo_value_loss
+from learner.policy_losses import kl_estimates, ppo_policy_loss, ppo_value_loss
 from learner.sampler import InProcessSampler, Sampler
 from learner.sampling import with_room
 from learner.stage_checkpoint import StageCheckpoint, set_random
-from learner.tensors import masked_mean, token_log_probs
+from learner.tensors import masked_mean
 from service.settings import PpoSettings
 
 log = logging.getLogger("hone.learner")
 
 PHASE = "ppo"
-VALUE_WARMUP = 2
-"""Iterations in which the value function alone learns: a policy that follows a random one forgets first."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +115,9 @@ class _Course:
             backbone.add_head("value", seed=seed)
             values, rate = backbone.trainable("value"), settings.value_learning_rate
             self._value_stepper = Stepper(values, rate, warmup=4, in_4_bits=small)
-        per_iteration = -(-settings.prompts * settings.replies // settings.minibatch)
-        self._steps = settings.iterations * settings.epochs * per_iteration
+        groups = [settings.replies] * settings.prompts
+        per_epoch = len(list(grouped_batches(groups, settings.minibatch, Random(0))))
+        self._steps = settings.iterations * settings.epochs * per_epoch
         self.step = self.replies = 0
 
     @property
@@ -149,7 +148,7 @@ class _Course:
         if self._sampler.left_out:
             self.measured["left_out"] = self._sampler.left_out
         self.replies += len(experience.mask)
-        self._learn(experience, self._value_stepper is not None and iteration < VALUE_WARMUP, progress)
+        self._learn(experience, self._value_stepper is not None and iteration < settings.value_warmup, progress)
         self._appraiser.adapt(len(experience.mask))
 
     def state(self) -> dict[str, Any]:
@@ -180,7 +179,7 @@ class _Course:
     def _learn(self, experience: Experience, values_alone: bool, progress: Progress) -> None:
         """Go over the replies until the policy has moved far enough from the one that sampled them."""
         for _ in range(self._settings.epochs):
-            for rows in shuffled_batches(len(experience.mask), self._settings.minibatch, self._rng):
+            for rows in grouped_batches(experience.groups, self._settings.minibatch, self._rng):
                 metrics = {} if self._value_stepper is None else self._learn_values(experience, rows)
                 if not values_alone:
                     metrics |= self._learn_policy(experience, rows)
@@ -205,7 +204,8 @@ class _Course:
 
     def _learn_policy(self, experience: Experience, rows: Sequence[int]) -> dict[str, float]:
         loss = partial(self._policy_loss, experience)
-        metrics = self._stepper.add("replies", rows, loss, weight=experience.tokens)
+        weight = experience.replies if self._settings.per_sequence else experience.tokens
+        metrics = self._stepper.add("replies", rows, loss, weight=weight)
         if self._settings.pretraining_coefficient and self._pretraining:
             some = self._rng.sample(self._pretraining, min(len(rows), len(self._pretraining)))
             factor = self._settings.pretraining_coefficient
@@ -220,7 +220,7 @@ class _Course:
         log_probs, entropies = self._log_probs(experience.batch.rows(rows))
         loss, metrics = ppo_policy_loss(
             log_probs, experience.log_probs[rows], experience.advantages[rows], mask, clip=settings.clip,
-            entropy=entropies, entropy_coefficient=settings.entropy_coefficient,
+            entropy=entropies, entropy_coefficient=settings.entropy_coefficient, per_sequence=settings.per_sequence,
             importance=None if experience.importance is None else experience.importance[rows],
         )  # fmt: skip
         moved = kl_estimates(experience.log_probs[rows], log_probs.detach())[2]
@@ -230,9 +230,8 @@ class _Course:
         """Of the replies' tokens, and how undecided the policy was at each where that is rewarded: (B, T) both."""
         if not self._settings.entropy_coefficient:
             return self._backbone.log_probs(part), None
-        logits, token_ids, _ = self._backbone.logits(part)
-        of_tokens = (token_log_probs(logits, token_ids), entropy(logits))
-        nothing = torch.zeros(part.reply_mask.shape, device=logits.device)
+        of_tokens = self._backbone.predictions(part).log_probs_and_entropies()
+        nothing = torch.zeros(part.reply_mask.shape, device=self._backbone.device)
         log_probs, entropies = (nothing.masked_scatter(part.reply_mask, values) for values in of_tokens)
         return log_probs, entropies
 

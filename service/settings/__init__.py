@@ -22,7 +22,8 @@ from pydantic.fields import FieldInfo
 
 from service.errors import SettingsError
 from service.settings.constitution import ConstitutionSettings
-from service.settings.learning import LearnerSettings, Method, PpoSettings, RaftSettings, TrackerName, available_cores
+from service.settings.learning import LearnerSettings, Method, TrackerName, available_cores
+from service.settings.reinforcement import PpoSettings, RaftSettings
 from service.settings.section import Section
 from service.settings.serving import (
     AdaptersSettings,

@@ -120,7 +120,7 @@ def _ppo(work: Work, backbone: Backbone, settings: LearnerSettings) -> Step:
     prompts = [tuple(prompt) for prompt, _, _ in work.examples()]
 
     def step(number: int) -> None:
-        course.iterate(ppo.VALUE_WARMUP + number, [prompts[index] for index in _batch(work, number)], _quiet)
+        course.iterate(chosen.value_warmup + number, [prompts[index] for index in _batch(work, number)], _quiet)
 
     return step
 

@@ -49,7 +49,7 @@ def main() -> None:
     if int(world) > 1:
         parallel.join(int(rank), int(world), Path(meeting))
     answers.MAX_NEW_TOKENS = rollouts.MAX_NEW_TOKENS = 12
-    preference.PAIRS_PER_STEP, ppo.VALUE_WARMUP = 4, 0
+    preference.PAIRS_PER_STEP = 4
     found: dict[str, Any] = {"facts": facts(load), "put together": put_together()}
     found |= {"parts": parts(load), "uneven": uneven(load)}
     for again in ("", " again"):

@@ -59,7 +59,9 @@ def by_reward(backbone: Backbone) -> None:
 
 
 def by_ppo(backbone: Backbone) -> None:
-    settings = PpoSettings(iterations=1, prompts=4, replies=3, minibatch=8, max_new_tokens=8, stop_kl=10.0)
+    settings = PpoSettings(
+        iterations=1, value_warmup=0, prompts=4, replies=3, minibatch=8, max_new_tokens=8, stop_kl=10.0
+    )
     kept = [(prompt, REPLIES[place % 4]) for place, prompt in enumerate(PROMPTS)]
     ppo.train(backbone, Counting(), PROMPTS, settings, Heard(), pretraining=kept)
 

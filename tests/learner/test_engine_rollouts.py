@@ -181,7 +181,7 @@ def test_a_run_of_the_trainer_samples_where_the_settings_say_and_clears_what_a_k
     model_folder: Path, engine: EngineProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learner = LearnerSettings(rank=4, alpha=8.0, threads=1, rollouts="engine", rollout_urls=(engine.url,))
-    how = PpoSettings(iterations=2, prompts=4, replies=2, minibatch=4, max_new_tokens=8)
+    how = PpoSettings(iterations=2, value_warmup=1, prompts=4, replies=2, minibatch=4, max_new_tokens=8)
     settings = Settings(home=tmp_path, engine=EngineSettings(model=str(model_folder)), learner=learner, ppo=how)
     left = save_adapter(passing_folder(settings) / "passing-run_7-dead-2", model_folder, seed=1)
     body = {"lora_name": left.name, "lora_path": str(left)}

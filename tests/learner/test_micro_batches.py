@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from learner.backbone import Backbone
-from learner.methods import ppo, preference
+from learner.methods import preference
 from learner.methods.optimizer import Stepper
 from learner.micro_batches import MicroBatches, is_out_of_memory
 from service.errors import TrainingFailed
@@ -142,7 +142,6 @@ def test_no_method_s_gradients_depend_on_how_much_fits(
     for module in ("answers", "rollouts"):
         monkeypatch.setattr(f"learner.methods.{module}.MAX_NEW_TOKENS", 12)
     monkeypatch.setattr(preference, "PAIRS_PER_STEP", 4)
-    monkeypatch.setattr(ppo, "VALUE_WARMUP", 0)
     whole = gradients(folder, train, monkeypatch, 1 << 20, updates)
     parts = gradients(folder, train, monkeypatch, tokens, updates)
     for one, other in zip(parts, whole, strict=True):

@@ -117,7 +117,7 @@ def test_how_much_fits_the_memory_is_not_forgotten(folder: Path, tmp_path: Path)
     """What is summed up in halves is so after a kill, too, be it that all would fit now."""
     backbone = Backbone.load(folder, LEARNER)
     course = ppo._Course(backbone, Counting(), PPO, 0, KEPT, InProcessSampler(backbone))
-    course.iterate(ppo.VALUE_WARMUP, PROMPTS[:3], Heard(tmp_path / "metrics"))
+    course.iterate(PPO.value_warmup, PROMPTS[:3], Heard(tmp_path / "metrics"))
     for one in (*course._stepper._fitting.values(), *backbone.fitting.values()):
         one.most = 3
     StageCheckpoint(tmp_path / "it").keep("course", course.state)

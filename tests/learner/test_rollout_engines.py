@@ -93,7 +93,7 @@ def run(folder: Path, engine: PretendEngine, tmp_path: Path, monkeypatch: pytest
             engine=EngineSettings(model=str(folder), urls=(URL,), **of_engine),
             learner=LearnerSettings.model_validate({"rank": RANK, "threads": 1, "rollouts": rollouts, "sft_epochs": 1}),
             rollout=RolloutSettings(keep_loaded=3),
-            ppo=PpoSettings(iterations=1, prompts=2, replies=2, max_new_tokens=8),
+            ppo=PpoSettings(iterations=1, value_warmup=0, prompts=2, replies=2, max_new_tokens=8),
         )
         mine, told = Engines.of(settings), Told(dies_in="ppo")
         pretended = {name: value for name, value in vars(mine).items() if name not in ("urls", "folder", "slots")}

@@ -51,13 +51,13 @@ def test_a_replys_score_stands_at_its_last_token_and_kl_costs_at_every_one() -> 
             assert float(rewards[row, column]) == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
-def test_kl_costs_what_the_chosen_estimate_says(estimator: Literal["k1", "k2", "k3"]) -> None:
+@pytest.mark.parametrize("estimator", ["k1", "k3"])
+def test_kl_costs_what_the_chosen_estimate_says(estimator: Literal["k1", "k3"]) -> None:
     policy, anchor = numbers(1), numbers(2)
     rewards = token_rewards(torch.zeros(4), spoiled(policy), spoiled(anchor), MASK, 0.3, kl_estimator=estimator)
     for row, column in places():
         log_ratio = float(anchor[row, column] - policy[row, column])
-        expected = {"k1": -log_ratio, "k2": log_ratio**2 / 2, "k3": math.exp(log_ratio) - 1 - log_ratio}[estimator]
+        expected = {"k1": -log_ratio, "k3": math.exp(log_ratio) - 1 - log_ratio}[estimator]
         assert float(rewards[row, column]) == pytest.approx(-0.3 * expected, abs=1e-12)
     assert not rewards[~MASK].any()
 

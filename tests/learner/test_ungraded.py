@@ -101,7 +101,7 @@ def test_the_running_moments_know_nothing_of_them(backbone: Backbone, advantages
     backbone.add_head("value")
     appraiser, found = experience(backbone, [[1.0, math.inf, 2.0, 6.0], [3.0, 1.0, 1.0, 0.0]], settings)
     assert len(found) == 7
-    assert (appraiser._moments.count, appraiser._moments.mean) == (7, pytest.approx(2.0))
+    assert appraiser._moments.count == 7 and appraiser._moments.mean == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize("reward", [math.nan, math.inf])

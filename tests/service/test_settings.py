@@ -176,6 +176,13 @@ def test_replies_that_are_compared_must_be_two(tmp_path: Path, advantages: str) 
     assert load_settings(tmp_path, {"ppo": {"advantages": "gae", "replies": 1}}, {}).ppo.replies == 1
 
 
+def test_iterations_in_which_the_policy_learns_nothing_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="raise iterations, or lower value_warmup"):
+        load_settings(tmp_path, {"ppo": {"iterations": 2}}, {})
+    for ppo in ({"iterations": 3}, {"iterations": 2, "value_warmup": 1}, {"iterations": 1, "advantages": "rloo"}):
+        assert load_settings(tmp_path, {"ppo": ppo}, {}).ppo.iterations == ppo["iterations"]
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
