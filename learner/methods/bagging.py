@@ -23,7 +23,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from learner.backbone import Backbone
 from learner.batch import Example, Label, Pair, Scored, collate
 from learner.methods.optimizer import Stepper
-from learner.methods.reward_model import MEMBERS, score
+from learner.methods.reward_model import score
 from learner.reward_losses import (
     binary_reward_loss,
     fit_temperature,
@@ -32,9 +32,8 @@ from learner.reward_losses import (
     rank_correlation,
     regression_reward_loss,
 )
+from service.settings import LearnerSettings
 
-CENTRING = 0.01
-"""Weight of the mean reward's square, which no comparison pins down."""
 NOISE_POINTS = 2.0
 """σ: by how many points of ten a person's score of one reply differs from what it is worth to them (standard deviation;
 an assumption, no measurement)."""
@@ -50,13 +49,16 @@ class BaggedJudgements:
         pairs: Sequence[Pair],
         labels: Sequence[Label],
         scored: Sequence[Scored],
+        settings: LearnerSettings,
         seed: int | None = None,
     ) -> None:
         self._backbone, self._pairs, self._labels, self._scored = backbone, pairs, labels, scored
+        self._members, self._centring = settings.reward_members, settings.reward_centring
+        self._smoothing = settings.reward_label_smoothing
         names = [pair.group or f"pair {index}" for index, pair in enumerate(pairs)]
         self._groups = {name: number for number, name in enumerate(dict.fromkeys(names))}
         self._group = torch.tensor([self._groups[name] for name in names], dtype=torch.long)
-        drawn = torch.ones(len(self._groups) + len(labels) + len(scored), MEMBERS)
+        drawn = torch.ones(len(self._groups) + len(labels) + len(scored), self._members)
         if seed is not None:  # how often each of n is among n draws from them, nearly
             drawn = torch.poisson(drawn, torch.Generator().manual_seed(seed))
         of_groups, self._labels_drawn, self._scored_drawn = drawn.split([len(self._groups), len(labels), len(scored)])
@@ -83,34 +85,33 @@ class BaggedJudgements:
         if any(step):
             yield step
 
-    def add(self, stepper: Stepper, of_step: Sequence[Sequence[int]], smoothing: float) -> dict[str, float]:
+    def add(self, stepper: Stepper, of_step: Sequence[Sequence[int]]) -> dict[str, float]:
         """Add the loss of a step's pairs, labels and scores to it, a ranking's pairs together as one. Metrics: of the
         last head."""
         pairs, labels, scored = of_step
         groups = self._group[list(pairs)].tolist()
         sizes = Counter(groups)
-        of_pairs = torch.zeros(len(self._pairs), MEMBERS)
+        of_pairs = torch.zeros(len(self._pairs), self._members)
         of_pairs[list(pairs)] = self._weights(self._pairs, pairs, self._pairs_drawn)
         of_pairs[list(pairs)] /= torch.tensor([sizes[group] for group in groups]).unsqueeze(1)
-        of_labels = torch.zeros(len(self._labels), MEMBERS)
+        of_labels = torch.zeros(len(self._labels), self._members)
         of_labels[list(labels)] = self._weights(self._labels, labels, self._labels_drawn)
-        of_scores = torch.zeros(len(self._scored), MEMBERS)
+        of_scores = torch.zeros(len(self._scored), self._members)
         of_scores[list(scored)] = self._weights(self._scored, scored, self._scored_drawn)
         counts = len(pairs), len(labels), len(scored)
-        loss = partial(self._loss, (of_pairs, of_labels, of_scores), counts, smoothing)
+        loss = partial(self._loss, (of_pairs, of_labels, of_scores), counts)
         return stepper.add("judgements", [(kind, one) for kind, some in enumerate(of_step) for one in some], loss)
 
     def _loss(
         self,
         weights: tuple[Tensor, Tensor, Tensor],
         counts: tuple[int, int, int],
-        smoothing: float,
         part: Sequence[tuple[int, int]],
     ) -> tuple[Tensor, dict[str, float]]:
         """Mean over the heads, each on its own sample, in nats; a label, or a score, counts as much as a pair.
 
-        weights: (all pairs, MEMBERS), (all labels, MEMBERS) and (all scores, MEMBERS), 0 for what isn't of the step;
-        counts: of the step; part: some of it, pairs as (0, index), labels as (1, index), scores as (2, index).
+        weights: (all pairs, heads), (all labels, heads) and (all scores, heads), 0 for what isn't of the step; counts:
+        of the step; part: some of it, pairs as (0, index), labels as (1, index), scores as (2, index).
         """
         pairs, labels, scored = ([index for kind, index in part if kind == wanted] for wanted in range(3))
         chosen, rejected, called, rated = self._rewards(pairs, labels, scored)
@@ -123,9 +124,9 @@ class BaggedJudgements:
             count * some.sum(0) / of_all.sum(0).to(device).clamp(min=1e-30) / len(part)
             for count, some, of_all in zip(counts, (of_pairs, of_labels, of_scores), weights, strict=True)
         ]
-        for head in range(MEMBERS):
+        for head in range(self._members):
             lost, metrics = pairwise_reward_loss(
-                chosen[:, head], rejected[:, head], label_smoothing=smoothing, centring=CENTRING,
+                chosen[:, head], rejected[:, head], label_smoothing=self._smoothing, centring=self._centring,
                 margins=torch.tensor([self._pairs[index].margin for index in pairs]).clamp(min=1e-6).log().to(device),
                 ties=torch.tensor([self._pairs[index].tie for index in pairs], dtype=torch.bool, device=device),
                 weights=of_pairs[:, head],
@@ -133,7 +134,7 @@ class BaggedJudgements:
             )  # fmt: skip
             good = torch.tensor([self._labels[index].desirable for index in labels], dtype=torch.bool, device=device)
             also, more = binary_reward_loss(
-                called[:, head], good, weights=of_labels[:, head], label_smoothing=smoothing
+                called[:, head], good, weights=of_labels[:, head], label_smoothing=self._smoothing
             )  # fmt: skip
             metrics = (metrics if len(pairs) else {}) | (more if len(labels) else {})
             of_points, and_more = regression_reward_loss(
@@ -169,7 +170,7 @@ class BaggedJudgements:
     def _logits(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Log-odds that the first of a pair is better, then that a labelled reply is good; and what people said. Then
         the scores that rewards foretell, and those that people gave, in standard deviations of their noise."""
-        rewards = score(self._backbone, _replies(self._pairs, self._labels, self._scored)).mean(1)
+        rewards = score(self._backbone, _replies(self._pairs, self._labels, self._scored), self._members).mean(1)
         sizes = [len(self._pairs), len(self._pairs), len(self._labels), len(self._scored)]
         chosen, rejected, called, rated = rewards.split(sizes)
         said = [0.5 if pair.tie else pair.certainty for pair in self._pairs] + [
@@ -182,7 +183,7 @@ class BaggedJudgements:
     def _rewards(
         self, pairs: Sequence[int], labels: Sequence[int], scored: Sequence[int]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of chosen, rejected, labelled and scored replies, (…, MEMBERS) each; a pair's prompt is computed once."""
+        """Of chosen, rejected, labelled and scored replies, (…, heads) each; a pair's prompt is computed once."""
         two, one = [self._pairs[index] for index in pairs], [self._labels[index] for index in labels]
         rated = [self._scored[index] for index in scored]
         rewards = self._backbone.rewards(collate(_replies(two, one, rated), self._backbone.pad_id))
@@ -191,7 +192,7 @@ class BaggedJudgements:
 
     @staticmethod
     def _weights(judgements: Sequence[Pair | Label | Scored], indices: Sequence[int], drawn: Tensor) -> Tensor:
-        """(len(indices), MEMBERS)"""
+        """(len(indices), heads)"""
         return drawn[list(indices)] * torch.tensor([judgements[index].weight for index in indices]).unsqueeze(1)
 
 

@@ -5,23 +5,30 @@ thumbs as labels of the same reward (good where it is above 0); single scores by
 prompts are kept apart: they say when to stop, how often the reward is right (a little flattered, as it was chosen by
 them), and by how much it has to be divided to be the log-odds of being preferred (arXiv 1706.04599).
 
+A killed fit goes on from its checkpoint, and comes to what the unbroken one comes to.
+
     model = reward.fit(backbone, pairs, labels, settings.learner, progress)
     graded = model.grade([(prompt, reply), …])
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from random import Random
+from typing import Any
 
 from learner.backbone import Backbone
 from learner.batch import Label, Pair, Progress, Scored, TokenIds
 from learner.methods.bagging import BaggedJudgements
 from learner.methods.optimizer import Stepper, within_length
-from learner.methods.reward_model import MEMBERS, RewardFit, RewardModel
+from learner.methods.reward_model import RewardFit, RewardModel
+from learner.stage_checkpoint import StageCheckpoint, set_random
 from service.errors import TrainingFailed
 from service.settings import LearnerSettings
+
+log = logging.getLogger("hone.learner")
 
 PHASE = "reward"
 KEPT_APART = 5
@@ -39,11 +46,13 @@ def fit(
     settings: LearnerSettings,
     progress: Progress,
     scored: Sequence[Scored] = (),
+    checkpoint: StageCheckpoint | None = None,
 ) -> RewardModel:
     """Train the backbone's reward role, from nothing. Same seed, same result.
 
-    Raises TrainingFailed when there is neither a decided pair nor labels of both kinds nor two different scores, or
-    when the loss stays without a finite value.
+    `checkpoint`: where it is kept how far the fit is, under the name PHASE, and what it goes on from. Raises
+    TrainingFailed when there is neither a decided pair nor labels of both kinds nor two different scores, or when the
+    loss stays without a finite value.
     """
     fitting, too_long = within_length(pairs, backbone.max_length)
     called, more = within_length(labels, backbone.max_length)
@@ -52,9 +61,10 @@ def fit(
     if not decided and len({label.desirable for label in called}) < 2 and len({one.points for one in rated}) < 2:
         raise TrainingFailed(
             "There is nothing to fit a reward model to.",
-            "It needs comparisons with a better reply, thumbs up and thumbs down, or different scores.",
+            "It needs comparisons with a better reply, replies called good and others called bad (by thumbs, or by "
+            "labels of harm), or different scores.",
         )
-    backbone.add_head("reward", MEMBERS, settings.seed)
+    backbone.add_head("reward", settings.reward_members, settings.seed)
     rng = Random(settings.seed)
     apart = _kept_apart([*fitting, *called, *rated], rng)
     taught, kept = (
@@ -63,32 +73,90 @@ def fit(
             [one for one in fitting if (one.prompt_token_ids in apart) == is_kept],
             [one for one in called if (one.prompt_token_ids in apart) == is_kept],
             [one for one in rated if (one.prompt_token_ids in apart) == is_kept],
+            settings,
             None if is_kept else settings.seed,
         )
         for is_kept in (False, True)
     )
-    own, rate = backbone.trainable("reward"), settings.reward_learning_rate
-    stepper = Stepper(own, rate, warmup=4, in_4_bits=backbone.in_4_bits)
-    steps = settings.reward_epochs * len(list(taught.batches(settings.batch_size, Random(0))))
-    step, since, best = 0, 0, math.inf
-    best_state = backbone.adapter_state("reward")
-    progress(PHASE, 0, steps, {})
-    while step < steps and since < PATIENCE:
-        for of_step in taught.batches(settings.batch_size, rng):
-            step += 1
-            metrics = taught.add(stepper, of_step, settings.reward_label_smoothing)
-            metrics |= stepper.update(1 + (LAST_RATE - 1) * step / steps)
-            progress(PHASE, step, steps, metrics)
-        if apart:
-            lost = kept.log_loss()
-            since = since + 1 if lost >= best else 0
-            if lost < best:
-                best, best_state = lost, backbone.adapter_state("reward")
-    if apart:
-        backbone.load_adapter_state(best_state, "reward")
+    course = _Course(backbone, taught, kept if apart else None, settings, rng, checkpoint or StageCheckpoint())
+    course.run(progress)
     counts = {"pairs": len(fitting), "labels": len(called), "scores": len(rated), "kept": len(apart)}
-    counts["too_long"] = too_long + more + even_more
-    return RewardModel(backbone, RewardFit(**counts, steps=step, skipped_steps=stepper.skipped, **kept.figures()))
+    counts |= {"too_long": too_long + more + even_more, "members": settings.reward_members}
+    counts |= {"steps": course.step, "skipped_steps": course.skipped}
+    return RewardModel(backbone, RewardFit(**counts, **kept.figures()))
+
+
+class _Course:
+    """The passes of one fit. `kept`: what says when to stop; None: nothing, and all passes are made."""
+
+    def __init__(
+        self, backbone: Backbone, taught: BaggedJudgements, kept: BaggedJudgements | None, settings: LearnerSettings,
+        rng: Random, checkpoint: StageCheckpoint,
+    ) -> None:  # fmt: skip
+        self._backbone, self._taught, self._kept, self._rng = backbone, taught, kept, rng
+        self._size, self._checkpoint = settings.batch_size, checkpoint
+        own, rate = backbone.trainable("reward"), settings.reward_learning_rate
+        self._stepper = Stepper(own, rate, warmup=4, in_4_bits=backbone.in_4_bits)
+        self._steps = settings.reward_epochs * len(list(taught.batches(self._size, Random(0))))
+        self._since, self._best, self._best_state = 0, math.inf, backbone.adapter_state("reward")
+        self._taken = 0  # steps of the pass under way
+        self._began = rng.getstate()  # that pass
+        self.step = 0
+
+    @property
+    def skipped(self) -> int:
+        """Steps without a finite loss or gradient."""
+        return self._stepper.skipped
+
+    def run(self, progress: Progress) -> None:
+        """Take all steps that are left, and leave the reward role as it was when it was best."""
+        if state := self._checkpoint.part(PHASE):
+            self._load_state(state)
+            log.info("Fitting the reward model goes on after step %d of %d.", self.step, self._steps)
+        progress(PHASE, self.step, self._steps, {})
+        while (self.step < self._steps and self._since < PATIENCE) or self._taken:
+            self._pass(progress)
+        if self._kept is not None:
+            self._backbone.load_adapter_state(self._best_state, "reward")
+
+    def _pass(self, progress: Progress) -> None:
+        """Over all judgements, or those that are left of it; then look at what is kept apart."""
+        self._began = self._rng.getstate()
+        for place, of_step in enumerate(self._taught.batches(self._size, self._rng)):
+            if place < self._taken:  # before it was killed
+                continue
+            metrics = self._taught.add(self._stepper, of_step)
+            metrics |= self._stepper.update(1 + (LAST_RATE - 1) * (self.step + 1) / self._steps)
+            self.step, self._taken = self.step + 1, place + 1
+            progress(PHASE, self.step, self._steps, metrics)
+            self._checkpoint.keep(PHASE, self._state)
+        self._taken = 0
+        if self._kept is not None:
+            lost = self._kept.log_loss()
+            self._since = self._since + 1 if lost >= self._best else 0
+            if lost < self._best:
+                self._best, self._best_state = lost, self._backbone.adapter_state("reward")
+
+    def _state(self) -> dict[str, Any]:
+        """All that decides later steps; between two of them."""
+        return {
+            "weights": self._backbone.adapter_state("reward"),
+            "stepper": self._stepper.state(),
+            "began": self._began,
+            "taken": self._taken,
+            "step": self.step,
+            "since": self._since,
+            "best": self._best,
+            "best_state": self._best_state,
+        }
+
+    def _load_state(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._backbone.load_adapter_state(state["weights"], "reward")
+        self._stepper.load_state(state["stepper"])
+        set_random(self._rng, state["began"])
+        self._taken, self.step, self._since = state["taken"], state["step"], state["since"]
+        self._best, self._best_state = state["best"], state["best_state"]
 
 
 def _kept_apart(judgements: Sequence[Pair | Label | Scored], rng: Random) -> frozenset[TokenIds]:

@@ -3,6 +3,11 @@ leaves open which reply is better, the heads disagree. `learner.methods.reward` 
 
     graded = model.grade([(prompt, reply), …])
     graded.mean, graded.disagreement
+    judge = Cautious(model, coefficient)
+
+What follows a reward finds the replies that it is wrong about, and there the heads disagree. So a policy may be given
+the mean less a multiple of the disagreement: uncertainty-weighted optimisation (Coste et al., arXiv 2310.02743; they
+take off the variance, here it is the standard deviation, which is in the reward's own unit).
 """
 
 from __future__ import annotations
@@ -21,8 +26,6 @@ from learner.batch import Example, by_length, collate, tokens_of
 from learner.micro_batches import MicroBatches
 from learner.reward_losses import ensemble
 
-MEMBERS = 4
-"""Heads. A few tell doubt from certainty; each more costs next to nothing, and says little new."""
 SCORED_AT_ONCE = 64
 
 
@@ -40,6 +43,7 @@ class RewardFit:
     label_accuracy: float | None
     log_likelihood: float | None  # per pair and label, in nats, calibrated; -log 2 = -0.693 is knowing nothing
     temperature: float  # the raw reward divided by this is the log-odds of being preferred
+    members: int  # heads
     scores: int = 0
     score_correlation: float | None = None  # rank correlation of rewards with the scores that were kept apart
 
@@ -65,15 +69,16 @@ class RewardModel:
     @classmethod
     def restored(cls, backbone: Backbone, state: Mapping[str, Any]) -> RewardModel:
         """From such a copy, as the reward role of a backbone that has none yet."""
-        backbone.add_head("reward", MEMBERS)
+        fit = RewardFit(**state["fit"])
+        backbone.add_head("reward", fit.members)
         backbone.load_adapter_state(state["weights"], "reward")
-        return cls(backbone, RewardFit(**state["fit"]))
+        return cls(backbone, fit)
 
     def grade(self, examples: Sequence[Example]) -> Graded:
         """Of whole replies, EOS included. Replies without a token have the lowest reward that there is among them."""
         said = torch.tensor([bool(reply) for _, reply in examples])
-        raw = torch.zeros(len(examples), MEMBERS)
-        raw[said] = score(self._backbone, [example for example in examples if example[1]])
+        raw = torch.zeros(len(examples), self.fit.members)
+        raw[said] = score(self._backbone, [example for example in examples if example[1]], self.fit.members)
         if said.any():
             raw[~said] = raw[said].amin(0)
         return Graded(*ensemble((raw / self.fit.temperature).T))
@@ -83,14 +88,30 @@ class RewardModel:
         return self.grade(examples).mean
 
 
-def score(backbone: Backbone, examples: Sequence[Example]) -> Tensor:
-    """What each head says of each reply: (len(examples), MEMBERS), on the CPU."""
-    return parallel.rows(examples, partial(_score_some, backbone), tokens_of)
+class Cautious:
+    """A reward model as a judge that is the more reserved the more its heads disagree: mean - `coefficient` · standard
+    deviation, in nats of log-odds. `figures`: `reward_disagreement`, the mean of these deviations over what was graded
+    last, whatever the coefficient."""
+
+    def __init__(self, model: RewardModel, coefficient: float) -> None:
+        self._model, self._coefficient = model, coefficient
+        self.figures: dict[str, float] = {}
+
+    def score(self, examples: Sequence[Example]) -> Tensor:
+        """(len(examples),)"""
+        graded = self._model.grade(examples)
+        self.figures = {"reward_disagreement": float(graded.disagreement.nanmean())}
+        return graded.mean - self._coefficient * graded.disagreement
+
+
+def score(backbone: Backbone, examples: Sequence[Example], members: int) -> Tensor:
+    """What each head says of each reply: (len(examples), members), on the CPU."""
+    return parallel.rows(examples, partial(_score_some, backbone, members), tokens_of)
 
 
 @torch.no_grad()
-def _score_some(backbone: Backbone, examples: Sequence[Example]) -> Tensor:
-    raw, fitting = torch.zeros(len(examples), MEMBERS), MicroBatches("graded replies")
+def _score_some(backbone: Backbone, members: int, examples: Sequence[Example]) -> Tensor:
+    raw, fitting = torch.zeros(len(examples), members), MicroBatches("graded replies")
 
     def rewards(indices: Sequence[int]) -> Tensor:
         return backbone.rewards(collate([examples[index] for index in indices], backbone.pad_id)).cpu()

@@ -1,10 +1,10 @@
 """Learn what people like in the classic way (InstructGPT, arXiv 2203.02155): a reward model of their judgements, then
 reinforcement learning on it (`ppo`), or fine-tuning on the best of several replies (`raft`).
 
-A reward model of a hundred judgements has holes, and what follows a reward finds them. So what it says is put into
-standard deviations of the base's own replies; a reply gains by holding the words on which the base's replies agree, so
-that a taste costs no facts; an empty one is worse than every other; and in the end the update is held back until
-sampled replies are inside the limits.
+A reward model of a hundred judgements has holes, and what follows a reward finds them. So what it says, less what its
+heads' disagreement costs (`reward_model.Cautious`), is put into standard deviations of the base's own replies; a reply
+gains by holding the words on which the base's replies agree, so that a taste costs no facts; an empty one is worse than
+every other; and in the end the update is held back until sampled replies are inside the limits.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from learner.backbone import Backbone
 from learner.batch import Example, Label, Pair, Progress, Scored, TokenIds
 from learner.methods import ppo, raft, reward
 from learner.methods.answers import Answer, Answers, answers, share_agreed
-from learner.methods.reward_model import RewardFit, RewardModel
-from learner.methods.rollouts import BROKEN, CONSENSUS, Judge, roll_out
+from learner.methods.reward_model import Cautious, RewardFit, RewardModel
+from learner.methods.rollouts import BROKEN, CONSENSUS, Judge, figures_of, roll_out
 from learner.methods.strength import beginning, hold_inside_limits
 from learner.sampler import Sampler
 from learner.sampling import Window, affordable, sample, with_room
@@ -89,6 +89,11 @@ class Sensible:
             measured = float(grades[grades.isfinite()].mean()), float(spread)
         self.measured = measured
 
+    @property
+    def figures(self) -> dict[str, float]:
+        """What the judge says beside its latest grades."""
+        return figures_of(self._judge)
+
     def score(self, examples: Sequence[tuple[TokenIds, TokenIds]]) -> Tensor:
         """(len(examples),)"""
         texts = self._backbone.decode([reply for _, reply in examples])
@@ -128,15 +133,16 @@ def train(
     if basis:
         model = RewardModel.restored(backbone, basis["reward"])
     else:
-        model = reward.fit(backbone, pairs, labels, settings, progress, scored)
-    rng = Random(seed)
+        model = reward.fit(backbone, pairs, labels, settings, progress, scored, checkpoint)
+    rng, reserved = Random(seed), Cautious(model, settings.reward_disagreement)
     rng.shuffle(asked)
     if not basis:
-        basis = _basis(backbone, model, asked, how, seed)
+        basis = {"reward": model.state()} | _basis(backbone, reserved, asked, how, seed)
         checkpoint.keep(BASIS, lambda: basis, now=True)
+        checkpoint.keep(reward.PHASE, dict, now=True)  # how far the fit was takes no more room
     right = {tuple(prompt): Answer.from_parts(*parts) for prompt, *parts in basis["right"]}
     mean, spread = basis["measured"]
-    judge = Sensible(backbone, model, asked, right, how.kl_coefficient, seed + 98, (mean, spread))
+    judge = Sensible(backbone, reserved, asked, right, how.kl_coefficient, seed + 98, (mean, spread))
     result: ppo.PpoResult | raft.RaftResult
     if isinstance(how, RaftSettings):
         result = raft.train(backbone, judge, asked, how, progress, seed=seed, sampler=sampler, checkpoint=checkpoint)
@@ -151,19 +157,16 @@ def train(
     return RlhfResult(model.fit, result, {"scale": scale} | measured)
 
 
-def _basis(
-    backbone: Backbone, model: RewardModel, asked: Sequence[TokenIds], how: Optimiser, seed: int
-) -> dict[str, Any]:
-    """The reward model, and what is found out of the base before the policy moves: what `StageCheckpoint` keeps."""
+def _basis(backbone: Backbone, reserved: Judge, asked: Sequence[TokenIds], how: Optimiser, seed: int) -> dict[str, Any]:
+    """What is found out of the base before the policy moves: what `StageCheckpoint` keeps beside the reward model."""
     right = answers(backbone, asked, seed + 99)
-    judge = Sensible(backbone, model, asked, right, how.kl_coefficient, seed + 98)
+    judge = Sensible(backbone, reserved, asked, right, how.kl_coefficient, seed + 98)
     pretraining = list[Example]()
     if isinstance(how, PpoSettings):
         kept = asked[:KEPT_PROMPTS]
         by_base = sample(backbone, kept, role="base", seed=seed + 97, max_new_tokens=how.max_new_tokens)
         pretraining = [(kept[reply.prompt], reply.token_ids) for row in by_base for reply in row]
     return {
-        "reward": model.state(),
         "start": beginning(backbone),
         "right": [(prompt, *answer.parts) for prompt, answer in right.items()],
         "measured": judge.measured,

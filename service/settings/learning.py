@@ -11,7 +11,9 @@ from service.settings.section import Section, engine_addresses
 
 MOST_TRAINING_THREADS = 4  # unless told: more of them wait for each other, and for chat
 
-Method = Literal["auto", "sft", "dpo", "kto", "ppo", "raft", "sl-cai", "rl-cai"]
+Method = Literal[
+    "auto", "sft", "dpo", "kto", "ppo", "reinforce", "rloo", "grpo", "raft", "sl-cai", "rl-cai"
+]  # fmt: skip
 """What a run learns from, and how; "auto": by what feedback there is. `sl-cai` and `rl-cai`, the supervised stage of
 Constitutional AI and that of AI feedback, need none."""
 
@@ -122,7 +124,8 @@ class LearnerSettings(Section):
         1.0,
         ge=0,
         description="Minutes between two checkpoints of `ppo` and `raft` inside their stage, at least: so much may be "
-        "repeated after a kill. Each takes some seven times the policy's weights on the disk. 0: after each iteration.",
+        "repeated after a kill. Each takes some seven times the policy's weights on the disk. 0: after each iteration, "
+        "and each step of fitting the reward model.",
     )
     rank: int = Field(16, ge=1, description="LoRA rank.")
     alpha: float = Field(32.0, gt=0, description="LoRA alpha: the update is scaled by alpha / rank.")
@@ -165,6 +168,24 @@ class LearnerSettings(Section):
     reward_label_smoothing: float = Field(
         0.05, ge=0, lt=0.5, description="Share of judgements that a reward model takes to be mistaken."
     )
+    reward_centring: float = Field(
+        0.01,
+        ge=0,
+        description="Weight of the square of a pair's summed rewards, which keeps rewards around 0: comparisons alone "
+        "leave open where they lie.",
+    )
+    reward_members: int = Field(
+        4,
+        ge=1,
+        description="Heads of a reward model, each fitted to a sample of the judgements of its own. A few tell doubt "
+        "from certainty; each more costs next to nothing, and says little new.",
+    )
+    reward_disagreement: float = Field(
+        0.0,
+        ge=0,
+        description="How many standard deviations over its heads a reward is lowered by where `ppo` and `raft` follow "
+        "it, so that they keep away from replies that nobody judged the like of; 0: none.",
+    )
     batch_size: int = Field(
         16, ge=1, description="Corrections, thumbs, and replies that are to stay, per optimizer step."
     )
@@ -191,6 +212,12 @@ class LearnerSettings(Section):
             )
         if self.sharding != "none" and self.quantise != "none":
             raise ValueError("sharding can't share out weights in NF4: set quantise to none, or sharding to none")
+        return self
+
+    @model_validator(mode="after")
+    def _has_who_disagrees(self) -> LearnerSettings:
+        if self.reward_disagreement and self.reward_members < 2:
+            raise ValueError("a reward model of one head never disagrees: set reward_members to 2 or more")
         return self
 
     @property

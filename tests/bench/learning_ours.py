@@ -21,7 +21,7 @@ from learner.methods.anchor_scores import AnchorScores
 from learner.methods.bagging import BaggedJudgements
 from learner.methods.optimizer import Stepper
 from learner.methods.retention import Retention
-from learner.methods.reward_model import MEMBERS, RewardFit, RewardModel
+from learner.methods.reward_model import RewardFit, RewardModel
 from learner.sampler import InProcessSampler
 from service.settings import LearnerSettings, PpoSettings
 from tests.bench.learning_work import LEARNING_RATE, PPO_EPOCHS, Method, Work, serve, timed
@@ -30,7 +30,7 @@ Step = Callable[[int], object]
 """Given the number of the batch."""
 UNREAD = RewardFit(
     pairs=0, labels=0, too_long=0, steps=0, skipped_steps=0, kept=0, accuracy=None, label_accuracy=None,
-    log_likelihood=None, temperature=1.0,
+    log_likelihood=None, temperature=1.0, members=LearnerSettings().reward_members,
 )  # fmt: skip
 
 
@@ -72,12 +72,12 @@ def _dpo(work: Work, backbone: Backbone, settings: LearnerSettings) -> Step:
 
 
 def _reward(work: Work, backbone: Backbone, settings: LearnerSettings) -> Step:
-    backbone.add_head("reward", MEMBERS)
-    lessons = BaggedJudgements(backbone, _pairs(work), [], [], seed=0)
+    backbone.add_head("reward", settings.reward_members)
+    lessons = BaggedJudgements(backbone, _pairs(work), [], [], settings, seed=0)
     stepper = Stepper(backbone.trainable("reward"), LEARNING_RATE)
 
     def step(number: int) -> None:
-        lessons.add(stepper, (_batch(work, number), [], []), settings.reward_label_smoothing)
+        lessons.add(stepper, (_batch(work, number), [], []))
         stepper.update()
 
     return step
@@ -109,7 +109,7 @@ def _kto(work: Work, backbone: Backbone, settings: LearnerSettings) -> Step:
 def _ppo(work: Work, backbone: Backbone, settings: LearnerSettings) -> Step:
     """An iteration is a step. The first ones, in which the value function alone learns, are passed over."""
     backbone.model.generation_config.eos_token_id = []  # nothing ends a reply before its last token
-    backbone.add_head("reward", MEMBERS)
+    backbone.add_head("reward", UNREAD.members)
     chosen = PpoSettings(
         iterations=1_000_000, prompts=work.batch, replies=1, epochs=PPO_EPOCHS, minibatch=work.batch,
         learning_rate=LEARNING_RATE, value_learning_rate=LEARNING_RATE, max_new_tokens=work.reply_tokens,

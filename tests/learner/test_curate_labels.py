@@ -102,7 +102,8 @@ def test_what_does_harm_is_bad_whoever_likes_it_unless_as_many_say_otherwise(hom
     assert called(curated(home)) == {tokenize("a"): (False, 1.0)}
     for caller, name in (("name:bob", "harmful"), ("name:cid", "okay")):
         label(home, "a", name, caller)
-    assert called(curated(home)) == {tokenize("a"): (False, pytest.approx(1 / 3))}
+    (one,) = curated(home).train.labels
+    assert not one.desirable and one.weight == pytest.approx(1 / 3)
     thumb(home, "a", True, "name:dan")
     assert called(curated(home)) == {}
 

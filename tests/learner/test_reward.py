@@ -9,13 +9,14 @@ from random import Random
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from learner.backbone import Backbone
 from learner.batch import Label, Pair, Scored, Sequences, TokenIds
-from learner.methods import reward
+from learner.methods import reward, reward_model, rlhf
 from learner.methods.bagging import NATS_PER_POINT
-from learner.methods.reward_model import RewardFit, RewardModel
+from learner.methods.reward_model import Cautious, RewardFit, RewardModel
 from service.errors import TrainingFailed
 from service.settings import LearnerSettings
 from tests.learner.colours import COLOURS, asked, comparisons, said
@@ -130,6 +131,64 @@ def test_the_heads_disagree_more_where_nobody_judged(backbone: Backbone) -> None
     strange = model.grade([(ids("<bos> paris"), ids("rome madrid yes no , . !", end=True)) for _ in range(20)])
     assert known.disagreement.shape == known.mean.shape == (20,)
     assert strange.disagreement.mean() > known.disagreement.mean() > 0
+
+
+def test_of_two_replies_with_the_same_mean_the_one_that_the_heads_disagree_on_is_worth_less(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By hand: both have the mean 1 after the temperature of 2, one the standard deviation 2, the other 0."""
+    said_of = {(5,): [0.0, 4.0, 0.0, 4.0], (6,): [2.0, 2.0, 2.0, 2.0], (7,): [1.0, 1.0, 1.0, 1.0]}
+    monkeypatch.setattr(
+        reward_model, "score", lambda of, examples, members: torch.tensor([said_of[reply] for _, reply in examples])
+    )
+    model = RewardModel(backbone, RewardFit(0, 0, 0, 0, 0, 0, None, None, None, temperature=2.0, members=4))
+    examples = [((1,), reply) for reply in said_of]
+    spread = 2 / 3**0.5  # of 0, 2, 0, 2: unbiased
+    assert model.score(examples).tolist() == pytest.approx([1.0, 1.0, 0.5])
+    for coefficient, worth in ((0.0, 1.0), (0.25, 1 - spread / 4), (1.0, 1 - spread)):
+        judge = Cautious(model, coefficient)
+        assert judge.score(examples).tolist() == pytest.approx([worth, 1.0, 0.5])
+        assert judge.figures == {"reward_disagreement": pytest.approx(spread / 3)}
+        sensible = rlhf.Sensible(backbone, judge, [], {}, nat=0.1, seed=0, measured=(0.0, 0.5))
+        first, second, third = sensible.score(examples).tolist()
+        assert (first, second, third) == pytest.approx((worth / 0.5, 2.0, 1.0))
+        assert sensible.figures == judge.figures
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_a_reward_model_has_as_many_heads_as_are_asked_for_and_one_alone_never_disagrees(
+    folder: Path, members: int
+) -> None:
+    settings = SETTINGS.model_copy(update={"reward_members": members, "reward_epochs": 1})
+    model = reward.fit(Backbone.load(folder, settings), comparisons(16), [], settings, Heard())
+    examples = [(pair.prompt_token_ids, pair.chosen) for pair in comparisons(4)]
+    graded = model.grade(examples)
+    assert model.fit.members == members and bool((graded.disagreement > 0).all()) == (members > 1)
+    again = RewardModel.restored(Backbone.load(folder, settings), model.state())
+    assert torch.equal(again.grade(examples).mean, graded.mean)
+
+
+def test_settings_of_a_reward_model_that_can_not_be_are_refused() -> None:
+    for wrong in ({"reward_members": 0}, {"reward_centring": -0.1}, {"reward_disagreement": -1.0}):
+        with pytest.raises(ValidationError, match="greater than or equal"):
+            LearnerSettings(**wrong)
+    with pytest.raises(ValidationError, match="never disagrees"):
+        LearnerSettings(reward_members=1, reward_disagreement=0.5)
+
+
+def test_centring_keeps_what_comparisons_leave_open_near_0(folder: Path) -> None:
+    """All pairs stay as far apart; their mean moves to 0 the faster the more that weighs."""
+
+    def off(centring: float) -> float:
+        settings = SETTINGS.model_copy(update={"reward_centring": centring, "reward_epochs": 6})
+        backbone = Backbone.load(folder, settings)
+        pairs = comparisons(32)
+        model = reward.fit(backbone, pairs, [], settings, Heard())
+        chosen = model.score([(one.prompt_token_ids, one.chosen) for one in pairs])
+        rejected = model.score([(one.prompt_token_ids, one.rejected) for one in pairs])
+        return float(((chosen + rejected) * model.fit.temperature).square().mean())
+
+    assert off(1.0) < off(0.0) / 2
 
 
 def test_a_rankings_pairs_stay_in_one_step(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
