@@ -3,7 +3,7 @@
 Corrections are learned first (supervised), then preferences or single thumbs, as in InstructGPT (arXiv 2203.02155);
 what the second moved away from the corrections is put right at the end. All continue the adapter that is live and are
 held to one anchor, the bare base. After each stage the weights are kept in the run's checkpoint folder, where a killed
-run goes on; inside those that follow a reward, so is all that they have so far. Where several processes train
+run goes on; inside a stage, now and then, so is all that it has so far. Where several processes train
 (`learner.parallel`) each has a trainer, and the first alone reads and writes files and asks the engine.
 """
 
@@ -169,31 +169,23 @@ class BackboneTrainer:
     ) -> None:
         result: object
         if stage == "sft":
-            result = sft.train(self._backbone, corrections, prompts, self._settings, progress, self._keep)
+            result = sft.train(self._backbone, corrections, prompts, self._settings, progress, self._keep, inside)
         elif stage == "kto":
-            result = kto.train(self._backbone, as_labels(train), prompts, self._settings, progress, anchor)
+            result = kto.train(self._backbone, as_labels(train), prompts, self._settings, progress, anchor, inside)
         elif stage == "sl-cai":
-            result = sl_cai.train(self._backbone, train.revised, train.kept, prompts, self._settings, progress)
+            result = sl_cai.train(self._backbone, train.revised, train.kept, prompts, self._settings, progress, inside)
         elif stage == "rl-cai":
             clear = rl_cai.told_apart(train.ai_pairs, Random(self._settings.seed))
             pairs = self._of_taste(replace(train, ai_pairs=tuple(clear)))
-            result = rl_cai.train(self._backbone, pairs, train.kept, prompts, self._settings, progress, anchor)
+            result = rl_cai.train(self._backbone, pairs, train.kept, prompts, self._settings, progress, anchor, inside)
         elif stage in BY_REWARD:
             how = self._by_reward[stage]
             result = rlhf.train(
-                self._backbone,
-                self._rewarded(train),
-                train.labels,
-                prompts,
-                self._settings,
-                how,
-                progress,
-                train.scored,
-                sampler,
-                inside,
-            )
+                self._backbone, self._rewarded(train), train.labels, prompts, self._settings, how, progress,
+                train.scored, sampler, inside,
+            )  # fmt: skip
         else:
-            result = preference.train(self._backbone, train.pairs, prompts, self._settings, progress, anchor)
+            result = preference.train(self._backbone, train.pairs, prompts, self._settings, progress, anchor, inside)
         log.info("%s: %s", stage, result)
 
     def _of_taste(self, train: Snapshot) -> list[Pair]:
@@ -212,14 +204,16 @@ class BackboneTrainer:
         return AnchorScores(self._backbone, checkpoint / ANCHOR_SCORES, f"{self._base} {self._settings.quantise}")
 
     def _inside(self, kept: Path, stage: Stage, train: Snapshot, prompts: Sequence[TokenIds]) -> StageCheckpoint:
-        """How far a stage is whose result will be `kept`; of those that follow a reward, if it can be said of which
-        base it is. Whatever decides them is part of whose it is: the policy's weights as they are now say the rest."""
-        if stage not in BY_REWARD or self._base is None:
+        """How far a stage is whose result will be `kept`, if it can be said of which base it is. Whatever decides a
+        stage is part of whose it is: the policy's weights as they are now say the rest."""
+        if self._base is None:
             return StageCheckpoint()
         learner = self._settings.model_dump_json(exclude=set(WHEN_AND_HOW))
-        how = self._by_reward[stage].model_dump_json()
-        room = self._engines.context if self._settings.rollouts == "engine" else None
-        facts = (self._base, learner, stage, how, train, tuple(prompts), parallel.world(), room)
+        how = self._by_reward[stage].model_dump_json() if stage in self._by_reward else ""
+        mixture, room = self._all.constitution.human_share, None
+        if stage in BY_REWARD and self._settings.rollouts == "engine":
+            room = self._engines.context
+        facts = (self._base, learner, stage, how, mixture, self._keep, train, tuple(prompts), parallel.world(), room)
         of, path = fingerprint(facts, self._backbone.adapter_state()), kept.with_suffix(".unfinished")
         return StageCheckpoint(path, of, 60 * self._settings.checkpoint_minutes)
 

@@ -74,6 +74,10 @@ class StageCheckpoint:
             self._warned = True
         self._written = time.monotonic()
 
+    def hold(self, name: str, part: Mapping[str, Any]) -> None:
+        """Have this written together with the next part that is kept. Its tensors must be copies."""
+        self._parts[name] = dict(part)
+
     def remove(self) -> None:
         """The stage is over."""
         if self._path is not None and parallel.is_first():

@@ -16,10 +16,12 @@ from typing import Generic, TypeVar
 from torch import Tensor
 
 from learner.backbone import Backbone
-from learner.batch import Example, Progress, TokenIds, shuffled_batches
+from learner.batch import Example, Progress, TokenIds
 from learner.methods.optimizer import Stepper
+from learner.methods.passes import Passes
 from learner.methods.retention import Retention, retained, retained_tokens
 from learner.methods.strength import hold_inside_limits
+from learner.stage_checkpoint import StageCheckpoint
 from service.settings import LearnerSettings
 
 T = TypeVar("T")
@@ -61,10 +63,12 @@ def learn(
     progress: Progress,
     rng: Random,
     too_long: int,
+    checkpoint: StageCheckpoint | None = None,
 ) -> Learned:
     """Train the policy in place. `prompts`: what people ask, where the update's strength is measured.
 
-    Raises TrainingFailed when the loss stays without a finite value.
+    `checkpoint`: where it is kept how far the training is, and what it goes on from; the result is that of one unbroken
+    training. Raises TrainingFailed when the loss stays without a finite value.
     """
     count = len(lesson.examples)
     if not count:
@@ -72,19 +76,21 @@ def learn(
     retention = Retention(backbone, retained(backbone, kept), rng)
     beside = round(settings.batch_size * len(kept) / count)
     stepper = Stepper(backbone.trainable(), lesson.learning_rate, warmup=4, in_4_bits=backbone.in_4_bits)
-    steps, step = lesson.epochs * -(-count // settings.batch_size), 0
+    steps = lesson.epochs * -(-count // settings.batch_size)
     progress(lesson.phase, 0, steps, {})
-    for _ in range(lesson.epochs):
-        for indices in shuffled_batches(count, settings.batch_size, rng):
+    passes = Passes(lesson.phase, backbone, stepper, rng, checkpoint, beside=retention.state)
+    if passes.kept:
+        retention.load_state(passes.kept)
+    while passes.step < steps:
+        for indices in passes.batches(count, settings.batch_size):
             some = [lesson.examples[index] for index in indices]
             metrics = stepper.add("examples", some, lesson.loss, weight=lesson.weight)
             metrics |= stepper.add(
                 "kept replies", retention.draw(beside), retention.loss, weight=retained_tokens,
                 factor=lesson.kept_weight,
             )  # fmt: skip
-            metrics |= stepper.update(1 + (LAST_RATE - 1) * step / steps)
-            step += 1
-            progress(lesson.phase, step, steps, metrics)
+            metrics |= stepper.update(1 + (LAST_RATE - 1) * (passes.step - 1) / steps)
+            progress(lesson.phase, passes.step, steps, metrics)
     checked = rng.sample(list(prompts), min(CHECKED_PROMPTS, len(prompts)))
     scale, measured = hold_inside_limits(backbone, None, checked, settings) if checked else (1.0, {})
-    return Learned(step, count, len(kept), too_long, stepper.skipped, {"scale": scale} | measured)
+    return Learned(steps, count, len(kept), too_long, stepper.skipped, {"scale": scale} | measured)

@@ -22,14 +22,16 @@ from torch import Tensor
 
 from learner import parallel
 from learner.backbone import Backbone
-from learner.batch import Label, Progress, TokenIds, collate, shuffled_batches
+from learner.batch import Label, Progress, TokenIds, collate
 from learner.losses import kto_loss
 from learner.methods.anchor_scores import AnchorScores
 from learner.methods.answers import Answer, Answers, answer_tokens, answers
 from learner.methods.optimizer import Stepper, within_length
+from learner.methods.passes import Passes
 from learner.methods.strength import beginning, hold_inside_limits
-from learner.micro_batches import MicroBatches
+from learner.micro_batches import MicroBatches, set_sizes, sizes
 from learner.sampling import affordable
+from learner.stage_checkpoint import StageCheckpoint
 from service.settings import LearnerSettings
 
 PHASE = "kto"
@@ -41,6 +43,7 @@ STAY = 0.05  # weight of KL to the anchor, token by token
 KEEP = 1.0  # the same where a good reply says what the base answers
 SHARPEN = 0.03  # weight of the policy's surprise to the anchor: what raises fluency
 CHECKED_PROMPTS = 48
+DRIFTING = "mismatched replies"
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,13 @@ def train(
     settings: LearnerSettings,
     progress: Progress,
     anchor: AnchorScores | None = None,
+    checkpoint: StageCheckpoint | None = None,
 ) -> KtoResult:
     """Train the policy in place; `prompts`: what people ask, where its strength is measured. Same seed, same result.
 
-    `anchor`: what is known of the anchor from an earlier attempt, and where more is kept. Raises TrainingFailed when
-    the loss stays without a finite value.
+    `anchor`: what is known of the anchor from an earlier attempt, and where more is kept. `checkpoint`: where it is
+    kept how far the training is, and what it goes on from; the result is that of one unbroken training. Raises
+    TrainingFailed when the loss stays without a finite value.
     """
     fitting, too_long = within_length(labels, backbone.max_length)
     good = sum(label.desirable for label in fitting)
@@ -78,17 +83,17 @@ def train(
     right = answers(backbone, asked, settings.seed + 99)
     course = _Course(backbone, fitting, right, settings, rng, anchor or AnchorScores(backbone))
     stepper = Stepper(backbone.trainable(), settings.kto_learning_rate, warmup=4, in_4_bits=backbone.in_4_bits)
-    step = 0
-    while step < steps:
-        for indices in shuffled_batches(len(fitting), settings.batch_size, rng):
-            step += 1
-            metrics = course.add(stepper, indices) | stepper.update(1 + (LAST_RATE - 1) * step / steps)
-            progress(PHASE, step, steps, metrics)
+    passes = Passes(PHASE, backbone, stepper, rng, checkpoint, beside=lambda: sizes(course.fitting))
+    set_sizes(course.fitting, passes.kept)
+    while passes.step < steps:
+        for indices in passes.batches(len(fitting), settings.batch_size):
+            metrics = course.add(stepper, indices) | stepper.update(1 + (LAST_RATE - 1) * passes.step / steps)
+            progress(PHASE, passes.step, steps, metrics)
     short = [prompt for prompt in dict.fromkeys([*prompts, *asked]) if len(prompt) <= backbone.max_length // 2]
     checked = rng.sample(short, min(CHECKED_PROMPTS, len(short)))
     scale, measured = hold_inside_limits(backbone, None, checked, settings, right, start) if checked else (1.0, {})
     metrics = measured | {"scale": scale} | course.told_apart()
-    return KtoResult(step, good, len(fitting) - good, too_long, stepper.skipped, metrics)
+    return KtoResult(steps, good, len(fitting) - good, too_long, stepper.skipped, metrics)
 
 
 def side_weights(labels: Sequence[Label]) -> tuple[float, float]:
@@ -116,7 +121,7 @@ class _Course:
         anchor: AnchorScores,
     ) -> None:
         self._backbone, self._beta = backbone, settings.kto_beta
-        self._drifting = MicroBatches("mismatched replies")
+        self.fitting = {DRIFTING: MicroBatches(DRIFTING)}
         self._examples = [(label.prompt_token_ids, label.reply_token_ids) for label in labels]
         self._mismatched = _mismatched(self._examples, rng)
         fixed = anchor.of([*self._examples, *self._mismatched])
@@ -133,7 +138,7 @@ class _Course:
         return stepper.add("labels", indices, partial(self._loss, indices, (drift, fixed)))
 
     def _drift(self, indices: Sequence[int]) -> Tensor:
-        return torch.cat([found for _, found in self._drifting.each(indices, self._drift_of_some)])
+        return torch.cat([found for _, found in self.fitting[DRIFTING].each(indices, self._drift_of_some)])
 
     @torch.no_grad()
     def _drift_of_some(self, indices: Sequence[int]) -> Tensor:

@@ -17,26 +17,29 @@ to the anchor's odds much harder.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from learner.adapted_model import Role
 from learner.backbone import Backbone
-from learner.batch import Example, Pair, Progress, TokenIds, collate, shuffled_batches
-from learner.losses import dpo_loss, listwise_loss
+from learner.batch import Example, Pair, Progress, TokenIds, collate
+from learner.losses import dpo_loss
 from learner.methods.anchor_scores import AnchorScores
-from learner.methods.answers import Answer, Answers, answer_tokens, answers
+from learner.methods.answers import Answer, answers
+from learner.methods.groups import Group, draw_group, listwise
 from learner.methods.optimizer import Stepper, within_length
+from learner.methods.passes import Passes
 from learner.methods.preference_model import PreferenceModel, fit_preferences
 from learner.methods.retention import neighbours_apart
 from learner.methods.rollouts import Rollouts, roll_out, share_preferred
 from learner.methods.strength import beginning, hold_inside_limits
 from learner.sampling import affordable
+from learner.stage_checkpoint import StageCheckpoint
 from service.settings import LearnerSettings
 
 PHASE = "dpo"
@@ -48,18 +51,16 @@ LAST_RATE = 0.1  # of the learning rate
 ASKED_AGAIN = 2  # replies to each of the first prompts, by which that is seen
 PROMPTS = 128  # an iteration; the last has twice as many
 REPLIES = 6  # to each
-TRAINED_REPLIES = 4  # of these: the best, the worst and some between
 GROUPS_PER_STEP = 8
 PAIRS_PER_STEP = 2
 PAIRS_WEIGHT = 0.3
 NATS = 6.0  # that a typically preferred reply should gain on the other in an iteration, with a trusted judge
 ENOUGH_PAIRS = 20  # for a judge to be followed as far as its accuracy says: two picks prove nothing
-STAY = 0.02  # weight of KL to the anchor, token by token
-KEEP = 4.0  # the same where the token is part of what the base answers: there nothing is a matter of taste
-KEEP_ELSEWHERE = 0.4  # the same in each reply that isn't the best
 STRENGTH, LEAST_STRENGTH, STRENGTH_GAIN = 0.03, 0.02, 2.0  # λ: where it starts, its least, how fast it moves
 TARGET_FLUENCY = 0.2  # as a share of the limit: what training aims at
 CHECKED_PROMPTS = 48
+BASIS = "basis"
+"""In a checkpoint: what was found out before the policy moved."""
 
 
 @dataclass(frozen=True)
@@ -71,21 +72,6 @@ class PreferenceResult:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Group:
-    """Replies to one prompt with the odds they should gain on each other."""
-
-    prompt: TokenIds
-    replies: tuple[TokenIds, ...]
-    answer: Answer
-    start: Tensor  # (k,) log-probability under what sampled them
-    targets: Tensor  # (k,) sum to 1
-
-    @property
-    def best(self) -> TokenIds:
-        return self.replies[int(self.targets.argmax())]
-
-
 def train(
     backbone: Backbone,
     pairs: Sequence[Pair],
@@ -93,11 +79,13 @@ def train(
     settings: LearnerSettings,
     progress: Progress,
     anchor: AnchorScores | None = None,
+    checkpoint: StageCheckpoint | None = None,
 ) -> PreferenceResult:
     """Train the policy in place, on comparisons and on what it says to `prompts`. Same seed, same result.
 
-    `anchor`: what is known of the anchor from an earlier attempt, and where more is kept. Raises TrainingFailed when
-    the loss stays without a finite value.
+    `anchor`: what is known of the anchor from an earlier attempt, and where more is kept. `checkpoint`: where it is
+    kept how far the training is, and what it goes on from; the result is that of one unbroken training. Raises
+    TrainingFailed when the loss stays without a finite value.
     """
     fitting, too_long = within_length(pairs, backbone.max_length)
     judged = list(dict.fromkeys(pair.prompt_token_ids for pair in fitting))
@@ -105,69 +93,99 @@ def train(
     asked = [p for p in dict.fromkeys(asked) if p and len(p) <= backbone.max_length // 2]
     if all(pair.tie for pair in fitting) or not asked:
         return PreferenceResult(0, len(fitting), too_long, 0)
-    course = _Course(backbone, fitting, asked, settings, progress, anchor or AnchorScores(backbone))
+    anchor, checkpoint = anchor or AnchorScores(backbone), checkpoint or StageCheckpoint()
+    course = _Course(backbone, fitting, asked, settings, progress, anchor, checkpoint)
     course.learn()
     scale, measured = course.hold_inside_limits()
     fit = course.judge.fit
     metrics = {"judge_accuracy": fit.accuracy, "judge_log_score": fit.log_score, "scale": scale} | measured
-    return PreferenceResult(course.step, len(fitting), too_long, course.stepper.skipped, metrics)
+    return PreferenceResult(course.passes.step, len(fitting), too_long, course.stepper.skipped, metrics)
+
+
+@dataclass(frozen=True)
+class _Iteration:
+    number: int
+    is_last: bool
+    begun: int  # the step after which it did
+    steps: int  # of the training, as far as one can say
+    strength: float  # λ
+    rollouts: Rollouts  # that it learns from
 
 
 class _Course:
-    """The iterations of one training, with what they share; `step`: how many steps were taken."""
+    """The iterations of one training, with what they share."""
 
     def __init__(
         self, backbone: Backbone, pairs: Sequence[Pair], asked: Sequence[TokenIds], settings: LearnerSettings,
-        progress: Progress, anchor: AnchorScores,
+        progress: Progress, anchor: AnchorScores, checkpoint: StageCheckpoint,
     ) -> None:  # fmt: skip
         self._backbone, self._pairs, self._asked, self._settings = backbone, pairs, asked, settings
         self._progress, self._anchor, self._rng = progress, anchor, Random(settings.seed)
-        own, self._unseen = neighbours_apart(backbone, asked, Random(settings.seed), settings.seed)
-        pool = [*asked, *own]
-        most = min(PROMPTS, len(pool))
-        self._per_iteration = self._steps_on(most)
-        self.step, self._steps, self._strength = 0, (ITERATIONS + 2) * self._per_iteration, STRENGTH
-        progress(PHASE, 0, self._steps, {})
-        self.judge = fit_preferences(backbone, pairs)
+        self._start, self.judge = beginning(backbone), fit_preferences(backbone, pairs)
         self._temperature = self.judge.fit.spread / (NATS * _trust(self.judge))
         self.stepper = Stepper(backbone.trainable(), settings.dpo_learning_rate, warmup=4, in_4_bits=backbone.in_4_bits)
-        self._chosen_each = [self._rng.sample(pool, most) for _ in range(MOST_ITERATIONS + 1)]
-        self._at_last = self._rng.sample(pool, most)
-        every = [*self._unseen, *self._at_last, *(prompt for chosen in self._chosen_each for prompt in chosen)]
-        self._right = answers(backbone, every, settings.seed + 99)
-        self._trained_on = set[TokenIds]()
-        self._by_base = self._roll_out(self._chosen_each[0], "base", 0)
-        self._start = beginning(backbone)
-        self._won_before = self._start is not None and self._wins(0)
+        basis = checkpoint.part(BASIS) or self._basis()
+        checkpoint.hold(BASIS, basis)
+        self._chosen = [[tuple(prompt) for prompt in some] for some in basis["chosen"]]
+        self._per_iteration = self._steps_on(len(self._chosen[0]))
+        self._right = {tuple(prompt): Answer.from_parts(*parts) for prompt, *parts in basis["right"]}
+        self._by_base = _restored(basis["by_base"])
+        self._now = _Iteration(-1, False, 0, (ITERATIONS + 2) * self._per_iteration, STRENGTH, self._by_base)
+        self.passes = Passes(PHASE, backbone, self.stepper, self._rng, checkpoint, beside=self._state)
+        if kept := self.passes.kept:
+            self._now = _Iteration(**kept | {"rollouts": _restored(kept["rollouts"])})
 
     def learn(self) -> None:
         """Iterations until it wins what is wanted, and one in which the learning rate falls."""
-        for iteration in range(MOST_ITERATIONS + 1):
-            is_last = self._won_before or iteration == MOST_ITERATIONS
-            is_last = is_last or (iteration >= ITERATIONS and self._wins(iteration))
-            chosen = self._chosen_each[iteration]
-            if is_last:
-                chosen = list(dict.fromkeys([*chosen, *self._at_last]))
-                self._steps = self.step + self._steps_on(len(chosen))
-            else:
-                self._steps = max(self._steps, self.step + 3 * self._per_iteration)
-            rollouts = self._by_base
-            if iteration or self._start is not None:
-                rollouts = self._roll_out(chosen, "policy", iteration)
-                lack = TARGET_FLUENCY * self._settings.min_fluency - (rollouts.fluency - self._by_base.fluency)
-                self._strength = max(LEAST_STRENGTH, self._strength + STRENGTH_GAIN * lack)
-            self._learn_from(rollouts, is_last)
-            if is_last:
-                break
+        while self.passes.under_way or not self._now.is_last:
+            if not self.passes.under_way:
+                self._now = self._next()
+            self._learn_from(self._now)
 
     def hold_inside_limits(self) -> tuple[float, dict[str, float]]:
         """As `strength` does, on some of all prompts, and first on the answers that it wasn't trained to keep."""
         checked = self._rng.sample(self._asked, min(CHECKED_PROMPTS, len(self._asked)))
-        untouched_first = dict(sorted(self._right.items(), key=lambda answer: answer[0] in self._trained_on))
+        before = (prompt for some in self._chosen[: self._now.number] for prompt in some)
+        trained_on = {*before, *self._now.rollouts.prompts}
+        untouched_first = dict(sorted(self._right.items(), key=lambda answer: answer[0] in trained_on))
         return hold_inside_limits(self._backbone, self.judge, checked, self._settings, untouched_first, self._start)
 
-    def _roll_out(self, chosen: Sequence[TokenIds], role: Role, iteration: int) -> Rollouts:
-        return roll_out(self._backbone, self.judge, chosen, REPLIES, role, self._settings.seed + iteration, self._right)
+    def _basis(self) -> dict[str, Any]:
+        """The prompts of each iteration, and then those that the last one has beside; what the base answers to all of
+        them, and to some that it is never trained on; and its replies to the first ones."""
+        backbone, seed = self._backbone, self._settings.seed
+        own, unseen = neighbours_apart(backbone, self._asked, Random(seed), seed)
+        pool = [*self._asked, *own]
+        most = min(PROMPTS, len(pool))
+        self._progress(PHASE, 0, (ITERATIONS + 2) * self._steps_on(most), {})
+        chosen = [self._rng.sample(pool, most) for _ in range(MOST_ITERATIONS + 2)]
+        every = [*unseen, *chosen[-1], *(prompt for some in chosen[:-1] for prompt in some)]
+        right = answers(backbone, every, seed + 99)
+        by_base = roll_out(backbone, self.judge, chosen[0], REPLIES, "base", seed, right)
+        return {
+            "chosen": chosen,
+            "right": [(prompt, *answer.parts) for prompt, answer in right.items()],
+            "by_base": _kept(by_base),
+        }
+
+    def _next(self) -> _Iteration:
+        """The iteration after this one, with the replies that it learns from."""
+        number, begun, steps, strength = self._now.number + 1, self.passes.step, self._now.steps, self._now.strength
+        has_parent, chosen = self._start is not None, self._chosen[number]
+        may_end = number >= ITERATIONS or (has_parent and number == 0)
+        is_last = number == MOST_ITERATIONS or (may_end and self._wins(number))
+        if is_last:
+            chosen = list(dict.fromkeys([*chosen, *self._chosen[-1]]))
+            steps = begun + self._steps_on(len(chosen))
+        else:
+            steps = max(steps, begun + 3 * self._per_iteration)
+        rollouts = self._by_base
+        if number or has_parent:
+            seed = self._settings.seed + number
+            rollouts = roll_out(self._backbone, self.judge, chosen, REPLIES, "policy", seed, self._right)
+            lack = TARGET_FLUENCY * self._settings.min_fluency - (rollouts.fluency - self._by_base.fluency)
+            strength = max(LEAST_STRENGTH, strength + STRENGTH_GAIN * lack)
+        return _Iteration(number, is_last, begun, steps, strength, rollouts)
 
     def _steps_on(self, prompts: int) -> int:
         """How many steps all passes over replies to so many prompts take."""
@@ -179,29 +197,31 @@ class _Course:
         own = roll_out(self._backbone, self.judge, self._by_base.prompts, ASKED_AGAIN, "policy", seed)
         return share_preferred(own.grades, self._by_base.grades) >= WANTED_WON
 
-    def _learn_from(self, rollouts: Rollouts, is_last: bool) -> None:
+    def _learn_from(self, now: _Iteration) -> None:
         """The passes over replies of one iteration, with the people's own pairs beside."""
-        begun, rate = self.step, 1 - 0.8 * self.step / (MOST_ITERATIONS * self._per_iteration)
+        rollouts, rate = now.rollouts, 1 - 0.8 * now.begun / (MOST_ITERATIONS * self._per_iteration)
         steps = self._steps_on(len(rollouts.prompts))
-        utilities = rollouts.utilities(self._temperature, self._strength, self._by_base.fluency)
+        utilities = rollouts.utilities(self._temperature, now.strength, self._by_base.fluency)
         measured = {
             "fluency": rollouts.fluency - self._by_base.fluency,
             "sampled_kl": rollouts.kl_per_token,
-            "strength": self._strength,
+            "strength": now.strength,
         }
-        self._trained_on.update(rollouts.prompts)
-        for _ in range(self._settings.dpo_epochs):
-            for indices in shuffled_batches(len(rollouts.prompts), GROUPS_PER_STEP, self._rng):
-                self.step += 1
-                groups = [_group(rollouts, self._right, utilities, index, self._rng) for index in indices]
+        while self.passes.step < now.begun + steps:
+            for indices in self.passes.batches(len(rollouts.prompts), GROUPS_PER_STEP):
+                groups = [draw_group(rollouts, self._right, utilities, index, self._rng) for index in indices]
                 metrics = self._add(groups, self._rng.sample(self._pairs, min(PAIRS_PER_STEP, len(self._pairs))))
-                share = (self.step - begun) / steps
-                metrics |= self.stepper.update(rate + (LAST_RATE - rate) * share if is_last else rate)
-                self._progress(PHASE, self.step, self._steps, metrics | measured)
+                share = (self.passes.step - now.begun) / steps
+                metrics |= self.stepper.update(rate + (LAST_RATE - rate) * share if now.is_last else rate)
+                self._progress(PHASE, self.passes.step, now.steps, metrics | measured)
+
+    def _state(self) -> dict[str, Any]:
+        """All that decides later steps, beside the basis and what `Passes` knows."""
+        return vars(self._now) | {"rollouts": _kept(self._now.rollouts)}
 
     def _add(self, groups: Sequence[Group], some: Sequence[Pair]) -> dict[str, float]:
         """The gradients of one step: of groups of replies, and of some of the people's own pairs beside them."""
-        of_groups = partial(_listwise, self._backbone, self._strength)
+        of_groups = partial(listwise, self._backbone, self._now.strength)
         metrics = self.stepper.add("groups of replies", groups, of_groups)
         self._anchor.of(both(some))  # of all pairs: the loss sees only this process's share
         of_pairs = partial(dpo, self._backbone, self._settings, self._anchor)
@@ -214,40 +234,16 @@ def _trust(judge: PreferenceModel) -> float:
     return max(0.01, min(1.0, (accuracy - 0.5) / 0.3) * min(1.0, judge.fit.decided / ENOUGH_PAIRS))
 
 
-def _group(rollouts: Rollouts, right: Answers, utilities: Tensor, index: int, rng: Random) -> Group:
-    """Best, worst and some others: most of what there is to learn, for less work."""
-    prompt = rollouts.prompts[index]
-    order = utilities[index].argsort().tolist()
-    if len(order) > TRAINED_REPLIES:
-        order = [order[0], order[-1], *rng.sample(order[1:-1], TRAINED_REPLIES - 2)]
-    replies = tuple(rollouts.replies[index][place] for place in order)
-    targets = torch.softmax(utilities[index, order], -1)
-    return Group(prompt, replies, right[prompt], rollouts.policy[index, order], targets)
+def _kept(rollouts: Rollouts) -> dict[str, Any]:
+    """What a checkpoint holds of them: copies, since some of their tensors are the same one."""
+    return {name: one.clone() if isinstance(one, Tensor) else one for name, one in vars(rollouts).items()}
 
 
-def _listwise(backbone: Backbone, strength: float, groups: Sequence[Group]) -> tuple[Tensor, dict[str, float]]:
-    """The listwise loss of all replies, and the pull towards the anchor at every token of each group's best, and at
-    the answers in the others."""
-    batch = collate([(group.prompt, reply) for group in groups for reply in group.replies], backbone.pad_id)
-    policy = backbone.predictions(batch)
-    log_probs = policy.reply_log_probs(len(batch.token_ids)).reshape(len(groups), -1)
-    targets = torch.stack([group.targets for group in groups]).to(log_probs)
-    start = torch.stack([group.start for group in groups]).to(log_probs)
-    loss, metrics = listwise_loss(log_probs, start, targets, torch.ones_like(targets, dtype=torch.bool))
-    best = torch.arange(len(groups), device=targets.device) * targets.shape[1] + targets.argmax(1)
-    said = [(group, reply) for group in groups for reply in group.replies]
-    flags = [flag for group, reply in said for flag in answer_tokens(backbone, reply, group.answer)]
-    is_answer, of_best = torch.tensor(flags, device=targets.device), torch.isin(policy.rows, best)
-    elsewhere = is_answer & ~of_best
-    with torch.no_grad():
-        by_anchor = backbone.predictions(batch, "anchor")
-    stay = torch.where(is_answer[of_best], KEEP, STAY)
-    pull, more = policy[of_best].pull_to(by_anchor[of_best], stay, strength)
-    loss = loss + int(of_best.sum()) / max(1, len(groups)) * pull
-    if elsewhere.any():
-        held, _ = policy[elsewhere].pull_to(by_anchor[elsewhere], KEEP_ELSEWHERE, 0.0)
-        loss = loss + int(elsewhere.sum()) / len(groups) * held
-    return loss, metrics | more
+def _restored(kept: Mapping[str, Any]) -> Rollouts:
+    """From that."""
+    prompts = tuple(tuple(prompt) for prompt in kept["prompts"])
+    replies = tuple(tuple(tuple(reply) for reply in row) for row in kept["replies"])
+    return Rollouts(**{**kept, "prompts": prompts, "replies": replies})
 
 
 def dpo(

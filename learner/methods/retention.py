@@ -12,11 +12,12 @@ from __future__ import annotations
 import math
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
 from random import Random
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,6 +65,14 @@ class Retention:
         self._backbone, self._retained, self._rng = backbone, retained, rng
         self._order: list[int] = []
         self.drawn = 0
+
+    def state(self) -> dict[str, Any]:
+        """How far the passes are."""
+        return {"order": self._order, "drawn": self.drawn}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from there, with the same retained."""
+        self._order, self.drawn = state["order"], state["drawn"]
 
     def steps_to(self, passes: int, size: int) -> int:
         """How many more draws of `size` until all that is retained was drawn so often."""

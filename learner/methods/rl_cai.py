@@ -20,6 +20,7 @@ from learner.methods.anchor_scores import AnchorScores
 from learner.methods.beside_kept import Learned, Lesson, learn
 from learner.methods.optimizer import within_length
 from learner.methods.preference import both, dpo, pair_weights
+from learner.stage_checkpoint import StageCheckpoint
 from service.settings import LearnerSettings
 
 PHASE = "rl-cai"
@@ -70,10 +71,12 @@ def train(
     settings: LearnerSettings,
     progress: Progress,
     anchor: AnchorScores | None = None,
+    checkpoint: StageCheckpoint | None = None,
 ) -> Learned:
     """Train the policy in place, on a mixture of pairs. `prompts`: what people ask, where its strength is measured.
 
-    Same seed, same result. Raises TrainingFailed when the loss stays without a finite value.
+    Same seed, same result. `checkpoint`: as in `beside_kept.learn`. Raises TrainingFailed when the loss stays without a
+    finite value.
     """
     fitting, too_long = within_length([pair for pair in pairs if pair.weight > 0], backbone.max_length)
     rng, anchor = Random(settings.seed), anchor or AnchorScores(backbone)
@@ -83,4 +86,4 @@ def train(
         PHASE, fitting, partial(dpo, backbone, settings, anchor), pair_weights, EPOCHS,
         RATE * settings.dpo_learning_rate, KEPT_WEIGHT,
     )  # fmt: skip
-    return learn(backbone, lesson, kept, prompts, settings, progress, rng, too_long)
+    return learn(backbone, lesson, kept, prompts, settings, progress, rng, too_long, checkpoint)

@@ -8,20 +8,23 @@ until all that is retained was gone through a few times. A handful of correction
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from random import Random
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from learner.adapted_model import Role
 from learner.backbone import Backbone
-from learner.batch import Demonstration, Progress, TokenIds, collate, shuffled_batches
+from learner.batch import Demonstration, Progress, TokenIds, collate
 from learner.losses import sft_loss
 from learner.methods.optimizer import Stepper, within_length
+from learner.methods.passes import Passes
 from learner.methods.retention import Retention, retain, retained_tokens
+from learner.stage_checkpoint import StageCheckpoint
 from service.settings import LearnerSettings
 
 PHASE = "sft"
@@ -52,10 +55,12 @@ def train(
     settings: LearnerSettings,
     progress: Progress,
     keep: Role = "policy",
+    checkpoint: StageCheckpoint | None = None,
 ) -> SftResult:
     """Train the policy in place. `prompts`: what else people ask, where replies should stay what `keep` says.
 
-    Same seed, same result. Raises TrainingFailed when the loss stays without a finite value.
+    `checkpoint`: where it is kept how far the training is, and what it goes on from. Same seed, same result, be the
+    training unbroken or not. Raises TrainingFailed when the loss stays without a finite value.
     """
     fitting, too_long = within_length(demonstrations, backbone.max_length)
     if not fitting:
@@ -64,10 +69,9 @@ def train(
     log_probs, steps, skipped = _log_probs(backbone, fitting), 0, 0
     if min(log_probs) < LEARNED_LOG_PROB:
         retention = Retention(backbone, retain(backbone, fitting, prompts, rng, settings.seed, keep), rng)
-        course = _Course(backbone, fitting, log_probs, retention, settings, rng, progress)
-        course.learn()
-        course.settle()
-        log_probs, steps, skipped = course.log_probs, course.step, course.stepper.skipped
+        course = _Course(backbone, fitting, log_probs, retention, settings, rng, progress, checkpoint)
+        course.run()
+        log_probs, steps, skipped = course.log_probs, course.passes.step, course.stepper.skipped
     learned = sum(value >= LEARNED_LOG_PROB for value in log_probs)
     metrics = {"correction_log_prob": sum(log_probs) / len(log_probs), "worst_correction": min(log_probs)}
     return SftResult(steps, learned, len(fitting), too_long, skipped, metrics)
@@ -85,33 +89,61 @@ class _Course:
         settings: LearnerSettings,
         rng: Random,
         progress: Progress,
+        checkpoint: StageCheckpoint | None = None,
     ) -> None:
         self._backbone, self._demonstrations, self.log_probs = backbone, demonstrations, log_probs
         self._retention, self._rng, self._progress = retention, rng, progress
         self._size, self._epochs = settings.batch_size, settings.sft_epochs
         self.stepper = Stepper(backbone.trainable(), settings.sft_learning_rate, warmup=4, in_4_bits=backbone.in_4_bits)
-        self.step = 0
+        self._chosen: list[int] = []  # to learn, in the pass under way
+        self._settling: tuple[int, int] | None = None  # after which step it does, and in how many
+        self.passes = Passes(PHASE, backbone, self.stepper, rng, checkpoint, beside=self._state)
+        if self.passes.kept:
+            self._load_state(self.passes.kept)
 
-    def learn(self) -> None:
+    def run(self) -> None:
+        """Take all steps that are left."""
+        if self._settling is None:
+            self._learn()
+            begun = self.passes.step
+            least = self._retention.steps_to(PASSES, self._size)
+            self._settling = begun, max(SETTLING_STEPS, begun // SETTLING_SHARE, least)
+        self._settle(*self._settling)
+
+    def _learn(self) -> None:
         """At the full rate, until each correction is what the policy would say, or the steps for it are used up."""
         per_epoch = -(-len(self._demonstrations) // self._size)
         most = per_epoch * max(self._epochs, -(-FEWEST_STEPS // per_epoch))
-        while self.step < most and min(self.log_probs) < SAID_LOG_PROB:
-            chosen = self._to_learn()
-            for batch in shuffled_batches(len(chosen), self._size, self._rng):
-                self._take([chosen[place] for place in batch], 1.0, most + SETTLING_STEPS)
+        while self.passes.under_way or (self.passes.step < most and min(self.log_probs) < SAID_LOG_PROB):
+            if not self.passes.under_way:
+                self._chosen = self._to_learn()
+            for batch in self.passes.batches(len(self._chosen), self._size):
+                self._take([self._chosen[place] for place in batch], 1.0, most + SETTLING_STEPS)
             self.log_probs = _log_probs(self._backbone, self._demonstrations)
 
-    def settle(self) -> None:
+    def _settle(self, begun: int, count: int) -> None:
         """At a falling rate, until all that is retained was drawn often enough."""
-        begun = self.step
-        count = max(SETTLING_STEPS, begun // SETTLING_SHARE, self._retention.steps_to(PASSES, self._size))
-        while self.step < begun + count:
-            epoch = shuffled_batches(len(self._demonstrations), self._size, self._rng)
-            for batch in islice(epoch, begun + count - self.step):
-                rate = 1 + (LAST_RATE - 1) * (self.step + 1 - begun) / count
+        while self.passes.step < begun + count:
+            epoch = self.passes.batches(len(self._demonstrations), self._size)
+            for batch in islice(epoch, begun + count - self.passes.step):
+                rate = 1 + (LAST_RATE - 1) * (self.passes.step - begun) / count
                 self._take(batch, rate, begun + count)
         self.log_probs = _log_probs(self._backbone, self._demonstrations)
+
+    def _state(self) -> dict[str, Any]:
+        """All that decides later steps, beside what `Passes` knows."""
+        return {
+            "log_probs": self.log_probs,
+            "chosen": self._chosen,
+            "settling": self._settling,
+            "retention": self._retention.state(),
+        }
+
+    def _load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self.log_probs, self._chosen = state["log_probs"], state["chosen"]
+        self._settling = state["settling"] and tuple(state["settling"])
+        self._retention.load_state(state["retention"])
 
     def _to_learn(self) -> list[int]:
         """The corrections that aren't learned yet, and as many of the others, which must not be lost over them."""
@@ -127,8 +159,7 @@ class _Course:
         kept, loss = self._retention.draw(self._size), self._retention.loss
         metrics |= stepper.add("kept replies", kept, loss, weight=retained_tokens, factor=RETENTION_WEIGHT)
         metrics |= stepper.update(rate)
-        self.step += 1
-        self._progress(PHASE, self.step, steps, metrics)
+        self._progress(PHASE, self.passes.step, steps, metrics)
 
     def _loss(self, taught: Sequence[Demonstration]) -> tuple[Tensor, dict[str, float]]:
         batch = collate([(one.prompt_token_ids, one.reply_token_ids) for one in taught], self._backbone.pad_id)

@@ -18,6 +18,7 @@ from learner.batch import Demonstration, Example, Progress, TokenIds, collate
 from learner.losses import sft_loss
 from learner.methods.beside_kept import Learned, Lesson, learn
 from learner.methods.optimizer import within_length
+from learner.stage_checkpoint import StageCheckpoint
 from service.settings import LearnerSettings
 
 PHASE = "sl-cai"
@@ -34,16 +35,18 @@ def train(
     prompts: Sequence[TokenIds],
     settings: LearnerSettings,
     progress: Progress,
+    checkpoint: StageCheckpoint | None = None,
 ) -> Learned:
     """Train the policy in place. `prompts`: what people ask, where its strength is measured. Same seed, same result.
 
-    Raises TrainingFailed when the loss stays without a finite value.
+    `checkpoint`: as in `beside_kept.learn`. Raises TrainingFailed when the loss stays without a finite value.
     """
     fitting, too_long = within_length(revised, backbone.max_length)
     lesson = Lesson(
         PHASE, fitting, partial(_loss, backbone), _tokens, EPOCHS, RATE * settings.sft_learning_rate, KEPT_WEIGHT
     )  # fmt: skip
-    return learn(backbone, lesson, kept, prompts, settings, progress, Random(settings.seed), too_long)
+    rng = Random(settings.seed)
+    return learn(backbone, lesson, kept, prompts, settings, progress, rng, too_long, checkpoint)
 
 
 def _loss(backbone: Backbone, taught: Sequence[Demonstration]) -> tuple[Tensor, dict[str, float]]:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from learner import output_layer
 from learner.backbone import Backbone
 from learner.batch import collate
-from learner.methods import preference
 from learner.methods.answers import Answer
+from learner.methods.groups import Group, listwise
 from learner.output_layer import pull_to_anchor_in_chunks
 from learner.predictions import Predictions
 from tests.fixtures.waiting import PATIENCE
@@ -25,14 +25,14 @@ from tests.learner.tiny_model import PAD, WORDS, ids
 
 ROOT = Path(__file__).parents[2]
 GROUPS = [
-    preference.Group(
+    Group(
         prompt=ids("<bos> what is the capital of france ?"),
         replies=(ids("it is paris .", end=True), ids("paris", end=True), ids("perhaps rome", end=True)),
         answer=Answer(frozenset({"paris"})),
         start=torch.tensor([-9.0, -4.0, -7.0]),
         targets=torch.tensor([0.2, 0.7, 0.1]),
     ),
-    preference.Group(
+    Group(
         prompt=ids("<bos> one"),
         replies=(ids("two", end=True), ids("three four five", end=True), ids("one", end=True)),
         answer=Answer(),
@@ -100,7 +100,7 @@ def test_a_step_of_replies_has_the_gradients_of_whole_logits(
         backbone._output_layer = known
         kept: Predictions = backbone.predictions(collate(EXAMPLES, PAD))
         assert kept.states.shape[1] == (32 if known else len(WORDS))
-        loss, metrics = preference._listwise(backbone, 0.03, GROUPS)
+        loss, metrics = listwise(backbone, 0.03, GROUPS)
         found.append([*graded(loss, list(backbone.trainable())), torch.tensor(list(metrics.values()))])
     assert found[0][1].abs().sum() > 1e-3
     for one, other in zip(*found, strict=True):
@@ -116,7 +116,7 @@ MEASURE = """
     from transformers import LlamaConfig, LlamaForCausalLM
     from learner import output_layer
     from learner.backbone import Backbone
-    from learner.methods import preference
+    from learner.methods.groups import Group, listwise
 
     length, vocabulary = int(sys.argv[1]), int(sys.argv[2])
     torch.set_num_threads(1)
@@ -133,8 +133,8 @@ MEASURE = """
     def step(length):
         replies = tuple(tuple(range(first, first + length)) for first in (5, 6, 7, 8))
         odds = torch.tensor([0.4, 0.3, 0.2, 0.1])
-        groups = [preference.Group((first, 2, 3), replies, frozenset(), -odds, odds) for first in (5, 6)]
-        loss, _ = preference._listwise(backbone, 0.03, groups)
+        groups = [Group((first, 2, 3), replies, frozenset(), -odds, odds) for first in (5, 6)]
+        loss, _ = listwise(backbone, 0.03, groups)
         torch.autograd.grad(loss, backbone.trainable(), allow_unused=True)
 
     def status(key):

@@ -16,6 +16,7 @@ from learner.evaluate.agreement import words
 from learner.methods import preference, strength
 from learner.methods.anchor_scores import AnchorScores
 from learner.methods.answers import Answer
+from learner.methods.groups import draw_group, listwise
 from learner.methods.preference_model import Fit, fit_preferences
 from learner.methods.rollouts import (
     BROKEN,
@@ -104,8 +105,8 @@ def test_an_iteration_moves_the_policy_from_where_it_was_sampled(folder: Path) -
     sampled = roll_out(backbone, None, PROMPTS[:4], 4, "policy", seed=3)
     assert not torch.allclose(sampled.policy, sampled.anchor, atol=0.1)
     right = dict.fromkeys(PROMPTS, Answer())
-    groups = [preference._group(sampled, right, torch.zeros(4, 4), index, Random(0)) for index in range(4)]
-    _, metrics = preference._listwise(backbone, 0.0, groups)
+    groups = [draw_group(sampled, right, torch.zeros(4, 4), index, Random(0)) for index in range(4)]
+    _, metrics = listwise(backbone, 0.0, groups)
     assert metrics["listwise"] == pytest.approx(0.0, abs=1e-5)
 
 

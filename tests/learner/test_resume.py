@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import pytest
-import torch
 from torch import Tensor
 
 from learner.backbone import Backbone
 from learner.backbone_trainer import BackboneTrainer
 from learner.curate import Curated
 from learner.methods import ppo, raft, reward, rlhf
-from learner.metrics import Metrics, read_metrics
+from learner.metrics import read_metrics
 from learner.sampler import InProcessSampler
 from learner.stage_checkpoint import StageCheckpoint
 from service.settings import EngineSettings, LearnerSettings, PpoSettings, RaftSettings, Settings
 from tests.fixtures.full_disk import no_file_above
+from tests.learner.killed import Heard, Killed, assert_same, state_of
 from tests.learner.lessons import lessons
 from tests.learner.tiny_model import build_tiny_model, ids
 from tests.learner.toy_rewards import PROMPTS, Counting
@@ -31,36 +30,6 @@ PPO = PpoSettings(
     kl_horizon=30, stop_kl=10.0,
 )  # fmt: skip
 RAFT = RaftSettings(iterations=4, prompts=3, replies=4, minibatch=2, max_new_tokens=8, learning_rate=1e-2)
-
-
-class Killed(BaseException):
-    """What a kill -9 is to the code that it hits."""
-
-
-class Heard:
-    """Writes metrics as a run does, and dies at a step, as a killed process does."""
-
-    def __init__(self, path: Path, phase: str = "", dies_at: int = 1 << 30) -> None:
-        self._metrics, self._phase, self._dies_at = Metrics(path), phase, dies_at
-        self.phases: list[str] = []
-
-    def __call__(self, phase: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
-        self.phases.append(phase)
-        if metrics:
-            self._metrics.add(phase, step, steps, metrics)
-        if phase == self._phase and step >= self._dies_at:
-            raise Killed
-
-
-def state_of(backbone: Backbone) -> dict[str, Tensor]:
-    roles = [role for role in ("policy", "reward", "value") if backbone.has(role)]
-    return {f"{role} {name}": tensor for role in roles for name, tensor in backbone.adapter_state(role).items()}  # type: ignore[arg-type]
-
-
-def assert_same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None:
-    assert one.keys() == other.keys()
-    for name, tensor in one.items():
-        assert torch.equal(tensor, other[name]), name
 
 
 def train(

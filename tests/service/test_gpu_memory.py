@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from learner.evaluate.answers import MAX_NEW_TOKENS
-from learner.methods.preference import GROUPS_PER_STEP, TRAINED_REPLIES
+from learner.methods.groups import TRAINED_REPLIES
+from learner.methods.preference import GROUPS_PER_STEP
 from learner.sampling import AFFORDABLE_TOKENS, sample
 from service.gpu_memory import (
     GIB,
