@@ -21,8 +21,8 @@ from learner.base_tokenizer import context_length, reply_tokenizer
 from learner.cycle import Cycle
 from learner.run_progress import Stopped
 from learner.team import Team
-from learner.trainer import Keep, Trainer
-from service.errors import EngineUnavailable, HoneError, LeaseLost, ProcessLost, StoreError
+from learner.trainer import Keep, Trainer, settings_of
+from service.errors import BadInput, EngineUnavailable, HoneError, LeaseLost, ProcessLost, StoreError
 from service.settings import Settings, load_settings
 from service.store.queries import runs
 from service.store.session import Store
@@ -63,6 +63,15 @@ def set_up_log() -> None:
 
 def work(settings: Settings, store: Store, run_id: str, fence: int) -> int:
     """Work on a leased run; returns the exit code."""
+    try:
+        with store.read() as tx:
+            run = runs.get_run(tx, run_id)
+        assert run is not None  # runs are never deleted
+        settings = settings_of(run.method, settings)
+    except BadInput as error:
+        return _fail(store, run_id, fence, str(error))
+    except StoreError as error:
+        return _fail(store, run_id, fence, str(error), settings.learner.max_attempts)
 
     def make_trainer(parent: Path | None, keep: Keep) -> Trainer:
         from learner.backbone_trainer import BackboneTrainer  # it takes seconds: only when there is a lesson

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from learner.daemon import Learner, outliving_the_store
 from learner.parents import Parents
+from learner.trainer import settings_of
 from service.errors import Stopped, StoreError, TrainingFailed
 from service.settings import Settings
 from service.store.queries import runs, serving
@@ -43,8 +44,9 @@ def learn_once(
     parent: str | None = None,
 ) -> int:
     """Returns the exit code: 0 when the run came to an end of its own. A learner that runs already may take the run;
-    then this only watches. `parent`: what the run starts from, else from what is live. Raises as `Parents.check`, with
-    no run queued, and Stopped, having given the run back, when it is told to end (SIGTERM, Ctrl-C)."""
+    then this only watches. `parent`: what the run starts from, else from what is live. Raises as `settings_of` and
+    `Parents.check`, with no run queued, and Stopped, having given the run back, when told to end (SIGTERM, Ctrl-C)."""
+    settings_of(method or settings.learner.method, settings)
     store = Store.open(settings.store_url, checkpoints=False)
     learner = Learner(settings, store)
     try:

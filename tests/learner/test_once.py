@@ -13,14 +13,18 @@ import psutil
 import pytest
 from sqlalchemy.orm import Session
 
+from learner import child
+from learner.batch import Pair, Snapshot
 from learner.daemon import Learner
 from learner.once import learn_once
+from learner.trainer import settings_of, stages_of
 from learner.training_process import start_child
-from service.errors import NotFound, Stopped, StoreError, TrainingFailed
+from service.errors import BadInput, NotFound, Stopped, StoreError, TrainingFailed
+from service.settings import PpoSettings
 from service.store.queries import runs, serving
 from service.store.tables import Run
 from tests.fixtures.waiting import until
-from tests.learner.queued_runs import queue
+from tests.learner.queued_runs import lease, queue
 from tests.learner.store_fixtures import Home
 from tests.learner.store_fixtures import home as home
 
@@ -123,6 +127,38 @@ def test_the_bar_is_full_when_the_run_is_over(
     assert learn_once(home.settings) == 0
     drawn = capsys.readouterr().err
     assert "succeeded" in drawn and "1/1" in drawn and "0/1" not in drawn
+
+
+@pytest.mark.parametrize("method", ["reinforce", "rloo", "grpo"])
+def test_names_of_advantages_are_ppo_with_these(method: str, home: Home) -> None:
+    train = Snapshot(pairs=(Pair((5,), (6,), (7,)),))
+    assert stages_of(method, train) == stages_of("ppo", train) == ("ppo",) and not stages_of(method, Snapshot())
+    changed = settings_of(method, home.settings)
+    assert changed.ppo == PpoSettings.model_validate({"advantages": method})
+    assert changed.model_copy(update={"ppo": home.settings.ppo}) == home.settings
+    assert settings_of("ppo", home.settings) is home.settings
+
+
+def test_a_run_by_such_a_name_keeps_it_and_its_settings(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whichever learner goes on with it, and whatever `ppo.advantages` says."""
+    assert learn_once(home.settings, "rloo", as_json=True) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["state"], told["method"]) == ("nothing_to_learn", "rloo")
+    for file in ("settings.json", "recipe.json"):
+        kept = json.loads((home.settings.runs_folder / told["id"] / file).read_text(encoding="utf-8"))
+        assert kept["ppo"]["advantages"] == "rloo"
+
+
+def test_settings_that_such_a_name_does_not_go_with_are_told_before_a_run_is_queued(home: Home) -> None:
+    one_reply = home.settings.model_copy(update={"ppo": PpoSettings(replies=1)})
+    with pytest.raises(BadInput, match=r"The method grpo .* settings \(ppo\): .* replies must be at least 2"):
+        learn_once(one_reply, "grpo")
+    with home.store.read() as tx:
+        assert not runs.list_runs(tx)
+    with home.store.begin() as tx:  # as a service does, which knows other settings
+        run, _ = runs.ask_for_run(tx, "grpo")
+    assert child.work(one_reply, home.store, run.id, lease(home).fence) == 0
+    assert newest(home).state == "failed" and "replies must be at least 2" in newest(home).message
 
 
 def test_what_does_not_exist_is_no_parent_and_no_run_is_queued(home: Home) -> None:
