@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,18 +17,20 @@ WORDS = VOCABULARY.split()
 BOS, EOS, PAD = 0, 1, 2
 
 
-def build_tiny_model(folder: Path, seed: int = 0, width: int = 32, context: int = 64) -> Path:
+def build_tiny_model(
+    folder: Path, seed: int = 0, width: int = 32, context: int = 64, words: Sequence[str] = WORDS
+) -> Path:
     """Write model and tokenizer into `folder` and return it. `width`: the hidden size, a multiple of 8; `context`: the
-    longest sequence, in tokens."""
+    longest sequence, in tokens; `words`: its vocabulary, which begins as WORDS does."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         config = LlamaConfig(
-            vocab_size=len(WORDS), hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2,
+            vocab_size=len(words), hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2,
             num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=context, bos_token_id=BOS,
             eos_token_id=EOS, pad_token_id=PAD, tie_word_embeddings=True, initializer_range=0.3,
         )  # fmt: skip
         LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", unk_token="<unk>"
