@@ -32,15 +32,17 @@ from service.chat.principles import Principles
 from service.door import Door
 from service.engine import Engine
 from service.engine_checks import shortcomings
+from service.engine_list import EngineList
 from service.metrics import Metrics, RequestTimer
 from service.origin_check import OriginCheck
 from service.pages import Pages
 from service.parts import Parts
 from service.recent_stats import RecentStats
-from service.replicas import Replicas
+from service.replicas import EngineReplica, Replicas
 from service.routes import adapters, chat, constitution, exchanges, feedback, models, runs, sessions, status
 from service.settings import Settings
 from service.store.clock import now
+from service.store.queries import engines
 from service.store.session import Store
 from service.transactions import Transactions
 
@@ -86,19 +88,17 @@ def _wire(settings: Settings, store: Store, engine_urls: Sequence[str]) -> Parts
     transactions, metrics = Transactions(store), Metrics()
     registry = Registry.of(settings, store, settings.model_path)
     judges = Judges(registry)
-    engines = [
-        Replica(
-            registry,
-            Engine(url, settings.engine.timeout_seconds, settings.engine.silence_seconds),
-            settings.engine.max_loras,
-            settings.rollout.probe_tolerance,
-            partial(_log_facts, settings),
-            judges.of,
-        )
-        for url in engine_urls
-    ]
-    rollout = Rollout(store, engines, settings.rollout.reconcile_seconds, settings.rollout.keep_loaded)
-    replicas = Replicas(engines, rollout, settings.engine.max_requests, metrics.retries.inc)
+
+    def replica(url: str) -> EngineReplica:
+        engine = Engine(url, settings.engine.timeout_seconds, settings.engine.silence_seconds)
+        slots, tolerance = settings.engine.max_loras, settings.rollout.probe_tolerance
+        return Replica(registry, engine, slots, tolerance, partial(_log_facts, settings), judges.of)
+
+    with store.read() as tx:
+        wanted = engines.wanted(tx, engine_urls)
+    seconds = settings.rollout.reconcile_seconds
+    rollout = Rollout(store, [replica(url) for url in wanted], seconds, settings.rollout.keep_loaded)
+    replicas = Replicas(rollout, settings.engine.max_requests, metrics.retries.inc)
     asking, principles = Asking(replicas, rollout), Principles(settings.constitution, transactions)
     return Parts(
         settings=settings,
@@ -106,6 +106,7 @@ def _wire(settings: Settings, store: Store, engine_urls: Sequence[str]) -> Parts
         replicas=replicas,
         registry=registry,
         rollout=rollout,
+        engine_list=EngineList(transactions, engine_urls, rollout, replica, seconds),
         identities=Identities(transactions, Sessions(load_secret(settings.home)), trusts_loopback(settings.server)),
         chat=Chat(settings.chat, asking, rollout, registry.base, judges, principles, transactions, metrics),
         asking=asking,
@@ -145,15 +146,16 @@ def _middleware(settings: Settings, parts: Parts) -> list[Middleware]:
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: Parts = app.state.parts
-    rollout = asyncio.create_task(parts.rollout.run())
+    loops = [asyncio.create_task(one.run()) for one in (parts.engine_list, parts.rollout)]
     hashing = asyncio.create_task(asyncio.to_thread(parts.registry.base.sha256))  # for the exchanges: see `Chat.begin`
     try:
         async with parts.pages.running() if parts.pages is not None else contextlib.nullcontext():
             yield
     finally:
-        rollout.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await rollout
+        for loop in loops:  # first that of the engines' list, which hands engines to the rollout
+            loop.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await loop
         await hashing
         await parts.replicas.close()
         parts.transactions.close()

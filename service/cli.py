@@ -13,7 +13,19 @@ from typing import NoReturn
 import typer
 from typer.exceptions import Abort, TyperException
 
-from service.commands import adapters, base, constitution, doctor, feedback, keys, processes, reference, simulate, up
+from service.commands import (
+    adapters,
+    base,
+    constitution,
+    doctor,
+    engines,
+    feedback,
+    keys,
+    processes,
+    reference,
+    simulate,
+    up,
+)
 from service.errors import BadInput, HoneError, Stopped
 
 app = typer.Typer(
@@ -32,6 +44,7 @@ app.command()(simulate.simulate)
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(base.app, name="base")
 app.add_typer(constitution.app, name="constitution")
+app.add_typer(engines.app, name="engines")
 app.add_typer(feedback.app, name="feedback")
 app.add_typer(keys.app, name="keys")
 app.command()(doctor.doctor)

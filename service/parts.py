@@ -14,6 +14,7 @@ from service.auth import Caller, Identities
 from service.chat.asking import Asking
 from service.chat.completion import Chat
 from service.chat.principles import Principles
+from service.engine_list import EngineList
 from service.metrics import Metrics
 from service.pages import Pages
 from service.recent_stats import RecentStats
@@ -29,6 +30,7 @@ class Parts:
     replicas: Replicas
     registry: Registry
     rollout: Rollout
+    engine_list: EngineList
     identities: Identities
     chat: Chat
     asking: Asking

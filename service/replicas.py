@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import structlog
 
@@ -72,18 +72,25 @@ class ReplicaState:
 class Replicas:
     def __init__(
         self,
-        replicas: Sequence[EngineReplica],
         rollout: Rollout,
         max_requests: int,
         when_retried: Callable[[], None] = lambda: None,
     ) -> None:
-        """`max_requests`: most requests under way at one engine."""
-        self._replicas, self._rollout = tuple(replicas), rollout
+        """`rollout`: of replicas over `Engine`; `max_requests`: most requests under way at one engine."""
+        self._rollout = rollout
         self._max_requests, self._when_retried = max_requests, when_retried
         self._went_to: OrderedDict[str, EngineReplica] = OrderedDict()
 
+    @property
+    def _replicas(self) -> tuple[EngineReplica, ...]:
+        return cast(tuple[EngineReplica, ...], self._rollout.replicas)
+
+    @property
+    def _leaving(self) -> tuple[EngineReplica, ...]:
+        return cast(tuple[EngineReplica, ...], self._rollout.leaving)
+
     async def close(self) -> None:
-        for replica in self._replicas:
+        for replica in (*self._replicas, *self._leaving):
             await replica.engine.close()
 
     async def base(self) -> str:
@@ -107,7 +114,7 @@ class Replicas:
     def states(self) -> list[ReplicaState]:
         return [
             ReplicaState(one.url, one.serves, one.under_way, tuple(sorted(one.loaded)), one.problem)
-            for one in self._replicas
+            for one in (*self._replicas, *self._leaving)
         ]
 
     @asynccontextmanager

@@ -79,6 +79,17 @@ class Delivery:
             self._felled.pop(name, None)
         return words
 
+    async def unload_spare(self, keep: int, previous: str) -> None:
+        """On every replica that gets requests, unload what is neither wanted nor in use, but for `keep`: what was live
+        before, then the last used."""
+
+        async def there(replica: AnyReplica) -> None:
+            with contextlib.suppress(EngineAway):
+                async with changing(replica):
+                    await replica.unload_spare(keep, first=(previous,))
+
+        await asyncio.gather(*map(there, self._fleet.serving))
+
     async def _to_one_and_then_to_all(self, name: str, files: Files | None) -> list[str | BaseException]:
         """The proofs in words, or what went wrong.
 

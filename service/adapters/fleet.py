@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from service.adapters.engine import AdapterEngine
 from service.adapters.refusals import OF_ONE_ENGINE, RefusedByEngine
 from service.adapters.replica import Replica
-from service.errors import AdapterBroken, AdapterUnreachable
+from service.errors import AdapterBroken, AdapterUnreachable, EngineUnavailable
 from service.store.queries.adapters import BASE
 from service.store.tables import Serving
 
@@ -34,6 +34,7 @@ class Fleet:
 
     def __init__(self, replicas: Sequence[AnyReplica]) -> None:
         self.replicas = tuple(replicas)
+        self.leaving: tuple[AnyReplica, ...] = ()  # taken out, with requests under way
         self.live = BASE  # as it is desired
         self._refused: tuple[str, float] | None = None  # what is live, by all there while others are away, since when
 
@@ -58,6 +59,32 @@ class Fleet:
         """Which replicas get no requests, and why."""
         absent = [(replica.url, str(replica.problem)) for replica in self.replicas if not replica.serves]
         return " ".join(said if url in said else f"{url} gets no requests: {said}" for url, said in absent)
+
+    def admit(self, replica: AnyReplica) -> bool:
+        """Let it have requests; False where it isn't reached, or lacks what is live by now.
+
+        Raises EngineUnavailable where it serves another base than its fellows.
+        """
+        if not replica.is_reached or self.live in replica.lacks():
+            return False
+        for fellow in self.serving:
+            if fellow.base != replica.base:
+                raise EngineUnavailable(
+                    f"It serves {replica.base}, and {fellow.url} serves {fellow.base}.",
+                    "Serve one base model everywhere, under one name.",
+                )
+        replica.serves, replica.problem = True, None
+        _log.info("%s gets requests.", replica.url)
+        return True
+
+    def take_out(self, replica: AnyReplica) -> None:
+        """It is asked and judged no more; until `forget` it is told of."""
+        self.replicas = tuple(one for one in self.replicas if one is not replica)
+        self.leaving += (replica,)
+
+    def forget(self, replica: AnyReplica) -> None:
+        """Nothing is under way there any more."""
+        self.leaving = tuple(one for one in self.leaving if one is not replica)
 
     def want(self, desired: Serving) -> None:
         """What each replica must hold, and what it may have to make room for."""

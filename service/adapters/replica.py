@@ -23,7 +23,8 @@ from service.adapters.proof import Logprobs, judge
 from service.adapters.refusals import EngineNotSetUp, ProofFailed, Refusals, RefusedByEngine
 from service.adapters.registry import Registry
 from service.adapters.slots import Slots
-from service.adapters.sound_files import Files, SoundFiles
+from service.adapters.sound_files import Files, SoundFiles, nothing_more
+from service.adapters.under_way import UnderWay
 from service.errors import EngineAway, EngineRefused, EngineUnavailable
 from service.store.queries.adapters import BASE
 
@@ -31,10 +32,6 @@ LOOK_SECONDS = 5.0
 """In which an engine has to say what it holds; longer, and it is asked once more. Then it is away."""
 E_co = TypeVar("E_co", bound=AdapterEngine, covariant=True)
 _log = logging.getLogger(__name__)
-
-
-async def nothing_more(name: str, files: Files) -> None:
-    """For those who need no more of an adapter than that an engine serves it."""
 
 
 class Replica(Generic[E_co]):
@@ -56,7 +53,7 @@ class Replica(Generic[E_co]):
         self.serves = self.is_reached = False
         self.problem: str | None = "it has not been looked at yet"  # why it gets no requests
         self.refusals = Refusals()
-        self.under_way = self.ejections = 0
+        self.requests, self.ejections = UnderWay(), 0
         self._engine, self._when_told, self._when_sound = engine, when_told, when_sound
         self._files, self._slots, self._tolerance = SoundFiles(registry), Slots(max_loras), probe_tolerance
         self._facts = EngineFacts("")
@@ -83,6 +80,10 @@ class Replica(Generic[E_co]):
     def loaded(self) -> frozenset[str]:
         """The adapters that are loaded and proven, as far as known."""
         return frozenset(self._slots.proven)
+
+    @property
+    def under_way(self) -> int:
+        return self.requests.count
 
     @property
     def slots(self) -> int:
@@ -115,8 +116,7 @@ class Replica(Generic[E_co]):
         What only users ask for leaves a slot for what operators ask for next. Raises NotFound for an unknown name,
         AdapterBroken when it can't be served, AdapterUnreachable while it can't be read, EngineUnavailable.
         """
-        self.under_way += 1
-        try:
+        with self.requests.one_more():
             if name != BASE and name not in self._slots.proven:
                 files = await self.check(name) if self.is_to_load(name) else None
                 async with self.changing:
@@ -126,8 +126,6 @@ class Replica(Generic[E_co]):
                 self._slots.admit(name)
             with self._slots.using(name):
                 yield
-        finally:
-            self.under_way -= 1
 
     async def look(self) -> None:
         """See how the engine is and what it really holds; what it holds no more is proven no more.

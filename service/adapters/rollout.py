@@ -20,14 +20,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 
 from service.adapters.control_loop import control_loop
 from service.adapters.delivery import Delivery, changing
 from service.adapters.fleet import AnyReplica, Fleet
 from service.adapters.pointer import Pointer
+from service.adapters.replica_loops import ReplicaLoops
 from service.adapters.waiting import Waiting
-from service.errors import AdapterBroken, EngineAway, EngineUnavailable, HoneError
+from service.errors import AdapterBroken, EngineAway, HoneError
 from service.store.queries.adapters import BASE
 from service.store.session import Store
 from service.store.tables import Serving
@@ -41,12 +41,11 @@ class Rollout:
     def __init__(
         self, store: Store, replicas: Sequence[AnyReplica], reconcile_seconds: float = 0.5, keep_loaded: int = 2
     ) -> None:
-        self.replicas = tuple(replicas)
         self._fleet = Fleet(replicas)
         self._delivery = Delivery(self._fleet)
         self._pointer = Pointer(store)
         self._reconcile_seconds, self._keep_loaded = reconcile_seconds, keep_loaded
-        self._unseen = set(self.replicas)  # not tended yet
+        self._unseen = set(replicas)  # not tended yet
         self._waiting = Waiting(self._pointer)
         self._trouble: str | None = None  # what else is wrong
         self._desired: Serving | None = None  # as read last
@@ -56,9 +55,19 @@ class Rollout:
         self._membership = asyncio.Lock()  # held from the proofs until the flip: no replica joins in between
         self._settling = asyncio.Lock()
         self._settle_now = asyncio.Event()
-        self._tend_now = {replica: asyncio.Event() for replica in self.replicas}
+        self._loops = ReplicaLoops(replicas, self.tend, self._repeat)
         self._joining: asyncio.Task[None] | None = None
         self._arrival = asyncio.Event()  # a replica serves that didn't
+
+    @property
+    def replicas(self) -> tuple[AnyReplica, ...]:
+        """All that may get requests, once they are fit for it."""
+        return self._fleet.replicas
+
+    @property
+    def leaving(self) -> tuple[AnyReplica, ...]:
+        """Those that were let go and have requests under way."""
+        return self._fleet.leaving
 
     @property
     def serving(self) -> list[AnyReplica]:
@@ -83,17 +92,32 @@ class Rollout:
     def wake(self) -> None:
         """Something was asked for: look now. Call it in the loop's thread."""
         self._settle_now.set()
-        for event in self._tend_now.values():
-            event.set()
+        self._loops.wake()
 
     def doubt(self, replica: AnyReplica) -> None:
         """A request went wrong there: look at it now."""
-        self._tend_now[replica].set()
+        self._loops.wake(replica)
 
     def eject(self, replica: AnyReplica, problem: str) -> None:
         """No more requests for it, until it has been looked at and holds what it needs."""
         replica.eject(problem)
         self.doubt(replica)
+
+    def take_in(self, replica: AnyReplica) -> None:
+        """One more: it gets requests once it holds, proven, what is live, and the canary if it can."""
+        self._fleet.replicas += (replica,)
+        self._loops.add(replica)
+
+    async def let_go(self, replica: AnyReplica) -> None:
+        """One less: it gets no more requests. Returns once those under way have ended, and nobody speaks to it."""
+        self._fleet.take_out(replica)
+        self._unseen.discard(replica)
+        replica.eject("it was taken out; what is under way there goes on")
+        await self._loops.end(replica)
+        self._settle_now.set()
+        await replica.requests.none_left()
+        async with self._settling, replica.changing:
+            self._fleet.forget(replica)
 
     async def join(self) -> None:
         """While no replica serves: look at all of them now, and wait until one does or `absences` says why not."""
@@ -110,8 +134,7 @@ class Rollout:
         """Tend and settle until cancelled; nothing that goes wrong in one round ends a loop."""
         try:
             async with asyncio.TaskGroup() as loops:
-                for replica in self.replicas:
-                    loops.create_task(self._repeat(partial(self.tend, replica), self._tend_now[replica]))
+                self._loops.run(loops)
                 loops.create_task(self._repeat(self.settle, self._settle_now))
         finally:
             if self._joining is not None:
@@ -193,20 +216,12 @@ class Rollout:
                 _log.warning("%s goes without the canary %s for now. %s", replica.url, name, error)
 
     def _admit(self, replica: AnyReplica) -> None:
-        """Let it have requests, if it has what is needed by now and serves the same base as its fellows."""
-        if not replica.is_reached or self._fleet.live in replica.lacks():
+        """Let it have requests, if it has what is needed by now; else look again."""
+        if self._fleet.admit(replica):
+            self._arrival.set()
+            self._settle_now.set()
+        else:
             self.doubt(replica)
-            return
-        for fellow in self.serving:
-            if fellow.base != replica.base:
-                raise EngineUnavailable(
-                    f"It serves {replica.base}, and {fellow.url} serves {fellow.base}.",
-                    "Serve one base model everywhere, under one name.",
-                )
-        replica.serves, replica.problem = True, None
-        _log.info("%s gets requests.", replica.url)
-        self._arrival.set()
-        self._settle_now.set()
 
     async def _settle(self) -> tuple[bool, dict[str, HoneError]]:
         """Whether another adapter is live, and what has to wait, and why."""
@@ -220,8 +235,7 @@ class Rollout:
             await self._try(name, self._fulfil(name), waiting)
         if (name := desired.canary) is not None and self.serving:
             await self._try(name, self._delivery.to_all(name), waiting)
-        previous = (await self._read()).previous
-        await asyncio.gather(*(self._unload_spare(replica, previous) for replica in self.serving))
+        await self._delivery.unload_spare(self._keep_loaded, (await self._read()).previous)
         return False, waiting
 
     async def _replace_what_nobody_serves(self, desired: Serving) -> bool:
@@ -259,11 +273,6 @@ class Rollout:
     async def _put_aside(self, name: str, error: AdapterBroken) -> None:
         await asyncio.to_thread(self._pointer.put_aside, name, error)
         self._fleet.forgive(name)
-
-    async def _unload_spare(self, replica: AnyReplica, previous: str) -> None:
-        with contextlib.suppress(EngineAway):
-            async with changing(replica):
-                await replica.unload_spare(self._keep_loaded, first=(previous,))
 
     async def _join(self) -> None:
         with contextlib.suppress(HoneError):  # `absences` says what is wrong

@@ -13,6 +13,10 @@ Files = tuple[Path, Manifest]
 """Of an adapter, sound: its folder, and what that says of itself."""
 
 
+async def nothing_more(name: str, files: Files) -> None:
+    """For those who need no more of an adapter than that an engine serves it."""
+
+
 class SoundFiles:
     """Those who ask for an adapter's files while they are being checked share that, and who leaves doesn't end it."""
 

@@ -186,6 +186,16 @@ class Serving(Table):
     changed_at: Mapped[datetime]
 
 
+class EngineChange(Table):
+    """An engine that an operator added to those that the settings name, or took out, while the service ran."""
+
+    __tablename__ = "engine_changes"
+    url: Mapped[str] = mapped_column(primary_key=True)
+    is_wanted: Mapped[bool]
+    changed_by: Mapped[str]
+    changed_at: Mapped[datetime]
+
+
 class Run(Table):
     """One training. The truth about it; the learner's clock only looks here.
 

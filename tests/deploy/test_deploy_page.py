@@ -9,6 +9,7 @@ import pytest
 
 from service.adapters.engine import EngineFacts
 from service.engine_checks import shortcomings, untold
+from service.engine_program import LLAMA_LAYERS, VLLM_PLUGIN
 from service.settings import EngineSettings
 from tests.deploy.reading import DEPLOY, EXTRAS, ROOT, Dockerfile, parse_command, settings_of
 
@@ -29,7 +30,7 @@ def test_every_command_is_ours() -> None:
 
 
 def test_every_file_and_target_is_there() -> None:
-    paths = set(re.findall(r"deploy/[\w./-]+[\w]", PAGE)) - {"deploy/learner"}  # kubectl's name of the deployment
+    paths = set(re.findall(r"deploy/[\w./-]+[\w]", PAGE)) - {"deploy/learner", "deploy/service"}  # kubectl's names
     assert len(paths) > 5
     for path in paths - {"deploy/.env", "deploy/kubernetes/secrets.env"}:
         assert (ROOT / path).exists(), path
@@ -52,6 +53,12 @@ def test_a_vllm_that_somebody_else_starts_is_said_to_need_what_the_script_gives_
     said = " ".join((ROOT / "docs" / page).read_text(encoding="utf-8").split())
     for option in ("--enable-lora", "--max-loras", "--max-lora-rank", "--logprobs-mode raw_logprobs", *OTHERS):
         assert f"`{option}" in said and option in SCRIPT, option
+
+
+@pytest.mark.parametrize("page", ["deploying.md", "operating.md"])
+def test_a_vllm_without_a_gpu_is_said_to_need_what_hone_up_puts_on_its_path(page: str) -> None:
+    said = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    assert f"`{VLLM_PLUGIN.relative_to(ROOT)}`" in said and f"--lora-target-modules {' '.join(LLAMA_LAYERS)}" in said
 
 
 def test_what_the_doctor_is_said_to_see_it_sees() -> None:

@@ -26,7 +26,7 @@ from tests.service.house import House
 
 def gateway(house: House) -> Replicas:
     """Who takes requests to the engines."""
-    return Replicas(house.replicas, house.rollout, 8)  # type: ignore[arg-type]  # engines in memory, which only score
+    return Replicas(house.rollout, 8)  # over engines in memory, which only score
 
 
 def test_any_published_version_is_loaded_on_demand_and_held_while_in_use(house: House) -> None:

@@ -98,7 +98,7 @@ def test_a_database_of_the_first_revision_is_brought_up_to_date_and_keeps_what_i
             tx.execute(text(f"ALTER TABLE exchanges DROP COLUMN {column}"))
         for column in ("furthest", "forgiven"):
             tx.execute(text(f"ALTER TABLE runs DROP COLUMN {column}"))
-        for table in ("revisions", "constitutions"):
+        for table in ("engine_changes", "revisions", "constitutions"):
             tx.execute(text(f"DROP TABLE {table}"))
         for index, place in UNUSED.items():
             tx.execute(text(f"CREATE INDEX {index} ON {place}"))

@@ -1,0 +1,135 @@
+"""`hone engines`: which engines serve, while a service runs.
+
+These commands write what is wanted to the store; a running service takes an engine in or lets it go, and the next start
+begins with what is wanted then.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import httpx2
+import typer
+
+from service.commands.options import Home, Json, existing_store, say, settings_from, show, table
+from service.commands.processes import say_engines
+from service.errors import BadInput, EngineUnavailable
+from service.settings import Settings
+from service.settings.section import engine_addresses
+
+app = typer.Typer(no_args_is_help=True, help="Engines that run elsewhere: list, add, remove, while the service runs.")
+ACTOR = "command line"
+COLUMNS = ("url", "wanted", "healthy", "under_way", "adapters", "problem")
+LOOK_SECONDS = 0.2
+Url = Annotated[str, typer.Argument(help="The engine's address.", metavar="URL")]
+Wait = Annotated[float, typer.Option("--wait", help="Seconds to wait for a running service to do it.")]
+
+
+@app.command("list")
+def list_engines(home: Home = None, as_json: Json = False) -> None:
+    """Every engine: whether it is wanted, and how a running service finds it."""
+    from service.store.queries import engines
+
+    settings = settings_from(home)
+    with existing_store(settings).read() as tx:
+        wanted = engines.wanted(tx, _named(settings))
+    states = _states(settings) or {}
+    rows = [
+        {"url": url, "wanted": url in wanted, **_shown(states.get(url, {}))}
+        for url in {**dict.fromkeys(wanted), **states}
+    ]
+    show(rows, as_json, lambda: table(COLUMNS, rows, "There are no engines. `hone engines add URL` names one."))
+
+
+@app.command()
+def add(url: Url, wait: Wait = 60.0, home: Home = None, as_json: Json = False) -> None:
+    """Have one more engine serve: it gets requests once it holds, proven, what is live, and the canary."""
+    from service.engine_checks import examine_engines
+    from service.store.queries import engines
+
+    url, settings = _address(url), settings_from(home)
+    (report,) = examine_engines(
+        settings.model_copy(update={"engine": settings.engine.model_copy(update={"urls": (url,)})})
+    )
+    if not as_json:
+        say_engines([report])
+    with existing_store(settings).begin() as tx:
+        engines.add(tx, url, _named(settings), ACTOR)
+
+    def problem(state: dict[str, Any] | None) -> str | None:
+        return "it was not looked at yet" if state is None else None if state["healthy"] else str(state["problem"])
+
+    _await(settings, url, wait, as_json, "serves", problem)
+
+
+@app.command()
+def remove(url: Url, wait: Wait = 60.0, home: Home = None, as_json: Json = False) -> None:
+    """Have an engine serve no more: it gets no new requests, and what is under way there ends first."""
+    from service.store.queries import engines
+
+    url, settings = _address(url), settings_from(home)
+    with existing_store(settings).begin() as tx:
+        engines.remove(tx, url, _named(settings), ACTOR)
+
+    def problem(state: dict[str, Any] | None) -> str | None:
+        return None if state is None else f"{state['under_way']} requests are under way there"
+
+    _await(settings, url, wait, as_json, "is let go", problem)
+
+
+def _address(url: str) -> str:
+    try:
+        return engine_addresses((url,))[0]
+    except ValueError as error:
+        raise BadInput(f"{error}.") from error
+
+
+def _named(settings: Settings) -> tuple[str, ...]:
+    """What a running service asks; else what the next would begin with, as far as the settings say."""
+    states = _states(settings)
+    return settings.engine.urls if states is None else tuple(states)
+
+
+def _await(
+    settings: Settings,
+    url: str,
+    seconds: float,
+    as_json: bool,
+    done: str,
+    problem: Callable[[dict[str, Any] | None], str | None],
+) -> None:
+    """Wait until nothing is in the way, and say so. Raises EngineUnavailable when something still is."""
+    deadline = time.monotonic() + seconds
+    while (states := _states(settings)) is not None and (why := problem(states.get(url))) is not None:
+        if time.monotonic() >= deadline:
+            raise EngineUnavailable(
+                f"{url} waits: {why}.".replace("..", "."), "The service goes on with it; see `hone engines list`."
+            )
+        time.sleep(LOOK_SECONDS)
+    later = "No service answers here; one that runs elsewhere sees to it, and so does the next start."
+    words = later if states is None else f"{url} {done}."
+    show({"url": url, "done": states is not None}, as_json, lambda: say(words))
+
+
+def _states(settings: Settings) -> dict[str, dict[str, Any]] | None:
+    """By URL, how a running service finds its engines; None where none answers on this machine."""
+    from service.auth import Sessions, load_secret
+    from service.operator_client import CALLER
+    from service.stack import running_at
+
+    address = running_at(settings.home) or settings.server.local_url
+    headers = {"authorization": f"Bearer {Sessions(load_secret(settings.home)).sign(CALLER, 'operator')}"}
+    try:
+        health = httpx2.get(f"{address}/health", headers=headers, timeout=10.0, trust_env=False).json()
+        return {state["url"]: state for state in health["replicas"]}
+    except (httpx2.HTTPError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _shown(state: dict[str, Any]) -> dict[str, Any]:
+    adapters = state.get("adapters")
+    return {column: state.get(column) for column in COLUMNS[2:]} | {
+        "adapters": None if adapters is None else ", ".join(adapters)
+    }
