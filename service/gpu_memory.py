@@ -1,8 +1,8 @@
 """What vLLM and the learner need of a GPU's memory, in bytes, from the model's shape; and how they share a card.
 
 Arithmetic alone: nothing here looks at a machine. docs/sizes.md has the formulas in words and their results in tables,
-which a test computes by these functions. Nothing of it was measured on a GPU, so what can't be counted is guessed on
-the careful side.
+which a test computes by these functions. Only training alone was measured on a GPU (docs/benchmarks.md): the engine's
+part, and the two on one card, were not, so what can't be counted is guessed on the careful side.
 """
 
 from __future__ import annotations

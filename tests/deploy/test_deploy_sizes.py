@@ -31,12 +31,14 @@ from service.gpu_memory import (
 from service.gpus import RESERVED
 from service.model_shape import ModelShape, shape_of
 from service.settings import EngineSettings
+from service.vllm_options import FEWEST_SLOTS
 from tests.deploy.reading import ROOT, env_file
 
 PAGE = (ROOT / "docs" / "sizes.md").read_text(encoding="utf-8")
 LEAST_TOKENS = 4096
 MIB, KIB = 2**20, 2**10
 RANK, SLOTS = 16, 8
+MANY_TOKENS = 8192  # of a KV cache
 CARDS = {"24 GB": 22 * GIB, "80 GB": 78 * GIB}
 
 
@@ -80,7 +82,10 @@ def thousands(tokens: int) -> str:
 
 
 def test_what_each_model_takes() -> None:
-    found = table("parameters, billions", "weights, GiB", "in NF4, GiB", "KV cache, KiB a token", "a LoRA slot, MiB")
+    found = table(
+        "parameters, billions", "weights, GiB", "in NF4, GiB", "KV cache, KiB a token", "a LoRA slot of rank 16, MiB",
+        "of rank 32, MiB",
+    )  # fmt: skip
     assert found == {
         name: [
             f"{one.parameters / 1e9:.2f}",
@@ -88,6 +93,7 @@ def test_what_each_model_takes() -> None:
             f"{learner(name, nf4=True).base / GIB:.1f}",
             f"{engine(name).kv_token / KIB:.0f}",
             f"{engine(name).adapters / SLOTS / MIB:.0f}",
+            f"{replace(engine(name), rank=EngineSettings().max_lora_rank).adapters / SLOTS / MIB:.0f}",
         ]
         for name, one in SHAPES.items()
     }
@@ -100,6 +106,23 @@ def test_how_many_tokens_an_engine_alone_holds() -> None:
         name: [thousands(engine(name, cards).kv_tokens(int(MOST_SHARE * CARDS[card]))) for card, cards in several]
         for name in SHAPES
     }
+
+
+def slots_that_fit(name: str, card: str, cards: int) -> str:
+    """Of rank 16 and of the default rank, beside a KV cache of so many tokens, as the page writes it."""
+    room, words = int(MOST_SHARE * CARDS[card]), []
+    for rank in (RANK, EngineSettings().max_lora_rank):
+        one = replace(engine(name, cards), rank=rank)
+        fit = [slots for slots in range(FEWEST_SLOTS, 102) if replace(one, slots=slots).kv_tokens(room) >= MANY_TOKENS]
+        words.append("—" if not fit else "100+" if fit[-1] > 100 else str(fit[-1]))
+    return " / ".join(words)
+
+
+def test_how_many_slots_an_engine_alone_holds() -> None:
+    found = table("one 24 GB card, slots", "one 80 GB card, slots", "two of 80 GB, slots", "four of 80 GB, slots")
+    several = (("24 GB", 1), ("80 GB", 1), ("80 GB", 2), ("80 GB", 4))
+    assert found == {name: [slots_that_fit(name, card, cards) for card, cards in several] for name in SHAPES}
+    assert f"beside a KV cache of {MANY_TOKENS:,} tokens" in PAGE
 
 
 def test_what_learning_takes() -> None:
@@ -178,6 +201,8 @@ def test_the_words_say_what_the_arithmetic_does() -> None:
         f"that is {STEP_GROUPS * GROUP_REPLIES * STEP_LENGTH:,} tokens",
         f"{LOGIT_BYTES} bytes · vocabulary",
         f"`engine.max_loras = {SLOTS}`",
+        f"{SLOTS} LoRA slots of rank {RANK} and `engine.max_model_len = {LEAST_TOKENS}`",
+        f"`engine.max_lora_rank` is {EngineSettings().max_lora_rank} where nothing is said",
     ):
         assert words in " ".join(PAGE.split()), words
     assert EngineSettings().max_loras == SLOTS
