@@ -31,7 +31,7 @@ from learner.evaluate.constitution import by_constitution
 from learner.evaluate.gates import verdict
 from learner.evaluate.report import evaluate
 from learner.loading import ADAPTER_WEIGHTS
-from learner.methods import kto, preference, rl_cai, rlhf, sft, sl_cai
+from learner.methods import kto, pairs_dpo, preference, rl_cai, rlhf, sft, sl_cai
 from learner.methods.anchor_scores import AnchorScores
 from learner.methods.optimizer import within_length
 from learner.methods.preference_model import PreferenceModel, fit_preferences
@@ -185,7 +185,8 @@ class BackboneTrainer:
                 train.scored, sampler, inside,
             )  # fmt: skip
         else:
-            result = preference.train(self._backbone, train.pairs, prompts, self._settings, progress, anchor, inside)
+            learn = pairs_dpo.train if self._settings.dpo_on == "pairs" else preference.train
+            result = learn(self._backbone, train.pairs, prompts, self._settings, progress, anchor, inside)
         log.info("%s: %s", stage, result)
 
     def _of_taste(self, train: Snapshot) -> list[Pair]:

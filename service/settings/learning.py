@@ -135,8 +135,15 @@ class LearnerSettings(Section):
     sft_epochs: int = Field(
         12, ge=1, description="Passes over the corrections until they are learned, at most; a few may take 240 steps."
     )
+    dpo_on: Literal["samples", "pairs"] = Field(
+        "samples",
+        description="What `dpo` trains on. `samples`: replies of the policy, graded by a model of what people prefer, "
+        "with their own pairs beside. `pairs`: people's own pairs alone, as DPO's authors have it.",
+    )
     dpo_learning_rate: float = Field(2e-3, gt=0, description="Learning rate of learning from comparisons.")
-    dpo_epochs: int = Field(1, ge=1, description="Passes over the replies that are sampled, graded and learned from.")
+    dpo_epochs: int = Field(
+        1, ge=1, description="Passes over what DPO trains on: the replies of each round, or people's pairs."
+    )
     dpo_beta: float = Field(
         0.2, gt=0, description="DPO's β on people's own pairs: how strongly the policy is held to the anchor."
     )
@@ -187,7 +194,7 @@ class LearnerSettings(Section):
         "it, so that they keep away from replies that nobody judged the like of; 0: none.",
     )
     batch_size: int = Field(
-        16, ge=1, description="Corrections, thumbs, and replies that are to stay, per optimizer step."
+        16, ge=1, description="Corrections, thumbs, pairs, and replies that are to stay, per optimizer step."
     )
     max_kl_per_token: float = Field(1.0, gt=0, description="Gate: largest KL to the anchor per token, in nats.")
     min_fluency: float = Field(

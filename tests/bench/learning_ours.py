@@ -56,7 +56,8 @@ def load(work: Work) -> Callable[[int], float]:
 
 
 def _dpo(work: Work, backbone: Backbone, settings: LearnerSettings) -> Step:
-    """The anchor's numbers are computed in every step, or, as the peer's, before the clock starts."""
+    """A step of `learner.methods.pairs_dpo`. The anchor's numbers are computed in every one, or, as the peer's, before
+    the clock starts."""
     pairs, stepper = _pairs(work), Stepper(backbone.trainable(), LEARNING_RATE)
     known = AnchorScores(backbone)
     if work.method == "dpo-precomputed":
