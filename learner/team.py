@@ -97,7 +97,7 @@ class Team:
         if processes > available_cores():
             log.warning("learner.processes is %d, and there are %d CPU cores.", processes, available_cores())
         for rank in range(1, processes):
-            command = [sys.executable, "-m", "service.lifeline", str(os.getpid()), FOLLOWER]
+            command = [sys.executable, "-P", "-m", "service.lifeline", str(os.getpid()), FOLLOWER]
             command += ["--rank", str(rank), "--meeting", str(self._meeting), "--run", self._run_id]
             follower = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             self._followers.append(follower)

@@ -44,7 +44,7 @@ Start = Callable[[Settings, runs.Lease], Training]
 
 
 def start_child(settings: Settings, lease: runs.Lease) -> Training:
-    """Start `python -m learner.child` in a session of its own, bounded in threads, its output in the run's log."""
+    """Start `python -P -m learner.child` in a session of its own, bounded in threads, its output in the run's log."""
     folder = settings.runs_folder / lease.run_id
     folder.mkdir(parents=True, exist_ok=True)
     threads = str(settings.learner.training_threads)
@@ -52,7 +52,7 @@ def start_child(settings: Settings, lease: runs.Lease) -> Training:
     environment["MKL_DYNAMIC"] = "FALSE"  # always so many threads: the same seed gives the same sums
     environment["OMP_WAIT_POLICY"] = "passive"  # threads that spin for each other would hold up chat, and themselves
     environment |= {"TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}  # a log shows no moving bars
-    command = [sys.executable, "-m", CHILD, "--home", str(settings.home)]
+    command = [sys.executable, "-P", "-m", CHILD, "--home", str(settings.home)]
     command += ["--run", lease.run_id, "--fence", str(lease.fence)]
     with (folder / "log.txt").open("ab") as output:
         process = subprocess.Popen(

@@ -228,7 +228,7 @@ def _processes(settings: Settings) -> Iterator[Finding]:
 
 def _machine() -> dict[str, int] | None:
     """What `learner.machine` says; None when it can't. In a process of its own, since this one imports no torch."""
-    command = [sys.executable, "-m", "learner.machine"]
+    command = [sys.executable, "-P", "-m", "learner.machine"]
     try:
         said = subprocess.run(command, capture_output=True, timeout=MACHINE_SECONDS, check=True).stdout
     except (OSError, subprocess.SubprocessError):

@@ -1,4 +1,4 @@
-"""Runs a module that ends when its parent ends: `python -m service.lifeline PARENT_PID MODULE [ARGUMENT…]`.
+"""Runs a module that ends when its parent ends: `python -P -m service.lifeline PARENT_PID MODULE [ARGUMENT…]`.
 
 `hone up` starts its processes through this, so that killing it leaves none behind. On Linux the kernel does it
 (PR_SET_PDEATHSIG holds across the exec); elsewhere a thread watches the parent. It is a hard end: whatever these
@@ -30,7 +30,7 @@ def main() -> None:
         sys.exit(_head_a_family(parent, [arguments[1], "-m", *arguments[2:]]))
     if sys.platform == "linux":
         _ask_for_signal_on_death(parent, signal.SIGKILL)
-        os.execv(sys.executable, [sys.executable, "-m", *arguments])
+        os.execv(sys.executable, [sys.executable, "-P", "-m", *arguments])
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     sys.argv = arguments
     runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
@@ -42,7 +42,8 @@ def _head_a_family(parent: int, command: list[str]) -> int:
         os.setpgid(0, 0)
     signal.signal(signal.SIGHUP, lambda *_: os.killpg(0, signal.SIGKILL))
     _ask_for_signal_on_death(parent, signal.SIGHUP)
-    process = subprocess.Popen(command)
+    safe_path = {"PYTHONSAFEPATH": "1"}  # as -P, which an interpreter before 3.11 doesn't know
+    process = subprocess.Popen(command, env=os.environ | safe_path)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: process.terminate())
     code = process.wait()

@@ -32,7 +32,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Program:
-    """`python -m module arguments…`. `stop_seconds`: how long it may take to end after SIGTERM.
+    """`python -P -m module arguments…`: a `ui.py` in the folder that people start us in is not ours.
+
+    `stop_seconds`: how long it may take to end after SIGTERM.
 
     `python`: an interpreter other than ours. Such a program may start processes of its own, which end with it.
     """
@@ -111,7 +113,7 @@ class Supervisor:
 
     def _spawn(self, program: Program) -> subprocess.Popen[bytes]:
         other = () if program.python is None else ("--python", program.python)
-        command = [sys.executable, "-m", "service.lifeline", str(os.getpid()), *other, program.module]
+        command = [sys.executable, "-P", "-m", "service.lifeline", str(os.getpid()), *other, program.module]
         with self._output(program).open("ab") as output:
             return subprocess.Popen(
                 [*command, *program.arguments],

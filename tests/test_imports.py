@@ -96,6 +96,13 @@ def test_no_import_is_relative_and_no_file_is_a_drawer_for_odds_and_ends() -> No
         assert not any(isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(tree)), path
 
 
+def test_no_process_of_ours_is_started_with_the_folder_of_whoever_starts_it_on_its_path() -> None:
+    """`python -m` puts it first: a `ui.py` of one's own would be run in place of ours."""
+    started = [line.strip() for path in sources() for line in path.read_text(encoding="utf-8").splitlines()]
+    started = [line for line in started if "sys.executable, " in line]
+    assert started and all('sys.executable, "-P", "-m", ' in line for line in started), started
+
+
 def test_the_service_loads_neither_torch_nor_transformers() -> None:
     light = [m for m in map(module_name, sources()) if is_under(m, ("service",)) and not is_under(m, MAY_BE_HEAVY)]
     light = [m for m in light if ".migrations" not in m]

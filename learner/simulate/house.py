@@ -75,7 +75,7 @@ def _start(home: Path, settings: dict[str, str]) -> House:
     store.close()
     with (home / "up.log").open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "service.lifeline", str(os.getpid()), "service.cli", "up"],
+            [sys.executable, "-P", "-m", "service.lifeline", str(os.getpid()), "service.cli", "up"],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,

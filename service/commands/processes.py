@@ -184,8 +184,8 @@ def say_engines(reports: Sequence[EngineReport]) -> None:
             say(line)
 
 
-def greet(url: str, link: str | None) -> None:
-    """What people read when Hone is ready."""
-    say(f"Hone is ready: {url}")
+def greet(url: str, link: str | None, pages_problem: str | None = None) -> None:
+    """What people read when Hone is ready, or answers without the pages that it should have."""
+    say(f"Hone is ready: {url}" if pages_problem is None else f"Hone answers at {url}/v1. {pages_problem}")
     if link:
         say(f"Operator page (this link is shown once, keep it): {link}")

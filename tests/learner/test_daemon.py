@@ -258,13 +258,19 @@ def test_the_clock_itself_starts_the_work(tmp_path: Path) -> None:
     home.store.close()
 
 
-def test_a_real_child_ends_by_itself_when_its_daemon_dies(home: Home) -> None:
+def test_a_real_child_ends_by_itself_when_its_daemon_dies(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "learner").mkdir()
+    (tmp_path / "learner" / "__init__.py").write_text("raise SystemExit('the learner of somebody else was run')")
+    monkeypatch.chdir(tmp_path)  # what lies in the folder that the daemon was started in is not ours
     run_id, leased = queue(home), lease(home)
     assert leased.run_id == run_id
     training = start_child(home.settings, leased)
     assert training.process.stdin is not None
     training.process.stdin.close()  # what the kernel does when the daemon is killed
     assert training.process.wait(PATIENCE) != 0
+    assert "of somebody else" not in training.log_path.read_text()
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ import pytest
 from service.store.queries import keys
 from service.store.session import Store
 from tests.fixtures.waiting import PATIENCE, until
+from tests.source_modules import ROOT
 
 QUIET = {"HONE_SERVER__PAGES": "false", "HONE_ENGINE__THREADS": "1", "OMP_NUM_THREADS": "1"}
 
@@ -71,10 +72,14 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 @contextmanager
-def up(home: Path) -> Iterator[House]:
-    command = [sys.executable, "-m", "service.cli", "up", "--home", str(home), "--port", "0", "--json"]
+def up(home: Path, folder: Path = ROOT, **settings: str) -> Iterator[House]:
+    """`hone up`, started in a folder."""
+    command = [sys.executable, "-P", "-m", "service.cli", "up", "--home", str(home), "--port", "0", "--json"]
+    environment = os.environ | QUIET | settings | {"PYTHONPATH": str(ROOT)}
     with (home.parent / "up.err").open("ab") as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=os.environ | QUIET)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment, cwd=folder
+        )
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -225,6 +230,18 @@ def test_a_restart_ends_in_the_same_state_and_prints_no_second_link(tmp_path: Pa
         second.process.terminate()
         assert second.process.wait(PATIENCE) == 0
         until(lambda: not any(map(is_alive, children)))  # the engine's own child outlives it by a moment
+
+
+def test_it_starts_whole_in_a_folder_where_others_have_its_names(tmp_path: Path) -> None:
+    """A learner that can't start would be told, too: a start ends with the last words of what ended before it."""
+    folder = tmp_path / "project"
+    for part in ("ui.py", "service/__init__.py", "learner/__init__.py"):
+        (folder / part).parent.mkdir(parents=True, exist_ok=True)
+        (folder / part).write_text(f"raise SystemExit('{part} of somebody else was run')\n")
+    with up(tmp_path / "home", folder, HONE_SERVER__PAGES="true") as running:
+        assert httpx2.get(running.url, timeout=PATIENCE).status_code == 200
+        until(lambda: "The learner watches" in (running.home / "logs" / "learner.out").read_text())
+    assert "of somebody else" not in "".join(file.read_text() for file in (tmp_path / "home" / "logs").iterdir())
 
 
 def test_it_refuses_to_listen_beyond_this_machine_without_keys(tmp_path: Path) -> None:

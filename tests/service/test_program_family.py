@@ -41,7 +41,12 @@ time.sleep(600)
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    project = tmp_path / "project"  # in which we are started: what lies there is somebody else's
+    project.mkdir()
+    for name in ("family.py", "dying.py"):
+        (project / name).write_text("raise SystemExit('the program of somebody else was run')")
+    monkeypatch.chdir(project)
     (tmp_path / "family.py").write_text(FAMILY)
     (tmp_path / "dying.py").write_text(DYING)
     return os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}

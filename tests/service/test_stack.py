@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 from collections.abc import Iterator
@@ -22,7 +23,8 @@ from tests.fixtures.serving import serve
 from tests.fixtures.waiting import PATIENCE, until
 from tests.service.fake_engine import FakeEngine
 
-READY = {"status": "ok", "engine": "ok", "pages": "ready"}
+READY = {"status": "ok", "engine": "ok", "pages": "ok"}
+NO_PAGES = "The pages don't start (ImportError: no gradio); the log says more."
 
 
 @pytest.fixture
@@ -57,7 +59,7 @@ def test_a_start_has_as_long_as_it_needs_and_says_what_it_waits_for(
         assert waiting.is_alive()
         state.update(READY)
         waiting.join(PATIENCE)
-    assert ready == [True]
+    assert ready == [True] and stack.pages_problem is None
 
 
 @pytest.mark.parametrize("kind", ["embedded", "vllm"])
@@ -116,3 +118,31 @@ def test_the_start_says_what_it_found_of_a_vllm_and_what_nobody_can_see_of_one_t
     )
     advice = [line for line in said if "doesn't tell everything. See that it was started with" in line]
     assert len(advice) == (1 if elsewhere else 0) and all("--max-loras 3 or more" in line for line in advice)
+
+
+@pytest.mark.parametrize("pages", ["ok", NO_PAGES])
+def test_a_start_without_its_pages_says_so_in_place_of_being_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], pages: str
+) -> None:
+    async def health(request: Request) -> JSONResponse:
+        return JSONResponse(READY | {"pages": pages})
+
+    whole = Stack.wait_until_ready
+
+    def wait_until_ready(stack: Stack, stopping: threading.Event) -> bool:
+        stack.url = url
+        return whole(stack, stopping)
+
+    monkeypatch.setattr("service.commands.up._stop_on_signals", threading.Event)
+    monkeypatch.setattr("service.logs.configure", lambda *_: None)
+    monkeypatch.setattr(Stack, "wait_until_ready", wait_until_ready)
+    for step in ("start", "watch"):
+        monkeypatch.setattr(Stack, step, lambda *_: True)
+    with serve(Starlette(routes=[Route("/health", health)])) as url:
+        up(tmp_path / "home", port=0)
+        plain, link = capsys.readouterr().out.splitlines()
+        assert plain == (f"Hone is ready: {url}" if pages == "ok" else f"Hone answers at {url}/v1. {NO_PAGES}")
+        assert link.startswith("Operator page")
+        up(tmp_path / "home", port=0, as_json=True)
+        told = json.loads(capsys.readouterr().out)["pages_problem"]
+        assert told == (None if pages == "ok" else NO_PAGES)
