@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Literal
 
 import pytest
+from safetensors.torch import load_file
 from torch import Tensor
 
 from learner.backbone import Backbone
 from learner.backbone_trainer import BackboneTrainer
+from learner.batch import Label
 from learner.curate import Curated
 from learner.methods import ppo, raft, reward, rlhf
+from learner.methods.reward_model import RewardFit
 from learner.metrics import read_metrics
 from learner.sampler import InProcessSampler
 from learner.stage_checkpoint import StageCheckpoint
 from service.settings import EngineSettings, LearnerSettings, PpoSettings, RaftSettings, Settings
 from tests.fixtures.full_disk import no_file_above
+from tests.learner.colours import asked, comparisons, said
 from tests.learner.killed import Heard, Killed, assert_same, state_of
 from tests.learner.lessons import lessons
 from tests.learner.tiny_model import build_tiny_model, ids
@@ -71,6 +76,34 @@ def test_a_killed_training_goes_on_and_comes_to_the_same_bit_for_bit(
     lines = read_metrics(tmp_path / "broken")
     assert lines == read_metrics(tmp_path / "straight")
     assert [line["step"] for line in lines] == list(range(1, result.steps + 1))
+
+
+def fitted(folder: Path, heard: Heard, checkpoint: StageCheckpoint) -> tuple[dict[str, Tensor], RewardFit]:
+    """A reward model, in a process of its own: of judgements of which some are kept apart, so that it stops by them."""
+    backbone, settings = Backbone.load(folder, LEARNER), LEARNER.model_copy(update={"reward_epochs": 4})
+    good = [Label(asked(70 + number), said("red", Random(number)), number % 2 == 0) for number in range(6)]
+    model = reward.fit(backbone, comparisons(60), good, settings, heard, checkpoint=checkpoint)
+    return state_of(backbone), model.fit
+
+
+def test_a_killed_fit_of_the_reward_model_goes_on_and_comes_to_the_same_bit_for_bit(
+    folder: Path, tmp_path: Path
+) -> None:
+    """Killed in mid-pass, and after the last step of one: the next begins with what is kept apart."""
+    whole = Heard(tmp_path / "straight")
+    straight = fitted(folder, whole, StageCheckpoint())
+    assert straight[1].kept >= 8 and straight[1].steps % 4 == 0
+    for dies_at in (2, straight[1].steps // 4 + 1, straight[1].steps - 1):
+        with pytest.raises(Killed):
+            fitted(folder, Heard(tmp_path / "broken", "reward", dies_at), StageCheckpoint(tmp_path / "it", "this"))
+    rest = Heard(tmp_path / "broken")
+    state, fit = fitted(folder, rest, StageCheckpoint(tmp_path / "it", "this"))
+    assert_same(state, straight[0])
+    assert fit == straight[1]
+    assert len(rest.phases) < len(whole.phases) / 2  # it did go on
+    lines = read_metrics(tmp_path / "broken")
+    assert lines == read_metrics(tmp_path / "straight")
+    assert [line["step"] for line in lines] == list(range(1, fit.steps + 1))
 
 
 def test_a_training_that_was_over_is_not_repeated(folder: Path, tmp_path: Path) -> None:
@@ -138,6 +171,19 @@ def learn(
     return state_of(trainer._backbone)
 
 
+def test_a_run_that_is_killed_while_its_reward_model_is_fitted_goes_on_there(
+    settings: Settings, tmp_path: Path
+) -> None:
+    straight = learn(settings, "raft", tmp_path / "straight", Heard(tmp_path / "straight.jsonl"))
+    with pytest.raises(Killed):
+        learn(settings, "raft", tmp_path / "broken", Heard(tmp_path / "broken.jsonl", "reward", 2))
+    heard = Heard(tmp_path / "broken.jsonl")
+    assert_same(learn(settings, "raft", tmp_path / "broken", heard), straight)
+    lines = read_metrics(tmp_path / "broken.jsonl")
+    assert lines == read_metrics(tmp_path / "straight.jsonl")
+    assert heard.phases.count("reward") == len([line for line in lines if line["phase"] == "reward"])  # less one step
+
+
 @pytest.mark.parametrize("stage", ["ppo", "raft"])
 def test_a_run_that_is_killed_inside_its_stage_goes_on_there(
     settings: Settings, tmp_path: Path, stage: Literal["ppo", "raft"], monkeypatch: pytest.MonkeyPatch
@@ -145,13 +191,17 @@ def test_a_run_that_is_killed_inside_its_stage_goes_on_there(
     straight = learn(settings, stage, tmp_path / "straight", Heard(tmp_path / "straight.jsonl"))
     with pytest.raises(Killed):
         learn(settings, stage, tmp_path / "broken", Heard(tmp_path / "broken.jsonl", stage, 4))
-    assert [path.name for path in (tmp_path / "broken").iterdir()] == [f"0-{stage}.unfinished"]
+    (unfinished,) = (tmp_path / "broken").iterdir()
+    assert unfinished.name == f"0-{stage}.unfinished"
+    assert {name.split("/")[1] for name in load_file(unfinished)} <= {"basis", stage}  # how the fit was is forgotten
     monkeypatch.setattr(reward, "fit", lambda *_: pytest.fail("The reward model is there."))
     monkeypatch.setattr(rlhf, "answers", lambda *_: pytest.fail("What the base answers is known."))
     heard = Heard(tmp_path / "broken.jsonl")
     assert_same(learn(settings, stage, tmp_path / "broken", heard), straight)
     assert set(heard.phases) == {stage}
-    assert read_metrics(tmp_path / "broken.jsonl") == read_metrics(tmp_path / "straight.jsonl")
+    lines = read_metrics(tmp_path / "broken.jsonl")
+    assert lines == read_metrics(tmp_path / "straight.jsonl")
+    assert all(line["reward_disagreement"] > 0 for line in lines if line["phase"] == stage)
     assert [path.name for path in (tmp_path / "broken").iterdir()] == [f"0-{stage}.safetensors"]
 
 
