@@ -169,6 +169,7 @@ def test_options_of_vllm_are_reckoned_with(tmp_path: Path, smi: Smi) -> None:
     smi(SMALL_CARD)
     assert not fits("")  # 16 GiB for one conversation of 131,072 tokens
     assert fits("--max-model-len 4096") and fits("--max_model_len=4096") and fits("--max-model-len auto")
+    assert not fits("--max-model-len 4096 --max-lora-rank 256") and fits("--max-model-len 4096 --max-loras 3")
     assert fits("-tp 4") and fits("--tensor-parallel-size=2 --pipeline-parallel-size 2")
 
 
