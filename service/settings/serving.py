@@ -98,7 +98,10 @@ class EngineSettings(Section):
     )
     max_lora_rank: int = Field(32, gt=0, description="Largest LoRA rank that the engine accepts.")
     threads: int = Field(
-        0, ge=0, description="CPU threads of the embedded engine; 0: by cores and model size, one core left for HTTP."
+        0,
+        ge=0,
+        description="CPU threads of the embedded engine. 0: for a small model on the CPU, which is compiled, one for "
+        "each core and 4 at most; for others by the model's size, with one core left for HTTP.",
     )
     vllm_python: str | None = Field(
         None,
