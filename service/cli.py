@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import NoReturn
+from importlib import metadata
+from typing import Annotated, NoReturn
 
 import typer
 from typer.exceptions import Abort, TyperException
@@ -30,12 +31,33 @@ from service.errors import BadInput, HoneError, Stopped
 
 app = typer.Typer(
     name="hone",
-    help="A chat service that learns from the people who use it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        try:
+            version = metadata.version("hone")
+        except metadata.PackageNotFoundError:  # the code is run where it lies
+            version = "(not installed)"
+        sys.stdout.write(f"hone {version}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def hone(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Say which version this is; then end."),
+    ] = False,
+) -> None:
+    """A chat service that learns from the people who use it."""
+
+
 app.command()(up.up)
 app.command()(processes.serve)
 app.command()(processes.learn)

@@ -60,7 +60,7 @@ def commands_page(tree: Any) -> str:
         "With `--json` the error is one line of JSON on stdout in place of the result, with the same exit code:"
     )
     lines.append('`{"error": {"message", "type", "param", "code"}}`, the error body of the HTTP API (api.md).\n')
-    for path, command in _leaves(tree, ()):
+    for path, command in ((("hone",), tree), *_leaves(tree, ())):
         arguments = [one for one in command.params if one.param_type_name == "argument"]
         lines += [f"## `{' '.join([*path, *map(_usage, arguments)])}`\n", " ".join((command.help or "").split()) + "\n"]
         lines += [f"- `{_name(argument)}`: {argument.help}" for argument in arguments]

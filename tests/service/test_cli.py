@@ -1,11 +1,13 @@
 """The command line: results, and errors in one line with an exit code."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from tests.service.command_line import Hone, store_of
 from tests.service.command_line import hone as hone
+from tests.source_modules import ROOT
 
 
 def test_keys_are_made_listed_and_revoked(hone: Hone) -> None:
@@ -112,4 +114,10 @@ def test_a_value_of_another_kind_is_refused_in_plain_words(hone: Hone) -> None:
 
 
 def test_asked_for_nothing_it_shows_the_help(hone: Hone) -> None:
-    assert "simulate" in hone().out
+    assert "simulate" in hone().out and "learns from the people who use it" in hone("--help").out
+
+
+def test_it_says_which_version_it_is(hone: Hone) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    done = hone("--version")
+    assert (done.code, done.out, done.err) == (0, f"{project['name']} {project['version']}\n", "")

@@ -56,6 +56,7 @@ def test_the_commands_page_says_what_may_be_left_out_and_what_then_holds() -> No
         "- `--seed`: Seed of every random choice. Default: `0`.",
         "- `--learner`, `--no-learner`: Start the learner, too. Default: `--learner`.",
         "- `--once`: One run, now; then end.",
+        "- `--version`: Say which version this is; then end.",
         "- `--reason`: Why; kept in the adapter's history.",
     } <= set(page)
 
