@@ -123,9 +123,9 @@ class LearnerSettings(Section):
     checkpoint_minutes: float = Field(
         1.0,
         ge=0,
-        description="Minutes between two checkpoints of `ppo` and `raft` inside their stage, at least: so much may be "
-        "repeated after a kill. Each takes some seven times the policy's weights on the disk. 0: after each iteration, "
-        "and each step of fitting the reward model.",
+        description="Minutes between two checkpoints inside a stage, at least: so much may be repeated after a kill. "
+        "Each takes three times the policy's weights on the disk, with `ppo` and `raft` some seven times. 0: at each "
+        "step; with these two at each step of fitting the reward model, and then after each iteration.",
     )
     rank: int = Field(16, ge=1, description="LoRA rank.")
     alpha: float = Field(32.0, gt=0, description="LoRA alpha: the update is scaled by alpha / rank.")

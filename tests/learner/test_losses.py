@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -227,3 +229,51 @@ def test_a_soft_label_costs_as_much_of_either_side() -> None:
     label = torch.tensor([0.8])
     smooth, _ = losses.dpo_loss(chosen, rejected, zero, zero, beta=1.0, certainties=label, label_smoothing=0.1)
     assert smooth.item() == pytest.approx(0.403186 + 0.7 * 0.26, abs=1e-5)  # 0.2 · 0.9 + 0.8 · 0.1 on the other side
+
+
+Loss = Callable[[torch.Tensor], torch.Tensor]
+
+
+def of_pairs(**how: Any) -> Loss:
+    """DPO's, of three pairs, in the chosen replies' log-probabilities and then the rejected ones'."""
+    fixed = doubles(-10.5, -7.0, -4.0), doubles(-11.0, -8.5, -3.0)
+    return lambda log_probs: losses.dpo_loss(*log_probs.split(3), *fixed, beta=0.6, **how)[0]
+
+
+def of_rankings(log_probs: torch.Tensor) -> torch.Tensor:
+    """The listwise one, of two replies to one prompt and three to another, of which one is never to be said."""
+    targets = torch.tensor([[0.7, 0.3, 0.0], [0.6, 0.0, 0.4]], dtype=torch.float64)
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    return losses.listwise_loss(log_probs.reshape(2, 3), torch.zeros(2, 3), targets, mask)[0]
+
+
+def of_replies(log_probs: torch.Tensor) -> torch.Tensor:
+    """SFT's, of two replies of three tokens and one, by weight."""
+    mask = torch.tensor([[True, True, True], [False, True, False]])
+    return losses.sft_loss(log_probs.reshape(2, 3), mask, doubles(0.5, 2.0))[0]
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        pytest.param(of_replies, id="sft"),
+        pytest.param(of_pairs(), id="dpo"),
+        pytest.param(of_pairs(label_smoothing=0.2), id="dpo, conservative"),
+        pytest.param(of_pairs(ties=torch.tensor([False, True, False])), id="dpo, tied"),
+        pytest.param(of_pairs(margins=doubles(1.0, 2.5, 0.4)), id="dpo, with margins"),
+        pytest.param(of_pairs(certainties=doubles(1.0, 0.8, 0.55)), id="dpo, soft labels"),
+        pytest.param(
+            of_pairs(
+                label_smoothing=0.1, ties=torch.tensor([True, False, False]), margins=doubles(3.0, 2.0, 1.0),
+                certainties=doubles(0.9, 0.7, 1.0), weights=doubles(0.3, 1.0, 2.0),
+            ),
+            id="dpo, all at once",
+        ),
+        pytest.param(of_rankings, id="listwise"),
+    ],
+)  # fmt: skip
+def test_gradients_are_those_of_finite_differences(loss: Loss) -> None:
+    log_probs = doubles(-10.0, -8.0, -3.0, -9.0, -7.5, -6.0).requires_grad_()
+    assert torch.autograd.gradcheck(loss, (log_probs,))
+    (slopes,) = torch.autograd.grad(loss(log_probs), log_probs)
+    assert (slopes != 0).sum() > 2
