@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 from learner.backbone_trainer import BackboneTrainer
 from learner.batch import Demonstration, Label, Pair, Scored, Snapshot
 from learner.curate import Curated
-from learner.loading import ADAPTER_WEIGHTS
+from learner.loading import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from learner.methods import rl_cai
 from learner.probes import PROBE_TOKENS, PROBES, make_probe
 from learner.trainer import stages_of
@@ -211,6 +212,19 @@ def test_the_next_training_starts_from_its_parent(settings: Settings, tmp_path: 
     first.save(tmp_path / "v1", taught)
     child = BackboneTrainer(settings, tmp_path / "v1")
     assert child.probes(taught) == first.probes(taught)
+
+
+def test_a_parent_of_another_rank_is_trained_at_its_own(settings: Settings, tmp_path: Path) -> None:
+    taught = lessons()
+    BackboneTrainer(settings, None).save(tmp_path / "v1", taught)
+    wider = settings.model_copy(update={"learner": settings.learner.model_copy(update={"rank": 8})})
+    child = BackboneTrainer(wider, tmp_path / "v1")
+    child.train(("sft",), taught, tmp_path / "checkpoint", Told())
+    child.save(tmp_path / "v2", taught)
+    before, after = (load_file(tmp_path / name / ADAPTER_WEIGHTS) for name in ("v1", "v2"))
+    assert {name: one.shape for name, one in after.items()} == {name: one.shape for name, one in before.items()}
+    assert json.loads((tmp_path / "v2" / ADAPTER_CONFIG).read_text())["r"] == settings.learner.rank == 4
+    assert any(not torch.equal(one, before[name]) for name, one in after.items())
 
 
 def test_what_a_judge_does_not_tell_apart_takes_nothing_of_peoples_share(

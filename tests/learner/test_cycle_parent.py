@@ -170,6 +170,17 @@ def test_a_run_may_be_asked_to_start_from_the_base(home: Home) -> None:
     assert "It starts from the base, as it was asked." in the_run(home, run_id).message
 
 
+@pytest.mark.parametrize(("rank", "says_so"), [(8, True), (2, False)])
+def test_a_parent_of_another_rank_keeps_it_and_the_run_says_so(home: Home, rank: int, says_so: bool) -> None:
+    candidate_v1(home)  # of rank 2
+    learner = home.settings.learner.model_copy(update={"rank": rank})
+    home.settings = home.settings.model_copy(update={"learner": learner})
+    trainer, run_id = learn_from(home, "v1")
+    assert trainer.parents == [home.settings.adapters_folder / "v1"]
+    remark = "It keeps the rank 2 of v1; learner.rank is for what starts from the base."
+    assert (remark in the_run(home, run_id).message) == says_so
+
+
 def test_what_knows_of_something_withdrawn_is_not_started_from_whoever_asks(home: Home) -> None:
     withdraw(home, candidate_v1(home))
     trainer, run_id = learn_from(home, "v1")

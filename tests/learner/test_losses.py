@@ -236,8 +236,8 @@ Loss = Callable[[torch.Tensor], torch.Tensor]
 
 def of_pairs(**how: Any) -> Loss:
     """DPO's, of three pairs, in the chosen replies' log-probabilities and then the rejected ones'."""
-    fixed = doubles(-10.5, -7.0, -4.0), doubles(-11.0, -8.5, -3.0)
-    return lambda log_probs: losses.dpo_loss(*log_probs.split(3), *fixed, beta=0.6, **how)[0]
+    anchor = doubles(-10.5, -7.0, -4.0), doubles(-11.0, -8.5, -3.0)
+    return lambda one: losses.dpo_loss(one[:3], one[3:], anchor[0], anchor[1], beta=0.6, **how)[0]
 
 
 def of_rankings(log_probs: torch.Tensor) -> torch.Tensor:
