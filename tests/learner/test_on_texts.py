@@ -1,0 +1,158 @@
+"""One call trains an adapter by any method on texts: what docs/learning.md shows, and what is said of bad data."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from transformers import AutoTokenizer
+
+from learner import on_texts
+from learner.constitution.asking import question
+from learner.curate import Curated
+from learner.loading import ADAPTER_WEIGHTS
+from learner.methods import kto, preference, sft
+from learner.on_texts import TextExample, learn
+from service.constitution.versions import built_in_version
+from service.errors import BadInput, SettingsError
+from service.settings import SPROUT, Settings
+from tests.learner.progress import Told
+from tests.learner.tiny_model import build_tiny_model
+
+PAGE = (Path(__file__).parents[2] / "docs" / "learning.md").read_text(encoding="utf-8")
+SHOWN = [block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "learner.on_texts" in block]
+PAIRS = [{"prompt": f"what is {word} ?", "chosen": "yes .", "rejected": "no , it is no ."} for word in ("one", "red")]
+FEW = {"iterations": 1, "prompts": 2, "replies": 2, "minibatch": 4, "max_new_tokens": 6}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_model(tmp_path_factory.mktemp("tiny"), context=512)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("answers", "rollouts"):
+        monkeypatch.setattr(f"learner.methods.{module}.MAX_NEW_TOKENS", 6)
+    for name in ("FEWEST_STEPS", "SETTLING_STEPS"):
+        monkeypatch.setattr(sft, name, 2)
+    monkeypatch.setattr(kto, "FEWEST_STEPS", 2)
+    for name, few in {"ITERATIONS": 1, "MOST_ITERATIONS": 1, "PROMPTS": 4, "CHECKED_PROMPTS": 4}.items():
+        monkeypatch.setattr(preference, name, few)
+
+
+def moved(adapter: Path) -> bool:
+    weights = load_file(adapter / ADAPTER_WEIGHTS)
+    return any(bool(tensor.any()) for name, tensor in weights.items() if "lora_B" in name)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("lines", SHOWN, ids=["corrections", "pairs", "labels", "file"])
+def test_the_documented_lines_train_an_adapter(
+    lines: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len([line for line in lines.splitlines() if line]) <= 5
+    (tmp_path / "service").mkdir()
+    (tmp_path / "service" / "sprout").symlink_to(model)
+    rows = [*PAIRS, {"prompt": "what is paris ?", "reply": "it is red ."}]
+    (tmp_path / "examples.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(lines, "docs/learning.md", "exec"), {"__name__": "by_hand"})
+    (out,) = tmp_path.glob("my-*")
+    assert moved(out)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("method", "settings", "phases"),
+    [
+        ("dpo", {"learner": {"dpo_on": "pairs"}}, ["dpo"]),
+        ("ppo", {"ppo": {**FEW, "value_warmup": 0}}, ["reward", "ppo"]),
+        ("reinforce", {"ppo": FEW}, ["reward", "ppo"]),
+        ("grpo", {"ppo": FEW}, ["reward", "ppo"]),
+        ("raft", {"raft": {**FEW, "replies": 8, "max_new_tokens": 24}}, ["reward", "raft"]),
+    ],
+)
+def test_a_method_is_chosen_by_its_name(
+    method: str, settings: dict[str, Any], phases: list[str], model: Path, tmp_path: Path
+) -> None:
+    told = Told()
+    learn(method, model, PAIRS, tmp_path / "out", settings, progress=told)
+    assert told.phases == phases and moved(tmp_path / "out")
+
+
+def test_texts_become_what_the_model_reads_and_what_is_known_of_them_stays() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(SPROUT)
+    talk = [{"role": role, "content": text} for role, text in (("user", "Hi."), ("assistant", "Yes?"), ("user", "No."))]
+    rows = [
+        {"prompt": "Hello!", "reply": "Hi."}, {"prompt": "Hello!", "reply": "What?", "good": False},
+        {"prompt": talk, "chosen": "Bye.", "rejected": "", "strength": 2.0}, {"prompt": "Hello!", "chosen": "A",
+        "rejected": "B", "tie": True}, {"prompt": "Who?"},
+    ]  # fmt: skip
+    found = on_texts._snapshot([TextExample.model_validate(row) for row in rows], str(SPROUT))
+    hello, end = question(tokenizer, "Hello!"), tokenizer.eos_token_id
+    (taught,), (label,), (pair, tie) = found.demonstrations, found.labels, found.pairs
+    assert taught.prompt_token_ids == hello and taught.reply_token_ids == (*tokenizer("Hi.").input_ids, end)
+    assert (label.prompt_token_ids, label.desirable) == (hello, False)
+    assert (pair.rejected, pair.margin, pair.tie, tie.tie) == ((end,), 2.0, False, True)
+    assert list(pair.prompt_token_ids) == tokenizer.apply_chat_template(talk, add_generation_prompt=True)["input_ids"]
+    assert found.prompts == (hello, pair.prompt_token_ids, question(tokenizer, "Who?"))
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"reply": "Hi."}, "Example 1: prompt: Field required"),
+        ({"prompt": "Hello!", "chosen": "Hi."}, "Example 1: beside prompt it has reply, or reply and good, or chosen"),
+        ({"prompt": "Hello!", "replies": ["Hi."]}, "Example 1: replies: Extra inputs are not permitted"),
+        ("Hello!", "Example 1: Input should be a valid dictionary"),
+        ({"prompt": "Hello!", "chosen": "Hi.", "rejected": "No."}, "There is nothing in the data that kto learns from"),
+    ],
+)
+def test_data_that_can_not_be_learned_from_is_told(row: Any, said: str, model: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=said):
+        learn("kto", model, [row], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_json_and_no_setting_and_a_folder_that_is_there_are_told(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").write_text('{"prompt": "Hello!"}\n{"prompt"\n', encoding="utf-8")
+    with pytest.raises(BadInput, match="data, line 2, is no JSON"):
+        learn("sft", model, tmp_path / "data", tmp_path / "out")
+    with pytest.raises(SettingsError, match=r"learner\.rang"):
+        learn("dpo", model, PAIRS, tmp_path / "out", {"learner": {"rang": 4}})
+    with pytest.raises(SettingsError, match="replies must be at least 2"):
+        learn("rloo", model, PAIRS, tmp_path / "out", {"ppo": {"replies": 1}})
+    with pytest.raises(BadInput, match="There is no method 'rlo'"):
+        learn("rlo", model, PAIRS, tmp_path / "out")
+    with pytest.raises(BadInput, match="There is something at"):
+        learn("dpo", model, PAIRS, tmp_path)
+
+
+def test_the_methods_of_the_constitution_need_no_examples(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What the model writes by the one that comes with Hone is what is learned and saved with."""
+    calls: list[Any] = []
+
+    class Pretending:
+        def __init__(self, settings: Settings, parent: Path | None) -> None:
+            calls.append((settings.constitution.red_team_prompts, parent))
+
+        def write(self, method: str, lessons: Curated, folder: Path, _: Any) -> Curated:
+            assert lessons.constitution == built_in_version() and folder.is_dir()
+            return replace(lessons, counts={"written": method})
+
+        def train(self, stages: tuple[str, ...], lessons: Curated, *_: Any) -> None:
+            calls.append((stages, lessons.counts))
+
+        def save(self, folder: Path, lessons: Curated) -> None:
+            calls.append((folder, lessons.counts))
+
+    monkeypatch.setattr(on_texts, "BackboneTrainer", Pretending)
+    learn("sl-cai", "sprout", [], tmp_path / "out", {"constitution": {"red_team_prompts": 4}})
+    written = {"written": "sl-cai"}
+    assert calls == [(4, None), (("sl-cai",), written), (tmp_path / "out", written)]
