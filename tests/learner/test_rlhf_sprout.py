@@ -31,13 +31,13 @@ def test_people_who_like_short_replies_get_shorter_ones(monkeypatch: pytest.Monk
     monkeypatch.setattr(rlhf, "CHECKED_PROMPTS", 12)
     monkeypatch.setattr(rlhf, "KEPT_PROMPTS", 32)
     backbone = Backbone.load(SPROUT, SETTINGS)
-    asked: list[TokenIds] = [question(backbone.tokenizer, prompt.text) for prompt in draw_prompts(84, 101)]
+    asked: list[TokenIds] = [question(backbone.tokenizer, prompt.text) for prompt in draw_prompts(144, 101)]
     pairs, labels = list[Pair](), list[Label]()
     for number, (one, other) in enumerate(sample(backbone, asked, role="base", per_prompt=2, seed=6)):
         short, long = sorted((one, other), key=lambda reply: len(reply.token_ids))
-        if number < 72 and len(short.token_ids) < len(long.token_ids):
+        if number < 132 and len(short.token_ids) < len(long.token_ids):
             pairs.append(Pair(asked[number], short.token_ids, long.token_ids))
-        elif number >= 72:
+        elif number >= 132:
             labels.append(Label(asked[number], one.token_ids, len(one.token_ids) <= 12))
     heard = Heard()
     result = rlhf.train(backbone, pairs, labels, asked, SETTINGS, PPO, heard)
