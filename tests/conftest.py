@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 os.environ.setdefault("MKL_DYNAMIC", "FALSE")  # before torch loads: sums in one order, however busy the machine is
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before its library loads: nothing that is tested comes from a hub
 
 pytest_plugins = [
     "tests.fixtures.stores",

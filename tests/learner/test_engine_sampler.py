@@ -128,7 +128,7 @@ def test_an_engine_that_won_t_have_the_adapter_ends_the_run_with_its_words(
     engine: PretendEngine, tmp_path: Path, status: int, words: str
 ) -> None:
     engine.refuses = status, words
-    with pytest.raises(TrainingFailed, match=f"{words} It needs .*passing under the same path"):
+    with pytest.raises(TrainingFailed, match=rf"{words}\. It needs .*passing under the same path"):
         replies(EngineSampler(engine.backbone, engines(tmp_path, engine), "run_7"))
 
 

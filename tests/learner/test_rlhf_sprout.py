@@ -41,7 +41,7 @@ def test_people_who_like_short_replies_get_shorter_ones(monkeypatch: pytest.Monk
             labels.append(Label(asked[number], one.token_ids, len(one.token_ids) <= 12))
     heard = Heard()
     result = rlhf.train(backbone, pairs, labels, asked, SETTINGS, PPO, heard)
-    assert result.reward.accuracy is not None and result.reward.accuracy > 0.6
+    assert result.reward.log_likelihood is not None and result.reward.log_likelihood > -0.67  # a coin's is -0.69
     held_out = [question(backbone.tokenizer, prompt.text) for prompt in draw_prompts(48, 7, held_out=True)]
 
     def said(role: Role) -> list[int]:
