@@ -38,7 +38,7 @@ _WHICH = ("old", "new", "two", "some", "green", "tiny", "strange", "many", "thre
           "wooden", "cold", "wild", "seven", "broken")
 _WHEN = ("yesterday", "on Monday", "at the sea", "in the garden", "last summer", "every day", "at night", "in town",
          "after lunch", "by train", "when it rains", "long ago")
-_THINGS = tuple({*(word for some in fun.LISTS.values() for word in some), *told.LIKED, *words.SPELLING})
+_THINGS = tuple(sorted({*(word for some in fun.LISTS.values() for word in some), *told.LIKED, *words.SPELLING}))
 
 
 def sentence(rng: Random, held_out: bool = False) -> str:
