@@ -12,7 +12,7 @@ fine-tuning. The best of N is at most log N - (N - 1) / N nats from what it was 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from functools import partial
 from random import Random
@@ -88,58 +88,96 @@ def train(
     """
     sampler = sampler or InProcessSampler(backbone)
     asked, too_long = with_room(sampler, prompts, settings.max_new_tokens)
-    each = min(settings.prompts, len(asked))
-    steps = sum(
-        settings.epochs * -(-min(len(asked), each * (number + 1)) // settings.minibatch)
-        for number in range(settings.iterations)
-    )
-    stepper = Stepper(backbone.trainable(), settings.learning_rate, warmup=4, in_4_bits=backbone.in_4_bits)
-    rng, draws = Random(seed + 1), Random(seed)
-    best: dict[TokenIds, Scored] = {}
-    step, replies, ungraded, begin, measured = 0, 0, 0, 0, dict[str, float]()
-    checkpoint = checkpoint or StageCheckpoint()
+    course = _Course(backbone, judge, asked, settings, progress, seed, sampler)
+    if asked:
+        course.learn(checkpoint or StageCheckpoint())
+    return RaftResult(
+        course.step, course.replies, len(course.best), too_long, course.skipped, sampler.left_out, course.ungraded,
+        course.measured,
+    )  # fmt: skip
 
-    def tell(waits: bool) -> None:
-        progress(WAITING if waits else PHASE, step, steps, {})
 
-    def state() -> dict[str, Any]:
+class _Course:
+    """The rounds of one training, and what they hand on to each other."""
+
+    def __init__(
+        self, backbone: Backbone, judge: Judge, asked: Sequence[TokenIds], settings: RaftSettings, progress: Progress,
+        seed: int, sampler: Sampler,
+    ) -> None:  # fmt: skip
+        self._backbone, self._judge, self._asked, self._settings = backbone, judge, asked, settings
+        self._progress, self._seed, self._sampler = progress, seed, sampler
+        self._each = min(settings.prompts, len(asked))
+        self._steps = sum(
+            settings.epochs * -(-min(len(asked), self._each * (number + 1)) // settings.minibatch)
+            for number in range(settings.iterations)
+        )
+        small = backbone.in_4_bits
+        self._stepper = Stepper(backbone.trainable(), settings.learning_rate, warmup=4, in_4_bits=small)
+        self._rng, self._draws = Random(seed + 1), Random(seed)
+        self.best: dict[TokenIds, Scored] = {}
+        self.measured: dict[str, float] = {}
+        self.step = self.replies = self.ungraded = self._rounds = 0
+
+    @property
+    def skipped(self) -> int:
+        """Steps without a finite loss or gradient."""
+        return self._stepper.skipped
+
+    def learn(self, checkpoint: StageCheckpoint) -> None:
+        """All rounds, or those that an earlier attempt left."""
+        if kept := checkpoint.part(PHASE):
+            self._load_state(kept)
+            log.info("It goes on after round %d of %d.", self._rounds, self._settings.iterations)
+        while self._rounds < self._settings.iterations:
+            self._round()
+            checkpoint.keep(PHASE, self._state, now=self._rounds == self._settings.iterations)
+
+    def _round(self) -> None:
+        """Sample, grade, keep the best, and learn all of these."""
+        self._tell(waits=False)
+        chosen = self._draws.sample(self._asked, self._each)
+        seed = self._seed + 1000 * self._rounds
+        sampled = _sampled(self._backbone, self._judge, chosen, self._settings, seed, self._sampler, self._tell)
+        self.replies, self.ungraded = self.replies + sampled.replies, self.ungraded + sampled.ungraded
+        for one in sampled.scored:
+            if one.prompt not in self.best or one.worth > self.best[one.prompt].worth:
+                self.best[one.prompt] = one
+        self.measured = sampled.measured
+        if self._sampler.left_out:
+            self.measured["left_out"] = self._sampler.left_out
+        if self.ungraded:
+            self.measured["ungraded"] = self.ungraded
+        self.measured["best"] = sum(one.worth for one in self.best.values()) / max(1, len(self.best))
+        for examples in _batches(list(self.best.values()), self._settings, self._rng):
+            metrics = self._stepper.add("best replies", examples, partial(_loss, self._backbone), weight=reply_tokens)
+            metrics |= self._stepper.update(1 - 0.9 * self.step / self._steps)
+            self.step += 1
+            self._progress(PHASE, self.step, self._steps, self.measured | metrics)
+        self._rounds += 1
+
+    def _tell(self, waits: bool) -> None:
+        self._progress(WAITING if waits else PHASE, self.step, self._steps, {})
+
+    def _state(self) -> dict[str, Any]:
+        """All that decides later rounds; between two of them."""
         return {
-            "policy": backbone.adapter_state(), "stepper": stepper.state(), "fitting": sizes(backbone.fitting),
-            "rng": rng.getstate(), "draws": draws.getstate(), "best": [astuple(one) for one in best.values()],
-            "step": step, "replies": replies, "ungraded": ungraded, "rounds": number + 1, "measured": measured,
+            "policy": self._backbone.adapter_state(), "stepper": self._stepper.state(),
+            "fitting": sizes(self._backbone.fitting), "rng": self._rng.getstate(), "draws": self._draws.getstate(),
+            "best": [astuple(one) for one in self.best.values()], "step": self.step, "replies": self.replies,
+            "ungraded": self.ungraded, "rounds": self._rounds, "measured": self.measured,
         }  # fmt: skip
 
-    if kept := checkpoint.part(PHASE):
-        backbone.load_adapter_state(kept["policy"])
-        stepper.load_state(kept["stepper"])
-        set_sizes(backbone.fitting, kept["fitting"])
-        set_random(rng, kept["rng"])
-        set_random(draws, kept["draws"])
-        best = {tuple(prompt): Scored(tuple(prompt), tuple(reply), worth) for prompt, reply, worth in kept["best"]}
-        step, replies, ungraded = kept["step"], kept["replies"], kept["ungraded"]
-        begin, measured = kept["rounds"], kept["measured"]
-        log.info("It goes on after round %d of %d.", begin, settings.iterations)
-    for number in range(begin, settings.iterations if asked else 0):
-        progress(PHASE, step, steps, {})
-        chosen = draws.sample(asked, each)
-        sampled = _sampled(backbone, judge, chosen, settings, seed + 1000 * number, sampler, tell)
-        scored, measured = sampled.scored, sampled.measured
-        replies, ungraded = replies + sampled.replies, ungraded + sampled.ungraded
-        for one in scored:
-            if one.prompt not in best or one.worth > best[one.prompt].worth:
-                best[one.prompt] = one
-        if sampler.left_out:
-            measured["left_out"] = sampler.left_out
-        if ungraded:
-            measured["ungraded"] = ungraded
-        measured["best"] = sum(one.worth for one in best.values()) / max(1, len(best))
-        for examples in _batches(list(best.values()), settings, rng):
-            metrics = stepper.add("best replies", examples, partial(_loss, backbone), weight=reply_tokens)
-            metrics |= stepper.update(1 - 0.9 * step / steps)
-            step += 1
-            progress(PHASE, step, steps, measured | metrics)
-        checkpoint.keep(PHASE, state, now=number + 1 == settings.iterations)
-    return RaftResult(step, replies, len(best), too_long, stepper.skipped, sampler.left_out, ungraded, measured)
+    def _load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self._backbone.load_adapter_state(state["policy"])
+        self._stepper.load_state(state["stepper"])
+        set_sizes(self._backbone.fitting, state["fitting"])
+        set_random(self._rng, state["rng"])
+        set_random(self._draws, state["draws"])
+        best = (Scored(tuple(prompt), tuple(reply), worth) for prompt, reply, worth in state["best"])
+        self.best = {one.prompt: one for one in best}
+        self.step, self.replies, self.ungraded = state["step"], state["replies"], state["ungraded"]
+        self._rounds, self.measured = state["rounds"], state["measured"]
 
 
 def _loss(backbone: Backbone, examples: Sequence[Example]) -> tuple[Tensor, dict[str, float]]:
