@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from learner.batch import TokenIds
 from learner.snapshot import Judgement
@@ -32,8 +33,8 @@ About = tuple[TokenIds, TokenIds]
 """Prompt and reply."""
 Newest = dict[About, dict[str, Judgement]]
 """By reply: of each person who judged it, the newest judgement, oldest first."""
-Voice = tuple[bool, tuple[Judgement, ...]]
-"""Whether one person calls a reply good, and the judgements that say so."""
+Voice = list[Judgement]
+"""What one person says of a reply: one judgement, or two that say the same."""
 
 
 @dataclass(frozen=True)
@@ -95,29 +96,26 @@ def _voices(
     thumbs: Mapping[str, Judgement], labels: Mapping[str, Judgement], spent: bool, set_aside: Counter[str]
 ) -> list[Voice]:
     """One of each person who says something of a reply that its thumbs, if they are spent, have not said."""
-    voices: list[Voice] = []
-    harmful = not all(map(is_good, labels.values()))
+    voices, harmful = list[Voice](), _any_harm(labels)
     for person in {**thumbs, **labels}:
         thumb, label = thumbs.get(person), labels.get(person)
-        if label is not None and not is_good(label):
-            same = thumb is not None and not is_good(thumb)
-            if same and spent:
-                set_aside[SAID_AGAIN] += 1
-            else:
-                voices.append((False, (thumb, label) if thumb is not None and same else (label,)))
-                set_aside[DISAGREEMENT] += thumb is not None and not same and not spent
-        elif label is not None and (thumb is not None or (thumbs and not harmful)):
+        if label is not None and is_good(label) and (thumb is not None or (thumbs and not harmful)):
             set_aside[THUMB_SAYS_MORE] += 1
-        elif label is not None:
-            voices.append((True, (label,)))
-        if thumb is not None and not spent and (label is None or is_good(label)):
-            voices.append((is_good(thumb), (thumb,)))
+            label = None
+        elif label is not None and thumb is not None and is_good(thumb) and not spent:
+            set_aside[DISAGREEMENT] += 1
+            thumb = None
+        elif label is not None and thumb is not None and not is_good(thumb) and spent:
+            set_aside[SAID_AGAIN] += 1
+            label = None
+        voice = [one for one in (None if spent else thumb, label) if one is not None]
+        voices += [voice] if voice else []
     return voices
 
 
 def _called(about: About, voices: Sequence[Voice]) -> Called:
-    said = sorted((one for _, judgements in voices for one in judgements), key=lambda one: one.position)
-    up = sum(is_good for is_good, _ in voices)
+    said = sorted(chain.from_iterable(voices), key=lambda one: one.position)
+    up = sum(is_good(voice[0]) for voice in voices)
     return Called(
         *about, up, len(voices) - up, said[-1].position,
         tuple(one.conversation_id for one in said), tuple(one.feedback_id for one in said),
@@ -139,8 +137,7 @@ def _beside_harm(called: Sequence[Called], labels: Newest, set_aside: Counter[st
     """All, those that labels alone call good with no more weight together than there are harmful ones."""
 
     def is_harmful(one: Called) -> bool:
-        on_it = labels.get((one.prompt, one.reply), {}).values()
-        return one.up < one.down and not all(map(is_good, on_it))
+        return one.up < one.down and _any_harm(labels.get((one.prompt, one.reply), {}))
 
     harmful = sum(map(is_harmful, called))
     okay = [one for one in called if one.up > one.down and not one.by_thumb]
@@ -149,3 +146,8 @@ def _beside_harm(called: Sequence[Called], labels: Newest, set_aside: Counter[st
         set_aside[NONE_OF_HARM] += sum(len(one.feedback_ids) for one in okay)
         return others
     return [*others, *(replace(one, weight=min(1.0, harmful / len(okay))) for one in okay)]
+
+
+def _any_harm(labels: Mapping[str, Judgement]) -> bool:
+    """Of one reply, by person."""
+    return not all(map(is_good, labels.values()))

@@ -180,7 +180,7 @@ def _rank(judgement: Judgement, feedback: Ranking, votes: Votes) -> None:
 def _pair_scores(judgements: Sequence[Judgement], votes: Votes) -> None:
     """Scores of one person on one prompt; people use the scale differently, so nobody's is held against another's."""
     usual = _usual_scores(judgements)
-    for given in _grouped(judgements, by_caller=True):
+    for given in _of_one_person(judgements):
         newest = {judgement.replies[0].token_ids: judgement for judgement in given}
         scored = sorted(newest.values(), key=lambda judgement: judgement.position)[-MOST_HELD_TOGETHER:]
         votes.set_aside[SAID_AGAIN] += len(given) - len(newest)
@@ -235,11 +235,11 @@ def _pair_thumbs(thumbs: Newest, votes: Votes) -> set[About]:
     return spent
 
 
-def _grouped(judgements: Sequence[Judgement], by_caller: bool) -> Iterator[list[Judgement]]:
-    """Judgements about replies to the same prompt, in order of position."""
+def _of_one_person(judgements: Sequence[Judgement]) -> Iterator[list[Judgement]]:
+    """Judgements of one person about replies to one prompt, in order of position."""
     groups: defaultdict[tuple[TokenIds, str], list[Judgement]] = defaultdict(list)
     for judgement in judgements:
-        groups[judgement.prompt_token_ids, judgement.caller if by_caller else ""].append(judgement)
+        groups[judgement.prompt_token_ids, judgement.caller].append(judgement)
     yield from groups.values()
 
 
