@@ -20,7 +20,7 @@ from transformers import AutoTokenizer
 from learner.backbone_trainer import BackboneTrainer
 from learner.base_tokenizer import reply_tokenizer
 from learner.batch import Demonstration, Label, Pair, Progress, Snapshot, TokenIds
-from learner.constitution.asking import as_request, render
+from learner.constitution.asking import question, render
 from learner.curate import Curated
 from learner.trainer import BY_ADVANTAGES, stages_of
 from service.constitution.versions import built_in_version
@@ -116,9 +116,9 @@ def _snapshot(examples: Iterable[TextExample], model: str) -> Snapshot:
     reply, tokenizer = reply_tokenizer(model), AutoTokenizer.from_pretrained(model)
 
     def prompt_of(one: TextExample) -> TokenIds:
-        if isinstance(one.prompt, str) and not tokenizer.chat_template:
-            return tuple(tokenizer(one.prompt).input_ids)
-        return render(tokenizer, as_request((("user", one.prompt),)) if isinstance(one.prompt, str) else one.prompt)
+        if not isinstance(one.prompt, str):
+            return render(tokenizer, one.prompt)
+        return question(tokenizer, one.prompt) if tokenizer.chat_template else tuple(tokenizer(one.prompt).input_ids)
 
     taught, pairs, labels, prompts = list[Demonstration](), list[Pair](), list[Label](), dict[TokenIds, None]()
     for one in examples:

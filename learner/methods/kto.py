@@ -28,7 +28,7 @@ from learner.methods.anchor_scores import AnchorScores
 from learner.methods.answers import Answer, Answers, answer_tokens, answers
 from learner.methods.optimizer import Stepper, within_length
 from learner.methods.passes import Passes
-from learner.methods.strength import beginning, hold_inside_limits
+from learner.methods.strength import beginning, hold_on_some
 from learner.micro_batches import MicroBatches, set_sizes, sizes
 from learner.sampling import affordable
 from learner.stage_checkpoint import StageCheckpoint
@@ -89,9 +89,7 @@ def train(
         for indices in passes.batches(len(fitting), settings.batch_size):
             metrics = course.add(stepper, indices) | stepper.update(1 + (LAST_RATE - 1) * passes.step / steps)
             progress(PHASE, passes.step, steps, metrics)
-    short = [prompt for prompt in dict.fromkeys([*prompts, *asked]) if len(prompt) <= backbone.max_length // 2]
-    checked = rng.sample(short, min(CHECKED_PROMPTS, len(short)))
-    scale, measured = hold_inside_limits(backbone, None, checked, settings, right, start) if checked else (1.0, {})
+    scale, measured = hold_on_some(backbone, [*prompts, *asked], CHECKED_PROMPTS, settings, rng, right, start)
     metrics = measured | {"scale": scale} | course.told_apart()
     return KtoResult(steps, good, len(fitting) - good, too_long, stepper.skipped, metrics)
 

@@ -22,7 +22,7 @@ from learner.methods.answers import answers
 from learner.methods.optimizer import Stepper, within_length
 from learner.methods.passes import Passes
 from learner.methods.preference import PHASE, PreferenceResult, both, dpo, pair_weights
-from learner.methods.strength import beginning, hold_inside_limits
+from learner.methods.strength import beginning, hold_on_some
 from learner.sampling import affordable
 from learner.stage_checkpoint import StageCheckpoint
 from service.settings import LearnerSettings
@@ -62,9 +62,7 @@ def train(
             metrics = stepper.add("pairs", [fitting[index] for index in indices], loss, weight=pair_weights)
             metrics |= stepper.update(1 + (LAST_RATE - 1) * passes.step / steps)
             progress(PHASE, passes.step, steps, metrics)
-    short = [prompt for prompt in dict.fromkeys([*prompts, *asked]) if len(prompt) <= backbone.max_length // 2]
-    checked = rng.sample(short, min(CHECKED_PROMPTS, len(short)))
-    scale, measured = hold_inside_limits(backbone, None, checked, settings, right, start) if checked else (1.0, {})
+    scale, measured = hold_on_some(backbone, [*prompts, *asked], CHECKED_PROMPTS, settings, rng, right, start)
     metrics = measured | {"scale": scale, "odds_gained": _odds_gained(backbone, fitting, anchor)}
     return PreferenceResult(steps, len(fitting), too_long, stepper.skipped, metrics)
 

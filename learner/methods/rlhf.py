@@ -138,8 +138,8 @@ def train(
     rng.shuffle(asked)
     if not basis:
         basis = {"reward": model.state()} | _basis(backbone, reserved, asked, how, seed)
+        checkpoint.hold(reward.PHASE, {})  # how far the fit was takes no more room
         checkpoint.keep(BASIS, lambda: basis, now=True)
-        checkpoint.keep(reward.PHASE, dict, now=True)  # how far the fit was takes no more room
     right = {tuple(prompt): Answer.from_parts(*parts) for prompt, *parts in basis["right"]}
     mean, spread = basis["measured"]
     judge = Sensible(backbone, reserved, asked, right, how.kl_coefficient, seed + 98, (mean, spread))

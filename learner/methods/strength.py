@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import islice
+from random import Random
 
 import torch
 from torch import Tensor
@@ -73,6 +74,21 @@ def hold_inside_limits(
         )
 
     return hold_back(backbone, measure, is_inside, start)
+
+
+def hold_on_some(
+    backbone: Backbone,
+    prompts: Sequence[TokenIds],
+    count: int,
+    settings: LearnerSettings,
+    rng: Random,
+    answers: Answers,
+    start: Weights | None,
+) -> tuple[float, Figures]:
+    """`hold_inside_limits` on so many of the prompts that leave room for a reply, without a judge; none: all of it."""
+    short = [prompt for prompt in dict.fromkeys(prompts) if len(prompt) <= backbone.max_length // 2]
+    checked = rng.sample(short, min(count, len(short)))
+    return hold_inside_limits(backbone, None, checked, settings, answers, start) if checked else (1.0, {})
 
 
 def beginning(backbone: Backbone) -> Weights | None:
