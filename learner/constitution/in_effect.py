@@ -34,7 +34,7 @@ def read_frozen(path: Path, identity: tuple[str, str]) -> Version:
     """Read it back. Raises TrainingFailed when the file is missing or is no longer what was frozen."""
     try:
         text = path.read_text(encoding="utf-8")
-        constitution = parse(text, str(path))
+        constitution = parse(text, str(path), is_stored=True)
     except (OSError, UnicodeDecodeError, BadInput) as error:
         raise TrainingFailed(f"The constitution that the run froze can't be read: {error}") from error
     name, sha256 = identity

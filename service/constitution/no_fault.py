@@ -45,10 +45,18 @@ _REVERSED = re.compile(rf"\s*(?:{_NOT}|never\b)")
 
 def says_one_of(phrases: Sequence[str], critique: str) -> bool:
     """Whether one of the phrases stands in the critique, and none of them where something speaks against it."""
+    sayable = sorted(filter(has_a_word, phrases), key=len, reverse=True)
+    if not sayable:
+        return False
     said = _QUOTATION.sub(_LEFT_OUT, critique.lower())
-    phrase = re.compile("|".join(map(_pattern, sorted(phrases, key=len, reverse=True))))
+    phrase = re.compile("|".join(map(_pattern, sayable)))
     found = list(phrase.finditer(said))
     return bool(found) and all(_holds(phrase.sub(_LEFT_OUT, said[: one.start()]), said[one.end() :]) for one in found)
+
+
+def has_a_word(phrase: str) -> bool:
+    """Whether it says anything: one of marks alone would be found in what is left out."""
+    return any(map(str.isalnum, phrase))
 
 
 def _pattern(phrase: str) -> str:

@@ -20,15 +20,15 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import cache
 from pathlib import Path
 from random import Random
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
 
-from service.constitution.no_fault import says_one_of
+from service.constitution.no_fault import has_a_word, says_one_of
 from service.errors import BadInput
 from service.validation_messages import in_words
 from service.wire.fields import Storable, not_blank
@@ -40,17 +40,28 @@ LARGEST_FILE = 256 * 1024
 """Bytes."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+_STORED = "stored"
+T = TypeVar("T")
 
 Words = Annotated[str, Field(min_length=1, max_length=4_000), Storable, AfterValidator(not_blank)]
 
 
+def _of_what_is_new(check: Callable[[T], T]) -> AfterValidator:
+    """A check that a constitution in the store is spared: it may have been put in effect before there was the check."""
+
+    def checked(value: T, info: ValidationInfo) -> T:
+        return value if info.context == _STORED else check(value)
+
+    return AfterValidator(checked)
+
+
 def _says_something(phrase: str) -> str:
-    if not any(map(str.isalnum, phrase)):
+    if not has_a_word(phrase):
         raise ValueError("has no word in it")
     return phrase
 
 
-Phrase = Annotated[Words, AfterValidator(_says_something)]
+Phrase = Annotated[Words, _of_what_is_new(_says_something)]
 
 
 def _is_name(text: str) -> str:
@@ -64,6 +75,12 @@ def _differ(names: tuple[str, ...]) -> tuple[str, ...]:
         if name.casefold() in (before.casefold() for before in names[:place]):
             raise ValueError(f"has {name!r} twice")
     return names
+
+
+def _some(phrases: tuple[str, ...]) -> tuple[str, ...]:
+    if not phrases:
+        raise ValueError("must not be empty")
+    return phrases
 
 
 Name = Annotated[str, AfterValidator(_is_name)]
@@ -99,7 +116,7 @@ class Principle(_Part):
     critique_request: Words
     revision_request: Words
     comparison_question: Words
-    tags: Annotated[tuple[Name, ...], AfterValidator(_differ)] = Field(
+    tags: Annotated[tuple[Name, ...], _of_what_is_new(_differ)] = Field(
         (), description="What it is about, such as harmless, honest, helpful."
     )
     weight: float = Field(
@@ -115,10 +132,8 @@ class Constitution(_Part):
     format_version: Literal[1] = 1
     title: Words
     preamble: str = Field("", max_length=8_000, description="A system message before every request; empty: none.")
-    nothing_wrong: Annotated[tuple[Phrase, ...], AfterValidator(_differ)] = Field(
-        ("nothing is wrong",),
-        min_length=1,
-        description="A critique that says one of these finds no fault: nothing is revised.",
+    nothing_wrong: Annotated[tuple[Phrase, ...], _of_what_is_new(_some), _of_what_is_new(_differ)] = Field(
+        ("nothing is wrong",), description="A critique that says one of these finds no fault: nothing is revised."
     )
     reasoning_request: Words = Field("Think first.", description="Asks for thoughts before a verdict.")
     verdict_prefix: Words = Field("Better:", description="What a verdict's letter stands behind.")
@@ -160,10 +175,10 @@ def draw(principles: Collection[Principle], count: int, rng: Random) -> list[Pri
     return drawn
 
 
-def parse(text: str, where: str = "The constitution") -> Constitution:
+def parse(text: str, where: str = "The constitution", is_stored: bool = False) -> Constitution:
     """Check a constitution file's text. Raises BadInput, naming what is wrong and where.
 
-    `where`: how to call it in errors.
+    `where`: how to call it in errors; `is_stored`: it was in effect, and is read as it was taken then.
     """
     if len(text.encode("utf-8", "surrogatepass")) > LARGEST_FILE:
         raise BadInput(f"{where} is larger than {LARGEST_FILE // 1024} KiB.", param="constitution")
@@ -184,7 +199,7 @@ def parse(text: str, where: str = "The constitution") -> Constitution:
         says = "has no format_version" if version is None else "names no format with its format_version"
         raise BadInput(f"{where} {says}.", f"Write format_version = {FORMAT_VERSION}.", param="constitution")
     try:
-        constitution = Constitution.model_validate(content)
+        constitution = Constitution.model_validate(content, context=_STORED if is_stored else None)
     except ValidationError as error:
         found = error.errors()
         if len(found) > 1:  # a list of which nothing is right counts as empty, too

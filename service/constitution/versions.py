@@ -27,7 +27,7 @@ class Version:
 @lru_cache(maxsize=4)
 def stored_version(name: str, text: str) -> Version:
     """What the store holds. Raises BadInput where this Hone can't read it: a newer one put it in effect."""
-    return Version(name, text, parse(text, f"The constitution {name}"))
+    return Version(name, text, parse(text, f"The constitution {name}", is_stored=True))
 
 
 def built_in_version() -> Version:

@@ -6,10 +6,12 @@ from random import Random
 
 import pytest
 
+from learner.constitution.in_effect import freeze, read_frozen
 from learner.pretrain import formats
 from service.constitution import built_in, parse, read
 from service.constitution.principles import draw
 from service.constitution.prompts import critique_messages, read_verdict, revision_messages, verdict_messages
+from service.constitution.versions import stored_version
 from service.errors import BadInput
 from tests.service.constitutions import ONE
 
@@ -70,6 +72,25 @@ def test_what_is_wrong_with_a_file_is_said_by_name(change: tuple[str, str], said
     with pytest.raises(BadInput, match=r"^Ours\.toml") as caught:
         parse(ONE.replace(*change), "Ours.toml")
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ('title = "Ours"', 'title = "Ours"\nnothing_wrong = []'),
+        ('title = "Ours"', 'title = "Ours"\nnothing_wrong = ["…"]'),
+        ('title = "Ours"', 'title = "Ours"\nnothing_wrong = ["Fine", "fine"]'),
+        ('name = "no-harm"', 'name = "no-harm"\ntags = ["a", "b", "a"]'),
+    ],
+)
+def test_what_was_put_in_effect_before_a_check_was_made_stays_readable(change: tuple[str, str], tmp_path: Path) -> None:
+    text = ONE.replace(*change)
+    version = stored_version("c1", text)
+    freeze(version, tmp_path / "constitution.toml")
+    assert read_frozen(tmp_path / "constitution.toml", version.identity) == version
+    assert not version.constitution.finds_nothing('It helps to do harm: "fine".')
+    with pytest.raises(BadInput):
+        parse(text)
 
 
 def test_one_fault_is_said_once() -> None:
