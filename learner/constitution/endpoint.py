@@ -16,6 +16,7 @@ from typing import Any
 import httpx2
 
 from learner.constitution.asking import Request
+from learner.constitution.named_judge import told
 from service.adapters.side_by_side import side_by_side
 from service.constitution import Constitution
 from service.constitution.prompts import OPTIONS, read_verdict
@@ -55,6 +56,7 @@ class EndpointJudge:
         first_pause: float = FIRST_PAUSE,
     ) -> None:
         self._url, self._model, self._constitution = url.rstrip("/"), model, constitution
+        self._told = told(self._url)
         self._key = key
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._seconds = timeout_seconds
@@ -99,7 +101,7 @@ class EndpointJudge:
             self._in_vain += 1
             if self._in_vain >= MOST_IN_VAIN:
                 self._refused = TrainingFailed(
-                    f"The judge at {self._url} gave no verdict on {MOST_IN_VAIN} questions, and none on any before: "
+                    f"The judge at {self._told} gave no verdict on {MOST_IN_VAIN} questions, and none on any before: "
                     f"{self._last_trouble}.",
                     "Check constitution.judge and constitution.judge_model, or give it more time "
                     "(constitution.judge_timeout_seconds).",
@@ -126,7 +128,7 @@ class EndpointJudge:
                 continue
             if response.status_code in REFUSALS:
                 self._refused = TrainingFailed(
-                    f"The judge at {self._url} refuses (HTTP {response.status_code}): {self._words(response)}.",
+                    f"The judge at {self._told} refuses (HTTP {response.status_code}): {self._words(response)}.",
                     REFUSALS[response.status_code],
                 )
                 raise self._refused
@@ -174,13 +176,13 @@ class EndpointJudge:
         return _share_of_a(by_letter) if by_letter else float(said == "A")
 
     def _words(self, response: httpx2.Response) -> str:
-        """What it says itself, in short; some repeat the key that they were shown."""
+        """What it says itself, in short; some repeat the key or the address that they were shown."""
         try:
             error = response.json()["error"]
             words = error["message"] if isinstance(error, dict) else error
         except (ValueError, KeyError, TypeError):
             words = response.text
-        said = " ".join(str(words).split()).replace(self._key or "\0", "…")
+        said = " ".join(str(words).split()).replace(self._key or "\0", "…").replace(self._url, self._told)
         return said[:200].rstrip(".") or "it says nothing"
 
     def _nothing(self, why: str) -> dict[str, Any]:
@@ -188,7 +190,7 @@ class EndpointJudge:
         self._last_trouble = why
         if why not in self._warned and len(self._warned) < 20:
             self._warned.add(why)
-            log.warning("The judge at %s gave no verdict: %s", self._url, why)
+            log.warning("The judge at %s gave no verdict: %s", self._told, why)
         return {}
 
 

@@ -96,7 +96,7 @@ def judge_figures(
         if judge.is_over:
             trouble = f"It was asked no more once {MOST_FAILED} questions had come to nothing."
     except HoneError as error:
-        trouble = str(error).replace(how.judge.rstrip("/"), told(how.judge).rstrip("/"))
+        trouble = str(error)
     if trouble:
         log.warning("How far to trust the judge %s wasn't measured, or not to the end: %s", told(how.judge), trouble)
     return {

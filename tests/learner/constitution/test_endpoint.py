@@ -191,6 +191,19 @@ def test_a_key_that_the_server_repeats_is_not_told() -> None:
         judge(refuse, key="sk-secret").odds([REQUEST], False)
 
 
+def test_the_password_in_its_address_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    def judge_that(status: int) -> EndpointJudge:
+        transport = httpx2.MockTransport(lambda request: httpx2.Response(status, text=f"no page {request.url}"))
+        address = "http://ann:secret@judge.test/v1/"
+        return EndpointJudge(address, "judge-7b", OURS, retries=0, transport=transport, first_pause=0.0)
+
+    for status in (404, 500):
+        with pytest.raises(TrainingFailed, match=r"The judge at http://judge\.test/v1 ") as failed:
+            judge_that(status).odds([REQUEST] * 30, False)
+        assert "secret" not in str(failed.value)
+    assert "The judge at http://judge.test/v1 gave no verdict: HTTP 500" in caplog.text and "secret" not in caplog.text
+
+
 def test_answers_come_in_the_order_of_the_questions() -> None:
     def answer(request: httpx2.Request) -> httpx2.Response:
         is_first = "A: one" in json.loads(request.content)["messages"][-1]["content"]
