@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +84,30 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape | None:
 
 def read_config(model: str) -> dict[str, Any]:
     """A model's `config.json`, from its folder, the hub's cache or the hub; empty where it can't be had."""
+    if Path(model).is_dir():
+        path: Path | None = Path(model) / "config.json"
+    else:
+        path = _downloaded(model, is_there=True) or _from_hub(model)
     try:
-        if not Path(model).is_dir():
-            from huggingface_hub import hf_hub_download  # only for hub names: it takes its time to import
-
-            model = str(Path(hf_hub_download(model, "config.json")).parent)
-        config = json.loads((Path(model) / "config.json").read_bytes())
-    except (OSError, ValueError):  # which the hub's own errors are, too: who serves the model will say what is wrong
+        config = json.loads(path.read_bytes()) if path is not None else {}
+    except (OSError, ValueError):  # who serves the model will say what is wrong
         return {}
     return config if isinstance(config, dict) else {}
+
+
+@cache  # without a network the hub is waited for in vain for many seconds
+def _from_hub(model: str) -> Path | None:
+    return _downloaded(model, is_there=False)
+
+
+def _downloaded(model: str, is_there: bool) -> Path | None:
+    """Where the `config.json` of a hub's model lies in the hub's cache; None where it can't be had.
+
+    `is_there`: look in the cache alone, and ask no hub.
+    """
+    from huggingface_hub import hf_hub_download  # only for hub names: it takes its time to import
+
+    try:
+        return Path(hf_hub_download(model, "config.json", local_files_only=is_there))
+    except (OSError, ValueError):  # which the hub's own errors are, too
+        return None

@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
+import huggingface_hub
 import pytest
 
 from service.doctor import Finding, examine
 from service.engine_program import check_folders, engine_program, find_vllm_python
 from service.errors import SettingsError
+from service.model_shape import read_config
 from service.settings import SPROUT, EngineSettings, load_settings
 from service.supervisor import Program
 
@@ -94,6 +96,23 @@ def test_vllm_s_loras_are_kept_to_the_layers_that_are_trained_where_those_are_kn
     assert layers("Qwen/Qwen3-0.6B") == []  # neither hub nor cache has it
     cache(hub, "Qwen/Qwen3-0.6B", json.dumps({"model_type": "qwen3"}))
     assert layers("Qwen/Qwen3-0.6B") == trained
+
+
+def test_a_hub_is_asked_once_and_never_for_what_its_cache_has(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[str]()
+    whole = huggingface_hub.hf_hub_download
+
+    def download(name: str, file: str, local_files_only: bool) -> str:
+        if not local_files_only:
+            asked.append(name)
+        return whole(name, file, local_files_only=local_files_only)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    cache(hub, "some/cached", json.dumps({"model_type": "qwen3"}))
+    for _ in range(2):
+        assert read_config("some/cached") == {"model_type": "qwen3"}
+        assert read_config("some/unreachable") == {}
+    assert asked == ["some/unreachable"]
 
 
 @pytest.mark.parametrize(
