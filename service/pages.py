@@ -35,6 +35,16 @@ class Pages:
         self._app: ASGIApp | None = None
         self._settled = asyncio.Event()
 
+    @property
+    def has_settled(self) -> bool:
+        """Whether they are there, or have failed."""
+        return self._settled.is_set()
+
+    @property
+    def problem(self) -> str | None:
+        """Why there are none, once they have settled."""
+        return None if self.state == "ok" else self.state
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return

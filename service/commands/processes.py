@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, get_args
 from urllib.parse import urlsplit
 
@@ -27,6 +28,7 @@ from service.errors import BadInput, SettingsError
 from service.settings import Method, ServerSettings, Settings, check_rank, check_rollouts, with_rollout_engines
 
 if TYPE_CHECKING:
+    from service.commands.server import WhenReady
     from service.engine_checks import EngineReport
 
 GRACE_SECONDS = 10  # that replies under way have to end after SIGTERM
@@ -59,12 +61,12 @@ def serve(
     stack.prepare_home(settings)
     logs.configure("service", settings.home)
     if listener is not None:
-        return _run_service(settings, stack.socket_of(listener), lambda: None)
+        return _run_service(settings, stack.socket_of(listener), lambda _: None)
     with listening.listen(settings.server.host, settings.server.port) as bound:
         server = settings.server.model_copy(update={"port": listening.port_of(bound)})
         settings = settings.model_copy(update={"server": server})
         reports = engine_checks.examine_engines(settings)
-        return _run_service(settings, bound, lambda: _say_ready(settings, reports, as_json))
+        return _run_service(settings, bound, partial(_say_ready, settings, reports, as_json))
 
 
 def learn(
@@ -133,7 +135,7 @@ def ui(
         serve_pages(api, bound)
 
 
-def _run_service(settings: Settings, listener: socket.socket, when_ready: Callable[[], None]) -> None:
+def _run_service(settings: Settings, listener: socket.socket, when_ready: WhenReady) -> None:
     from service.commands.server import run
     from service.store.session import Store
 
@@ -144,15 +146,15 @@ def _run_service(settings: Settings, listener: socket.socket, when_ready: Callab
         store.close()
 
 
-def _say_ready(settings: Settings, reports: Sequence[EngineReport], as_json: bool) -> None:
+def _say_ready(settings: Settings, reports: Sequence[EngineReport], as_json: bool, pages_problem: str | None) -> None:
     link, url = first_link(settings), settings.server.local_url
 
     def plain() -> None:
         say_engines(reports)
-        greet(url, link)
+        greet(url, link, pages_problem)
 
-    ready = {"url": url, "operator_link": link, "engines": [asdict(report) for report in reports]}
-    show(ready, as_json, plain)
+    ready = {"url": url, "operator_link": link, "pages_problem": pages_problem}
+    show(ready | {"engines": [asdict(report) for report in reports]}, as_json, plain)
 
 
 def check_address(settings: Settings) -> None:

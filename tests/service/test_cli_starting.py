@@ -1,15 +1,24 @@
 """What keeps `hone` from starting is one clear line, and what it says where it starts."""
 
+import json
+import os
 import socket
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from service.errors import PortInUse
 from service.listening import listen
+from tests.fixtures.serving import serve
+from tests.fixtures.waiting import PATIENCE
 from tests.service.command_line import Hone, publish, store_of
 from tests.service.command_line import hone as hone
+from tests.service.fake_engine import FakeEngine
+from tests.source_modules import ROOT
 
 
 def test_a_port_in_use_is_one_clear_line(hone: Hone) -> None:
@@ -107,3 +116,24 @@ def test_engines_follow_one_flag_and_nothing_else(hone: Hone) -> None:
     assert (done.code, done.err.count("\n")) == (2, 1) and "--engine-url" in done.err
     done = hone("serve", "--engine-url", "http://127.0.0.1:9", "http://127.0.0.1:9/v1")
     assert (done.code, done.err.count("\n")) == (2, 1) and "named twice" in done.err
+
+
+@pytest.mark.parametrize("has_pages", [True, False])
+def test_a_service_alone_is_ready_once_its_pages_have_settled(tmp_path: Path, has_pages: bool) -> None:
+    if not has_pages:
+        (tmp_path / "gradio.py").write_text("raise ImportError('no pages today')")
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    with serve(FakeEngine().app) as engine:
+        command = [sys.executable, "-m", "service.cli", "serve", "--engine-url", engine, "--port", "0", "--json"]
+        environment = os.environ | {"HONE_HOME": str(tmp_path / "home"), "PYTHONPATH": path}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+            try:
+                assert process.stdout is not None
+                ready = json.loads(process.stdout.readline())
+                pages = httpx2.get(f"{ready['url']}/health", timeout=PATIENCE).json()["pages"]
+            finally:
+                process.terminate()
+    if has_pages:
+        assert (pages, ready["pages_problem"]) == ("ok", None)
+    else:
+        assert "no pages today" in pages and ready["pages_problem"] == pages
