@@ -7,12 +7,12 @@ where there is such a folder and what reads it is installed.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from service.errors import BadInput, EngineUnavailable, HoneError, NotFound
+from service.model_shape import read_config
 
 if TYPE_CHECKING:
     from service.chat.constitutional import Rules
@@ -44,8 +44,8 @@ def _by_the_models_folder(settings: Settings, rules: Rules) -> tuple[str, ...]:
 
     folder = Path(settings.model_path)
     try:
-        context = settings.engine.max_model_len or _positions(folder)
         count = _Count(folder)
+        context = settings.engine.max_model_len or _positions(folder)
         found = asyncio.run(crowded(rules.version.constitution, rules.principles, context, count))
     except (ImportError, OSError, ValueError, HoneError):
         return (NOT_CHECKED.format(why="no service runs here, and the model's folder tells too little"),)
@@ -53,9 +53,8 @@ def _by_the_models_folder(settings: Settings, rules: Rules) -> tuple[str, ...]:
 
 
 def _positions(folder: Path) -> int:
-    """The tokens that a model was made for. Raises OSError, ValueError."""
-    config: Any = json.loads((folder / "config.json").read_bytes())
-    positions = config.get("max_position_embeddings") if isinstance(config, dict) else None
+    """The tokens that a model was made for. Raises ValueError."""
+    positions = read_config(str(folder)).get("max_position_embeddings")
     if not isinstance(positions, int) or positions < 1:
         raise ValueError("config.json says no max_position_embeddings")
     return positions

@@ -33,9 +33,10 @@ def list_engines(home: Home = None, as_json: Json = False) -> None:
     from service.store.queries import engines
 
     settings = settings_from(home)
+    states = _states(settings)
     with existing_store(settings).read() as tx:
-        wanted = engines.wanted(tx, _named(settings))
-    states = _states(settings) or {}
+        wanted = engines.wanted(tx, _named(settings, states))
+    states = states or {}
     rows = [
         {"url": url, "wanted": url in wanted, **_shown(states.get(url, {}))}
         for url in {**dict.fromkeys(wanted), **states}
@@ -56,7 +57,7 @@ def add(url: Url, wait: Wait = 60.0, home: Home = None, as_json: Json = False) -
     if not as_json:
         say_engines([report])
     with existing_store(settings).begin() as tx:
-        engines.add(tx, url, _named(settings), ACTOR)
+        engines.add(tx, url, _named(settings, _states(settings)), ACTOR)
 
     def problem(state: dict[str, Any] | None) -> str | None:
         return "it was not looked at yet" if state is None else None if state["healthy"] else str(state["problem"])
@@ -71,7 +72,7 @@ def remove(url: Url, wait: Wait = 60.0, home: Home = None, as_json: Json = False
 
     url, settings = _address(url), settings_from(home)
     with existing_store(settings).begin() as tx:
-        engines.remove(tx, url, _named(settings), ACTOR)
+        engines.remove(tx, url, _named(settings, _states(settings)), ACTOR)
 
     def problem(state: dict[str, Any] | None) -> str | None:
         return None if state is None else f"{state['under_way']} requests are under way there"
@@ -86,9 +87,8 @@ def _address(url: str) -> str:
         raise BadInput(f"{error}.") from error
 
 
-def _named(settings: Settings) -> tuple[str, ...]:
+def _named(settings: Settings, states: dict[str, dict[str, Any]] | None) -> tuple[str, ...]:
     """What a running service asks; else what the next would begin with, as far as the settings say."""
-    states = _states(settings)
     return settings.engine.urls if states is None else tuple(states)
 
 
@@ -105,7 +105,7 @@ def _await(
     while (states := _states(settings)) is not None and (why := problem(states.get(url))) is not None:
         if time.monotonic() >= deadline:
             raise EngineUnavailable(
-                f"{url} waits: {why}.".replace("..", "."), "The service goes on with it; see `hone engines list`."
+                f"{url} waits: {why.rstrip('.')}.", "The service goes on with it; see `hone engines list`."
             )
         time.sleep(LOOK_SECONDS)
     later = "No service answers here; one that runs elsewhere sees to it, and so does the next start."
