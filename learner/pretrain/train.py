@@ -43,6 +43,8 @@ class Recipe:
     """Upper bound of the steps; the schedule follows whichever of time and steps is nearer its end."""
     practice_steps: int = 3300
     """Steps after these, on `stream.practice`."""
+    practice_minutes: float = 30.0
+    """Most wall-clock time of practice."""
     practice_lr: float = 0.35
     """Share of the peak learning rates at which practice begins."""
     replicas: int = 2
@@ -77,6 +79,8 @@ class State:
     practised: int = 0
     """Of these steps, the ones on practice."""
     seconds: float = 0.0
+    practised_seconds: float = 0.0
+    """Of these seconds, the ones of practice."""
     tokens: int = 0
     loss: float = math.nan
 
@@ -194,14 +198,16 @@ def _progress(state: State, recipe: Recipe) -> float:
     return min(1.0, max(state.seconds / (recipe.minutes * 60), state.step / recipe.max_steps))
 
 
+def _practice_progress(state: State, recipe: Recipe) -> float:
+    if not recipe.practice_steps:
+        return 1.0
+    return min(1.0, max(state.practised_seconds / (recipe.practice_minutes * 60),
+                        state.practised / recipe.practice_steps))  # fmt: skip
+
+
 STAGES = (
     Stage("dialogues", _progress, lr_factor, lambda state: state.step - state.practised),
-    Stage(
-        "practice",
-        lambda state, recipe: state.practised / recipe.practice_steps if recipe.practice_steps else 1.0,
-        practice_lr_factor,
-        lambda state: state.practised,
-    ),
+    Stage("practice", _practice_progress, practice_lr_factor, lambda state: state.practised),
 )
 
 
@@ -246,11 +252,12 @@ def _train(trainer: Trainer, work: Path, report: Callable[[str], None], stop_aft
 
 
 def _after(state: State, stage: Stage, share: Share, seconds: float) -> State:
-    loss = share.loss / share.weight
+    loss, practice = share.loss / share.weight, stage.text == "practice"
     return State(
         step=state.step + 1,
-        practised=state.practised + (stage.text == "practice"),
+        practised=state.practised + practice,
         seconds=seconds,
+        practised_seconds=state.practised_seconds + practice * (seconds - state.seconds),
         tokens=state.tokens + share.tokens,
         loss=loss if math.isnan(state.loss) else 0.97 * state.loss + 0.03 * loss,
     )

@@ -145,6 +145,12 @@ def test_the_loss_falls_and_a_resumed_run_ends_with_the_same_weights(
     assert metrics[-1]["step"] == 20 and len(lines) == len(metrics)
 
 
+def test_each_stage_ends_when_its_time_is_up(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    train(replace(TINY, replicas=1, fused=False, minutes=1e-6, practice_minutes=1e-6), tokenizer, tmp_path)
+    state = read_state(tmp_path)
+    assert (state.step, state.practised) == (2, 1)
+
+
 def test_a_dialogue_that_begins_another_renders_to_its_beginning(tokenizer: PreTrainedTokenizerFast) -> None:
     long, _ = encode_dialogue(
         tokenizer, [Message("user", "Hi"), Message("assistant", "Hello."), Message("user", "Bye")]
