@@ -95,11 +95,12 @@ def near_the_anchor(report: Report, settings: LearnerSettings) -> Gate:
 
 
 def ends(report: Report, settings: LearnerSettings) -> Gate:
-    passed = report.unfinished_share <= report.unfinished_share_base + MOST_UNFINISHED
+    limit = report.unfinished_share_base + MOST_UNFINISHED
     return Gate(
         "replies end",
-        passed,
-        f"{report.unfinished_share:.1%} of the replies do not end (base {report.unfinished_share_base:.1%}).",
+        report.unfinished_share <= limit,
+        f"{report.unfinished_share:.1%} of the replies do not end (base {report.unfinished_share_base:.1%}, limit "
+        f"{limit:.1%}).",
     )
 
 

@@ -34,8 +34,8 @@ def agrees_with_thumbs(report: Report, settings: LearnerSettings) -> tuple[bool,
         return None
     high = wilson(share * draws, draws)[1]
     return high >= 0.5, (
-        f"Of {report.labels} held-out replies, a good one gained more than a bad one in {share:.1%} of the cases, at "
-        f"most {high:.1%} (limit 50.0%)."
+        f"Of {report.labels} held-out replies, a good one gained more than a bad one in {share:.1%} of the cases; "
+        f"allowing for chance at most {high:.1%} (limit 50.0%)."
     )
 
 
@@ -49,8 +49,8 @@ def agrees_with_scores(report: Report, settings: LearnerSettings) -> tuple[bool,
         return True, f"Not judged by scores: there are {found} (at least {LEAST_JUDGED_PROMPTS})."
     before = "" if report.score_accuracy_parent is None else f"; its parent: {report.score_accuracy_parent:.1%}"
     return share.high >= 0.5, (
-        f"Of {report.scores} held-out scored replies, the better of two gained more in {share.value:.1%} of the cases, "
-        f"at most {share.high:.1%} (limit 50.0%){before}."
+        f"Of {report.scores} held-out scored replies, the better of two gained more in {share.value:.1%} of the cases; "
+        f"allowing for chance at most {share.high:.1%} (limit 50.0%){before}."
     )
 
 
@@ -75,8 +75,8 @@ def no_worse_than_parent(report: Report, settings: LearnerSettings) -> tuple[boo
     elif judge is not None and judge[1] < 0.5:
         return None
     return share.high >= settings.min_share_won, (
-        f"It wins {share.value:.1%} of held-out comparisons against its parent, at most {share.high:.1%} "
-        f"(limit {settings.min_share_won:.1%})."
+        f"It wins {share.value:.1%} of held-out comparisons against its parent; allowing for chance at most "
+        f"{share.high:.1%} (limit {settings.min_share_won:.1%})."
     )
 
 
@@ -99,7 +99,7 @@ def _better_than_chance(report: Report, share: float | None, what: str) -> tuple
     if share is None or interval is None:
         return None
     told = f"{report.pairs} held-out pairs to {report.pair_prompts} prompts"
-    reason = f"{what} the better reply in {share:.1%} of {told}, at most {interval[1]:.1%}"
+    reason = f"{what} the better reply in {share:.1%} of {told}; allowing for chance at most {interval[1]:.1%}"
     return interval[1] >= 0.5, f"{reason} (limit 50.0%)."
 
 

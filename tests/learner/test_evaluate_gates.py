@@ -92,7 +92,7 @@ def test_scores_against_it_count_by_pairs_of_prompts_and_its_parent_is_told_besi
     assert verdict(replace(SOUND, score_accuracy=by_scores(0.4, 20)), SETTINGS).passed
     against = replace(SOUND, score_accuracy=by_scores(0.4, 400), score_accuracy_parent=0.75)
     (reason,) = verdict(against, SETTINGS).reasons
-    assert "40.0% of the cases, at most 44.9% (limit 50.0%); its parent: 75.0%." in reason
+    assert "40.0% of the cases; allowing for chance at most 44.9% (limit 50.0%); its parent: 75.0%." in reason
 
 
 def test_corrections_are_not_refused_by_a_judge_that_people_contradict() -> None:
@@ -134,3 +134,9 @@ def test_reasons_say_what_was_measured_and_the_limit() -> None:
     (reason,) = verdict(replace(SOUND, fluency=-0.5), SETTINGS).reasons
     assert "-0.500" in reason
     assert "-0.250" in reason
+
+
+def test_the_limit_of_replies_that_do_not_end_is_told_beside_the_base() -> None:
+    outcome = verdict(replace(SOUND, unfinished_share=0.22, unfinished_share_base=0.18), SETTINGS)
+    (reason,) = (gate.reason for gate in outcome.gates if gate.name == "replies end")
+    assert outcome.passed and reason == "22.0% of the replies do not end (base 18.0%, limit 23.0%)."
