@@ -19,6 +19,7 @@ from typing import Any
 
 from sqlalchemy import make_url
 
+from learner.constitution.named_judge import told
 from service.settings import Settings
 
 TOLD = ".told"
@@ -108,8 +109,9 @@ class RunFolder:
             shutil.rmtree(folder, ignore_errors=True)
 
     def write_settings(self, settings: Settings) -> None:
-        """The resolved settings, without the database's password."""
+        """The resolved settings, without the passwords of the database and of the judge."""
         plain = settings.model_dump(mode="json")
+        plain["constitution"]["judge"] = told(settings.constitution.judge)
         if settings.store.url:
             plain["store"]["url"] = make_url(settings.store.url).render_as_string(hide_password=True)
         write_whole(self.path / "settings.json", json.dumps(plain, indent=2) + "\n")

@@ -22,8 +22,8 @@ from service.adapters.health import examine_adapters
 from service.adapters.replacement import replacement
 from service.auth import is_loopback, trusts_loopback
 from service.constitution.versions import built_in_version, stored_version
-from service.embedded.arguments import COMPILERS
-from service.engine_checks import ANSWER_SECONDS, examine_engines
+from service.engine_checks import ANSWER_SECONDS
+from service.engine_findings import examine_engine
 from service.engine_program import find_vllm_python
 from service.errors import BadInput, HoneError, PortInUse, SettingsError
 from service.installed import LEARNER_EXTRA
@@ -267,21 +267,8 @@ def is_the_same(one: str, other: str) -> bool:
 
 
 def _engine(settings: Settings, running: Sequence[str]) -> Iterator[Finding]:
-    """Those of the `hone up` that runs, else those of the settings; else what the next `hone up` would start."""
-    urls, is_vllm = tuple(running) or settings.engine.urls, settings.engine.kind == "vllm"
-    if not urls:
-        what = f"vLLM by {find_vllm_python(settings.engine)}" if is_vllm else "embedded"
-        yield Finding("engine", is_vllm or None, f"{what}; `hone up` starts it")
-    if not settings.engine.urls and not is_vllm and not any(map(shutil.which, COMPILERS)):
-        yield Finding("compiler", None, "none: install a C compiler, and a small model answers several times faster")
-    named = settings.model_copy(update={"engine": settings.engine.model_copy(update={"urls": urls})})
-    for report in examine_engines(named) if urls else ():
-        if report.facts is not None:
-            yield Finding("engine", True, f"{report.url} {report.facts.words}")
-            if report.untold is not None and urls == settings.engine.urls:  # what `hone up` started is told how
-                yield Finding("engine options", None, f"{report.url} doesn't tell them all", report.untold)
-        for one in report.shortcomings:
-            yield Finding("engine", False, f"{report.url}: {one.what}", one.mend or "Look at its log.")
+    for found in examine_engine(settings, running):
+        yield Finding(*found)
 
 
 def _health(url: str) -> dict[str, Any] | None:

@@ -41,7 +41,7 @@ async def try_out(engine: Engine, facts: EngineFacts, adapters_folder: Path) -> 
         with suppress(EngineRefused, EngineUnavailable):
             facts = replace(facts, raw_logprobs=await has_raw_logprobs(engine, facts.base))
     if facts.rank is None and facts.has_lora is not False and facts.loads_adapters:
-        with suppress(EngineUnavailable, OSError):
+        with suppress(EngineRefused, EngineUnavailable, OSError):
             sees, rank = await _try_rank(engine, adapters_folder)
             facts = replace(facts, sees_adapters=sees, rank=rank)
     return facts
@@ -67,7 +67,10 @@ async def has_raw_logprobs(engine: Engine, model: str) -> bool | None:
 
 
 async def _try_rank(engine: Engine, adapters_folder: Path) -> tuple[bool | None, int | None]:
-    """Whether it sees the folder, and the largest rank that it takes. Raises EngineUnavailable, OSError."""
+    """Whether it sees the folder, and the largest rank that it takes.
+
+    Raises EngineRefused, EngineUnavailable, OSError.
+    """
     with _adapter_of_too_large_a_rank(adapters_folder) as folder:
         try:
             await engine.load_adapter(folder.name, str(folder))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
+from service.settings.addresses import without_credentials
 from service.settings.constitution import SELF
 
 
@@ -19,5 +18,4 @@ def is_address(judge: str) -> bool:
 
 def told(judge: str) -> str:
     """Its name as a report may have it: of an address without the user and the password."""
-    parts = urlsplit(judge)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if is_address(judge) else judge
+    return without_credentials(judge) if is_address(judge) else judge

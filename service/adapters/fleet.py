@@ -77,13 +77,18 @@ class Fleet:
         _log.info("%s gets requests.", replica.url)
         return True
 
+    def take_in(self, replica: AnyReplica) -> None:
+        """It gets requests once it is admitted."""
+        self.forget(replica)
+        self.replicas += (replica,)
+
     def take_out(self, replica: AnyReplica) -> None:
         """It is asked and judged no more; until `forget` it is told of."""
         self.replicas = tuple(one for one in self.replicas if one is not replica)
         self.leaving += (replica,)
 
     def forget(self, replica: AnyReplica) -> None:
-        """Nothing is under way there any more."""
+        """Nothing is under way there any more, or it is back."""
         self.leaving = tuple(one for one in self.leaving if one is not replica)
 
     def want(self, desired: Serving) -> None:

@@ -104,8 +104,8 @@ class Rollout:
         self.doubt(replica)
 
     def take_in(self, replica: AnyReplica) -> None:
-        """One more: it gets requests once it holds, proven, what is live, and the canary if it can."""
-        self._fleet.replicas += (replica,)
+        """One more, or one that was being let go: it gets requests once it holds, proven, what it needs."""
+        self._fleet.take_in(replica)
         self._loops.add(replica)
 
     async def let_go(self, replica: AnyReplica) -> None:

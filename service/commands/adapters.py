@@ -15,6 +15,7 @@ from service.commands.options import (
     Home,
     Json,
     Reason,
+    Wait,
     as_text,
     existing_store,
     open_store,
@@ -39,7 +40,6 @@ COLUMNS = ("name", "state", "parent", "run_id", "created_at", "reason")
 LISTED = ("name", "state", "parent", "created_at", "reason")  # as much as a terminal shows; `show` has the rest
 LOOK_SECONDS = 0.1
 Name = Annotated[str, typer.Argument(help="The version: v1, v2, …", metavar="NAME")]
-Wait = Annotated[float, typer.Option("--wait", help="Seconds to wait for a running service to do it.")]
 
 
 @app.command("list")

@@ -13,18 +13,21 @@ from typing import Annotated, Any
 import httpx2
 import typer
 
-from service.commands.options import Home, Json, existing_store, say, settings_from, show, table
+from service.commands.options import Home, Json, Wait, existing_store, say, say_beside, settings_from, show, table
 from service.commands.processes import say_engines
 from service.errors import BadInput, EngineUnavailable
 from service.settings import Settings
-from service.settings.section import engine_addresses
+from service.settings.addresses import engine_address, engine_at
 
 app = typer.Typer(no_args_is_help=True, help="Engines that run elsewhere: list, add, remove, while the service runs.")
 ACTOR = "command line"
-COLUMNS = ("url", "wanted", "healthy", "under_way", "adapters", "problem")
+TOLD = ("healthy", "under_way", "adapters", "problem")
+"""By a running service, of each engine."""
+LISTED = ("url", "state", "under_way", "adapters")
 LOOK_SECONDS = 0.2
 Url = Annotated[str, typer.Argument(help="The engine's address.", metavar="URL")]
-Wait = Annotated[float, typer.Option("--wait", help="Seconds to wait for a running service to do it.")]
+States = dict[tuple[str, int, str], dict[str, Any]]
+"""How a running service finds its engines, by what `engine_at` says."""
 
 
 @app.command("list")
@@ -36,33 +39,46 @@ def list_engines(home: Home = None, as_json: Json = False) -> None:
     states = _states(settings)
     with existing_store(settings).read() as tx:
         wanted = engines.wanted(tx, _named(settings, states))
-    states = states or {}
-    rows = [
-        {"url": url, "wanted": url in wanted, **_shown(states.get(url, {}))}
-        for url in {**dict.fromkeys(wanted), **states}
-    ]
-    show(rows, as_json, lambda: table(COLUMNS, rows, "There are no engines. `hone engines add URL` names one."))
+    others = dict(states or {})
+    found = [(url, True, others.pop(engine_at(url), {})) for url in wanted]
+    found += [(state["url"], False, state) for state in others.values()]
+    rows = [{"url": url, "wanted": is_wanted, **_told(state)} for url, is_wanted, state in found]
+
+    def plain() -> None:
+        listed = [row | {"state": _state(row)} for row in rows]
+        table(LISTED, listed, "There are no engines. `hone engines add URL` names one.")
+        for row in rows:
+            if (problem := row["problem"]) is not None:
+                say_beside("", problem if row["url"] in problem else f"{row['url']}: {problem}")
+
+    show(rows, as_json, plain)
 
 
 @app.command()
 def add(url: Url, wait: Wait = 60.0, home: Home = None, as_json: Json = False) -> None:
-    """Have one more engine serve: it gets requests once it holds, proven, what is live, and the canary."""
+    """Have one more engine serve: it gets requests once it holds, proven, what is live, and the canary.
+
+    One that doesn't answer yet is added all the same, and told.
+    """
     from service.engine_checks import examine_engines
     from service.store.queries import engines
 
     url, settings = _address(url), settings_from(home)
+    with existing_store(settings).begin() as tx:
+        engines.add(tx, url, _named(settings, _states(settings)), ACTOR)
     (report,) = examine_engines(
         settings.model_copy(update={"engine": settings.engine.model_copy(update={"urls": (url,)})})
     )
+    answers = report.facts is not None
     if not as_json:
         say_engines([report])
-    with existing_store(settings).begin() as tx:
-        engines.add(tx, url, _named(settings, _states(settings)), ACTOR)
+        if not answers:
+            say(f"{url} is added all the same: it gets requests once it answers. `hone engines remove {url}` ends that.")
 
     def problem(state: dict[str, Any] | None) -> str | None:
         return "it was not looked at yet" if state is None else None if state["healthy"] else str(state["problem"])
 
-    _await(settings, url, wait, as_json, "serves", problem)
+    _await(settings, url, wait, as_json, "serves", problem, {"answers": answers})
 
 
 @app.command()
@@ -77,19 +93,19 @@ def remove(url: Url, wait: Wait = 60.0, home: Home = None, as_json: Json = False
     def problem(state: dict[str, Any] | None) -> str | None:
         return None if state is None else f"{state['under_way']} requests are under way there"
 
-    _await(settings, url, wait, as_json, "is let go", problem)
+    _await(settings, url, wait, as_json, "is let go", problem, {})
 
 
 def _address(url: str) -> str:
     try:
-        return engine_addresses((url,))[0]
+        return engine_address(url)
     except ValueError as error:
         raise BadInput(f"{error}.") from error
 
 
-def _named(settings: Settings, states: dict[str, dict[str, Any]] | None) -> tuple[str, ...]:
+def _named(settings: Settings, states: States | None) -> tuple[str, ...]:
     """What a running service asks; else what the next would begin with, as far as the settings say."""
-    return settings.engine.urls if states is None else tuple(states)
+    return settings.engine.urls if states is None else tuple(state["url"] for state in states.values())
 
 
 def _await(
@@ -99,10 +115,14 @@ def _await(
     as_json: bool,
     done: str,
     problem: Callable[[dict[str, Any] | None], str | None],
+    found: dict[str, Any],
 ) -> None:
-    """Wait until nothing is in the way, and say so. Raises EngineUnavailable when something still is."""
+    """Wait until nothing is in the way, and say so; in JSON with what was `found`.
+
+    Raises EngineUnavailable when something still is.
+    """
     deadline = time.monotonic() + seconds
-    while (states := _states(settings)) is not None and (why := problem(states.get(url))) is not None:
+    while (states := _states(settings)) is not None and (why := problem(states.get(engine_at(url)))) is not None:
         if time.monotonic() >= deadline:
             raise EngineUnavailable(
                 f"{url} waits: {why.rstrip('.')}.", "The service goes on with it; see `hone engines list`."
@@ -110,11 +130,11 @@ def _await(
         time.sleep(LOOK_SECONDS)
     later = "No service answers here; one that runs elsewhere sees to it, and so does the next start."
     words = later if states is None else f"{url} {done}."
-    show({"url": url, "done": states is not None}, as_json, lambda: say(words))
+    show({"url": url, "done": states is not None, **found}, as_json, lambda: say(words))
 
 
-def _states(settings: Settings) -> dict[str, dict[str, Any]] | None:
-    """By URL, how a running service finds its engines; None where none answers on this machine."""
+def _states(settings: Settings) -> States | None:
+    """None where no service answers on this machine."""
     from service.auth import Sessions, load_secret
     from service.operator_client import CALLER
     from service.stack import running_at
@@ -123,13 +143,18 @@ def _states(settings: Settings) -> dict[str, dict[str, Any]] | None:
     headers = {"authorization": f"Bearer {Sessions(load_secret(settings.home)).sign(CALLER, 'operator')}"}
     try:
         health = httpx2.get(f"{address}/health", headers=headers, timeout=10.0, trust_env=False).json()
-        return {state["url"]: state for state in health["replicas"]}
+        return {engine_at(state["url"]): state for state in health["replicas"]}
     except (httpx2.HTTPError, ValueError, KeyError, TypeError):
         return None
 
 
-def _shown(state: dict[str, Any]) -> dict[str, Any]:
+def _told(state: dict[str, Any]) -> dict[str, Any]:
     adapters = state.get("adapters")
-    return {column: state.get(column) for column in COLUMNS[2:]} | {
-        "adapters": None if adapters is None else ", ".join(adapters)
-    }
+    return {name: state.get(name) for name in TOLD} | {"adapters": None if adapters is None else ", ".join(adapters)}
+
+
+def _state(row: dict[str, Any]) -> str:
+    """In a word; without a running service nobody knows more than that it is wanted."""
+    if not row["wanted"]:
+        return "leaves"
+    return {None: "wanted", True: "serves", False: "waits"}[row["healthy"]]

@@ -24,6 +24,7 @@ Home = Annotated[
     typer.Option("--home", help="The folder that holds all state (HONE_HOME; else ~/.hone).", metavar="DIR"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Wait = Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for a running service to do it.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the adapter's history.")]
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on (setting server.host).")]
 Port = Annotated[int | None, typer.Option("--port", help="Port to listen on; 0: any free one (setting server.port).")]

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
+from service.settings.addresses import without_credentials
 from service.settings.section import Section
 
 SELF = "self"
@@ -21,11 +22,14 @@ def _known_judge(judge: str) -> str:
     try:
         parts = urlsplit(judge)
         is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        is_address = is_address and "@" not in parts.path + parts.query + parts.fragment  # the end of a password, then
     except ValueError:  # a port that is no number, or too large
         is_address = False
     if not is_address:
+        secret = " (in its user and password write %2F for /, %3F for ? and %23 for #)" if "@" in judge else ""
         raise ValueError(
-            f"{judge!r} is no judge: self, a version such as v3, or an address such as http://127.0.0.1:9000/v1"
+            f"{without_credentials(judge)!r} is no judge: self, a version such as v3, or an address such as "
+            f"http://127.0.0.1:9000/v1{secret}"
         )
     return judge
 

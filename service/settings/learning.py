@@ -7,7 +7,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from service.settings.section import Section, engine_addresses
+from service.settings.addresses import engine_addresses
+from service.settings.section import Section
 
 MOST_TRAINING_THREADS = 4  # unless told: more of them wait for each other, and for chat
 

@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from service.settings.section import Section, engine_addresses
+from service.settings.addresses import engine_addresses
+from service.settings.section import Section
 
 
 class ServerSettings(Section):

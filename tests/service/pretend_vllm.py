@@ -20,6 +20,7 @@ class PretendVllm(FakeEngine):
         super().__init__()
         self.slots, self.rank, self.mode = slots, rank, mode
         self.sees_folder = True
+        self.refuses_to_unload = False
         self.asked_to_load: list[str] = []  # the names
         self.app.get("/version")(self.version)
         self.app.get("/metrics")(self.metrics)
@@ -42,6 +43,9 @@ class PretendVllm(FakeEngine):
         if (asked := json.loads(config.read_text())["r"]) > self.rank:
             return _error(500, f"Call failed: LoRA rank {asked} is greater than max_lora_rank {self.rank}.")
         return await super().load(request)
+
+    async def unload(self, request: Request) -> Response:
+        return _error(400, "It stays.") if self.refuses_to_unload else await super().unload(request)
 
     async def complete(self, request: Request) -> Response:
         body = await request.json()

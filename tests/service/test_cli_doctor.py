@@ -1,6 +1,7 @@
 """`hone doctor`: what it says to do, and what it knows of engines, packages and places."""
 
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import pytest
 from fastapi import FastAPI
 
 from service.stack import only_one
+from service.store.queries import engines
 from tests.fixtures.serving import serve
-from tests.service.command_line import Hone
+from tests.service.command_line import Hone, store_of
 from tests.service.command_line import hone as hone
 from tests.service.fake_engine import FakeEngine
 from tests.service.pretend_vllm import PretendVllm
@@ -83,9 +85,9 @@ def test_doctor_misses_a_compiler_for_the_embedded_engine(hone: Hone, monkeypatc
     def found() -> list[Any]:
         return [one for one in hone("doctor", "--json").json if one["check"] == "compiler"]
 
-    monkeypatch.setattr("service.doctor.COMPILERS", ("sh",))
+    monkeypatch.setattr("service.engine_findings.COMPILERS", ("sh",))
     assert found() == []
-    monkeypatch.setattr("service.doctor.COMPILERS", ("no-such-compiler",))
+    monkeypatch.setattr("service.engine_findings.COMPILERS", ("no-such-compiler",))
     assert [one["ok"] for one in found()] == [None]
     monkeypatch.setenv("HONE_ENGINE__URL", "http://127.0.0.1:9")
     assert found() == []
@@ -124,3 +126,18 @@ def test_doctor_tells_of_every_engine(hone: Hone, monkeypatch: pytest.MonkeyPatc
         found = [one for one in hone("doctor", "--json").json if one["check"] == "engine"]
     assert [one["ok"] for one in found] == [True, False]
     assert url in found[0]["found"] and "127.0.0.1:9" in found[1]["found"]
+
+
+def test_doctor_tells_of_the_engines_that_were_added_and_of_none_that_was_removed(
+    hone: Hone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HONE_ENGINE__MODEL", "/models/fake")
+    removed, added = "http://127.0.0.1:8", "http://127.0.0.1:9"
+    with serve(FakeEngine().app) as url, closing(store_of(tmp_path)) as store, only_one(tmp_path / "home") as tell:
+        tell("http://127.0.0.1:7", [url, removed])
+        with store.begin() as tx:
+            engines.add(tx, added, [url, removed], "name:op")
+            engines.remove(tx, removed, [url, removed], "name:op")
+        done = hone("doctor", "--json")
+    found = [(one["ok"], one["found"].split()[0]) for one in done.json if one["check"] == "engine"]
+    assert (done.code, found) == (1, [(True, url), (False, f"{added}:")])

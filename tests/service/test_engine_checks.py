@@ -190,7 +190,7 @@ def examined(tmp_path: Path, engine: PretendVllm, command_line: Sequence[str] = 
     with serve(engine.app) as url:
         settings = load_settings(tmp_path, {"engine": {"urls": [url], "model": "/models/fake"}}, {})
         (report,) = examine_engines(settings, command_line)
-    assert not list((tmp_path / "adapters").glob("*")) and not engine.adapters
+    assert not list((tmp_path / "adapters").glob("*")) and bool(engine.adapters) is engine.refuses_to_unload
     return "\n".join(report.lines)
 
 
@@ -225,3 +225,9 @@ def test_of_a_vllm_that_we_have_started_its_command_line_is_known(tmp_path: Path
 def test_an_engine_that_takes_whatever_it_is_given_loses_it_again(tmp_path: Path) -> None:
     said = examined(tmp_path, PretendVllm(rank=5000))
     assert "rank up to (not told)" in said and "--max-lora-rank 16 or more" in said
+
+
+def test_one_that_refuses_to_lose_it_is_reported_on_all_the_same(tmp_path: Path) -> None:
+    engine = PretendVllm(rank=5000)
+    engine.refuses_to_unload = True
+    assert "rank up to (not told)" in examined(tmp_path, engine)

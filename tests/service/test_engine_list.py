@@ -5,15 +5,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 
 from service.errors import Conflict, NotFound
 from service.store.queries import engines
 from service.store.session import Store
+from service.store.tables import EngineChange
 from tests.fixtures.serving import serve
 from tests.fixtures.waiting import until
 from tests.service.command_line import Hone
@@ -35,7 +39,11 @@ class Town:
         until(lambda: self.healthy() == {self.urls[0]: True})
 
     def healthy(self) -> dict[str, bool]:
-        return {one["url"]: one["healthy"] for one in self.service.get("/health").json()["replicas"]}
+        return {one["url"]: one["healthy"] for one in self.replicas()}
+
+    def replicas(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.service.get("/health").json()["replicas"]
+        return found
 
     def add(self, url: str) -> None:
         with self.store.begin() as tx:
@@ -93,6 +101,33 @@ def test_one_that_is_removed_ends_what_is_under_way_and_gets_nothing_more(town: 
     until(lambda: town.healthy() == {town.urls[0]: True})
 
 
+def test_one_that_is_added_again_while_it_is_busy_is_the_same_one(town: Town) -> None:
+    """Under another name of this machine, too: what is under way there goes on being counted."""
+    first, second = town.urls
+    town.add(second)
+    until(lambda: town.healthy() == dict.fromkeys(town.urls, True))
+    town.engines[0].is_well = False  # so that the second is asked
+    until(lambda: town.healthy() == {first: False, second: True})
+    answers = list[int]()
+    caller = threading.Thread(target=lambda: answers.append(town.chat("long", "!patient").status_code))
+    caller.start()
+    until(lambda: town.engines[1].under_way == 1)
+    town.remove(second)
+    until(lambda: "taken out" in str(town.replicas()[-1]["problem"]))
+    town.add(second.replace("127.0.0.1", "localhost"))
+    until(lambda: town.healthy() == {first: False, second: True})
+    assert [one["under_way"] for one in town.replicas()] == [0, 1]
+    town.engines[1].patience.set()
+    caller.join()
+    assert answers == [200]
+    until(lambda: [one["under_way"] for one in town.replicas()] == [0, 0])
+    town.remove(second)
+    until(lambda: town.healthy() == {first: False})
+    town.add(second)  # it had gone for good: this is a new one
+    until(lambda: town.healthy() == {first: False, second: True})
+    assert town.chat("another").status_code == 200
+
+
 def test_what_was_changed_is_so_after_a_restart(town: Town) -> None:
     town.add(town.urls[1])
     town.remove(town.urls[0])
@@ -120,6 +155,31 @@ def test_the_list_is_that_of_the_settings_with_what_was_changed(store: Store) ->
         assert engines.wanted(tx, named) == ("http://a", "http://b", "http://c")
 
 
+def test_one_engine_is_one_whatever_it_is_called(store: Store) -> None:
+    named = ("http://127.0.0.1:8001",)
+    with store.begin() as tx:
+        for other in ("http://localhost:8001", "http://[::1]:8001"):
+            with pytest.raises(Conflict, match=r"already, as http://127\.0\.0\.1:8001"):
+                engines.add(tx, other, named, "name:op")
+        engines.add(tx, "http://127.0.0.1:8002", named, "name:op")
+        engines.remove(tx, "http://localhost:8002", named, "name:op")
+        assert engines.wanted(tx, named) == named
+        engines.add(tx, "http://localhost:8002", named, "name:op")  # by which it is reached, then
+        assert engines.wanted(tx, named) == (*named, "http://localhost:8002")
+        engines.remove(tx, "http://localhost:8001", named, "name:op")
+        assert engines.wanted(tx, named) == ("http://localhost:8002",)
+
+
+def test_what_was_kept_before_addresses_were_checked_is_told_without_a_password(store: Store) -> None:
+    kept = ("http://ann:se/cret@HOST-A:1/v1", "http://host-a:1", "http://b:99999", "http://c?x=1")
+    with store.begin() as tx:
+        for minute, url in enumerate(kept):
+            moment = datetime(2026, 1, 1, 0, minute, tzinfo=UTC)
+            tx.add(EngineChange(url=url, is_wanted=True, changed_by="name:op", changed_at=moment))
+        tx.flush()
+        assert engines.wanted(tx, ()) == ("http://host-a:1",)
+
+
 def test_operators_change_the_list_by_command_and_are_told_when_it_is_so(
     town: Town, hone: Hone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,12 +191,61 @@ def test_operators_change_the_list_by_command_and_are_told_when_it_is_so(
     rows = {row["url"]: row for row in hone("engines", "list", "--json").json}
     assert rows[second]["wanted"] and rows[second]["healthy"] and rows[second]["under_way"] == 0
     assert first in hone("engines", "list").out
+    assert hone("engines", "add", second.replace("127.0.0.1", "LOCALHOST") + "/").code == 5
     assert hone("engines", "remove", first, "--json").json == {"url": first, "done": True}
     assert list(town.healthy()) == [second]
     assert hone("engines", "remove", second).code == 5
     late = hone("engines", "add", "http://127.0.0.1:9", "--wait", "0.5")
-    assert late.code != 0 and "waits" in late.err
-    assert hone("engines", "add", "nowhere").code == 2
+    assert late.code != 0 and "waits" in late.err and "http://127.0.0.1:9 is added all the same" in late.out
+    assert {row["url"]: row["healthy"] for row in hone("engines", "list", "--json").json}["http://127.0.0.1:9"] is False
     monkeypatch.setenv("HONE_SERVER__PORT", "1")
     monkeypatch.setenv("HONE_ENGINE__URLS", first)
     assert "the next start" in hone("engines", "remove", "http://127.0.0.1:9").out
+    assert hone("engines", "add", "http://127.0.0.1:9", "--json").json == {
+        "url": "http://127.0.0.1:9", "done": False, "answers": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("nowhere",), "'nowhere' is no address of an engine"),
+        (("http://127.0.0.1:99999",), "'http://127.0.0.1:99999' is no address of an engine"),
+        (("http://ann:secret@127.0.0.1:9",), "'http://127.0.0.1:9' is given with a user or a password"),
+        (("http://127.0.0.1:9", "--wait", "-5"), "'--wait'"),
+    ],
+)
+def test_what_no_engine_can_have_for_an_address_is_refused_and_not_kept(
+    hone: Hone, sqlite_store: Store, tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    for command in ("add", "remove"):
+        refused = hone("engines", command, *arguments)
+        assert refused.code == 2 and words in refused.err and "secret" not in refused.err
+    assert hone("engines", "list").err.startswith("hone: Nothing is stored")
+
+
+def test_the_list_fits_a_terminal(hone: Hone, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    away, other = "http://engine-17.vllm.svc.cluster.local:8000", "http://10.0.0.11:8000"
+    why = f"The engine at {away} can't be reached (All connection attempts failed). It may still be starting."
+    states: list[dict[str, Any]] = [
+        {"url": other, "healthy": True, "under_way": 12, "adapters": ["v1", "v2"], "problem": None},
+        {"url": away, "healthy": False, "under_way": 0, "adapters": [], "problem": why},
+        {"url": "http://a", "healthy": False, "under_way": 1, "adapters": [], "problem": "it was taken out"},
+    ]
+    app = FastAPI()
+    app.get("/health")(lambda: {"replicas": states})
+    settings = settings_at(tmp_path / "home")
+    with closing(Store.open(settings.store_url)) as store, store.begin() as tx:
+        engines.remove(tx, "http://a", [state["url"] for state in states], "name:op")
+    with serve(app) as url:
+        monkeypatch.setenv("HONE_SERVER__PORT", str(urlsplit(url).port))
+        lines = hone("engines", "list").out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split() for line in lines[:4]] == [
+        ["url", "state", "under", "way", "adapters"],
+        [other, "serves", "12", "v1,", "v2"],
+        [away, "waits", "0"],
+        ["http://a", "leaves", "1"],
+    ]
+    assert " ".join(lines[4:]) == f"{why} http://a: it was taken out"

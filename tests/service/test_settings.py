@@ -37,6 +37,9 @@ def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -
         ("[constitution]\njudge = 'http://'", "constitution.judge"),
         ("[constitution]\njudge = 'http://[x/v1'", "constitution.judge"),
         ("[constitution]\njudge = 'https://judge:many/v1'", "constitution.judge"),
+        ("[constitution]\njudge = 'http://ann:se/cret@judge/v1'", "judge: 'http://judge/v1' is no judge.*%2F"),
+        ("[constitution]\njudge = 'http://ann:1/cret@judge/v1'", "judge: 'http://judge/v1' is no judge.*%2F"),
+        ("[constitution]\njudge = 'ann:cret@judge/v1'", "judge: 'judge/v1' is no judge"),
         ("[home]\npath = '/x'", "no section 'home'"),
         ("port = 1", "'port' is no section"),
         ("server = 1", "'server' is no section"),
@@ -45,8 +48,9 @@ def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -
 )
 def test_a_mistake_in_the_file_is_named(tmp_path: Path, content: str, words: str) -> None:
     (tmp_path / "hone.toml").write_text(content)
-    with pytest.raises(SettingsError, match=words):
+    with pytest.raises(SettingsError, match=words) as refused:
         load_settings(tmp_path, None, {})
+    assert "cret" not in str(refused.value)
 
 
 def test_a_mistake_in_the_environment_is_named(tmp_path: Path) -> None:

@@ -20,6 +20,9 @@ from service.stack import Stack, as_environment, engines_at, only_one, running_a
         ("urls = ['http://a:1']", {"HONE_ENGINE__URL": "http://b/v1"}, {}, ("http://b",)),
         ("url = 'http://a:1'", {"HONE_ENGINE__URLS": "http://b,http://c"}, {}, ("http://b", "http://c")),
         ("", {"HONE_ENGINE__URL": "http://b"}, {"urls": ["http://c"]}, ("http://c",)),
+        ("url = 'HTTP://LocalHost:80//v1/'", {}, {}, ("http://localhost",)),
+        ("url = 'https://b:443/Models/v1'", {}, {}, ("https://b/Models",)),
+        ("urls = ['http://[::1]:1', 'http://[::2]:1']", {}, {}, ("http://[::1]:1", "http://[::2]:1")),
     ],
 )
 def test_engines_are_named_one_or_several_and_the_later_source_wins(
@@ -36,6 +39,17 @@ def test_engines_are_named_one_or_several_and_the_later_source_wins(
     [
         ("url = 'http://a'\nurls = ['http://b']", "engine.url and engine.urls are the same"),
         ("urls = ['http://a', 'http://a/v1']", "http://a is named twice"),
+        (
+            "urls = ['http://LOCALHOST:1', 'http://127.0.0.1:1/']",
+            "http://localhost:1 and http://127.0.0.1:1 are the same",
+        ),
+        ("url = 'http://a:99999'", "is no address of an engine"),
+        ("url = 'http://a:0'", "is no address of an engine"),
+        ("url = 'http://a b'", "is no address of an engine"),
+        ("url = 'http://a?x=1'", "is no address of an engine"),
+        ("url = 'http://[a'", "is no address of an engine"),
+        ("url = 'http://ann:secret@a:1'", "engine.urls: 'http://a:1' is given with a user or a password"),
+        ("url = 'http://ann:1/secret@a:1'", "engine.urls: 'http://a:1' is given with a user or a password"),
         ("url = 'localhost:8001'", "is no address of an engine, such as http://"),
         ("url = 'http://'", "is no address"),
         ("url = 7", "engine.urls"),
@@ -43,8 +57,9 @@ def test_engines_are_named_one_or_several_and_the_later_source_wins(
 )
 def test_a_mistake_in_the_engines_addresses_is_named(tmp_path: Path, content: str, words: str) -> None:
     (tmp_path / "hone.toml").write_text(f"[engine]\n{content}\n")
-    with pytest.raises(SettingsError, match=words):
+    with pytest.raises(SettingsError, match=words) as refused:
         load_settings(tmp_path, None, {})
+    assert "secret" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
