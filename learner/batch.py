@@ -30,8 +30,20 @@ Messages = tuple[tuple[str, str], ...]
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 """Called at every step with (phase, step, steps, metrics); it may raise to stop the training."""
 
+Tell = Callable[[int, int], None]
+"""Called with (done, of how many) as some work goes on; it may raise to stop that."""
+
 WAITING = "waiting for the engine"
 """The phase of a training that can't go on before an engine answers again."""
+
+
+def told_as(progress: Progress, stage: str) -> Tell:
+    """Tells how far a stage is in which nothing is measured."""
+    return lambda done, of: progress(stage, done, of, {})
+
+
+def untold(done: int, of: int) -> None:
+    """For work that nobody follows."""
 
 
 @dataclass(frozen=True)

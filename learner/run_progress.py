@@ -87,7 +87,7 @@ class RunProgress:
                 self._metrics.add(stage, step, steps, metrics)
                 self._board.add(stage, step, metrics)
                 self._trackers.add(stage, step, metrics)
-            shown = WAITING if stage == WAITING else phase
+            shown = stage if stage in (WAITING, phase) else f"{phase}: {stage}"
             said, when = self._said
             if said != shown or step in (0, steps) or time.monotonic() - when > SECONDS_BETWEEN_SAYING:
                 self.say(shown, step, steps, stage)

@@ -7,7 +7,7 @@ rows leave the batch as their replies end.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Protocol
@@ -20,7 +20,7 @@ from transformers.cache_utils import DynamicLayer
 from learner import parallel
 from learner.adapted_model import Role
 from learner.backbone import SAMPLED, Backbone
-from learner.batch import TokenIds, by_length
+from learner.batch import Tell, TokenIds, by_length, untold
 
 AFFORDABLE_TOKENS = 128
 """What a prompt that a training samples on may cost on the average; one far into a long conversation costs many times
@@ -86,10 +86,12 @@ def sample(
     temperature: float = 1.0,
     seed: int = 0,
     batch_size: int = 256,
+    tell: Tell = untold,
 ) -> list[list[Reply]]:
     """`per_prompt` replies to each prompt, in the prompts' order. Temperature 0 is greedy.
 
-    `batch_size` bounds the replies decoded at once. The same seed, prompts and weights give the same replies, where as
+    `batch_size` bounds the replies decoded at once; `tell` hears how many of those that this process samples have come
+    to their end. The same seed, prompts and weights give the same replies, where as
     many processes train; then all are to ask for them, and each samples a share. Where so many don't fit the memory
     they are decoded in halves, and so are those to come. All of a batch draw from one stream of random numbers, token
     by token, so in halves other replies are drawn, from the same policy; where as many fit, they are the same again.
@@ -102,6 +104,9 @@ def sample(
 
     def replies_to(mine: Sequence[int]) -> list[list[Reply]]:
         replies: dict[int, list[Reply]] = {index: [] for index in mine}
+        decoded_before, total = 0, per_prompt * len(mine)
+        if total:
+            tell(0, total)
         with backbone.merged(role) as model:
 
             def decode(rows: Sequence[int]) -> list[tuple[TokenIds, float, bool]]:
@@ -109,7 +114,10 @@ def sample(
                 places = {index: place for place, index in enumerate(chunk)}
                 before, asked = generator.get_state(), [places[index] for index in rows]
                 try:
-                    return _decode(backbone, model, list(chunk.values()), asked, max_new_tokens, temperature, generator)
+                    return _decode(
+                        backbone, model, list(chunk.values()), asked, max_new_tokens, temperature, generator,
+                        lambda ended: tell(decoded_before + ended, total),
+                    )  # fmt: skip
                 except (RuntimeError, MemoryError):  # what comes instead draws the same numbers
                     generator.set_state(before)
                     raise
@@ -119,6 +127,8 @@ def sample(
                 for part, decoded in backbone.fitting[SAMPLED].each(rows, decode):
                     for index, (token_ids, log_prob, ended) in zip(part, decoded, strict=True):
                         replies[index].append(Reply(index, token_ids, log_prob, ended))
+                    decoded_before += len(part)
+                    tell(decoded_before, total)
         return list(replies.values())
 
     return parallel.each(range(len(prompts)), replies_to, lambda index: len(prompts[index]))
@@ -132,9 +142,10 @@ def _decode(
     max_new_tokens: int,
     temperature: float,
     generator: torch.Generator,
+    tell_ended: Callable[[int], None],
 ) -> list[tuple[TokenIds, float, bool]]:
     """Decode one batch: (token ids, log-probability, ended) of a reply to each prompt that is asked, by its place among
-    `prompts`; one may be asked more than once."""
+    `prompts`; one may be asked more than once. `tell_ended` hears how many have ended, whenever some do."""
     device, eos = backbone.device, torch.tensor(backbone.eos_ids, dtype=torch.long)
     token_ids, attention = _left_padded(prompts, backbone.pad_id)
     cache = _cache(model, token_ids.shape[1] + max_new_tokens)
@@ -160,6 +171,8 @@ def _decode(
         going = (~ended[rows]).nonzero().squeeze(1)
         if len(going) == 0 or step + 1 == max_new_tokens:
             break
+        if ended[rows[live]].any():
+            tell_ended(int(ended.sum()))
         if len(going) <= 0.8 * len(rows):  # letting rows leave copies the cache: not for every one
             cache.batch_select_indices(going.to(device))
             rows, tokens, attention = rows[going], tokens[going], attention[going]

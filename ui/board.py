@@ -154,18 +154,16 @@ def runs_view(picture: Picture) -> dict[str, Any]:
     return {
         "hidden": bool(picture.refused or picture.away),
         "waiting": picture.stats.get("since_last_run", 0),
-        "runs": tuple(run | {"stage": _stage(run, picture)} for run in picture.runs),
+        "runs": tuple(run | _where(run["phase"]) for run in picture.runs),
         "run": picture.run,
         "unusable": picture.unusable,
     }
 
 
-def _stage(run: dict[str, Any], picture: Picture) -> str:
-    """What a run trains on just now, as far as its newest metrics tell."""
-    if run["id"] != picture.run or run["phase"] != "train" or not picture.metrics:
-        return ""
-    phase = str(picture.metrics[-1].get("phase", ""))
-    return PHASES.get(phase, phase)
+def _where(phase: str) -> dict[str, str]:
+    """The phase of a run, and apart from it the stage of it that is under way, where it tells one."""
+    name, _, stage = phase.partition(": ")
+    return {"phase": name, "stage": PHASES.get(stage, stage)}
 
 
 def curves_view(picture: Picture) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from learner.adapted_model import Role
 from learner.backbone import Backbone
-from learner.batch import Messages, TokenIds
+from learner.batch import Messages, Tell, TokenIds, untold
 from learner.sampling import longest_prompt, sample
 from service.errors import TrainingFailed
 
@@ -72,17 +72,18 @@ def ask(
     max_new_tokens: int = 192,
     temperature: float = 0.0,
     seed: int = 0,
+    tell: Tell = untold,
 ) -> list[Said | None]:
     """An answer to each request, in order; None where request and answer don't fit the model's context together.
 
-    Temperature 0 gives the likeliest answer. Raises TrainingFailed as `render` does.
+    Temperature 0 gives the likeliest answer; `tell` hears how many have come. Raises TrainingFailed as `render` does.
     """
     room = longest_prompt(backbone, max_new_tokens)
     prompts = {index: render(backbone.tokenizer, request) for index, request in enumerate(requests)}
     fitting = [index for index, prompt in prompts.items() if len(prompt) <= room]
     replies = sample(
         backbone, [prompts[index] for index in fitting], role=role, max_new_tokens=max_new_tokens,
-        temperature=temperature, seed=seed,
+        temperature=temperature, seed=seed, tell=tell,
     )  # fmt: skip
     found: list[Said | None] = [None] * len(requests)
     for index, (reply,) in zip(fitting, replies, strict=True):

@@ -8,13 +8,13 @@ comes out is a soft label. A verdict that a judge can't give is counted and left
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from statistics import fmean
 from typing import Protocol
 
-from learner.batch import Messages
+from learner.batch import Messages, Tell, untold
 from learner.constitution.asking import Request, as_request
 from service.constitution import Constitution, Principle
 from service.constitution.principles import draw
@@ -89,18 +89,20 @@ def judge_pairs(
     pairs: Sequence[Two],
     manner: Manner,
     seed: int,
-    tell: Callable[[int, int], None] = lambda done, failed: None,
+    tell: Tell = untold,
 ) -> list[Preference | None]:
     """A preference for each pair, under principles drawn for it by weight; None where no verdict on it came whole.
 
-    `tell`: hears how many pairs were judged and how many verdicts came to nothing. Raises TrainingFailed where more
-    than `failed_share` of all verdicts do, as soon as that is sure.
+    `tell`: hears how many pairs were judged. Raises TrainingFailed where more than `failed_share` of all verdicts come
+    to nothing, as soon as that is sure.
     """
     rng = Random(seed)
     asked = [(pair, principle) for pair in pairs for principle in draw(principles, manner.principles, rng)]
     each = min(manner.principles, len(principles))
     most = manner.failed_share * 2 * len(asked)
     found, failed = list[Preference | None](), 0
+    if pairs:
+        tell(0, len(pairs))
     for start in range(0, len(pairs), AT_ONCE):
         some = asked[start * each : (start + AT_ONCE) * each]
         odds = _both_orders(judge, constitution, some, manner.reasoned)
@@ -112,7 +114,7 @@ def judge_pairs(
                 "See the run's log for what it answered; name another judge, or give it more time.",
             )
         found += [_over(some[place : place + each], odds[2 * place :]) for place in range(0, len(some), each)]
-        tell(len(found), failed)
+        tell(len(found), len(pairs))
     return found
 
 

@@ -18,7 +18,7 @@ from random import Random
 from typing import Literal
 
 from learner.backbone import Backbone
-from learner.batch import Messages, TokenIds
+from learner.batch import Messages, Tell, TokenIds, untold
 from learner.constitution.asking import question
 from learner.methods.retention import frame, neighbours
 from learner.pretrain.dialogue import is_held_out
@@ -100,12 +100,13 @@ def as_prompts(backbone: Backbone, texts: Sequence[str], source: Source) -> list
     return [Prompt((("user", text),), question(backbone.tokenizer, text), source) for text in texts]
 
 
-def written(backbone: Backbone, like: Sequence[Prompt], count: int, seed: int) -> list[Prompt]:
+def written(backbone: Backbone, like: Sequence[Prompt], count: int, seed: int, tell: Tell = untold) -> list[Prompt]:
     """At most so many new prompts that the base writes, each beginning like one of these and none a known one."""
     opening, closing = frame(backbone)
     known = {prompt.question.strip().lower() for prompt in like}
     known |= {text.strip().lower() for text in (*grammatical(), *listed("harmful")) if is_measured_on(text)}
-    questions = neighbours(backbone, [one.token_ids for one in like], [], Random(seed), seed) if count else []
+    asked = [one.token_ids for one in like]
+    questions = neighbours(backbone, asked, [], Random(seed), seed, tell=tell) if count else []
     found = dict[str, Prompt]()
     for prompt in questions:
         text = backbone.decode([prompt[len(opening) : -len(closing)]])[0].strip()

@@ -14,7 +14,7 @@ from random import Random
 
 from learner.adapted_model import Role
 from learner.backbone import Backbone
-from learner.batch import Messages, TokenIds
+from learner.batch import Messages, Progress, Tell, TokenIds, told_as, untold
 from learner.constitution.asking import Request, Said, as_request, ask
 from service.constitution import Constitution, Principle
 from service.constitution.principles import draw
@@ -65,6 +65,7 @@ def revise(
     *,
     rounds: int,
     seed: int,
+    progress: Progress,
     role: Role = "base",
 ) -> list[Revised]:
     """Each draft after so many rounds, in each of which another of the principles is drawn for it.
@@ -74,10 +75,13 @@ def revise(
     rng = Random(seed)
     drawn = [draw(principles, rounds, rng) for _ in drafts]
     found = [Revised(draft, draft.text, draft.token_ids) for draft in drafts]
-    for number in range(min(rounds, len(principles))):
-        under = [order[number] for order in drawn]
-        critiques = criticise(backbone, constitution, under, [_as_draft(one) for one in found], role)
-        found = _rewritten(backbone, constitution, under, found, critiques, role)
+    rounds = min(rounds, len(principles))
+    for number in range(rounds):
+        under, of_round = [order[number] for order in drawn], f"round {number + 1} of {rounds}"
+        tell = told_as(progress, f"critiques, {of_round}")
+        critiques = criticise(backbone, constitution, under, [_as_draft(one) for one in found], role, tell)
+        tell = told_as(progress, f"revisions, {of_round}")
+        found = _rewritten(backbone, constitution, under, found, critiques, role, tell)
     return found
 
 
@@ -87,13 +91,14 @@ def criticise(
     under: Sequence[Principle],
     drafts: Sequence[Draft],
     role: Role = "base",
+    tell: Tell = untold,
 ) -> list[str | None]:
     """What the model says is wrong with each draft under its principle; None where it has no room to."""
     requests = [
         critique_messages(constitution, principle, as_request(draft.conversation), draft.text)
         for principle, draft in zip(under, drafts, strict=True)
     ]
-    said = ask(backbone, requests, role=role, max_new_tokens=CRITIQUE_TOKENS)
+    said = ask(backbone, requests, role=role, max_new_tokens=CRITIQUE_TOKENS, tell=tell)
     return [None if one is None else one.text for one in said]
 
 
@@ -113,12 +118,13 @@ def revise_as_told(
     drafts: Sequence[Draft],
     critiques: Sequence[str],
     role: Role = "base",
+    tell: Tell = untold,
 ) -> list[Revised | None]:
     """Each draft as a person's critique of it asks for; None where both leave the model's context no room for that."""
     under = [told_by(critique, like) for critique in critiques]
     found = [Revised(draft, draft.text, draft.token_ids) for draft in drafts]
     requests = [_revision(constitution, *one) for one in zip(under, found, critiques, strict=True)]
-    answers = ask(backbone, requests, role=role, max_new_tokens=REVISION_TOKENS)
+    answers = ask(backbone, requests, role=role, max_new_tokens=REVISION_TOKENS, tell=tell)
     return [
         None if said is None else _after(one, principle, critique, said)
         for one, principle, critique, said in zip(found, under, critiques, answers, strict=True)
@@ -132,13 +138,15 @@ def _rewritten(
     found: Sequence[Revised],
     critiques: Sequence[str | None],
     role: Role,
+    tell: Tell,
 ) -> list[Revised]:
     """One round: those whose critique finds a fault are rewritten by it."""
     at_fault = [
         index for index, critique in enumerate(critiques) if critique and not constitution.finds_nothing(critique)
     ]
     requests = [_revision(constitution, under[index], found[index], critiques[index] or "") for index in at_fault]
-    said = dict(zip(at_fault, ask(backbone, requests, role=role, max_new_tokens=REVISION_TOKENS), strict=True))
+    answers = ask(backbone, requests, role=role, max_new_tokens=REVISION_TOKENS, tell=tell)
+    said = dict(zip(at_fault, answers, strict=True))
     return [
         _after(one, principle, critique or "", said.get(index))
         for index, (one, principle, critique) in enumerate(zip(found, under, critiques, strict=True))

@@ -15,7 +15,7 @@ from random import Random
 
 from learner import parallel
 from learner.backbone import Backbone
-from learner.batch import Criticised, Progress, TokenIds
+from learner.batch import Criticised, Progress, TokenIds, told_as
 from learner.constitution.asking import Said
 from learner.constitution.examples import (
     Examples,
@@ -43,7 +43,6 @@ from service.settings import Settings
 
 log = logging.getLogger("hone.learner")
 
-PHASE = "constitution"
 REPLY_TOKENS = 160
 FEWEST_KEPT = 32
 """Harmless prompts whose replies are kept, at least, whatever their share is."""
@@ -83,7 +82,7 @@ def write_or_go_on(
     if examples is None:
         if is_version(settings.constitution.judge) and method == "rl-cai":
             backbone.add_judge(settings.adapters_folder / settings.constitution.judge, settings.learner)
-        written_now = Writer(backbone, settings, lessons.constitution).write(method, lessons, progress)
+        written_now = Writer(backbone, settings, lessons.constitution, progress).write(method, lessons)
         parallel.from_first(lambda: write_examples(written_now, path, of))
         examples = parallel.from_first(lambda: read_examples(path, of))
     assert examples is not None  # it has just been written
@@ -93,33 +92,28 @@ def write_or_go_on(
 class Writer:
     """Of one run: the backbone whose policy replies, and whose base criticises and revises."""
 
-    def __init__(self, backbone: Backbone, settings: Settings, version: Version) -> None:
+    def __init__(self, backbone: Backbone, settings: Settings, version: Version, progress: Progress) -> None:
         self._backbone, self._settings, self._seed = backbone, settings.constitution, settings.learner.seed
         self._constitution = version.constitution
         self._principles = version.constitution.tagged(settings.constitution.tags)
+        self._progress = progress
 
-    def write(self, method: str, lessons: Curated, progress: Progress) -> Examples:
+    def write(self, method: str, lessons: Curated) -> Examples:
         """What `method` learns from. Raises TrainingFailed for a model that can't be asked, and a judge that can't."""
         dropped = Counter[str]()
         criticised = () if method in ("sft", "sl-cai") else lessons.train.criticised
-        steps = 4 if method in CONSTITUTIONAL else 1
-        progress(PHASE, 0, steps, {})
         examples = Examples(told=self._told(criticised, lessons, dropped))
         if method in CONSTITUTIONAL:
-            progress(PHASE, 1, steps, {})
             prompts = self.red_team(lessons)
             log.info("Red-team prompts: %s", dict(Counter(prompt.source for prompt in prompts)))
-            progress(PHASE, 2, steps, {})
             each = self._settings.samples_per_prompt if method == "sl-cai" else self._settings.pairs_per_prompt
             if method == "sl-cai":
                 examples = replace(examples, revised=self._revised(prompts, dropped))
             else:
                 judged, preferences = self._judged(prompts, dropped)
                 examples = replace(examples, judged=judged, position_bias=position_bias(preferences))
-            progress(PHASE, 3, steps, {})
             taught = len(examples.revised) + len(examples.judged)
             examples = replace(examples, kept=self._kept(lessons, taught, each, dropped))
-        progress(PHASE, steps, steps, {})
         return replace(examples, dropped=dict(+dropped))
 
     def red_team(self, lessons: Curated) -> list[Prompt]:
@@ -127,20 +121,21 @@ class Writer:
         most, words = self._settings.red_team_prompts, lessons.train.conversations
         flagged = [one.prompt_token_ids for one in lessons.train.flagged if one.prompt_token_ids in words]
         found = [Prompt(words[prompt], prompt, "flagged") for prompt in dict.fromkeys(flagged)][:most]
-        ours = harmful(most - len(found), self._seed, held_out=False)
-        found += as_prompts(self._backbone, ours, "ours")
-        return found + written(self._backbone, found, self._settings.written_prompts, self._seed + 11)
+        found += as_prompts(self._backbone, harmful(most - len(found), self._seed, held_out=False), "ours")
+        tell = told_as(self._progress, "writing red-team prompts")
+        return found + written(self._backbone, found, self._settings.written_prompts, self._seed + 11, tell)
 
     def _revised(self, prompts: Sequence[Prompt], dropped: Counter[str]) -> tuple[RevisedReply, ...]:
         """Replies of the policy to each prompt, after rounds of critique and revision."""
         drafts, each = list[tuple[Prompt, Draft]](), self._settings.samples_per_prompt
-        for prompt, row in zip(prompts, self._replies([one.token_ids for one in prompts], each, 12), strict=True):
+        rows = self._replies("replies", [one.token_ids for one in prompts], each, 12)
+        for prompt, row in zip(prompts, rows, strict=True):
             whole = [said for said in row if _is_whole(said)]
             drafts += [(prompt, Draft(prompt.conversation, said.text, said.token_ids)) for said in whole]
             dropped[UNFINISHED] += len(row) - len(whole)
         found = revise(
             self._backbone, self._constitution, self._principles, [draft for _, draft in drafts],
-            rounds=self._settings.revision_rounds, seed=self._seed + 13,
+            rounds=self._settings.revision_rounds, seed=self._seed + 13, progress=self._progress,
         )  # fmt: skip
         revised = tuple(
             RevisedReply(prompt.conversation, prompt.source, prompt.token_ids, draft.text, one.text, one.token_ids,
@@ -164,9 +159,11 @@ class Writer:
         before they are sampled: one that refuses every question need not be waited for."""
         judge = judge_of(self._settings, self._backbone, self._constitution)
         trial = [Two(one.conversation, "Yes.", "No.") for one in prompts[:1]]
-        judge_pairs(judge, self._constitution, self._principles, trial, Manner(failed_share=1.0), self._seed)
+        tell = told_as(self._progress, "a first question to the judge")
+        judge_pairs(judge, self._constitution, self._principles, trial, Manner(failed_share=1.0), self._seed, tell)
         pairs, each = list[tuple[Prompt, Said, Said]](), 2 * self._settings.pairs_per_prompt
-        for prompt, row in zip(prompts, self._replies([one.token_ids for one in prompts], each, 14), strict=True):
+        rows = self._replies("replies", [one.token_ids for one in prompts], each, 14)
+        for prompt, row in zip(prompts, rows, strict=True):
             for a, b in zip(row[::2], row[1::2], strict=True):
                 whole = _is_whole(a) and _is_whole(b)
                 if whole and a.token_ids != b.token_ids:
@@ -178,6 +175,7 @@ class Writer:
             judge, self._constitution, self._principles,
             [Two(prompt.conversation, a.text, b.text) for prompt, a, b in pairs],
             Manner(settings.judge_principles, settings.judge_reasoned, settings.judge_failed_share), self._seed + 15,
+            told_as(self._progress, "judgements"),
         )  # fmt: skip
         dropped[NO_VERDICT] += sum(one is None for one in found)
         judged = tuple(
@@ -204,7 +202,8 @@ class Writer:
         chosen += rng.sample(people, min(len(people), count // 4))
         chosen = list(dict.fromkeys([*chosen, *(one.token_ids for one in usual)]))[:count]
         whole = list[tuple[TokenIds, Said]]()
-        for prompt, row in zip(chosen, self._replies(chosen, each, 18), strict=True):
+        rows = self._replies("replies to harmless prompts", chosen, each, 18)
+        for prompt, row in zip(chosen, rows, strict=True):
             whole += [(prompt, said) for said in row if _is_whole(said)]
         dropped[UNFINISHED] += each * len(chosen) - len(whole)
         asked = [(known[prompt], said) for prompt, said in whole if prompt in known]
@@ -220,7 +219,8 @@ class Writer:
         """The answers, by identity, that a critique under one drawn principle finds something wrong with."""
         under = [draw(self._principles, 1, rng)[0] for _ in said]
         drafts = [Draft(conversation, one.text, one.token_ids) for conversation, one in said]
-        critiques = criticise(self._backbone, self._constitution, under, drafts)
+        tell = told_as(self._progress, "critiques of replies to harmless prompts")
+        critiques = criticise(self._backbone, self._constitution, under, drafts, tell=tell)
         return {
             id(one)
             for (_, one), critique in zip(said, critiques, strict=True)
@@ -242,8 +242,9 @@ class Writer:
             for one, text in zip(about, texts, strict=True)
         ]
         revised = revise_as_told(
-            self._backbone, self._constitution, self._principles[0], drafts, [one.critique for one in about]
-        )
+            self._backbone, self._constitution, self._principles[0], drafts, [one.critique for one in about],
+            tell=told_as(self._progress, "revisions by people's critiques"),
+        )  # fmt: skip
         found = list[RevisedAsTold]()
         for one, new in zip(about, revised, strict=True):
             if new is None or not new.changed:
@@ -255,10 +256,11 @@ class Writer:
             )  # fmt: skip
         return tuple(found)
 
-    def _replies(self, prompts: Sequence[TokenIds], each: int, seed: int) -> list[list[Said]]:
+    def _replies(self, stage: str, prompts: Sequence[TokenIds], each: int, seed: int) -> list[list[Said]]:
         """Of the policy, at temperature 1."""
         rows = sample(
-            self._backbone, prompts, per_prompt=each, max_new_tokens=REPLY_TOKENS, seed=self._seed + seed
+            self._backbone, prompts, per_prompt=each, max_new_tokens=REPLY_TOKENS, seed=self._seed + seed,
+            tell=told_as(self._progress, stage),
         )  # fmt: skip
         return [[self._said(reply) for reply in row] for row in rows]
 

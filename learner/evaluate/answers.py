@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from learner.adapted_model import Role
 from learner.backbone import Backbone
-from learner.batch import TokenIds
+from learner.batch import Tell, TokenIds, untold
 from learner.sampling import Reply, sample
 
 MAX_NEW_TOKENS = 160
@@ -42,11 +42,16 @@ def spread(prompts: Sequence[TokenIds], most: int) -> list[TokenIds]:
 
 
 def answer(
-    backbone: Backbone, prompts: Sequence[TokenIds], role: Role, seed: int, per_prompt: int = REPLIES
+    backbone: Backbone,
+    prompts: Sequence[TokenIds],
+    role: Role,
+    seed: int,
+    per_prompt: int = REPLIES,
+    tell: Tell = untold,
 ) -> Answers:
     """`per_prompt` replies at temperature 1 to every prompt; the likeliest alone where that is 1."""
     replies = sample(
         backbone, prompts, role=role, per_prompt=per_prompt, max_new_tokens=MAX_NEW_TOKENS, seed=seed,
-        temperature=float(per_prompt > 1),
+        temperature=float(per_prompt > 1), tell=tell,
     )  # fmt: skip
     return Answers(replies, [backbone.decode([reply.token_ids for reply in row]) for row in replies])

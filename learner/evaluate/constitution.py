@@ -15,13 +15,13 @@ their figures compare. How far to trust another judge, whose verdicts a candidat
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 from learner.adapted_model import Role
 from learner.backbone import Backbone
-from learner.batch import Pair, Progress, Snapshot
+from learner.batch import Pair, Progress, Snapshot, told_as
 from learner.constitution.asking import as_request, ask
 from learner.constitution.judges import BackboneJudge
 from learner.constitution.judging import Judge, Manner, Preference, Two, judge_pairs, position_bias, share_of_a
@@ -39,9 +39,10 @@ from service.errors import BadInput
 from service.settings import Settings
 from service.settings.constitution import SELF
 
-PHASE, STEPS = "evaluate by the constitution", 5
 HELPFUL = "helpful"
 """The tag of the principles by which harmless replies are compared."""
+WHOSE = {"": "candidate", "_parent": "parent", "_base": "base"}
+"""Suffix of a figure → whose it is, in words."""
 MOST_PEOPLES_PAIRS, MOST_REVISIONS = 64, 16
 USUALLY = 6
 """A candidate that people's feedback made is measured on one in so many of the prompts."""
@@ -63,13 +64,12 @@ def by_constitution(
     count = max(1, settings.constitution.evaluated_prompts // (1 if trained else USUALLY))
     judge = BackboneJudge(backbone, version.constitution)
     asked = ConstitutionEvaluation(
-        backbone, version, settings.constitution.tags, judge, count, settings.learner.seed
+        backbone, version, settings.constitution.tags, judge, count, settings.learner.seed, progress
     )  # fmt: skip
-    found = asked.report(lessons.held_out, progress) | {"trained_by_it": trained}
+    found = asked.report(lessons.held_out) | {"trained_by_it": trained}
     if lessons.train.ai_pairs and settings.constitution.judge != SELF:
-        progress(PHASE, STEPS - 1, STEPS, {})
+        progress("verdicts of the judge that it learned from", 0, 1, {})
         found["judge"] = judge_figures(settings, backbone, version.constitution, asked.asked, asked.seed)
-    progress(PHASE, STEPS, STEPS, {})
     return found
 
 
@@ -77,7 +77,14 @@ class ConstitutionEvaluation:
     """Of one backbone. `judge`: who compares; `prompts`: of each of the three kinds, at most."""
 
     def __init__(
-        self, backbone: Backbone, version: Version, tags: Sequence[str], judge: Judge, prompts: int, seed: int
+        self,
+        backbone: Backbone,
+        version: Version,
+        tags: Sequence[str],
+        judge: Judge,
+        prompts: int,
+        seed: int,
+        progress: Progress,
     ) -> None:
         self._backbone, self._version, self._judge, self._seed = backbone, version, judge, seed
         self._constitution = version.constitution
@@ -86,27 +93,23 @@ class ConstitutionEvaluation:
             self._helpful = version.constitution.tagged((HELPFUL,))
         except BadInput:  # a constitution may have other tags
             self._helpful = version.constitution.principles
-        self._prompts = prompts
+        self._prompts, self._progress = prompts, progress
         self._preferences: list[Preference] = []
         self.asked: list[Asked] = []
         """What the judge was asked."""
         self.seed = seed + 34
         """Of which principle each pair was judged under."""
 
-    def report(self, held_out: Snapshot, progress: Progress) -> dict[str, Any]:
+    def report(self, held_out: Snapshot) -> dict[str, Any]:
         """All figures; shares are of replies. Those of a parent are there where there is one.
 
         Raises TrainingFailed for a model that can't be asked.
         """
         name, sha256 = self._version.identity
         found: dict[str, Any] = {"constitution": name, "sha256": sha256}
-        progress(PHASE, 0, STEPS, {})
         found |= self._harm(held_out)
-        progress(PHASE, 1, STEPS, {})
         found |= self._over_refusal()
-        progress(PHASE, 2, STEPS, {})
         found |= self._helpfulness()
-        progress(PHASE, 3, STEPS, {})
         found |= self._agreement(held_out)
         found["position_bias"] = position_bias(self._preferences)
         return found
@@ -116,12 +119,16 @@ class ConstitutionEvaluation:
         parent: dict[str, Role] = {"_parent": "parent"} if self._backbone.has("parent") else {}
         return {"": "policy", **parent, "_base": "base"}
 
-    def _answers(self, prompts: Sequence[Prompt], seed: int) -> dict[str, Answers]:
-        """Two replies of each role to each prompt, at temperature 1."""
+    def _answers(self, kind: str, prompts: Sequence[Prompt], seed: int) -> dict[str, Answers]:
+        """Two replies of each role to each prompt of a kind, at temperature 1."""
         asked = [prompt.token_ids for prompt in prompts]
         return {
-            suffix: answer(self._backbone, asked, role, seed, per_prompt=2) for suffix, role in self._roles().items()
-        }
+            suffix: answer(
+                self._backbone, asked, role, seed, per_prompt=2,
+                tell=told_as(self._progress, f"replies of the {WHOSE[suffix]} to {kind}"),
+            )
+            for suffix, role in self._roles().items()
+        }  # fmt: skip
 
     def _harm(self, held_out: Snapshot) -> dict[str, Any]:
         words = held_out.conversations
@@ -131,9 +138,10 @@ class ConstitutionEvaluation:
         prompts += as_prompts(self._backbone, ours, "ours")
         found: dict[str, Any] = {"red_team_prompts": len(prompts)}
         at_fault: list[tuple[Draft, Principle, str]] = []
-        for suffix, answers in self._answers(prompts, self._seed + 31).items():
+        for suffix, answers in self._answers("requests for harm", prompts, self._seed + 31).items():
             drafts, under = self._drafts(prompts, answers)
-            critiques = criticise(self._backbone, self._constitution, under, drafts)
+            tell = told_as(self._progress, f"critiques of the {WHOSE[suffix]}'s replies")
+            critiques = criticise(self._backbone, self._constitution, under, drafts, tell=tell)
             by_principle: defaultdict[str, list[bool]] = defaultdict(list)
             for draft, principle, critique in zip(drafts, under, critiques, strict=True):
                 if not critique:  # not looked at: the context had no room for it
@@ -161,7 +169,7 @@ class ConstitutionEvaluation:
     def _over_refusal(self) -> dict[str, Any]:
         prompts = as_prompts(self._backbone, look_alikes(self._prompts, self._seed, held_out=True), "look-alike")
         found: dict[str, Any] = {"look_alikes": len(prompts)}
-        for suffix, answers in self._answers(prompts, self._seed + 32).items():
+        for suffix, answers in self._answers("look-alikes", prompts, self._seed + 32).items():
             texts = answers.flat_texts
             found |= _share("over_refused" + suffix, fmean(map(refuses, texts)), len(texts))
         return found
@@ -169,15 +177,15 @@ class ConstitutionEvaluation:
     def _helpfulness(self) -> dict[str, Any]:
         """What the judge prefers under the helpful principles, against what there was before, and against the base."""
         prompts = as_prompts(self._backbone, everyday(self._prompts, self._seed, held_out=True), "everyday")
-        answers = self._answers(prompts, self._seed + 33)
+        answers = self._answers("everyday questions", prompts, self._seed + 33)
         found: dict[str, Any] = {"helpful_prompts": len(prompts)}
-        against_base = self._won(prompts, answers[""], answers["_base"])
+        against_base = self._won(prompts, answers, "", "_base")
         found |= _odds("helpful_won_base", against_base, prompts)
         against_before = against_base
         if "_parent" in answers:
-            parent_against_base = self._won(prompts, answers["_parent"], answers["_base"])
+            parent_against_base = self._won(prompts, answers, "_parent", "_base")
             found |= _odds("helpful_won_parent_base", parent_against_base, prompts)
-            against_before = self._won(prompts, answers[""], answers["_parent"])
+            against_before = self._won(prompts, answers, "", "_parent")
         found |= _odds("helpful_won", against_before, prompts)
         by_principle: defaultdict[str, list[float]] = defaultdict(list)
         for one in against_before:
@@ -186,13 +194,15 @@ class ConstitutionEvaluation:
         shares = {name: fmean(each) for name, each in by_principle.items()}
         return found | {"helpful_won_by_principle": shares}
 
-    def _won(self, prompts: Sequence[Prompt], ours: Answers, theirs: Answers) -> list[Preference]:
+    def _won(
+        self, prompts: Sequence[Prompt], answers: Mapping[str, Answers], ours: str, theirs: str
+    ) -> list[Preference]:
         pairs = [
             Two(prompt.conversation, a, b)
-            for prompt, of_us, of_them in zip(prompts, ours.texts, theirs.texts, strict=True)
+            for prompt, of_us, of_them in zip(prompts, answers[ours].texts, answers[theirs].texts, strict=True)
             for a, b in zip(of_us, of_them, strict=True)
         ]
-        return self._preferred(pairs, self._helpful)
+        return self._preferred(f"judgements, {WHOSE[ours]} against {WHOSE[theirs]}", pairs, self._helpful)
 
     def _agreement(self, held_out: Snapshot) -> dict[str, Any]:
         """Of people's decided comparisons that nothing was trained on, those where the judge prefers the same reply."""
@@ -202,7 +212,7 @@ class ConstitutionEvaluation:
         if not decided:
             return {"judged_as_people": None, "peoples_pairs": 0}
         pairs = [self._two(pair, held_out) for pair in decided]
-        found = self._preferred(pairs, self._constitution.principles, of_people=True)
+        found = self._preferred("judgements of what people compared", pairs, self._constitution.principles, True)
         return {"judged_as_people": share_of_a(found), "peoples_pairs": len(found)}
 
     def _two(self, pair: Pair, part: Snapshot) -> Two:
@@ -220,17 +230,19 @@ class ConstitutionEvaluation:
                                   critique if with_critique else None)
                 for draft, principle, critique in at_fault
             ]  # fmt: skip
-            said = ask(self._backbone, requests, max_new_tokens=REVISION_TOKENS)
+            tell = told_as(self._progress, f"revisions {'after' if with_critique else 'without'} a critique")
+            said = ask(self._backbone, requests, max_new_tokens=REVISION_TOKENS, tell=tell)
             texts.append(["" if one is None else one.text for one in said])
         pairs = [Two(draft.conversation, a, b) for (draft, _, _), a, b in zip(at_fault, *texts, strict=True)]
-        found = self._preferred(pairs, self._principles)
+        found = self._preferred("judgements of revisions", pairs, self._principles)
         return {"critique_useful": _mean(found), "critiqued": len(found)}
 
     def _preferred(
-        self, pairs: Sequence[Two], principles: Sequence[Principle], of_people: bool = False
+        self, stage: str, pairs: Sequence[Two], principles: Sequence[Principle], of_people: bool = False
     ) -> list[Preference]:
         self.asked.append(Asked(pairs, principles, of_people))
-        found = judge_pairs(self._judge, self._constitution, principles, pairs, ANY_VERDICT, self.seed)
+        tell = told_as(self._progress, stage)
+        found = judge_pairs(self._judge, self._constitution, principles, pairs, ANY_VERDICT, self.seed, tell)
         whole = [one for one in found if one is not None]
         self._preferences += whole
         return whole

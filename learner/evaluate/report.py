@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 
 from learner.backbone import Backbone
-from learner.batch import Demonstration, Label, Pair, Progress, Scored, Snapshot, TokenIds
+from learner.batch import Demonstration, Label, Pair, Progress, Scored, Snapshot, TokenIds, told_as
 from learner.evaluate.answers import MAX_NEW_TOKENS, Answers, answer, spread
 from learner.evaluate.consistency import kept_answers, kept_neighbours
 from learner.evaluate.intervals import Share
@@ -112,15 +113,15 @@ def evaluate(
     where it was trained on such; `scored`: the held-out single scores, None where it was trained on none.
     Without any prompt the sampled figures are those of no replies: a gate treats that as not proven.
     """
-    tell = progress or (lambda *_: None)
+    progress = progress or (lambda *_: None)
     longest = longest_prompt(backbone, MAX_NEW_TOKENS)  # a cut one would be scored on other tokens than sampled on
     chosen = spread([p for p in dict.fromkeys([*prompts, *standing]) if len(p) <= longest], PROMPTS)
-    tell(PHASE, 0, 4, {})
-    candidate = answer(backbone, chosen, "policy", settings.seed)
-    tell(PHASE, 1, 4, {})
-    base = answer(backbone, chosen, "base", settings.seed + 1)
-    parent = answer(backbone, chosen, "parent", settings.seed + 2) if backbone.has("parent") else base
-    tell(PHASE, 2, 4, {})
+    tell = partial(told_as, progress)
+    candidate = answer(backbone, chosen, "policy", settings.seed, tell=tell("replies of the candidate"))
+    parent = base = answer(backbone, chosen, "base", settings.seed + 1, tell=tell("replies of the base"))
+    if backbone.has("parent"):
+        parent = answer(backbone, chosen, "parent", settings.seed + 2, tell=tell("replies of the parent"))
+    progress(PHASE, 0, 1, {})
     added = len(set(chosen) - set(prompts))
     report: dict[str, Any] = {"prompts": len(chosen), "standing_prompts": added, "replies": len(candidate.flat)}
     decided = [pair for pair in held_out.pairs if not pair.tie and _fits(backbone, pair)]
@@ -130,14 +131,13 @@ def evaluate(
     report |= surface(candidate, base)
     report |= kept_answers(candidate, base)
     report |= kept_neighbours(backbone, neighbours, PROMPTS, settings.seed)
-    tell(PHASE, 3, 4, {})
     report |= on_preferences(backbone, decided) if preferences else {}
     report |= on_labels(backbone, [label for label in labels if _fits(backbone, label)])
     report |= {} if scored is None else on_scores(backbone, [one for one in scored if _fits(backbone, one)])
     report |= on_corrections(backbone, [one for one in held_out.demonstrations if _fits(backbone, one)])
     report |= on_taught(backbone, [one for one in taught if _fits(backbone, one)])
     report["samples"] = _samples(backbone, chosen, candidate, base)
-    tell(PHASE, 4, 4, {})
+    progress(PHASE, 1, 1, {})
     return Report(**report)
 
 

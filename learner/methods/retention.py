@@ -25,7 +25,7 @@ from torch import Tensor
 from learner import parallel
 from learner.adapted_model import Role
 from learner.backbone import Backbone
-from learner.batch import Demonstration, Example, TokenIds, by_length, collate, tokens_of
+from learner.batch import Demonstration, Example, Tell, TokenIds, by_length, collate, tokens_of, untold
 from learner.sampling import AFFORDABLE_TOKENS, longest_prompt, sample
 from learner.tensors import kl_top, top_log_probs
 
@@ -137,14 +137,16 @@ def neighbours(
     rng: Random,
     seed: int,
     kept_back: bool = False,
+    tell: Tell = untold,
 ) -> list[TokenIds]:
     """Questions that begin like the corrected ones and end otherwise; those to train on, or those `kept_back`.
 
     None for a model without a chat template, nor for a question far into a long conversation, which costs too much.
     `prompts`: what people ask, by which it is seen which words are special to a question. One that says most of what a
-    corrected question said is left out: it may ask for the very thing that was corrected.
+    corrected question said is left out: it may ask for the very thing that was corrected. `tell` hears how many have
+    been tried.
     """
-    found = _like(backbone, corrected, prompts, rng, seed)[kept_back]
+    found = _like(backbone, corrected, prompts, rng, seed, tell)[kept_back]
     return rng.sample(found, min(NEIGHBOURS, len(found)))
 
 
@@ -158,7 +160,12 @@ def neighbours_apart(
 
 
 def _like(
-    backbone: Backbone, corrected: Sequence[TokenIds], prompts: Sequence[TokenIds], rng: Random, seed: int
+    backbone: Backbone,
+    corrected: Sequence[TokenIds],
+    prompts: Sequence[TokenIds],
+    rng: Random,
+    seed: int,
+    tell: Tell = untold,
 ) -> dict[bool, list[TokenIds]]:
     """All that were found; True: kept back."""
     opening, closing = frame(backbone)
@@ -172,7 +179,7 @@ def _like(
         for one in asked
         for _ in range(tries)
     ]
-    endings = sample(backbone, stems, role="base", max_new_tokens=QUESTION_TOKENS, seed=seed + 7)
+    endings = sample(backbone, stems, role="base", max_new_tokens=QUESTION_TOKENS, seed=seed + 7, tell=tell)
     information = _information(asked, [*prompts, *corrected])
     found: dict[TokenIds, None] = {}
     for stem, (ending,) in zip(stems, endings, strict=True):

@@ -34,7 +34,8 @@ class RunView(Wire):
     finished_at: datetime | None
     phase: str = Field(
         "",
-        description="snapshot, curate, train (or, meanwhile: waiting for the engine, or for space), evaluate, publish.",
+        description="snapshot, curate, train (or, meanwhile: waiting for the engine, or for space), evaluate, publish. "
+        "Behind a colon the stage of it that `step` counts, where there are several: `train: dpo`.",
     )
     step: int = 0
     steps: int = 0

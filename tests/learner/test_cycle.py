@@ -63,7 +63,7 @@ def test_a_run_says_so_while_it_waits_for_the_engine(home: Home) -> None:
             super().train(stages, lessons, checkpoint, progress)
 
     cycle(home, leased, Waiting()).run()
-    assert seen == ["train", "waiting for the engine", "waiting for the engine", "train"]
+    assert seen == ["train: ppo", "waiting for the engine", "waiting for the engine", "train: ppo"]
     furthest = the_run(home, run_id).furthest
     assert WAITING not in furthest and {"ppo": 1, "sft": 3, "evaluate": 0, "publish": 0}.items() <= furthest.items()
     assert the_run(home, run_id).state == "succeeded"

@@ -55,6 +55,16 @@ def test_greedy_ignores_the_seed_and_how_the_batch_is_cut(backbone: Backbone) ->
     assert [[r.token_ids for r in row] for row in whole] == [[r.token_ids for r in row] for row in parts]
 
 
+def test_it_is_told_how_many_replies_have_come_to_their_end(backbone: Backbone) -> None:
+    heard = list[tuple[int, int]]()
+    replies = sample(
+        backbone, PROMPTS, per_prompt=16, max_new_tokens=48, seed=1, batch_size=16, tell=lambda *it: heard.append(it)
+    )
+    assert heard[0] == (0, 48) and heard[-1] == (48, 48) and heard == sorted(heard)
+    assert {(16, 48), (32, 48)} < set(heard) and len(heard) > 10  # after each batch, and within
+    assert replies == sample(backbone, PROMPTS, per_prompt=16, max_new_tokens=48, seed=1, batch_size=16)
+
+
 def test_first_tokens_come_as_often_as_the_model_says(backbone: Backbone) -> None:
     (row,) = sample(backbone, PROMPTS[:1], per_prompt=4000, max_new_tokens=1, seed=6, batch_size=4000)
     counts = torch.bincount(torch.tensor([reply.token_ids[0] for reply in row]), minlength=50).float() / len(row)

@@ -45,7 +45,7 @@ def fake_run(name: str, state: str, **fields: Any) -> dict[str, Any]:
         "created_at": now(),
         "started_at": now(),
         "finished_at": None if state == "running" else now(),
-        "phase": "train",
+        "phase": "train: dpo",
         "step": 0,
         "steps": 20,
         "parent": None,

@@ -50,9 +50,9 @@ def test_an_operator_sees_what_is_live_and_why(adapters: FakeService, api_url: s
     assert top["serving"]["live"] == "v1" and top["why"] == "Is live now." and top["since"]
     assert runs["runs"] == () and not runs["hidden"]
     assert [adapter["name"] for adapter in shown["adapters"]] == ["v2", "v1"]
-    assert shown["adapters"][0]["figures"][0]["value"] == "70.0 %"
+    assert shown["adapters"][0]["figures"][0]["value"] == "70.0\u00a0%"
     _, _, _, shown = look(api_url, Board(opened={"v2"}))  # the list has no gates: they are shown with the whole report
-    assert shown["adapters"][0]["figures"][0]["value"] == "70.0 %" and shown["adapters"][0]["gates"][0]["passed"]
+    assert shown["adapters"][0]["figures"][0]["value"] == "70.0\u00a0%" and shown["adapters"][0]["gates"][0]["passed"]
 
 
 @pytest.mark.parametrize("session", ["anna", None])
@@ -155,6 +155,20 @@ def test_the_run_under_way_is_shown_until_another_is_chosen(fake: FakeService, a
     assert runs["run"] == "run-2" and curves["charts"] == []
     _, runs, curves, _ = on_board(api_url, lambda page: page.choose_run(board, event(run="run-1"), request(OPERATOR)))
     assert runs["run"] == "run-1" and [chart["name"] for chart in curves["charts"]] == ["loss"]
+
+
+def test_a_run_says_what_of_its_phase_is_under_way(fake: FakeService, api_url: str) -> None:
+    told = ("train", "train: kto", "train: critiques, round 1 of 2", "waiting for the engine")
+    fake.runs = {
+        f"run-{number}": fake_run(f"run-{number}", "running", phase=phase) for number, phase in enumerate(told)
+    }
+    _, runs, _, _ = look(api_url, Board())
+    assert {run["id"]: (run["phase"], run["stage"]) for run in runs["runs"]} == {
+        "run-0": ("train", ""),
+        "run-1": ("train", "thumbs (KTO)"),
+        "run-2": ("train", "critiques, round 1 of 2"),
+        "run-3": ("waiting for the engine", ""),
+    }
 
 
 def test_an_opened_adapter_shows_its_history(adapters: FakeService, api_url: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pytest
 
 from learner.backbone import Backbone
@@ -17,15 +15,12 @@ from learner.evaluate.intervals import wilson
 from service.constitution.versions import built_in_version
 from service.settings import SPROUT, LearnerSettings
 from tests.learner.constitution.toy import Model, Scale, line
+from tests.learner.progress import Heard
 
 
 @pytest.fixture(scope="module")
 def sprout() -> Backbone:
     return Backbone.load(SPROUT, LearnerSettings(rank=4))
-
-
-def quiet(phase: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
-    pass
 
 
 def held_out(backbone: Backbone) -> Snapshot:
@@ -47,8 +42,8 @@ def test_the_report_says_what_critic_and_judge_say(sprout: Backbone, monkeypatch
     monkeypatch.setattr(revising, "ask", Model(critic))
     monkeypatch.setattr(evaluation, "ask", Model(lambda one: "better so" if line(one, "Critique") else "so"))
     judge = Scale(lambda reply: len(reply) / 1_000, lean=0.02)
-    measuring = ConstitutionEvaluation(sprout, built_in_version(), ("harmless",), judge, 6, 0)
-    found = measuring.report(held_out(sprout), quiet)
+    measuring = ConstitutionEvaluation(sprout, built_in_version(), ("harmless",), judge, 6, 0, Heard())
+    found = measuring.report(held_out(sprout))
     assert found["constitution"] == "c0" and found["red_team_prompts"] == 6
     assert found["replies"] == found["replies_base"] == 12
     assert found["harmful"] == found["harmful_base"] == pytest.approx(2 / 12)  # the flagged prompt's two replies
@@ -71,7 +66,7 @@ def test_the_report_says_what_critic_and_judge_say(sprout: Backbone, monkeypatch
 def test_an_evaluation_without_peoples_judgements_says_so(sprout: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(revising, "ask", Model(lambda request: "nothing is wrong"))
     judge = Scale(lambda reply: None)
-    found = ConstitutionEvaluation(sprout, built_in_version(), (), judge, 3, 0).report(Snapshot(), quiet)
+    found = ConstitutionEvaluation(sprout, built_in_version(), (), judge, 3, 0, Heard()).report(Snapshot())
     assert found["harmful"] == 0 and found["critique_useful"] is None
     assert found["judged_as_people"] is None and found["helpful_won"] is None and found["position_bias"] is None
 
@@ -79,5 +74,28 @@ def test_an_evaluation_without_peoples_judgements_says_so(sprout: Backbone, monk
 def test_replies_that_could_not_be_critiqued_are_not_counted(sprout: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(revising, "ask", lambda backbone, requests, **rest: [None] * len(requests))
     judge = Scale(lambda reply: None)
-    found = ConstitutionEvaluation(sprout, built_in_version(), (), judge, 3, 0).report(Snapshot(), quiet)
+    found = ConstitutionEvaluation(sprout, built_in_version(), (), judge, 3, 0, Heard()).report(Snapshot())
     assert found["harmful"] is None and found["harmful_base"] is None and found["replies"] == 0
+
+
+def test_an_evaluation_tells_what_it_does(sprout: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(revising, "ask", Model(lambda request: "at fault"))
+    monkeypatch.setattr(evaluation, "ask", Model(lambda request: "so"))
+    judge, heard = Scale(lambda reply: len(reply) / 1_000), Heard()
+    ConstitutionEvaluation(sprout, built_in_version(), ("harmless",), judge, 3, 0, heard).report(held_out(sprout))
+    counted = heard.counted()
+    assert counted == {
+        "replies of the candidate to requests for harm": 6,
+        "replies of the base to requests for harm": 6,
+        "critiques of the candidate's replies": 6,
+        "critiques of the base's replies": 6,
+        "revisions after a critique": 12,
+        "revisions without a critique": 12,
+        "judgements of revisions": 12,
+        "replies of the candidate to look-alikes": 6,
+        "replies of the base to look-alikes": 6,
+        "replies of the candidate to everyday questions": 6,
+        "replies of the base to everyday questions": 6,
+        "judgements, candidate against base": 6,
+        "judgements of what people compared": 2,
+    }

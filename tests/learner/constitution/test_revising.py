@@ -11,6 +11,7 @@ from learner.constitution.asking import Request
 from learner.constitution.revising import USER_CRITIQUE, Draft, Revised, revise, revise_as_told
 from service.constitution import built_in
 from tests.learner.constitution.toy import Model, line, tokens
+from tests.learner.progress import Heard
 
 OURS = built_in()
 HARMLESS = OURS.tagged(("harmless",))
@@ -28,7 +29,7 @@ def sensible(request: Request) -> str:
 
 def run(monkeypatch: pytest.MonkeyPatch, model: Model, drafts: list[Draft], rounds: int = 2) -> list[Revised]:
     monkeypatch.setattr(revising, "ask", model)
-    return revise(BACKBONE, OURS, HARMLESS, drafts, rounds=rounds, seed=3)
+    return revise(BACKBONE, OURS, HARMLESS, drafts, rounds=rounds, seed=3, progress=Heard())
 
 
 def test_a_reply_at_fault_is_rewritten_and_a_good_one_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ from service.constitution.versions import built_in_version
 from service.errors import AdapterBroken, TrainingFailed
 from service.settings import SPROUT, ConstitutionSettings, LearnerSettings, Settings
 from tests.learner.constitution.toy import Model, Scale, line, tokens
+from tests.learner.progress import Heard
 from tests.learner.tiny_model import build_tiny_model
 
 FEW = ConstitutionSettings(
@@ -132,6 +133,31 @@ def test_replies_to_harmless_prompts_are_kept_unless_a_critique_finds_them_at_fa
         path.unlink()
 
 
+def test_the_supervised_stage_tells_what_it_does(
+    sprout: Backbone, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revising, "ask", Model(sensible))
+    path, heard = settings.home / "constitution.jsonl", Heard()
+    found = write_or_go_on(sprout, settings, "sl-cai", lessons(sprout), path, heard)
+    counted = heard.counted()
+    assert list(counted) == [
+        "writing red-team prompts",
+        "replies",
+        "critiques, round 1 of 2",
+        "revisions, round 1 of 2",
+        "critiques, round 2 of 2",  # and nothing is at fault any more
+        "replies to harmless prompts",
+        "critiques of replies to harmless prompts",
+    ]
+    drafts = found.counts["written"]["revised"]
+    assert counted["replies"] >= drafts == counted["critiques, round 1 of 2"] == counted["critiques, round 2 of 2"]
+    told = [step for stage, step, *_ in heard.steps if stage == "replies"]
+    assert len(told) > 3  # while they are sampled
+    heard.steps.clear()
+    write_or_go_on(sprout, settings, "sl-cai", lessons(sprout), path, heard)
+    assert heard.steps == []  # it is read
+
+
 def judged_by(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writing, "judge_of", lambda *about: judge)
 
@@ -141,13 +167,26 @@ def test_the_feedback_stage_learns_the_judges_odds_beside_what_people_said(
 ) -> None:
     judged_by(Scale(lambda reply: len(reply) / 1_000), monkeypatch)
     given = lessons(sprout)
-    found = write(sprout, settings, "rl-cai", given, monkeypatch)
+    monkeypatch.setattr(revising, "ask", Model(sensible))
+    heard = Heard()
+    found = write_or_go_on(sprout, settings, "rl-cai", given, settings.home / "constitution.jsonl", heard)
     served, *pairs = found.train.ai_pairs
     assert served == given.train.ai_pairs[0] and len(pairs) == found.counts["written"]["judged"] >= 8
     for pair in pairs:
         longer, shorter = sprout.decode([pair.chosen, pair.rejected])
         assert len(longer.strip()) >= len(shorter.strip()) and 0.5 <= pair.certainty < 0.7
     assert [pair.feedback_ids for pair in found.train.pairs] == [("fb-pair",), ("fb-told",)]
+    counted = heard.counted()
+    assert counted["a first question to the judge"] == 1 and counted["judgements"] == len(pairs)
+    assert list(counted) == [
+        "revisions by people's critiques",
+        "writing red-team prompts",
+        "a first question to the judge",
+        "replies",
+        "judgements",
+        "replies to harmless prompts",
+        "critiques of replies to harmless prompts",
+    ]
     assert found.train.criticised == ()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+from learner.batch import Tell, untold
 from learner.constitution.asking import Request, Said
 
 EOS = 3
@@ -28,7 +29,12 @@ class Model:
         self.answers = answers
         self.asked: list[Request] = []
 
-    def __call__(self, backbone: object, requests: Sequence[Request], **how: object) -> list[Said | None]:
+    def __call__(
+        self, backbone: object, requests: Sequence[Request], tell: Tell = untold, **how: object
+    ) -> list[Said | None]:
+        if requests:
+            tell(0, len(requests))
+            tell(len(requests), len(requests))
         self.asked += requests
         said = [self.answers(request) for request in requests]
         return [None if text is None else Said(text, tokens(text), not text.endswith("…")) for text in said]
