@@ -86,7 +86,7 @@ def test_a_trained_adapter_waits_in_memory_for_space_on_the_disk(
     if full == "curves":
         monkeypatch.setattr("learner.cycle.draw", lambda *_: fill())
     cycle(home, lease(home), trainer).run()
-    assert phases == ["train", "waiting for space", "waiting for space"]
+    assert phases == ["train: sft", "waiting for space", "waiting for space"]
     assert "waiting for space" not in the_run(home, run_id).furthest  # to wait is no step forward
     assert trainer.done == ["train", "evaluate"]
     assert the_run(home, run_id).state == "succeeded" and adapters_of(home) == {"v1": "candidate"}
