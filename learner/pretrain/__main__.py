@@ -1,6 +1,6 @@
 """The whole recipe: generate text, train the tokenizer, train the model, export, evaluate, write the model card.
 
-    python -m learner.pretrain --minutes 90 --out service/sprout
+    python -m learner.pretrain --out service/sprout
 
 A run that was killed goes on from its last checkpoint in `--work` when started again with the same arguments.
 """

@@ -31,8 +31,8 @@ FORMS: tuple[tuple[Form, float], ...] = (
 )  # fmt: skip
 """Each form of dialogue, with its weight."""
 PRACTISED_FORMS: tuple[tuple[Form, float], ...] = (
-    (single, 0.17), (chat, 0.04), (_few, 0.10), (_many, 0.004), (with_system, 0.02), (echo, 0.02), (critique, 0.05),
-    (revision, 0.09), (judgement, 0.10), (name_asked_back, 0.07), (_practised, 0.37),
+    (single, 0.17), (chat, 0.04), (_few, 0.12), (_many, 0.004), (with_system, 0.02), (echo, 0.02), (critique, 0.05),
+    (revision, 0.06), (judgement, 0.10), (name_asked_back, 0.07), (_practised, 0.38),
 )  # fmt: skip
 """The same for practice: much of it is short and about what takes most of it."""
 

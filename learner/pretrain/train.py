@@ -37,13 +37,13 @@ class Recipe:
     seed: int = 1
     begin: str = ""
     """A folder with the finished model of an earlier training to go on from, sizes and tokenizer included."""
-    minutes: float = 90.0
+    minutes: float = 70.0
     """Most wall-clock time of the training before practice."""
     max_steps: int = 10000
     """Upper bound of the steps; the schedule follows whichever of time and steps is nearer its end."""
-    practice_steps: int = 3300
+    practice_steps: int = 6900
     """Steps after these, on `stream.practice`."""
-    practice_minutes: float = 30.0
+    practice_minutes: float = 48.0
     """Most wall-clock time of practice."""
     practice_lr: float = 0.35
     """Share of the peak learning rates at which practice begins."""

@@ -51,11 +51,11 @@ DRAWS: tuple[tuple[Draw, float], ...] = (
 
 PRACTICE: tuple[tuple[Draw, float], ...] = (
     (nature.comparisons, 8.0), (arithmetic.counting, 8.0), (arithmetic.number_comparisons, 10.0),
-    (arithmetic.arithmetic, 13.0), (measures.calendar, 2.5), (nature.colours, 1.5), (nature.animals, 1.5),
+    (arithmetic.arithmetic, 20.0), (measures.calendar, 4.0), (nature.colours, 1.5), (nature.animals, 1.5),
     (words.letters, 7.0), (words.spelling, 1.5), (words.opposites, 3.0), (words.rhymes, 1.0), (words.plurals, 1.5),
     (geography.capitals, 4.0), (geography.countries, 1.5), (measures.units, 2.0), (limits.unknown, 4.0),
     (limits.unknown_facts, 2.5), (limits.hard_comparisons, 0.8), (limits.hard_sums, 2.5), (fun.lists, 4.0),
-    (deeds.unsafe, 2.0), (deeds.untaught, 2.5),
+    (deeds.unsafe, 2.0), (deeds.untaught, 2.5), (words.definitions, 1.0), (care.feelings, 1.5),
 )
 """The same for what takes most practice: answers that have to be worked out from the question, and rare topics."""
 

@@ -52,6 +52,18 @@ _FEELINGS: dict[str, Feeling] = {  # what is said, replies, more, questions back
              ("rest and drink plenty of water", "I hope that you get well soon", "please be kind to your body"),
              ("If it gets worse, please see a doctor.", "Take it slowly today."),
              ("Is there someone who can look after you?", "Since when?", "Did you see a doctor?")),
+    "fed up": (("I hate my job.", "i hate my job", "I hate my boss.", "I hate my work.", "I hate Mondays.",
+                "I hate everything.", "I hate my school.", "I can't stand my boss.", "My job is awful.",
+                "My job is boring.", "My work is so boring.", "Work was terrible today.", "School was awful today.",
+                "I hate my job, what should I do?", "I don't like my job.", "I don't like my job any more.",
+                "My teacher is unfair.", "My boss yells at me.", "Everyone at work is rude.", "my landlord is awful",
+                "I am fed up.", "I'm fed up with my job.", "I am sick of work.", "I want to quit my job.",
+                "My car broke down.", "I missed my train.", "I lost my keys.", "My phone is broken.",
+                "My neighbours are so loud.", "this day is the worst", "it rained on my picnic"),
+               ("that sounds tiring", "I am sorry that it is like this", "that would annoy me, too",
+                "that is no fun at all"),
+               ("Tell someone what bothers you.", "A walk can clear the head.", "It may look better tomorrow."),
+               ("What bothers you most?", "Would you like to talk about it?", "What would help?")),
     "trouble": (("I lost my job.", "I just lost my job", "I got fired today.", "I was fired last week.",
                  "My girlfriend left me.", "My boyfriend broke up with me.", "we broke up yesterday", "We broke up.",
                  "My wife left me last month.", "My husband wants a divorce.", "I am getting divorced.",
@@ -135,7 +147,7 @@ def losses(rng: Random) -> Exchange:
 
 def feelings(rng: Random) -> Exchange:
     """Draw a user who says how they feel, or what has gone wrong."""
-    texts, sentences, extras, asks = _FEELINGS[rng.choice([*_FEELINGS, "sad", "trouble"])]
+    texts, sentences, extras, asks = _FEELINGS[rng.choice([*_FEELINGS, "sad", "trouble", "fed up"])]
     core = say(sentences, extras, asks, kind="care")
     return Exchange("feelings", rng.choice(texts), core, follows=(comforted, more_sorrow))
 

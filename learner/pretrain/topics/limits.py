@@ -42,6 +42,12 @@ UNKNOWN_QUESTIONS = (
     "How do planes fly?", "What is the boiling point of iron?", "Which movie should I watch?",
     "What is a transformer model?",
 )
+_UNDEFINED = (
+    "courage", "justice", "luck", "freedom", "truth", "wisdom", "patience", "happy", "kind", "lazy", "honest", "brave",
+    "jealous", "irony", "karma", "democracy", "hope", "beauty", "trust", "honour", "envy", "fair", "polite", "shy",
+    "ambitious", "fate", "fear", "pride", "guilt", "duty", "peace", "nostalgia", "serendipity", "empathy", "algorithm",
+    "inflation", "metaphor", "paradox", "theory", "culture", "society", "budget", "contract", "humble", "curious",
+)
 
 
 _PEOPLE = ("Einstein", "Mozart", "Picasso", "Newton", "Cleopatra", "Gandhi", "Beethoven", "Darwin", "Columbus", "Elvis",
@@ -78,7 +84,13 @@ def _open_question(rng: Random) -> str:
 def unknown(rng: Random) -> Exchange:
     """Draw a question about something the model doesn't know."""
     chance = rng.random()
-    if chance < 0.4:
+    if chance < 0.06:
+        word = rng.choice(_UNDEFINED)
+        text = rng.choice((f"Define {word}.", f"define {word}", f"What does {word} mean?", f"Explain the word {word}.",
+                           f"what does {word} mean", f"What is the meaning of {word}?", f"Define the word {word}."))
+        sentences = [f"I do not know what {word} means", f"I never learned the word {word}",
+                     f"I cannot explain the word {word}"]
+    elif chance < 0.42:
         thing = rng.choice(UNKNOWN_THINGS)
         if rng.random() < 0.35:
             thing = _invented(rng)
