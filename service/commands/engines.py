@@ -73,7 +73,8 @@ def add(url: Url, wait: Wait = 60.0, home: Home = None, as_json: Json = False) -
     if not as_json:
         say_engines([report])
         if not answers:
-            say(f"{url} is added all the same: it gets requests once it answers. `hone engines remove {url}` ends that.")
+            say(f"{url} is added all the same: it gets requests once it answers.")
+            say(f"`hone engines remove {url}` takes it out again.")
 
     def problem(state: dict[str, Any] | None) -> str | None:
         return "it was not looked at yet" if state is None else None if state["healthy"] else str(state["problem"])

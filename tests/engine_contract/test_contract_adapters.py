@@ -57,7 +57,7 @@ def test_a_folder_that_is_not_there_is_not_found(engine: ServedEngine, tmp_path:
     assert engine.load(name, tmp_path / "nothing").status_code == 404
 
 
-@pytest.mark.parametrize("broken", ["no-files", "cut", "no-json", "rank", "dora"])
+@pytest.mark.parametrize("broken", ["no-files", "cut", "no-json", "rank", "dora", "bias", "lora-bias"])
 def test_what_cannot_be_served_is_refused_and_harms_nobody(
     engine: ServedEngine, adapter: Path, tmp_path: Path, name: str, broken: str
 ) -> None:
@@ -84,6 +84,10 @@ def _broken(sound: Path, folder: Path, how: str) -> Path:
             config.write_text(json.dumps(json.loads(config.read_text()) | {"r": 64}))
         case "dora":
             config.write_text(json.dumps(json.loads(config.read_text()) | {"use_dora": True}))
+        case "bias":
+            config.write_text(json.dumps(json.loads(config.read_text()) | {"bias": "all"}))
+        case "lora-bias":
+            config.write_text(json.dumps(json.loads(config.read_text()) | {"lora_bias": True}))
     return folder
 
 
@@ -98,5 +102,22 @@ def test_a_stream_that_began_on_an_adapter_ends_on_it(engine: ServedEngine, adap
                 continue
             if not tokens:
                 assert engine.unload(name).status_code == 200
+            tokens += parse_event(line)["choices"][0].get("token_ids") or []
+    assert tokens == expected
+
+
+def test_a_stream_goes_on_when_an_adapter_is_loaded_in_its_midst(
+    engine: ServedEngine, adapter: Path, name: str
+) -> None:
+    """The load holds it up, in vLLM at least, and changes nothing of it."""
+    expected = greedy_ids(engine, "sprout", tokens=40)
+    body = complete(temperature=0, max_tokens=40, ignore_eos=True, return_token_ids=True, stream=True)
+    tokens: list[int] = []
+    with engine.http.stream("POST", TEXT, json=body) as response:
+        for line in response.iter_lines():
+            if not line.startswith("data: {"):
+                continue
+            if not tokens:
+                assert engine.load(name, adapter).status_code == 200
             tokens += parse_event(line)["choices"][0].get("token_ids") or []
     assert tokens == expected

@@ -123,6 +123,7 @@ def test_a_hub_is_asked_once_and_never_for_what_its_cache_has(hub: Path, monkeyp
         ("--no-enable-lora", "no adapter is served"),
         ("--max-loras 2", "a swap needs 3 slots"),
         ("--port 9000", "Hone chooses the engine's port"),
+        ("--api-key secret", "Hone sends its engine no key"),
         ("--tokenizer 'a folder", "Close the quote"),
     ],
 )
