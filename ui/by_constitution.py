@@ -149,7 +149,10 @@ def _frontier(found: Report, sides: dict[str, str]) -> list[dict[str, Any]]:
         helpful = [0.5] * 3 if side == "_base" else _measured(found, _key("helpful", side))
         if helpful and (harmful := _measured(found, "harmful" + side)):
             value, low, high = harmful
-            placed.append({"name": sides[side], "helpful": helpful, "harmless": [1 - value, 1 - high, 1 - low]})
+            place = side.removeprefix("_") or "candidate"
+            placed.append(
+                {"name": sides[side], "side": place, "helpful": helpful, "harmless": [1 - value, 1 - high, 1 - low]}
+            )
     measured = {one["name"] for one in placed}
     return placed if {sides[""], sides["_base"]} <= measured else []
 

@@ -8,9 +8,12 @@ from typing import Any
 NONE = "–"
 """What stands where a number was not measured."""
 
+PERCENT = "\u00a0%"
+"""No line breaks between the number and it."""
+
 
 def percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
+    return f"{100 * value:.1f}{PERCENT}"
 
 
 def points(value: float) -> str:
@@ -35,4 +38,4 @@ def as_number(value: Any) -> float | None:
 
 def between(low: float | None, high: float | None, form: Callable[[float], str] = percent) -> str:
     """The 95 % interval of a figure; empty where it is not known."""
-    return "" if low is None or high is None else f"{form(low).removesuffix(' %')} to {form(high)}"
+    return "" if low is None or high is None else f"{form(low).removesuffix(PERCENT)} to {form(high)}"

@@ -13,6 +13,7 @@ import gradio as gr
 from ui.board import Board, Picture, adapters_view, curves_view, runs_view, take_picture, top_view
 from ui.client import Credentials, ServiceClient, ServiceError
 from ui.constitution import build_desk
+from ui.methods import offered
 from ui.theme import script
 
 EVERY = 1.5  # seconds
@@ -33,7 +34,7 @@ def build(service: ServiceClient) -> gr.Blocks:
         top = _part("top")
         with gr.Row(elem_classes="hone-split"):
             with gr.Column(scale=3, min_width=340):
-                runs = _part("runs")
+                runs = _part("runs", methods=offered())
                 charts = _part("curves")
             with gr.Column(scale=2, min_width=320):
                 adapters = _part("adapters")
@@ -53,13 +54,14 @@ def build(service: ServiceClient) -> gr.Blocks:
     return blocks
 
 
-def _part(name: str) -> gr.HTML:
+def _part(name: str, **props: Any) -> gr.HTML:
     return gr.HTML(
         {},
         html_template="<div class='hone-board'></div>",
         js_on_load=script(*PIECES.get(name, ()), f"{name}.js", "board.js"),
         apply_default_css=False,
         elem_id=f"board-{name}",
+        **props,
     )
 
 

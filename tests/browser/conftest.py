@@ -87,3 +87,9 @@ def fake(running: tuple[str, FakeService]) -> FakeService:
 @pytest.fixture
 def chat(running: tuple[str, FakeService], fake: FakeService, open_page: OpenPage) -> Page:
     return open_page(running[0])
+
+
+@pytest.fixture
+def board(running: tuple[str, FakeService], fake: FakeService, open_page: OpenPage) -> Page:
+    """Opened with the operator link."""
+    return open_page(f"{running[0]}/operator?key=right")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.operating import CUT, live, pull
 from tests.learner.sound_reports import SOUND_CONSTITUTION
-from tests.ui.fake_api_objects import fake_adapter, fake_run, now
+from tests.ui.fake_api_objects import fake_adapter, fake_run
 from tests.ui.fake_service import FakeService
 
 pytestmark = pytest.mark.browser
@@ -29,6 +27,7 @@ REPORT = {
 OVERLAPPING = """nodes => nodes.map(node => node.getBoundingClientRect()).filter((one, i, all) => all.slice(i + 1).some(
     other => one.left < other.right && other.left < one.right && one.top < other.bottom && other.top < one.bottom
 ))"""
+STROKES = "nodes => nodes.map(node => getComputedStyle(node).stroke)"
 
 
 @pytest.fixture
@@ -38,12 +37,6 @@ def fake(fake: FakeService) -> FakeService:
     fake.adapters["v2"] = fake_adapter("v2", "candidate", created_at="2026-11-02T00:00:00Z", parent="v1", report=REPORT)
     fake.serving.update(live="v1", previous="base")
     return fake
-
-
-@pytest.fixture
-def board(running: tuple[str, FakeService], fake: FakeService, open_page: OpenPage) -> Page:
-    """Opened with the operator link."""
-    return open_page(f"{running[0]}/operator?key=right")
 
 
 def test_the_link_opens_the_page_and_leaves_no_key_behind(board: Page) -> None:
@@ -60,98 +53,6 @@ def test_a_user_is_told_that_it_is_for_operators(
     expect(page.locator("[data-lever], .hone-adapter, .hone-run")).to_have_count(0)
 
 
-def test_learn_now_shows_a_run_that_moves_by_itself(fake: FakeService, board: Page) -> None:
-    board.get_by_role("button", name="Learn now").click()
-    run = board.locator("[data-run=run-1]")
-    expect(run).to_have_attribute("data-state", "running")
-    fake.runs["run-1"].update(step=5)
-    fake.metrics["run-1"] += [{"step": step, "phase": "dpo", "loss": 1 / step} for step in range(1, 6)]
-    expect(run.locator(".hone-steps")).to_have_text("5 / 20")
-    expect(run.locator("li.now")).to_have_text("train preferences (DPO)")
-    expect(board.locator("[data-metric=loss] polyline")).to_be_visible()
-    expect(board.get_by_role("img", name="Loss: from 1 at step 1 to 0.2 at step 5")).to_be_visible()
-    fake.runs["run-1"].update(state="succeeded", finished_at=now(), message="v3 passed every gate.")
-    expect(run).to_have_attribute("data-state", "succeeded")
-    expect(run).to_contain_text("v3 passed every gate.")
-
-
-def test_a_run_that_waits_says_for_what(fake: FakeService, board: Page) -> None:
-    fake.runs["run-1"] = fake_run("run-1", "running", phase="waiting for the engine")
-    expect(board.locator("[data-run=run-1] li.now")).to_have_text("waiting for the engine")
-
-
-def test_curves_of_an_earlier_run_can_be_looked_at(fake: FakeService, board: Page) -> None:
-    fake.runs = {"run-1": fake_run("run-1", "succeeded"), "run-2": fake_run("run-2", "rejected")}
-    fake.metrics = {
-        name: [{"step": 1, "phase": "dpo", metric: 1.0}] for name, metric in (("run-1", "kl"), ("run-2", "loss"))
-    }
-    expect(board.locator("[data-metric=loss]")).to_be_visible()
-    board.get_by_role("button", name="run-1").click()
-    expect(board.locator("[data-metric=kl]")).to_be_visible()
-    expect(board.locator("[data-metric=loss]")).to_have_count(0)
-
-
-def test_the_clock_of_a_run_ticks_between_its_steps(fake: FakeService, board: Page) -> None:
-    fake.runs["run-1"] = fake_run("run-1", "running", started_at=(datetime.now(UTC) - timedelta(minutes=5)).isoformat())
-    clock = board.get_by_role("timer")
-    expect(clock).to_contain_text("5 min")
-    seen = clock.inner_text()
-    expect(clock).not_to_have_text(seen)
-    fake.runs["run-1"].update(state="failed", finished_at=now())
-    expect(clock).to_have_count(0)
-
-
-def test_earlier_runs_are_listed_when_they_are_asked_for(fake: FakeService, board: Page) -> None:
-    fake.runs = {f"run-{number}": fake_run(f"run-{number}", "succeeded") for number in range(1, 9)}
-    expect(board.locator(".hone-run")).to_have_count(5)
-    board.get_by_role("button", name="Show 3 earlier runs").click()
-    expect(board.locator(".hone-run")).to_have_count(8)
-    expect(board.get_by_role("button", name="earlier")).to_have_count(0)
-
-
-def test_a_step_of_a_curve_can_be_read_off(fake: FakeService, board: Page) -> None:
-    fake.runs["run-1"] = fake_run("run-1", "succeeded")
-    fake.metrics["run-1"] = [{"step": step, "phase": "sft", "loss": 10.0 - step} for step in range(1, 10)]
-    chart = board.locator("[data-metric=loss]")
-    expect(chart.locator("figcaption")).to_contain_text("1")
-    chart.locator("svg").hover()
-    expect(chart.locator("figcaption")).to_contain_text("step 5: 5")
-
-
-def test_the_options_of_a_run_are_named_and_close_again(fake: FakeService, board: Page) -> None:
-    board.get_by_text("Options").click()
-    board.get_by_label("Learn from").select_option(label="Preferences only (DPO)")
-    board.get_by_label("Afterwards").select_option(label="Keep as a candidate")
-    board.keyboard.press("Escape")
-    expect(board.get_by_label("Learn from")).to_be_hidden()
-    board.get_by_role("button", name="Learn now").click()
-    expect(board.locator(".hone-run")).to_contain_text("preferences only")
-    assert fake.acted == [("learn", {"method": "dpo", "promote": False})]
-
-
-def test_a_stage_of_the_constitution_is_run_like_any_other_method(fake: FakeService, board: Page) -> None:
-    board.get_by_text("Options").click()
-    board.get_by_label("Learn from").select_option(label="1st stage: its own revisions (SL-CAI)")
-    expect(board.locator(".hone-menu")).to_contain_text("learns its own revisions")
-    board.get_by_role("button", name="Learn now").click()
-    expect(board.locator(".hone-run")).to_contain_text("constitution: own revisions")
-    assert fake.acted == [("learn", {"method": "sl-cai"})]
-
-
-def test_no_stage_of_a_constitution_that_can_not_be_used_is_offered(fake: FakeService, board: Page) -> None:
-    board.get_by_text("Options").click()
-    stage = board.locator("option[value=rl-cai]")
-    expect(stage).to_be_enabled()
-    board.get_by_label("Learn from").select_option("rl-cai")
-    fake.unusable = "The constitution c1 has format 9."
-    expect(stage).to_be_disabled()
-    expect(board.get_by_label("Learn from")).to_have_value("")
-    expect(board.locator(".hone-menu")).to_contain_text("can't be run. The constitution c1 has format 9.")
-    fake.unusable = ""
-    expect(stage).to_be_enabled()
-    expect(board.locator(".hone-menu p")).to_be_hidden()
-
-
 def test_an_adapter_shows_what_the_constitution_measured(fake: FakeService, board: Page) -> None:
     judged = {"judged_as_people": None, "peoples_pairs": 0, "harmful_by_principle": {"no-harm": 0.04}}
     fake.adapters["v2"].update(report=REPORT | {"constitution": SOUND_CONSTITUTION | judged})
@@ -163,10 +64,15 @@ def test_an_adapter_shows_what_the_constitution_measured(fake: FakeService, boar
     expect(part.locator("[data-figure='harmful no-harm'] td")).to_have_text(["4.0 %", "–", "–"])
     expect(part.locator("[data-figure=judged_as_people] td")).to_have_text("–")
     expect(part.get_by_role("img", name="v2: 98 % harmless, 49 % preferred to the base")).to_be_visible()
-    expect(part.locator("circle")).to_have_count(3)
+    expect(part.locator(".hone-frontier > svg circle")).to_have_count(3)
+    expect(part.locator(".hone-places li")).to_contain_text(
+        ["base 80 % harmless", "v1 90 % harmless", "v2 98 % harmless"]
+    )
+    assert len(set(part.locator(".hone-places circle").evaluate_all(STROKES))) == 3
     board.set_viewport_size({"width": 320, "height": 800})
     assert board.evaluate("document.documentElement.scrollWidth") <= 320
     assert part.locator("tbody tr:first-child > *").evaluate_all(OVERLAPPING) == []
+    assert part.locator(".hone-frontier > svg, .hone-places li, figcaption").evaluate_all(OVERLAPPING) == []
 
 
 def test_an_adapter_shows_its_figures_its_gates_and_its_history(fake: FakeService, board: Page) -> None:

@@ -63,13 +63,13 @@ def test_candidate_parent_and_base_stand_beside_each_other() -> None:
     found = shown(MEASURED)
     assert (found["constitution"], found["sides"]) == ("c2", ["v2", "v1", "base"])
     assert rows(found, "compared") == {
-        "harmful": ["2.0 %", "10.0 %", "20.0 %"],
-        "harmful no-harm": ["0.0 %", "20.0 %", "40.0 %"],
-        "harmful refuse-harm": ["4.0 %", "–", "0.0 %"],
-        "refused_and_explained": ["50.0 %", "25.0 %", "0.0 %"],
-        "refused_without_a_word": ["12.5 %", "–", "–"],
-        "over_refused": ["10.0 %", "10.0 %", "5.0 %"],
-        "helpful": ["49.0 %", "48.0 %", "–"],
+        "harmful": ["2.0\u00a0%", "10.0\u00a0%", "20.0\u00a0%"],
+        "harmful no-harm": ["0.0\u00a0%", "20.0\u00a0%", "40.0\u00a0%"],
+        "harmful refuse-harm": ["4.0\u00a0%", "–", "0.0\u00a0%"],
+        "refused_and_explained": ["50.0\u00a0%", "25.0\u00a0%", "0.0\u00a0%"],
+        "refused_without_a_word": ["12.5\u00a0%", "–", "–"],
+        "over_refused": ["10.0\u00a0%", "10.0\u00a0%", "5.0\u00a0%"],
+        "helpful": ["49.0\u00a0%", "48.0\u00a0%", "–"],
     }
     assert "red-team prompts (48)" in meaning(found, "harmful")
 
@@ -77,31 +77,32 @@ def test_candidate_parent_and_base_stand_beside_each_other() -> None:
 def test_what_is_known_of_the_candidate_alone_has_its_interval_and_its_counts() -> None:
     found = shown(MEASURED)
     assert rows(found, "alone") == {
-        "helpful_won": ["50.0 %"],
-        "helpful_won answers": ["60.0 %"],
+        "helpful_won": ["50.0\u00a0%"],
+        "helpful_won answers": ["60.0\u00a0%"],
         "judged_as_people": ["–"],
         "position_bias": ["-3.1 points"],
-        "critique_useful": ["81.2 %"],
+        "critique_useful": ["81.2\u00a0%"],
     }
-    assert found["alone"][0]["intervals"] == ["36.0 to 64.0 %"]
+    assert found["alone"][0]["intervals"] == ["36.0 to 64.0\u00a0%"]
     assert "kept back (0)" in meaning(found, "judged_as_people")
     assert "harmful replies (16)" in meaning(found, "critique_useful")
 
 
 def test_an_interval_that_is_known_is_told_of_every_side() -> None:
     found = shown(MEASURED | {"harmful_base_low": 0.13})
-    assert found["compared"][0]["intervals"] == ["", "5.5 to 17.6 %", ""]
+    assert found["compared"][0]["intervals"] == ["", "5.5 to 17.6\u00a0%", ""]
 
 
 def test_without_a_parent_there_are_two_sides() -> None:
     alone = {key: value for key, value in MEASURED.items() if "_parent" not in key}
     found = shown(alone, parent=None)
-    assert found["sides"] == ["v2", "base"] and rows(found, "compared")["harmful"] == ["2.0 %", "20.0 %"]
+    assert found["sides"] == ["v2", "base"] and rows(found, "compared")["harmful"] == ["2.0\u00a0%", "20.0\u00a0%"]
     assert [place["name"] for place in found["frontier"]] == ["base", "v2"]
 
 
 def test_the_frontier_leads_from_the_base_over_the_parent_to_the_candidate() -> None:
     base, parent, candidate = shown(MEASURED)["frontier"]
+    assert [place["side"] for place in (base, parent, candidate)] == ["base", "parent", "candidate"]
     assert (base["name"], base["helpful"], base["harmless"]) == ("base", [0.5] * 3, [0.8] * 3)
     assert (parent["name"], parent["helpful"]) == ("v1", [0.48] * 3)
     assert parent["harmless"] == pytest.approx([0.9, 0.824, 0.945])  # what is least harmful is most harmless
@@ -118,7 +119,7 @@ def test_another_judge_that_it_learned_from_stands_beside_the_base() -> None:
     judge = {"name": "v3", "judged_as_people": 0.9, "peoples_pairs": 12, "position_bias": 0.012, "pairs": 40}
     judge |= {"questions": 80, "failed": 2, "trouble": "It timed out."}
     found = shown(MEASURED | {"judge": judge})
-    assert rows(found, "alone")["judge judged_as_people"] == ["90.0 %"]
+    assert rows(found, "alone")["judge judged_as_people"] == ["90.0\u00a0%"]
     assert rows(found, "alone")["judge position_bias"] == ["+1.2 points"]
     assert meaning(found, "judge judged_as_people").startswith("v3, whose verdicts it learned from")
     assert meaning(found, "judge position_bias").endswith("2 of 80 questions came to nothing. It timed out.")

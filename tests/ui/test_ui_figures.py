@@ -65,7 +65,7 @@ def test_a_report_reads_as_names_and_numbers() -> None:
     }
     found = {figure["name"]: figure for figure in figures(report)}
     assert list(found) == ["share_won", "fluency", "mean_length", "new_metric"]
-    assert (found["share_won"]["value"], found["share_won"]["interval"]) == ("71.4 %", "62.0 to 79.0 %")
+    assert (found["share_won"]["value"], found["share_won"]["interval"]) == ("71.4\u00a0%", "62.0 to 79.0\u00a0%")
     assert found["fluency"]["value"] == "-0.081"
     assert (found["mean_length"]["value"], found["mean_length"]["base"]) == ("8.25", "14.2")
     assert found["new_metric"]["label"] == "New metric"

@@ -37,8 +37,8 @@ function keep(key, data, draw) {
 function ask({ title, about, label, button, danger, share, targets }, act) {
   const reason = h("textarea", { rows: 2, placeholder: "Why? It is kept in the history. (optional)", "aria-label": "Reason", maxlength: 2000 });
   const percent = h("input", { type: "range", min: 1, max: 90, value: 10, "aria-label": "Share of conversations, in percent" });
-  const shown = h("output", {}, "10 %");
-  percent.addEventListener("input", () => { shown.textContent = `${percent.value} %`; });
+  const shown = h("output", {}, "10\u00a0%");
+  percent.addEventListener("input", () => { shown.textContent = `${percent.value}\u00a0%`; });
   const target = targets ? h("select", { "aria-label": "Roll back to" }, targets.map(([value, text]) => h("option", { value }, text))) : null;
   const dialog = h("dialog.hone-dialog", { "aria-label": title });
   const go = (event) => {

@@ -2,6 +2,7 @@
 
 const charts = h("section.hone-card.hone-curves", { "aria-label": "Curves" });
 const WIDTH = 240, HEIGHT = 84; // of a chart, in units that the style sheet stretches
+const FLAT = 0.001; // of its size, what a metric moves that the numbers beside the chart wouldn't tell
 
 function short(value) {
   const size = Math.abs(value);
@@ -13,7 +14,8 @@ function chart({ name, label, meaning, lines }) {
   const steps = points.map(([step]) => step), values = points.map(([, value]) => value);
   const [first, last, low, high] = [Math.min(...steps), Math.max(...steps), Math.min(...values), Math.max(...values)];
   const x = (step) => (last > first ? ((step - first) / (last - first)) * WIDTH : WIDTH / 2);
-  const y = (value) => (high > low ? (1 - (value - low) / (high - low)) * HEIGHT : HEIGHT / 2);
+  const flat = high - low <= FLAT * Math.max(Math.abs(low), Math.abs(high)); // drawn in the middle, beside its one value
+  const y = (value) => (flat ? HEIGHT / 2 : (1 - (value - low) / (high - low)) * HEIGHT);
   const drawing = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img",
     "aria-label": `${label}: from ${short(values[0])} at step ${first} to ${short(values.at(-1))} at step ${last}, between ${short(low)} and ${short(high)}.` });
   for (const line of lines) {
@@ -36,7 +38,7 @@ function chart({ name, label, meaning, lines }) {
   drawing.addEventListener("pointerdown", point);
   drawing.addEventListener("pointerleave", () => { now.textContent = short(values.at(-1)); cursor.setAttribute("visibility", "hidden"); });
   return h("figure.hone-chart", { "data-metric": name }, h("figcaption", {}, h("span", {}, label), now),
-    h("div.hone-plot", {}, h("div.hone-scale-y", { "aria-hidden": "true" }, h("span", {}, short(high)), h("span", {}, high > low ? short(low) : "")), drawing,
+    h("div.hone-plot", {}, h(`div.hone-scale-y${flat ? ".flat" : ""}`, { "aria-hidden": "true" }, h("span", {}, short(high)), flat ? null : h("span", {}, short(low))), drawing,
       h("div.hone-scale-x", { "aria-hidden": "true" }, h("span", {}, `step ${first}`), h("span", {}, last > first ? String(last) : ""))),
     meaning ? h("small", {}, meaning) : null);
 }

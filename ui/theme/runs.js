@@ -3,19 +3,16 @@
 const PHASES = { snapshot: "The feedback so far is gathered and frozen", curate: "Duplicates and outliers are set aside, and some of it is kept back to measure with",
   train: "The adapter learns from the rest", evaluate: "Its replies are measured on what was kept back", publish: "It is stored, and promoted if it may be" };
 
-const METHODS = { sft: "corrections only", dpo: "preferences only", kto: "thumbs, and pairs as such", "sl-cai": "constitution: own revisions", "rl-cai": "constitution: AI feedback" };
 const TRIGGERS = { command: "learn now", time: "by schedule", count: "enough feedback" };
 
 const NEWEST = 5; // runs that are listed until the others are asked for
 const more = h("button.hone-plain", { type: "button", onclick: () => { allRuns = true; place(root, drawPart(props.value)); } });
 let allRuns = false;
 
-const BY_CONSTITUTION = { "sl-cai": "It needs no feedback: the model answers red-team prompts, criticises its replies by the principles, and learns its own revisions.",
-  "rl-cai": "It needs no feedback: a judge compares the model's replies by the principles, and the model learns to prefer what the judge does. Best after the first stage." };
-const choices = (named) => named.map(([value, text]) => h("option", { value }, text));
-const stages = h("optgroup", { label: "What the constitution says" }, choices([["sl-cai", "1st stage: its own revisions (SL-CAI)"], ["rl-cai", "2nd stage: AI feedback (RL-CAI)"]]));
-const method = h("select", { id: "learn-method", onchange: () => tellOfMethod() }, choices([["", "Learn as the settings say"]]),
-  h("optgroup", { label: "What people say" }, choices([["auto", "All feedback that it can use"], ["sft", "Corrections only (SFT)"], ["dpo", "Preferences only (DPO)"], ["kto", "Thumbs, and pairs as such (KTO)"]])), stages);
+const METHODS = new Map(props.methods.flatMap((group) => group.methods.map((one) => [one.name, { ...one, by_constitution: group.by_constitution }])));
+const groups = props.methods.map((group) => h("optgroup", { label: group.label }, group.methods.map((one) => h("option", { value: one.name }, one.label))));
+const stages = groups[props.methods.findIndex((group) => group.by_constitution)];
+const method = h("select", { id: "learn-method", onchange: () => tellOfMethod() }, h("option", { value: "" }, "As the settings say"), groups);
 const aboutMethod = h("p.hone-quiet", { hidden: true });
 let unusable = ""; // why no run can go by the constitution in effect
 const promotion = h("select", { id: "learn-promotion" }, [["", "Promote as the settings say"], ["yes", "Promote if every gate passes"], ["no", "Keep as a candidate"]].map(([value, text]) => h("option", { value }, text)));
@@ -29,12 +26,13 @@ const learnBar = h("div.hone-row.hone-learn", {}, h("h2", {}, "Runs"), waiting, 
   h("div.hone-row.hone-levers", {}, options, h("button.hone-main", { type: "button", onclick: learn, "data-lever": "learn" }, "Learn now")));
 const runList = h("ul.hone-runs");
 
-/** Of the constitution's stages: what the chosen one does, or why none can be chosen. */
+/** What the chosen method does, and why none of the constitution's stages can be chosen. */
 function tellOfMethod() {
   stages.disabled = Boolean(unusable);
   stages.title = unusable;
-  if (unusable && method.value in BY_CONSTITUTION) method.value = "";
-  aboutMethod.textContent = unusable ? `The constitution's stages can't be run. ${unusable}` : BY_CONSTITUTION[method.value] || "";
+  if (unusable && METHODS.get(method.value)?.by_constitution) method.value = "";
+  const said = [METHODS.get(method.value)?.about, unusable && `The constitution's stages can't be run. ${unusable}`];
+  aboutMethod.textContent = said.filter(Boolean).join(" ");
   aboutMethod.hidden = !aboutMethod.textContent;
 }
 
@@ -65,7 +63,7 @@ function runRow(run, shown) {
   return h(`li.hone-run${shown ? ".shown" : ""}`, { "data-run": run.id, "data-state": run.state },
     h("div.hone-row", {}, tag(run.state), h("button.hone-link.hone-runname", { type: "button", onclick: choose, title: `Show the curves of ${run.id}` }, shortly(run.id)),
       run.parent || run.adapter ? h("span.hone-quiet.hone-arrow", {}, run.parent ? version(run.parent) : null, run.adapter ? [" → ", version(run.adapter)] : null) : null,
-      h("span.hone-fill"), h("span.hone-quiet.hone-facts", {}, [run.method === "auto" ? null : METHODS[run.method] || run.method, TRIGGERS[run.trigger] || run.trigger, run.attempt > 1 ? `attempt ${run.attempt}` : null,
+      h("span.hone-fill"), h("span.hone-quiet.hone-facts", {}, [METHODS.has(run.method) ? METHODS.get(run.method).short : run.method, TRIGGERS[run.trigger] || run.trigger, run.attempt > 1 ? `attempt ${run.attempt}` : null,
         run.started_at ? duration(run.started_at, run.finished_at) : null, active && run.started_at ? null : when(run.finished_at || run.created_at)].filter(Boolean).flatMap((fact, i) => [i ? " · " : null, h("span", {}, fact)]))),
     run.state === "running" ? progress(run) : null,
     run.message ? h("p.hone-message", {}, run.message) : null,

@@ -11,7 +11,7 @@ function servingCard(board) {
   return h("section.hone-card.hone-live", { "data-live": live }, h("h2", {}, "Live"),
     h("div.hone-row", {}, h("span.hone-name", {}, live), board.since ? h("span.hone-quiet", {}, "since ", when(board.since)) : null, requested && requested !== live ? h("span.hone-tag.warm", {}, `${requested} is being rolled out`) : null),
     h("p.hone-why", {}, board.why),
-    canary ? h("div.hone-canary", {}, h("div.hone-row", {}, tag("canary"), version(canary), h("span", {}, `answers ${Math.round(canary_share * 100)} % of conversations`), h("span.hone-fill"),
+    canary ? h("div.hone-canary", {}, h("div.hone-row", {}, tag("canary"), version(canary), h("span", {}, `answers ${Math.round(canary_share * 100)}\u00a0% of conversations`), h("span.hone-fill"),
       h("button.hone-link", { type: "button", onclick: () => tell("end_canary") }, "End it")), meter(canary_share, "warm")) : null,
     live === "base" ? null : h("div.hone-row.hone-foot-row", {}, previous && previous !== live ? h("span.hone-quiet", {}, "Before: ", version(previous)) : null, h("span.hone-fill"),
       h("button.hone-plain", { type: "button", onclick: back, "data-lever": "rollback" }, "Roll back…")));
