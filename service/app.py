@@ -91,8 +91,8 @@ def _wire(settings: Settings, store: Store, engine_urls: Sequence[str]) -> Parts
 
     def replica(url: str) -> EngineReplica:
         engine = Engine(url, settings.engine.timeout_seconds, settings.engine.silence_seconds)
-        slots, tolerance = settings.engine.max_loras, settings.rollout.probe_tolerance
-        return Replica(registry, engine, slots, tolerance, partial(_log_facts, settings), judges.of)
+        slots, how, told = settings.engine.max_loras, settings.rollout, partial(_log_facts, settings)
+        return Replica(registry, engine, slots, how.probe_tolerance, told, judges.of, how.allow_untold)
 
     with store.read() as tx:
         wanted = engines.wanted(tx, engine_urls)

@@ -172,6 +172,23 @@ class Engine:
             raise EngineUnavailable(f"The engine at {self.url} scored {len(scored)} tokens of {len(tokens)}.")
         return tuple(float(scored[at][str(tokens[at])]["logprob"]) for at in range(len(prompt), len(tokens)))
 
+    async def next_token(self, model: str, tokens: Sequence[int]) -> tuple[int, float]:
+        """The likeliest token after `tokens` under `model`, and its natural log-probability.
+
+        An ordinary request, which the engine may answer with the help of its prefix cache.
+        """
+        answer = await self.complete(
+            {
+                "model": model, "prompt": list(tokens), "max_tokens": 1, "temperature": 0.0, "logprobs": 0,
+                "return_token_ids": True,
+            }
+        )  # fmt: skip
+        choice = answer["choices"][0]
+        said, found = (choice.get("logprobs") or {}).get("token_logprobs") or [], choice.get("token_ids") or []
+        if len(said) != 1 or len(found) != 1:
+            raise EngineUnavailable(f"The engine at {self.url} does not say what it goes on with, or how likely it is.")
+        return int(found[0]), float(said[0])
+
     def _salted(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         salt = self._salts.get(body.get("model", ""))
         return body if salt is None else {**body, "cache_salt": salt}

@@ -116,7 +116,7 @@ class Delivery:
             return await self.to_one(replica, name, files)
         except AdapterBroken as error:
             where = f"{replica.url}: " if len(self._fleet.replicas) > 1 else ""
-            raise AdapterBroken(f"{where}{error.message}") from error
+            raise AdapterBroken(f"{where}{error.message}", error.hint) from error
 
 
 @contextlib.asynccontextmanager

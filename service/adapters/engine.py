@@ -84,7 +84,12 @@ class AdapterEngine(Protocol):
         ...
 
     async def score(self, model: str, prompt: Sequence[int], reply: Sequence[int]) -> Sequence[float]:
-        """Natural log-probability of each token of `reply` under a model."""
+        """Natural log-probability of each token of `reply` under a model, computed anew."""
+        ...
+
+    async def next_token(self, model: str, tokens: Sequence[int]) -> tuple[int, float]:
+        """The likeliest token after `tokens` and its natural log-probability, as any reply begins: from the prefix
+        cache, where that has them."""
         ...
 
 

@@ -9,8 +9,9 @@ replies whose log-probabilities the trainer knows, under the adapter, the bare b
            is 1 where the adapter answers and 0 where the other does. An engine that computes in bfloat16 is off by as
            much as many an adapter changes, but not in its direction, so over some hundred tokens this tells what the
            gap alone can't. Where even that is within the noise (engine's base - trainer's base), the words say so.
-To score, vLLM computes the whole text anew: of what its prefix cache would answer this proves nothing. That names are
-never used again, and the cache's salt (`service.adapters.replica`), keep that cache right.
+To score, vLLM computes the whole text anew, without its prefix cache. That names are never used again, and the cache's
+salt, keep that cache right; that it is right is proved by ordinary requests (`service.adapters.probing`):
+    cache gap  mean |log-probability of what the engine goes on with - its score| must be within the tolerance, too.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class Verdict:
     served: bool
     words: str  # one or two sentences for people
     engine_at_fault: bool = False  # it disagrees about the bare base already
+    cache_at_fault: bool = False  # it agrees where it computes anew
+    untold: tuple[str, ...] = ()  # what might answer instead, for all that the probes say: the base, other adapters
 
 
 def judge(
@@ -75,7 +78,19 @@ def judge(
         words = f"Proved: {words}; without the adapter they would differ by {mean_gap(base, trainer):.4f}"
     if untold:
         words += f"; on these probes it can't be told from {' and '.join(untold)}"
-    return Verdict(True, f"{words}. KL of trainer to engine: {kl_per_token(trainer, adapter):.1e} nats per token.")
+    kl = f"KL of trainer to engine: {kl_per_token(trainer, adapter):.1e} nats per token."
+    return Verdict(True, f"{words}. {kl}", untold=tuple(untold))
+
+
+def not_as_computed_anew(gap: float, of_base: float, tolerance: float) -> Verdict:
+    """Of an adapter that is right when computed anew, while ordinary requests are off by `gap`, above the tolerance, in
+    nats per token; under the bare base they are off by `of_base`."""
+    words = f"Ordinary requests are answered otherwise than the same text computed anew, by {gap:.4f} nats per token, "
+    words += f"above rollout.probe_tolerance ({tolerance}): "
+    if of_base <= tolerance:
+        words += "the engine's prefix cache holds what was computed under another adapter."
+        return Verdict(False, words, cache_at_fault=True)
+    return Verdict(False, f"{words}and so is the bare base, so its log-probabilities aren't the model's own.", True)
 
 
 def _slope(engine: Sequence[float], trainer: Sequence[float], error: float, is_exact: bool) -> float | None:

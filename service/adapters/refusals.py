@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from service.adapters.proof import Verdict
 from service.errors import AdapterBroken, AdapterUnreachable, EngineUnavailable
 
 REFUSAL_SECONDS = 30.0
@@ -26,6 +27,26 @@ OF_ONE_ENGINE = (ProofFailed, RefusedByEngine)
 
 class EngineNotSetUp(EngineUnavailable):
     """This engine can load no adapters at all, or doesn't see their folder."""
+
+
+def not_proven(name: str, verdict: Verdict, alike: Sequence[str] = ()) -> AdapterBroken | EngineUnavailable:
+    """Why an adapter isn't served. `alike`: the base, or the adapter, from which its probes don't tell it."""
+    if verdict.engine_at_fault:
+        return EngineUnavailable(
+            f"{name} can't be proven. {verdict.words}", "Check engine.model, engine.dtype and vLLM's --logprobs-mode."
+        )
+    if verdict.cache_at_fault:
+        return RefusedByEngine(
+            f"{name} isn't served as it was trained. {verdict.words}", "Restart the engine, and promote it again."
+        )
+    if verdict.served:
+        return RefusedByEngine(
+            f"Nothing shows that the engine serves {name}: on its probes it can't be told from {' or '.join(alike)}, "
+            "as it changes less than the engine's log-probabilities are off.",
+            "Learn from more feedback, serve in float32 (engine.dtype), or set rollout.allow_untold to true, then "
+            "promote it again.",
+        )
+    return ProofFailed(f"{name} isn't served as it was trained. {verdict.words}")
 
 
 class Refusals:

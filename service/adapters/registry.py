@@ -138,6 +138,11 @@ class Registry:
         may_be = (None, manifest.base.sha256)
         return self.base.sha256() in may_be or self.base.sha256(anew=True) in may_be
 
+    def has_been_live(self, name: str) -> bool:
+        """Whether an adapter is live, or ever was. Raises StoreError."""
+        with self.store.read() as tx:
+            return serving.has_been_live(tx, name)
+
     def export(self, name: str, target: Path | Place) -> None:
         """Write an adapter to a tar file, or its files to a place; nothing is overwritten.
 

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from service.adapters.engine import AdapterEngine, EngineFacts, LoadedModel, score_all
+from service.adapters.engine import AdapterEngine, EngineFacts, LoadedModel
 from service.adapters.manifest import Manifest
-from service.adapters.proof import Logprobs, judge
-from service.adapters.refusals import EngineNotSetUp, ProofFailed, Refusals, RefusedByEngine
+from service.adapters.probing import Probing
+from service.adapters.proof import Verdict
+from service.adapters.refusals import EngineNotSetUp, ProofFailed, Refusals, RefusedByEngine, not_proven
 from service.adapters.registry import Registry
 from service.adapters.slots import Slots
 from service.adapters.sound_files import Files, SoundFiles, nothing_more
@@ -45,9 +46,11 @@ class Replica(Generic[E_co]):
         probe_tolerance: float = 0.05,
         when_told: Callable[[str, EngineFacts], None] = lambda url, facts: None,
         when_sound: Callable[[str, Files], Awaitable[object]] = nothing_more,
+        allow_untold: bool = False,
     ) -> None:
         """`when_told`: what to do with what the engine tells when it is reached, and when vLLM tells its slots;
-        `when_sound`: what else to do, with the checked files, before an adapter is loaded."""
+        `when_sound`: what else to do, with the checked files, before an adapter is loaded; `allow_untold`: serve what
+        changes too little for its probes."""
         self.changing = asyncio.Lock()
         self.needed: tuple[str, ...] = ()  # what it must hold to get requests
         self.serves = self.is_reached = False
@@ -55,8 +58,8 @@ class Replica(Generic[E_co]):
         self.refusals = Refusals()
         self.requests, self.ejections = UnderWay(), 0
         self._engine, self._when_told, self._when_sound = engine, when_told, when_sound
-        self._files, self._slots, self._tolerance = SoundFiles(registry), Slots(max_loras), probe_tolerance
-        self._facts = EngineFacts("")
+        self._files, self._slots, self._facts = SoundFiles(registry), Slots(max_loras), EngineFacts("")
+        self._tolerance, self._allow_untold = probe_tolerance, allow_untold
 
     @property
     def engine(self) -> E_co:
@@ -214,7 +217,6 @@ class Replica(Generic[E_co]):
                     self._learn(facts)
 
     async def _have_it_served(self, name: str, path: Path, manifest: Manifest) -> str:
-        self._engine.salt_cache(name, manifest.hash())
         if self._slots.held.get(name, str(path)) != str(path):
             await self._unload(name)
         was_held = name in self._slots.held
@@ -231,12 +233,14 @@ class Replica(Generic[E_co]):
             await self._make_room(name)
         # vLLM frees the slot of what was unloaded only when another needs it, and takes whichever was used longest
         # ago. Asked for their scores before the load, those that are held still have been used, and what is gone goes.
-        others = [other for other in self._slots.proven if other in self._slots.held]
-        scores = {other: await self._score(name, other, manifest) for other in (self.base, *others)}
+        probing = Probing(self._engine, self.base, manifest)
+        with self._asking(name):
+            await probing.ask_others([other for other in self._slots.proven if other in self._slots.held])
         if name not in self._slots.held:
             await self._load(name, path)
-        own = await self._score(name, name, manifest)
-        return await self._prove(name, manifest, own, scores)
+        with self._asking(name):
+            verdict = await probing.ask(self._tolerance)
+        return await self._prove(name, manifest, verdict)
 
     async def _make_room(self, name: str) -> None:
         """Unload until one more fits, or raise EngineUnavailable."""
@@ -265,26 +269,24 @@ class Replica(Generic[E_co]):
             ) from error
         self._slots.held[name] = str(path)
 
-    async def _prove(self, name: str, manifest: Manifest, own: Logprobs, scores: dict[str, Logprobs]) -> str:
-        """Hold the scores against the trainer's; the proof in words. What isn't served as it should be is unloaded."""
-        others = {other: logprobs for other, logprobs in scores.items() if other != self.base}
-        verdict = judge(manifest.probes, own, scores[self.base], others, self._tolerance)
-        if verdict.served:
+    async def _prove(self, name: str, manifest: Manifest, verdict: Verdict) -> str:
+        """The proof in words. What isn't served as it should be, or might not be, is unloaded."""
+        before = () if self._allow_untold else (BASE, *self.needed[:1])  # and what is live
+        alike = await self._files.to_be_told_from(manifest, [one for one in verdict.untold if one in before])
+        if verdict.served and not alike:
             self._slots.prove(name)
             return verdict.words
         await self._unload(name)
-        if verdict.engine_at_fault:
-            raise EngineUnavailable(f"{name} can't be proven. {verdict.words}", "Check engine.model and engine.dtype.")
-        raise ProofFailed(f"{name} isn't served as it was trained. {verdict.words}")
+        raise not_proven(name, verdict, alike)
 
-    async def _score(self, name: str, model: str, manifest: Manifest) -> Logprobs:
-        """The probes of adapter `name` under `model`."""
+    @contextmanager
+    def _asking(self, name: str) -> Iterator[None]:
+        """Raises EngineAway, having ejected it, where it turns out to have restarted, and RefusedByEngine."""
         try:
-            texts = [(probe.prompt_token_ids, probe.token_ids) for probe in manifest.probes]
-            return await score_all(self._engine, model, texts)
+            yield
         except EngineRefused as error:
             if error.status == 404:
-                self.eject(f"it knows {model} no more: it has restarted")
+                self.eject(f"it has restarted: {error.message}")
                 raise EngineAway(f"The engine restarted while {name} was being proven.", retry_after=1) from error
             raise RefusedByEngine(f"The engine refused to score the probes of {name}: {error.message}") from error
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
-from service.adapters.manifest import Manifest
+from service.adapters.manifest import CONFIG, WEIGHTS, Manifest
 from service.adapters.refusals import RefusedByEngine
 from service.adapters.registry import Registry
+from service.errors import AdapterBroken, AdapterUnreachable, NotFound
+from service.store.queries.adapters import BASE
 
 Files = tuple[Path, Manifest]
 """Of an adapter, sound: its folder, and what that says of itself."""
@@ -46,3 +49,17 @@ class SoundFiles:
                 f"{manifest.base.sha256[:12]}…) than the one that is served now, whatever its name.",
                 "Serve that base (a new version of Hone may bring another sprout), or learn again on this one.",
             )
+
+    async def to_be_told_from(self, manifest: Manifest, others: Sequence[str]) -> list[str]:
+        """Those of `others` (adapters, the base) that its probes must tell an adapter from: none where it has been
+        live, and none of the same configuration and weights by their manifests. Raises StoreError."""
+        if not others or await asyncio.to_thread(self._registry.has_been_live, manifest.name):
+            return []
+        return [other for other in others if other == BASE or not await self._is_the_same(manifest, other)]
+
+    async def _is_the_same(self, manifest: Manifest, other: str) -> bool:
+        try:
+            _, others = await self.of(other)
+        except (NotFound, AdapterBroken, AdapterUnreachable):
+            return False
+        return all(manifest.files.get(file) == others.files.get(file) for file in (CONFIG, WEIGHTS))

@@ -188,3 +188,8 @@ class RolloutSettings(Section):
         gt=0,
         description="Largest mean gap between trainer's and engine's log-probabilities of a probe, in nats per token.",
     )
+    allow_untold: bool = Field(
+        False,
+        description="Whether an adapter may go live that changes too little for its probes to tell it from the base, or "
+        "from what is live.",
+    )

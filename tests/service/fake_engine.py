@@ -76,6 +76,7 @@ class FakeEngine:
         entry = {"logprob": logprob, "rank": 1, "decoded_token": "x"}
         scored: list[Any] = [None, *({str(token): entry} for token in body["prompt"][1:])]
         choice = {"index": 0, "text": "!", "finish_reason": "length", "prompt_logprobs": scored}
+        choice |= {"token_ids": [EOS], "logprobs": {"token_logprobs": [logprob]}}
         return JSONResponse({"id": "cmpl-1", "object": "text_completion", "model": body["model"], "choices": [choice]})
 
     async def chat(self, request: Request) -> Response:

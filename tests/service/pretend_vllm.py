@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
-from tests.service.fake_engine import LOGPROB, FakeEngine
+from tests.service.fake_engine import BASE, LOGPROB, FakeEngine
 
 SURE = -0.01  # of a token sampled at a low temperature, as the modes `processed_…` tell it
 
@@ -53,7 +53,8 @@ class PretendVllm(FakeEngine):
             return await super().complete(request)
         self.completions.append(body)
         tokens = [7] * body["max_tokens"]
-        said = LOGPROB if self.mode.startswith("raw") else SURE
+        own = LOGPROB if body["model"] == BASE else self.logprob
+        said = own if self.mode.startswith("raw") else SURE
         choice: dict[str, Any] = {
             "index": 0,
             "text": "!",

@@ -180,6 +180,11 @@ def last_flip(tx: Session) -> AdapterEventRow | None:
     return tx.scalar(newest_first.limit(1))
 
 
+def has_been_live(tx: Session, name: str) -> bool:
+    """Whether an adapter is live, or ever was."""
+    return bool(tx.scalar(select(exists().where(AdapterEventRow.adapter == name, AdapterEventRow.action == _LIVE))))
+
+
 def newest_left(tx: Session) -> str | None:
     """The newest adapter that has been live, where something older is now; None where nothing was gone back from."""
     live = _number(desired_state(tx).live)
@@ -242,8 +247,7 @@ def _number(name: str) -> int:
 
 def _at_rest(tx: Session, name: str) -> Literal["retired", "candidate"]:
     """The state of an adapter that is neither live nor the canary, by whether it has ever been live."""
-    was_live = tx.scalar(select(exists().where(AdapterEventRow.adapter == name, AdapterEventRow.action == _LIVE)))
-    return "retired" if was_live else "candidate"
+    return "retired" if has_been_live(tx, name) else "candidate"
 
 
 def _servable(tx: Session, name: str) -> Adapter:
