@@ -3,6 +3,10 @@
 The engine is always asked for token ids and log-probabilities. A `Recording` takes each answer, or each event of a
 streamed one, keeps what an exchange is made of, and rewrites it in place into what the caller sees: our exchange's id,
 the model that really answered, the adapter as `system_fingerprint`, and nothing that was not asked for.
+
+No event goes through as the bytes of the engine: each is parsed for what is kept, has our model and adapter, and shows
+nearly every caller less than it holds. To write the parsed one anew takes less than 1 µs longer than to pass the bytes
+on, of some 60 µs that a streamed token takes the service in all.
 """
 
 from __future__ import annotations
