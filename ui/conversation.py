@@ -156,6 +156,7 @@ class Conversation:
     """`id` names it to the service: random, made with its first message, kept by all that follow and after a reload.
 
     `notice` is one plain sentence for the person; `serial` counts notices, so that the same one shows again.
+    `unsent`: the message that it says was not taken, which goes back to where it was written; else empty.
 
     `tokens_per_character`: of what was asked last, 0 before anything was; `seen_from`: the key of the oldest turn that
     the model was told when it was asked last, empty as long as all of them fit into its context.
@@ -174,6 +175,7 @@ class Conversation:
     busy: bool = False
     notice: str = ""
     tone: str = "info"
+    unsent: str = ""
     serial: int = 0
     version: int = 0
     stop: asyncio.Event | None = None  # set while a reply is drafted
@@ -192,8 +194,13 @@ class Conversation:
         self.id = self.id or f"conv-{uuid.uuid4().hex}"
         return self.id
 
-    def say(self, notice: str, tone: str = "info") -> None:
-        self.notice, self.tone, self.serial = notice, tone, self.serial + 1
+    def say(self, notice: str, tone: str = "info", unsent: str = "") -> None:
+        self.notice, self.tone, self.unsent, self.serial = notice, tone, unsent, self.serial + 1
+
+    def take_back(self, turn: Turn, why: str) -> None:
+        """The turn was never answered, and can't be as it is: its message is the person's to change."""
+        self.turns.remove(turn)
+        self.say(why, "error", unsent=turn.prompt)
 
     def turns_before(self, turn: Turn, room: float = inf) -> list[Turn]:
         """The answered turns that the model is to see when it is asked `turn`, oldest first.
@@ -239,7 +246,7 @@ class Conversation:
             "seen_from": self.seen_from,
             "by_principles": self.by_principles,
             "policy": self.policy,
-            "notice": {"text": self.notice, "tone": self.tone, "serial": self.serial},
+            "notice": {"text": self.notice, "tone": self.tone, "unsent": self.unsent, "serial": self.serial},
         }
 
     def lost(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ FRAME = 0.04  # seconds
 COMMIT = 1.0  # seconds that the service may take to store what was stopped
 PROMPT_SHARE = 0.75
 """How much of the model's context a conversation may fill, so that room is left for the reply."""
+TOO_LONG = "context_length_exceeded"
 FORGETTING = "This conversation is longer than the model can read at once: it no longer sees the oldest messages."
 
 
@@ -29,6 +30,7 @@ async def draft(
     drafts = [Reply(index=index) for index in range(count)]
     turn.replies += drafts
     talk.busy, talk.stop, turn.error = True, asyncio.Event(), ""
+    refused = ""
     reader = asyncio.create_task(_read(service, who, talk, turn, drafts))
     stopped = asyncio.create_task(talk.stop.wait())
     try:
@@ -41,7 +43,7 @@ async def draft(
         if reader.done():
             await reader  # raises what went wrong in it
     except ServiceError as error:
-        turn.error = error.message
+        turn.error, refused = error.message, error.code
     finally:
         for task in (reader, stopped):
             task.cancel()
@@ -49,6 +51,8 @@ async def draft(
         with suppress(asyncio.CancelledError, ServiceError):
             await reader
         _finish(turn, drafts)
+    if refused == TOO_LONG and not turn.replies and turn in talk.turns:
+        talk.take_back(turn, f"Your message is too long: {len(turn.prompt):,} characters. {turn.error}")
     await _mark_kept(service, who, drafts)
     yield None
 
@@ -59,18 +63,16 @@ async def _read(service: ServiceClient, who: Credentials, talk: Conversation, tu
     Another draft is asked for with the messages of the one before: only so can the two be compared.
     """
     if turn.asked:
-        return await _take(service, who, talk, turn.asked, drafts)
+        return await _take(service, who, talk, turn.asked, drafts, talk.seen_from)
     whole = talk.turns_before(turn)
     seen = talk.turns_before(turn, await _room(service, who, talk))
     while True:
-        if len(seen) < len(whole) and not talk.seen_from:
-            talk.say(FORGETTING)
-        talk.seen_from = (seen[0] if seen else turn).key if len(seen) < len(whole) else ""
+        seen_from = (seen[0] if seen else turn).key if len(seen) < len(whole) else ""
         turn.asked = messages(seen, turn.prompt)
         try:
-            return await _take(service, who, talk, turn.asked, drafts)
+            return await _take(service, who, talk, turn.asked, drafts, seen_from)
         except ServiceError as error:
-            if error.code != "context_length_exceeded" or not seen:
+            if error.code != TOO_LONG or not seen:
                 raise
             seen = seen[-(-len(seen) // 2) :]
 
@@ -82,11 +84,19 @@ async def _room(service: ServiceClient, who: Credentials, talk: Conversation) ->
 
 
 async def _take(
-    service: ServiceClient, who: Credentials, talk: Conversation, asked: list[dict[str, str]], drafts: list[Reply]
+    service: ServiceClient,
+    who: Credentials,
+    talk: Conversation,
+    asked: list[dict[str, str]],
+    drafts: list[Reply],
+    seen_from: str,
 ) -> None:
     by_principles = talk.by_principles and len(drafts) == 1
     async with aclosing(service.chat(who, asked, talk.identify(), len(drafts), by_principles)) as deltas:
         async for delta in deltas:
+            if seen_from and not talk.seen_from:  # told only now: what is asked is not refused
+                talk.say(FORGETTING)
+            talk.seen_from = seen_from
             drafts[delta.index].take(delta)
             if delta.prompt_tokens:
                 characters = sum(len(message["content"]) for message in asked)

@@ -235,3 +235,28 @@ def test_everything_fits_on_a_phone(
     for name in ("A", "B", "A tie", "Both bad"):
         box = page.get_by_role("button", name=name, exact=True).bounding_box()
         assert box is not None and box["height"] >= 32 and box["x"] + box["width"] <= width
+
+
+def test_a_message_that_is_too_long_is_said_to_be_and_stays_in_the_box(fake: FakeService, chat: Page) -> None:
+    say(chat, "One")
+    answered(chat)
+    fake.context = 100
+    message = "And so on. " * 30 + "The end."
+    for _ in range(2):
+        say(chat, message)
+        toast = chat.locator(".hone-toast.error")
+        expect(toast).to_contain_text("too long: 338 characters. The prompt has 169 tokens; the context holds 100.")
+        expect(chat.get_by_label("Your message")).to_have_value(message)
+        expect(chat.locator(".hone-turn")).to_have_count(1)
+        expect(chat.locator(".hone-forgotten")).to_have_count(0)
+        toast.get_by_role("button", name="Dismiss").click()
+    fake.context = 10_000
+    say(chat, message)
+    answered(chat, turns=2)
+    expect(chat.get_by_label("Your message")).to_have_value("")
+
+
+def test_a_message_is_never_cut(fake: FakeService, chat: Page) -> None:
+    say(chat, "x" * 20_001)
+    expect(chat.locator(".hone-toast.error")).to_contain_text("20,001 characters")
+    assert len(chat.get_by_label("Your message").input_value()) == 20_001

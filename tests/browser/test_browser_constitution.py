@@ -81,9 +81,19 @@ def test_the_switch_belongs_to_the_conversation_and_survives_a_reload(fake: Fake
 def test_two_answers_and_one_by_principles_exclude_each_other(chat: Page) -> None:
     two, rules = chat.get_by_role("switch", name="Two answers"), chat.get_by_role("switch", name="By principles")
     chat.get_by_text("Two answers", exact=True).click()
-    chat.get_by_text("By principles").click()
+    chat.get_by_text("By principles", exact=True).click()
     expect(two).not_to_be_checked()
+    expect(chat.locator(".hone-toast")).to_contain_text("“Two answers” is off")
     chat.get_by_text("Two answers", exact=True).click()
+    expect(rules).not_to_be_checked()
+    expect(chat.locator(".hone-toast").last).to_contain_text("“By principles” is off until you switch")
+    ask(chat, "Hello")
+    expect(chat.get_by_text("Which is better?")).to_be_visible()
+    chat.get_by_text("Two answers", exact=True).click()
+    expect(rules).to_be_checked()
+    chat.get_by_text("By principles", exact=True).click()
+    for _ in range(2):  # what was switched off by hand stays off
+        chat.get_by_text("Two answers", exact=True).click()
     expect(rules).not_to_be_checked()
 
 

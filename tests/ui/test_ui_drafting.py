@@ -183,8 +183,34 @@ def test_a_long_conversation_goes_on_without_how_it_began(fake: FakeService, api
     assert refused > 0 if not tells_context else refused == 0
 
 
-def test_a_prompt_that_does_not_fit_alone_is_refused_in_words(fake: FakeService, api_url: str) -> None:
+def test_a_prompt_that_does_not_fit_alone_is_refused_in_words_and_given_back(fake: FakeService, api_url: str) -> None:
     fake.context = 5
     talk, turn = talk_about("This is a rather long thing to say.")
     drafted(api_url, talk, turn)
-    assert "context holds 5" in turn.error and not turn.replies
+    notice = talk.view()["notice"]
+    assert notice["text"] == "Your message is too long: 35 characters. The prompt has 17 tokens; the context holds 5."
+    assert (notice["tone"], notice["unsent"], talk.turns) == ("error", turn.prompt, [])
+
+
+@pytest.mark.parametrize("tells_context", [True, False])
+def test_one_that_does_not_fit_alone_leaves_a_conversation_as_it_was(
+    fake: FakeService, api_url: str, tells_context: bool
+) -> None:
+    fake.context, fake.tells_context = 120, tells_context
+    talk, first = talk_about("How does this begin?")
+    drafted(api_url, talk, first)
+    talk.turns.append(turn := Turn("And so on. " * 30, chosen=0))
+    drafted(api_url, talk, turn)
+    assert talk.turns == [first] and not talk.seen_from
+    assert talk.serial == 1 and talk.notice.startswith("Your message is too long: 330 characters.")
+    talk.turns.append(turn := Turn("And what then?", chosen=0))
+    drafted(api_url, talk, turn)
+    assert turn.reply is not None and len(fake.asked[-1]["messages"]) == 3
+
+
+def test_another_draft_that_does_not_fit_leaves_the_one_before(fake: FakeService, api_url: str) -> None:
+    talk, turn = talk_about("This is a rather long thing to say.")
+    drafted(api_url, talk, turn)
+    fake.context = 5
+    drafted(api_url, talk, turn)
+    assert talk.turns == [turn] and len(turn.replies) == 1 and "context holds 5" in turn.error

@@ -13,7 +13,7 @@ const tell = (name, data) => {
 let talk = props.value; // the newest view that came
 
 const thread = h("section.hone-thread", { "aria-label": "Conversation" });
-const newChat = h("button.hone-ghost", { type: "button", "aria-label": "New chat", onclick: () => { panels.clear(); tell("new_chat"); input.focus(); } },
+const newChat = h("button.hone-ghost", { type: "button", "aria-label": "New chat", onclick: () => { panels.clear(); rulesWait = false; tell("new_chat"); input.focus(); } },
   icon("plus"), h("span", {}, "New chat"));
 const shelfButton = h("button.hone-ghost", { type: "button", "aria-label": "Your feedback", onclick: () => tell("open_shelf") }, icon("list"), h("span", {}, "Your feedback"));
 
@@ -66,6 +66,7 @@ function redraw(forced) {
   remember();
   if (talk.notice.serial !== notices) {
     notices = talk.notice.serial;
+    takeBack(talk.notice.unsent);
     if (talk.notice.text) toast(talk.notice.text, talk.notice.tone);
   }
 }

@@ -1,6 +1,6 @@
 // The composer: what a person types and how they want it answered. It lives here alone and survives every redraw.
 
-const input = h("textarea", { rows: 1, placeholder: "Say something…", "aria-label": "Your message", maxlength: 20000 });
+const input = h("textarea", { rows: 1, placeholder: "Say something…", "aria-label": "Your message" });
 const pairBox = h("input", { type: "checkbox", role: "switch" });
 const pairSwitch = h("label.hone-switch.two", { title: "Get two answers and pick the better one" },
   pairBox, icon("two"), h("span", {}, "Two answers"));
@@ -35,6 +35,14 @@ function clearSent() {
   sent = null;
 }
 
+/** The server could not take it: it is here again, before what may have been typed since. */
+function takeBack(text) {
+  if (!text) return;
+  sent = null;
+  if (input.value.trim() !== text) write([text, input.value].filter(Boolean).join("\n\n"));
+  sendButton.disabled = false;
+}
+
 function write(text) {
   input.value = text;
   fit(input);
@@ -58,8 +66,18 @@ function followPolicy() {
   if (always) [pairBox.checked, rulesBox.checked] = [false, true];
   else if (rulesSwitch.hidden) rulesBox.checked = false;
 }
+let rulesWait = false; // "By principles" was on, and is on again once "Two answers" is off
 /** A reply by principles is one: to have two compared is the other way to make them better. */
-pairBox.addEventListener("change", () => { if (pairBox.checked) rulesBox.checked = false; });
-rulesBox.addEventListener("change", () => { if (rulesBox.checked) pairBox.checked = false; });
+pairBox.addEventListener("change", () => {
+  if (!pairBox.checked) rulesBox.checked ||= rulesWait;
+  else if (rulesBox.checked) toast("Two answers are not made by principles. “By principles” is off until you switch “Two answers” off.");
+  rulesWait = pairBox.checked && rulesBox.checked;
+  if (pairBox.checked) rulesBox.checked = false;
+});
+rulesBox.addEventListener("change", () => {
+  if (rulesBox.checked && pairBox.checked) toast("By principles there is one answer. “Two answers” is off.");
+  if (rulesBox.checked) pairBox.checked = false;
+  rulesWait = false;
+});
 composer.addEventListener("submit", (event) => { event.preventDefault(); submit(input.value); });
 composer.addEventListener("click", (event) => { if (event.target === composer) input.focus(); });
