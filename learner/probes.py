@@ -1,21 +1,26 @@
 """Probes: a few replies, token by token, by which an engine proves that it serves what was trained.
 
-It scores them before the adapter goes live (`service.adapters.proof`).
+It scores them before the adapter goes live (`service.adapters.proof`), and is to be told from the base, and from the
+adapter before, which may have learned most of the same already.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from operator import add
 from typing import Any
 
 import torch
 
+from learner.adapted_model import Role
 from learner.backbone import Backbone
-from learner.batch import Snapshot, TokenIds, collate
+from learner.batch import Example, Snapshot, TokenIds, collate
 
-PROBES, PROBES_TRIED = 4, 16
+PROBES, PROBES_TRIED = 4, 64
 PROBE_TOKENS = 96
 """A few short ones are enough, and of a long reply the first so many tokens prove as much as all. Of so many that would
-do those are taken that training changed most."""
+do those are taken that tell the adapter best from the base and from its parent."""
+TRIED_AT_ONCE = 8
 
 
 def choose_probes(backbone: Backbone, train: Snapshot, room: int) -> list[dict[str, Any]]:
@@ -32,16 +37,13 @@ def choose_probes(backbone: Backbone, train: Snapshot, room: int) -> list[dict[s
     cut = dict.fromkeys((prompt, reply[:PROBE_TOKENS]) for prompt, reply in taught)
     fitting = [example for example in cut if sum(map(len, example)) <= room and all(example)]
 
-    def cost(example: tuple[TokenIds, TokenIds]) -> tuple[bool, int]:
+    def cost(example: Example) -> tuple[bool, int]:
         prompt, reply = example
         is_long = len(prompt) + len(reply) > PROBE_TOKENS
         return is_long, len(prompt) + len(reply) if is_long else -len(reply)
 
-    def change(probe: dict[str, Any]) -> float:
-        return sum((own - base) ** 2 for own, base in zip(probe["logprobs"], probe["base_logprobs"], strict=True))
-
-    tried = [make_probe(backbone, prompt, reply) for prompt, reply in sorted(fitting, key=cost)[:PROBES_TRIED]]
-    return sorted(tried, key=change, reverse=True)[:PROBES]
+    tried = sorted(fitting, key=cost)[:PROBES_TRIED]
+    return [make_probe(backbone, *tried[place]) for place in _telling_most(_changes(backbone, tried))]
 
 
 def make_probe(backbone: Backbone, prompt: TokenIds, reply: TokenIds) -> dict[str, Any]:
@@ -51,3 +53,28 @@ def make_probe(backbone: Backbone, prompt: TokenIds, reply: TokenIds) -> dict[st
     with torch.no_grad():
         own, base = (backbone.log_probs(batch, role)[0, start:].tolist() for role in ("policy", "base"))
     return {"prompt_token_ids": prompt, "token_ids": reply, "logprobs": own, "base_logprobs": base}
+
+
+def _changes(backbone: Backbone, tried: Sequence[Example]) -> list[tuple[float, ...]]:
+    """How far each reply's log-probabilities are from the base's, and from the parent's where the policy has one: the
+    sum over its tokens of the squares, in nats²."""
+    before: list[Role] = ["base", "parent"] if backbone.has("parent") else ["base"]
+    changes: list[tuple[float, ...]] = []
+    for start in range(0, len(tried), TRIED_AT_ONCE):
+        batch = collate(tried[start : start + TRIED_AT_ONCE], backbone.pad_id)
+        with torch.no_grad():
+            own = backbone.log_probs(batch, "policy")  # (B, T), 0 outside the reply
+            squares = [(own - backbone.log_probs(batch, role)).square().sum(1).tolist() for role in before]
+        changes += zip(*squares, strict=True)
+    return changes
+
+
+def _telling_most(changes: Sequence[tuple[float, ...]]) -> list[int]:
+    """The places of a few that together tell the adapter best from whichever they tell it from least."""
+    chosen, left = list[int](), list(range(len(changes)))
+    while left and len(chosen) < PROBES:
+        told = [sum(changes[place][before] for place in chosen) for before in range(len(changes[0]))]
+        best = max(left, key=lambda place: min(map(add, told, changes[place])))
+        chosen.append(best)
+        left.remove(best)
+    return chosen
