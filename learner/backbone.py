@@ -34,6 +34,7 @@ from learner.output_layer import plain_output_layer
 from learner.packing import Packed, hidden_states, pack, predicting_logits, try_packing
 from learner.predictions import Predictions
 from service.errors import TrainingFailed
+from service.model_name import check_model
 from service.settings import LearnerSettings
 
 SCORED, SAMPLED = "scored replies", "replies to sample"
@@ -65,8 +66,10 @@ class Backbone(AdaptedModel):
         On a CPU the weights are widened to float32 (exact for bfloat16 weights); on a GPU they keep their type. With
         `settings.quantise` the linear layers are in NF4 on both. With `settings.sharding` each of the processes that
         train (`learner.parallel`) keeps a part of the layers' weights; all are to load it.
-        Raises TrainingFailed when the base, AdapterBroken when an adapter folder can't be loaded.
+        Raises BadInput when there is no such base, TrainingFailed when it, AdapterBroken when an adapter folder can't
+        be loaded.
         """
+        check_model(str(model_path))
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if device.type == "cuda":
             sum_in_one_order()

@@ -54,6 +54,8 @@ def lora_config(folder: Path | None, settings: LearnerSettings) -> LoraConfig:
             r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0, bias="none", target_modules="all-linear",
             task_type="CAUSAL_LM",
         )  # fmt: skip
+    if not (folder / ADAPTER_CONFIG).is_file():  # PEFT would take the folder for a hub name
+        raise AdapterBroken(f"{folder} is no adapter folder: it has no {ADAPTER_CONFIG}.")
     try:
         config = LoraConfig.from_pretrained(str(folder))
     except (OSError, ValueError, TypeError, KeyError) as error:

@@ -8,49 +8,34 @@ no held-out part, no gates and no publishing.
 
 from __future__ import annotations
 
-import json
+import logging
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from transformers import AutoTokenizer
-
 from learner.backbone_trainer import BackboneTrainer
-from learner.base_tokenizer import reply_tokenizer
-from learner.batch import Demonstration, Label, Pair, Progress, Snapshot, TokenIds
-from learner.constitution.asking import question, render
+from learner.batch import Progress, Snapshot
 from learner.curate import Curated
-from learner.trainer import BY_ADVANTAGES, stages_of
+from learner.text_examples import as_snapshot, longest_example, read_examples
+from learner.trainer import Stage, as_labels, from_pairs, from_thumbs, judgements_of_taste, settings_of, stages_of
 from service.constitution.versions import built_in_version
 from service.errors import BadInput
+from service.model_name import check_model
 from service.settings import Method, load_settings
 
-PARTS = ({"reply"}, {"reply", "good"}, {"chosen", "rejected"}, set[str]())
-"""What an example has beside its prompt: a demonstration, a judged reply, a pair, or nothing."""
+log = logging.getLogger("hone.learner")
 
 
-class TextExample(BaseModel):
-    """A prompt, in words or as the messages of a conversation, and what a reply to it should be, or how good it is."""
+@dataclass(frozen=True)
+class LearnedTexts:
+    """What became of the examples, prompts alone not counted."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    prompt: str | tuple[dict[str, str], ...] = Field(min_length=1)
-    reply: str | None = None
-    good: bool | None = None
-    chosen: str | None = None
-    rejected: str | None = None
-    strength: float = Field(1.0, gt=0)
-    """Of a pair's preference; 1 is an ordinary one."""
-    tie: bool = False
-
-    @model_validator(mode="after")
-    def _is_of_a_kind(self) -> TextExample:
-        given = {name for name in ("reply", "good", "chosen", "rejected") if getattr(self, name) is not None}
-        if given not in PARTS:
-            raise ValueError("beside prompt it has reply, or reply and good, or chosen and rejected, or nothing")
-        return self
+    stages: tuple[Stage, ...]
+    learned_from: int
+    too_long: int  # left out, because they don't fit the model's context
+    unused: int  # left out, because they are of a kind that the method learns nothing from
 
 
 def learn(
@@ -61,73 +46,58 @@ def learn(
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     parent: Path | None = None,
     progress: Progress | None = None,
-) -> None:
+) -> LearnedTexts:
     """Train `model` (a folder or a hub name) by the method of this name, and write the adapter to `out`, a new folder.
 
     `data`: examples, each with the fields of `TextExample`, or a file of them as JSON lines. `settings`: by section, as
-    in hone.toml. `parent`: the adapter to start from. Same seed, same adapter. Raises BadInput for no method, examples
-    that are none, data that the method learns nothing from and where there is an `out` already, SettingsError, OSError
-    for files that can't be read or written, and what `BackboneTrainer` does.
+    in hone.toml. `parent`: the adapter to start from. Same seed, same adapter. Returns what became of the examples,
+    which the log says too where some are left out. Raises BadInput for no method, no model, no file, examples that are
+    none, data that the method learns nothing from, settings that don't go with the method and where there is an `out`
+    already, SettingsError, OSError where nothing can be written, and what `BackboneTrainer` does.
     """
     if method not in get_args(Method):
         raise BadInput(f"There is no method {method!r}.", f"Choose one of {', '.join(get_args(Method))}.")
     if Path(out).exists():
         raise BadInput(f"There is something at {out} already.", "Name a folder that isn't there yet.")
-    rows = _read(Path(data)) if isinstance(data, str | Path) else data
-    examples = [_example(number, row) for number, row in enumerate(rows, 1)]
-    tell = progress or (lambda *_: None)
+    examples, tell = read_examples(data), progress or (lambda *_: None)
     sections = {name: dict(section) for name, section in (settings or {}).items()}
-    section, others = BY_ADVANTAGES.get(method, ("ppo", {}))
-    sections[section] = sections.get(section, {}) | others
     sections["engine"] = sections.get("engine", {}) | {"model": str(model)}
     with tempfile.TemporaryDirectory() as home:
-        chosen = load_settings(Path(home), sections, environment={})
-        lessons = Curated(_snapshot(examples, chosen.model_path), Snapshot(), {}, built_in_version())
-        stages = stages_of(method, lessons.train, chosen.learner.preferences)
-        if not stages:
-            raise BadInput(f"There is nothing in the data that {method} learns from.", "See docs/learning.md.")
+        chosen = settings_of(method, load_settings(Path(home), sections, environment={}))
+        check_model(chosen.model_path)
+        room = longest_example(chosen.model_path)
+        texts, too_long = as_snapshot(examples, chosen.model_path, room)
+        stages = stages_of(method, texts, chosen.learner.preferences)
+        learned = _learned(method, stages, texts, too_long, room)
         trainer = BackboneTrainer(chosen, parent)
+        lessons = Curated(texts, Snapshot(), {}, built_in_version())
         lessons = trainer.write(method, lessons, Path(home), tell)
         trainer.train(stages, lessons, Path(home) / "checkpoint", tell)
         trainer.save(Path(out), lessons)
+    return learned
 
 
-def _read(path: Path) -> list[Any]:
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            rows += [json.loads(line)] if line.strip() else []
-        except json.JSONDecodeError as error:
-            raise BadInput(f"{path}, line {number}, is no JSON: {error}.") from error
-    return rows
-
-
-def _example(number: int, row: Any) -> TextExample:
-    try:
-        return TextExample.model_validate(row)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field, why = ".".join(map(str, first["loc"])), str(first["msg"]).removeprefix("Value error, ")
-        raise BadInput(f"Example {number}: {field + ': ' if field else ''}{why}.") from error
-
-
-def _snapshot(examples: Iterable[TextExample], model: str) -> Snapshot:
-    """As token ids, by the model's own tokenizer; prompts in its chat template, where it has one."""
-    reply, tokenizer = reply_tokenizer(model), AutoTokenizer.from_pretrained(model)
-
-    def prompt_of(one: TextExample) -> TokenIds:
-        if not isinstance(one.prompt, str):
-            return render(tokenizer, one.prompt)
-        return question(tokenizer, one.prompt) if tokenizer.chat_template else tuple(tokenizer(one.prompt).input_ids)
-
-    taught, pairs, labels, prompts = list[Demonstration](), list[Pair](), list[Label](), dict[TokenIds, None]()
-    for one in examples:
-        prompt = prompt_of(one)
-        prompts[prompt] = None
-        if one.chosen is not None and one.rejected is not None:
-            pairs.append(Pair(prompt, reply(one.chosen), reply(one.rejected), margin=one.strength, tie=one.tie))
-        elif one.reply is not None and one.good is not None:
-            labels.append(Label(prompt, reply(one.reply), one.good))
-        elif one.reply is not None:
-            taught.append(Demonstration(prompt, reply(one.reply)))
-    return Snapshot(tuple(taught), tuple(pairs), tuple(prompts), labels=tuple(labels))
+def _learned(method: str, stages: tuple[Stage, ...], texts: Snapshot, too_long: int, room: int | None) -> LearnedTexts:
+    """Raises BadInput where the method learns nothing from what fits."""
+    if not stages:
+        why = f"{too_long} of the examples are longer than the model's context of {room} tokens." if too_long else ""
+        raise BadInput(
+            f"There is nothing in the data that {method} learns from.",
+            f"{why} Shorten them, or take a model with a longer context." if why else "See docs/learning.md.",
+        )
+    labels = as_labels(texts)
+    if "kto" in stages and len({label.desirable for label in labels}) < 2:
+        called = "good" if labels[0].desirable else "bad"
+        raise BadInput(
+            f"All {len(labels)} replies are called {called}, and kto tells good ones from bad ones.",
+            f"Add replies with good = {str(called == 'bad').lower()}, or pairs.",
+        )
+    taste = judgements_of_taste(texts) if from_pairs(stages) or from_thumbs(stages) else ()
+    pairs = texts.pairs if "dpo" in stages else taste
+    used = len(texts.demonstrations) * ("sft" in stages) + len(pairs) + len(texts.labels) * from_thumbs(stages)
+    unused = len(texts.demonstrations) + len(texts.pairs) + len(texts.labels) - used
+    if too_long:
+        log.warning("%d examples are left out: longer than the model's context of %s tokens.", too_long, room)
+    if unused:
+        log.warning("%d examples are left out: of a kind that %s doesn't learn from.", unused, method)
+    return LearnedTexts(stages, used, too_long, unused)

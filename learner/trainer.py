@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
-
-from pydantic import ValidationError
 
 from learner.batch import Label, Pair, Progress, Snapshot
 from learner.curate import Curated
 from service.errors import BadInput
-from service.settings import PpoSettings, Settings
+from service.settings import BY_ADVANTAGES, Settings
 
 Stage = Literal["sft", "dpo", "kto", "ppo", "raft", "sl-cai", "rl-cai"]
 BY_REWARD: tuple[Stage, ...] = ("ppo", "raft")
 """Those that follow a reward model, which is fitted to pairs, single thumbs, labels and single scores alike."""
-
-BY_ADVANTAGES: Mapping[str, tuple[Stage, dict[str, str]]] = {
-    name: ("ppo", {"advantages": name}) for name in ("reinforce", "rloo", "grpo")
-}
-"""Methods that are a stage with other settings of its section than the usual ones: which, and what they are."""
 
 CONSTITUTIONAL = ("sl-cai", "rl-cai")
 """The methods that learn from what the model writes by a constitution (arXiv 2212.08073): they need no feedback."""
@@ -80,15 +73,10 @@ def as_labels(train: Snapshot) -> tuple[Label, ...]:
 
 def settings_of(method: str, settings: Settings) -> Settings:
     """What a run of this method goes by. Raises BadInput where the other settings don't suit it."""
-    if method not in BY_ADVANTAGES:
-        return settings
-    section, others = BY_ADVANTAGES[method]
-    try:
-        changed = PpoSettings.model_validate(settings.ppo.model_dump() | others)
-    except ValidationError as error:
-        why = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
-        raise BadInput(f"The method {method} doesn't go with the settings ({section}): {why}.") from error
-    return settings.model_copy(update={section: changed})
+    ppo = settings.ppo_of(method)
+    if ppo is not None and ppo.unsuitable:
+        raise BadInput(f"The method {method} doesn't go with the settings (ppo): {ppo.unsuitable}.")
+    return settings if ppo in (None, settings.ppo) else settings.model_copy(update={"ppo": ppo})
 
 
 def learn_taste(stages: tuple[Stage, ...]) -> bool:
@@ -128,7 +116,7 @@ def stages_of(method: str, train: Snapshot, preferences: Literal["dpo", "ppo", "
         return (preferences,)
     if method in CONSTITUTIONAL:
         return ("sl-cai",) if method == "sl-cai" else ("rl-cai",)
-    method = BY_ADVANTAGES[method][0] if method in BY_ADVANTAGES else method
+    method = "ppo" if method in BY_ADVANTAGES else method
     decided = [pair for pair in train.pairs if not pair.tie]
     judged = [*judgements_of_taste(train), *train.criticised]
     found: list[Stage] = []

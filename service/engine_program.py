@@ -15,6 +15,7 @@ from pathlib import Path
 
 from service.errors import SettingsError
 from service.installed import require_learner_packages
+from service.model_name import may_be_of_the_hub
 from service.model_shape import LLAMA_FAMILY, read_config
 from service.settings import EngineSettings, Settings
 from service.supervisor import Program
@@ -127,9 +128,8 @@ def check_folders(settings: Settings) -> None:
     if settings.engine.urls or settings.engine.kind != "vllm":
         return
     model, weights = settings.model_path, settings.engine.weights
-    is_hub_name = not model.startswith((".", "/", "~")) and model.count("/") < 2
     for folder, setting in ((model, "engine.model (--model)"), (weights, "engine.weights")):
-        if folder is None or (folder == model and is_hub_name and not Path(folder).is_dir()):
+        if folder is None or (folder == model and may_be_of_the_hub(model) and not Path(folder).is_dir()):
             continue
         if not Path(folder).is_dir():
             raise SettingsError(f"There is no model folder {folder}.", f"Name another in {setting}.")

@@ -36,6 +36,7 @@ from learner.sampler import InProcessSampler, Sampler
 from learner.sampling import with_room
 from learner.stage_checkpoint import StageCheckpoint, set_random
 from learner.tensors import masked_mean
+from service.errors import BadInput
 from service.settings import PpoSettings
 
 log = logging.getLogger("hone.learner")
@@ -70,8 +71,11 @@ def train(
 
     `sampler`: where the policy's replies come from; None: from the backbone. `checkpoint`: where it is kept how far the
     training is, and what it goes on from; the result is that of one unbroken training. Raises TrainingFailed when the
-    loss stays without a finite value, what `rollouts.grade` raises, and what the sampler raises.
+    loss stays without a finite value, what `rollouts.grade` raises, and what the sampler raises; BadInput for settings
+    by which nothing is learned.
     """
+    if settings.unsuitable:
+        raise BadInput(f"ppo can't learn by these settings: {settings.unsuitable}.")
     sampler = sampler or InProcessSampler(backbone)
     asked, too_long = with_room(sampler, prompts, settings.max_new_tokens)
     if not asked:

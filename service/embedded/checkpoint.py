@@ -12,9 +12,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from service.embedded.errors import EngineError
+from service.model_name import ADVICE, may_be_of_the_hub
 from service.settings import SPROUT
 
-ADVICE = "Name a folder or a model of the hub; the built-in model is called sprout."
 DOWNLOADED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 
 
@@ -111,7 +111,7 @@ def open_checkpoint(model: str) -> Checkpoint:
 def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+    if not may_be_of_the_hub(name):
         raise EngineError(f"there is no model folder {name}")
     try:
         return Path(snapshot_download(name, allow_patterns=DOWNLOADED))

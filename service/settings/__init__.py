@@ -23,7 +23,7 @@ from pydantic.fields import FieldInfo
 from service.errors import SettingsError
 from service.settings.constitution import ConstitutionSettings
 from service.settings.learning import LearnerSettings, Method, TrackerName, available_cores
-from service.settings.reinforcement import PpoSettings, RaftSettings
+from service.settings.reinforcement import BY_ADVANTAGES, PpoSettings, RaftSettings
 from service.settings.section import Section
 from service.settings.serving import (
     AdaptersSettings,
@@ -36,7 +36,8 @@ from service.settings.serving import (
 from service.validation_messages import in_words
 
 __all__ = [
-    "ENVIRONMENT_PREFIX", "SPROUT", "AdaptersSettings", "ChatSettings", "ConstitutionSettings", "EngineSettings",
+    "BY_ADVANTAGES", "ENVIRONMENT_PREFIX", "SPROUT", "AdaptersSettings", "ChatSettings", "ConstitutionSettings",
+    "EngineSettings",
     "LearnerSettings", "Method", "PpoSettings", "RaftSettings", "RolloutSettings", "ServerSettings", "Settings",
     "StoreSettings", "TrackerName", "available_cores", "check_rank", "check_rollouts", "default_home", "fewest_slots",
     "load_settings", "with_rollout_engines",
@@ -86,6 +87,13 @@ class Settings(Section):
         """What to hand to a loader: the built-in model's folder, a folder, or a hub name."""
         return str(SPROUT) if self.engine.model == "sprout" else self.engine.model
 
+    def ppo_of(self, method: str) -> PpoSettings | None:
+        """What a run of this method that learns by `ppo` goes by; None: it doesn't."""
+        if method in BY_ADVANTAGES:
+            return self.ppo.model_copy(update={"advantages": method})
+        chosen = self.learner.preferences if method in ("auto", "rl-cai") else method
+        return self.ppo if chosen == "ppo" else None
+
 
 def default_home(environment: Mapping[str, str] = os.environ) -> Path:
     return Path(environment.get(HOME_VARIABLE) or Path.home() / ".hone").expanduser().resolve()
@@ -109,10 +117,14 @@ def load_settings(
                 raise SettingsError(f"Bad settings: {what}.", f"The sections are {', '.join(_SECTIONS)}.")
             tables.setdefault(section, {}).update(_engine(values) if section == "engine" else values)
     try:
-        return Settings(home=home, **tables)
+        settings = Settings(home=home, **tables)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {in_words(e)}" for e in error.errors())
         raise SettingsError(f"Bad settings: {problems}.", "See docs/settings.md.") from error
+    ppo = settings.ppo_of(settings.learner.method)
+    if ppo is not None and ppo.unsuitable:
+        raise SettingsError(f"Bad settings: ppo: {ppo.unsuitable}.", "See docs/settings.md.")
+    return settings
 
 
 def check_rank(settings: Settings) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from service.settings.section import Section
+
+Advantages = Literal["gae", "reinforce", "rloo", "grpo"]
+BY_ADVANTAGES = ("reinforce", "rloo", "grpo")
+"""Methods that are `ppo` with the advantages of their name, whatever `ppo.advantages` says."""
 
 
 class PpoSettings(Section):
     """Reinforcement learning on a reward: the method `ppo`."""
 
-    advantages: Literal["gae", "reinforce", "rloo", "grpo"] = Field(
+    advantages: Advantages = Field(
         "gae",
         description="How a reply's reward becomes its tokens' advantages: by a value function (PPO), less the running "
         "mean (REINFORCE), less the mean of the other replies to its prompt (RLOO), or in their standard deviations "
@@ -88,20 +92,18 @@ class PpoSettings(Section):
     )
     max_new_tokens: int = Field(128, ge=1, description="Longest reply that is sampled.")
 
-    @model_validator(mode="after")
-    def _compares_replies(self) -> PpoSettings:
+    @property
+    def unsuitable(self) -> str:
+        """Why nothing can be learned by these advantages with the other settings; empty where something can. To be
+        asked of what a run goes by: its method's name may choose other advantages than the file does."""
         if self.advantages in ("rloo", "grpo") and self.replies < 2:
-            raise ValueError(f"{self.advantages} compares replies to one prompt: replies must be at least 2")
-        return self
-
-    @model_validator(mode="after")
-    def _trains_the_policy(self) -> PpoSettings:
+            return f"{self.advantages} compares replies to one prompt: replies must be at least 2"
         if self.advantages == "gae" and self.iterations <= self.value_warmup:
-            raise ValueError(
+            return (
                 f"in the first {self.value_warmup} iterations the value function alone learns, so in {self.iterations} "
                 "the policy would not: raise iterations, or lower value_warmup"
             )
-        return self
+        return ""
 
 
 class RaftSettings(Section):

@@ -13,14 +13,16 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from learner import on_texts
+from learner.backbone import Backbone
 from learner.constitution.asking import question
 from learner.curate import Curated
 from learner.loading import ADAPTER_WEIGHTS
 from learner.methods import kto, preference, sft
-from learner.on_texts import TextExample, learn
+from learner.on_texts import LearnedTexts, learn
+from learner.text_examples import TextExample, as_snapshot
 from service.constitution.versions import built_in_version
 from service.errors import BadInput, SettingsError
-from service.settings import SPROUT, Settings
+from service.settings import SPROUT, LearnerSettings, Settings
 from tests.learner.progress import Told
 from tests.learner.tiny_model import build_tiny_model
 
@@ -94,14 +96,14 @@ def test_texts_become_what_the_model_reads_and_what_is_known_of_them_stays() -> 
         {"prompt": talk, "chosen": "Bye.", "rejected": "", "strength": 2.0}, {"prompt": "Hello!", "chosen": "A",
         "rejected": "B", "tie": True}, {"prompt": "Who?"},
     ]  # fmt: skip
-    found = on_texts._snapshot([TextExample.model_validate(row) for row in rows], str(SPROUT))
+    found, left_out = as_snapshot([TextExample.model_validate(row) for row in rows], str(SPROUT))
     hello, end = question(tokenizer, "Hello!"), tokenizer.eos_token_id
     (taught,), (label,), (pair, tie) = found.demonstrations, found.labels, found.pairs
     assert taught.prompt_token_ids == hello and taught.reply_token_ids == (*tokenizer("Hi.").input_ids, end)
     assert (label.prompt_token_ids, label.desirable) == (hello, False)
     assert (pair.rejected, pair.margin, pair.tie, tie.tie) == ((end,), 2.0, False, True)
     assert list(pair.prompt_token_ids) == tokenizer.apply_chat_template(talk, add_generation_prompt=True)["input_ids"]
-    assert found.prompts == (hello, pair.prompt_token_ids, question(tokenizer, "Who?"))
+    assert left_out == 0 and found.prompts == (hello, pair.prompt_token_ids, question(tokenizer, "Who?"))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,20 @@ def test_texts_become_what_the_model_reads_and_what_is_known_of_them_stays() -> 
         ({"prompt": "Hello!", "chosen": "Hi."}, "Example 1: beside prompt it has reply, or reply and good, or chosen"),
         ({"prompt": "Hello!", "replies": ["Hi."]}, "Example 1: replies: Extra inputs are not permitted"),
         ("Hello!", "Example 1: Input should be a valid dictionary"),
-        ({"prompt": "Hello!", "chosen": "Hi.", "rejected": "No."}, "There is nothing in the data that kto learns from"),
+        (
+            {"prompt": "Hello!", "chosen": "Hi.", "rejected": "Hi.", "tie": True},
+            "nothing in the data that kto learns from",
+        ),
+        ({"prompt": "Hello!", "reply": " "}, "Example 1: the reply is empty, and the model would learn to say nothing"),
+        ({"prompt": "Hello!", "chosen": "", "rejected": "No."}, "Example 1: the reply is empty"),
+        ({"prompt": "Hello!", "reply": "Hi.", "good": "yes"}, "Example 1: good: Input should be a valid boolean"),
+        ({"prompt": "Hello!", "reply": "Hi.", "good": True}, "All 1 replies are called good, .* with good = false"),
+        ({"prompt": "Hello!", "reply": "Hi.", "good": False}, "All 1 replies are called bad, .* with good = true"),
+        ({"prompt": "Hello!", "reply": "Hi.", "tie": True}, "Example 1: tie belongs to a pair"),
+        ({"prompt": "Hello!", "strength": 2.0}, "Example 1: strength belongs to a pair"),
+        ({"prompt": [{"role": "user"}]}, "Example 1: prompt: message 1 needs a role and a content, both text"),
+        ({"prompt": []}, "Example 1: prompt: .* at least 1 item"),
+        ({"prompt": 3}, "Example 1: prompt: it is text, or a list of messages"),
     ],
 )
 def test_data_that_can_not_be_learned_from_is_told(row: Any, said: str, model: Path, tmp_path: Path) -> None:
@@ -126,12 +141,53 @@ def test_what_is_no_json_and_no_setting_and_a_folder_that_is_there_are_told(mode
         learn("sft", model, tmp_path / "data", tmp_path / "out")
     with pytest.raises(SettingsError, match=r"learner\.rang"):
         learn("dpo", model, PAIRS, tmp_path / "out", {"learner": {"rang": 4}})
-    with pytest.raises(SettingsError, match="replies must be at least 2"):
+    with pytest.raises(BadInput, match=r"The method rloo .* replies must be at least 2"):
         learn("rloo", model, PAIRS, tmp_path / "out", {"ppo": {"replies": 1}})
+    with pytest.raises(BadInput, match=r"The method ppo .* raise iterations, or lower value_warmup"):
+        learn("ppo", model, PAIRS, tmp_path / "out", {"ppo": {"iterations": 1}})
+    with pytest.raises(BadInput, match="data, line 2: beside prompt it has reply"):
+        (tmp_path / "data").write_text('\n{"prompt": "Hello!", "good": true}\n', encoding="utf-8")
+        learn("sft", model, tmp_path / "data", tmp_path / "out")
+    with pytest.raises(BadInput, match=r"There is no file .*dat"):
+        learn("sft", model, tmp_path / "dat", tmp_path / "out")
     with pytest.raises(BadInput, match="There is no method 'rlo'"):
         learn("rlo", model, PAIRS, tmp_path / "out")
     with pytest.raises(BadInput, match="There is something at"):
         learn("dpo", model, PAIRS, tmp_path)
+
+
+def test_a_model_that_is_not_there_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_network(*_: Any, **__: Any) -> None:
+        raise ConnectionError("Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", no_network)
+    for name, said in (
+        ("./sprut", "There is no model folder ./sprut"),
+        ("models/of/mine", "There is no model folder models/of/mine"),
+        (str(tmp_path), "is no model folder: it has no config.json"),
+        ("service/sprut", "'service/sprut' is neither a folder here nor a model that the hub gave us .Name or service"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            learn("dpo", name, PAIRS, tmp_path / "out")
+        with pytest.raises(BadInput, match=said):
+            Backbone.load(name, LearnerSettings())
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_does_not_fit_the_model_is_told_and_nothing_else_is_trained_in_its_stead(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    long = {"prompt": "what is one ?", "chosen": "yes . " * 300, "rejected": "no ."}
+    with pytest.raises(BadInput, match=r"2 of the examples are longer than the model's context of 512 tokens. Shorten"):
+        learn("dpo", model, [long, long], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    of_another_kind = {"prompt": "what is red ?", "reply": "it is red ."}
+    how = {"learner": {"dpo_on": "pairs"}}
+    learned = learn("dpo", model, [*PAIRS, long, of_another_kind], tmp_path / "out", how)
+    assert learned == LearnedTexts(("dpo",), learned_from=2, too_long=1, unused=1)
+    assert moved(tmp_path / "out")
+    assert "1 examples are left out: longer than the model's context" in caplog.text
+    assert "1 examples are left out: of a kind that dpo doesn't learn from" in caplog.text
 
 
 def test_the_methods_of_the_constitution_need_no_examples(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

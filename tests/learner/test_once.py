@@ -137,6 +137,10 @@ def test_names_of_advantages_are_ppo_with_these(method: str, home: Home) -> None
     assert changed.ppo == PpoSettings.model_validate({"advantages": method})
     assert changed.model_copy(update={"ppo": home.settings.ppo}) == home.settings
     assert settings_of("ppo", home.settings) is home.settings
+    once = home.settings.model_copy(update={"ppo": PpoSettings(iterations=1)})
+    assert settings_of(method, once).ppo == PpoSettings(iterations=1, advantages=method)
+    with pytest.raises(BadInput, match=r"The method ppo .* raise iterations, or lower value_warmup"):
+        settings_of("ppo", once)
 
 
 def test_a_run_by_such_a_name_keeps_it_and_its_settings(home: Home, capsys: pytest.CaptureFixture[str]) -> None:

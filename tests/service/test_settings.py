@@ -176,15 +176,21 @@ def test_a_place_for_adapters_is_a_url(tmp_path: Path) -> None:
 @pytest.mark.parametrize("advantages", ["rloo", "grpo"])
 def test_replies_that_are_compared_must_be_two(tmp_path: Path, advantages: str) -> None:
     with pytest.raises(SettingsError, match="replies must be at least 2"):
-        load_settings(tmp_path, {"ppo": {"advantages": advantages, "replies": 1}}, {})
+        load_settings(tmp_path, {"learner": {"method": "ppo"}, "ppo": {"advantages": advantages, "replies": 1}}, {})
+    with pytest.raises(SettingsError, match="replies must be at least 2"):
+        load_settings(tmp_path, {"learner": {"method": advantages}, "ppo": {"replies": 1}}, {})
     assert load_settings(tmp_path, {"ppo": {"advantages": "gae", "replies": 1}}, {}).ppo.replies == 1
 
 
 def test_iterations_in_which_the_policy_learns_nothing_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="raise iterations, or lower value_warmup"):
-        load_settings(tmp_path, {"ppo": {"iterations": 2}}, {})
+        load_settings(tmp_path, {"learner": {"preferences": "ppo"}, "ppo": {"iterations": 2}}, {})
     for ppo in ({"iterations": 3}, {"iterations": 2, "value_warmup": 1}, {"iterations": 1, "advantages": "rloo"}):
-        assert load_settings(tmp_path, {"ppo": ppo}, {}).ppo.iterations == ppo["iterations"]
+        assert (
+            load_settings(tmp_path, {"learner": {"method": "ppo"}, "ppo": ppo}, {}).ppo.iterations == ppo["iterations"]
+        )
+    for learner in ({"method": "rloo"}, {}):  # by which the policy learns from the first one on, or not by `ppo`
+        assert load_settings(tmp_path, {"learner": learner, "ppo": {"iterations": 1}}, {}).ppo.iterations == 1
 
 
 @pytest.mark.parametrize(
