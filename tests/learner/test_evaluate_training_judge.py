@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +23,7 @@ from service.constitution.versions import built_in_version
 from service.errors import TrainingFailed
 from service.settings import ConstitutionSettings, Settings
 from tests.learner.constitution.toy import Scale
+from tests.learner.progress import Heard
 
 OURS = built_in()
 ELSEWHERE = ConstitutionSettings(judge="http://ann:secret@127.0.0.1:1/v1", judge_model="large", judge_retries=0)
@@ -140,17 +141,14 @@ def test_it_is_measured_where_the_candidate_learned_from_another_judge_than_the_
     backbone = cast(Any, NoBackbone())
     backbone.tokenizer = Tokenizer()
     monkeypatch.setattr(evaluation, "BackboneJudge", lambda *about: Scale(len))
-    monkeypatch.setattr(ConstitutionEvaluation, "report", lambda self, held_out, progress: {"judged_as_people": 0.9})
+    monkeypatch.setattr(ConstitutionEvaluation, "report", lambda self, held_out: {"judged_as_people": 0.9})
     monkeypatch.setattr(training_judge, "judge_of", lambda *about: Scale(len))
     lessons = replace(Curated(train, Snapshot(), {}), constitution=built_in_version())
-    how = ELSEWHERE.model_copy(update={"judge": judge})
-    found = by_constitution(backbone, settings(tmp_path, how), lessons, quiet)
+    how, heard = ELSEWHERE.model_copy(update={"judge": judge}), Heard()
+    found = by_constitution(backbone, settings(tmp_path, how), lessons, heard)
     assert found is not None and found["judged_as_people"] == 0.9  # the base's
     assert ("judge" in found) is is_measured
-
-
-def quiet(phase: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
-    pass
+    assert [stage for stage, *_ in heard.steps] == ["verdicts of the judge that it learned from"] * is_measured
 
 
 class Refuses:
