@@ -38,6 +38,7 @@ class FakeEngine:
         self.says: tuple[str, ...] = ()  # in place of `WORDS`, by the choices of a whole answer
         self.token_seconds = 0.0  # between two tokens of a stream
         self.logprob = LOGPROB / 2  # of every token under an adapter
+        self.tells_logprobs = True  # of what a text completion samples
         self.app = FastAPI()
         self.app.get("/health")(self.health)
         self.app.get("/v1/models")(self.models)
@@ -76,7 +77,8 @@ class FakeEngine:
         entry = {"logprob": logprob, "rank": 1, "decoded_token": "x"}
         scored: list[Any] = [None, *({str(token): entry} for token in body["prompt"][1:])]
         choice = {"index": 0, "text": "!", "finish_reason": "length", "prompt_logprobs": scored}
-        choice |= {"token_ids": [EOS], "logprobs": {"token_logprobs": [logprob]}}
+        if self.tells_logprobs:
+            choice |= {"token_ids": [EOS], "logprobs": {"token_logprobs": [logprob]}}
         return JSONResponse({"id": "cmpl-1", "object": "text_completion", "model": body["model"], "choices": [choice]})
 
     async def chat(self, request: Request) -> Response:

@@ -35,8 +35,12 @@ class House:
     def __exit__(self, *ended: object) -> None:
         self.runner.close()
 
-    def start_service(self, reconcile_seconds: float = 0.01, keep_loaded: int = 2) -> Rollout:
-        self.replicas = [Replica(self.registry, engine, engine.max_loras) for engine in self.engines]
+    def start_service(
+        self, reconcile_seconds: float = 0.01, keep_loaded: int = 2, allow_untold: bool = False
+    ) -> Rollout:
+        self.replicas = [
+            Replica(self.registry, engine, engine.max_loras, allow_untold=allow_untold) for engine in self.engines
+        ]
         self.replica = self.replicas[0]
         self.rollout = Rollout(self.registry.store, self.replicas, reconcile_seconds, keep_loaded)
         return self.rollout

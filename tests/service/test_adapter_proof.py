@@ -106,3 +106,5 @@ def test_what_can_not_be_told_apart_is_not_said_to_be_proved() -> None:
     vain = judge(idle, _TRAINED, _TRAINED, {}, tolerance=0.05)
     assert vain.served and vain.words.startswith("Engine and trainer agree")
     assert "it can't be told from base." in vain.words
+    assert (twin.untold, vain.untold) == (("v1",), ("base",))
+    assert judge(_PROBES, _TRAINED, _BASE, {"v1": _BASE}, tolerance=0.05).untold == ()

@@ -116,6 +116,28 @@ def test_a_salt_is_taken_by_either_engine(engine_url: str) -> None:
     run(engine_url, work)
 
 
+def test_what_follows_in_an_ordinary_request_is_as_likely_as_its_score_says(engine_url: str) -> None:
+    async def work(engine: Engine) -> None:
+        name = (await engine.base()).name
+        token, logprob = await engine.next_token(name, [1, 4, 5])
+        [scored] = await engine.score(name, [1, 4, 5], [token])
+        assert logprob <= 0 and abs(logprob - scored) < 0.02  # nats
+
+    run(engine_url, work)
+
+
+def test_an_engine_that_does_not_say_how_likely_a_token_is_proves_nothing() -> None:
+    fake = FakeEngine()
+    fake.tells_logprobs = False
+
+    async def work(engine: Engine) -> None:
+        with pytest.raises(EngineUnavailable, match="does not say what it goes on with"):
+            await engine.next_token("fake", [1, 4, 5])
+
+    with serve(fake.app) as url:
+        run(url, work)
+
+
 def test_scores_are_those_of_the_sampled_tokens(engine_url: str) -> None:
     async def work(engine: Engine) -> None:
         kept = recording()
