@@ -1,4 +1,4 @@
-"""The methods that "Learn now" offers, by the names that the service and `hone learn --once --method` know them by.
+"""The methods that "Learn now" offers, by the names that the service and `--method` of `hone learn` know them by.
 
 The pages import nothing of the service, so the names are written here, once; a test holds them against the service's.
 """

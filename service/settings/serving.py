@@ -190,6 +190,6 @@ class RolloutSettings(Section):
     )
     allow_untold: bool = Field(
         False,
-        description="Whether an adapter may go live that changes too little for its probes to tell it from the base, or "
-        "from what is live.",
+        description="Whether an adapter may go live that changes too little for its probes to tell it from the base, "
+        "or from what is live.",
     )
