@@ -8,10 +8,11 @@ principle is told of where less than a quarter of the context is left, or fewer 
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from service.adapters.side_by_side import side_by_side
 from service.constitution.principles import Constitution, Principle
 from service.constitution.prompts import Message, critique_messages, revision_messages, verdict_messages
 from service.errors import BadInput
@@ -23,7 +24,7 @@ MOST_NAMED = 3
 """Principles that are named beside the worst one."""
 SHORTEN = "Shorten the preamble, its examples, its rule or its requests, or serve a model with a longer context."
 
-Count = Callable[[Sequence[Message]], Awaitable[int]]
+Count = Callable[[Sequence[Message]], Coroutine[Any, Any, int]]
 """The tokens of messages, as the model's chat template puts them."""
 
 
@@ -57,7 +58,7 @@ async def crowded(
     most = context - max(SNUG, context // 4)
     asked = {one.name: own_words(constitution, one) for one in principles}
     doubtful = {name: messages for name, messages in asked.items() if 2 * _bytes(messages) > most}
-    counts = await asyncio.gather(*map(count, doubtful.values()))
+    counts = await side_by_side(map(count, doubtful.values()))
     found = [Crowded(name, tokens, context) for name, tokens in zip(doubtful, counts, strict=True) if tokens > most]
     return sorted(found, key=lambda one: -one.tokens)
 

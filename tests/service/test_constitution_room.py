@@ -10,7 +10,7 @@ import pytest
 from service.constitution import Constitution, built_in, parse
 from service.constitution.prompts import Message
 from service.constitution.room import LEAST, Crowded, crowded, own_words, warnings
-from service.errors import BadInput
+from service.errors import BadInput, EngineUnavailable
 from tests.service.constitutions import OURS, with_preamble
 
 CONTEXT = 1024
@@ -30,6 +30,29 @@ def test_what_is_surely_short_is_not_even_counted() -> None:
 
     assert asyncio.run(crowded(built_in(), built_in().principles, CONTEXT, never)) == []
     assert warnings([]) == ()
+
+
+def test_where_one_can_not_be_counted_the_others_are_given_up() -> None:
+    counted: list[str] = []
+    given_up: list[str] = []
+
+    async def count(messages: Sequence[Message]) -> int:
+        counted.append(messages[0]["content"])
+        if len(counted) == 3:
+            raise EngineUnavailable("It is away.")
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            given_up.append(messages[0]["content"])
+            raise
+        return 0
+
+    async def story() -> None:
+        with pytest.raises(EngineUnavailable, match="away"):
+            await crowded(built_in(), built_in().principles, 64, count)
+        assert len(given_up) == len(counted) - 1 > 0
+
+    asyncio.run(story())
 
 
 @pytest.mark.parametrize(
