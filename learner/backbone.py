@@ -33,8 +33,8 @@ from learner.micro_batches import MicroBatches
 from learner.output_layer import plain_output_layer
 from learner.packing import Packed, hidden_states, pack, predicting_logits, try_packing
 from learner.predictions import Predictions
+from service.adapters.base_model import check_model
 from service.errors import TrainingFailed
-from service.model_name import check_model
 from service.settings import LearnerSettings
 
 SCORED, SAMPLED = "scored replies", "replies to sample"

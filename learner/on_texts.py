@@ -20,9 +20,9 @@ from learner.batch import Progress, Snapshot
 from learner.curate import Curated
 from learner.text_examples import as_snapshot, longest_example, read_examples
 from learner.trainer import Stage, as_labels, from_pairs, from_thumbs, judgements_of_taste, settings_of, stages_of
+from service.adapters.base_model import check_model
 from service.constitution.versions import built_in_version
 from service.errors import BadInput
-from service.model_name import check_model
 from service.settings import Method, load_settings
 
 log = logging.getLogger("hone.learner")

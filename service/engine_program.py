@@ -15,9 +15,9 @@ from pathlib import Path
 
 from service.errors import SettingsError
 from service.installed import require_learner_packages
-from service.model_name import may_be_of_the_hub
 from service.model_shape import LLAMA_FAMILY, read_config
 from service.settings import EngineSettings, Settings
+from service.settings.model_name import may_be_of_the_hub
 from service.supervisor import Program
 from service.vllm_options import LOGPROBS_MODE, check_options, split_options
 

@@ -12,8 +12,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from service.embedded.errors import EngineError
-from service.model_name import ADVICE, may_be_of_the_hub
 from service.settings import SPROUT
+from service.settings.model_name import ADVICE, may_be_of_the_hub
 
 DOWNLOADED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 

@@ -1,4 +1,4 @@
-"""What the name of a base model means, a folder or a model of the hub; and at once what is wrong where it is neither.
+"""Whether a base model is there, as a folder or at the hub; and at once what is wrong where it is neither.
 
 Without this a mistyped folder is asked of the hub again and again, and the answer is about the hub.
 """
@@ -10,14 +10,9 @@ from pathlib import Path
 
 from service.adapters.fingerprint import model_folder
 from service.errors import BadInput
+from service.settings.model_name import ADVICE, may_be_of_the_hub
 
-ADVICE = "Name a folder or a model of the hub; the built-in model is called sprout."
 HUB_SECONDS = 10.0
-
-
-def may_be_of_the_hub(model: str) -> bool:
-    """Whether a name could be a hub's, such as `gpt2` or `Qwen/Qwen3-0.6B`, and not only a folder's."""
-    return not model.startswith((".", "/", "~")) and model.count("/") < 2
 
 
 def check_model(model: str) -> None:

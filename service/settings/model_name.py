@@ -1,0 +1,8 @@
+"""What the setting `engine.model` can name: the built-in model, a folder, or a model of the hub."""
+
+ADVICE = "Name a folder or a model of the hub; the built-in model is called sprout."
+
+
+def may_be_of_the_hub(model: str) -> bool:
+    """Whether a name could be a hub's, such as `gpt2` or `Qwen/Qwen3-0.6B`, and not only a folder's."""
+    return not model.startswith((".", "/", "~")) and model.count("/") < 2
