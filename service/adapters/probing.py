@@ -2,7 +2,7 @@
 on in ordinary requests, which its prefix cache may answer.
 
 vLLM doesn't read its prefix cache to score, so scores alone never meet what that holds of another adapter, or from
-before a reload. A probe's prompt and its reply up to where training changed it most are therefore gone on with, too,
+before a reload. A probe's prompt and its reply up to where training changed it much are therefore gone on with, too,
 under the base and whatever else is loaded, then under the adapter. A cache that doesn't tell them apart answers with
 what it computed under another; the score of the token that it gave, computed anew, says otherwise.
 """
@@ -65,6 +65,8 @@ class Probing:
 
 
 def _most_changed(probe: Probe) -> int:
-    """The place in its reply that training changed most."""
+    """The place in the second half of its reply that training changed most: vLLM's cache holds whole blocks of tokens,
+    so that of a short beginning nothing is in it."""
     changes = [abs(own - base) for own, base in zip(probe.logprobs, probe.base_logprobs, strict=True)]
-    return changes.index(max(changes))
+    half = len(changes) // 2
+    return changes.index(max(changes[half:]), half)

@@ -115,11 +115,11 @@ def test_an_engine_that_says_something_else_of_the_bare_base_too_is_itself_at_fa
     assert (house.row(name).state, house.serving().requested) == ("candidate", name)
 
 
-def test_what_is_gone_on_with_is_the_prompt_and_the_reply_up_to_where_training_changed_it_most() -> None:
+def test_what_is_gone_on_with_reaches_into_the_second_half_of_the_reply_to_where_training_changed_it_most() -> None:
     engine = MemoryEngine()
     cache = PrefixCache(engine, by_name_and_salt)
     base = (-1.0, -2.0, -3.0)
-    probe = provenance().probes[0].model_copy(update={"logprobs": (-1.1, -2.1, -2.5), "base_logprobs": base})
+    probe = provenance().probes[0].model_copy(update={"logprobs": (-0.1, -2.1, -2.5), "base_logprobs": base})
     manifest = Manifest.of(provenance(probes=(probe,)), "v1", now())
     asyncio.run(Probing(engine, engine.base, manifest).ask_others([]))
     assert cache.asked == [(engine.base, (*PROMPT, *REPLY[:2]))]
