@@ -17,10 +17,10 @@ import httpx2
 
 from learner.constitution.asking import Request
 from learner.constitution.named_judge import told
-from service.adapters.side_by_side import side_by_side
 from service.constitution import Constitution
 from service.constitution.prompts import OPTIONS, read_verdict
 from service.errors import TrainingFailed
+from service.side_by_side import side_by_side
 
 log = logging.getLogger("hone.learner")
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from service.adapters.side_by_side import side_by_side
 from service.errors import EngineAway
+from service.side_by_side import side_by_side
 
 Text = tuple[Sequence[int], Sequence[int]]
 """The token ids of a prompt and of its reply."""

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from service.adapters.engine import AdapterEngine, Text, score_all
 from service.adapters.manifest import Manifest, Probe
 from service.adapters.proof import Logprobs, Verdict, judge, mean_gap, not_as_computed_anew
-from service.adapters.side_by_side import side_by_side
+from service.side_by_side import side_by_side
 
 
 class Probing:

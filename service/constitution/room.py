@@ -12,10 +12,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from service.adapters.side_by_side import side_by_side
 from service.constitution.principles import Constitution, Principle
 from service.constitution.prompts import Message, critique_messages, revision_messages, verdict_messages
 from service.errors import BadInput
+from service.side_by_side import side_by_side
 
 LEAST = 64
 SNUG = 256
