@@ -34,7 +34,7 @@ from learner.output_layer import plain_output_layer
 from learner.packing import Packed, hidden_states, pack, predicting_logits, try_packing
 from learner.predictions import Predictions
 from service.adapters.base_model import check_model
-from service.errors import TrainingFailed
+from service.errors import BadInput, TrainingFailed
 from service.settings import LearnerSettings
 
 SCORED, SAMPLED = "scored replies", "replies to sample"
@@ -66,18 +66,17 @@ class Backbone(AdaptedModel):
         On a CPU the weights are widened to float32 (exact for bfloat16 weights); on a GPU they keep their type. With
         `settings.quantise` the linear layers are in NF4 on both. With `settings.sharding` each of the processes that
         train (`learner.parallel`) keeps a part of the layers' weights; all are to load it.
-        Raises BadInput when there is no such base, TrainingFailed when it, AdapterBroken when an adapter folder can't
-        be loaded.
+        Raises TrainingFailed when the base, AdapterBroken when an adapter folder can't be loaded.
         """
-        check_model(str(model_path))
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if device.type == "cuda":
             sum_in_one_order()
         try:
+            check_model(str(model_path))
             tokenizer = AutoTokenizer.from_pretrained(model_path)
             base = load_base(model_path, settings, device)
-        except (OSError, ValueError) as error:
-            raise TrainingFailed(f"The base model {model_path} can't be loaded: {error}.") from error
+        except (OSError, ValueError, BadInput) as error:
+            raise TrainingFailed(f"The base model {model_path} can't be loaded: {str(error).rstrip('.')}.") from error
         base.requires_grad_(False)
         config = lora_config(parent, settings)
         with torch.random.fork_rng():

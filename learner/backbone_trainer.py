@@ -2,9 +2,9 @@
 
 Corrections are learned first (supervised), then preferences or single thumbs, as in InstructGPT (arXiv 2203.02155);
 what the second moved away from the corrections is put right at the end. All continue the adapter that is live and are
-held to one anchor, the bare base. After each stage the weights are kept in the run's checkpoint folder, where a killed
-run goes on; inside a stage, now and then, so is all that it has so far. Where several processes train
-(`learner.parallel`) each has a trainer, and the first alone reads and writes files and asks the engine.
+held to one anchor, the bare base or what `learner.anchor` says. After each stage the weights are kept in the run's
+checkpoint folder, where a killed run goes on; inside a stage, now and then, so is all that it has so far. Where several
+processes train (`learner.parallel`) each has a trainer, and the first alone reads and writes files and asks the engine.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -74,13 +75,17 @@ NO_DIFFERENCE = 0.5
 class BackboneTrainer:
     """See the module's docstring. One for each attempt at a run."""
 
-    def __init__(self, settings: Settings, parent: Path | None, keep: Keep = "policy", run_id: str = "") -> None:
+    def __init__(
+        self, settings: Settings, parent: Path | None, keep: Keep = "policy", run_id: str = "",
+        anchor: Path | None = None,
+    ) -> None:  # fmt: skip
         torch.set_num_threads(settings.learner.training_threads)
         self._all, self._settings, self._context = settings, settings.learner, settings.engine.max_model_len
         self._by_reward: dict[str, rlhf.Optimiser] = {"ppo": settings.ppo, "raft": settings.raft}
         self._keep: Keep = keep
         self._model = settings.model_path
-        self._backbone = Backbone.load(settings.model_path, settings.learner, parent, device=parallel.device())
+        self._backbone = Backbone.load(settings.model_path, settings.learner, parent, anchor, parallel.device())
+        self._anchor = "" if anchor is None else sha256((anchor / ADAPTER_WEIGHTS).read_bytes()).hexdigest()
         self._engines, self._run_id = Engines.of(settings), run_id
 
     def write(self, method: str, lessons: Curated, folder: Path, progress: Progress) -> Curated:
@@ -199,10 +204,11 @@ class BackboneTrainer:
         return self._of_taste(replace(train, ai_pairs=(*train.ai_pairs, *elsewhere)))
 
     def _anchor_scores(self, checkpoint: Path) -> AnchorScores:
-        """With a file, if it can be said of which base it is. The base alone is the anchor of a run."""
+        """With a file, if it can be said of which base it is."""
         if self._base is None:
             return AnchorScores(self._backbone)
-        return AnchorScores(self._backbone, checkpoint / ANCHOR_SCORES, f"{self._base} {self._settings.quantise}")
+        of = f"{self._base} {self._settings.quantise} {self._anchor}".strip()
+        return AnchorScores(self._backbone, checkpoint / ANCHOR_SCORES, of)
 
     def _inside(self, kept: Path, stage: Stage, train: Snapshot, prompts: Sequence[TokenIds]) -> StageCheckpoint:
         """How far a stage is whose result will be `kept`, if it can be said of which base it is. Whatever decides a
@@ -215,7 +221,7 @@ class BackboneTrainer:
         if stage in BY_REWARD and self._settings.rollouts == "engine":
             room = self._engines.context
         facts = (self._base, learner, stage, how, mixture, self._keep, train, tuple(prompts), parallel.world(), room)
-        of, path = fingerprint(facts, self._backbone.adapter_state()), kept.with_suffix(".unfinished")
+        of, path = fingerprint((*facts, self._anchor), self._backbone.adapter_state()), kept.with_suffix(".unfinished")
         return StageCheckpoint(path, of, 60 * self._settings.checkpoint_minutes)
 
     @cached_property

@@ -73,14 +73,14 @@ def work(settings: Settings, store: Store, run_id: str, fence: int) -> int:
     except StoreError as error:
         return _fail(store, run_id, fence, str(error), settings.learner.max_attempts)
 
-    def make_trainer(parent: Path | None, keep: Keep) -> Trainer:
+    def make_trainer(parent: Path | None, keep: Keep, anchor: Path | None) -> Trainer:
         from learner.backbone_trainer import BackboneTrainer  # it takes seconds: only when there is a lesson
         from learner.subnormals import flush_subnormals
 
         flush_subnormals()
         if settings.learner.processes > 1:
-            return team.trainer(parent, keep)
-        return BackboneTrainer(settings, parent, keep, run_id)
+            return team.trainer(parent, keep, anchor)
+        return BackboneTrainer(settings, parent, keep, run_id, anchor)
 
     team = Team(settings, run_id, give_up=lambda: os._exit(CRASHED))
     model = settings.model_path

@@ -93,7 +93,7 @@ class Cycle:
         with alone_in(self.folder.path, self.run_id, waiting=lambda: self._say("snapshot", 0, 1)):
             self._say("snapshot", 0, 1)  # is it still ours?
             self.folder.write_settings(self.settings)
-            if differ(self.folder.recipe, recipe := recipe_of(self.settings, self._base_sha256())):
+            if differ(self.folder.recipe, recipe := self._recipe()):
                 log.info("Settings or the base model have changed since it began: it begins afresh.")
                 self.folder.start_over()
             self.folder.write_recipe(recipe)
@@ -112,9 +112,12 @@ class Cycle:
             self._publisher.finish_without(run, lessons)
             return
         parent, remark = self._parents.folder_of(run)
+        anchor = self._parents.anchor_of(run)
+        if anchor is not None:
+            remark = f"{remark} It is held to {anchor[1].name}.".strip()
         self._check_judge(run)
         self._say("train", 0, 1)  # to load the model takes its time, too
-        trainer = self.make_trainer(parent, self._keep(run, lessons))
+        trainer = self.make_trainer(parent, self._keep(run, lessons), anchor and anchor[0])
         lessons = trainer.write(run.method, lessons, self.folder.path, self._progress.of("train"))
         stages = self._without_what_the_parent_knows(run, frozen, lessons, self._stages(run, lessons))
         if not stages:  # what people criticised has come to nothing
@@ -129,10 +132,13 @@ class Cycle:
         self._say("publish", 0, 1)
         base_sha256 = base_fingerprint(self.settings.model_path)
         provenance = provenance_of(
-            run, frozen, lessons, trainer.probes(lessons), self.settings, base_sha256, self.folder
+            run, frozen, lessons, trainer.probes(lessons), self.settings, base_sha256, self.folder, anchor and anchor[1]
         )
         self._publisher.publish(run, provenance, report, said)
         shutil.rmtree(self.folder.adapter, ignore_errors=True)  # the registry has it
+
+    def _recipe(self) -> dict[str, Any]:
+        return recipe_of(self.settings, self._base_sha256(), self._parents.anchor())
 
     def _base_sha256(self) -> str | None:
         """The fingerprint of the base model; None while it is not on this machine: training fetches it."""

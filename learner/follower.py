@@ -63,8 +63,8 @@ def follow(asked: SimpleQueue[Asked], rank: int, meeting: Path, run_id: str) -> 
     while True:
         what, given = asked.get()
         if what == "make":
-            parent, keep = given
-            trainer = BackboneTrainer(settings, parent, keep, run_id)
+            parent, keep, anchor = given
+            trainer = BackboneTrainer(settings, parent, keep, run_id, anchor)
             continue
         assert trainer is not None, "There is nothing to train with yet."
         match what:

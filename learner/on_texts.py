@@ -65,11 +65,16 @@ def learn(
     with tempfile.TemporaryDirectory() as home:
         chosen = settings_of(method, load_settings(Path(home), sections, environment={}))
         check_model(chosen.model_path)
+        if chosen.learner.anchor not in ("base", "parent"):
+            raise BadInput(
+                f"There is no {chosen.learner.anchor} here, which learner.anchor names: versions are a service's.",
+                "Hand the adapter in as parent, and set learner.anchor to parent.",
+            )
         room = longest_example(chosen.model_path)
         texts, too_long = as_snapshot(examples, chosen.model_path, room)
         stages = stages_of(method, texts, chosen.learner.preferences)
         learned = _learned(method, stages, texts, too_long, room)
-        trainer = BackboneTrainer(chosen, parent)
+        trainer = BackboneTrainer(chosen, parent, anchor=parent if chosen.learner.anchor == "parent" else None)
         lessons = Curated(texts, Snapshot(), {}, built_in_version())
         lessons = trainer.write(method, lessons, Path(home), tell)
         trainer.train(stages, lessons, Path(home) / "checkpoint", tell)

@@ -44,14 +44,17 @@ def learn_once(
     parent: str | None = None,
 ) -> int:
     """Returns the exit code: 0 when the run came to an end of its own. A learner that runs already may take the run;
-    then this only watches. `parent`: what the run starts from, else from what is live. Raises as `settings_of` and
-    `Parents.check`, with no run queued, and Stopped, having given the run back, when told to end (SIGTERM, Ctrl-C)."""
+    then this only watches. `parent`: what the run starts from, else from what is live. Raises as `settings_of`,
+    `Parents.anchor` and `Parents.check`, with no run queued, and Stopped, having given the run back, when told to end
+    (SIGTERM, Ctrl-C)."""
     settings_of(method or settings.learner.method, settings)
     store = Store.open(settings.store_url, checkpoints=False)
     learner = Learner(settings, store)
     try:
+        parents = Parents(settings, store)
+        parents.anchor()
         if parent is not None:
-            Parents(settings, store).check(parent)
+            parents.check(parent)
         with _told_to_end() as told:
             with store.begin() as tx:
                 asked, is_new = runs.ask_for_run(tx, method, promote, settings.learner.method, parent)

@@ -1,4 +1,5 @@
-"""What a run starts from: the adapter that is live, or the one that was asked for; and what is to be said of that.
+"""What a run starts from: the adapter that is live, or the one that was asked for; what is to be said of that; and the
+anchor, which the policy is held to.
 
 One that learned from feedback that was withdrawn since gives way to what it comes from, and one that was made for
 another base model to the base.
@@ -12,13 +13,17 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from service.adapters.fingerprint import base_fingerprint
+from service.adapters.manifest import Manifest
 from service.adapters.registry import Registry
-from service.errors import BadInput, Conflict
+from service.errors import BadInput, Conflict, NotFound
 from service.settings import Settings
 from service.store.queries import adapters, runs, serving
 from service.store.queries.adapters import BASE
 from service.store.session import Store
 from service.store.tables import Run
+
+PARENT = "parent"
+OR = "Or set learner.anchor to base or parent."
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,45 @@ class Parents:
         with self.store.read() as tx:
             _, clean = self._start_and_clean(tx, wanted)
         return clean if clean is not None and self._is_of_this_base(clean) else None
+
+    def anchor(self) -> str:
+        """What `learner.anchor` comes to: `base`, `parent`, or an adapter. One that knows feedback that was withdrawn
+        gives way to what it comes from. Raises NotFound, BadInput, AdapterBroken, AdapterUnreachable."""
+        wanted = self.settings.learner.anchor
+        if wanted in (BASE, PARENT):
+            return wanted
+        with self.store.read() as tx:
+            if adapters.get_adapter(tx, wanted) is None:
+                raise NotFound(
+                    f"There is no adapter {wanted}, which learner.anchor names.", f"`hone adapters list` has all. {OR}"
+                )
+            clean = runs.without_withdrawn(tx, wanted)
+        if not self._is_of_this_base(wanted):
+            raise BadInput(
+                f"{wanted}, which learner.anchor names, was made for another base model than "
+                f"{self.settings.engine.model}.",
+                OR,
+            )
+        return clean or BASE
+
+    def anchor_of(self, run: Run) -> tuple[Path, Manifest] | None:
+        """The adapter that this run is held to, which `run.parent` is or comes from; None: the base.
+
+        No other will do: what an anchor learned, a policy that is held to it learns, too, and it could be unlearned no
+        more by going back to where the policy began. Raises Conflict for such, and as `anchor` does.
+        """
+        anchor, parent = self.anchor(), run.parent or BASE
+        name = parent if anchor == PARENT else anchor
+        if name == BASE:
+            return None
+        with self.store.read() as tx:
+            if name not in adapters.lineage(tx, parent):
+                raise Conflict(
+                    f"{name}, which learner.anchor names, is nothing that {_in_words(run.parent)} comes from, where "
+                    "the run starts.",
+                    f"Start from {name} (`--parent {name}`), or promote it. {OR}",
+                )
+        return Registry.of(self.settings, self.store).check(name)
 
     def folder_of(self, run: Run) -> tuple[Path | None, str]:
         """That of `run.parent`, None for the base; and what is to be said of where the run starts from."""

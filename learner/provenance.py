@@ -9,7 +9,7 @@ from learner.constitution.in_effect import lineage
 from learner.curate import Curated
 from learner.run_folder import RunFolder
 from learner.snapshot import FrozenFeedback
-from service.adapters.manifest import CONFIG, BaseModelIdentity, Provenance
+from service.adapters.manifest import CONFIG, BaseModelIdentity, Manifest, Provenance
 from service.settings import Settings
 from service.store.tables import Run
 
@@ -22,8 +22,12 @@ def provenance_of(
     settings: Settings,
     base_sha256: str,
     folder: RunFolder,
+    anchor: Manifest | None = None,
 ) -> Provenance:
-    """Of the adapter that stands in the run's `folder`, trained from `lessons`, which were chosen from `frozen`."""
+    """Of the adapter that stands in the run's `folder`, trained from `lessons`, which were chosen from `frozen`.
+
+    `anchor`: the adapter that it was held to; None: the base.
+    """
     config = json.loads((folder.adapter / CONFIG).read_text(encoding="utf-8"))
     version, written = lessons.constitution, lessons.counts.get("written")
     base = BaseModelIdentity(
@@ -42,6 +46,7 @@ def provenance_of(
             "method": run.method,
             "snapshot_hash": frozen.hash,
             "constitution": lineage(version, written["sha256"]) if version and written else None,
+            "anchor": {"name": anchor.name, "manifest_sha256": anchor.hash()} if anchor is not None else None,
             "probes": probes,
         }
     )

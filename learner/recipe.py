@@ -18,12 +18,13 @@ HOW_TO_SERVE_AND_ASK = ("serve", "principles", "rounds", "budget_seconds", "judg
 """The same of the constitution."""
 
 
-def recipe_of(settings: Settings, base_sha256: str | None) -> dict[str, Any]:
-    """`base_sha256`: the fingerprint of the base model; None while it isn't on this machine."""
+def recipe_of(settings: Settings, base_sha256: str | None, anchor: str) -> dict[str, Any]:
+    """`base_sha256`: the fingerprint of the base model; None while it isn't on this machine. `anchor`: what
+    `learner.anchor` comes to."""
     learner = settings.learner.model_dump(mode="json", exclude=set(WHEN_AND_HOW))
     by_reward = {name: getattr(settings, name).model_dump(mode="json") for name in BY_REWARD}
     constitution = settings.constitution.model_dump(mode="json", exclude=set(HOW_TO_SERVE_AND_ASK))
-    recipe = {"base_sha256": base_sha256, "learner": learner, "snapshot_format": FORMAT_VERSION}
+    recipe = {"base_sha256": base_sha256, "learner": learner, "anchor": anchor, "snapshot_format": FORMAT_VERSION}
     recipe["constitution"] = constitution
     return recipe | by_reward
 

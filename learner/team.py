@@ -49,7 +49,7 @@ class Team:
         self._meeting = settings.runs_folder / run_id / MEETING
         self._closing = False
 
-    def trainer(self, parent: Path | None, keep: Keep) -> Trainer:
+    def trainer(self, parent: Path | None, keep: Keep, anchor: Path | None) -> Trainer:
         """As `learner.trainer.MakeTrainer`, with all processes of `learner.processes`. Raises TrainingFailed for more
         than there are GPUs, and ProcessLost when one of them dies on the way."""
         from learner import parallel
@@ -60,8 +60,8 @@ class Team:
             self._meeting.unlink(missing_ok=True)  # an attempt before may have been killed
             self._start()
             parallel.join(0, self._settings.learner.processes, self._meeting)
-        self.ask("make", parent, keep)
-        return _TeamTrainer(self, BackboneTrainer(self._settings, parent, keep, self._run_id))
+        self.ask("make", parent, keep, anchor)
+        return _TeamTrainer(self, BackboneTrainer(self._settings, parent, keep, self._run_id, anchor))
 
     def ask(self, what: str, *arguments: Any) -> None:
         """Have the followers do it; what they make of it stays with them. Raises ProcessLost."""

@@ -47,8 +47,9 @@ class Trainer(Protocol):
     def probes(self, lessons: Curated) -> list[dict[str, Any]]: ...
 
 
-MakeTrainer = Callable[[Path | None, Keep], Trainer]
-"""From the parent adapter's folder (None: the bare base), and whose replies are kept, to a trainer."""
+MakeTrainer = Callable[[Path | None, Keep, Path | None], Trainer]
+"""From the parent adapter's folder (None: the bare base), whose replies are kept, and the folder of the adapter that KL
+is measured from (None: the base), to a trainer."""
 
 
 def judgements_of_taste(part: Snapshot, *others: Snapshot) -> list[Pair]:

@@ -64,6 +64,13 @@ class Probe(Part):
         return self
 
 
+class AnchorIdentity(Part):
+    """The adapter that KL was measured from in a training: its name in the home where that was, and its manifest."""
+
+    name: str
+    manifest_sha256: Sha256
+
+
 class Principles(Part):
     """The constitution by which a model wrote what an adapter was trained on, and what it wrote, by their SHA-256."""
 
@@ -86,6 +93,9 @@ class Provenance(Part):
     probes: tuple[Probe, ...] = Field(min_length=1)
     constitution: Principles | None = Field(
         None, description="None: nothing that it was trained on was written by the model itself."
+    )
+    anchor: AnchorIdentity | None = Field(
+        None, description="What KL was measured from while it was trained; None: the bare base."
     )
     imported_from: str | None = Field(None, description="The name that it had in the home it was exported from.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -128,6 +129,11 @@ class LearnerSettings(Section):
         "Each takes three times the policy's weights on the disk, with `ppo` and `raft` some seven times. 0: at each "
         "step; with these two at each step of fitting the reward model, and then after each iteration.",
     )
+    anchor: str = Field(
+        "base",
+        description="What KL is measured from, so what a policy is held to: `base`; `parent`, what the run starts "
+        "from; or a version such as `v1` that this comes from, or is.",
+    )
     rank: int = Field(16, ge=1, description="LoRA rank.")
     alpha: float = Field(32.0, gt=0, description="LoRA alpha: the update is scaled by alpha / rank.")
     sft_learning_rate: float = Field(
@@ -206,6 +212,13 @@ class LearnerSettings(Section):
     min_share_won: float = Field(
         0.5, ge=0, le=1, description="Gate: least share of held-out comparisons won against the parent."
     )
+
+    @field_validator("anchor")
+    @classmethod
+    def _names_an_anchor(cls, anchor: str) -> str:
+        if anchor not in ("base", "parent") and not re.fullmatch("v[1-9][0-9]{0,8}", anchor):
+            raise ValueError(f"{anchor!r} is no anchor: base, parent, or a version such as v1")
+        return anchor
 
     @field_validator("rollout_urls")
     @classmethod

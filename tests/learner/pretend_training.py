@@ -30,11 +30,13 @@ class Pretender:
     def __init__(self, at: Callable[[str], None] = lambda place: None, gates: tuple[str, ...] = ()) -> None:
         self.at, self.failing = at, gates
         self.parents: list[Path | None] = []
+        self.anchors: list[Path | None] = []
         self.keeps: list[Keep] = []
         self.done: list[str] = []
 
-    def make(self, parent: Path | None, keep: Keep) -> Pretender:
+    def make(self, parent: Path | None, keep: Keep, anchor: Path | None) -> Pretender:
         self.parents.append(parent)
+        self.anchors.append(anchor)
         self.keeps.append(keep)
         return self
 

@@ -21,7 +21,7 @@ from learner.methods import kto, preference, sft
 from learner.on_texts import LearnedTexts, learn
 from learner.text_examples import TextExample, as_snapshot
 from service.constitution.versions import built_in_version
-from service.errors import BadInput, SettingsError
+from service.errors import BadInput, SettingsError, TrainingFailed
 from service.settings import SPROUT, LearnerSettings, Settings
 from tests.learner.progress import Told
 from tests.learner.tiny_model import build_tiny_model
@@ -169,7 +169,7 @@ def test_a_model_that_is_not_there_is_told_at_once(tmp_path: Path, monkeypatch: 
     ):
         with pytest.raises(BadInput, match=said):
             learn("dpo", name, PAIRS, tmp_path / "out")
-        with pytest.raises(BadInput, match=said):
+        with pytest.raises(TrainingFailed, match=said):
             Backbone.load(name, LearnerSettings())
 
 
@@ -195,8 +195,8 @@ def test_the_methods_of_the_constitution_need_no_examples(monkeypatch: pytest.Mo
     calls: list[Any] = []
 
     class Pretending:
-        def __init__(self, settings: Settings, parent: Path | None) -> None:
-            calls.append((settings.constitution.red_team_prompts, parent))
+        def __init__(self, settings: Settings, parent: Path | None, anchor: Path | None) -> None:
+            calls.append((settings.constitution.red_team_prompts, parent or anchor))
 
         def write(self, method: str, lessons: Curated, folder: Path, _: Any) -> Curated:
             assert lessons.constitution == built_in_version() and folder.is_dir()

@@ -30,8 +30,8 @@ def learn(home: Home, method: Method) -> Run:
     assert leased is not None and leased.run_id == asked.id
     model = home.settings.model_path
 
-    def make_trainer(parent: Path | None, keep: Keep) -> Trainer:
-        return BackboneTrainer(home.settings, parent, keep, asked.id)
+    def make_trainer(parent: Path | None, keep: Keep, anchor: Path | None) -> Trainer:
+        return BackboneTrainer(home.settings, parent, keep, asked.id, anchor)
 
     tokenize, room = reply_tokenizer(model), context_length(model)
     Cycle(home.settings, home.store, asked.id, leased.fence, tokenize, make_trainer, room).run()

@@ -75,6 +75,15 @@ def get_adapter(tx: Session, name: str) -> Adapter | None:
     return tx.get(Adapter, number) if number is not None else None
 
 
+def lineage(tx: Session, name: str) -> list[str]:
+    """An adapter and those that it comes from, the newest first."""
+    found, adapter = list[str](), get_adapter(tx, name)
+    while adapter is not None:
+        found.append(adapter.name)
+        adapter = get_adapter(tx, adapter.parent) if adapter.parent is not None else None
+    return found
+
+
 def get_locked(tx: Session, name: str) -> Adapter:
     """As it is now, with all others kept from changing until the transaction ends. Raises NotFound."""
     serialise(tx, "adapters")
