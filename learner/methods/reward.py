@@ -13,9 +13,9 @@ A killed fit goes on from its checkpoint, and comes to what the unbroken one com
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -23,12 +23,11 @@ from learner.backbone import Backbone
 from learner.batch import Label, Pair, Progress, Scored, TokenIds
 from learner.methods.bagging import BaggedJudgements
 from learner.methods.optimizer import Stepper, within_length
+from learner.methods.passes import Passes
 from learner.methods.reward_model import RewardFit, RewardModel
-from learner.stage_checkpoint import StageCheckpoint, set_random
+from learner.stage_checkpoint import StageCheckpoint
 from service.errors import TrainingFailed
 from service.settings import LearnerSettings
-
-log = logging.getLogger("hone.learner")
 
 PHASE = "reward"
 KEPT_APART = 5
@@ -78,7 +77,7 @@ def fit(
         )
         for is_kept in (False, True)
     )
-    course = _Course(backbone, taught, kept if apart else None, settings, rng, checkpoint or StageCheckpoint())
+    course = _Course(backbone, taught, kept if apart else None, settings, rng, checkpoint)
     course.run(progress)
     counts = {"pairs": len(fitting), "labels": len(called), "scores": len(rated), "kept": len(apart)}
     counts |= {"too_long": too_long + more + even_more, "members": settings.reward_members}
@@ -91,17 +90,22 @@ class _Course:
 
     def __init__(
         self, backbone: Backbone, taught: BaggedJudgements, kept: BaggedJudgements | None, settings: LearnerSettings,
-        rng: Random, checkpoint: StageCheckpoint,
+        rng: Random, checkpoint: StageCheckpoint | None,
     ) -> None:  # fmt: skip
-        self._backbone, self._taught, self._kept, self._rng = backbone, taught, kept, rng
-        self._size, self._checkpoint = settings.batch_size, checkpoint
+        self._backbone, self._taught, self._kept = backbone, taught, kept
+        self._size = settings.batch_size
         own, rate = backbone.trainable("reward"), settings.reward_learning_rate
         self._stepper = Stepper(own, rate, warmup=4, in_4_bits=backbone.in_4_bits)
         self._steps = settings.reward_epochs * len(list(taught.batches(self._size, Random(0))))
         self._since, self._best, self._best_state = 0, math.inf, backbone.adapter_state("reward")
-        self._taken = 0  # steps of the pass under way
-        self._began = rng.getstate()  # that pass
-        self.step = 0
+        self._passes = Passes(PHASE, backbone, self._stepper, rng, checkpoint, beside=self._state, role="reward")
+        if before := self._passes.kept:
+            self._since, self._best, self._best_state = before["since"], before["best"], before["best_state"]
+
+    @property
+    def step(self) -> int:
+        """The last one that was taken."""
+        return self._passes.step
 
     @property
     def skipped(self) -> int:
@@ -110,27 +114,18 @@ class _Course:
 
     def run(self, progress: Progress) -> None:
         """Take all steps that are left, and leave the reward role as it was when it was best."""
-        if state := self._checkpoint.part(PHASE):
-            self._load_state(state)
-            log.info("Fitting the reward model goes on after step %d of %d.", self.step, self._steps)
         progress(PHASE, self.step, self._steps, {})
-        while (self.step < self._steps and self._since < PATIENCE) or self._taken:
-            self._pass(progress)
+        while (self.step < self._steps and self._since < PATIENCE) or self._passes.under_way:
+            for of_step in self._passes.through(partial(self._taught.batches, self._size)):
+                metrics = self._taught.add(self._stepper, of_step)
+                metrics |= self._stepper.update(1 + (LAST_RATE - 1) * self.step / self._steps)
+                progress(PHASE, self.step, self._steps, metrics)
+            self._look_at_what_is_kept_apart()
         if self._kept is not None:
             self._backbone.load_adapter_state(self._best_state, "reward")
 
-    def _pass(self, progress: Progress) -> None:
-        """Over all judgements, or those that are left of it; then look at what is kept apart."""
-        self._began = self._rng.getstate()
-        for place, of_step in enumerate(self._taught.batches(self._size, self._rng)):
-            if place < self._taken:  # before it was killed
-                continue
-            metrics = self._taught.add(self._stepper, of_step)
-            metrics |= self._stepper.update(1 + (LAST_RATE - 1) * (self.step + 1) / self._steps)
-            self.step, self._taken = self.step + 1, place + 1
-            progress(PHASE, self.step, self._steps, metrics)
-            self._checkpoint.keep(PHASE, self._state)
-        self._taken = 0
+    def _look_at_what_is_kept_apart(self) -> None:
+        """After a pass: whether it is the best so far."""
         if self._kept is not None:
             lost = self._kept.log_loss()
             self._since = self._since + 1 if lost >= self._best else 0
@@ -138,25 +133,7 @@ class _Course:
                 self._best, self._best_state = lost, self._backbone.adapter_state("reward")
 
     def _state(self) -> dict[str, Any]:
-        """All that decides later steps; between two of them."""
-        return {
-            "weights": self._backbone.adapter_state("reward"),
-            "stepper": self._stepper.state(),
-            "began": self._began,
-            "taken": self._taken,
-            "step": self.step,
-            "since": self._since,
-            "best": self._best,
-            "best_state": self._best_state,
-        }
-
-    def _load_state(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
-        self._backbone.load_adapter_state(state["weights"], "reward")
-        self._stepper.load_state(state["stepper"])
-        set_random(self._rng, state["began"])
-        self._taken, self.step, self._since = state["taken"], state["step"], state["since"]
-        self._best, self._best_state = state["best"], state["best_state"]
+        return {"since": self._since, "best": self._best, "best_state": self._best_state}
 
 
 def _kept_apart(judgements: Sequence[Pair | Label | Scored], rng: Random) -> frozenset[TokenIds]:

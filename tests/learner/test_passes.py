@@ -72,6 +72,30 @@ def test_weights_and_what_fits_the_memory_go_on_too(folder: Path, backbone: Back
     assert other.fitting[SCORED].most == 3
 
 
+def test_batches_of_one_s_own_and_another_role_go_on_alike(folder: Path, backbone: Backbone, tmp_path: Path) -> None:
+    def passes_of_reward(backbone: Backbone, rng: Random) -> Passes:
+        backbone.add_head("reward")
+        stepper = Stepper(backbone.trainable("reward"), 0.1)
+        return Passes("it", backbone, stepper, rng, StageCheckpoint(tmp_path / "it"), role="reward")
+
+    def draw(rng: Random) -> list[tuple[list[int], list[int]]]:
+        return [([rng.randrange(9)], [number]) for number in range(3)]
+
+    first, drawn = passes_of_reward(backbone, Random(1)), list[tuple[list[int], list[int]]]()
+    for weight in backbone.trainable("reward"):
+        weight.data.add_(1.0)
+    for batch in first.through(draw):
+        drawn.append(batch)
+        if first.step == 2:
+            break
+    again = passes_of_reward(other := Backbone.load(folder, SETTINGS), rng := Random(7))
+    assert_same(other.adapter_state("reward"), backbone.adapter_state("reward"))
+    assert [tuple(batch) for batch in again.through(draw)][:1] == drawn[1:] and again.step == 3
+    expected = Random(1)
+    draw(expected)
+    assert rng.getstate() == expected.getstate() and not again.under_way
+
+
 def test_before_it_is_time_to_nothing_is_kept(backbone: Backbone, tmp_path: Path) -> None:
     rng, path = Random(0), tmp_path / "it"
     take(passes_of(backbone, rng, StageCheckpoint(path, every_seconds=3600)), rng)
