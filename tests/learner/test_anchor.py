@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +20,8 @@ from learner.once import learn_once
 from learner.parents import Parents
 from learner.trainer import Stage
 from service.adapters.registry import Registry
-from service.errors import BadInput, Conflict, NotFound
-from service.settings import EngineSettings, LearnerSettings, PpoSettings, Settings, SettingsError, load_settings
+from service.errors import BadInput, Conflict, NotFound, SettingsError
+from service.settings import EngineSettings, LearnerSettings, PpoSettings, Settings, load_settings
 from service.store.queries import runs
 from tests.learner.lessons import lessons
 from tests.learner.pretend_training import Pretender, cycle, go_live, learn_v1, withdraw
@@ -201,7 +202,7 @@ def test_on_texts_the_anchor_is_the_base_or_the_parent(
         learn("dpo", settings.model_path, pairs, tmp_path / "out", {"learner": {"anchor": "v1"}}, v1)
     losses = []
 
-    def hear(phase: str, step: int, steps: int, metrics: dict[str, float]) -> None:
+    def hear(phase: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
         losses.extend([metrics["dpo"]] if step == 1 else [])
 
     for anchor in ("parent", "base"):
