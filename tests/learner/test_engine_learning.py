@@ -56,7 +56,7 @@ def test_ppo_pauses_while_the_engine_is_away_and_ends_as_if_it_had_not_been(
 def test_importance_is_far_from_one_where_another_policy_answered(engine: PretendEngine, tmp_path: Path) -> None:
     engine.drift = -0.5
     heard, terms = Heard(), engines(tmp_path, engine, tolerance=10.0)
-    settings = TOY_PPO.model_copy(update={"iterations": 1, "importance_cap": 1.2})
+    settings = TOY_PPO.model_copy(update={"iterations": 1, "value_warmup": 0, "importance_cap": 1.2})
     sampler = EngineSampler(engine.backbone, terms, "run_7")
     result = ppo.train(engine.backbone, Liking(engine.backbone), PROMPTS, settings, heard, sampler=sampler)
     assert result.metrics["importance_capped"] == 1.0 and result.metrics["importance"] == pytest.approx(1.2)

@@ -137,5 +137,5 @@ def test_many_end_the_training_and_the_judge_is_named(backbone: Backbone, method
 
 
 def test_where_all_have_a_finite_reward_none_is_counted(backbone: Backbone) -> None:
-    result = ppo.train(backbone, Counting(), PROMPTS, FEW.model_copy(update={"iterations": 1}), Heard())
+    result = ppo.train(backbone, Counting(), PROMPTS, FEW, Heard())
     assert result.ungraded == 0 and "ungraded" not in result.metrics
