@@ -14,6 +14,7 @@ from service.doctor import examine
 from service.settings import load_settings
 from service.store.queries import constitutions, keys
 from tests.fixtures.serving import serve
+from tests.fixtures.waiting import until
 from tests.service.command_line import Done, Hone, store_of
 from tests.service.command_line import hone as hone
 from tests.service.constitutions import ONE, OURS, preambled
@@ -102,10 +103,12 @@ def test_a_running_service_has_its_engine_count(
     with serve(engine.app) as engine_url, serve(create_app(settings, store, [engine_url])) as url:
         monkeypatch.setenv("HONE_SERVER__PORT", url.rpartition(":")[2])
         file.write_text(preambled(1600))
-        assert (
-            f"tokens of the {CONTEXT} that"
-            in said_last(hone("constitution", "check", str(file), "--json"))["warnings"][0]
-        )
+
+        def checked() -> str:
+            return str(said_last(hone("constitution", "check", str(file), "--json"))["warnings"][0])
+
+        until(lambda: "no engine has answered yet" not in checked())
+        assert f"tokens of the {CONTEXT} that" in checked()
         file.write_text(preambled(3900))
         done = hone("constitution", "import", str(file), "--json")
         assert done.code == 2 and "Principle no-harm: its own words" in said_last(done)["error"]["message"]
