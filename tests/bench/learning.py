@@ -10,6 +10,7 @@ spares TRL the padding that people's replies would cost it. The model is `sprout
 - `sft`: without what ours retains beside, as TRL retains nothing.
 - `kto`: ours with the pull to the anchor at every token, which TRL has not.
 - `ppo`: iterations of sampling, grading and two passes, with a value function; beside TRL 1.12's, the last that had it.
+  Four replies are sampled to a prompt, which ours computes once for all of them; TRL is given the prompt four times.
 - `ppo-memory`: the most memory of either process in one such iteration, at the shape of a 0.5B model.
 
 The notes tell the tokens per second, prompts counted once for both replies of a pair, and what share of the cores'
@@ -36,7 +37,7 @@ from typing import Any
 
 from service.settings import SPROUT
 from tests.bench.harness import CannotMeasure, Comparison, alternate, benchmark
-from tests.bench.learning_work import PPO_EPOCHS, Method, Work
+from tests.bench.learning_work import PPO_EPOCHS, PPO_REPLIES, Method, Work
 
 ROOT = Path(__file__).resolve().parents[2]
 TRL = ROOT / ".venv-trl"
@@ -156,13 +157,17 @@ def compare_memory(work: Work) -> Comparison:
         with side(work) as ask:
             ask("run 1")
             peaks.append(ask("peak") / 2**20)
-    note = f"one iteration over {work.batch} prompts of {work.prompt_tokens} tokens, replies of {work.reply_tokens}"
+    note = (
+        f"one iteration: {work.batch} replies of {work.reply_tokens} tokens, {work.sampled_to_a_prompt} to a prompt of "
+        f"{work.prompt_tokens}"
+    )
     return Comparison([peaks[0]], [peaks[1]], note)
 
 
-def tokens(work: Work) -> int:
-    """Of an example, its prompt once."""
-    return work.prompt_tokens + _replies(work) * work.reply_tokens
+def tokens(work: Work) -> float:
+    """Of an example, its prompt once; of a reply that `ppo` samples, its share of the prompt."""
+    shared = work.sampled_to_a_prompt if work.method == "ppo" else 1
+    return work.prompt_tokens / shared + _replies(work) * work.reply_tokens
 
 
 def flop(work: Work) -> float:
@@ -179,7 +184,7 @@ def flop(work: Work) -> float:
 
 
 def _replies(work: Work) -> int:
-    """To a prompt."""
+    """Of an example."""
     return 2 if work.method in ("dpo", "dpo-precomputed", "reward") else 1
 
 
@@ -190,7 +195,8 @@ def _config(model: str) -> dict[str, Any]:
 
 @contextmanager
 def random_model(shape: Mapping[str, Any], method: Method = "ppo") -> Iterator[Work]:
-    """Two examples in a step, on a model of that shape with random weights and `sprout`'s tokenizer."""
+    """Two examples in a step, for `ppo` as many as it samples to a prompt, on a model of that shape with random weights
+    and `sprout`'s tokenizer."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -199,7 +205,7 @@ def random_model(shape: Mapping[str, Any], method: Method = "ppo") -> Iterator[W
         LlamaForCausalLM(LlamaConfig(**shape, pad_token_id=0)).save_pretrained(folder)
         for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(SPROUT / name, folder)
-        yield Work(method, folder, shape["vocab_size"], batch=2)
+        yield Work(method, folder, shape["vocab_size"], batch=PPO_REPLIES if method == "ppo" else 2)
 
 
 @contextmanager

@@ -112,16 +112,17 @@ def _ppo(work: Work, backbone: Backbone, settings: LearnerSettings) -> Step:
     backbone.model.generation_config.eos_token_id = []  # nothing ends a reply before its last token
     backbone.add_head("reward", UNREAD.members)
     chosen = PpoSettings(
-        iterations=1_000_000, prompts=work.batch, replies=1, epochs=PPO_EPOCHS, minibatch=work.batch,
-        learning_rate=LEARNING_RATE, value_learning_rate=LEARNING_RATE, max_new_tokens=work.reply_tokens,
-        stop_kl=1e9,
+        iterations=1_000_000, prompts=work.batch // work.sampled_to_a_prompt, replies=work.sampled_to_a_prompt,
+        epochs=PPO_EPOCHS, minibatch=work.batch, learning_rate=LEARNING_RATE, value_learning_rate=LEARNING_RATE,
+        max_new_tokens=work.reply_tokens, stop_kl=1e9,
     )  # fmt: skip
     judge = RewardModel(backbone, UNREAD)
     course = ppo._Course(backbone, judge, chosen, 0, (), InProcessSampler(backbone))
-    prompts = [tuple(prompt) for prompt, _, _ in work.examples()]
+    prompts = [tuple(prompt) for prompt in work.prompts()]
 
     def step(number: int) -> None:
-        course.iterate(chosen.value_warmup + number, [prompts[index] for index in _batch(work, number)], _quiet)
+        start = number * chosen.prompts % len(prompts)
+        course.iterate(chosen.value_warmup + number, prompts[start : start + chosen.prompts], _quiet)
 
     return step
 

@@ -110,7 +110,7 @@ def _ppo(work: Work) -> Callable[[int], float]:
         **_arguments(work), num_ppo_epochs=PPO_EPOCHS, num_mini_batches=1, gradient_accumulation_steps=1,
         total_episodes=work.batch, response_length=work.reply_tokens, temperature=1.0, num_sample_generations=0,
     )  # fmt: skip
-    prompts = [{"input_ids": prompt} for prompt, _, _ in work.examples()]
+    prompts = [{"input_ids": prompt} for prompt in work.prompts() for _ in range(work.sampled_to_a_prompt)]
     trainer = PPOTrainer(
         args=arguments, processing_class=AutoTokenizer.from_pretrained(work.model, padding_side="left"),
         model=AutoModelForCausalLM.from_pretrained(work.model, **_base(work)), ref_model=None,

@@ -27,12 +27,13 @@ BATCHES = 4
 FIRST_TOKEN = 8
 """Below are those that begin, end and pad."""
 LEARNING_RATE = 1e-5
-PPO_EPOCHS = 2
+PPO_EPOCHS, PPO_REPLIES = 2, 4
+"""Passes over what was sampled, and replies to a prompt: what our own settings say when left alone."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """`batch`: pairs, labelled replies, demonstrations or prompts in a step."""
+    """`batch`: pairs, labelled replies, demonstrations or, for `ppo`, sampled replies in a step."""
 
     method: Method
     model: str
@@ -60,6 +61,15 @@ class Work:
             for _ in range(self.count)
         )
         return [(prompt, one, other) for prompt, one, other in made]
+
+    @property
+    def sampled_to_a_prompt(self) -> int:
+        """Replies, by `ppo`."""
+        return min(PPO_REPLIES, self.batch)
+
+    def prompts(self) -> list[list[int]]:
+        """To sample replies to: so many that they make `count` of them."""
+        return [prompt for prompt, _, _ in self.examples()[:: self.sampled_to_a_prompt]]
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
