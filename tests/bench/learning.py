@@ -10,7 +10,7 @@ spares TRL the padding that people's replies would cost it. The model is `sprout
 - `sft`: without what ours retains beside, as TRL retains nothing.
 - `kto`: ours with the pull to the anchor at every token, which TRL has not.
 - `ppo`: iterations of sampling, grading and two passes, with a value function; beside TRL 1.12's, the last that had it.
-  Four replies are sampled to a prompt, which ours computes once for all of them; TRL is given the prompt four times.
+  Four replies are sampled to a prompt (two where two are in a step), which ours computes once for all of them; TRL is given the prompt four times.
 - `ppo-memory`: the most memory of either process in one such iteration, at the shape of a 0.5B model.
 
 The notes tell the tokens per second, prompts counted once for both replies of a pair, and what share of the cores'
@@ -37,7 +37,7 @@ from typing import Any
 
 from service.settings import SPROUT
 from tests.bench.harness import CannotMeasure, Comparison, alternate, benchmark
-from tests.bench.learning_work import PPO_EPOCHS, PPO_REPLIES, Method, Work
+from tests.bench.learning_work import PPO_EPOCHS, Method, Work
 
 ROOT = Path(__file__).resolve().parents[2]
 TRL = ROOT / ".venv-trl"
@@ -195,8 +195,8 @@ def _config(model: str) -> dict[str, Any]:
 
 @contextmanager
 def random_model(shape: Mapping[str, Any], method: Method = "ppo") -> Iterator[Work]:
-    """Two examples in a step, for `ppo` as many as it samples to a prompt, on a model of that shape with random weights
-    and `sprout`'s tokenizer."""
+    """Two examples in a step (with more TRL's PPO needs over 22 GiB), on a model of that shape with random weights and
+    `sprout`'s tokenizer."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -205,7 +205,7 @@ def random_model(shape: Mapping[str, Any], method: Method = "ppo") -> Iterator[W
         LlamaForCausalLM(LlamaConfig(**shape, pad_token_id=0)).save_pretrained(folder)
         for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(SPROUT / name, folder)
-        yield Work(method, folder, shape["vocab_size"], batch=PPO_REPLIES if method == "ppo" else 2)
+        yield Work(method, folder, shape["vocab_size"], batch=2)
 
 
 @contextmanager
