@@ -10,7 +10,8 @@ spares TRL the padding that people's replies would cost it. The model is `sprout
 - `sft`: without what ours retains beside, as TRL retains nothing.
 - `kto`: ours with the pull to the anchor at every token, which TRL has not.
 - `ppo`: iterations of sampling, grading and two passes, with a value function; beside TRL 1.12's, the last that had it.
-  Four replies are sampled to a prompt (two where two are in a step), which ours computes once for all of them; TRL is given the prompt four times.
+  Four replies are sampled to a prompt (two where two are in a step), which ours computes once for all of them; TRL is
+  given the prompt as often.
 - `ppo-memory`: the most memory of either process in one such iteration, at the shape of a 0.5B model.
 
 The notes tell the tokens per second, prompts counted once for both replies of a pair, and what share of the cores'
