@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from tests.embedded.serving import parse_event
@@ -94,16 +96,7 @@ def _broken(sound: Path, folder: Path, how: str) -> Path:
 def test_a_stream_that_began_on_an_adapter_ends_on_it(engine: ServedEngine, adapter: Path, name: str) -> None:
     assert engine.load(name, adapter).status_code == 200
     expected = greedy_ids(engine, name, tokens=40)
-    body = complete(model=name, temperature=0, max_tokens=40, ignore_eos=True, return_token_ids=True, stream=True)
-    tokens: list[int] = []
-    with engine.http.stream("POST", TEXT, json=body) as response:
-        for line in response.iter_lines():
-            if not line.startswith("data: {"):
-                continue
-            if not tokens:
-                assert engine.unload(name).status_code == 200
-            tokens += parse_event(line)["choices"][0].get("token_ids") or []
-    assert tokens == expected
+    assert _streamed_ids(engine, name, meanwhile=lambda: engine.unload(name)) == expected
 
 
 def test_a_stream_goes_on_when_an_adapter_is_loaded_in_its_midst(
@@ -111,13 +104,18 @@ def test_a_stream_goes_on_when_an_adapter_is_loaded_in_its_midst(
 ) -> None:
     """The load holds it up, in vLLM at least, and changes nothing of it."""
     expected = greedy_ids(engine, "sprout", tokens=40)
-    body = complete(temperature=0, max_tokens=40, ignore_eos=True, return_token_ids=True, stream=True)
+    assert _streamed_ids(engine, "sprout", meanwhile=lambda: engine.load(name, adapter)) == expected
+
+
+def _streamed_ids(engine: ServedEngine, model: str, meanwhile: Callable[[], httpx2.Response]) -> list[int]:
+    """Forty tokens; `meanwhile` is asked, and granted, once the first has come."""
+    body = complete(model=model, temperature=0, max_tokens=40, ignore_eos=True, return_token_ids=True, stream=True)
     tokens: list[int] = []
     with engine.http.stream("POST", TEXT, json=body) as response:
         for line in response.iter_lines():
             if not line.startswith("data: {"):
                 continue
             if not tokens:
-                assert engine.load(name, adapter).status_code == 200
+                assert meanwhile().status_code == 200
             tokens += parse_event(line)["choices"][0].get("token_ids") or []
-    assert tokens == expected
+    return tokens
