@@ -92,7 +92,7 @@ class Parents:
         if name == BASE:
             return None
         with self.store.read() as tx:
-            if name not in adapters.lineage(tx, parent):
+            if name not in (one.name for one in adapters.lineage(tx, parent)):
                 raise Conflict(
                     f"{name}, which learner.anchor names, is nothing that {_in_words(run.parent)} comes from, where "
                     "the run starts.",

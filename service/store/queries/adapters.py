@@ -75,11 +75,11 @@ def get_adapter(tx: Session, name: str) -> Adapter | None:
     return tx.get(Adapter, number) if number is not None else None
 
 
-def lineage(tx: Session, name: str) -> list[str]:
+def lineage(tx: Session, name: str) -> list[Adapter]:
     """An adapter and those that it comes from, the newest first."""
-    found, adapter = list[str](), get_adapter(tx, name)
+    found, adapter = list[Adapter](), get_adapter(tx, name)
     while adapter is not None:
-        found.append(adapter.name)
+        found.append(adapter)
         adapter = get_adapter(tx, adapter.parent) if adapter.parent is not None else None
     return found
 

@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session
 from service.errors import BadInput, Conflict, LeaseLost, NotFound
 from service.store.clock import now
 from service.store.identifiers import new_id
-from service.store.queries.adapters import get_adapter
+from service.store.queries.adapters import lineage
 from service.store.session import serialise
 from service.store.tables import FeedbackRow, Run, RunFeedback
 
@@ -238,23 +238,16 @@ def without_withdrawn(tx: Session, adapter: str) -> str | None:
     )
     spoiled = set(tx.scalars(withdrawn.distinct()))
     newest: str | None = adapter
-    ancestor: str | None = adapter
-    while ancestor is not None and (row := get_adapter(tx, ancestor)) is not None:
-        newest = row.parent if ancestor in spoiled else newest
-        ancestor = row.parent
+    for row in lineage(tx, adapter):
+        newest = row.parent if row.name in spoiled else newest
     return newest
 
 
 def of_corrections_alone(tx: Session, adapter: str) -> bool:
     """Whether an adapter and all that it comes from were made here, by runs that nobody asked for a taste by name."""
-    ancestor: str | None = adapter
-    while ancestor is not None:
-        row = get_adapter(tx, ancestor)
-        run = get_run(tx, row.run_id) if row is not None and row.run_id is not None else None
-        if row is None or run is None or run.method not in ("auto", "sft"):
-            return False
-        ancestor = row.parent
-    return True
+    rows = lineage(tx, adapter)
+    made_by = [get_run(tx, row.run_id) if row.run_id is not None else None for row in rows]
+    return bool(rows) and all(run is not None and run.method in ("auto", "sft") for run in made_by)
 
 
 def last_learned_position(tx: Session, or_under_way: bool = False) -> int:
