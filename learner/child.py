@@ -57,8 +57,6 @@ def set_up_log() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     for chatty in ("alembic", "httpx2"):  # a line for each request that an engine is asked
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    # PEFT imports it whether the base is quantised or not, and it warns of a CPU kernel that isn't there (see nf4).
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def work(settings: Settings, store: Store, run_id: str, fence: int) -> int:

@@ -113,8 +113,7 @@ class Cycle:
             return
         parent, remark = self._parents.folder_of(run)
         anchor = self._parents.anchor_of(run)
-        if anchor is not None:
-            remark = f"{remark} It is held to {anchor[1].name}.".strip()
+        remark = f"{remark} {self._parents.of_the_anchor(anchor and anchor[1].name)}".strip()
         self._check_judge(run)
         self._say("train", 0, 1)  # to load the model takes its time, too
         trainer = self.make_trainer(parent, self._keep(run, lessons), anchor and anchor[0])

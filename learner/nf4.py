@@ -9,7 +9,6 @@ Departure: on a CPU products are taken in float32, with the same bfloat16 values
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from transformers.quantizers.base import HfQuantizer
 
 from service.errors import TrainingFailed
 
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a faster CPU kernel, which isn't as exact
 try:
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
     from bitsandbytes.nn import Linear4bit

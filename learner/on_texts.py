@@ -24,6 +24,7 @@ from service.adapters.base_model import check_model
 from service.constitution.versions import built_in_version
 from service.errors import BadInput
 from service.settings import Method, load_settings
+from service.settings.model_name import ADVICE, NOT_NAMED
 
 log = logging.getLogger("hone.learner")
 
@@ -57,6 +58,8 @@ def learn(
     """
     if method not in get_args(Method):
         raise BadInput(f"There is no method {method!r}.", f"Choose one of {', '.join(get_args(Method))}.")
+    if not str(model).strip():
+        raise BadInput(NOT_NAMED, ADVICE)
     if Path(out).exists():
         raise BadInput(f"There is something at {out} already.", "Name a folder that isn't there yet.")
     examples, tell = read_examples(data), progress or (lambda *_: None)
@@ -70,6 +73,8 @@ def learn(
                 f"There is no {chosen.learner.anchor} here, which learner.anchor names: versions are a service's.",
                 "Hand the adapter in as parent, and set learner.anchor to parent.",
             )
+        if parent is None and chosen.learner.anchor == "parent":
+            log.warning("learner.anchor is parent, and no parent was given: the policy is held to the base.")
         room = longest_example(chosen.model_path)
         texts, too_long = as_snapshot(examples, chosen.model_path, room)
         stages = stages_of(method, texts, chosen.learner.preferences)

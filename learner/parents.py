@@ -100,6 +100,15 @@ class Parents:
                 )
         return Registry.of(self.settings, self.store).check(name)
 
+    def of_the_anchor(self, name: str | None) -> str:
+        """What is to be said of what a run is held to, which `anchor_of` found; None: the base."""
+        wanted, held = self.settings.learner.anchor, f"It is held to {_in_words(name)}"
+        if wanted == PARENT:
+            return f"{held}." if name else f"{held}, since learner.anchor is parent and it starts from there."
+        if name != wanted and wanted != BASE:
+            return f"{held}: {wanted}, which learner.anchor names, knows feedback that was withdrawn."
+        return f"{held}." if name else ""
+
     def folder_of(self, run: Run) -> tuple[Path | None, str]:
         """That of `run.parent`, None for the base; and what is to be said of where the run starts from."""
         wanted, name = asked_for(run), run.parent

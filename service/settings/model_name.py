@@ -1,5 +1,6 @@
 """What the setting `engine.model` can name: the built-in model, a folder, or a model of the hub."""
 
+NOT_NAMED = "No model is named."
 ADVICE = "Name a folder or a model of the hub; the built-in model is called sprout."
 
 

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from service.settings.addresses import engine_addresses
+from service.settings.model_name import ADVICE, NOT_NAMED
 from service.settings.section import Section
 
 
@@ -123,6 +124,13 @@ class EngineSettings(Section):
         description="Seconds of silence in a reply after which its engine is asked whether it is well; if not, a reply "
         "that has not begun is asked of another engine, and one that has ends with an error.",
     )
+
+    @field_validator("model")
+    @classmethod
+    def _is_named(cls, model: str) -> str:
+        if not model.strip():
+            raise ValueError(f"{NOT_NAMED} {ADVICE}".rstrip("."))
+        return model
 
     @field_validator("urls")
     @classmethod

@@ -74,13 +74,17 @@ def test_a_run_is_held_to_it_and_manifest_recipe_and_message_say_so(home: Home, 
         assert (manifest.anchor.name, manifest.anchor.manifest_sha256) == ("v1", of_v1.hash())
 
 
-def test_the_first_run_s_parent_is_the_base(home: Home) -> None:
+def test_the_first_run_s_parent_is_the_base_and_message_and_log_say_so(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
     held_to(home, "parent")
     home.correct("a", "bb")
-    queue(home)
-    trainer = Pretender()
-    cycle(home, lease(home), trainer).run()
+    run_id, trainer = queue(home), Pretender()
+    with caplog.at_level("INFO", "hone.learner"):
+        cycle(home, lease(home), trainer).run()
     assert trainer.anchors == [None]
+    said = "It is held to the base, since learner.anchor is parent and it starts from there."
+    assert said in the_run(home, run_id).message and said in caplog.text
 
 
 def test_a_version_that_is_not_there_or_of_another_base_is_told_before_a_run_is_queued(
@@ -124,7 +128,9 @@ def test_an_anchor_that_knows_what_was_withdrawn_gives_way_to_what_it_comes_from
     assert Parents(home.settings, home.store).anchor() == "v2"
     withdraw(home, taught)
     assert Parents(home.settings, home.store).anchor() == "v1"
-    trainer, _ = learn_more(home)
+    trainer, run_id = learn_more(home)
+    said = "It is held to v1: v2, which learner.anchor names, knows feedback that was withdrawn."
+    assert said in the_run(home, run_id).message
     assert trainer.anchors == trainer.parents == [home.settings.adapters_folder / "v1"]
 
 
@@ -193,7 +199,7 @@ def test_ppo_pays_for_what_moves_it_away_from_the_anchor(settings: Settings, v1:
 
 @pytest.mark.usefixtures("quick")
 def test_on_texts_the_anchor_is_the_base_or_the_parent(
-    settings: Settings, v1: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, v1: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     pairs = [{"prompt": "what is one ?", "chosen": "yes .", "rejected": "no ."}]
     with pytest.raises(
@@ -209,3 +215,6 @@ def test_on_texts_the_anchor_is_the_base_or_the_parent(
         how = {"learner": {"anchor": anchor, "dpo_on": "pairs"}}
         learn("dpo", settings.model_path, pairs, tmp_path / anchor, how, v1, hear)
     assert losses[0] == pytest.approx(math.log(2), abs=1e-4) and abs(losses[1] - losses[0]) > 0.01
+    assert "no parent was given" not in caplog.text
+    learn("dpo", settings.model_path, pairs, tmp_path / "none", {"learner": {"anchor": "parent", "dpo_on": "pairs"}})
+    assert "no parent was given: the policy is held to the base" in caplog.text

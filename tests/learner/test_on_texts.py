@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -154,6 +156,9 @@ def test_what_is_no_json_and_no_setting_and_a_folder_that_is_there_are_told(mode
         learn("rlo", model, PAIRS, tmp_path / "out")
     with pytest.raises(BadInput, match="There is something at"):
         learn("dpo", model, PAIRS, tmp_path)
+    for empty in ("", " "):
+        with pytest.raises(BadInput, match=r"^No model is named\. Name a folder or a model of the hub; the built-in"):
+            learn("dpo", empty, PAIRS, tmp_path / "out")
 
 
 def test_a_model_that_is_not_there_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,6 +176,13 @@ def test_a_model_that_is_not_there_is_told_at_once(tmp_path: Path, monkeypatch: 
             learn("dpo", name, PAIRS, tmp_path / "out")
         with pytest.raises(TrainingFailed, match=said):
             Backbone.load(name, LearnerSettings())
+
+
+def test_to_import_it_says_nothing_of_packages_that_nobody_asked_for() -> None:
+    """Of bitsandbytes, for one, which PEFT imports even where nothing is in 4 bits."""
+    code = [sys.executable, "-W", "ignore", "-c", "import learner.on_texts"]
+    told = subprocess.run(code, capture_output=True, text=True, check=True)
+    assert (told.stdout, told.stderr) == ("", "")
 
 
 @pytest.mark.usefixtures("quick")

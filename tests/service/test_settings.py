@@ -132,6 +132,12 @@ def test_a_bad_value_is_told_in_plain_words(tmp_path: Path) -> None:
         load_settings(tmp_path, {"server": {"port": "many"}, "learner": {"rank": 0}}, {})
 
 
+@pytest.mark.parametrize("empty", ["", " "])
+def test_a_model_without_a_name_is_told_and_how_to_name_one(tmp_path: Path, empty: str) -> None:
+    with pytest.raises(SettingsError, match=r"engine\.model: No model is named\. Name a folder or a model of the hub"):
+        load_settings(tmp_path, environment={"HONE_ENGINE__MODEL": empty})
+
+
 def test_what_is_no_list_stays_whole_in_the_environment(tmp_path: Path) -> None:
     """A store's URL may have commas in it."""
     environment = {
