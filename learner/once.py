@@ -21,8 +21,9 @@ from learner.daemon import Learner, outliving_the_store
 from learner.parents import Parents
 from learner.trainer import settings_of
 from service.errors import Stopped, StoreError, TrainingFailed
+from service.operator_client import service_over
 from service.settings import Settings
-from service.store.queries import runs, serving
+from service.store.queries import adapters, runs, serving
 from service.store.queries.adapters import BASE
 from service.store.session import Store
 from service.store.tables import Run
@@ -66,7 +67,7 @@ def learn_once(
             if run is None:
                 learner.stop()
                 raise Stopped("Stopped.", _what_becomes_of(store, asked.id))
-        next_parent = "" if as_json else _what_the_next_starts_from(store, run)
+        its_adapter = "" if as_json else _what_becomes_of_its_adapter(settings, store, run)
     finally:
         learner.stop()
         store.close()
@@ -74,8 +75,8 @@ def learn_once(
         sys.stdout.write(json.dumps(as_plain(run)) + "\n")
     else:
         Console().print(f"[bold]{run.state.replace('_', ' ')}[/]: {escape(run.message)}")
-        if next_parent:
-            Console().print(next_parent, highlight=False)
+        if its_adapter:
+            Console().print(its_adapter, highlight=False)
     return TrainingFailed.exit_code if run.state in BROKEN_OFF else 0
 
 
@@ -102,14 +103,26 @@ def _what_becomes_of(store: Store, run_id: str) -> str:
     return f"Run {run_id} is given back: the next `hone learn` goes on with it."
 
 
-def _what_the_next_starts_from(store: Store, run: Run) -> str:
-    """Where a run's adapter passed and isn't live: what becomes of it, and how a run starts from it all the same."""
+def _what_becomes_of_its_adapter(settings: Settings, store: Store, run: Run) -> str:
+    """Where it passed: whether it is live, or when it will be; and how a run starts from it before that."""
     with store.read() as tx:
         desired = serving.desired_state(tx)
-    if run.state != "succeeded" or run.adapter in (None, desired.live):
+        adapter = adapters.get_adapter(tx, run.adapter) if run.adapter is not None else None
+    if run.state != "succeeded" or run.adapter is None:
         return ""
+    if run.adapter == desired.live:
+        return f"{run.adapter} is live."
+    if adapter is not None and adapter.state == "rejected":  # a service that runs has tried it already
+        return f"{run.adapter} did not go live: {adapter.reason}"
     if desired.requested == run.adapter:
-        when = f"{run.adapter} goes live when a service runs that can load it (`hone up`)."
+        url = service_over(settings)
+        when = (
+            f"{run.adapter} goes live by itself once the service at {url} has loaded and proven it; "
+            "`hone adapters list` shows what is live."
+            if url is not None
+            else f"No service over this home answers here: {run.adapter} goes live once one has loaded and proven it "
+            "(`hone up` starts one)."
+        )
     else:
         when = f"`hone adapters promote {run.adapter}` asks for it to go live."
     live = "the base" if desired.live == BASE else desired.live

@@ -13,6 +13,8 @@ from service.settings import Settings
 CALLER = "command line"
 TIMEOUT = httpx2.Timeout(600.0, connect=5.0)
 """Seconds: a model is asked meanwhile."""
+LOOK = 5.0
+"""Seconds that a service has to say that it is there."""
 _EXIT_CODES = {400: 2, 401: 3, 403: 3, 413: 2}
 """By status, of what a proxy before the service says, or a newer service."""
 
@@ -29,6 +31,19 @@ class Refused(HoneError):
         self.kind = str(told.get("type") or self.kind)  # type: ignore[misc]  # likewise
         known = by_code().get(str(told.get("code")))
         self.exit_code = known.exit_code if known else _EXIT_CODES.get(status, 1)  # type: ignore[misc]  # likewise
+
+
+def service_over(settings: Settings) -> str | None:
+    """The address of the service over this home, where one answers on this machine; None: none does."""
+    from service.stack import running_at
+
+    address = running_at(settings.home) or settings.server.local_url
+    headers = {"authorization": f"Bearer {Sessions(load_secret(settings.home)).sign(CALLER, 'operator')}"}
+    try:  # a service over another home refuses what this one's secret signed
+        answer = httpx2.get(f"{address}/v1/whoami", headers=headers, timeout=LOOK, trust_env=False)
+        return address if answer.status_code == 200 and answer.json()["caller"] == CALLER else None
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, KeyError, TypeError):
+        return None
 
 
 def ask_as_operator(

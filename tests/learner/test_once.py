@@ -21,7 +21,7 @@ from learner.trainer import settings_of, stages_of
 from learner.training_process import start_child
 from service.errors import BadInput, NotFound, Stopped, StoreError, TrainingFailed
 from service.settings import ConstitutionSettings, PpoSettings
-from service.store.queries import runs, serving
+from service.store.queries import runs
 from service.store.tables import Run
 from tests.fixtures.waiting import until
 from tests.learner.queued_runs import lease, queue
@@ -182,39 +182,6 @@ def test_what_does_not_exist_is_no_parent_and_no_run_is_queued(home: Home) -> No
 def test_a_parent_is_a_wish_of_the_run(home: Home) -> None:
     assert learn_once(home.settings, parent="base", as_json=True) == 0
     assert newest(home).options == {"parent": "base"}
-
-
-@pytest.mark.parametrize("asked_to_go_live", [True, False])
-def test_it_is_said_what_the_next_run_starts_from(
-    asked_to_go_live: bool, home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def another_learner_does_it(self: Learner) -> None:
-        with home.store.begin() as tx:
-            if lease := runs.lease_run(tx, "another", 60.0, 3):
-                if asked_to_go_live:
-                    serving.desired_state(tx).requested = "v1"
-                runs.finish_run(tx, lease.run_id, lease.fence, "succeeded", "v1 passed every gate.", adapter="v1")
-
-    monkeypatch.setattr(Learner, "work", another_learner_does_it)
-    monkeypatch.setenv("COLUMNS", "200")
-    assert learn_once(home.settings) == 0
-    when = "v1 goes live when a service runs" if asked_to_go_live else "`hone adapters promote v1` asks for it"
-    said = capsys.readouterr().out
-    assert when in said and "a run starts from the base; with `--parent v1` it starts from v1." in said
-
-
-def test_of_an_adapter_that_is_live_already_no_more_is_said(
-    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def another_learner_does_it(self: Learner) -> None:
-        with home.store.begin() as tx:
-            if lease := runs.lease_run(tx, "another", 60.0, 3):
-                serving.desired_state(tx).live = "v1"
-                runs.finish_run(tx, lease.run_id, lease.fence, "succeeded", "v1 passed every gate.", adapter="v1")
-
-    monkeypatch.setattr(Learner, "work", another_learner_does_it)
-    assert learn_once(home.settings) == 0
-    assert "--parent" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
