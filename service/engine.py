@@ -23,6 +23,7 @@ from service.adapters.engine_answers import (
     is_aborted,
     is_going_away,
     read_facts,
+    read_hones_health,
     read_models,
     read_refusal,
 )
@@ -32,6 +33,7 @@ from service.errors import BadInput, ContextExceeded, EngineAway, EngineRefused,
 T = TypeVar("T")
 CONNECT_SECONDS = 5.0
 DONE = b"[DONE]"
+NAME_AN_ENGINE = "Name the address of an engine: where vLLM answers, or the embedded one."
 
 
 class EngineFailed(EngineUnavailable):
@@ -40,6 +42,13 @@ class EngineFailed(EngineUnavailable):
     def __init__(self, answered: int, words: str) -> None:
         super().__init__(f"The engine answered {answered}: {words}", retry_after=1)
         self.answered, self.words = answered, words
+
+
+class NoEngine(EngineUnavailable):
+    """A Hone service answers there, as where somebody names Hone's own address."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(f"What answers at {url} is a Hone service and no engine.", NAME_AN_ENGINE)
 
 
 class EngineGaveUp(EngineAway):
@@ -98,10 +107,12 @@ class Engine:
         return self._base
 
     async def facts(self) -> EngineFacts:
-        """What it tells of itself; asks for nothing that would change it."""
+        """What it tells of itself; asks for nothing that would change it. Raises NoEngine."""
         base = await self.base()
-        paths = ("/version", "/metrics", "/v1/load_lora_adapter")
-        version, metrics, loading = await asyncio.gather(*map(self._peek, paths))
+        paths = ("/health", "/version", "/metrics", "/v1/load_lora_adapter")
+        health, version, metrics, loading = await asyncio.gather(*map(self._peek, paths))
+        if read_hones_health(health.content) is not None:
+            raise NoEngine(self.url)
         return read_facts(base.name, base.path, base.max_model_len, version, metrics, loading)
 
     async def load_adapter(self, name: str, path: str) -> None:

@@ -91,6 +91,15 @@ def read_facts(
     )
 
 
+def read_hones_health(content: bytes) -> dict[str, Any] | None:
+    """What `/health` of a Hone service says, which is no engine; None for what another program answers there."""
+    try:
+        health = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return None
+    return health if isinstance(health, dict) and {"status", "rollout"} <= health.keys() else None
+
+
 def _version(content: bytes) -> str | None:
     try:
         said = orjson.loads(content)

@@ -7,15 +7,15 @@ begins with what is wanted then.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
-import httpx2
 import typer
 
 from service.commands.options import Home, Json, Wait, existing_store, say, say_beside, settings_from, show, table
 from service.commands.processes import say_engines
-from service.errors import BadInput, EngineUnavailable
+from service.errors import BadInput, EngineUnavailable, Stopped
 from service.settings import Settings
 from service.settings.addresses import engine_address, engine_at
 
@@ -25,6 +25,10 @@ TOLD = ("healthy", "under_way", "adapters", "problem")
 """By a running service, of each engine."""
 LISTED = ("url", "state", "under_way", "adapters")
 LOOK_SECONDS = 0.2
+TELL_SECONDS = 10.0
+"""Of waiting, after which the reason is told again; one that has changed is told at once."""
+SETTLE_SECONDS = 1.0
+"""In which most is done: nothing is told of it."""
 Url = Annotated[str, typer.Argument(help="The engine's address.", metavar="URL")]
 States = dict[tuple[str, int, str], dict[str, Any]]
 """How a running service finds its engines, by what `engine_at` says."""
@@ -58,28 +62,38 @@ def list_engines(home: Home = None, as_json: Json = False) -> None:
 def add(url: Url, wait: Wait = 60.0, home: Home = None, as_json: Json = False) -> None:
     """Have one more engine serve: it gets requests once it holds, proven, what is live, and the canary.
 
-    One that doesn't answer yet is added all the same, and told.
+    One that doesn't answer yet is added all the same, and told; Ctrl-C ends the waiting alone. The address of a Hone
+    service is refused.
     """
+    from service.engine import NAME_AN_ENGINE
     from service.engine_checks import examine_engines
+    from service.service_health import health_at
     from service.store.queries import engines
 
     url, settings = _address(url), settings_from(home)
-    with existing_store(settings).begin() as tx:
-        engines.add(tx, url, _named(settings, _states(settings)), ACTOR)
-    (report,) = examine_engines(
-        settings.model_copy(update={"engine": settings.engine.model_copy(update={"urls": (url,)})})
-    )
-    answers = report.facts is not None
+    store = existing_store(settings)
     if not as_json:
-        say_engines([report])
-        if not answers:
-            say(f"{url} is added all the same: it gets requests once it answers.")
-            say(f"`hone engines remove {url}` takes it out again.")
+        say(f"Asking {url} what it is.")
+    if health_at(url) is not None:
+        raise BadInput(f"What answers at {url} is a Hone service and no engine: it was not added.", NAME_AN_ENGINE)
+    with store.begin() as tx:
+        engines.add(tx, url, _named(settings, _states(settings)), ACTOR)
+    with _outlasting(f"{url} stays added"):
+        if not as_json:
+            say(f"{url} is added.")
+        (report,) = examine_engines(
+            settings.model_copy(update={"engine": settings.engine.model_copy(update={"urls": (url,)})})
+        )
+        answers = report.facts is not None
+        if not as_json:
+            say_engines([report])
+            if not answers:
+                say(f"It gets requests once it answers; `hone engines remove {url}` takes it out again.")
 
-    def problem(state: dict[str, Any] | None) -> str | None:
-        return "it was not looked at yet" if state is None else None if state["healthy"] else str(state["problem"])
+        def problem(state: dict[str, Any] | None) -> str | None:
+            return "it was not looked at yet" if state is None else None if state["healthy"] else str(state["problem"])
 
-    _await(settings, url, wait, as_json, "serves", problem, {"answers": answers})
+        _await(settings, url, wait, as_json, "serves", problem, {"answers": answers})
 
 
 @app.command()
@@ -94,7 +108,8 @@ def remove(url: Url, wait: Wait = 60.0, home: Home = None, as_json: Json = False
     def problem(state: dict[str, Any] | None) -> str | None:
         return None if state is None else f"{state['under_way']} requests are under way there"
 
-    _await(settings, url, wait, as_json, "is let go", problem, {})
+    with _outlasting(f"{url} stays removed"):
+        _await(settings, url, wait, as_json, "is let go", problem, {})
 
 
 def _address(url: str) -> str:
@@ -118,35 +133,44 @@ def _await(
     problem: Callable[[dict[str, Any] | None], str | None],
     found: dict[str, Any],
 ) -> None:
-    """Wait until nothing is in the way, and say so; in JSON with what was `found`.
+    """Wait until nothing is in the way, and say so; in JSON with what was `found`. Meanwhile people are told what is.
 
     Raises EngineUnavailable when something still is.
     """
-    deadline = time.monotonic() + seconds
+    began, told, tell_at = time.monotonic(), None, SETTLE_SECONDS
     while (states := _states(settings)) is not None and (why := problem(states.get(engine_at(url)))) is not None:
-        if time.monotonic() >= deadline:
+        waited = time.monotonic() - began
+        if waited >= seconds:
             raise EngineUnavailable(
                 f"{url} waits: {why.rstrip('.')}.", "The service goes on with it; see `hone engines list`."
             )
+        if waited >= (tell_at if told in (None, why) else SETTLE_SECONDS) and not as_json:
+            if told is None:
+                say(f"Waiting until it {done}, for {seconds:g} s at most (--wait); Ctrl-C ends the waiting alone.")
+            say(f"After {waited:.0f} s: {why}")
+            told, tell_at = why, waited + TELL_SECONDS
         time.sleep(LOOK_SECONDS)
     later = "No service answers here; one that runs elsewhere sees to it, and so does the next start."
     words = later if states is None else f"{url} {done}."
     show({"url": url, "done": states is not None, **found}, as_json, lambda: say(words))
 
 
+@contextmanager
+def _outlasting(what: str) -> Iterator[None]:
+    """Ctrl-C in the block ends no more than the command. Raises Stopped, which says that `what` was done is so."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Stopped(f"{what}: only the waiting has ended.", "`hone engines list` shows how it is.") from None
+
+
 def _states(settings: Settings) -> States | None:
-    """None where no service answers on this machine."""
-    from service.auth import Sessions, load_secret
-    from service.operator_client import CALLER
+    """None where no service answers on this machine, or one that doesn't show its engines."""
+    from service.service_health import health_at
     from service.stack import running_at
 
-    address = running_at(settings.home) or settings.server.local_url
-    headers = {"authorization": f"Bearer {Sessions(load_secret(settings.home)).sign(CALLER, 'operator')}"}
-    try:
-        health = httpx2.get(f"{address}/health", headers=headers, timeout=10.0, trust_env=False).json()
-        return {engine_at(state["url"]): state for state in health["replicas"]}
-    except (httpx2.HTTPError, ValueError, KeyError, TypeError):
-        return None
+    health = health_at(running_at(settings.home) or settings.server.local_url, settings.home) or {}
+    return {engine_at(state["url"]): state for state in health["replicas"]} if "replicas" in health else None
 
 
 def _told(state: dict[str, Any]) -> dict[str, Any]:

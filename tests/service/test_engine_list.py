@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -14,7 +15,10 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
+from service.commands import engines as engines_command
+from service.engine_checks import examine_engines
 from service.errors import Conflict, NotFound
+from service.settings import load_settings
 from service.store.queries import engines
 from service.store.session import Store
 from service.store.tables import EngineChange
@@ -196,7 +200,8 @@ def test_operators_change_the_list_by_command_and_are_told_when_it_is_so(
     assert list(town.healthy()) == [second]
     assert hone("engines", "remove", second).code == 5
     late = hone("engines", "add", "http://127.0.0.1:9", "--wait", "0.5")
-    assert late.code != 0 and "waits" in late.err and "http://127.0.0.1:9 is added all the same" in late.out
+    assert late.code != 0 and "waits" in late.err and "http://127.0.0.1:9 is added." in late.out
+    assert "It gets requests once it answers; `hone engines remove http://127.0.0.1:9`" in late.out
     assert {row["url"]: row["healthy"] for row in hone("engines", "list", "--json").json}["http://127.0.0.1:9"] is False
     monkeypatch.setenv("HONE_SERVER__PORT", "1")
     monkeypatch.setenv("HONE_ENGINE__URLS", first)
@@ -204,6 +209,54 @@ def test_operators_change_the_list_by_command_and_are_told_when_it_is_so(
     assert hone("engines", "add", "http://127.0.0.1:9", "--json").json == {
         "url": "http://127.0.0.1:9", "done": False, "answers": False,
     }  # fmt: skip
+
+
+def test_hone_s_own_address_is_refused_whatever_it_is_called(
+    town: Town, hone: Hone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = urlsplit(town.service.url).port
+    monkeypatch.setenv("HONE_SERVER__PORT", str(port))
+    for address in (town.service.url, f"http://localhost:{port}/v1"):
+        refused = hone("engines", "add", address)
+        assert refused.code == 2 and "is a Hone service and no engine: it was not added" in refused.err
+    assert [row["url"] for row in hone("engines", "list", "--json").json] == town.urls[:1]
+
+
+def test_hone_s_own_address_that_was_kept_before_is_told_for_what_it_is(town: Town) -> None:
+    """It gets no requests, which would go round in a circle."""
+    town.add(town.service.url)
+    until(lambda: "is a Hone service and no engine" in str(town.replicas()[-1]["problem"]))
+    assert town.healthy() == {town.urls[0]: True, town.service.url: False}
+    (report,) = examine_engines(
+        load_settings(town.settings.home, {"engine": {"urls": [town.service.url]}}, environment={})
+    )
+    assert report.facts is None and "is a Hone service and no engine" in report.shortcomings[0].what
+
+
+def test_whoever_waits_for_an_engine_is_told_how_long_and_why_and_may_stop(
+    town: Town, hone: Hone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HONE_SERVER__PORT", str(urlsplit(town.service.url).port))
+    monkeypatch.setattr("service.commands.engines.SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("service.commands.engines.TELL_SECONDS", 0.0)
+    away, told = "http://127.0.0.1:9", 0
+
+    def say(line: str) -> None:
+        nonlocal told
+        told += line.startswith("After ") and "can't be reached" in line
+        before(line)
+        if told == 2:
+            raise KeyboardInterrupt
+
+    before = engines_command.say
+    monkeypatch.setattr("service.commands.engines.say", say)
+    stopped = hone("engines", "add", away, "--wait", "30")
+    assert "Waiting until it serves, for 30 s at most (--wait); Ctrl-C ends the waiting alone." in stopped.out
+    assert stopped.code == 130 and f"{away} stays added: only the waiting has ended." in stopped.err
+    until(lambda: town.healthy() == {town.urls[0]: True, away: False})
+    silent = hone("engines", "add", town.urls[1], "--json")
+    assert json.loads(silent.out.splitlines()[-1]) == {"url": town.urls[1], "done": True, "answers": True}
+    assert "After " not in silent.out and "Waiting" not in silent.out
 
 
 @pytest.mark.parametrize(
@@ -234,7 +287,7 @@ def test_the_list_fits_a_terminal(hone: Hone, monkeypatch: pytest.MonkeyPatch, t
         {"url": "http://a", "healthy": False, "under_way": 1, "adapters": [], "problem": "it was taken out"},
     ]
     app = FastAPI()
-    app.get("/health")(lambda: {"replicas": states})
+    app.get("/health")(lambda: {"status": "ok", "rollout": "ok", "replicas": states})
     settings = settings_at(tmp_path / "home")
     with closing(Store.open(settings.store_url)) as store, store.begin() as tx:
         engines.remove(tx, "http://a", [state["url"] for state in states], "name:op")
