@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import textwrap
@@ -19,12 +20,25 @@ from service.settings import Settings, load_settings
 if TYPE_CHECKING:
     from service.store.session import Store  # SQLAlchemy takes its time to import
 
+
+def _seconds(given: float) -> float:
+    """Raises BadInput for what is no time to wait: below nothing, without end, or no number."""
+    if not 0 <= given < math.inf:
+        raise BadInput(f"--wait is a number of seconds, from 0 on, not {given:g}.", param="wait")
+    return given
+
+
 Home = Annotated[
     Path | None,
     typer.Option("--home", help="The folder that holds all state (HONE_HOME; else ~/.hone).", metavar="DIR"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Wait = Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for a running service to do it.")]
+Wait = Annotated[
+    float,
+    typer.Option(
+        "--wait", callback=_seconds, help="Seconds to wait for a running service to do it.", metavar="SECONDS"
+    ),
+]
 Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the adapter's history.")]
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on (setting server.host).")]
 Port = Annotated[int | None, typer.Option("--port", help="Port to listen on; 0: any free one (setting server.port).")]

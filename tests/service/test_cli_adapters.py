@@ -35,6 +35,15 @@ def test_adapters_are_listed_shown_and_requested(hone: Hone, tmp_path: Path) -> 
     assert hone("adapters", "promote", name, "--wait", "0").code == 5
 
 
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-inf", "-1"])
+def test_what_is_no_time_to_wait_is_refused_and_nothing_is_asked_for(hone: Hone, tmp_path: Path, seconds: str) -> None:
+    name = publish(tmp_path)
+    refused = hone("adapters", "promote", name, "--wait", seconds)
+    assert refused.code == 2 and f"--wait is a number of seconds, from 0 on, not {seconds}." in refused.err
+    assert hone("engines", "remove", "http://127.0.0.1:1", "--wait", seconds).code == 2
+    assert hone("adapters", "list", "--json").json["serving"]["requested"] is None
+
+
 def test_a_promotion_waits_for_the_service_and_tells_why_it_failed(hone: Hone, tmp_path: Path) -> None:
     """The service's part is played by whoever changes the store while the command waits."""
     first, second = publish(tmp_path), publish(tmp_path)
