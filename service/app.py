@@ -31,7 +31,7 @@ from service.chat.judges import Judges
 from service.chat.principles import Principles
 from service.door import Door
 from service.engine import Engine
-from service.engine_checks import shortcomings
+from service.engine_checks import other_model, shortcomings
 from service.engine_list import EngineList
 from service.metrics import Metrics, RequestTimer
 from service.origin_check import OriginCheck
@@ -92,7 +92,8 @@ def _wire(settings: Settings, store: Store, engine_urls: Sequence[str]) -> Parts
     def replica(url: str) -> EngineReplica:
         engine = Engine(url, settings.engine.timeout_seconds, settings.engine.silence_seconds)
         slots, how, told = settings.engine.max_loras, settings.rollout, partial(_log_facts, settings)
-        return Replica(registry, engine, slots, how.probe_tolerance, told, judges.of, how.allow_untold)
+        other = partial(other_model, settings)
+        return Replica(registry, engine, slots, how.probe_tolerance, told, judges.of, how.allow_untold, other)
 
     with store.read() as tx:
         wanted = engines.wanted(tx, engine_urls)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from service.adapters.engine import EngineFacts
+from service.adapters.fleet import called_otherwise
 from service.engine import Engine
 from service.engine_probes import try_out
 from service.errors import EngineRefused, HoneError, sentences
@@ -25,6 +26,10 @@ TRY_SECONDS = 60.0
 class Shortcoming:
     what: str
     mend: str
+
+    @property
+    def words(self) -> str:
+        return sentences(self.what, self.mend)
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class EngineReport:
         if self.facts is not None:
             yield f"Engine {self.url} {self.facts.words}"
         for one in self.shortcomings:
-            yield f"Engine {self.url}: {sentences(one.what, one.mend)}"
+            yield f"Engine {self.url}: {one.words}"
         if self.untold is not None:
             yield f"Engine {self.url} doesn't tell everything. {self.untold}"
 
@@ -58,14 +63,8 @@ def examine_engines(settings: Settings, command_line: Sequence[str] = ()) -> lis
         return await asyncio.gather(*(_ask(url, settings, command_line) for url in settings.engine.urls))
 
     reports = asyncio.run(ask_all())
-    bases = {report.facts.base for report in reports if report.facts is not None}
-    if len(bases) < 2:
-        return reports
-    differ = Shortcoming(
-        f"The engines serve different models ({', '.join(sorted(bases))}); the first that is ready decides.",
-        "Serve one base model everywhere, under one name (--served-model-name).",
-    )
-    return [replace(one, shortcomings=(*one.shortcomings, differ)) for one in reports]
+    as_asked = [one for one in reports if one.facts is not None and other_model(settings, one.facts) is None]
+    return [_held_against(as_asked[0], one) if one in as_asked[1:] else one for one in reports]
 
 
 def shortcomings(facts: EngineFacts, settings: Settings) -> Iterator[Shortcoming]:
@@ -107,6 +106,11 @@ def shortcomings(facts: EngineFacts, settings: Settings) -> Iterator[Shortcoming
         )
 
 
+def other_model(settings: Settings, facts: EngineFacts) -> str | None:
+    """That an engine serves another model than the settings name, in words; None where it doesn't."""
+    return next((one.words for one in _another_model(facts, settings)), None)
+
+
 def untold(facts: EngineFacts, settings: Settings) -> str | None:
     """How vLLM has to have been started where nobody can see it from outside; None for another engine."""
     if facts.server is None or not facts.server.startswith("vLLM"):
@@ -131,9 +135,19 @@ def _another_model(facts: EngineFacts, settings: Settings) -> Iterator[Shortcomi
         return
     under = f" ({facts.root})" if facts.root not in (None, facts.base) else ""
     yield Shortcoming(
-        f"It serves {facts.base}{under}, and engine.model is {engine.model}.",
-        f"Serve that, or name in engine.model what it serves; if it is the same, --served-model-name {engine.model}.",
+        f"It serves another model: {facts.base}{under}; engine.model is {engine.model}.",
+        f"Serve that there, take the engine out (`hone engines remove`), or name in engine.model what it serves; if it "
+        f"is the same model, --served-model-name {engine.model}.",
     )
+
+
+def _held_against(first: EngineReport, one: EngineReport) -> EngineReport:
+    """Two that serve the model of the settings call it alike, or only one of them gets requests."""
+    assert first.facts is not None and one.facts is not None
+    if one.facts.base == first.facts.base:
+        return one
+    what = called_otherwise(one.facts.base, first.url, first.facts.base)
+    return replace(one, shortcomings=(*one.shortcomings, Shortcoming(what, "")))
 
 
 def _names(models: set[str | None]) -> set[str]:

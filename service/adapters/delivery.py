@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Collection
 
 from service.adapters.engine import EngineBrokeOff
@@ -15,6 +16,7 @@ from service.errors import AdapterBroken, EngineAway, EngineUnavailable, HoneErr
 
 MOST_FELLED = 2
 """Engines that may go away over what is asked for, or the canary, one after the other."""
+_log = logging.getLogger(__name__)
 
 
 class Delivery:
@@ -23,6 +25,7 @@ class Delivery:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._felled: dict[str, int] = {}  # engines that went away over it since one served it; not what is live
+        self._first_time = asyncio.Lock()  # held where a canary is loaded that no replica serves yet
 
     def has_felled(self, name: str) -> bool:
         """Whether an engine went away over it, and none has served it since."""
@@ -78,6 +81,24 @@ class Delivery:
         if words:
             self._felled.pop(name, None)
         return words
+
+    async def put_back(self, replica: AnyReplica, name: str) -> None:
+        """Bring what it needs. A canary that makes trouble, or comes while it serves, is left to `to_all`: only few get
+        it, and nobody is to go without the others for it."""
+        if name == self._fleet.live:
+            await self.to_one(replica, name)
+            return
+        if replica.serves:
+            return
+        async with contextlib.nullcontext() if self._fleet.is_served(name) else self._first_time:
+            if self.has_felled(name):
+                return
+            try:
+                await self.to_one(replica, name)
+            except EngineAway:
+                raise
+            except HoneError as error:
+                _log.warning("%s goes without the canary %s for now. %s", replica.url, name, error)
 
     async def unload_spare(self, keep: int, previous: str) -> None:
         """On every replica that gets requests, unload what is neither wanted nor in use, but for `keep`: what was live

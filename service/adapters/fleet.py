@@ -29,6 +29,14 @@ _log = logging.getLogger(__name__)
 AnyReplica = Replica[AdapterEngine]
 
 
+def called_otherwise(base: str, url: str, other: str) -> str:
+    """What is wrong with an engine that calls its model `base`, while requests ask the one at `url` for `other`."""
+    return (
+        f"It serves another model, or the same by another name: {base}; {url} serves {other}. Serve one base model "
+        "everywhere, under one name (--served-model-name)."
+    )
+
+
 class Fleet:
     """The replicas, and judgements that rest on what several of them say."""
 
@@ -63,19 +71,26 @@ class Fleet:
     def admit(self, replica: AnyReplica) -> bool:
         """Let it have requests; False where it isn't reached, or lacks what is live by now.
 
-        Raises EngineUnavailable where it serves another base than its fellows.
+        Raises EngineUnavailable where it serves another model than its fellows.
         """
         if not replica.is_reached or self.live in replica.lacks():
             return False
-        for fellow in self.serving:
-            if fellow.base != replica.base:
-                raise EngineUnavailable(
-                    f"It serves {replica.base}, and {fellow.url} serves {fellow.base}.",
-                    "Serve one base model everywhere, under one name.",
-                )
+        for fellow in self.check_model(replica):
+            fellow.eject(str(fellow.other_model))
         replica.serves, replica.problem = True, None
         _log.info("%s gets requests.", replica.url)
         return True
+
+    def check_model(self, replica: AnyReplica) -> list[AnyReplica]:
+        """The fellows that give way to it: they serve another model than is asked for, and nothing has proven them.
+
+        Raises EngineUnavailable where it serves another model than a fellow that gets requests.
+        """
+        others = [fellow for fellow in self.serving if fellow.base != replica.base]
+        for fellow in others:
+            if self.live != BASE or fellow.other_model is None or replica.other_model is not None:
+                raise EngineUnavailable(replica.other_model or called_otherwise(replica.base, fellow.url, fellow.base))
+        return others
 
     def take_in(self, replica: AnyReplica) -> None:
         """It gets requests once it is admitted."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from service.adapters.proof import Verdict
-from service.errors import AdapterBroken, AdapterUnreachable, EngineUnavailable
+from service.errors import AdapterBroken, AdapterUnreachable, EngineRefused, EngineUnavailable
 
 REFUSAL_SECONDS = 30.0
 """For so long an engine that doesn't serve an adapter isn't made to load it again, which holds up its requests."""
@@ -26,7 +27,33 @@ OF_ONE_ENGINE = (ProofFailed, RefusedByEngine)
 
 
 class EngineNotSetUp(EngineUnavailable):
-    """This engine can load no adapters at all, or doesn't see their folder."""
+    """This engine can load or prove no adapters at all, or doesn't see their folder."""
+
+
+def not_loaded(name: str, path: Path, error: EngineRefused, has_lora: bool | None) -> AdapterBroken | EngineUnavailable:
+    """Why an engine doesn't load an adapter, by what it answered. `has_lora`: as it was started, if it says so."""
+    if error.status == 409:
+        return EngineUnavailable(f"The engine can't take {name} now: {error.message}", retry_after=1)
+    if error.status == 404 or has_lora is False:
+        return EngineNotSetUp(
+            f"The engine can't load {name} from {path}: {error.message}",
+            "It needs the adapters folder under the same path, and vLLM --enable-lora and "
+            "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True.",
+        )
+    return RefusedByEngine(
+        f"The engine refused to load {name}: {error.message}",
+        "Mend that at the engine, then ask for the adapter again.",
+    )
+
+
+def not_scored(name: str, error: EngineRefused) -> RefusedByEngine | EngineNotSetUp:
+    """Why an engine that holds what it did doesn't score an adapter's probes, by what it answered."""
+    if error.status == 404:
+        return EngineNotSetUp(
+            f"The engine can't score the probes of {name}: {error.message}",
+            "It needs vLLM's /v1/completions, with prompt_logprobs.",
+        )
+    return RefusedByEngine(f"The engine refused to score the probes of {name}: {error.message}")
 
 
 def not_proven(name: str, verdict: Verdict, alike: Sequence[str] = ()) -> AdapterBroken | EngineUnavailable:

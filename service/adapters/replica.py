@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -21,12 +21,12 @@ from service.adapters.engine import AdapterEngine, EngineFacts, LoadedModel
 from service.adapters.manifest import Manifest
 from service.adapters.probing import Probing
 from service.adapters.proof import Verdict
-from service.adapters.refusals import EngineNotSetUp, ProofFailed, Refusals, RefusedByEngine, not_proven
+from service.adapters.refusals import ProofFailed, Refusals, not_loaded, not_proven, not_scored
 from service.adapters.registry import Registry
 from service.adapters.slots import Slots
 from service.adapters.sound_files import Files, SoundFiles, nothing_more
 from service.adapters.under_way import UnderWay
-from service.errors import EngineAway, EngineRefused, EngineUnavailable
+from service.errors import EngineAway, EngineRefused, EngineUnavailable, HoneError, sentences
 from service.store.queries.adapters import BASE
 
 LOOK_SECONDS = 5.0
@@ -47,19 +47,21 @@ class Replica(Generic[E_co]):
         when_told: Callable[[str, EngineFacts], None] = lambda url, facts: None,
         when_sound: Callable[[str, Files], Awaitable[object]] = nothing_more,
         allow_untold: bool = False,
+        other_model: Callable[[EngineFacts], str | None] = lambda facts: None,
     ) -> None:
         """`when_told`: what to do with what the engine tells when it is reached, and when vLLM tells its slots;
         `when_sound`: what else to do, with the checked files, before an adapter is loaded; `allow_untold`: serve what
-        changes too little for its probes."""
+        changes too little for its probes; `other_model`: that the engine serves another than is asked for, in words."""
         self.changing = asyncio.Lock()
         self.needed: tuple[str, ...] = ()  # what it must hold to get requests
         self.serves = self.is_reached = False
         self.problem: str | None = "it has not been looked at yet"  # why it gets no requests
+        self.other_model: str | None = None  # that it serves another than is asked for
         self.refusals = Refusals()
         self.requests, self.ejections = UnderWay(), 0
         self._engine, self._when_told, self._when_sound = engine, when_told, when_sound
         self._files, self._slots, self._facts = SoundFiles(registry), Slots(max_loras), EngineFacts("")
-        self._tolerance, self._allow_untold = probe_tolerance, allow_untold
+        self._tolerance, self._allow_untold, self._judge_model = probe_tolerance, allow_untold, other_model
 
     @property
     def engine(self) -> E_co:
@@ -107,10 +109,15 @@ class Replica(Generic[E_co]):
         if self.serves:
             _log.warning("%s gets no more requests: %s", self.url, problem)
         self.serves = self.is_reached = False
-        self.problem = problem
+        self.problem, self.other_model = problem, None
         self.ejections += 1
         self._slots.proven.clear()
         self.refusals.clear()
+
+    def wait(self, error: HoneError) -> None:
+        """It gets no requests because of that, or because it serves another model: then the rest only follows."""
+        other = self.other_model if self.other_model not in (None, error.message) else ""
+        self.serves, self.problem = False, sentences(other or "", str(error))
 
     @asynccontextmanager
     async def using(self, name: str) -> AsyncIterator[None]:
@@ -204,7 +211,7 @@ class Replica(Generic[E_co]):
             await self._unload(name)
 
     def _learn(self, facts: EngineFacts) -> None:
-        self._facts, self._slots.told = facts, facts.slots
+        self._facts, self._slots.told, self.other_model = facts, facts.slots, self._judge_model(facts)
         self._when_told(self.url, facts)
 
     async def _ask_for_slots(self) -> None:
@@ -234,11 +241,11 @@ class Replica(Generic[E_co]):
         # vLLM frees the slot of what was unloaded only when another needs it, and takes whichever was used longest
         # ago. Asked for their scores before the load, those that are held still have been used, and what is gone goes.
         probing = Probing(self._engine, self.base, manifest)
-        with self._asking(name):
+        async with self._asking(name):
             await probing.ask_others([other for other in self._slots.proven if other in self._slots.held])
         if name not in self._slots.held:
             await self._load(name, path)
-        with self._asking(name):
+        async with self._asking(name):
             verdict = await probing.ask(self._tolerance)
         return await self._prove(name, manifest, verdict)
 
@@ -255,18 +262,7 @@ class Replica(Generic[E_co]):
             await self.look()
             if self._slots.held.get(name) == str(path):
                 return  # another service at the same engine was faster
-            if error.status == 409:
-                raise EngineUnavailable(f"The engine can't take {name} now: {error.message}", retry_after=1) from error
-            if error.status == 404 or self._facts.has_lora is False:
-                raise EngineNotSetUp(
-                    f"The engine can't load {name} from {path}: {error.message}",
-                    "It needs the adapters folder under the same path, and vLLM --enable-lora and "
-                    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True.",
-                ) from error
-            raise RefusedByEngine(
-                f"The engine refused to load {name}: {error.message}",
-                "Mend that at the engine, then ask for the adapter again.",
-            ) from error
+            raise not_loaded(name, path, error, self._facts.has_lora) from error
         self._slots.held[name] = str(path)
 
     async def _prove(self, name: str, manifest: Manifest, verdict: Verdict) -> str:
@@ -279,16 +275,20 @@ class Replica(Generic[E_co]):
         await self._unload(name)
         raise not_proven(name, verdict, alike)
 
-    @contextmanager
-    def _asking(self, name: str) -> Iterator[None]:
-        """Raises EngineAway, having ejected it, where it turns out to have restarted, and RefusedByEngine."""
+    @asynccontextmanager
+    async def _asking(self, name: str) -> AsyncIterator[None]:
+        """Raises EngineAway, having ejected it, where it turns out to have restarted; else what `not_scored` says."""
         try:
             yield
         except EngineRefused as error:
-            if error.status == 404:
-                self.eject(f"it has restarted: {error.message}")
-                raise EngineAway(f"The engine restarted while {name} was being proven.", retry_after=1) from error
-            raise RefusedByEngine(f"The engine refused to score the probes of {name}: {error.message}") from error
+            if error.status != 404 or await self._holds_what_it_did():
+                raise not_scored(name, error) from error
+            self.eject(f"it has restarted: {error.message}")
+            raise EngineAway(f"The engine restarted while {name} was being proven.", retry_after=1) from error
+
+    async def _holds_what_it_did(self) -> bool:
+        """Whether it lists all that it did, by the same names: an engine that has restarted doesn't."""
+        return {self.base, *self._slots.held} <= {model.name for model in await self._engine.models()}
 
     async def _unload(self, name: str) -> None:
         self._slots.proven.pop(name, None)  # before anything is awaited: from here on nobody may take hold of it

@@ -27,7 +27,7 @@ from service.adapters.fleet import AnyReplica, Fleet
 from service.adapters.pointer import Pointer
 from service.adapters.replica_loops import ReplicaLoops
 from service.adapters.waiting import Waiting
-from service.errors import AdapterBroken, EngineAway, HoneError
+from service.errors import AdapterBroken, HoneError
 from service.store.queries.adapters import BASE
 from service.store.session import Store
 from service.store.tables import Serving
@@ -50,7 +50,6 @@ class Rollout:
         self._trouble: str | None = None  # what else is wrong
         self._desired: Serving | None = None  # as read last
         self._reads = self._newest_read = 0
-        self._first_time = asyncio.Lock()  # held where a canary is loaded that no replica serves yet
         self._tried: set[str] = set()  # what was live and could not be served, since something could
         self._membership = asyncio.Lock()  # held from the proofs until the flip: no replica joins in between
         self._settling = asyncio.Lock()
@@ -160,15 +159,17 @@ class Rollout:
         try:
             async with changing(replica):
                 await replica.look()
+            if not replica.serves:
+                self._fleet.check_model(replica)
             for name in replica.lacks():
-                await self._put_back(replica, name)
+                await self._delivery.put_back(replica, name)
             if not replica.serves:
                 async with self._membership:
                     await self._read()  # another may be live by now
                     self._admit(replica)
         except HoneError as error:
-            replica.serves = replica.serves and self._fleet.live not in replica.lacks()
-            replica.problem = None if replica.serves else str(error)
+            if not replica.serves or self._fleet.live in replica.lacks():
+                replica.wait(error)
             self._settle_now.set()
             raise
         finally:
@@ -196,24 +197,6 @@ class Rollout:
         if waiting:
             raise next(iter(waiting.values()))
         return again
-
-    async def _put_back(self, replica: AnyReplica, name: str) -> None:
-        """Bring what it needs. A canary that makes trouble, or comes while it serves, is left to `settle`: only few get
-        it, and nobody is to go without the others for it."""
-        if name == self._fleet.live:
-            await self._delivery.to_one(replica, name)
-            return
-        if replica.serves:
-            return
-        async with contextlib.nullcontext() if self._fleet.is_served(name) else self._first_time:
-            if self._delivery.has_felled(name):
-                return
-            try:
-                await self._delivery.to_one(replica, name)
-            except EngineAway:
-                raise
-            except HoneError as error:
-                _log.warning("%s goes without the canary %s for now. %s", replica.url, name, error)
 
     def _admit(self, replica: AnyReplica) -> None:
         """Let it have requests, if it has what is needed by now; else look again."""

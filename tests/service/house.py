@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
+from service.adapters.engine import EngineFacts
 from service.adapters.registry import Registry
 from service.adapters.replacement import replacement
 from service.adapters.replica import Replica
@@ -17,6 +18,11 @@ from service.store.tables import Adapter, Serving
 from tests.fixtures.adapters import MemoryEngine, provenance
 
 Body = Callable[[], Coroutine[Any, Any, None]]
+
+
+def other_model(facts: EngineFacts) -> str | None:
+    """Whatever is called sprout, if only among other things, is the model that is asked for."""
+    return None if "sprout" in facts.base else f"It serves another model: {facts.base}; engine.model is sprout."
 
 
 class House:
@@ -39,7 +45,8 @@ class House:
         self, reconcile_seconds: float = 0.01, keep_loaded: int = 2, allow_untold: bool = False
     ) -> Rollout:
         self.replicas = [
-            Replica(self.registry, engine, engine.max_loras, allow_untold=allow_untold) for engine in self.engines
+            Replica(self.registry, engine, engine.max_loras, allow_untold=allow_untold, other_model=other_model)
+            for engine in self.engines
         ]
         self.replica = self.replicas[0]
         self.rollout = Rollout(self.registry.store, self.replicas, reconcile_seconds, keep_loaded)

@@ -131,9 +131,9 @@ def test_a_link_to_a_model_is_that_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("base", "root", "words"),
     [
-        ("Qwen/Qwen3-8B", "Qwen/Qwen3-8B", "It serves Qwen/Qwen3-8B, and engine.model is Qwen/Qwen3-4B."),
-        ("our-model", "/model", "It serves our-model (/model), and"),
-        ("our-model", None, "It serves our-model, and"),
+        ("Qwen/Qwen3-8B", "Qwen/Qwen3-8B", "It serves another model: Qwen/Qwen3-8B; engine.model is Qwen/Qwen3-4B."),
+        ("our-model", "/model", "another model: our-model (/model); engine.model"),
+        ("our-model", None, "another model: our-model; engine.model"),
     ],
 )
 def test_another_model_than_the_settings_name_is_told(tmp_path: Path, base: str, root: str | None, words: str) -> None:
@@ -177,13 +177,24 @@ def test_every_engine_of_the_settings_is_reported_on(tmp_path: Path) -> None:
     another.get("/v1/models")(lambda: {"data": [{"id": "another", "parent": None}]})
     with serve(FakeEngine().app) as good, serve(another) as other, serve(FastAPI()) as stranger:
         urls = [good, other, stranger, "http://127.0.0.1:9"]
-        reports = examine_engines(load_settings(tmp_path, {"engine": {"urls": urls}}, {}))
+        reports = examine_engines(load_settings(tmp_path, {"engine": {"urls": urls, "model": "/models/fake"}}, {}))
     assert [report.url for report in reports] == urls
     lines = ["\n".join(report.lines) for report in reports]
     assert f"Engine {good} serves fake: version not told" in lines[0]
-    assert all("serve different models (another, fake)" in line for line in lines)
+    assert ["another model" in line for line in lines] == [False, True, False, False]  # each is told of its own alone
+    assert "It serves another model: another; engine.model is /models/fake." in lines[1]
     assert "Start vLLM with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True" in lines[1]
     assert "Check engine.urls" in lines[2] and "can't be reached" in lines[3]
+
+
+def test_of_engines_that_call_the_model_of_the_settings_differently_the_later_is_told_so(tmp_path: Path) -> None:
+    alias = FastAPI()
+    alias.get("/v1/models")(lambda: {"data": [{"id": "alias", "root": "/mnt/fake", "parent": None}]})
+    with serve(FakeEngine().app) as first, serve(alias) as second, serve(FakeEngine().app) as third:
+        settings = {"engine": {"urls": [first, second, third], "model": "/models/fake"}}
+        reports = examine_engines(load_settings(tmp_path, settings, {}))
+    told = ["\n".join(one.words for one in report.shortcomings) for report in reports]
+    assert [f"by another name: alias; {first} serves fake." in one for one in told] == [False, True, False]
 
 
 def examined(tmp_path: Path, engine: PretendVllm, command_line: Sequence[str] = ()) -> str:

@@ -113,17 +113,6 @@ def test_an_engine_that_does_not_serve_what_is_live_gets_no_requests_and_changes
     assert house.rollout.loaded == {name}
 
 
-def test_an_engine_of_another_base_gets_no_requests(house: House) -> None:
-    late = house.engines[2]
-    late.base, late.away = "another", True
-    with pytest.raises(EngineUnavailable):
-        house.reconcile()  # who comes first says which base is served
-    late.away = False
-    with pytest.raises(EngineUnavailable, match=r"It serves another, and memory-[01] serves sprout"):
-        house.reconcile()
-    assert house.urls_serving() == {"memory-0", "memory-1"}
-
-
 def test_whoever_joins_between_proof_and_flip_gets_the_new_adapter_first(house: House) -> None:
     house.go_live()
     house.engines[2].away = True
