@@ -15,6 +15,7 @@ from typing import Any
 from ui.by_constitution import by_constitution
 from ui.client import Credentials, ServiceClient, ServiceError
 from ui.curves import PHASES, curves
+from ui.desk import Desk
 from ui.figures import figures, gates
 
 RUNS_SHOWN = 20
@@ -42,6 +43,7 @@ class Board:
     version: int = field(default_factory=_now)
     asked: int = 0  # pictures begun
     answered: int = 0  # the newest picture that was shown
+    desk: Desk = field(default_factory=Desk)
 
     def say(self, notice: str, tone: str = "info") -> None:
         self.notice, self.tone, self.serial = notice, tone, self.serial + 1
@@ -71,19 +73,17 @@ class Picture:
     stats: dict[str, Any] = field(default_factory=dict)
     run: str | None = None
     metrics: tuple[dict[str, Any], ...] = ()
-    unusable: str = ""  # why no run can go by the constitution in effect
     refused: str = ""
     away: str = ""
 
 
 async def take_picture(service: ServiceClient, who: Credentials, board: Board) -> Picture:
     try:
-        serving, adapters, runs, stats, unusable = await asyncio.gather(
+        serving, adapters, runs, stats = await asyncio.gather(
             service.get(who, "/v1/serving"),
             service.get(who, "/v1/adapters"),
             service.get(who, f"/v1/runs?limit={RUNS_SHOWN}"),
             service.get(who, "/v1/feedback/stats"),
-            _unusable(service, who),
         )
         run = _shown_run(board, runs["data"])
         metrics = await service.get(who, f"/v1/runs/{run}/metrics") if run else []
@@ -93,18 +93,7 @@ async def take_picture(service: ServiceClient, who: Credentials, board: Board) -
         if error.status in (401, 403):
             return Picture(refused=error.message)
         return Picture(away=error.message)
-    return Picture(serving, tuple(details), tuple(runs["data"]), stats, run, tuple(metrics), unusable)
-
-
-async def _unusable(service: ServiceClient, who: Credentials) -> str:
-    """Why the constitution in effect can't be used; empty where it can."""
-    try:
-        await service.get(who, "/v1/constitution")
-    except ServiceError as error:
-        if error.code != "constitution_unusable":
-            raise
-        return error.message
-    return ""
+    return Picture(serving, tuple(details), tuple(runs["data"]), stats, run, tuple(metrics))
 
 
 def _shown_run(board: Board, runs: list[dict[str, Any]]) -> str | None:
@@ -149,14 +138,14 @@ def _since_when(live: dict[str, Any] | None) -> str | None:
     return max((event["at"] for event in history if event["action"] == "live"), default=None)
 
 
-def runs_view(picture: Picture) -> dict[str, Any]:
+def runs_view(board: Board, picture: Picture) -> dict[str, Any]:
     """The newest runs, and how much feedback waits for the next one."""
     return {
         "hidden": bool(picture.refused or picture.away),
         "waiting": picture.stats.get("since_last_run", 0),
         "runs": tuple(run | _where(run["phase"]) for run in picture.runs),
         "run": picture.run,
-        "unusable": picture.unusable,
+        "unusable": board.desk.problem,  # why no run can go by the constitution in effect
     }
 
 

@@ -6,67 +6,24 @@ decides.
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
 
+from ui.board import Board
 from ui.client import Credentials, ServiceClient, ServiceError
+from ui.desk import Desk, View
 from ui.theme import script
 
 EVERY = 10.0  # seconds between two looks: constitutions change seldom
 PATH = "/v1/constitution"
-
-View = dict[str, Any]
-
-
-@dataclass
-class Desk:
-    """One browser's view. `said` is the answer to what was done last, `opened` a version whose text is to be edited.
-
-    `version` counts views, from the time on, as `ui.board.Board` does.
-    """
-
-    hidden: bool = True
-    problem: str = ""  # why what is in effect can't be used
-    current: dict[str, Any] = field(default_factory=dict)
-    versions: list[dict[str, Any]] = field(default_factory=list)
-    opened: dict[str, str] = field(default_factory=dict)
-    trial: dict[str, Any] | None = None
-    trying: bool = False
-    said: str = ""
-    tone: str = "good"
-    version: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
-    drawn: View = field(default_factory=dict)
-
-    def say(self, said: str, tone: str = "good") -> None:
-        self.said, self.tone = said, tone
-
-    def view(self) -> View:
-        """What the page draws; the same again where nothing changed."""
-        shown = {
-            "hidden": self.hidden,
-            "problem": self.problem,
-            "current": self.current,
-            "versions": self.versions,
-            "opened": self.opened,
-            "trial": self.trial,
-            "trying": self.trying,
-            "said": self.said,
-            "tone": self.tone,
-        }
-        if shown != {name: self.drawn.get(name) for name in shown}:
-            self.version += 1
-        self.drawn = {**shown, "version": self.version}
-        return self.drawn
+BUILT_IN = "c0"  # in effect until another one is put there
 
 
-def build_desk(service: ServiceClient) -> None:
-    """Adds it to the page that is being built."""
+def build_desk(service: ServiceClient, board: gr.State) -> None:
+    """Adds it to the page that is being built; `board` holds the desk."""
     page = ConstitutionDesk(service)
-    desk = gr.State(Desk())
     part = gr.HTML(
         {},
         html_template="<div class='hone-board hone-desk'></div>",
@@ -75,9 +32,9 @@ def build_desk(service: ServiceClient) -> None:
         elem_id="board-constitution",
     )
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
-    for name in ("check_text", "try_text", "put_text", "open_version"):
-        getattr(part, name)(getattr(page, name), desk, part, trigger_mode="multiple", **quiet)
-    gr.on([gr.Timer(EVERY).tick, gr.context.Context.root_block.load], page.look, desk, part, **quiet)
+    for name in ("check_text", "try_text", "put_text", "open_version", "look_anew"):
+        getattr(part, name)(getattr(page, name), board, part, trigger_mode="multiple", **quiet)
+    gr.on([gr.Timer(EVERY).tick, gr.context.Context.root_block.load], page.look, board, part, **quiet)
 
 
 class ConstitutionDesk:
@@ -86,11 +43,17 @@ class ConstitutionDesk:
     def __init__(self, service: ServiceClient) -> None:
         self._service = service
 
-    async def look(self, desk: Desk, request: gr.Request) -> View:
-        await self._read(desk, Credentials.of(request.headers))
-        return desk.view()
+    async def look(self, board: Board, request: gr.Request) -> View:
+        await self._read(board.desk, Credentials.of(request.headers))
+        return board.desk.view()
 
-    async def check_text(self, desk: Desk, event: gr.EventData, request: gr.Request) -> View:
+    async def look_anew(self, board: Board, request: gr.Request) -> View:
+        """When it is opened: what is in effect is read even where its name is known."""
+        await self._read(board.desk, Credentials.of(request.headers), anew=True)
+        return board.desk.view()
+
+    async def check_text(self, board: Board, event: gr.EventData, request: gr.Request) -> View:
+        desk = board.desk
         body = {"text": _text(event, "text")}
         if found := await self._ask(desk, request, "POST", f"{PATH}/check", body):
             count = len(found["principles"])
@@ -98,7 +61,8 @@ class ConstitutionDesk:
             desk.say(" ".join([sound, *found["warnings"]]))
         return desk.view()
 
-    async def put_text(self, desk: Desk, event: gr.EventData, request: gr.Request) -> View:
+    async def put_text(self, board: Board, event: gr.EventData, request: gr.Request) -> View:
+        desk = board.desk
         body = {"text": _text(event, "text"), "note": _text(event, "note").strip()}
         if found := await self._ask(desk, request, "PUT", PATH, body):
             name = found["name"]
@@ -107,7 +71,8 @@ class ConstitutionDesk:
             await self._read(desk, Credentials.of(request.headers))
         return desk.view()
 
-    async def try_text(self, desk: Desk, event: gr.EventData, request: gr.Request) -> AsyncIterator[View]:
+    async def try_text(self, board: Board, event: gr.EventData, request: gr.Request) -> AsyncIterator[View]:
+        desk = board.desk
         prompt = _text(event, "prompt").strip()
         if not prompt:
             desk.say("Write a prompt to try it on.", "error")
@@ -126,19 +91,23 @@ class ConstitutionDesk:
             desk.trying = False
         yield desk.view()
 
-    async def open_version(self, desk: Desk, event: gr.EventData, request: gr.Request) -> View:
+    async def open_version(self, board: Board, event: gr.EventData, request: gr.Request) -> View:
+        desk = board.desk
         name = _text(event, "name")
         if name.isalnum():
             found = await self._ask(desk, request, "GET", f"{PATH}/versions/{name}")
             desk.opened = {"name": name, "text": found["text"]} if found else {}
         return desk.view()
 
-    async def _read(self, desk: Desk, who: Credentials) -> None:
-        """What is in effect, and what was. Who is no operator is shown nothing: the board says why."""
+    async def _read(self, desk: Desk, who: Credentials, anew: bool = False) -> None:
+        """What was in effect, and, where that is another one than is known, what is. Who is no operator is shown
+        nothing: the board says why."""
         try:
             desk.versions = await self._service.get(who, f"{PATH}/versions")
             desk.hidden = False
-            desk.current, desk.problem = await self._service.get(who, PATH), ""
+            newest = desk.versions[0]["name"] if desk.versions else BUILT_IN
+            if anew or desk.current.get("name") != newest:
+                desk.current, desk.problem = await self._service.get(who, PATH), ""
         except ServiceError as error:
             if error.code == "constitution_unusable":
                 desk.current, desk.problem = {}, error.message

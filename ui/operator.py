@@ -38,7 +38,7 @@ def build(service: ServiceClient) -> gr.Blocks:
                 charts = _part("curves")
             with gr.Column(scale=2, min_width=320):
                 adapters = _part("adapters")
-        build_desk(service)
+        build_desk(service, board)
         parts = [top, runs, charts, adapters]
         quiet: dict[str, Any] = {
             "outputs": parts,
@@ -81,7 +81,7 @@ class OperatorPage:
         board.version += 1
         views = {
             "top": top_view(board, picture),
-            "runs": runs_view(picture),
+            "runs": runs_view(board, picture),
             "curves": curves_view(picture),
             "adapters": adapters_view(board, picture),
         }

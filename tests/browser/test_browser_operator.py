@@ -155,6 +155,14 @@ def test_what_opens_over_the_board_fits_on_a_small_screen(fake: FakeService, boa
         board.keyboard.press("Escape")
 
 
+@pytest.mark.parametrize(("width", "rows"), [(320, 2), (390, 2), (700, 1), (1000, 2), (1280, 1)])
+def test_no_number_of_the_feedback_is_alone_in_a_row(board: Page, width: int, rows: int) -> None:
+    board.set_viewport_size({"width": width, "height": 800})
+    expect(board.locator(".hone-numbers div")).to_have_count(4)
+    tops = board.locator(".hone-numbers div").evaluate_all("nodes => nodes.map(one => one.getBoundingClientRect().top)")
+    assert sorted(map(tops.count, tops)) == [4 // rows] * 4
+
+
 @pytest.mark.parametrize("width", [320, 360, 768])
 def test_the_board_fits_on_a_small_screen(fake: FakeService, board: Page, width: int) -> None:
     message = "There is feedback, but it holds no corrections or pairs of a better and a worse reply to learn from."

@@ -18,6 +18,7 @@ def add_constitution_routes(app: FastAPI, fake: FakeService) -> None:
     @app.get("/v1/constitution")
     async def constitution(request: Request) -> dict[str, Any]:
         fake.operator(request)
+        fake.constitutions_read += 1
         if fake.unusable:
             raise Refused(503, fake.unusable, "constitution_unusable")
         return fake.constitution

@@ -55,6 +55,7 @@ class FakeService:
     constitution: dict[str, Any] = field(default_factory=lambda: fake_constitution("c0", AS_IT_COMES))
     unusable: str = ""  # why the constitution in effect can't be used
     constitutions: list[dict[str, Any]] = field(default_factory=list)  # newest first
+    constitutions_read: int = 0  # how often the one in effect was, with its text
     closed_streams: int = 0
 
     def caller(self, request: Request) -> str:

@@ -12,10 +12,11 @@ from service.adapters.manifest import Probe
 from service.adapters.proof import judge
 from tests.learner.sound_reports import SOUND_CONSTITUTION
 from tests.ui.calling import using
-from tests.ui.fake_api_objects import OPERATOR, fake_adapter, fake_run
+from tests.ui.fake_api_objects import OPERATOR, fake_adapter, fake_constitution, fake_run
 from tests.ui.fake_service import FakeService
 from tests.ui.pressing import T, event, request
 from ui.board import Board, _since_when
+from ui.constitution import ConstitutionDesk
 from ui.operator import OperatorPage
 
 
@@ -25,6 +26,10 @@ def on_board(api_url: str, act: Callable[[OperatorPage], Awaitable[T]]) -> T:
 
 def look(api_url: str, board: Board, session: str | None = OPERATOR) -> tuple[Any, ...]:
     return on_board(api_url, lambda page: page.look(board, request(session)))
+
+
+def look_at_desk(api_url: str, board: Board) -> dict[str, Any]:
+    return using(api_url, lambda client: ConstitutionDesk(client).look(board, request(OPERATOR)))
 
 
 @pytest.fixture
@@ -204,7 +209,30 @@ def test_the_constitution_s_part_of_a_report_is_shown(adapters: FakeService, api
 def test_that_the_constitution_can_not_be_used_leaves_the_rest_of_the_board(
     adapters: FakeService, api_url: str
 ) -> None:
-    assert look(api_url, Board())[1]["unusable"] == ""
+    board = Board()
+    assert look_at_desk(api_url, board)["problem"] == look(api_url, board)[1]["unusable"] == ""
     adapters.unusable = "The constitution c1 has format 9; this Hone knows 1."
-    top, runs, _, _ = look(api_url, Board())
-    assert runs["unusable"] == adapters.unusable and not runs["hidden"] and not top["away"]
+    adapters.constitutions.insert(0, fake_constitution("c1", "format_version = 9"))
+    assert look_at_desk(api_url, board)["problem"] == adapters.unusable
+    _, runs, _, _ = look(api_url, board)
+    assert runs["unusable"] == adapters.unusable and not runs["hidden"]
+    adapters.unusable = ""
+    look_at_desk(api_url, board)
+    assert look(api_url, board)[1]["unusable"] == ""
+
+
+def test_the_constitution_is_read_when_another_one_is_in_effect_and_when_it_is_opened(
+    adapters: FakeService, api_url: str
+) -> None:
+    board, reads = Board(), []
+    for _ in range(3):
+        look(api_url, board)
+        assert look_at_desk(api_url, board)["current"]["name"] == "c0"
+        reads.append(adapters.constitutions_read)
+    adapters.constitution = fake_constitution("c1", "[[principles]]")
+    adapters.constitutions.insert(0, adapters.constitution)
+    for _ in range(2):
+        assert look_at_desk(api_url, board)["current"]["text"] == "[[principles]]"
+        reads.append(adapters.constitutions_read)
+    using(api_url, lambda client: ConstitutionDesk(client).look_anew(board, request(OPERATOR)))
+    assert [*reads, adapters.constitutions_read] == [1, 1, 1, 2, 2, 3]

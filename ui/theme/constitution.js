@@ -1,7 +1,7 @@
 // The constitution, on the operator's page. `props.value` is Desk.view(); what an operator types lives here alone.
 
 const root = element.querySelector(".hone-board");
-const EVENTS = ["check_text", "try_text", "put_text", "open_version"];
+const EVENTS = ["check_text", "try_text", "put_text", "open_version", "look_anew"];
 const tell = (name, data) => { if (EVENTS.includes(name)) trigger(name, data); };
 
 const SERVE = { never: "no chat is answered by it", asked: "chats that ask for it are answered by it", always: "every chat is answered by it" };
@@ -24,6 +24,7 @@ const fold = h("details.hone-card", {}, heading, principles,
     h("div.hone-row", {}, act("check_text", "Check"), h("span.hone-fill"), note, act("put_text", "Put in effect", "hone-main")),
     h("div.hone-row", {}, prompt, only, tryButton), said, trial),
   h("details", {}, h("summary", {}, "Versions"), versions));
+fold.addEventListener("toggle", () => { if (fold.open) tell("look_anew"); });
 prompt.addEventListener("keydown", (event) => { if (event.key === "Enter" && !event.isComposing) tryButton.click(); });
 
 let drawn = 0; // the number of the view that is drawn
