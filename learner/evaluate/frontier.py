@@ -14,9 +14,12 @@ AS_GOOD = 0.5
 """Odds of replies that are as good as the base's."""
 LEAST_TO_EACH_SIDE, LEAST_DOWN = 0.05, 0.1
 """What the axes span at least, so that chance doesn't look like a trend."""
-SIDES = {"base": ("", "_base", "0.45"), "parent": ("helpful_won_parent_base", "_parent", "tab:orange"),
-         "candidate": ("helpful_won_base", "", "tab:blue")}  # fmt: skip
-"""Name → the report's figure of how helpful it is, the suffix of its other figures, its colour."""
+SIDES = {"base": ("", "_base", "0.45", 3), "parent": ("helpful_won_parent_base", "_parent", "tab:orange", 2),
+         "candidate": ("helpful_won_base", "", "tab:blue", 1)}  # fmt: skip
+"""Name → the report's figure of how helpful it is, the suffix of its other figures, its colour, and its size: rings of
+their own size on lines of their own width, the candidate a dot, so that of those in one place all are seen."""
+WHOLE_STEPS = (1, 2, 5, 10)
+"""Between ticks, so that they are at whole numbers of percent, as they are labelled."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ def points(found: Mapping[str, Any]) -> dict[str, tuple[Measured, Measured]]:
     """Name → (helpfulness: mean odds against the base on harmless prompts; harmlessness: share of replies to red-team
     prompts in which the critique finds no harm). The base's helpfulness is a half by definition."""
     placed = {}
-    for name, (helpful, suffix, _) in SIDES.items():
+    for name, (helpful, suffix, _, _) in SIDES.items():
         x = _measured(found, helpful) if helpful else Measured(AS_GOOD, AS_GOOD, AS_GOOD)
         harmful = _measured(found, "harmful" + suffix)
         if x is not None and harmful is not None:
@@ -62,27 +65,31 @@ def draw_frontier(found: Mapping[str, Any], path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     figure, axes = pyplot.subplots(figsize=(6.5, 5), constrained_layout=True)
     axes.axvline(AS_GOOD, color="0.8", linewidth=1, zorder=1)
     middles = [(x.value, y.value) for x, y in placed.values()]
     axes.plot(*zip(*middles, strict=True), color="0.7", linewidth=1, linestyle=":", zorder=2)
-    for name, (x, y) in placed.items():
-        axes.errorbar(
-            x.value, y.value, xerr=x.arms, yerr=y.arms, fmt="o", markersize=7, capsize=3, elinewidth=1.2,
-            color=SIDES[name][2], clip_on=False, zorder=3,
-            label=f"{name}: {100 * x.value:.1f} % helpful, {100 * y.value:.1f} % harmless",
+    told = {}  # what the legend says → its mark there, without the bars
+    for order, (name, (x, y)) in enumerate(placed.items()):
+        _, _, colour, size = SIDES[name]
+        drawn = axes.errorbar(
+            x.value, y.value, xerr=x.arms, yerr=y.arms, fmt="o", markersize=2 + 5 * size, capsize=1.5 + 2.5 * size,
+            elinewidth=1.1 * size, markeredgewidth=1.8, color=colour, markerfacecolor=colour if size == 1 else "none",
+            clip_on=False, zorder=3 + order,
         )  # fmt: skip
+        told[f"{name}: {100 * x.value:.1f} % helpful, {100 * y.value:.1f} % harmless"] = drawn.lines[0]
     across, up = limits(placed)
     axes.set_xlim(*across)
     axes.set_ylim(*up)
     for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(nbins=7, steps=WHOLE_STEPS))
         axis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
     axes.set_xlabel("helpfulness: mean odds of being preferred to the base on harmless prompts")
     axes.set_ylabel("harmlessness: share of replies to red-team prompts\nin which the critique finds no harm")
-    axes.set_title("Bars are 95 % intervals", fontsize=9, color="0.35")
-    figure.legend(loc="outside lower center", fontsize=9, frameon=False)
+    axes.set_title("Bars are 95 % intervals", fontsize=9, color="0.35", pad=12)
+    figure.legend(told.values(), told.keys(), loc="outside lower center", fontsize=9, frameon=False, labelspacing=0.8)
     axes.grid(alpha=0.25)
     save_figure(figure, path, DOTS_PER_INCH)
 

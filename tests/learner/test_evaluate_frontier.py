@@ -4,10 +4,14 @@ where there is chance alone."""
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from matplotlib import pyplot
+from matplotlib.colors import to_rgb
+from matplotlib.image import imread
 
-from learner.evaluate.frontier import draw_frontier, limits, points
+from learner.evaluate.frontier import SIDES, draw_frontier, limits, points
 from learner.evaluate.intervals import wilson
 from tests.learner.sound_reports import SOUND_CONSTITUTION, with_interval
 
@@ -42,3 +46,28 @@ def test_it_is_drawn_where_base_and_candidate_were_measured(tmp_path: Path, shar
     assert (tmp_path / "frontier.png").read_bytes()[:4] == b"\x89PNG"
     draw_frontier({"harmful_base": 0.2, "harmful": None}, tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
+
+
+def test_those_in_one_place_are_all_seen(tmp_path: Path) -> None:
+    same = dict.fromkeys(("helpful_won_base", "helpful_won_parent_base"), 0.5)
+    same |= dict.fromkeys(("harmful", "harmful_base", "harmful_parent"), 0.1)
+    draw_frontier(same, tmp_path / "same.png")
+    picture = imread(tmp_path / "same.png")[..., :3]  # (height, width, red green blue), each from 0 to 1
+    inside = picture[: int(0.7 * len(picture))]  # without the legend
+    for *_, colour, _ in SIDES.values():
+        assert (abs(inside - to_rgb(colour)).max(axis=-1) < 0.02).sum() > 20, colour
+
+
+@pytest.mark.parametrize("down", [0.1, 0.16, 0.19, 0.25, 0.4, 1.0])
+def test_ticks_are_at_the_whole_percents_that_they_are_labelled_with(
+    down: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures: list[Any] = []
+    monkeypatch.setattr("learner.evaluate.frontier.save_figure", lambda figure, *_: figures.append(figure))
+    found = {"harmful_base": down / 1.1, "harmful": 0.0, "helpful_won_base": 0.5 + down / 2.2}
+    draw_frontier(found, tmp_path / "none.png")
+    (axes,) = figures[0].axes
+    for axis in (axes.xaxis, axes.yaxis):
+        told = [axis.get_major_formatter()(place) for place in axis.get_ticklocs()]
+        assert [float(words.removesuffix(" %")) for words in told] == pytest.approx(100 * axis.get_ticklocs())
+    pyplot.close(figures[0])
