@@ -8,26 +8,24 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx2
-
 from service.adapters.fingerprint import base_fingerprint
 from service.adapters.health import examine_adapters
 from service.adapters.replacement import replacement
 from service.auth import is_loopback, trusts_loopback
 from service.constitution.versions import built_in_version, stored_version
-from service.engine_checks import ANSWER_SECONDS
 from service.engine_findings import examine_engine
 from service.engine_program import find_vllm_python
 from service.errors import BadInput, HoneError, PortInUse, SettingsError
 from service.installed import LEARNER_EXTRA
 from service.listening import listen
+from service.service_health import health_at
 from service.settings import Settings, available_cores, check_rank
 from service.store.queries import constitutions, keys, serving
 from service.store.session import Store
@@ -40,7 +38,7 @@ FOR_THE_LEARNER = ("torch", "transformers", "peft", "safetensors", "apscheduler"
 OPTIONAL = {"bitsandbytes": "training against a base in 4 bits: pip install '.[nf4]'"}
 MACHINE_SECONDS = 120.0
 """How long torch may take to say what it finds here: it is slow to import."""
-_PARTS = ("store", "engine", "live", "pages", "rollout")  # of what `/health` tells
+_PARTS = ("store", "engine", "live", "pages")  # of what `/health` tells
 
 
 @dataclass(frozen=True)
@@ -66,11 +64,14 @@ def examine(
     where the settings say all the same.
     """
 
+    url = settings.server.local_url if elsewhere or own is None else own
+    health = health_at(url, None if elsewhere else settings.home)
+
     def address(settings: Settings) -> Iterator[Finding]:
-        return _address(settings, own, elsewhere)
+        return _address(settings, url, own, health)
 
     def engine(settings: Settings) -> Iterator[Finding]:
-        return _engine(settings, engines)
+        return _engine(settings, engines, health)
 
     checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
         _python,
@@ -237,9 +238,12 @@ def _machine() -> dict[str, int] | None:
     return machine
 
 
-def _address(settings: Settings, own: str | None, elsewhere: bool) -> Iterator[Finding]:
-    """Whether Hone answers where it runs, or where the settings say it would; else whether that place is free."""
-    url, taken = settings.server.local_url if elsewhere or own is None else own, None
+def _address(settings: Settings, url: str, own: str | None, health: Mapping[str, Any] | None) -> Iterator[Finding]:
+    """Whether Hone answers where it runs, or where the settings say it would; else whether that place is free.
+
+    `health`: what the Hone at `url` says of itself.
+    """
+    taken = None
     own = url if own is not None and is_the_same(url, own) else own
     if url != own:
         try:
@@ -249,11 +253,15 @@ def _address(settings: Settings, own: str | None, elsewhere: bool) -> Iterator[F
             return
         except PortInUse as error:
             taken = error
-    health, logs = _health(url), f"See {settings.home / 'logs'}."
+    logs = f"See {settings.home / 'logs'}."
     if health is not None:
         words = ", ".join(f"{part} {health[part]}" for part in _PARTS if part in health)
         whose = "" if url == own else ", not as the `hone up` of this home"
-        yield _verdict("service", health["status"] == "ok", f"Hone answers at {url}{whose}: {words}", logs)
+        status = health["status"]
+        ok = {"ok": True, "degraded": None}.get(status, False)
+        words = words if ok else f"{status}, {words}"
+        yield Finding("service", ok, f"Hone answers at {url}{whose}: {words}", logs if ok is False else "")
+        yield from _rollout(health)
     elif taken is not None:
         yield Finding("address", False, f"{taken.message} It is not Hone that answers at {url}.", taken.hint)
     else:
@@ -266,15 +274,14 @@ def is_the_same(one: str, other: str) -> bool:
     return a.port == b.port and (a.hostname == b.hostname or all(is_loopback(x.hostname or "") for x in (a, b)))
 
 
-def _engine(settings: Settings, running: Sequence[str]) -> Iterator[Finding]:
-    for found in examine_engine(settings, running):
+def _rollout(health: Mapping[str, Any]) -> Iterator[Finding]:
+    """What holds the rollout up, but for engines that get no requests and a replaced adapter: others tell of those."""
+    for problem in health.get("problems", ()):
+        yield Finding("rollout", False, problem)
+    if "problems" not in health and health["rollout"] != "ok":
+        yield Finding("rollout", False, str(health["rollout"]), "Ask over the home of that service, which tells why.")
+
+
+def _engine(settings: Settings, running: Sequence[str], health: Mapping[str, Any] | None) -> Iterator[Finding]:
+    for found in examine_engine(settings, running, (health or {}).get("replicas", ())):
         yield Finding(*found)
-
-
-def _health(url: str) -> dict[str, Any] | None:
-    """What Hone's `/health` says; None when nobody answers there, or somebody else."""
-    try:
-        health = httpx2.get(f"{url}/health", timeout=ANSWER_SECONDS, trust_env=False).json()
-    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError):
-        return None
-    return health if isinstance(health, dict) and {"status", "rollout"} <= health.keys() else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import httpx2
 
 from service.adapters.engine_answers import read_hones_health
 from service.auth import Sessions, load_secret
+from service.errors import SettingsError
 from service.operator_client import CALLER
 
 ANSWER_SECONDS = 10.0
@@ -22,7 +24,8 @@ def health_at(url: str, home: Path | None = None) -> dict[str, Any] | None:
     """
     headers = {}
     if home is not None and (home / "secret").exists():
-        headers["authorization"] = f"Bearer {Sessions(load_secret(home)).sign(CALLER, 'operator')}"
+        with suppress(SettingsError):  # it can't be read: then only less is told
+            headers["authorization"] = f"Bearer {Sessions(load_secret(home)).sign(CALLER, 'operator')}"
     try:
         answer = httpx2.get(f"{url}/health", headers=headers, timeout=ANSWER_SECONDS, trust_env=False)
     except (httpx2.HTTPError, httpx2.InvalidURL):

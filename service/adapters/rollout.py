@@ -81,7 +81,12 @@ class Rollout:
     @property
     def problem(self) -> str | None:
         """Why the desired state isn't reached, in words."""
-        return " ".join(filter(None, (*self._waiting.reasons, self._trouble, self.absences))) or None
+        return " ".join(filter(None, (*self.problems, self.absences))) or None
+
+    @property
+    def problems(self) -> list[str]:
+        """The same without `absences`: what waits, and why, and what else is wrong."""
+        return [*self._waiting.reasons, *filter(None, (self._trouble,))]
 
     @property
     def absences(self) -> str:

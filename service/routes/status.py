@@ -22,7 +22,9 @@ router = APIRouter(tags=["status"])
 async def health(request: Request, parts: Wired) -> JSONResponse:
     """200 when chats can be answered, else 503; the body says what is missing, and how each engine is.
 
-    `rollout` tells why what was asked for doesn't serve: it waits, or had to be replaced.
+    `status` is `ok`, `degraded` (chats are answered, and something waits for an operator: 200, too) or `unavailable`
+    (503). `rollout` tells why what was asked for doesn't serve: it waits, or had to be replaced, or engines get no
+    requests; `problems` lists of that what is no single engine's, `replicas` how each engine is.
 
     Beyond loopback only an operator's key shows the engines, and why the store fails.
     """
@@ -41,12 +43,14 @@ async def health(request: Request, parts: Wired) -> JSONResponse:
         state["pages"] = parts.pages.state
     if problem:
         state["rollout"] = "not as it should be"
+        state["status"] = "degraded" if state["status"] == "ok" else state["status"]
     if await _may_see_inside(request, parts):
         state["rollout"] = problem or "ok"
+        state["problems"] = parts.rollout.problems
         state["replicas"] = [replica.as_dict() for replica in parts.replicas.states()]
     elif state["store"] != "ok":
         state["store"] = "fails"
-    return JSONResponse(state, 200 if state["status"] == "ok" else 503)
+    return JSONResponse(state, 503 if state["status"] == "unavailable" else 200)
 
 
 def _serving(tx: Session, adapters_folder: Path) -> tuple[str, str | None]:

@@ -1,18 +1,23 @@
 """`hone doctor`: what it says to do, and what it knows of engines, packages and places."""
 
+import json
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from fastapi import FastAPI
 
 from service.stack import only_one
 from service.store.queries import engines
+from service.store.session import Store
 from tests.fixtures.serving import serve
+from tests.fixtures.waiting import until
 from tests.service.command_line import Hone, store_of
 from tests.service.command_line import hone as hone
+from tests.service.conftest import service_over, settings_at
 from tests.service.fake_engine import FakeEngine
 from tests.service.pretend_vllm import PretendVllm
 
@@ -126,6 +131,49 @@ def test_doctor_tells_of_every_engine(hone: Hone, monkeypatch: pytest.MonkeyPatc
         found = [one for one in hone("doctor", "--json").json if one["check"] == "engine"]
     assert [one["ok"] for one in found] == [True, False]
     assert url in found[0]["found"] and "127.0.0.1:9" in found[1]["found"]
+
+
+def test_doctor_tells_once_what_is_wrong_with_an_engine_and_of_that_engine_alone(
+    hone: Hone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a running service finds it, which is degraded then."""
+    other = FastAPI()
+    other.get("/health")(lambda: {"is": "well"})
+    other.get("/v1/models")(lambda: {"data": [{"id": "other", "parent": None}]})
+    other.post("/v1/load_lora_adapter")(lambda: {"done": True})
+    away, waits = "http://127.0.0.1:9", "v3 waits, as not every engine serves it."
+    settings = settings_at(tmp_path / "home")
+    monkeypatch.setenv("HONE_ENGINE__MODEL", "/models/fake")
+    with ExitStack() as stack:
+        good, bad = (stack.enter_context(serve(app)) for app in (FakeEngine().app, other))
+        store = stack.enter_context(closing(Store.open(settings.store_url)))
+        service = stack.enter_context(service_over(settings, store, [good, bad, away]))
+        monkeypatch.setenv("HONE_SERVER__PORT", str(urlsplit(service.url).port))
+        until(lambda: service.get("/health").json()["status"] == "degraded")
+        until(lambda: "been looked at" not in service.get("/health").text)
+        monkeypatch.setattr("service.adapters.rollout.Rollout.problems", [waits])
+        said = json.loads(hone("doctor", "--json").out.splitlines()[-1])  # the service in this process logs there, too
+    found = [one for one in said if one["check"] in ("engine", "rollout", "service", "address")]
+    assert [(one["check"], one["ok"]) for one in found] == [
+        ("service", None), ("rollout", False), ("engine", True), ("engine", None), ("engine", False), ("engine", False)
+    ]  # fmt: skip
+    assert f"Hone answers at {service.url}" in found[0]["found"] and "degraded, store ok" in found[0]["found"]
+    assert found[1]["found"] == waits and found[2]["found"].startswith(f"{good} serves fake")
+    assert found[3]["found"].startswith(f"{bad} serves other")
+    assert found[4]["found"].startswith(f"{bad} gets no requests: It serves another model: other; engine.model is")
+    assert found[5]["found"].startswith(f"The engine at {away} can't be reached")
+
+
+def test_doctor_says_of_a_rollout_that_is_not_told_that_it_is_not_as_it_should_be(
+    hone: Hone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = FastAPI()
+    app.get("/health")(lambda: {"status": "degraded", "store": "ok", "rollout": "not as it should be"})
+    with serve(app) as url:
+        monkeypatch.setenv("HONE_SERVER__PORT", str(urlsplit(url).port))
+        found = {one["check"]: one for one in hone("doctor", "--json").json}
+    assert found["rollout"]["ok"] is False and found["rollout"]["found"] == "not as it should be"
+    assert found["service"]["ok"] is None
 
 
 def test_doctor_tells_of_the_engines_that_were_added_and_of_none_that_was_removed(

@@ -60,15 +60,15 @@ def test_an_engine_that_dies_is_left_out_and_comes_back(fleet: Fleet) -> None:
         lambda: "can't be reached" in (fleet.replicas()[1]["problem"] or "")
     )  # as the rollout finds, who looks closer
     health = fleet.get("/health")
-    assert health.status_code == 200
-    assert fleet.powers[1].url in health.json()["rollout"]
+    assert (health.status_code, health.json()["status"]) == (200, "degraded")  # chats are answered
+    assert fleet.powers[1].url in health.json()["rollout"] and health.json()["problems"] == []
     assert f'hone_replica_healthy{{replica="{fleet.powers[1].url}"}} 0.0' in fleet.get("/metrics").text
     for number in range(6):
         assert fleet.post("/v1/chat/completions", ask(f"talk-{number}")).status_code == 200
     assert fleet.asked()[1] == 0
     fleet.powers[1].on()
     until(lambda: all(fleet.healthy()))
-    assert fleet.get("/health").json()["rollout"] == "ok"
+    assert fleet.get("/health").json().items() >= {"status": "ok", "rollout": "ok", "problems": []}.items()
 
 
 def test_only_this_machine_and_operators_see_the_engines(fleet: Fleet) -> None:
@@ -77,6 +77,7 @@ def test_only_this_machine_and_operators_see_the_engines(fleet: Fleet) -> None:
     proxied = {"x-forwarded-for": "203.0.113.7"}
     stranger = fleet.http.get("/health", headers=proxied)
     assert stranger.status_code == 200 and fleet.powers[0].url not in stranger.text
+    assert stranger.json()["status"] == "degraded" and "problems" not in stranger.json()
     assert fleet.powers[0].url in fleet.operator.get("/health", headers=proxied).text
 
 
@@ -97,7 +98,8 @@ def test_when_all_are_away_it_is_503_and_when_to_come_back(fleet: Fleet) -> None
         assert answer.headers["x-should-retry"] == "true"
         assert answer.json()["error"]["message"] == AWAY
     health = fleet.get("/health")
-    assert health.status_code == 503 and "not ready" in health.json()["engine"]
+    assert (health.status_code, health.json()["status"]) == (503, "unavailable")
+    assert "not ready" in health.json()["engine"]
     assert all(health.json()["rollout"].count(power.url) == 1 for power in fleet.powers)  # where, for operators
     fleet.powers[0].on()
     assert fleet.post("/v1/chat/completions", ask("talk")).status_code == 200  # whoever asks needs not wait for a tick
@@ -144,6 +146,8 @@ def test_an_adapter_goes_live_on_all_or_on_none(fleet: Fleet, tmp_path: Path) ->
     second = publish(fleet, tmp_path / "second")
     fleet.operator.post(f"/v1/adapters/{second}/promote", json={})
     until(lambda: "not every engine serves it" in fleet.get("/health").json()["rollout"])
+    (problem,) = fleet.get("/health").json()["problems"]
+    assert problem.startswith(f"{second} waits")
     assert fleet.powers[1].url in fleet.get("/health").json()["rollout"]
     serving = fleet.operator.get("/v1/serving").json()
     assert (serving["live"], serving["requested"]) == (name, second)

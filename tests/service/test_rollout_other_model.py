@@ -98,7 +98,7 @@ def test_an_engine_that_can_t_score_has_not_restarted(house: House) -> None:
     async def score(*arguments: Any) -> Any:
         raise EngineRefused("Not Found", 404)
 
-    house.engines[0].score = score  # type: ignore[method-assign]
+    house.engines[0].score = score  # type: ignore[method-assign,assignment]
     house.start_service()
     reconciled(house)
     assert str(house.replica.problem).startswith(f"The engine can't score the probes of {live}: Not Found. It needs")

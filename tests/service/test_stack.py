@@ -43,7 +43,7 @@ def test_a_start_has_as_long_as_it_needs_and_says_what_it_waits_for(
     state: dict[str, Any] = READY | {"status": "unavailable", "engine": "not ready"}
 
     async def health(request: Request) -> JSONResponse:
-        return JSONResponse(state, 200 if state["status"] == "ok" else 503)
+        return JSONResponse(state, 503 if state["status"] == "unavailable" else 200)
 
     with serve(Starlette(routes=[Route("/health", health)])) as url:
         stack.url = url
@@ -57,7 +57,7 @@ def test_a_start_has_as_long_as_it_needs_and_says_what_it_waits_for(
         state.update(READY, pages="starting", store="ok")
         until(lambda: f"Hone still waits for the service: {log} says how far it is." in caplog.text)
         assert waiting.is_alive()
-        state.update(READY)
+        state.update(READY, status="degraded", rollout="http://gpu:2 gets no requests: it is away")
         waiting.join(PATIENCE)
     assert ready == [True] and stack.pages_problem is None
 
