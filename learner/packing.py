@@ -5,10 +5,10 @@ replies, each of which sees the prompt and itself. The first comes from packing 
 cross-contamination (arXiv 2107.02027), the second is the tree mask of SpecInfer (arXiv 2305.09781) on a tree of depth
 two.
 
-On a CPU each segment is attended to by itself, and a mask hides the replies of a shared prompt from each other. On a
-GPU the whole row is one call of FlashAttention (arXiv 2307.08691) for sequences of different lengths: it takes
-stretches of queries and of keys, and a reply's keys are the prompt's and its own, so that nothing unseen is computed.
-That kernel is for half precision; a model in float32 is padded there.
+On a CPU each segment is attended to by itself (`learner.segments`). On a GPU the whole row is one call of
+FlashAttention (arXiv 2307.08691) for sequences of different lengths: it takes stretches of queries and of keys, and a
+reply's keys are the prompt's and its own, so that nothing unseen is computed. That kernel is for half precision; a
+model in float32 is padded there.
 
 For training, without a cache; with one, and for batches that are padded, this attention is that of `sdpa`.
 """
@@ -19,12 +19,10 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -32,6 +30,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from learner.batch import Sequences, collate
+from learner.segments import Segment, attend_segments
 
 PACKED = "packed"
 """Name of this attention among those of transformers."""
@@ -45,31 +44,6 @@ log = logging.getLogger("hone.learner")
 MOST_SHARING = 1024
 """Tokens of replies after which a shared prompt is computed once more: the mask of a segment grows with its square."""
 _NOT_KNOWN = ("sliding_window", "softcap", "s_aux")
-
-
-@dataclass(frozen=True)
-class Segment:
-    """So many tokens of a row, which see each other and no others, each those up to itself."""
-
-    length: int
-    replies: tuple[int, ...] = ()
-    """How long those at its end are that see themselves and what stands before them all, but not each other."""
-
-    @property
-    def prompt(self) -> int:
-        """How many tokens all others see."""
-        return self.length - sum(self.replies)
-
-    @cached_property
-    def mask(self) -> Tensor | None:
-        """What each token sees: (length, length) bool, row by row. None: all up to itself."""
-        if not self.replies:
-            return None
-        sees = torch.zeros(self.length, self.length, dtype=torch.bool)
-        sees[:, : self.prompt] = True
-        for start, end in pairwise(accumulate(self.replies, initial=self.prompt)):
-            sees[start:end, start:end] = True
-        return sees.tril()
 
 
 @dataclass(frozen=True)
@@ -209,24 +183,6 @@ def _attend_stretches(query: Tensor, key: Tensor, value: Tensor, scaling: float,
     )  # fmt: skip
     assert isinstance(attended, Tensor)
     return attended.unsqueeze(0)  # (1, T, heads, D)
-
-
-def attend_segments(
-    query: Tensor, key: Tensor, value: Tensor, scaling: float, segments: Sequence[Sequence[Segment]]
-) -> Tensor:
-    """In float32: the backward pass of torch's kernel is slower in bfloat16 for sequences this short."""
-    groups = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    rows = []
-    for parts, *row in zip(segments, query.split(1), key.split(1), value.split(1), strict=True):
-        q, k, v = (x.float().split([part.length for part in parts], 2) for x in row)
-        with torch.autocast("cpu", enabled=False):
-            attended = [
-                F.scaled_dot_product_attention(*qkv, part.mask, is_causal=part.mask is None, scale=scaling)
-                for part, qkv in zip(parts, zip(q, k, v, strict=True), strict=True)
-            ]
-        rows.append(torch.cat(attended, 2))
-    return torch.cat(rows).transpose(1, 2).to(query.dtype)  # (B, T, heads, D)
 
 
 AttentionInterface.register(PACKED, _attend)

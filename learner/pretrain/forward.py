@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from learner.packing import Segment, attend_segments
 from learner.pretrain.corpus import Rows
+from learner.segments import Segment, attend_segments
 
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

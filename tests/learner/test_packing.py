@@ -22,7 +22,8 @@ from transformers import (
 from learner import packing
 from learner.backbone import Backbone
 from learner.batch import Sequences, collate
-from learner.packing import PACKED, Segment, Stretches, pack, try_packing
+from learner.packing import PACKED, Stretches, pack, try_packing
+from learner.segments import Segment
 from tests.learner.log_probabilities import padded_log_probs
 from tests.learner.tiny_backbone import SETTINGS, moved
 from tests.learner.tiny_model import PAD, WORDS, build_tiny_model
