@@ -8,9 +8,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -21,7 +22,6 @@ from learner.daemon import Learner, outliving_the_store
 from learner.parents import Parents
 from learner.trainer import settings_of
 from service.errors import Stopped, StoreError, TrainingFailed
-from service.operator_client import service_over
 from service.settings import Settings
 from service.store.queries import adapters, runs, serving
 from service.store.queries.adapters import BASE
@@ -43,11 +43,12 @@ def learn_once(
     promote: bool | None = None,
     as_json: bool = False,
     parent: str | None = None,
+    service: Callable[[Settings], str | None] = lambda _: None,
 ) -> int:
     """Returns the exit code: 0 when the run came to an end of its own. A learner that runs already may take the run;
-    then this only watches. `parent`: what the run starts from, else from what is live. Raises as `settings_of`,
-    `Parents.anchor` and `Parents.check`, with no run queued, and Stopped, having given the run back, when told to end
-    (SIGTERM, Ctrl-C)."""
+    then this only watches. `parent`: what the run starts from, else from what is live; `service`: finds the address of
+    the service over this home, where one runs. Raises as `settings_of`, `Parents.anchor` and `Parents.check`, with no
+    run queued, and Stopped, having given the run back, when told to end (SIGTERM, Ctrl-C)."""
     settings_of(method or settings.learner.method, settings)
     store = Store.open(settings.store_url, checkpoints=False)
     learner = Learner(settings, store)
@@ -67,7 +68,7 @@ def learn_once(
             if run is None:
                 learner.stop()
                 raise Stopped("Stopped.", _what_becomes_of(store, asked.id))
-        its_adapter = "" if as_json else _what_becomes_of_its_adapter(settings, store, run)
+        its_adapter = "" if as_json else _what_becomes_of_its_adapter(store, run, partial(service, settings))
     finally:
         learner.stop()
         store.close()
@@ -103,7 +104,7 @@ def _what_becomes_of(store: Store, run_id: str) -> str:
     return f"Run {run_id} is given back: the next `hone learn` goes on with it."
 
 
-def _what_becomes_of_its_adapter(settings: Settings, store: Store, run: Run) -> str:
+def _what_becomes_of_its_adapter(store: Store, run: Run, service: Callable[[], str | None]) -> str:
     """Where it passed: whether it is live, or when it will be; and how a run starts from it before that."""
     with store.read() as tx:
         desired = serving.desired_state(tx)
@@ -115,7 +116,7 @@ def _what_becomes_of_its_adapter(settings: Settings, store: Store, run: Run) -> 
     if adapter is not None and adapter.state == "rejected":  # a service that runs has tried it already
         return f"{run.adapter} did not go live: {adapter.reason}"
     if desired.requested == run.adapter:
-        url = service_over(settings)
+        url = service()
         when = (
             f"{run.adapter} goes live by itself once the service at {url} has loaded and proven it; "
             "`hone adapters list` shows what is live."

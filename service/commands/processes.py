@@ -99,8 +99,9 @@ def learn(
     logs.configure("learner", settings.home)
     if once:
         from learner.once import learn_once
+        from service.operator_client import service_over
 
-        raise typer.Exit(learn_once(settings, method, promote, as_json, parent))
+        raise typer.Exit(learn_once(settings, method, promote, as_json, parent, service_over))
     from learner.daemon import occasions, run_forever
 
     begins = occasions(settings.learner)

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from learner.daemon import Learner
 from learner.once import learn_once
 from service.auth import Sessions, load_secret
+from service.operator_client import service_over
 from service.settings import ServerSettings
 from service.stack import only_one
 from service.store.queries import adapters, runs, serving
@@ -74,7 +75,7 @@ def test_beside_a_service_over_this_home_it_is_said_that_it_takes_the_adapter_in
         else:
             server = ServerSettings(port=int(url.rpartition(":")[2]))
             home.settings = home.settings.model_copy(update={"server": server})
-        assert learn_once(home.settings) == 0
+        assert learn_once(home.settings, service=service_over) == 0
     said = capsys.readouterr().out
     assert (f"v1 goes live by itself once the service at {url} has loaded and proven it" in said) == of_this_home
     assert ("No service over this home answers here" in said) == (not of_this_home)
