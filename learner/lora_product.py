@@ -51,18 +51,18 @@ class _Product(torch.autograd.Function):
 
 
 def fuse(model: nn.Module) -> None:
-    """Have every adapted linear layer of a PEFT model compute so whenever one plain adapter is active; else, as where
-    adapters are merged, several, or more than LoRA, it stays with PEFT."""
+    """Have every adapted linear layer of a PEFT model compute so whenever one plain adapter is active, and as the base
+    does where one is merged into it; where adapters are several, or more than LoRA, it stays with PEFT."""
     for layer in model.modules():
         if isinstance(layer, LoraLayer) and _is_linear(layer):
             layer.forward = partial(_forward, layer, layer.forward)
 
 
 def _forward(layer: Any, as_peft_does: Callable[..., Any], x: Tensor, *given: Any, **more: Any) -> Any:
-    if given or more or layer.merged:
+    if given or more or (layer.merged and layer.disable_adapters):  # there PEFT takes them out first
         return as_peft_does(x, *given, **more)
     base = layer.get_base_layer()
-    if layer.disable_adapters:
+    if layer.merged or layer.disable_adapters:
         return base(x)
     [name, *others] = layer.active_adapters or [""]
     fits = x.dtype == base.weight.dtype or getattr(base.weight, "quant_state", None) is not None

@@ -19,7 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BLOCK = 128
-"""Queries in a block, and tokens of a segment that is short."""
+"""Queries in a block."""
+SHORT = 256
+"""Tokens of a segment up to which torch's kernel is as fast, for all that it computes in vain."""
 KEPT_KEYS = 1024
 """Of a block, up to which its shares of attention are kept for the backward pass, beside which the layer keeps several
 times as much; where there are more they are computed again (as in FlashAttention, arXiv 2205.14135)."""
@@ -105,12 +107,13 @@ def attend_segments(
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, segment: Segment, scaling: float) -> Tensor:
     """Of one segment: (heads, T, D), twice (kv_heads, T, D) → (heads, T, D)."""
-    if segment.length > BLOCK:
+    if segment.length > SHORT:
         blocked: Tensor = _Blocked.apply(query, key, value, scaling, segment)  # type: ignore[no-untyped-call]  # torch's
         return blocked
-    group, mask = len(query) // len(key), segment.mask
-    key, value = (x if group == 1 else x.repeat_interleave(group, 0) for x in (key, value))
-    return F.scaled_dot_product_attention(query, key, value, mask, is_causal=mask is None, scale=scaling)
+    q, k, v = (x.unsqueeze(0) for x in (query, key, value))
+    return F.scaled_dot_product_attention(
+        q, k, v, segment.mask, is_causal=segment.mask is None, scale=scaling, enable_gqa=len(query) > len(key)
+    ).squeeze(0)
 
 
 class _Blocked(torch.autograd.Function):

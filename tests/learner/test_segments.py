@@ -47,6 +47,7 @@ def test_any_prompts_and_replies(
     monkeypatch: pytest.MonkeyPatch, kept: int, parts: list[tuple[int, list[int]]]
 ) -> None:
     monkeypatch.setattr(segments, "BLOCK", 4)
+    monkeypatch.setattr(segments, "SHORT", 4)
     monkeypatch.setattr(segments, "KEPT_KEYS", kept)
     check([[Segment(prompt + sum(replies), tuple(replies)) for prompt, replies in parts]])
 
