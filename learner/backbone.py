@@ -27,6 +27,7 @@ from learner import parallel
 from learner.adapted_model import AdaptedModel, HeadRole, Role
 from learner.batch import Example, Sequences, by_length, collate, tokens_of
 from learner.gradient_checkpointing import checkpoint_layers
+from learner.last_layer import last_feed_forward
 from learner.loading import load_adapter, load_base, lora_config, sum_in_one_order
 from learner.lora_product import fuse
 from learner.micro_batches import MicroBatches
@@ -48,6 +49,7 @@ class Backbone(AdaptedModel):
         with model.disable_adapter():
             self._packs = try_packing(model.get_base_model())
             self._output_layer = plain_output_layer(model.get_base_model())
+            self._last_feed_forward = last_feed_forward(model.get_base_model()) if self._packs else None
         super().__init__(model, frozen)
         self.tokenizer = tokenizer
         self.fitting = {what: MicroBatches(what) for what in (SCORED, SAMPLED)}
@@ -96,6 +98,7 @@ class Backbone(AdaptedModel):
         backbone = cls(model, tokenizer, frozenset(frozen))
         if settings.gradient_checkpointing:
             checkpoint_layers(base, lambda: partial(backbone.use, backbone._active or "policy"))
+            backbone._last_feed_forward = None  # a layer that runs again would run whole
         parallel.meet()  # it was tried out by now
         return backbone
 
@@ -183,7 +186,7 @@ class Backbone(AdaptedModel):
             raise ValueError("A reward needs a reply of at least one token, after a prompt.")
         if self._packs:
             packed = pack(sequences, ends=True).to(self.device)
-            states = self._hidden_states(packed, role)[packed.ends]
+            states = self._packed_states(packed, packed.ends, role)
         else:
             ends = sequences.reply_mask.long().cumsum(1).argmax(1)  # where the count is first complete
             states = self._hidden_states(sequences, role)[torch.arange(len(ends)), ends.to(self.device)]
@@ -202,23 +205,28 @@ class Backbone(AdaptedModel):
         """Hidden states where a reply token is predicted: (states (N, H), token_ids (N,), rows (N,))."""
         if self._packs and sequences.reply_mask[:, 1:].any():
             packed = pack(sequences).to(self.device)
-            states = self._hidden_states(packed, role)[packed.scored[packed.predicts]]
+            states = self._packed_states(packed, packed.scored, role)[packed.predicts]
             return states, packed.targets, packed.rows
         sequences = sequences.to(self.device)
         scored = sequences.reply_mask[:, 1:]  # (B, T - 1): the position before predicts the token
         states = self._hidden_states(sequences, role)[:, :-1][scored]
         return states, sequences.token_ids[:, 1:][scored], scored.nonzero()[:, 0]
 
-    def _hidden_states(self, batch: Packed | Sequences, role: Role) -> Tensor:
-        """Of every token: (N, H) for a packed batch, else (B, T, H)."""
-        decoder = self.model.get_base_model().get_decoder()
+    def _packed_states(self, packed: Packed, places: Tensor, role: Role) -> Tensor:
+        """Hidden states of M tokens, each once: (M,) → (M, H)."""
         with self.use(role):
-            if isinstance(batch, Packed):
-                return hidden_states(decoder, batch)
-            batch = batch.to(self.device)
-            states: Tensor = decoder(
-                input_ids=batch.token_ids, attention_mask=batch.attention_mask, use_cache=False
-            ).last_hidden_state
+            decoder = self.model.get_base_model().get_decoder()
+            return hidden_states(decoder, packed, places, self._last_feed_forward)
+
+    def _hidden_states(self, batch: Sequences, role: Role) -> Tensor:
+        """Of every token: (B, T, H)."""
+        batch = batch.to(self.device)
+        with self.use(role):
+            states: Tensor = (
+                self.model.get_base_model()
+                .get_decoder()(input_ids=batch.token_ids, attention_mask=batch.attention_mask, use_cache=False)
+                .last_hidden_state
+            )
             return states
 
     def _number(self, states: Tensor, role: HeadRole) -> Tensor:

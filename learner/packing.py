@@ -30,6 +30,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from learner.batch import Sequences, collate
+from learner.last_layer import only_at
 from learner.segments import Segment, attend_segments
 
 PACKED = "packed"
@@ -196,10 +197,14 @@ def predicting_logits(model: Any, packed: Packed) -> Tensor:
     return logits
 
 
-def hidden_states(decoder: Any, packed: Packed) -> Tensor:
-    """What the model's last layer makes of every token: (N, H). `decoder`: the model without its output layer."""
-    states: Tensor = decoder(**_given(packed)).last_hidden_state[0]
-    return states
+def hidden_states(decoder: Any, packed: Packed, places: Tensor, feed_forward: nn.Module | None = None) -> Tensor:
+    """What the model's last layer makes of the tokens at `places` (M,), each once: (M, H).
+
+    `decoder`: the model without its output layer; `feed_forward`: as `learner.last_layer` finds it.
+    """
+    with only_at(feed_forward, places):
+        states: Tensor = decoder(**_given(packed)).last_hidden_state[0]
+    return states[places]
 
 
 def _given(packed: Packed) -> dict[str, Any]:
