@@ -10,8 +10,8 @@ spares TRL the padding that people's replies would cost it. The model is `sprout
 - `sft`: without what ours retains beside, as TRL retains nothing.
 - `kto`: ours with the pull to the anchor at every token, which TRL has not.
 - `ppo`: iterations of sampling, grading and two passes, with a value function; beside TRL 1.12's, the last that had it.
-  Four replies are sampled to a prompt (two where two are in a step), which ours computes once for all of them; TRL is
-  given the prompt as often.
+  32 replies are in a step, as our settings have it, and four sampled to a prompt (two of each at the shape of a 0.5B
+  model), which ours computes once for all of them; TRL is given the prompt as often.
 - `ppo-memory`: the most memory of either process in one such iteration, at the shape of a 0.5B model.
 
 The notes tell the tokens per second, prompts counted once for both replies of a pair, and what share of the cores'
@@ -38,7 +38,7 @@ from typing import Any
 
 from service.settings import SPROUT
 from tests.bench.harness import CannotMeasure, Comparison, alternate, benchmark
-from tests.bench.learning_work import PPO_EPOCHS, Method, Work
+from tests.bench.learning_work import PPO_BATCH, PPO_EPOCHS, Method, Work
 
 ROOT = Path(__file__).resolve().parents[2]
 TRL = ROOT / ".venv-trl"
@@ -110,7 +110,7 @@ def kto() -> Comparison:
 
 @benchmark("ppo", unit="replies/s", peer_name="TRL 1.12", target=3.0, limits={UNUSED: MOST_UNUSED})
 def ppo() -> Comparison:
-    return compare(sprout("ppo"), half_billion=True)
+    return compare(replace(sprout("ppo"), batch=PPO_BATCH), half_billion=True, repeats=3)
 
 
 @benchmark("ppo-memory", unit="MiB at most", peer_name="TRL 1.12", higher_is_better=False, target=3.0)

@@ -27,8 +27,9 @@ BATCHES = 4
 FIRST_TOKEN = 8
 """Below are those that begin, end and pad."""
 LEARNING_RATE = 1e-5
-PPO_EPOCHS, PPO_REPLIES = 2, 4
-"""Passes over what was sampled, and replies to a prompt: what our own settings say when left alone."""
+PPO_EPOCHS, PPO_REPLIES, PPO_BATCH = 2, 4, 32
+"""Passes over what was sampled, replies to a prompt, and replies in a step: what our own settings say when left
+alone."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ def backbone(tmp_path: Path) -> Backbone:
 
 def tokens_through(feed_forward: nn.Module, backbone: Backbone, packed: Packed, places: torch.Tensor) -> int:
     seen = list[int]()
-    with feed_forward.gate_proj.register_forward_hook(lambda _, given, made: seen.append(given[0].shape[-2])):  # type: ignore[union-attr,operator]
+    gate = feed_forward.get_submodule("gate_proj")
+    with gate.register_forward_hook(lambda _, given, made: seen.append(given[0].shape[-2])):
         backbone._packed_states(packed, places, "policy")
     [count] = seen
     return count
@@ -72,8 +73,9 @@ def test_a_network_that_is_not_one_for_each_token_is_left_alone(wrap: type[Mixin
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     model = LlamaForCausalLM(LlamaConfig(vocab_size=64, num_key_value_heads=2, **sizes))
-    assert last_feed_forward(model) is model.model.layers[-1].mlp
-    model.model.layers[-1].mlp = wrap(model.model.layers[-1].mlp)
+    feed_forward = last_feed_forward(model)
+    assert feed_forward is not None and feed_forward is model.model.layers[-1].mlp
+    model.model.layers[-1].mlp = wrap(feed_forward)
     assert last_feed_forward(model) is None
 
 
