@@ -21,10 +21,12 @@ from typing import Any
 from tests.bench.harness import Comparison, benchmark
 
 SECONDS, ACCURACY, FLUENCY = "seconds", "accuracy below the base's", "fluency below the base's, nats per token"
-EMPTY, LOST = "empty replies", "failed or interrupted requests"
-LIMITS = {SECONDS: 600.0, ACCURACY: 0.02, FLUENCY: 0.25, EMPTY: 0.0, LOST: 0.0}
-"""What the project asks of itself, at most; of accuracy and fluency at the end, of the others over all rounds."""
-LEAST_WON, LEAST_RIGHT = 0.85, 0.9
+EMPTY, LOST, NOT_WON = "empty replies", "failed or interrupted requests", "held-out comparisons not won"
+LIMITS = {SECONDS: 600.0, ACCURACY: 0.02, EMPTY: 0.0, LOST: 0.0}
+OF_A_TASTE = {NOT_WON: 0.15, **LIMITS, FLUENCY: 0.25}
+"""What the project asks of itself, at most; of what is won, accuracy and fluency at the end, of the others over all
+rounds. Who corrects facts wants replies that the base finds unlikely, and has a figure of its own."""
+LEAST_RIGHT = 0.9
 OWN = """def ends_with_a_question(prompt: str, reply_a: str, reply_b: str) -> float:
     return float(reply_a.rstrip().endswith("?")) - float(reply_b.rstrip().endswith("?"))
 """
@@ -41,15 +43,20 @@ def simulated(taste: str, folder: Path) -> tuple[dict[str, Any], str]:
 
 
 def costs(found: dict[str, Any]) -> dict[str, float]:
-    """The figures that have limits."""
+    """The figures of every taste that have limits."""
     rounds, last = found["rounds"], found["rounds"][-1]
     return {
         SECONDS: found["seconds"],
         ACCURACY: round(last["accuracy_base"] - last["accuracy"], 4),
-        FLUENCY: -last["fluency"],
         EMPTY: float(sum(row["empty"] for row in rounds)),
         LOST: float(sum(row["failed"] + row["interrupted"] for row in rounds)),
     }
+
+
+def of_a_taste(found: dict[str, Any]) -> dict[str, float]:
+    """Those of a taste whose replies are compared."""
+    last = found["rounds"][-1]
+    return {NOT_WON: round(1 - last["share_won"], 4), **costs(found), FLUENCY: -last["fluency"]}
 
 
 def told(found: dict[str, Any]) -> str:
@@ -69,16 +76,15 @@ def preferred(taste: str) -> Comparison:
             name = f"{folder}/own.py:ends_with_a_question"
         found, _ = simulated(name, Path(folder))
     first, last = found["rounds"][0], found["rounds"][-1]
-    return Comparison([last["share_won"]], [first["share_won"]], told(found), costs(found))
+    return Comparison([last["share_won"]], [first["share_won"]], told(found), of_a_taste(found))
 
 
 def taught() -> Comparison:
     with tempfile.TemporaryDirectory(prefix="hone-bench-") as folder:
         found, log = simulated("teach", Path(folder))
     facts, right = map(int, _CORRECTED.findall(log)[-1])
-    figures = {name: figure for name, figure in costs(found).items() if name != FLUENCY}
     note = f"{right} of {facts} corrected facts are right in the end, none was before; {told(found)}"
-    return Comparison([right / facts], [LEAST_RIGHT], note, figures)
+    return Comparison([right / facts], [LEAST_RIGHT], note, costs(found))
 
 
 def _register(taste: str) -> None:
@@ -86,8 +92,7 @@ def _register(taste: str) -> None:
         f"simulate-{taste}",
         unit="share of held-out comparisons won",
         peer_name="the base against itself",
-        target=2 * LEAST_WON,
-        limits=LIMITS,
+        limits=OF_A_TASTE,
     )(lambda: preferred(taste))
 
 
@@ -98,5 +103,5 @@ benchmark(
     unit="share of corrected facts answered right",
     peer_name="the share that is asked",
     target=1.0,
-    limits={name: most for name, most in LIMITS.items() if name != FLUENCY},
+    limits=LIMITS,
 )(taught)

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.bench.simulate import ACCURACY, EMPTY, FLUENCY, LIMITS, LOST, SECONDS, costs, told
+from tests.bench.simulate import (
+    ACCURACY,
+    EMPTY,
+    FLUENCY,
+    LIMITS,
+    LOST,
+    NOT_WON,
+    OF_A_TASTE,
+    SECONDS,
+    costs,
+    of_a_taste,
+    told,
+)
 
 
 def row(number: int, **figures: Any) -> dict[str, Any]:
@@ -16,8 +28,10 @@ def row(number: int, **figures: Any) -> dict[str, Any]:
 def test_costs_are_those_of_the_last_round_and_what_was_lost_in_any() -> None:
     rounds = [row(0), row(1, accuracy=0.5, failed=2, empty=1), row(2, accuracy=0.89, fluency=-0.2, interrupted=1)]
     found = costs({"seconds": 12.5, "rounds": rounds})
-    assert found == {SECONDS: 12.5, ACCURACY: 0.01, FLUENCY: 0.2, EMPTY: 1.0, LOST: 3.0}
+    assert found == {SECONDS: 12.5, ACCURACY: 0.01, EMPTY: 1.0, LOST: 3.0}
     assert found.keys() == LIMITS.keys()
+    of_comparisons = of_a_taste({"seconds": 12.5, "rounds": rounds})
+    assert of_comparisons == {**found, NOT_WON: 0.5, FLUENCY: 0.2} and of_comparisons.keys() == OF_A_TASTE.keys()
 
 
 def test_every_round_is_told() -> None:
