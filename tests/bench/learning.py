@@ -10,9 +10,10 @@ spares TRL the padding that people's replies would cost it. The model is `sprout
 - `sft`: without what ours retains beside, as TRL retains nothing.
 - `kto`: ours with the pull to the anchor at every token, which TRL has not.
 - `ppo`: iterations of sampling, grading and two passes, with a value function; beside TRL 1.12's, the last that had it.
-  32 replies are in a step, as our settings have it, and four sampled to a prompt (two of each at the shape of a 0.5B
-  model), which ours computes once for all of them; TRL is given the prompt as often.
-- `ppo-memory`: the most memory of either process in one such iteration, at the shape of a 0.5B model.
+  32 replies are in a step, as our settings have it, and four sampled to a prompt, which ours computes once for all of
+  them; TRL is given the prompt as often. At the shape of a 0.5B model four are in a step.
+- `ppo-memory`: the most memory of either process in one iteration, at the shape of a 0.5B model; two replies to one
+  prompt, since with more TRL's needs over 22 GiB.
 
 The notes tell the tokens per second, prompts counted once for both replies of a pair, and what share of the cores'
 matrix rate that comes to. A token takes 4 N FLOP to train on with LoRA and 2 N where no gradient is needed, N being the
@@ -38,13 +39,15 @@ from typing import Any
 
 from service.settings import SPROUT
 from tests.bench.harness import CannotMeasure, Comparison, alternate, benchmark
-from tests.bench.learning_work import PPO_BATCH, PPO_EPOCHS, Method, Work
+from tests.bench.learning_work import PPO_BATCH, PPO_EPOCHS, PPO_REPLIES, Method, Work
 
 ROOT = Path(__file__).resolve().parents[2]
 TRL = ROOT / ".venv-trl"
 TRL_1_12 = TRL / "trl-1.12"
 THREADS = os.cpu_count()
 STEPS, REPEATS = 2, 5
+FEW = 2
+"""Examples in a step at the shape of a 0.5B model."""
 STOP_SECONDS = 30.0
 TRAINED, FORWARD = 4, 2
 PASSES: Mapping[Method, tuple[tuple[int, bool], ...]] = {
@@ -115,7 +118,7 @@ def ppo() -> Comparison:
 
 @benchmark("ppo-memory", unit="MiB at most", peer_name="TRL 1.12", higher_is_better=False, target=3.0)
 def ppo_memory() -> Comparison:
-    with random_model(HALF_BILLION) as work:
+    with random_model(HALF_BILLION, "ppo", FEW) as work:
         return compare_memory(work)
 
 
@@ -137,18 +140,19 @@ def compare(work: Work, half_billion: bool = False, repeats: int = REPEATS) -> C
     )
     if not half_billion:
         return replace(found, note=note)
-    with random_model(HALF_BILLION, work.method) as larger:
-        used, per_second_there = used_of_the_rate(larger)
+    batch, steps = (PPO_REPLIES, 1) if work.method == "ppo" else (FEW, STEPS)
+    with random_model(HALF_BILLION, work.method, batch) as larger:
+        used, per_second_there = used_of_the_rate(larger, steps)
     note += f"; at the shape of a 0.5B model {per_second_there * tokens(larger):.0f} tokens/s, {used:.0%}"
     return replace(found, note=note, figures={UNUSED: 1 - used})
 
 
-def used_of_the_rate(work: Work) -> tuple[float, float]:
-    """The share of the cores' matrix rate that our steps come to, and the examples per second."""
+def used_of_the_rate(work: Work, steps: int) -> tuple[float, float]:
+    """The share of the cores' matrix rate that so many of our steps come to, and the examples per second."""
     with ours(work) as ask:
         rate = ask("rate")
         ask("run 1")
-        per_second = STEPS * work.batch / ask(f"run {STEPS}")
+        per_second = steps * work.batch / ask(f"run {steps}")
     return per_second * flop(work) / rate, per_second
 
 
@@ -195,9 +199,8 @@ def _config(model: str) -> dict[str, Any]:
 
 
 @contextmanager
-def random_model(shape: Mapping[str, Any], method: Method = "ppo") -> Iterator[Work]:
-    """Two examples in a step (with more TRL's PPO needs over 22 GiB), on a model of that shape with random weights and
-    `sprout`'s tokenizer."""
+def random_model(shape: Mapping[str, Any], method: Method, batch: int) -> Iterator[Work]:
+    """So many examples in a step, on a model of that shape with random weights and `sprout`'s tokenizer."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -206,7 +209,7 @@ def random_model(shape: Mapping[str, Any], method: Method = "ppo") -> Iterator[W
         LlamaForCausalLM(LlamaConfig(**shape, pad_token_id=0)).save_pretrained(folder)
         for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(SPROUT / name, folder)
-        yield Work(method, folder, shape["vocab_size"], batch=2)
+        yield Work(method, folder, shape["vocab_size"], batch)
 
 
 @contextmanager

@@ -58,7 +58,7 @@ def load(work: Work) -> Callable[[int], float]:
 def _dpo(work: Work, backbone: Backbone, settings: LearnerSettings) -> Step:
     """A step of `learner.methods.pairs_dpo`. The anchor's numbers are computed in every one, or, as the peer's, before
     the clock starts."""
-    pairs, stepper = _pairs(work), Stepper(backbone.trainable(), LEARNING_RATE)
+    pairs, stepper = _pairs(work), Stepper(backbone.trainable(), LEARNING_RATE, in_4_bits=backbone.in_4_bits)
     known = AnchorScores(backbone)
     if work.method == "dpo-precomputed":
         known.of([(pair.prompt_token_ids, reply) for pair in pairs for reply in (pair.chosen, pair.rejected)])
@@ -75,7 +75,7 @@ def _dpo(work: Work, backbone: Backbone, settings: LearnerSettings) -> Step:
 def _reward(work: Work, backbone: Backbone, settings: LearnerSettings) -> Step:
     backbone.add_head("reward", settings.reward_members)
     lessons = BaggedJudgements(backbone, _pairs(work), [], [], settings, seed=0)
-    stepper = Stepper(backbone.trainable("reward"), LEARNING_RATE)
+    stepper = Stepper(backbone.trainable("reward"), LEARNING_RATE, in_4_bits=backbone.in_4_bits)
 
     def step(number: int) -> None:
         lessons.add(stepper, (_batch(work, number), [], []))
@@ -98,7 +98,7 @@ def _kto(work: Work, backbone: Backbone, settings: LearnerSettings) -> Step:
         for index, (prompt, reply, _) in enumerate(work.examples())
     ]
     course = kto._Course(backbone, labels, {}, settings, Random(0), AnchorScores(backbone))
-    stepper = Stepper(backbone.trainable(), LEARNING_RATE)
+    stepper = Stepper(backbone.trainable(), LEARNING_RATE, in_4_bits=backbone.in_4_bits)
 
     def step(number: int) -> None:
         course.add(stepper, _batch(work, number))

@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from torch import nn
 
+from learner.backbone import Backbone
 from tests.bench import learning
 from tests.bench.harness import CannotMeasure
 from tests.bench.learning import flop, random_model, tokens
@@ -33,7 +35,7 @@ OUTPUT = 16 * 2048
 
 @pytest.fixture(scope="module")
 def small() -> Iterator[Work]:
-    with random_model(SMALL) as work:
+    with random_model(SMALL, "ppo", 2) as work:
         yield replace(work, prompt_tokens=20, reply_tokens=6)
 
 
@@ -56,6 +58,24 @@ def test_a_token_takes_4_n_to_train_on_and_2_n_to_read_and_only_replies_are_scor
 def test_our_side_takes_the_steps_of_every_method(method: Method, small: Work) -> None:
     assert load(replace(small, method=method))(2) > 0
     assert rate(small) > 0
+
+
+class Made(Exception):
+    """Ends a benchmark that has made its optimizer."""
+
+
+@pytest.mark.parametrize("method", STEPS)
+def test_our_optimizer_is_told_whether_the_base_is_in_4_bits_as_in_a_training(
+    method: Method, small: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(own: list[nn.Parameter], rate: float, *, in_4_bits: bool = False) -> None:
+        assert in_4_bits
+        raise Made
+
+    monkeypatch.setattr("learner.methods.optimizer.make_adamw", make)
+    monkeypatch.setattr(Backbone, "in_4_bits", True)
+    with pytest.raises(Made):
+        load(replace(small, method=method))
 
 
 def test_a_process_answers_until_its_input_ends_and_says_why_it_has_ended(
