@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from statistics import fmean
 from typing import Any, TypeVar
@@ -31,6 +31,7 @@ NO_PROMPT = "the engine did not say which tokens the prompt had"
 TOO_LONG = "longer than the model's context"
 OVER_CAP = "beyond the number of judgements of one person that a run uses"
 ON_BOTH_SIDES = "said by a held-out conversation together with one that is learned from"
+NO_CONSTITUTION = "a critique, and no constitution that the model could be asked to revise by"
 OVER_SIZE = "older examples beyond the size of a run; each run draws others"
 
 Example = TypeVar("Example", Pair, Demonstration, Label, Scored, Criticised)
@@ -52,6 +53,13 @@ class Curated:
     def set_aside(self) -> str:
         """What was not used and why, in one line of plain words; empty when everything was."""
         return "; ".join(f"{count} × {reason}" for reason, count in self.counts["set_aside"].items())
+
+    def without_constitution(self) -> Curated:
+        """Nothing is revised as critiques say: they are set aside."""
+        if not self.train.criticised:
+            return self
+        set_aside = self.counts["set_aside"] | {NO_CONSTITUTION: len(self.train.criticised)}
+        return replace(self, train=replace(self.train, criticised=()), counts=self.counts | {"set_aside": set_aside})
 
 
 def curate(frozen: FrozenFeedback, settings: LearnerSettings, max_length: int | None = None) -> Curated:

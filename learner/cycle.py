@@ -153,15 +153,15 @@ class Cycle:
             self.folder.start_over()
             if asked_for(run) is None:
                 self._wait_for_the_run_before()
-            self._freeze()
+            self._freeze(run.method)
             run.snapshot_hash, run.parent = None, self._parents.choose(run)
         frozen = read_snapshot(self.folder.snapshot, run.snapshot_hash)
         self._say("curate", 0, 1)
         lessons = curate(frozen, self.settings.learner, self.max_length)
         if frozen.constitution != NO_CONSTITUTION:
             lessons = replace(lessons, constitution=read_frozen(self.folder.constitution, frozen.constitution))
-        elif run.method in CONSTITUTIONAL:
-            raise TrainingFailed("The constitution in effect can't be read.", "See `hone constitution show`.")
+        else:
+            lessons = lessons.without_constitution()
         self._record(run, frozen, learned_from(lessons, self._stages(run, lessons)))
         return frozen, lessons, run
 
@@ -196,12 +196,12 @@ class Cycle:
             self._say("snapshot", 0, 1)
             time.sleep(LOOK_SECONDS)
 
-    def _freeze(self) -> None:
+    def _freeze(self, method: str) -> None:
         """Write the snapshot, and the constitution in effect."""
         engine = self.settings.engine
         served_as = engine.model if not engine.urls else None  # an engine elsewhere may name its model otherwise
         base_sha256 = self._base_sha256()
-        version = self._version_in_effect()
+        version = self._version_in_effect(method)
         if version is not None:
             freeze(version, self.folder.constitution)
         identity = version.identity if version is not None else NO_CONSTITUTION
@@ -210,12 +210,17 @@ class Cycle:
             frozen = collect(tx, position, self.tokenize, served_as, base_sha256, identity)
         write_snapshot(frozen, self.folder.snapshot)
 
-    def _version_in_effect(self) -> Version | None:
-        """None where this Hone can't read it: people's feedback is learned from all the same."""
+    def _version_in_effect(self, method: str) -> Version | None:
+        """None where this Hone can't read it, or none of its principles has one of `constitution.tags`: people's
+        feedback is learned from all the same. Raises TrainingFailed for a method that goes by it."""
         with self.store.read() as tx:
             try:
-                return in_effect(tx)
+                version = in_effect(tx)
+                version.constitution.tagged(self.settings.constitution.tags)
+                return version
             except BadInput as error:
+                if method in CONSTITUTIONAL:
+                    raise TrainingFailed(error.message, error.hint) from error
                 log.warning("Nothing is measured by the constitution: %s", error)
                 return None
 

@@ -156,8 +156,12 @@ class Constitution(_Part):
         """The principles with one of these tags; all where no tags are named. Raises BadInput where none has one."""
         found = tuple(one for one in self.principles if not tags or not set(tags).isdisjoint(one.tags))
         if not found:
-            known = ", ".join(sorted({tag for one in self.principles for tag in one.tags})) or "no tags"
-            raise BadInput(f"No principle has one of the tags {', '.join(tags)}.", f"The constitution has {known}.")
+            known = ", ".join(sorted({tag for one in self.principles for tag in one.tags}))
+            hint = f"Set constitution.tags to some of {known}" if known else "Set constitution.tags to none"
+            raise BadInput(
+                f"No principle has one of the tags {', '.join(tags)}.",
+                f"{hint}, or import a constitution that has them.",
+            )
         return found
 
     def finds_nothing(self, critique: str) -> bool:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from learner.batch import Demonstration, Pair, Progress
-from learner.constitution.writing import NO_ROOM
-from learner.curate import Curated
+from learner.constitution.dropped import NO_ROOM
+from learner.curate import NO_CONSTITUTION, Curated
 from service.constitution import built_in, parse
 from service.errors import NotFound, TrainingFailed
 from service.store.queries import feedback, runs
@@ -111,6 +111,39 @@ def test_a_critique_that_the_model_can_make_nothing_of_ends_the_run_with_the_rea
     cycle(home, lease(home), trainer).run()
     run = the_run(home, run_id)
     assert run.state == "nothing_to_learn" and NO_ROOM in run.message and "train" not in trainer.done
+
+
+def with_tags(home: Home, *tags: str) -> None:
+    constitution = home.settings.constitution.model_copy(update={"tags": tags})
+    home.settings = home.settings.model_copy(update={"constitution": constitution})
+
+
+def test_peoples_feedback_is_learned_from_though_the_constitution_has_none_of_the_tags(home: Home) -> None:
+    with_tags(home, "ours")
+    home.judge(Critique(exchange_id=home.chat("it is Lyon"), text="It is the wrong city."))
+    home.correct("it is Lyon", "it is Paris")
+    given = list[Curated]()
+
+    class Heeding(Pretender):
+        def write(self, method: str, lessons: Curated, folder: Path, progress: Progress) -> Curated:
+            given.append(lessons)
+            return lessons
+
+    run_id = queue(home)
+    cycle(home, lease(home), Heeding()).run()
+    run = the_run(home, run_id)
+    assert run.state == "succeeded" and f"1 × {NO_CONSTITUTION}" in run.message
+    assert [(one.constitution, one.train.criticised) for one in given] == [(None, ())]
+
+
+@pytest.mark.parametrize("method", ["sl-cai", "rl-cai"])
+def test_a_constitutional_run_under_tags_that_no_principle_has_is_refused_at_its_start(home: Home, method: str) -> None:
+    with_tags(home, "ours")
+    queue_by(home, method)
+    trainer = Writer()
+    with pytest.raises(TrainingFailed, match=r"Set constitution\.tags to some of .*harmless.*, or import"):
+        cycle(home, lease(home), trainer).run()
+    assert trainer.done == []
 
 
 def test_a_judge_that_is_no_adapter_ends_the_run_before_anything_is_learned(home: Home) -> None:
