@@ -16,7 +16,7 @@ For training, without a cache; with one, and for batches that are padded, this a
 from __future__ import annotations
 
 import logging
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
@@ -42,8 +42,6 @@ AGREED = 0.02
 HALF_AGREED = 1 / 32
 """The same of a model in half precision, as a share of its largest logit: a few units in the last place of bfloat16."""
 log = logging.getLogger("hone.learner")
-MOST_SHARING = 1024
-"""Tokens of replies after which a shared prompt is computed once more: the mask of a segment grows with its square."""
 _NOT_KNOWN = ("sliding_window", "softcap", "s_aux")
 
 
@@ -106,19 +104,16 @@ def pack(sequences: Sequences, ends: bool = False) -> Packed:
     A row's prompt is what stands before its first reply token; a row without a reply adds nothing. The very first token
     of a sequence is predicted by nothing and isn't among the targets.
     """
-    families: defaultdict[tuple[tuple[int, ...], int], list[int]] = defaultdict(list)
-    sharing: Counter[tuple[int, ...]] = Counter()  # tokens of all the replies to a prompt so far
+    families: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
     wanted: dict[int, list[int]] = {}  # of each row the places of the reply tokens that something predicts
     for row, mask in enumerate(sequences.reply_mask[:, 1:].tolist()):
         if places := [place for place, is_reply in enumerate(mask, start=1) if is_reply]:
             wanted[row] = places
-            prompt = tuple(sequences.token_ids[row, : places[0]].tolist())
-            families[prompt, sharing[prompt] // MOST_SHARING].append(row)
-            sharing[prompt] += places[-1] - places[0]
+            families[tuple(sequences.token_ids[row, : places[0]].tolist())].append(row)
     token_ids, positions, segments = list[int](), list[int](), list[Segment]()
     predictors: dict[int, list[int]] = {}
     last: dict[int, int] = {}
-    for (prompt, _), rows in families.items():
+    for prompt, rows in families.items():
         start = len(token_ids)
         token_ids += prompt
         positions += range(len(prompt))

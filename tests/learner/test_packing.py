@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from random import Random
 
 import pytest
 import torch
@@ -19,7 +20,6 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from learner import packing
 from learner.backbone import Backbone
 from learner.batch import Sequences, collate
 from learner.packing import PACKED, Stretches, pack, try_packing
@@ -116,14 +116,13 @@ def test_nothing_is_padded_and_a_shared_prompt_is_there_once() -> None:
     assert len(packed.scored) == 8  # the end of the prompt predicts two
 
 
-def test_a_prompt_of_very_many_replies_is_computed_again_now_and_then(
-    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    examples = [((5, 6, 7), (8 + n, 9 + n, 10 + n, 1)) for n in range(6)]
-    batch = collate(examples, PAD)
-    assert [part.length for part in pack(batch).segments] == [3 + 6 * 3]
-    monkeypatch.setattr(packing, "MOST_SHARING", 6)
-    assert [part.length for part in pack(batch).segments] == [3 + 2 * 3] * 3
+def test_a_prompt_is_there_once_however_long_its_replies_are_together(backbone: Backbone) -> None:
+    """And attended to in blocks, so that its segment needs no mask."""
+    draws = Random(0)
+    replies = [tuple(draws.randrange(3, len(WORDS)) for _ in range(31)) for _ in range(40)]
+    batch = collate([((5, 6, 7), (*reply, 1)) for reply in replies], PAD)
+    (segment,) = pack(batch).segments
+    assert segment == Segment(3 + 40 * 31, (31,) * 40)
     check(backbone, batch)
 
 
