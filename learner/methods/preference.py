@@ -40,6 +40,7 @@ from learner.methods.rollouts import Rollouts, roll_out, share_preferred
 from learner.methods.strength import beginning, hold_inside_limits
 from learner.sampling import affordable
 from learner.stage_checkpoint import StageCheckpoint
+from service.errors import TrainingFailed
 from service.settings import LearnerSettings
 
 PHASE = "dpo"
@@ -85,14 +86,20 @@ def train(
 
     `anchor`: what is known of the anchor from an earlier attempt, and where more is kept. `checkpoint`: where it is
     kept how far the training is, and what it goes on from; the result is that of one unbroken training. Raises
-    TrainingFailed when the loss stays without a finite value.
+    TrainingFailed when no prompt leaves half of the model's context for a reply, or the loss stays without a finite
+    value.
     """
     fitting, too_long = within_length(pairs, backbone.max_length)
     judged = list(dict.fromkeys(pair.prompt_token_ids for pair in fitting))
     asked = [*prompts, *affordable(judged, ITERATIONS * PROMPTS)]
     asked = [p for p in dict.fromkeys(asked) if p and len(p) <= backbone.max_length // 2]
-    if all(pair.tie for pair in fitting) or not asked:
+    if all(pair.tie for pair in fitting):
         return PreferenceResult(0, len(fitting), too_long, 0)
+    if not asked:
+        raise TrainingFailed(
+            f"No prompt leaves half of a context of {backbone.max_length} tokens for a reply.",
+            "Set learner.dpo_on to pairs: then no replies are sampled.",
+        )
     anchor, checkpoint = anchor or AnchorScores(backbone), checkpoint or StageCheckpoint()
     course = _Course(backbone, fitting, asked, settings, progress, anchor, checkpoint)
     course.learn()

@@ -30,6 +30,7 @@ from learner.micro_batches import set_sizes, sizes
 from learner.sampler import InProcessSampler, Sampler, Tell
 from learner.sampling import Reply, with_room
 from learner.stage_checkpoint import StageCheckpoint, set_random
+from service.errors import TrainingFailed
 from service.settings import RaftSettings
 
 log = logging.getLogger("hone.learner")
@@ -83,8 +84,8 @@ def train(
 
     A reply that was cut at the length limit, or has no finite reward, is never the best. `sampler`: where the policy's
     replies come from; None: from the backbone. `checkpoint`: where it is kept how far the training is, and what it goes
-    on from; the result is that of one unbroken training. Raises TrainingFailed when the loss stays without a
-    finite value, what `rollouts.grade` raises, and what the sampler raises.
+    on from; the result is that of one unbroken training. Raises TrainingFailed when no reply comes to an end, or the
+    loss stays without a finite value, what `rollouts.grade` raises, and what the sampler raises.
     """
     sampler = sampler or InProcessSampler(backbone)
     asked, too_long = with_room(sampler, prompts, settings.max_new_tokens)
@@ -131,6 +132,11 @@ class _Course:
         while self._rounds < self._settings.iterations:
             self._round()
             checkpoint.keep(PHASE, self._state, now=self._rounds == self._settings.iterations)
+        if not self.best:
+            raise TrainingFailed(
+                f"None of {self.replies} replies came to an end within {self._settings.max_new_tokens} tokens.",
+                "Raise raft.max_new_tokens.",
+            )
 
     def _round(self) -> None:
         """Sample, grade, keep the best, and learn all of these."""

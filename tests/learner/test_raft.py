@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -100,6 +102,17 @@ def test_prompts_that_leave_no_room_are_counted_and_none_is_no_training(backbone
     judge = Counting()
     result = raft.train(backbone, judge, [tuple([5] * 64), ()], TOY_RAFT, Heard())
     assert (result.steps, result.replies, result.too_long, judge.graded) == (0, 0, 2, [])
+
+
+def test_it_stops_with_the_reason_where_no_reply_comes_to_an_end(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(*args: Any, **options: Any) -> list[list[Reply]]:
+        return [[replace(reply, ended=False) for reply in row] for row in sample(*args, **options)]
+
+    monkeypatch.setattr("learner.sampler.sample", cut)
+    with pytest.raises(TrainingFailed, match=r"None of 512 replies .* within 8 tokens\. Raise raft\.max_new_tokens"):
+        raft.train(backbone, Counting(), PROMPTS, TOY_RAFT, Heard())
 
 
 def test_it_stops_with_the_reason_where_the_loss_stays_without_a_value(
