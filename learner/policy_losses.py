@@ -201,7 +201,11 @@ def entropy(logits: Tensor) -> Tensor:
 
 @dataclass
 class AdaptiveKl:
-    """A KL coefficient that follows a target (arXiv 1909.08593, section 2.2). One that is fixed is a plain number."""
+    """A KL coefficient that follows a target (arXiv 1909.08593, section 2.2). One that is fixed is a plain number.
+
+    It is multiplied, so that from 0 it would never move: it starts above, and stays there, since an update takes no
+    more than half of it.
+    """
 
     coefficient: float
     target: float  # nats
@@ -210,7 +214,7 @@ class AdaptiveKl:
     def update(self, kl: float, steps: int) -> float:
         """After `steps` more of them with this KL; returns the coefficient."""
         error = min(0.2, max(-0.2, kl / self.target - 1))
-        self.coefficient = max(0.0, self.coefficient * (1 + error * steps / self.horizon))
+        self.coefficient *= max(0.5, 1 + error * steps / self.horizon)
         return self.coefficient
 
 

@@ -190,7 +190,7 @@ class Appraiser:
         return [every[place] for place in kept], rewards.to(self._backbone.device)[kept], tuple(sizes)
 
     def _normalised(self, scores: Tensor) -> Tensor:
-        """Less the running mean, in running standard deviations."""
+        """Less the running mean, in running standard deviations, where that is wanted."""
         if not self._settings.normalise_rewards:
             return scores
         self._moments.update(scores)

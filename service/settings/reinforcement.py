@@ -49,7 +49,10 @@ class PpoSettings(Section):
         "biased.",
     )
     target_kl: float | None = Field(
-        None, gt=0, description="KL to the anchor per reply, in nats, that β is adapted to; none: β is fixed."
+        None,
+        gt=0,
+        description="KL to the anchor per reply, in nats, that β is adapted to by factors, from `kl_coefficient`, "
+        "which must be above 0 then; none: β is fixed.",
     )
     kl_horizon: int = Field(1000, ge=1, description="Replies over which an adaptive β moves.")
     gamma: float = Field(1.0, gt=0, le=1, description="Discount of later rewards.")
@@ -63,14 +66,20 @@ class PpoSettings(Section):
     )
     value_clip: float = Field(0.2, gt=0, description="How far a step may move a value.")
     entropy_coefficient: float = Field(0.0, ge=0, description="Weight of the entropy bonus.")
-    normalise_rewards: bool = Field(True, description="Divide rewards by their running standard deviation.")
+    normalise_rewards: bool = Field(
+        True, description="Take their running mean off rewards, and divide them by their running standard deviation."
+    )
     clip_rewards: float | None = Field(5.0, gt=0, description="Largest reward either way, after that; none: any.")
     whiten_rewards: bool = Field(
         False,
         description="Give each iteration's rewards of tokens, what KL costs included, variance 1 before advantages are "
         "estimated, and leave their mean (`gae`; as TRL's PPO does).",
     )
-    whiten_advantages: bool = Field(True, description="Give each iteration's advantages mean 0 and variance 1.")
+    whiten_advantages: bool = Field(
+        True,
+        description="Give each iteration's advantages mean 0 and variance 1 (`gae` and `reinforce`; those of `rloo` "
+        "and `grpo` stay as the comparison with their group gives them).",
+    )
     grpo_scale: bool = Field(
         True,
         description="Divide the advantages of `grpo` by their group's standard deviation; false: not (Dr. GRPO, arXiv "
@@ -94,8 +103,8 @@ class PpoSettings(Section):
 
     @property
     def unsuitable(self) -> str:
-        """Why nothing can be learned by these advantages with the other settings; empty where something can. To be
-        asked of what a run goes by: its method's name may choose other advantages than the file does."""
+        """Why these settings don't go together; empty where they do. To be asked of what a run goes by: its method's
+        name may choose other advantages than the file does."""
         if self.advantages in ("rloo", "grpo") and self.replies < 2:
             return f"{self.advantages} compares replies to one prompt: replies must be at least 2"
         if self.advantages == "gae" and self.iterations <= self.value_warmup:
@@ -103,6 +112,8 @@ class PpoSettings(Section):
                 f"in the first {self.value_warmup} iterations the value function alone learns, so in {self.iterations} "
                 "the policy would not: raise iterations, or lower value_warmup"
             )
+        if self.target_kl is not None and not self.kl_coefficient:
+            return "target_kl adapts kl_coefficient by factors, so that from 0 it never moves: set it above 0"
         return ""
 
 

@@ -74,7 +74,9 @@ def test_the_coefficient_follows_the_target() -> None:
     assert controller.update(2.2, 50) == pytest.approx(0.1 * 1.05)
     assert controller.update(100.0, 50) == pytest.approx(0.1 * 1.05 * 1.1)  # an error counts as 0.2 at most
     assert controller.update(0.0, 50) == pytest.approx(0.1 * 1.05 * 1.1 * 0.9)
-    assert controller.update(0.0, 10_000) == 0.0
+    below = controller.update(0.0, 10_000)
+    assert below == pytest.approx(0.1 * 1.05 * 1.1 * 0.9 / 2)  # never 0, from which no factor would raise it again
+    assert controller.update(100.0, 50) == pytest.approx(below * 1.1)
 
 
 @given(st.lists(st.lists(st.floats(-100, 100), max_size=5), max_size=6))

@@ -188,6 +188,14 @@ def test_replies_that_are_compared_must_be_two(tmp_path: Path, advantages: str) 
     assert load_settings(tmp_path, {"ppo": {"advantages": "gae", "replies": 1}}, {}).ppo.replies == 1
 
 
+def test_a_kl_coefficient_that_could_never_be_adapted_is_refused(tmp_path: Path) -> None:
+    never = {"target_kl": 2.0, "kl_coefficient": 0.0}
+    with pytest.raises(SettingsError, match="target_kl adapts kl_coefficient by factors"):
+        load_settings(tmp_path, {"learner": {"method": "ppo"}, "ppo": never}, {})
+    for ppo in ({"target_kl": 2.0}, {"kl_coefficient": 0.0}):
+        assert load_settings(tmp_path, {"learner": {"method": "ppo"}, "ppo": ppo}, {}).ppo.unsuitable == ""
+
+
 def test_iterations_in_which_the_policy_learns_nothing_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="raise iterations, or lower value_warmup"):
         load_settings(tmp_path, {"learner": {"preferences": "ppo"}, "ppo": {"iterations": 2}}, {})
