@@ -180,7 +180,8 @@ class BackboneTrainer:
         elif stage == "sl-cai":
             result = sl_cai.train(self._backbone, train.revised, train.kept, prompts, self._settings, progress, inside)
         elif stage == "rl-cai":
-            clear = rl_cai.told_apart(train.ai_pairs, Random(self._settings.seed))
+            reasoned = self._all.constitution.judge_reasoned
+            clear = rl_cai.told_apart(train.ai_pairs, Random(self._settings.seed), reasoned)
             pairs = self._of_taste(replace(train, ai_pairs=tuple(clear)))
             result = rl_cai.train(self._backbone, pairs, train.kept, prompts, self._settings, progress, anchor, inside)
         elif stage in BY_REWARD:
@@ -200,7 +201,8 @@ class BackboneTrainer:
 
     def _rewarded(self, train: Snapshot) -> list[Pair]:
         """The same for a reward model, which is to know where a judge's preference belongs."""
-        elsewhere = rl_cai.where_they_belong(train.ai_pairs, train.kept, Random(self._settings.seed))
+        reasoned = self._all.constitution.judge_reasoned
+        elsewhere = rl_cai.where_they_belong(train.ai_pairs, train.kept, Random(self._settings.seed), reasoned)
         return self._of_taste(replace(train, ai_pairs=(*train.ai_pairs, *elsewhere)))
 
     def _anchor_scores(self, checkpoint: Path) -> AnchorScores:

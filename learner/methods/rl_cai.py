@@ -16,6 +16,7 @@ from random import Random
 
 from learner.backbone import Backbone
 from learner.batch import Example, Pair, Progress, TokenIds, thinned
+from learner.constitution.judging import LEAST_REASONED, MOST_REASONED
 from learner.methods.anchor_scores import AnchorScores
 from learner.methods.beside_kept import Learned, Lesson, learn
 from learner.methods.optimizer import within_length
@@ -28,7 +29,8 @@ EPOCHS = 3
 RATE = 0.75
 """Times the learning rate of comparisons: clear pairs are few, and say all that there is to learn soon."""
 DECIDED = 0.75
-"""Odds from which on a judge tells two replies apart. With 0.55 nearly all of what was learned were its whims."""
+"""Odds from which on a judge tells two replies apart. With 0.55 nearly all of what was learned were its whims. Odds
+after thoughts are clamped: there it is the same place between the clamps."""
 KEPT_WEIGHT = 10.0
 
 
@@ -46,17 +48,24 @@ def mixed(ai_pairs: Sequence[Pair], human: Sequence[Pair], human_share: float) -
     ]
 
 
-def told_apart(pairs: Sequence[Pair], rng: Random) -> list[Pair]:
+def decided(reasoned: bool) -> float:
+    """The odds from which on a judge tells two replies apart. `reasoned`: it gave them after thoughts."""
+    return LEAST_REASONED + DECIDED * (MOST_REASONED - LEAST_REASONED) if reasoned else DECIDED
+
+
+def told_apart(pairs: Sequence[Pair], rng: Random, reasoned: bool = False) -> list[Pair]:
     """Those that the judge tells apart, and no more others than these: both replies of most pairs are as good, and what
-    they teach, to stay where one is, is learned from few."""
-    return thinned(pairs, lambda pair: pair.tie or pair.certainty >= DECIDED, rng)
+    they teach, to stay where one is, is learned from few. `reasoned`: as in `decided`."""
+    return thinned(pairs, lambda pair: pair.tie or pair.certainty >= decided(reasoned), rng)
 
 
-def where_they_belong(pairs: Sequence[Pair], kept: Sequence[Example], rng: Random) -> list[Pair]:
+def where_they_belong(
+    pairs: Sequence[Pair], kept: Sequence[Example], rng: Random, reasoned: bool = False
+) -> list[Pair]:
     """For a reward model, which from replies to requests for harm alone learns that every refusal is good: to a
     harmless prompt, what the policy said there is better than what the judge preferred elsewhere. As many as `pairs` at
-    most."""
-    preferred = [pair.chosen for pair in pairs if not pair.tie and pair.certainty >= DECIDED]
+    most. `reasoned`: as in `decided`."""
+    preferred = [pair.chosen for pair in pairs if not pair.tie and pair.certainty >= decided(reasoned)]
     if not preferred:
         return []
     drawn = [(prompt, reply, rng.choice(preferred)) for prompt, reply in rng.sample(kept, min(len(kept), len(pairs)))]

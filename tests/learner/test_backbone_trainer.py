@@ -228,9 +228,12 @@ def test_a_parent_of_another_rank_is_trained_at_its_own(settings: Settings, tmp_
     assert any(not torch.equal(one, before[name]) for name, one in after.items())
 
 
+@pytest.mark.parametrize(("reasoned", "sure", "even"), [(False, 0.9, 0.6), (True, 0.6, 0.53)])
 def test_what_a_judge_does_not_tell_apart_takes_nothing_of_peoples_share(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    reasoned: bool, sure: float, even: float, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    how = settings.constitution.model_copy(update={"judge_reasoned": reasoned})
+    settings = settings.model_copy(update={"constitution": how})
     learned: list[Pair] = []
 
     def learn(backbone: object, pairs: list[Pair], *rest: object) -> None:
@@ -239,7 +242,7 @@ def test_what_a_judge_does_not_tell_apart_takes_nothing_of_peoples_share(
     monkeypatch.setattr(rl_cai, "train", learn)
     taught = lessons()
     people = {pair.prompt_token_ids for pair in taught.train.pairs}
-    ai = [Pair(ASKED, RIGHT, WRONG, certainty=0.9 if number < 4 else 0.51) for number in range(40)]
+    ai = [Pair(ASKED, RIGHT, WRONG, certainty=sure if number < 4 else even) for number in range(40)]
     with_ai = replace(taught, train=replace(taught.train, ai_pairs=tuple(ai)))
     BackboneTrainer(settings, None).train(("rl-cai",), with_ai, tmp_path / "checkpoint", Told())
     of_people = sum(pair.weight for pair in learned if pair.prompt_token_ids in people)

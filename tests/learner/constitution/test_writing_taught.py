@@ -1,0 +1,31 @@
+"""What of the examples that the model wrote is learned, and what is left out of them."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from learner.backbone import Backbone
+from learner.methods import rl_cai
+from service.settings import Settings
+from tests.learner.constitution.toy import Scale
+from tests.learner.constitution.written import judged_by, lessons, write
+from tests.learner.constitution.written import settings as settings
+from tests.learner.constitution.written import sprout as sprout
+
+
+def test_what_a_judge_says_after_thoughts_is_learned_though_it_is_clamped(
+    sprout: Backbone, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged_by(Scale(lambda reply: len(reply) / 10), monkeypatch)  # sure of nearly every pair
+    few = settings.constitution.model_copy(update={"judge_reasoned": True})
+    settings = settings.model_copy(update={"constitution": few})
+    train = write(sprout, settings, "rl-cai", lessons(sprout), monkeypatch).train
+    judged = train.ai_pairs[1:]  # the first was served
+    sure = [pair for pair in judged if pair.certainty > 0.59]
+    assert len(sure) > len(judged) / 2 and max(pair.certainty for pair in judged) <= 0.6
+    learned = rl_cai.told_apart(judged, Random(0), reasoned=True)
+    assert set(sure) <= set(learned)
+    elsewhere = rl_cai.where_they_belong(judged, train.kept, Random(0), reasoned=True)
+    assert elsewhere and {pair.rejected for pair in elsewhere} <= {pair.chosen for pair in judged}
