@@ -13,6 +13,7 @@ Any causal model that transformers loads will do.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -34,9 +35,12 @@ from learner.micro_batches import MicroBatches
 from learner.output_layer import plain_output_layer
 from learner.packing import Packed, hidden_states, pack, predicting_logits, try_packing
 from learner.predictions import Predictions
+from learner.starting_adapter import check_base, kept_shape
 from service.adapters.base_model import check_model
 from service.errors import BadInput, TrainingFailed
 from service.settings import LearnerSettings
+
+log = logging.getLogger("hone.learner")
 
 SCORED, SAMPLED = "scored replies", "replies to sample"
 """What `Backbone.fitting` knows the number of that fits the memory at once."""
@@ -68,7 +72,8 @@ class Backbone(AdaptedModel):
         On a CPU the weights are widened to float32 (exact for bfloat16 weights); on a GPU they keep their type. With
         `settings.quantise` the linear layers are in NF4 on both. With `settings.sharding` each of the processes that
         train (`learner.parallel`) keeps a part of the layers' weights; all are to load it.
-        Raises TrainingFailed when the base, AdapterBroken when an adapter folder can't be loaded.
+        Raises TrainingFailed when the base, AdapterBroken when an adapter folder can't be loaded, BadInput for one of
+        another base; the log says where the parent's rank or alpha isn't that of the settings.
         """
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if device.type == "cuda":
@@ -79,8 +84,12 @@ class Backbone(AdaptedModel):
             base = load_base(model_path, settings, device)
         except (OSError, ValueError, BadInput) as error:
             raise TrainingFailed(f"The base model {model_path} can't be loaded: {str(error).rstrip('.')}.") from error
+        for given in filter(None, {parent, anchor}):
+            check_base(given, model_path)
         base.requires_grad_(False)
         config = lora_config(parent, settings)
+        if parent and parallel.is_first() and (kept := kept_shape(str(parent), config.r, config.lora_alpha, settings)):
+            log.warning(kept)
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
             model = get_peft_model(base, config, adapter_name="policy")

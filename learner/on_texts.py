@@ -18,6 +18,7 @@ from typing import Any, get_args
 from learner.backbone_trainer import BackboneTrainer
 from learner.batch import Progress, Snapshot
 from learner.curate import Curated
+from learner.starting_adapter import write_base
 from learner.text_examples import as_snapshot, longest_example, read_examples
 from learner.trainer import Stage, as_labels, from_pairs, from_thumbs, judgements_of_taste, settings_of, stages_of
 from service.adapters.base_model import check_model
@@ -51,10 +52,11 @@ def learn(
     """Train `model` (a folder or a hub name) by the method of this name, and write the adapter to `out`, a new folder.
 
     `data`: examples, each with the fields of `TextExample`, or a file of them as JSON lines. `settings`: by section, as
-    in hone.toml. `parent`: the adapter to start from. Same seed, same adapter. Returns what became of the examples,
-    which the log says too where some are left out. Raises BadInput for no method, no model, no file, examples that are
-    none, data that the method learns nothing from, settings that don't go with the method and where there is an `out`
-    already, SettingsError, OSError where nothing can be written, and what `BackboneTrainer` does.
+    in hone.toml. `parent`: the adapter to start from, which keeps its rank and alpha. Same seed, same adapter. Returns
+    what became of the examples, which the log says too where some are left out. Raises BadInput for no method, no
+    model, no file, examples that are none, data that the method learns nothing from, settings that don't go with the
+    method, a parent of another base and where there is an `out` already, SettingsError, OSError where nothing can be
+    written, and what `BackboneTrainer` does.
     """
     if method not in get_args(Method):
         raise BadInput(f"There is no method {method!r}.", f"Choose one of {', '.join(get_args(Method))}.")
@@ -84,6 +86,7 @@ def learn(
         lessons = trainer.write(method, lessons, Path(home), tell)
         trainer.train(stages, lessons, Path(home) / "checkpoint", tell)
         trainer.save(Path(out), lessons)
+        write_base(Path(out), chosen.model_path, chosen.learner)
     return learned
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
+from learner.starting_adapter import kept_shape
 from service.adapters.fingerprint import base_fingerprint
 from service.adapters.manifest import Manifest
 from service.adapters.registry import Registry
@@ -121,9 +122,8 @@ class Parents:
             is_strange = clean is not None and not self._is_of_this_base(clean)
             return None, f"It starts from the base: {clean} was made for another one." if is_strange else remark
         folder, manifest = Registry.of(self.settings, self.store).check(name)
-        if manifest.rank != self.settings.learner.rank:
-            remark += f" It keeps the rank {manifest.rank} of {name}; learner.rank is for what starts from the base."
-        return folder, remark.strip()
+        kept = kept_shape(name, manifest.rank, manifest.alpha, self.settings.learner)
+        return folder, f"{remark} {kept}".strip()
 
     def _start_and_clean(self, tx: Session, wanted: str | None) -> tuple[str, str | None]:
         """What is wanted, else what is live; and it or what it comes from that learned from nothing withdrawn since,

@@ -134,8 +134,11 @@ class LearnerSettings(Section):
         description="What KL is measured from, so what a policy is held to: `base`; `parent`, what the run starts "
         "from; or a version such as `v1` that this comes from, or is.",
     )
-    rank: int = Field(16, ge=1, description="LoRA rank.")
-    alpha: float = Field(32.0, gt=0, description="LoRA alpha: the update is scaled by alpha / rank.")
+    rank: int = Field(16, ge=1, description="LoRA rank, of what starts from the base; else the parent's is kept.")
+    alpha: float = Field(
+        32.0, gt=0,
+        description="LoRA alpha: the update is scaled by alpha / rank. Like the rank, for what starts from the base.",
+    )  # fmt: skip
     sft_learning_rate: float = Field(
         1.5e-3, gt=0, description="Learning rate of supervised fine-tuning on corrections."
     )

@@ -170,15 +170,26 @@ def test_a_run_may_be_asked_to_start_from_the_base(home: Home) -> None:
     assert "It starts from the base, as it was asked." in the_run(home, run_id).message
 
 
-@pytest.mark.parametrize(("rank", "says_so"), [(8, True), (2, False)])
-def test_a_parent_of_another_rank_keeps_it_and_the_run_says_so(home: Home, rank: int, says_so: bool) -> None:
-    candidate_v1(home)  # of rank 2
-    learner = home.settings.learner.model_copy(update={"rank": rank})
+@pytest.mark.parametrize(
+    ("rank", "alpha", "kept", "names"),
+    [
+        (8, 4.0, "rank 2 of v1", "learner.rank is"),
+        (2, 8.5, "alpha 4 of v1", "learner.alpha is"),
+        (8, 8.5, "rank 2 and alpha 4 of v1", "learner.rank and learner.alpha are"),
+        (2, 4.0, "", ""),
+    ],
+)
+def test_a_parent_of_another_shape_keeps_it_and_the_run_says_so(
+    home: Home, rank: int, alpha: float, kept: str, names: str
+) -> None:
+    candidate_v1(home)  # of rank 2, alpha 4
+    learner = home.settings.learner.model_copy(update={"rank": rank, "alpha": alpha})
     home.settings = home.settings.model_copy(update={"learner": learner})
     trainer, run_id = learn_from(home, "v1")
     assert trainer.parents == [home.settings.adapters_folder / "v1"]
-    remark = "It keeps the rank 2 of v1; learner.rank is for what starts from the base."
-    assert (remark in the_run(home, run_id).message) == says_so
+    remark = f"It keeps the {kept}; {names} for what starts from the base."
+    message = the_run(home, run_id).message
+    assert (remark in message) if kept else ("It keeps" not in message)
 
 
 def test_what_knows_of_something_withdrawn_is_not_started_from_whoever_asks(home: Home) -> None:

@@ -202,6 +202,14 @@ def test_what_does_not_fit_the_model_is_told_and_nothing_else_is_trained_in_its_
     assert "1 examples are left out: of a kind that dpo doesn't learn from" in caplog.text
 
 
+@pytest.mark.usefixtures("quick")
+def test_a_tie_is_learned_from_by_a_reward_model_and_not_by_kto(model: Path, tmp_path: Path) -> None:
+    tie = {"prompt": "what is red ?", "chosen": "perhaps .", "rejected": "one .", "tie": True}
+    learned = learn("reinforce", model, [*PAIRS, tie], tmp_path / "rewarded", {"ppo": FEW})
+    assert learned == LearnedTexts(("ppo",), learned_from=3, too_long=0, unused=0)
+    assert learn("kto", model, [*PAIRS, tie], tmp_path / "called") == LearnedTexts(("kto",), 2, 0, unused=1)
+
+
 def test_the_methods_of_the_constitution_need_no_examples(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What the model writes by the one that comes with Hone is what is learned and saved with."""
     calls: list[Any] = []
@@ -218,6 +226,7 @@ def test_the_methods_of_the_constitution_need_no_examples(monkeypatch: pytest.Mo
             calls.append((stages, lessons.counts))
 
         def save(self, folder: Path, lessons: Curated) -> None:
+            folder.mkdir()
             calls.append((folder, lessons.counts))
 
     monkeypatch.setattr(on_texts, "BackboneTrainer", Pretending)

@@ -1,0 +1,87 @@
+"""An adapter that training starts from is of the same base, and what it overrides is said."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from learner.backbone import Backbone
+from learner.on_texts import learn
+from learner.starting_adapter import BASE_FILE, check_base, write_base
+from service.adapters.fingerprint import base_fingerprint
+from service.adapters.manifest import MANIFEST
+from service.errors import AdapterBroken, BadInput
+from service.settings import LearnerSettings
+from tests.learner.tiny_model import build_tiny_model
+
+PAIRS = [{"prompt": f"what is {word} ?", "chosen": "yes .", "rejected": "no ."} for word in ("one", "red")]
+QUICK = {"learner": {"dpo_on": "pairs", "rank": 4, "alpha": 8.0}}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_model(tmp_path_factory.mktemp("tiny"), context=512)
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base of the same shapes, with other weights."""
+    folder = build_tiny_model(tmp_path_factory.mktemp("other"), context=512)
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: tensor * 1.5 for name, tensor in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adapter(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    learn("dpo", model, PAIRS, folder := tmp_path_factory.mktemp("learned") / "first", QUICK)
+    return folder
+
+
+def test_what_was_learned_from_texts_says_its_base_and_goes_on_from_no_other(
+    adapter: Path, model: Path, other: Path, tmp_path: Path
+) -> None:
+    written = json.loads((adapter / BASE_FILE).read_text(encoding="utf-8"))
+    assert written == {"name": str(model), "sha256": base_fingerprint(model), "quantisation": None}
+    learn("dpo", model, PAIRS, tmp_path / "again", QUICK, parent=adapter)
+    with pytest.raises(BadInput, match="was made for another base model"):
+        learn("dpo", other, PAIRS, tmp_path / "strange", QUICK, parent=adapter)
+    assert not (tmp_path / "strange").exists()
+
+
+@pytest.mark.parametrize("role", ["parent", "anchor"])
+def test_a_published_adapter_is_told_by_its_manifest(role: str, adapter: Path, other: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "v1"
+    folder.mkdir()
+    for file in adapter.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    base = json.loads((folder / BASE_FILE).read_text(encoding="utf-8"))
+    (folder / BASE_FILE).unlink()
+    (folder / MANIFEST).write_text(json.dumps({"format_version": 1, "base": base}), encoding="utf-8")
+    settings = LearnerSettings(rank=4, alpha=8.0)
+    with pytest.raises(BadInput, match="v1 was made for another base model"):
+        Backbone.load(other, settings, **{role: folder})
+    (folder / MANIFEST).write_text("{", encoding="utf-8")
+    with pytest.raises(AdapterBroken, match=r"manifest\.json can't be read"):
+        Backbone.load(other, settings, **{role: folder})
+    (folder / MANIFEST).unlink()
+    check_base(folder, other)  # nothing says whose it is
+
+
+def test_the_log_says_which_settings_a_parent_overrides(
+    adapter: Path, model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "hone.learner"):
+        assert Backbone.load(model, LearnerSettings(rank=4, alpha=8.0), parent=adapter).rank == 4
+        assert not caplog.text
+        assert Backbone.load(model, LearnerSettings(rank=2, alpha=16.0), parent=adapter).rank == 4
+    assert "It keeps the rank 4 and alpha 8 of" in caplog.text
+
+
+def test_a_base_without_a_fingerprint_is_not_said(tmp_path: Path) -> None:
+    write_base(tmp_path, str(tmp_path), LearnerSettings())
+    assert not (tmp_path / BASE_FILE).exists()
