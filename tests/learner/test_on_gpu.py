@@ -7,9 +7,11 @@ from random import Random
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from learner.backbone import Backbone
 from learner.batch import Example, collate
+from learner.methods.adamw import make_adamw, moments, set_moments
 from learner.sampling import sample
 from service.settings import SPROUT, LearnerSettings
 
@@ -77,3 +79,33 @@ def test_replies_are_sampled_from_the_policy_that_scores_them(quantise: str) -> 
     assert gaps.abs().mean() < 0.05
     again = [reply for some in sample(backbone, prompts, per_prompt=20, max_new_tokens=24) for reply in some]
     assert [reply.token_ids for reply in again] == [reply.token_ids for reply in replies]
+
+
+def test_adamw_in_pages_steps_as_torchs_does_and_goes_on_from_a_copy() -> None:
+    """Of a matrix that is large enough for pages, and of one that isn't."""
+    generator = torch.Generator().manual_seed(0)
+    start = [torch.randn(shape, generator=generator) for shape in ((512, 256), (16, 8))]
+    slopes = [[torch.randn(one.shape, generator=generator) for one in start] for _ in range(6)]
+
+    def made(values: list[Tensor], in_4_bits: bool) -> tuple[torch.optim.Optimizer, list[nn.Parameter]]:
+        own = [nn.Parameter(value.cuda()) for value in values]
+        return make_adamw(own, 0.05, in_4_bits=in_4_bits), own
+
+    def move(optimizer: torch.optim.Optimizer, own: list[nn.Parameter], steps: list[list[Tensor]]) -> None:
+        for some in steps:
+            for parameter, slope in zip(own, some, strict=True):
+                parameter.grad = slope.cuda()
+            optimizer.step()
+        torch.cuda.synchronize()
+
+    (usual, by_torch), (paged, own) = made(start, False), made(start, True)
+    move(usual, by_torch, slopes)
+    move(paged, own, slopes[:3])
+    again, others = made([parameter.detach().cpu() for parameter in own], True)
+    set_moments(again, moments(paged))
+    for optimizer, parameters in ((paged, own), (again, others)):
+        move(optimizer, parameters, slopes[3:])
+        assert optimizer.state[parameters[0]]["state1"].is_paged
+    for one, other, expected in zip(own, others, by_torch, strict=True):
+        assert torch.equal(one, other)
+        torch.testing.assert_close(one, expected, atol=1e-4, rtol=1e-4)  # six steps of up to 0.05 each
