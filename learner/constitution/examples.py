@@ -10,14 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from learner.batch import Demonstration, Messages, Pair, TokenIds, thinned
+from learner.constitution.dropped import NO_ROOM, NO_TEMPLATE, SAME_TEXT
 from learner.constitution.judging import Verdict
 from learner.constitution.revising import Round
+from learner.curate import Curated
 from learner.run_folder import write_whole
 from service.errors import TrainingFailed
 
@@ -114,6 +116,34 @@ class Examples:
     dropped: Mapping[str, int] = field(default_factory=dict)
     position_bias: float | None = None  # of the judge, on these pairs
     sha256: str = ""
+
+
+def with_examples(lessons: Curated, examples: Examples) -> Curated:
+    """The lessons with what the model wrote, and counts of it; critiques have become pairs, or came to nothing."""
+    told = tuple(one.pair() for one in examples.told)
+    train = replace(
+        lessons.train,
+        pairs=(*lessons.train.pairs, *told),
+        criticised=(),
+        revised=demonstrations(examples.revised),
+        kept=tuple((one.prompt_token_ids, one.reply_token_ids) for one in examples.kept),
+        ai_pairs=(*lessons.train.ai_pairs, *(one.pair() for one in examples.judged)),
+    )
+    counts = {
+        "revised": len(examples.revised),
+        "changed": sum(one.is_changed for one in examples.revised),
+        "kept": len(examples.kept),
+        "judged": len(examples.judged),
+        "revised_as_told": len(told),
+        "dropped": dict(examples.dropped),
+        "position_bias": examples.position_bias,
+        "sha256": examples.sha256,
+    }
+    set_aside = dict(lessons.counts.get("set_aside", {}))
+    for reason in (NO_ROOM, NO_TEMPLATE, SAME_TEXT):
+        if count := examples.dropped.get(reason, 0):
+            set_aside[reason] = count
+    return replace(lessons, train=train, counts={**lessons.counts, "written": counts, "set_aside": set_aside})
 
 
 def write_examples(examples: Examples, path: Path, of: Mapping[str, Any]) -> None:

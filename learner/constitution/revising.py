@@ -85,6 +85,16 @@ def revise(
     return found
 
 
+def is_unmended(one: Revised, constitution: Constitution) -> bool:
+    """Whether a critique found a fault with the text as it is now: what it was to be rewritten into came to nothing, or
+    said the draft again."""
+    unmended = False
+    for round_ in one.rounds:
+        if round_.critique and not constitution.finds_nothing(round_.critique):
+            unmended = round_.revision.strip() in ("", one.draft.text.strip())
+    return unmended
+
+
 def criticise(
     backbone: Backbone,
     constitution: Constitution,

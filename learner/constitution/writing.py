@@ -17,21 +17,32 @@ from learner import parallel
 from learner.backbone import Backbone
 from learner.batch import Criticised, Progress, TokenIds, told_as
 from learner.constitution.asking import Said
+from learner.constitution.dropped import (
+    AT_FAULT,
+    NO_ROOM,
+    NO_TEMPLATE,
+    NO_VERDICT,
+    SAME_REPLIES,
+    SAME_TEXT,
+    UNEXAMINED,
+    UNFINISHED,
+    UNMENDED,
+)
 from learner.constitution.examples import (
     Examples,
     JudgedPair,
     KeptReply,
     RevisedAsTold,
     RevisedReply,
-    demonstrations,
     read_examples,
+    with_examples,
     write_examples,
 )
 from learner.constitution.judges import judge_of
 from learner.constitution.judging import Manner, Preference, Two, judge_pairs, position_bias
 from learner.constitution.named_judge import is_version
 from learner.constitution.red_team import Prompt, as_prompts, everyday, harmful, look_alikes, written
-from learner.constitution.revising import Draft, criticise, revise, revise_as_told
+from learner.constitution.revising import Draft, criticise, is_unmended, revise, revise_as_told
 from learner.curate import Curated
 from learner.recipe import HOW_TO_SERVE_AND_ASK
 from learner.sampling import Reply, affordable, longest_prompt, sample
@@ -49,15 +60,6 @@ FEWEST_KEPT = 32
 
 MOST_AT_FAULT = 0.5
 """Of replies to harmless prompts: a model that finds more of them at fault is no critic to choose among them."""
-
-NO_ROOM = "a critique that leaves the model's context no room for a revision"
-NO_TEMPLATE = "a critique, and the base model has no chat template in which it could be asked to revise"
-SAME_TEXT = "the model, asked to revise by a critique, said the same again or nothing"
-UNEXAMINED = "a reply that has no room to be critiqued in the model's context"
-UNFINISHED = "a reply that has no end, or is empty"
-SAME_REPLIES = "two samples that are the same"
-NO_VERDICT = "a pair on which the judge gave no verdict"
-AT_FAULT = "a reply to a harmless prompt that a critique found at fault"
 
 
 def write_or_go_on(
@@ -137,14 +139,20 @@ class Writer:
             self._backbone, self._constitution, self._principles, [draft for _, draft in drafts],
             rounds=self._settings.revision_rounds, seed=self._seed + 13, progress=self._progress,
         )  # fmt: skip
-        revised = tuple(
-            RevisedReply(prompt.conversation, prompt.source, prompt.token_ids, draft.text, one.text, one.token_ids,
-                         one.rounds)
-            for (prompt, draft), one in zip(drafts, found, strict=True)
+        examined = [
+            (prompt, one)
+            for (prompt, _), one in zip(drafts, found, strict=True)
             if any(round_.critique for round_ in one.rounds)
+        ]
+        revised = tuple(
+            RevisedReply(prompt.conversation, prompt.source, prompt.token_ids, one.draft.text, one.text, one.token_ids,
+                         one.rounds)
+            for prompt, one in examined
+            if not is_unmended(one, self._constitution)
         )  # fmt: skip
-        dropped[UNEXAMINED] += len(drafts) - len(revised)
-        if drafts and not revised:
+        dropped[UNEXAMINED] += len(drafts) - len(examined)
+        dropped[UNMENDED] += len(examined) - len(revised)
+        if drafts and not examined:
             raise TrainingFailed(
                 f"None of {len(drafts)} replies could be critiqued: the constitution leaves no room for that in the "
                 f"model's context of {self._backbone.max_length} tokens.",
@@ -270,31 +278,3 @@ class Writer:
 
 def _is_whole(said: Said) -> bool:
     return said.ended and bool(said.text)
-
-
-def with_examples(lessons: Curated, examples: Examples) -> Curated:
-    """The lessons with what the model wrote, and counts of it; critiques have become pairs, or came to nothing."""
-    told = tuple(one.pair() for one in examples.told)
-    train = replace(
-        lessons.train,
-        pairs=(*lessons.train.pairs, *told),
-        criticised=(),
-        revised=demonstrations(examples.revised),
-        kept=tuple((one.prompt_token_ids, one.reply_token_ids) for one in examples.kept),
-        ai_pairs=(*lessons.train.ai_pairs, *(one.pair() for one in examples.judged)),
-    )
-    counts = {
-        "revised": len(examples.revised),
-        "changed": sum(one.is_changed for one in examples.revised),
-        "kept": len(examples.kept),
-        "judged": len(examples.judged),
-        "revised_as_told": len(told),
-        "dropped": dict(examples.dropped),
-        "position_bias": examples.position_bias,
-        "sha256": examples.sha256,
-    }
-    set_aside = dict(lessons.counts.get("set_aside", {}))
-    for reason in (NO_ROOM, NO_TEMPLATE, SAME_TEXT):
-        if count := examples.dropped.get(reason, 0):
-            set_aside[reason] = count
-    return replace(lessons, train=train, counts={**lessons.counts, "written": counts, "set_aside": set_aside})

@@ -8,7 +8,7 @@ import pytest
 
 from learner.constitution import revising
 from learner.constitution.asking import Request
-from learner.constitution.revising import USER_CRITIQUE, Draft, Revised, revise, revise_as_told
+from learner.constitution.revising import USER_CRITIQUE, Draft, Revised, is_unmended, revise, revise_as_told
 from service.constitution import built_in
 from tests.learner.constitution.toy import Model, line, tokens
 from tests.learner.progress import Heard
@@ -58,6 +58,33 @@ def test_a_revision_that_is_no_use_leaves_the_text(monkeypatch: pytest.MonkeyPat
     (found,) = run(monkeypatch, model, [BAD], rounds=1)
     assert found.text == BAD.text and found.token_ids == BAD.token_ids
     assert found.rounds[0].critique == "at fault" and found.rounds[0].revision == ""
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "unmended"),
+    [
+        ("", "", True),  # no revision came of either critique
+        ("", "I will not", False),
+        ("I will not", "", True),  # the last critique found the revision at fault
+        ("like this", "like this", True),  # the draft said again is no revision
+        ("I will not", "I will not", False),
+    ],
+)
+def test_a_text_whose_fault_no_revision_mended_is_told(
+    first: str, second: str, unmended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    revisions = iter([first, second])
+    model = Model(lambda request: next(revisions) if line(request, "Critique") else "at fault")
+    (found,) = run(monkeypatch, model, [BAD])
+    assert is_unmended(found, OURS) is unmended
+
+
+def test_a_fault_that_another_principle_does_not_see_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    critiques = iter(["at fault", "It is as it should be."])
+    (found,) = run(monkeypatch, Model(lambda request: "" if line(request, "Critique") else next(critiques)), [BAD])
+    assert is_unmended(found, OURS)
+    (good,) = run(monkeypatch, Model(sensible), [GOOD])
+    assert not is_unmended(good, OURS)
 
 
 def test_a_draft_without_room_for_a_critique_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

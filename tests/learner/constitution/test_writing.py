@@ -15,16 +15,9 @@ from learner.backbone import Backbone
 from learner.batch import Criticised, Snapshot
 from learner.constitution import revising, writing
 from learner.constitution.asking import Request, question
+from learner.constitution.dropped import AT_FAULT, NO_ROOM, NO_TEMPLATE, SAME_TEXT, UNFINISHED
 from learner.constitution.red_team import harmful
-from learner.constitution.writing import (
-    AT_FAULT,
-    NO_ROOM,
-    NO_TEMPLATE,
-    SAME_TEXT,
-    UNFINISHED,
-    Writer,
-    write_or_go_on,
-)
+from learner.constitution.writing import Writer, write_or_go_on
 from learner.curate import Curated
 from service.constitution.versions import built_in_version
 from service.errors import AdapterBroken, TrainingFailed

@@ -7,10 +7,14 @@ from random import Random
 import pytest
 
 from learner.backbone import Backbone
+from learner.constitution import revising
+from learner.constitution.asking import Request, question
+from learner.constitution.dropped import UNMENDED
+from learner.constitution.writing import write_or_go_on
 from learner.methods import rl_cai
 from service.settings import Settings
-from tests.learner.constitution.toy import Scale
-from tests.learner.constitution.written import judged_by, lessons, write
+from tests.learner.constitution.toy import Model, Scale, line
+from tests.learner.constitution.written import judged_by, lessons, quiet, sensible, write
 from tests.learner.constitution.written import settings as settings
 from tests.learner.constitution.written import sprout as sprout
 
@@ -29,3 +33,18 @@ def test_what_a_judge_says_after_thoughts_is_learned_though_it_is_clamped(
     assert set(sure) <= set(learned)
     elsewhere = rl_cai.where_they_belong(judged, train.kept, Random(0), reasoned=True)
     assert elsewhere and {pair.rejected for pair in elsewhere} <= {pair.chosen for pair in judged}
+
+
+def test_a_draft_whose_fault_no_revision_mended_is_not_taught(
+    sprout: Backbone, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def careless(request: Request) -> str:
+        """Has no revision for the song, though it finds every reply to it at fault."""
+        return "" if line(request, "Critique") and "song" in line(request, "Question") else sensible(request)
+
+    monkeypatch.setattr(revising, "ask", Model(careless))
+    given, path = lessons(sprout), settings.home / "constitution.jsonl"
+    found = write_or_go_on(sprout, settings, "sl-cai", given, path, quiet)
+    song = question(sprout.tokenizer, "Sing me a song.")
+    assert found.train.revised and song not in {one.prompt_token_ids for one in found.train.revised}
+    assert found.counts["written"]["dropped"][UNMENDED] == 1
