@@ -148,9 +148,9 @@ class Stepper:
 
 
 def within_length(examples: Sequence[Example], max_length: int) -> tuple[list[Example], int]:
-    """The examples that fit the model and have something to learn from, and how many do not fit."""
-    fitting = [example for example in examples if example.length <= max_length]
-    return [example for example in fitting if example.prompt_token_ids], len(examples) - len(fitting)
+    """The examples that fit the model and have a prompt, and how many others there are."""
+    fitting = [example for example in examples if example.prompt_token_ids and example.length <= max_length]
+    return fitting, len(examples) - len(fitting)
 
 
 def reply_tokens(examples: Sequence[tuple[TokenIds, TokenIds]]) -> int:

@@ -38,7 +38,7 @@ from learner.methods.preference_model import PreferenceModel, fit_preferences
 from learner.methods.retention import neighbours_apart
 from learner.methods.rollouts import Rollouts, roll_out, share_preferred
 from learner.methods.strength import beginning, hold_inside_limits
-from learner.sampling import affordable
+from learner.sampling import affordable, with_room
 from learner.stage_checkpoint import StageCheckpoint
 from service.errors import TrainingFailed
 from service.settings import LearnerSettings
@@ -92,7 +92,7 @@ def train(
     fitting, too_long = within_length(pairs, backbone.max_length)
     judged = list(dict.fromkeys(pair.prompt_token_ids for pair in fitting))
     asked = [*prompts, *affordable(judged, ITERATIONS * PROMPTS)]
-    asked = [p for p in dict.fromkeys(asked) if p and len(p) <= backbone.max_length // 2]
+    asked, left_out = with_room(backbone, asked, backbone.max_length)
     if all(pair.tie for pair in fitting):
         return PreferenceResult(0, len(fitting), too_long, 0)
     if not asked:
@@ -106,6 +106,7 @@ def train(
     scale, measured = course.hold_inside_limits()
     fit = course.judge.fit
     metrics = {"judge_accuracy": fit.accuracy, "judge_log_score": fit.log_score, "scale": scale} | measured
+    metrics["prompts_too_long"] = left_out
     return PreferenceResult(course.passes.step, len(fitting), too_long, course.stepper.skipped, metrics)
 
 

@@ -10,7 +10,7 @@ every other; and in the end the update is held back until sampled replies are in
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -55,14 +55,15 @@ def prompts_to_learn_on(
     judged: Sequence[Pair | Label | Scored],
     prompts: Sequence[TokenIds],
     how: Optimiser,
-) -> list[TokenIds]:
-    """Each once: those that people ask, and some of those whose replies they judged.
+) -> tuple[list[TokenIds], int]:
+    """Each once: those that people ask, and some of those whose replies they judged; and how many more there are that
+    don't leave half of the model's context for a reply.
 
     `window`: of what samples. Raises TrainingFailed where none leaves room for a reply in it.
     """
     of_judged = dict.fromkeys(one.prompt_token_ids for one in judged)
     asked = [*prompts, *affordable(list(of_judged), how.iterations * how.prompts)]
-    asked = [prompt for prompt in dict.fromkeys(asked) if prompt and len(prompt) <= backbone.max_length // 2]
+    asked, too_long = with_room(backbone, asked, backbone.max_length)
     fitting, _ = with_room(window, asked, how.max_new_tokens)
     if not fitting:
         is_short = window.max_length < backbone.max_length
@@ -70,7 +71,7 @@ def prompts_to_learn_on(
             f"No prompt that people asked leaves room for a reply in a context of {window.max_length} tokens.",
             "Give the engine a longer one, and raise engine.max_model_len." if is_short else "",
         )
-    return asked
+    return asked, too_long
 
 
 class Sensible:
@@ -127,7 +128,7 @@ def train(
     sampler raises.
     """
     said: list[Pair | Label | Scored] = [*pairs, *labels, *scored]
-    asked = prompts_to_learn_on(backbone, sampler or backbone, said, prompts, how)
+    asked, too_long = prompts_to_learn_on(backbone, sampler or backbone, said, prompts, how)
     checkpoint = checkpoint or StageCheckpoint()
     basis, seed = checkpoint.part(BASIS), settings.seed
     if basis:
@@ -152,6 +153,7 @@ def train(
             backbone, judge, asked, how, progress, seed=seed, pretraining=pretraining, sampler=sampler,
             checkpoint=checkpoint,
         )  # fmt: skip
+    result = replace(result, too_long=result.too_long + too_long)
     checked = rng.sample(asked, min(CHECKED_PROMPTS, len(asked)))
     scale, measured = hold_inside_limits(backbone, model, checked, settings, right, basis.get("start"))
     return RlhfResult(model.fit, result, {"scale": scale} | measured)

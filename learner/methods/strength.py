@@ -20,7 +20,7 @@ from learner.backbone import Backbone
 from learner.batch import TokenIds
 from learner.methods.answers import MAX_NEW_TOKENS, Answers, share_agreed
 from learner.methods.rollouts import Judge, Rollouts, roll_out, share_preferred
-from learner.sampling import sample
+from learner.sampling import sample, with_room
 from service.settings import LearnerSettings
 
 CHECKED_REPLIES = 4  # to each prompt
@@ -85,10 +85,13 @@ def hold_on_some(
     answers: Answers,
     start: Weights | None,
 ) -> tuple[float, Figures]:
-    """`hold_inside_limits` on so many of the prompts that leave room for a reply, without a judge; none: all of it."""
-    short = [prompt for prompt in dict.fromkeys(prompts) if len(prompt) <= backbone.max_length // 2]
-    checked = rng.sample(short, min(count, len(short)))
-    return hold_inside_limits(backbone, None, checked, settings, answers, start) if checked else (1.0, {})
+    """`hold_inside_limits` on so many of the prompts that leave half of the model's context for a reply, without a
+    judge; none: all of it. Of the others it returns how many there are."""
+    short, too_long = with_room(backbone, prompts, backbone.max_length)
+    checked, scale, measured = rng.sample(short, min(count, len(short))), 1.0, Figures()
+    if checked:
+        scale, measured = hold_inside_limits(backbone, None, checked, settings, answers, start)
+    return scale, measured | {"prompts_too_long": too_long}
 
 
 def beginning(backbone: Backbone) -> Weights | None:

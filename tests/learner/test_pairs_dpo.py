@@ -86,6 +86,15 @@ def test_it_is_held_back_until_replies_are_inside_the_limits(folder: Path) -> No
     assert held.metrics["odds_gained"] < free.metrics["odds_gained"]
 
 
+def test_prompts_too_long_to_measure_its_strength_on_are_counted(folder: Path) -> None:
+    prompts = [*PROMPTS, ids("<bos> " + "one " * 40), ids("<bos> " + "two " * 40)]
+    few = SETTINGS.model_copy(update={"dpo_epochs": 1})
+    result = pairs_dpo.train(Backbone.load(folder, few), PAIRS[:8], prompts, few, progress.Heard())
+    assert result.metrics["prompts_too_long"] == 2
+    result = pairs_dpo.train(Backbone.load(folder, few), PAIRS[:8], PROMPTS, few, progress.Heard())
+    assert result.metrics["prompts_too_long"] == 0
+
+
 def test_ties_alone_change_nothing_and_long_pairs_are_counted(folder: Path) -> None:
     backbone, result = learned(folder, [replace(PAIRS[0], tie=True), Pair(PROMPTS[0], ids("one " * 80), (5, EOS))])
     assert (result.steps, result.pairs, result.too_long) == (0, 1, 1)

@@ -28,7 +28,6 @@ from learner.methods.rollouts import (
 from learner.methods.strength import LEAST_SCALE, LOST_ANSWERS, hold_inside_limits
 from learner.sampling import sample
 from learner.tensors import pull_to_anchor
-from service.errors import TrainingFailed
 from service.settings import LearnerSettings
 from tests.learner.likings import LIKINGS, comparisons
 from tests.learner.progress import Heard
@@ -84,13 +83,6 @@ def test_ties_alone_change_nothing_and_long_pairs_are_counted(folder: Path) -> N
     torch.testing.assert_close(
         backbone.score([(PROMPTS[0], (5, EOS))], "policy"), backbone.score([(PROMPTS[0], (5, EOS))], "base")
     )
-
-
-def test_it_stops_with_the_reason_where_no_prompt_leaves_room_for_a_reply(folder: Path) -> None:
-    prompt = PROMPTS[0] * (40 // len(PROMPTS[0]) + 1)
-    pairs = [Pair(prompt, ids("one", end=True), ids("two", end=True))]
-    with pytest.raises(TrainingFailed, match=r"half of a context of 64 tokens.*learner\.dpo_on to pairs"):
-        preference.train(Backbone.load(folder, SETTINGS), pairs, [prompt], SETTINGS, Heard())
 
 
 @pytest.mark.usefixtures("quick")

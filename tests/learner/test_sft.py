@@ -99,7 +99,8 @@ def test_no_corrections_and_too_long_ones_are_counted_not_trained(folder: Path) 
     long = Demonstration(QUESTION, ids("one " * 100, end=True))
     result = sft.train(backbone, [long], OTHERS, SETTINGS, Heard())
     assert (result.steps, result.too_long, result.demonstrations) == (0, 1, 0)
-    assert within_length([long, CORRECTION], 64) == ([CORRECTION], 1)
+    promptless = Demonstration((), CORRECTION.reply_token_ids)
+    assert within_length([long, promptless, CORRECTION], 64) == ([CORRECTION], 2)
 
 
 def test_a_stop_comes_through(folder: Path) -> None:
