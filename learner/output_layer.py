@@ -1,5 +1,5 @@
-"""Log-probabilities, entropies and the pull to the anchor, from hidden states, a few positions at a time: (N, V) logits
-are never there as a whole.
+"""Log-probabilities, entropies and divergences from the anchor, from hidden states, a few positions at a time: (N, V)
+logits are never there as a whole.
 
 With 150,000 tokens in the vocabulary, the logits of two thousand reply tokens take 1.2 GB in float32, their softmax as
 much and the gradients as much again. Here a chunk goes through output layer and softmax, and what is kept of it is a
@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from learner.tensors import kl_of_top, top_log_probs
 
 AT_ONCE = 1 << 24
 """Logits that are in memory together: 64 MiB in float32. Fewer make products with the output layer's weights slower."""
@@ -106,6 +108,39 @@ def pull_to_anchor_in_chunks(
                 torch.mm(rise.to(layer.weight.dtype), layer.weight, out=slopes[part])
     pull = (costs if slopes is None else _sloped(states, costs, slopes)).mean()
     return pull, {"kl": kl.mean().item(), "surprise": surprise.mean().item()}
+
+
+def kl_top_in_chunks(states: Tensor, top_ids: Tensor, top_anchor: Tensor, layer: nn.Linear) -> Tensor:
+    """`learner.tensors.kl_top` of what the output layer makes of the states: (N, H), (N, K), (N, K) → (N,).
+
+    Gradients reach the states alone. No more than AT_ONCE logits are in memory.
+    """
+    kl = torch.empty(len(states), dtype=torch.float32, device=states.device)
+    slopes = torch.empty_like(states) if torch.is_grad_enabled() and states.requires_grad else None
+    with torch.no_grad():
+        for part in _chunks(len(states), layer):
+            spread, chosen = _log_softmax(layer(states[part])), top_ids[part]  # (n, V), (n, K)
+            with torch.set_grad_enabled(slopes is not None):
+                top = spread.gather(1, chosen).requires_grad_(slopes is not None)
+                kl_of_part = kl_of_top(top, top_anchor[part], has_rest=top_ids.shape[1] < layer.out_features)
+            kl[part] = kl_of_part.detach()
+            if slopes is not None:  # ∂ log p(k) / ∂ logit is 1 at k, less p everywhere
+                (by_top,) = torch.autograd.grad(kl_of_part, top, torch.ones_like(kl_of_part))
+                rise = spread.exp_().mul_(-by_top.sum(1, keepdim=True)).scatter_add_(1, chosen, by_top)
+                torch.mm(rise.to(layer.weight.dtype), layer.weight, out=slopes[part])
+    return kl if slopes is None else _sloped(states, kl, slopes)
+
+
+@torch.no_grad()
+def top_log_probs_in_chunks(states: Tensor, count: int, layer: nn.Linear) -> tuple[Tensor, Tensor]:
+    """`learner.tensors.top_log_probs` of what the output layer makes of the states, without gradients: (N, H) → (N, K)
+    ids, (N, K). No more than AT_ONCE logits are in memory."""
+    shape = len(states), min(count, layer.out_features)
+    token_ids = torch.empty(shape, dtype=torch.long, device=states.device)
+    values = torch.empty(shape, dtype=torch.float32, device=states.device)
+    for part in _chunks(len(states), layer):
+        token_ids[part], values[part] = top_log_probs(layer(states[part]), count)
+    return token_ids, values
 
 
 @torch.no_grad()

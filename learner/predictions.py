@@ -14,9 +14,15 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from learner.output_layer import log_probs_and_entropies_in_chunks, log_probs_in_chunks, pull_to_anchor_in_chunks
+from learner.output_layer import (
+    kl_top_in_chunks,
+    log_probs_and_entropies_in_chunks,
+    log_probs_in_chunks,
+    pull_to_anchor_in_chunks,
+    top_log_probs_in_chunks,
+)
 from learner.policy_losses import entropy
-from learner.tensors import pull_to_anchor, token_log_probs
+from learner.tensors import kl_top, pull_to_anchor, token_log_probs, top_log_probs
 
 
 @dataclass(frozen=True)
@@ -57,3 +63,15 @@ class Predictions:
         if self.layer is None:
             return pull_to_anchor(self.states, anchor.states, stay, sharpen)
         return pull_to_anchor_in_chunks(self.states, anchor.states, self.layer, stay, sharpen)
+
+    def top_log_probs(self, count: int) -> tuple[Tensor, Tensor]:
+        """`learner.tensors.top_log_probs` of each distribution, without gradients: (N, K) ids, (N, K)."""
+        if self.layer is None:
+            return top_log_probs(self.states.detach(), count)
+        return top_log_probs_in_chunks(self.states, count, self.layer)
+
+    def kl_top(self, top_ids: Tensor, top_anchor: Tensor) -> Tensor:
+        """`learner.tensors.kl_top` from what the anchor gave each of these tokens: (N, K) both → (N,), nats."""
+        if self.layer is None:
+            return kl_top(self.states, top_ids, top_anchor)
+        return kl_top_in_chunks(self.states, top_ids, top_anchor, self.layer)

@@ -42,8 +42,16 @@ def kl_top(logits: Tensor, top_ids: Tensor, top_anchor: Tensor) -> Tensor:
     A lower bound of the exact KL that needs K numbers a position instead of V: (N, V), (N, K), (N, K) → (N,), nats.
     """
     top = torch.log_softmax(logits.float(), dim=-1).gather(-1, top_ids)
+    return kl_of_top(top, top_anchor, has_rest=top_ids.shape[-1] < logits.shape[-1])
+
+
+def kl_of_top(top: Tensor, top_anchor: Tensor, has_rest: bool) -> Tensor:
+    """`kl_top` of the log-probabilities of these tokens under the policy and the anchor: (N, K) both → (N,), nats.
+
+    `has_rest`: whether there are other tokens.
+    """
     kl = (top_anchor.exp() * (top_anchor - top)).sum(-1)
-    if top_ids.shape[-1] < logits.shape[-1]:
+    if has_rest:
         rest_anchor = (1 - top_anchor.exp().sum(-1)).clamp(min=1e-7)
         rest = (1 - top.exp().sum(-1)).clamp(min=1e-7)
         kl = kl + rest_anchor * (rest_anchor.log() - rest.log())

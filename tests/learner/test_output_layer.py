@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from transformers import (
 from learner import output_layer
 from learner.backbone import Backbone
 from learner.batch import Sequences, collate
+from learner.methods.retention import Retention, retained
 from learner.output_layer import log_probs_and_entropies_in_chunks, log_probs_in_chunks, plain_output_layer
 from learner.policy_losses import entropy
 from learner.tensors import token_log_probs
@@ -131,6 +133,12 @@ def test_no_more_logits_than_that_are_ever_there(folder: Path, monkeypatch: pyte
     made.clear()
     backbone.score(EXAMPLES[:1], "anchor")
     assert made == [(3, VOCABULARY), (2, VOCABULARY)]
+    made.clear()
+    kept = retained(backbone, EXAMPLES[:3])
+    assert made == [(3, VOCABULARY), (3, VOCABULARY), (3, VOCABULARY), (1, VOCABULARY)]
+    made.clear()
+    Retention(backbone, kept, Random(0)).loss(kept)[0].backward()
+    assert made == [(3, VOCABULARY), (3, VOCABULARY), (3, VOCABULARY), (1, VOCABULARY)]
 
 
 def test_a_batch_without_a_reply_scores_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

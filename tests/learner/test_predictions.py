@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -14,10 +15,13 @@ from torch import Tensor, nn
 from learner import output_layer
 from learner.backbone import Backbone
 from learner.batch import collate
+from learner.methods import retention
 from learner.methods.answers import Answer
 from learner.methods.groups import Group, listwise
-from learner.output_layer import pull_to_anchor_in_chunks
+from learner.methods.retention import Retention, retained
+from learner.output_layer import kl_top_in_chunks, pull_to_anchor_in_chunks, top_log_probs_in_chunks
 from learner.predictions import Predictions
+from learner.tensors import kl_top, top_log_probs
 from tests.fixtures.waiting import PATIENCE
 from tests.learner.log_probabilities import EXAMPLES, graded
 from tests.learner.tiny_backbone import SETTINGS, moved
@@ -70,6 +74,46 @@ def test_the_pull_to_the_anchor_in_chunks_is_that_of_float64(
     with torch.no_grad():
         again, _ = pull_to_anchor_in_chunks(states, anchor, layer.float(), stay, 0.3)
     torch.testing.assert_close(again, found.detach())
+
+
+@pytest.mark.parametrize("positions", [12, 1, 0])
+@pytest.mark.parametrize("rows", [1, 5, 100])
+@pytest.mark.parametrize("count", [1, 4, 9, 20])
+@pytest.mark.parametrize("sharp", [1.0, 40.0])
+def test_the_divergence_from_top_tokens_in_chunks_is_that_of_whole_logits(
+    monkeypatch: pytest.MonkeyPatch, positions: int, rows: int, count: int, sharp: float
+) -> None:
+    """Differentiated by torch; also where the tokens are all there are, and where the others have next to no odds."""
+    torch.manual_seed(positions)
+    layer = nn.Linear(6, 9).requires_grad_(False)
+    states, anchor = (sharp * torch.randn(positions, 6)).requires_grad_(), torch.randn(positions, 6)
+    monkeypatch.setattr(output_layer, "AT_ONCE", 9 * rows + 1)
+    top_ids, top = top_log_probs_in_chunks(anchor, count, layer)
+    for one, other in zip((top_ids, top), top_log_probs(layer(anchor), count), strict=True):
+        torch.testing.assert_close(one, other)
+    found = graded(kl_top_in_chunks(states, top_ids, top, layer), [states])
+    for one, other in zip(found, graded(kl_top(layer(states), top_ids, top), [states]), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        assert torch.equal(kl_top_in_chunks(states, top_ids, top, layer), found[0])
+
+
+@pytest.mark.parametrize("packs", [True, False])
+def test_what_holds_back_a_correction_has_the_gradients_of_whole_logits(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, packs: bool
+) -> None:
+    backbone, found = moved(Backbone.load(folder, SETTINGS)), list[list[Tensor]]()
+    backbone._packs, layer = packs, backbone._output_layer
+    monkeypatch.setattr(output_layer, "AT_ONCE", 2 * len(WORDS))
+    monkeypatch.setattr(retention, "TOP_TOKENS", 5)
+    for known in (layer, None):
+        backbone._output_layer = known
+        kept = retained(backbone, EXAMPLES[:3], "base")
+        loss, _ = Retention(backbone, kept, Random(0)).loss(kept)
+        found.append([*graded(loss, list(backbone.trainable())), *(one.top for one in kept)])
+    assert found[0][0] > 1e-4
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
 def test_nothing_pulls_where_nothing_is_predicted() -> None:
