@@ -16,7 +16,6 @@ from random import Random
 from typing import Any
 
 from learner.batch import Demonstration, Messages, Pair, TokenIds, thinned
-from learner.constitution.dropped import NO_ROOM, NO_TEMPLATE, SAME_TEXT
 from learner.constitution.judging import Verdict
 from learner.constitution.revising import Round
 from learner.curate import Curated
@@ -139,10 +138,7 @@ def with_examples(lessons: Curated, examples: Examples) -> Curated:
         "position_bias": examples.position_bias,
         "sha256": examples.sha256,
     }
-    set_aside = dict(lessons.counts.get("set_aside", {}))
-    for reason in (NO_ROOM, NO_TEMPLATE, SAME_TEXT):
-        if count := examples.dropped.get(reason, 0):
-            set_aside[reason] = count
+    set_aside = {**lessons.counts.get("set_aside", {}), **examples.dropped}
     return replace(lessons, train=train, counts={**lessons.counts, "written": counts, "set_aside": set_aside})
 
 

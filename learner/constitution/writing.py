@@ -27,6 +27,7 @@ from learner.constitution.dropped import (
     UNEXAMINED,
     UNFINISHED,
     UNMENDED,
+    require_some,
 )
 from learner.constitution.examples import (
     Examples,
@@ -49,12 +50,10 @@ from learner.sampling import Reply, affordable, longest_prompt, sample
 from learner.trainer import CONSTITUTIONAL
 from service.constitution.principles import draw
 from service.constitution.versions import Version
-from service.errors import TrainingFailed
 from service.settings import Settings
 
 log = logging.getLogger("hone.learner")
 
-REPLY_TOKENS = 160
 FEWEST_KEPT = 32
 """Harmless prompts whose replies are kept, at least, whatever their share is."""
 
@@ -101,7 +100,8 @@ class Writer:
         self._progress = progress
 
     def write(self, method: str, lessons: Curated) -> Examples:
-        """What `method` learns from. Raises TrainingFailed for a model that can't be asked, and a judge that can't."""
+        """What `method` learns from. Raises TrainingFailed for a model that can't be asked, and a judge that can't, and
+        where a constitutional stage has nothing to learn."""
         dropped = Counter[str]()
         criticised = () if method in ("sft", "sl-cai") else lessons.train.criticised
         examples = Examples(told=self._told(criticised, lessons, dropped))
@@ -115,6 +115,7 @@ class Writer:
                 judged, preferences = self._judged(prompts, dropped)
                 examples = replace(examples, judged=judged, position_bias=position_bias(preferences))
             taught = len(examples.revised) + len(examples.judged)
+            require_some(taught + len(lessons.train.ai_pairs), dropped)
             examples = replace(examples, kept=self._kept(lessons, taught, each, dropped))
         return replace(examples, dropped=dict(+dropped))
 
@@ -152,12 +153,6 @@ class Writer:
         )  # fmt: skip
         dropped[UNEXAMINED] += len(drafts) - len(examined)
         dropped[UNMENDED] += len(examined) - len(revised)
-        if drafts and not examined:
-            raise TrainingFailed(
-                f"None of {len(drafts)} replies could be critiqued: the constitution leaves no room for that in the "
-                f"model's context of {self._backbone.max_length} tokens.",
-                "Shorten its preamble, rules and examples, or take a model with a longer context.",
-            )
         return revised
 
     def _judged(
@@ -200,7 +195,7 @@ class Writer:
         share = self._settings.helpful_share
         count = max(FEWEST_KEPT, round(taught / each * share / (1 - share)))
         flagged = {one.prompt_token_ids for one in lessons.train.flagged}
-        room = longest_prompt(self._backbone, REPLY_TOKENS)
+        room = longest_prompt(self._backbone, self._settings.reply_tokens)
         people = [one for one in affordable(lessons.train.prompts, count) if one not in flagged and len(one) <= room]
         similar = as_prompts(self._backbone, look_alikes(count // 2, self._seed + 19, held_out=False), "look-alike")
         usual = as_prompts(self._backbone, everyday(count, self._seed + 16, held_out=False), "everyday")
@@ -267,8 +262,8 @@ class Writer:
     def _replies(self, stage: str, prompts: Sequence[TokenIds], each: int, seed: int) -> list[list[Said]]:
         """Of the policy, at temperature 1."""
         rows = sample(
-            self._backbone, prompts, per_prompt=each, max_new_tokens=REPLY_TOKENS, seed=self._seed + seed,
-            tell=told_as(self._progress, stage),
+            self._backbone, prompts, per_prompt=each, max_new_tokens=self._settings.reply_tokens,
+            seed=self._seed + seed, tell=told_as(self._progress, stage),
         )  # fmt: skip
         return [[self._said(reply) for reply in row] for row in rows]
 

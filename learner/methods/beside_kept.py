@@ -22,6 +22,7 @@ from learner.methods.passes import Passes
 from learner.methods.retention import Retention, retained, retained_tokens
 from learner.methods.strength import hold_inside_limits
 from learner.stage_checkpoint import StageCheckpoint
+from service.errors import TrainingFailed
 from service.settings import LearnerSettings
 
 T = TypeVar("T")
@@ -68,11 +69,13 @@ def learn(
     """Train the policy in place. `prompts`: what people ask, where the update's strength is measured.
 
     `checkpoint`: where it is kept how far the training is, and what it goes on from; the result is that of one unbroken
-    training. Raises TrainingFailed when the loss stays without a finite value.
+    training. Raises TrainingFailed when there is nothing to learn, and when the loss stays without a finite value.
     """
     count = len(lesson.examples)
     if not count:
-        return Learned(0, 0, len(kept), too_long, 0)
+        why = f": none of {too_long} fits the model's context" if too_long else ""
+        what = "Take a model with a longer context." if too_long else "See what the run's folder has of them."
+        raise TrainingFailed(f"{lesson.phase} has no examples to learn from{why}.", what)
     retention = Retention(backbone, retained(backbone, kept), rng)
     beside = round(settings.batch_size * len(kept) / count)
     stepper = Stepper(backbone.trainable(), lesson.learning_rate, warmup=4, in_4_bits=backbone.in_4_bits)

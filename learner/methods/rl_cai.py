@@ -84,8 +84,7 @@ def train(
 ) -> Learned:
     """Train the policy in place, on a mixture of pairs. `prompts`: what people ask, where its strength is measured.
 
-    Same seed, same result. `checkpoint`: as in `beside_kept.learn`. Raises TrainingFailed when the loss stays without a
-    finite value.
+    Same seed, same result. `checkpoint`: as in `beside_kept.learn`. Raises TrainingFailed as that does.
     """
     fitting, too_long = within_length([pair for pair in pairs if pair.weight > 0], backbone.max_length)
     rng, anchor = Random(settings.seed), anchor or AnchorScores(backbone)

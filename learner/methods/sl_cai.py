@@ -39,7 +39,7 @@ def train(
 ) -> Learned:
     """Train the policy in place. `prompts`: what people ask, where its strength is measured. Same seed, same result.
 
-    `checkpoint`: as in `beside_kept.learn`. Raises TrainingFailed when the loss stays without a finite value.
+    `checkpoint`: as in `beside_kept.learn`. Raises TrainingFailed as that does.
     """
     fitting, too_long = within_length(revised, backbone.max_length)
     lesson = Lesson(

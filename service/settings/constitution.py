@@ -64,6 +64,11 @@ class ConstitutionSettings(Section):
     written_prompts: int = Field(
         32, ge=0, description="More of them, that the model itself is asked to write after those."
     )
+    reply_tokens: int = Field(
+        160,
+        ge=1,
+        description="Most tokens of a reply that a run samples to learn from; one that is cut there is left out.",
+    )
     samples_per_prompt: int = Field(
         4, ge=1, le=64, description="Replies to each that are revised in the supervised stage."
     )

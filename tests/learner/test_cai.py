@@ -106,11 +106,13 @@ def test_a_reward_model_is_told_where_a_preference_belongs() -> None:
     assert rl_cai.where_they_belong([unclear], kept, Random(0)) == [] == rl_cai.where_they_belong(clear, [], Random(0))
 
 
-def test_nothing_to_learn_changes_nothing(backbone: Backbone) -> None:
+def test_nothing_to_learn_ends_it_with_the_reason(backbone: Backbone) -> None:
     state = backbone.adapter_state()
-    assert sl_cai.train(backbone, [], said(backbone), FINE, SETTINGS, Heard()).steps == 0
+    with pytest.raises(TrainingFailed, match="sl-cai has no examples"):
+        sl_cai.train(backbone, [], said(backbone), FINE, SETTINGS, Heard())
     long = Pair((5,) * 70, NO, YES)
-    assert rl_cai.train(backbone, [long], said(backbone), FINE, SETTINGS, Heard()).too_long == 1
+    with pytest.raises(TrainingFailed, match="none of 1 fits the model's context"):
+        rl_cai.train(backbone, [long], said(backbone), FINE, SETTINGS, Heard())
     assert all(torch.equal(state[name], value) for name, value in backbone.adapter_state().items())
 
 

@@ -49,7 +49,7 @@ def test_a_constitution_without_room_for_a_critique_stops_the_stage(
     sprout: Backbone, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(revising, "ask", lambda backbone, requests, **rest: [None] * len(requests))
-    with pytest.raises(TrainingFailed, match="could be critiqued"):
+    with pytest.raises(TrainingFailed, match="no room to be critiqued"):
         write_or_go_on(sprout, settings, "sl-cai", lessons(sprout), settings.home / "constitution.jsonl", quiet)
 
 

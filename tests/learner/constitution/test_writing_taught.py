@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 
 from learner.backbone import Backbone
 from learner.constitution import revising
 from learner.constitution.asking import Request, question
-from learner.constitution.dropped import UNMENDED
+from learner.constitution.dropped import NO_VERDICT, UNFINISHED, UNMENDED
 from learner.constitution.writing import write_or_go_on
 from learner.methods import rl_cai
+from service.errors import TrainingFailed
 from service.settings import Settings
 from tests.learner.constitution.toy import Model, Scale, line
 from tests.learner.constitution.written import judged_by, lessons, quiet, sensible, write
@@ -47,4 +50,40 @@ def test_a_draft_whose_fault_no_revision_mended_is_not_taught(
     found = write_or_go_on(sprout, settings, "sl-cai", given, path, quiet)
     song = question(sprout.tokenizer, "Sing me a song.")
     assert found.train.revised and song not in {one.prompt_token_ids for one in found.train.revised}
-    assert found.counts["written"]["dropped"][UNMENDED] == 1
+    assert found.counts["written"]["dropped"][UNMENDED] == 1 and f"1 × {UNMENDED}" in found.set_aside
+
+
+def changed(settings: Settings, **how: Any) -> Settings:
+    return settings.model_copy(update={"constitution": settings.constitution.model_copy(update=how)})
+
+
+@pytest.mark.parametrize("method", ["sl-cai", "rl-cai"])
+def test_replies_without_an_end_leave_nothing_to_learn_and_it_says_which_setting_cuts_them(
+    method: str, sprout: Backbone, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged_by(Scale(len), monkeypatch)
+    given = replace(lessons(sprout), train=replace(lessons(sprout).train, ai_pairs=()))
+    with pytest.raises(TrainingFailed, match=f"[0-9]+ × {UNFINISHED}.*constitution.reply_tokens"):
+        write(sprout, changed(settings, reply_tokens=1), method, given, monkeypatch)
+    assert not (settings.home / "constitution.jsonl").exists()
+
+
+def test_a_judge_without_any_verdict_leaves_nothing_to_learn_but_what_was_revised_while_serving(
+    sprout: Backbone, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged_by(Scale(lambda reply: None), monkeypatch)
+    settings, given = changed(settings, judge_failed_share=1.0), lessons(sprout)
+    served = given.train.ai_pairs
+    with pytest.raises(TrainingFailed, match=f"[0-9]+ × {NO_VERDICT}.*another judge"):
+        write(sprout, settings, "rl-cai", replace(given, train=replace(given.train, ai_pairs=())), monkeypatch)
+    found = write(sprout, settings, "rl-cai", given, monkeypatch)
+    assert found.train.ai_pairs == served and NO_VERDICT in found.set_aside
+
+
+def test_where_no_fault_is_mended_nothing_is_learned(
+    sprout: Backbone, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revising, "ask", Model(lambda request: "" if line(request, "Critique") else "at fault"))
+    path = settings.home / "constitution.jsonl"
+    with pytest.raises(TrainingFailed, match=f"[0-9]+ × {UNMENDED}"):
+        write_or_go_on(sprout, settings, "sl-cai", lessons(sprout), path, quiet)
