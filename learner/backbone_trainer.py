@@ -56,6 +56,7 @@ from learner.trainer import (
     from_thumbs,
     judgements_of_taste,
     learn_taste,
+    pairs_to_reward,
     stages_of,
 )
 from learner.weights_file import flush
@@ -200,10 +201,10 @@ class BackboneTrainer:
         return rl_cai.mixed(train.ai_pairs, judgements_of_taste(train), self._all.constitution.human_share)
 
     def _rewarded(self, train: Snapshot) -> list[Pair]:
-        """The same for a reward model, which is to know where a judge's preference belongs."""
+        """The same and ties for a reward model, which is to know where a judge's preference belongs."""
         reasoned = self._all.constitution.judge_reasoned
         elsewhere = rl_cai.where_they_belong(train.ai_pairs, train.kept, Random(self._settings.seed), reasoned)
-        return self._of_taste(replace(train, ai_pairs=(*train.ai_pairs, *elsewhere)))
+        return rl_cai.mixed((*train.ai_pairs, *elsewhere), pairs_to_reward(train), self._all.constitution.human_share)
 
     def _anchor_scores(self, checkpoint: Path) -> AnchorScores:
         """With a file, if it can be said of which base it is."""

@@ -20,7 +20,7 @@ from learner.batch import Progress, Snapshot
 from learner.curate import Curated
 from learner.starting_adapter import write_base
 from learner.text_examples import as_snapshot, longest_example, read_examples
-from learner.trainer import Stage, as_labels, from_pairs, from_thumbs, judgements_of_taste, settings_of, stages_of
+from learner.trainer import Stage, as_labels, from_thumbs, pairs_to_learn, settings_of, stages_of
 from service.adapters.base_model import check_model
 from service.constitution.versions import built_in_version
 from service.errors import BadInput
@@ -105,9 +105,8 @@ def _learned(method: str, stages: tuple[Stage, ...], texts: Snapshot, too_long: 
             f"All {len(labels)} replies are called {called}, and kto tells good ones from bad ones.",
             f"Add replies with good = {str(called == 'bad').lower()}, or pairs.",
         )
-    taste = judgements_of_taste(texts) if from_pairs(stages) or from_thumbs(stages) else ()
-    pairs = texts.pairs if "dpo" in stages else taste
-    used = len(texts.demonstrations) * ("sft" in stages) + len(pairs) + len(texts.labels) * from_thumbs(stages)
+    used = len(texts.demonstrations) * ("sft" in stages) + len(pairs_to_learn(stages, texts))
+    used += len(texts.labels) * from_thumbs(stages)
     unused = len(texts.demonstrations) + len(texts.pairs) + len(texts.labels) - used
     if too_long:
         log.warning("%d examples are left out: longer than the model's context of %s tokens.", too_long, room)

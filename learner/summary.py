@@ -13,7 +13,7 @@ from learner.trainer import (
     from_pairs,
     from_scores,
     from_thumbs,
-    judgements_of_taste,
+    pairs_to_learn,
 )
 
 SINGLE_THUMBS = (
@@ -29,7 +29,7 @@ def learned_from(lessons: Curated, stages: tuple[Stage, ...]) -> list[str]:
     if "sft" in stages:
         names |= {one.feedback_id for one in lessons.train.demonstrations}
     if from_pairs(stages):
-        names |= {name for pair in lessons.train.pairs for name in pair.feedback_ids}
+        names |= {name for pair in pairs_to_learn(stages, lessons.train) for name in pair.feedback_ids}
         names |= {one.feedback_id for one in lessons.train.criticised}
     if from_thumbs(stages):
         names |= {name for label in as_labels(lessons.train) for name in label.feedback_ids}
@@ -44,15 +44,18 @@ def describe(frozen: FrozenFeedback, lessons: Curated, stages: tuple[Stage, ...]
     """What it learned from in these stages, of which there is one at least, in one or two sentences."""
     train = lessons.counts["train"]
     learned = [_many(train["demonstrations"], "correction")] if "sft" in stages else []
-    judged = len([pair for pair in lessons.train.pairs if not pair.tie])
-    learned += [_many(judged, "pair")] if from_pairs(stages) and judged else []
+    judged = pairs_to_learn(stages, lessons.train)
+    ties = sum(pair.tie for pair in judged)
+    of_pairs = [_many(len(judged) - ties, "pair")] if len(judged) > ties else []
+    of_pairs += [_many(ties, "tie")] if ties else []
+    learned += of_pairs if from_pairs(stages) else []
     if any(stage in BY_REWARD for stage in stages) and lessons.train.labels:
         learned.append(f"{train['good']} good and {_many(train['bad'], 'bad reply', 'bad replies')}")
     if from_scores(stages) and lessons.train.scored:
         learned.append(_many(train["scores"], "scored reply", "scored replies"))
     if "kto" in stages:
         learned.append(f"{train['good']} good and {_many(train['bad'], 'bad reply', 'bad replies')}")
-        learned += [_many(taste, "pair")] if (taste := len(judgements_of_taste(lessons.train))) else []
+        learned += of_pairs
     learned += _written(frozen, lessons)
     used = set(learned_from(lessons, stages))
     teachers = {judgement.caller for judgement in frozen.judgements if judgement.feedback_id in used}

@@ -59,6 +59,22 @@ def judgements_of_taste(part: Snapshot, *others: Snapshot) -> list[Pair]:
     return [pair for pair in part.pairs if not pair.tie and (pair.prompt_token_ids, pair.chosen) not in corrections]
 
 
+def pairs_to_reward(train: Snapshot) -> list[Pair]:
+    """What a reward model learns from of the pairs as people judged them: judgements of taste, and ties. No tie is a
+    correction's own pair, which prefers what was written."""
+    taste = set(judgements_of_taste(train))
+    return [pair for pair in train.pairs if pair.tie or pair in taste]
+
+
+def pairs_to_learn(stages: tuple[Stage, ...], train: Snapshot) -> list[Pair]:
+    """The pairs as people judged them that these stages learn from."""
+    if "dpo" in stages:
+        return list(train.pairs)
+    if any(stage in BY_REWARD for stage in stages):
+        return pairs_to_reward(train)
+    return judgements_of_taste(train) if from_pairs(stages) or from_thumbs(stages) else []
+
+
 def as_labels(train: Snapshot) -> tuple[Label, ...]:
     """Single thumbs and labels of harm, and of each judged pair the better reply as a good and the other as a bad one
     (as KTO's authors take pairs, arXiv 2402.01306)."""

@@ -15,8 +15,9 @@ from learner.backbone_trainer import BackboneTrainer
 from learner.batch import Demonstration, Label, Pair, Scored, Snapshot
 from learner.curate import Curated
 from learner.loading import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from learner.methods import rl_cai
+from learner.methods import reward, rl_cai
 from learner.probes import PROBE_TOKENS, PROBES, make_probe
+from learner.summary import learned_from
 from learner.trainer import stages_of
 from service.settings import EngineSettings, LearnerSettings, PpoSettings, RaftSettings, Settings
 from tests.learner.lessons import ASKED, OTHERS, RIGHT, WRONG, lessons
@@ -100,6 +101,30 @@ def test_what_follows_a_reward_learns_from_comparisons_and_from_thumbs(
     names = load_file(tmp_path / "adapter" / "adapter_model.safetensors").keys()
     assert names and all("lora_" in name for name in names)  # nothing of reward and value is served
     assert any(probe["logprobs"] != probe["base_logprobs"] for probe in trainer.probes(taught))
+
+
+@pytest.mark.parametrize("method", ["ppo", "raft"])
+def test_a_tie_reaches_the_reward_model_and_a_correction_s_own_pair_does_not(
+    method: Literal["ppo", "raft"], settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Seen(Exception):
+        """The pairs are seen."""
+
+    def fit(backbone: object, pairs: list[Pair], *rest: object) -> None:
+        learned.extend(pairs)
+        raise Seen
+
+    learned: list[Pair] = []
+    monkeypatch.setattr(reward, "fit", fit)
+    taught = lessons()
+    tie = Pair(ASKED, WRONG, RIGHT, tie=True, feedback_ids=("fb-tie",))
+    own = Pair(ASKED, RIGHT, WRONG, feedback_ids=("fb-correction",))
+    pairs = (*taught.train.pairs, tie, own)
+    taught = replace(taught, train=replace(taught.train, pairs=pairs))
+    with pytest.raises(Seen):
+        BackboneTrainer(settings, None).train((method,), taught, tmp_path / "checkpoint", Told())
+    assert learned == list(pairs[:-1])
+    assert set(learned_from(taught, (method,))) == {name for pair in learned for name in pair.feedback_ids}
 
 
 def test_what_learns_from_scores_is_measured_on_scores_that_were_held_out(settings: Settings, tmp_path: Path) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from learner.batch import Pair, Snapshot
+import pytest
+
+from learner.batch import Demonstration, Pair, Snapshot
 from learner.constitution.served import ServedRevision
 from learner.curate import Curated
 from learner.snapshot import FrozenFeedback
-from learner.summary import describe
+from learner.summary import describe, learned_from
+from learner.trainer import Stage
 from service.constitution import built_in
 from service.constitution.versions import Version
 
@@ -39,3 +42,26 @@ def test_of_served_revisions_the_versions_are_those_that_are_learned_from() -> N
     under = [replace(REVISION, constitution=name, conversation_id=f"conv_{name}") for name in ("c10", "c2", "c7", "c2")]
     learned = [pair(one) for one in under if one.constitution != "c7"]  # which is held out
     assert "3 replies revised while served (under c2, c10);" in said(under, learned)
+
+
+@pytest.mark.parametrize(
+    ("stage", "learned", "feedback"),
+    [
+        ("dpo", "2 pairs and 1 tie", ["fb-better", "fb-corrected", "fb-tie"]),
+        ("ppo", "1 pair and 1 tie", ["fb-better", "fb-tie"]),
+        ("raft", "1 pair and 1 tie", ["fb-better", "fb-tie"]),
+        ("kto", "0 good and 0 bad replies and 1 pair", ["fb-better"]),
+        ("rl-cai", "1 pair", ["fb-better"]),
+    ],
+)
+def test_of_ties_and_corrections_those_are_named_that_the_stage_learns_from(
+    stage: Stage, learned: str, feedback: list[str]
+) -> None:
+    better, corrected, tie = (
+        Pair((1, 5, 2), (first, 2), (second, 2), feedback_ids=(f"fb-{name}",), tie=name == "tie")
+        for name, first, second in (("better", 6, 7), ("corrected", 8, 7), ("tie", 6, 9))
+    )
+    written = Demonstration((1, 5, 2), (8, 2), feedback_id="fb-corrected")
+    lessons = Curated(Snapshot((written,), (better, corrected, tie)), Snapshot(), PARTS)
+    assert describe(FrozenFeedback((), (), 0), lessons, (stage,)).startswith(f"It learned from {learned}; ")
+    assert learned_from(lessons, (stage,)) == feedback
