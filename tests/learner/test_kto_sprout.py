@@ -12,6 +12,7 @@ from learner.methods import kto
 from learner.pretrain.questions import draw_prompts, is_right
 from learner.sampling import sample
 from service.settings import SPROUT, LearnerSettings
+from tests.learner.brief import won
 from tests.learner.progress import Heard
 
 SETTINGS = LearnerSettings()
@@ -40,6 +41,9 @@ def test_thumbs_of_people_who_like_short_replies_shorten_them_and_cost_no_answer
     own, base = (said(backbone, held_out, role) for role in ("policy", "base"))
     assert sum(len(text.split()) for text in own) < 0.8 * sum(len(text.split()) for text in base)
     assert all(text.strip() for text in own)
+    share_won, kl_per_token = won(backbone)
+    assert share_won > 0.6
+    assert 0 < kl_per_token < SETTINGS.max_kl_per_token
     questions = [prompt for prompt in draw_prompts(120, 8, held_out=True) if prompt.answers][:32]
     greedy = said(backbone, [question(backbone.tokenizer, one.text) for one in questions], "policy", temperature=0.0)
     assert sum(is_right(question, text) for question, text in zip(questions, greedy, strict=True)) >= 30
