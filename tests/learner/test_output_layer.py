@@ -112,8 +112,8 @@ def test_a_backbone_says_the_same_in_chunks(
         of_replies = graded(backbone.reply_log_probs(batch), list(backbone.trainable()))
         found.append([*of_tokens, *of_replies, backbone.score(EXAMPLES, "policy"), backbone.score(EXAMPLES, "base")])
     torch.testing.assert_close(found[0][0], padded_log_probs(backbone, batch).detach(), atol=1e-5, rtol=1e-5)
-    for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    for one, other in zip(*found, strict=True):  # gradients reach 84, and float32 rounds sums of such
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("packs", [True, False])
