@@ -26,7 +26,6 @@ def pairwise_reward_loss(
     margins: Tensor | None = None,
     ties: Tensor | None = None,
     label_smoothing: float = 0.0,
-    groups: Tensor | None = None,
     weights: Tensor | None = None,
     centring: float = 0.0,
     certainties: Tensor | None = None,
@@ -36,9 +35,8 @@ def pairwise_reward_loss(
     All (B,). margins: nats that the difference must exceed. `label_smoothing`: the share of judgements taken to be
     wrong. A tie (`ties`, bool) asks for equal rewards: a target of ½, whatever its margin; it counts in no accuracy.
     `certainties`: the probability that the chosen reply is the better one, 1 where none are given: soft labels.
-    `groups`: whole numbers; the pairs of one ranking share one, and weigh together as one pair of their mean weight
-    does. `centring` times the mean of (chosen + rejected)², by the same weights, keeps rewards around 0
-    (arXiv 2312.09244). Nothing to learn from gives a loss of 0.
+    `centring` times the mean of (chosen + rejected)², by the same weights, keeps rewards around 0 (arXiv 2312.09244).
+    Nothing to learn from gives a loss of 0.
     """
     logits = chosen - rejected
     soft = torch.ones_like(logits) if certainties is None else certainties.to(logits)
@@ -50,9 +48,6 @@ def pairwise_reward_loss(
     each = F.binary_cross_entropy_with_logits(logits - offset, target, reduction="none")
     each = each + centring * (chosen + rejected).square()
     weights = torch.ones_like(each) if weights is None else weights.to(each)
-    if groups is not None:
-        _, place, size = groups.unique(return_inverse=True, return_counts=True)
-        weights = weights / size[place]
     loss = _weighted_mean(each, weights)
     return loss, {
         "reward_loss": loss.item(),

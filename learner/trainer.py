@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -61,9 +63,14 @@ def judgements_of_taste(part: Snapshot, *others: Snapshot) -> list[Pair]:
 
 def pairs_to_reward(train: Snapshot) -> list[Pair]:
     """What a reward model learns from of the pairs as people judged them: judgements of taste, and ties. No tie is a
-    correction's own pair, which prefers what was written."""
+    correction's own pair, which prefers what was written. A ranking's pairs weigh together as one comparison, since how
+    many there are tells only how long it is."""
     taste = set(judgements_of_taste(train))
-    return [pair for pair in train.pairs if pair.tie or pair in taste]
+    found = [pair for pair in train.pairs if pair.tie or pair in taste]
+    of_group: defaultdict[str, float] = defaultdict(float)
+    for pair in found:
+        of_group[pair.group] += pair.weight
+    return [replace(pair, weight=pair.weight / of_group[pair.group]) if pair.group else pair for pair in found]
 
 
 def pairs_to_learn(stages: tuple[Stage, ...], train: Snapshot) -> list[Pair]:

@@ -1,16 +1,16 @@
 """The judgements that a reward model learns from, each head from a bootstrap sample of its own (bagging, Breiman 1996).
 
-A ranking is drawn as one, and so is everything that isn't part of one. The loss of a step and the figures of what was
-kept apart are taken over pairs, thumbs and scores together: a reward of r is the log-odds of being preferred, and
-foretells a score of r / NATS_PER_POINT points above what is usual with whoever gave it. That map is fixed: scores by
-themselves would leave the reward's unit open, which pairs settle as log-odds. By Thurstone's law of comparative
-judgment (Psychological Review 34, 1927, case V) people whose scores of one reply vary by σ prefer a reply that is worth
-Δ points more with probability Φ(Δ / (σ √2)), nearly the logistic function of 1.702 Δ / (σ √2).
+A ranking is drawn as one and counts as one, and so does everything that isn't part of one. The loss of a step and the
+figures of what was kept apart are taken over pairs, thumbs and scores together: a reward of r is the log-odds of being
+preferred, and foretells a score of r / NATS_PER_POINT points above what is usual with whoever gave it. That map is
+fixed: scores by themselves would leave the reward's unit open, which pairs settle as log-odds. By Thurstone's law of
+comparative judgment (Psychological Review 34, 1927, case V) people whose scores of one reply vary by σ prefer a reply
+that is worth Δ points more with probability Φ(Δ / (σ √2)), nearly the logistic function of 1.702 Δ / (σ √2).
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import partial
 from random import Random
@@ -89,29 +89,30 @@ class BaggedJudgements:
         """Add the loss of a step's pairs, labels and scores to it, a ranking's pairs together as one. Metrics: of the
         last head."""
         pairs, labels, scored = of_step
-        groups = self._group[list(pairs)].tolist()
-        sizes = Counter(groups)
         of_pairs = torch.zeros(len(self._pairs), self._members)
         of_pairs[list(pairs)] = self._weights(self._pairs, pairs, self._pairs_drawn)
-        of_pairs[list(pairs)] /= torch.tensor([sizes[group] for group in groups]).unsqueeze(1)
         of_labels = torch.zeros(len(self._labels), self._members)
         of_labels[list(labels)] = self._weights(self._labels, labels, self._labels_drawn)
         of_scores = torch.zeros(len(self._scored), self._members)
         of_scores[list(scored)] = self._weights(self._scored, scored, self._scored_drawn)
-        counts = len(pairs), len(labels), len(scored)
-        loss = partial(self._loss, (of_pairs, of_labels, of_scores), counts)
+        counts = len(self._group[list(pairs)].unique()), len(labels), len(scored)
+        examples = sum(map(len, of_step))
+        shares = [examples * count / sum(counts) for count in counts]
+        loss = partial(self._loss, (of_pairs, of_labels, of_scores), shares)
         return stepper.add("judgements", [(kind, one) for kind, some in enumerate(of_step) for one in some], loss)
 
     def _loss(
         self,
         weights: tuple[Tensor, Tensor, Tensor],
-        counts: tuple[int, int, int],
+        shares: Sequence[float],
         part: Sequence[tuple[int, int]],
     ) -> tuple[Tensor, dict[str, float]]:
-        """Mean over the heads, each on its own sample, in nats; a label, or a score, counts as much as a pair.
+        """Mean over the heads, each on its own sample, in nats; a label, or a score, counts as much as a
+        pair, or a ranking.
 
-        weights: (all pairs, heads), (all labels, heads) and (all scores, heads), 0 for what isn't of the step; counts:
-        of the step; part: some of it, pairs as (0, index), labels as (1, index), scores as (2, index).
+        weights: (all pairs, heads), (all labels, heads) and (all scores, heads), 0 for what isn't of the step; shares:
+        how much of the step pairs, labels and scores are to take, in its examples; part: some of it, pairs as
+        (0, index), labels as (1, index), scores as (2, index).
         """
         pairs, labels, scored = ([index for kind, index in part if kind == wanted] for wanted in range(3))
         chosen, rejected, called, rated = self._rewards(pairs, labels, scored)
@@ -121,8 +122,8 @@ class BaggedJudgements:
             of_all[some].to(device) for of_all, some in zip(weights, (pairs, labels, scored), strict=True)
         )
         scales = [
-            count * some.sum(0) / of_all.sum(0).to(device).clamp(min=1e-30) / len(part)
-            for count, some, of_all in zip(counts, (of_pairs, of_labels, of_scores), weights, strict=True)
+            share * some.sum(0) / of_all.sum(0).to(device).clamp(min=1e-30) / len(part)
+            for share, some, of_all in zip(shares, (of_pairs, of_labels, of_scores), weights, strict=True)
         ]
         for head in range(self._members):
             lost, metrics = pairwise_reward_loss(

@@ -207,7 +207,8 @@ def test_a_tie_is_learned_from_by_a_reward_model_and_not_by_kto(model: Path, tmp
     tie = {"prompt": "what is red ?", "chosen": "perhaps .", "rejected": "one .", "tie": True}
     learned = learn("reinforce", model, [*PAIRS, tie], tmp_path / "rewarded", {"ppo": FEW})
     assert learned == LearnedTexts(("ppo",), learned_from=3, too_long=0, unused=0)
-    assert learn("kto", model, [*PAIRS, tie], tmp_path / "called") == LearnedTexts(("kto",), 2, 0, unused=1)
+    called = [{"prompt": "what is one ?", "reply": reply, "good": reply == "yes ."} for reply in ("yes .", "no .")]
+    assert learn("kto", model, [*called, tie], tmp_path / "called") == LearnedTexts(("kto",), 2, 0, unused=1)
 
 
 def test_the_methods_of_the_constitution_need_no_examples(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -59,38 +59,15 @@ def test_margins_smoothing_ties_and_weights() -> None:
     assert metrics["reward_accuracy"] == pytest.approx(float(decided), abs=1e-6)
 
 
-def test_a_rankings_pairs_weigh_together_as_one() -> None:
-    chosen, rejected = numbers(1), numbers(2)
-    groups = torch.tensor([7, 7, 7, 3, 9, 9])
-    each = [-log_sigmoid(float(c - r)) for c, r in zip(chosen, rejected, strict=True)]
-    loss, _ = pairwise_reward_loss(chosen, rejected, groups=groups)
-    expected = (sum(each[:3]) / 3 + each[3] + sum(each[4:]) / 2) / 3
-    assert float(loss) == pytest.approx(expected, abs=1e-12)
-
-
-def test_a_rankings_pairs_weigh_together_as_one_pair_of_their_mean_weight() -> None:
-    chosen, rejected, weights = numbers(1), numbers(2), numbers(3).abs()
-    groups = torch.tensor([7, 3, 7, 3, 9, 7])
-    each = [-log_sigmoid(float(c - r)) for c, r in zip(chosen, rejected, strict=True)]
-    loss, _ = pairwise_reward_loss(chosen, rejected, groups=groups, weights=weights)
-    total = shares = 0.0
-    for members in ([0, 2, 5], [1, 3], [4]):
-        total += sum(float(weights[one]) * each[one] for one in members) / len(members)
-        shares += sum(float(weights[one]) for one in members) / len(members)
-    assert float(loss) == pytest.approx(total / shares, abs=1e-12)
-
-
-@given(st.integers(0, 2**31), st.permutations(range(6)), st.lists(st.integers(0, 2), min_size=6, max_size=6))
-def test_the_order_of_pairs_and_the_names_of_rankings_change_nothing(
-    seed: int, order: list[int], rankings: list[int]
-) -> None:
+@given(st.integers(0, 2**31), st.permutations(range(6)))
+def test_the_order_of_pairs_changes_nothing(seed: int, order: list[int]) -> None:
     chosen, rejected, margins, weights = (numbers(seed + one) for one in range(4))
-    ties, groups = numbers(seed + 4) > 0.5, torch.tensor(rankings)
+    ties = numbers(seed + 4) > 0.5
     loss, metrics = pairwise_reward_loss(
-        chosen, rejected, margins=margins, ties=ties, groups=groups, weights=weights.abs(), centring=0.1
+        chosen, rejected, margins=margins, ties=ties, weights=weights.abs(), centring=0.1
     )
     other, others = pairwise_reward_loss(
-        chosen[order], rejected[order], margins=margins[order], ties=ties[order], groups=100 - 7 * groups[order],
+        chosen[order], rejected[order], margins=margins[order], ties=ties[order],
         weights=weights.abs()[order], centring=0.1,
     )  # fmt: skip
     assert float(other) == pytest.approx(float(loss), abs=1e-12) and others == pytest.approx(metrics, abs=1e-6)
@@ -144,10 +121,10 @@ def test_a_score_costs_the_square_of_its_distance_and_one_far_away_a_straight_li
 
 def test_gradients_are_those_of_finite_differences() -> None:
     chosen, rejected = numbers(1).requires_grad_(), numbers(2).requires_grad_()
-    groups, ties = torch.tensor([0, 0, 1, 2, 2, 2]), torch.tensor([False, True, False, False, False, True])
+    ties = torch.tensor([False, True, False, False, False, True])
     assert torch.autograd.gradcheck(
         lambda one, other: pairwise_reward_loss(
-            one, other, groups=groups, ties=ties, label_smoothing=0.1, centring=0.01, margins=numbers(3)
+            one, other, ties=ties, label_smoothing=0.1, centring=0.01, margins=numbers(3)
         )[0],
         (chosen, rejected),
     )
@@ -162,7 +139,7 @@ def test_gradients_are_those_of_finite_differences() -> None:
 
 def test_nothing_to_learn_from_costs_nothing() -> None:
     none = torch.zeros(0)
-    assert float(pairwise_reward_loss(none, none, groups=none.long(), ties=none.bool())[0]) == 0
+    assert float(pairwise_reward_loss(none, none, ties=none.bool())[0]) == 0
     assert float(binary_reward_loss(none, none.bool())[0]) == 0
     assert float(regression_reward_loss(none, none)[0]) == 0
     one, nought = torch.ones(1), torch.zeros(1)
