@@ -1,9 +1,9 @@
 """Fit a reward model: how much people like a reply, from comparisons, rankings, thumbs and scores.
 
 Bradley-Terry on pairs (InstructGPT, arXiv 2203.02155, eq. 1), a ranking's pairs together in one step and as one group;
-thumbs as labels of the same reward (good where it is above 0); single scores by Huber's regression (`bagging`). Some
-prompts are kept apart: they say when to stop, how often the reward is right (a little flattered, as it was chosen by
-them), and by how much it has to be divided to be the log-odds of being preferred (arXiv 1706.04599).
+thumbs as labels of the same reward (good where it is above 0); single scores by Huber's regression (`bagging`). Of 40
+prompts or more some are kept apart: they say when to stop, how often the reward is right (a little flattered, as it was
+chosen by them), and by how much it has to be divided to be the log-odds of being preferred (arXiv 1706.04599).
 
 A killed fit goes on from its checkpoint, and comes to what the unbroken one comes to.
 
@@ -13,6 +13,7 @@ A killed fit goes on from its checkpoint, and comes to what the unbroken one com
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -28,6 +29,8 @@ from learner.methods.reward_model import RewardFit, RewardModel
 from learner.stage_checkpoint import StageCheckpoint
 from service.errors import TrainingFailed
 from service.settings import LearnerSettings
+
+log = logging.getLogger("hone.learner")
 
 PHASE = "reward"
 KEPT_APART = 5
@@ -65,7 +68,13 @@ def fit(
         )
     backbone.add_head("reward", settings.reward_members, settings.seed)
     rng = Random(settings.seed)
-    apart = _kept_apart([*fitting, *called, *rated], rng)
+    judged = [*fitting, *called, *rated]
+    apart = _kept_apart(judged, rng)
+    if not apart:
+        log.info(
+            "The reward is not calibrated, and nothing ends its training early: %d prompts, %d are needed.",
+            len({one.prompt_token_ids for one in judged}), KEPT_APART * FEWEST_KEPT,
+        )  # fmt: skip
     taught, kept = (
         BaggedJudgements(
             backbone,

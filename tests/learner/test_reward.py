@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -236,6 +237,17 @@ def test_ties_alone_or_thumbs_of_one_kind_are_nothing_to_learn_from(backbone: Ba
     good = [Label(asked(1), ids("red", end=True), True)]
     with pytest.raises(TrainingFailed, match="nothing to fit a reward model to"):
         reward.fit(backbone, ties, good, SETTINGS, Heard())
+
+
+def test_with_fewer_prompts_than_can_be_kept_apart_it_is_said_that_nothing_is_calibrated(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings, said = SETTINGS.model_copy(update={"reward_epochs": 1}), "not calibrated, .*: 39 prompts, 40 are needed"
+    caplog.set_level("INFO", "hone.learner")
+    model = reward.fit(Backbone.load(folder, settings), comparisons(40), [], settings, Heard())
+    assert model.fit.kept == 8 and "not calibrated" not in caplog.text
+    model = reward.fit(Backbone.load(folder, settings), comparisons(39), [], settings, Heard())
+    assert model.fit.kept == 0 and model.fit.temperature == 1.0 and re.search(said, caplog.text)
 
 
 def test_the_same_seed_gives_the_same_rewards(folder: Path) -> None:
