@@ -68,7 +68,7 @@ def fit(
         )
     backbone.add_head("reward", settings.reward_members, settings.seed)
     rng = Random(settings.seed)
-    judged = [*fitting, *called, *rated]
+    judged: list[Pair | Label | Scored] = [*fitting, *called, *rated]
     apart = _kept_apart(judged, rng)
     if not apart:
         log.info(
