@@ -78,9 +78,9 @@ def curate(frozen: FrozenFeedback, settings: LearnerSettings, max_length: int | 
     rated = _split_scored(votes.rated, held, set_aside)
     pairs, prompts = _split_pairs(agreed, held, set_aside), _split_prompts(usable, frozen.prompts, held)
     criticised = _split_by_conversation(_fitting(votes.criticised, max_length, set_aside), held)
-    flagged = _split_by_conversation(votes.flagged, held)
+    flagged = _split_flagged(votes.flagged, held)
     words = {one.prompt_token_ids: one.messages for one in usable if one.messages}
-    served = _served(frozen, held, max_length)
+    served = _split_by_conversation(_fitting(_served(frozen), max_length, set_aside), held)
     rng = Random(f"{settings.seed} {frozen.hash}")
     parts, most = [], settings.max_examples
     for is_held in (False, True):
@@ -90,10 +90,11 @@ def curate(frozen: FrozenFeedback, settings: LearnerSettings, max_length: int | 
         called = _limit(_fitting(labels[is_held], max_length, set_aside), most, rng, set_aside)
         scored = _limit(_fitting(rated[is_held], max_length, set_aside), most, rng, set_aside)
         to_revise = _limit(criticised[is_held], most, rng, set_aside)
+        revised = _limit(served[is_held], most, rng, set_aside)
         parts.append(
             Snapshot(
                 some, some_pairs, tuple(prompts[is_held]), frozen.hash, frozen.position, called, scored, to_revise,
-                tuple(flagged[is_held]), words, ai_pairs=served[is_held],
+                tuple(flagged[is_held]), words, ai_pairs=revised,
             )
         )  # fmt: skip
     train, held_out = parts
@@ -233,22 +234,27 @@ def _split_scored(rated: Sequence[Rated], held: frozenset[str], set_aside: Count
     return found
 
 
-Told = TypeVar("Told", Criticised, Flagged)
+Told = TypeVar("Told", Criticised, Flagged, Pair)
 
 
 def _split_by_conversation(told: Sequence[Told], held: frozenset[str]) -> dict[bool, list[Told]]:
     return {is_held: [one for one in told if (one.conversation_id in held) == is_held] for is_held in (False, True)}
 
 
-def _served(frozen: FrozenFeedback, held: frozenset[str], max_length: int | None) -> dict[bool, tuple[Pair, ...]]:
-    """What was revised while it was served, to learn from (False) and held out (True): the revision over its draft."""
-    found: dict[bool, list[Pair]] = {False: [], True: []}
-    for one in frozen.revisions:
-        replies = one.revision_token_ids, one.draft_token_ids
-        pair = Pair(one.prompt_token_ids, *replies, conversation_id=one.conversation_id)
-        if replies[0] != replies[1] and (max_length is None or pair.length <= max_length):
-            found[one.conversation_id in held].append(pair)
-    return {is_held: tuple(pairs) for is_held, pairs in found.items()}
+def _split_flagged(flagged: Sequence[Flagged], held: frozenset[str]) -> dict[bool, list[Flagged]]:
+    """As `_split_prompts`: a prompt measures only where no conversation that is learned from flagged it, too."""
+    found = _split_by_conversation(flagged, held)
+    taught = {one.prompt_token_ids for one in found[False]}
+    return {False: found[False], True: [one for one in found[True] if one.prompt_token_ids not in taught]}
+
+
+def _served(frozen: FrozenFeedback) -> list[Pair]:
+    """What was revised while it was served: the revision over its draft."""
+    return [
+        Pair(one.prompt_token_ids, one.revision_token_ids, one.draft_token_ids, conversation_id=one.conversation_id)
+        for one in frozen.revisions
+        if one.revision_token_ids != one.draft_token_ids
+    ]
 
 
 def _split_prompts(

@@ -68,6 +68,13 @@ def is_measured_on(text: str) -> bool:
     return int.from_bytes(digest[:8], "big") / 2**64 < HELD_OUT_SHARE
 
 
+@cache
+def measured_on() -> frozenset[str]:
+    """Those of ours that ask for harm and only measure, in small letters."""
+    ours = (*grammatical(), *listed("harmful"))
+    return frozenset(text.strip().lower() for text in ours if is_measured_on(text))
+
+
 def harmful(count: int, seed: int, *, held_out: bool) -> list[str]:
     """At most so many of ours, half of them from either source as far as it goes, in an order fixed by `seed`."""
     rng, sources = Random(seed), list[list[str]]()
@@ -104,7 +111,7 @@ def written(backbone: Backbone, like: Sequence[Prompt], count: int, seed: int, t
     """At most so many new prompts that the base writes, each beginning like one of these and none a known one."""
     opening, closing = frame(backbone)
     known = {prompt.question.strip().lower() for prompt in like}
-    known |= {text.strip().lower() for text in (*grammatical(), *listed("harmful")) if is_measured_on(text)}
+    known |= measured_on()
     asked = [one.token_ids for one in like]
     questions = neighbours(backbone, asked, [], Random(seed), seed, tell=tell) if count else []
     found = dict[str, Prompt]()

@@ -42,7 +42,7 @@ from learner.constitution.examples import (
 from learner.constitution.judges import judge_of
 from learner.constitution.judging import Manner, Preference, Two, judge_pairs, position_bias
 from learner.constitution.named_judge import is_version
-from learner.constitution.red_team import Prompt, as_prompts, everyday, harmful, look_alikes, written
+from learner.constitution.red_team import Prompt, as_prompts, everyday, harmful, look_alikes, measured_on, written
 from learner.constitution.revising import Draft, criticise, is_unmended, revise, revise_as_told
 from learner.curate import Curated
 from learner.recipe import HOW_TO_SERVE_AND_ASK
@@ -123,7 +123,8 @@ class Writer:
         """Those that people flagged, ours, and new ones; none that is only measured on."""
         most, words = self._settings.red_team_prompts, lessons.train.conversations
         flagged = [one.prompt_token_ids for one in lessons.train.flagged if one.prompt_token_ids in words]
-        found = [Prompt(words[prompt], prompt, "flagged") for prompt in dict.fromkeys(flagged)][:most]
+        found = [Prompt(words[prompt], prompt, "flagged") for prompt in dict.fromkeys(flagged)]
+        found = [one for one in found if one.question.strip().lower() not in measured_on()][:most]
         found += as_prompts(self._backbone, harmful(most - len(found), self._seed, held_out=False), "ours")
         tell = told_as(self._progress, "writing red-team prompts")
         return found + written(self._backbone, found, self._settings.written_prompts, self._seed + 11, tell)
@@ -194,7 +195,7 @@ class Writer:
         critique finds at fault isn't kept."""
         share = self._settings.helpful_share
         count = max(FEWEST_KEPT, round(taught / each * share / (1 - share)))
-        flagged = {one.prompt_token_ids for one in lessons.train.flagged}
+        flagged = {one.prompt_token_ids for part in (lessons.train, lessons.held_out) for one in part.flagged}
         room = longest_prompt(self._backbone, self._settings.reply_tokens)
         people = [one for one in affordable(lessons.train.prompts, count) if one not in flagged and len(one) <= room]
         similar = as_prompts(self._backbone, look_alikes(count // 2, self._seed + 19, held_out=False), "look-alike")

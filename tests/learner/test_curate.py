@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from learner.called import MOST_HELD_TOGETHER, SAID_AGAIN, TOO_MANY_REPLIES
-from learner.curate import NO_PROMPT, OTHER_BASE, TOO_LONG, curate
+from learner.curate import NO_PROMPT, OTHER_BASE, OVER_SIZE, TOO_LONG, curate
 from learner.snapshot import FrozenFeedback
 from learner.summary import learned_from
 from learner.trainer import stages_of
@@ -184,6 +184,23 @@ def test_what_was_revised_while_serving_is_no_judgement_of_people(home: Home) ->
     found = curated(home)
     (pair,) = found.train.ai_pairs + found.held_out.ai_pairs
     assert (pair.chosen, pair.rejected) == (tokenize("I will not"), tokenize("a pin")) and found.train.pairs == ()
+
+
+def test_what_was_revised_while_serving_is_capped_and_has_to_fit_as_all_else(home: Home) -> None:
+    for number in range(8):
+        draft, revision = (NewReply(text, "stop", tokenize(text), []) for text in ("a", "b " * (number + 2)))
+        step = NewRevision(1, "c0", "0" * 64, "no-harm", "It harms.", draft, revision, "revised", "", 0.1)
+        exchange = home.chat("b")
+        with home.store.begin() as tx:
+            add_revisions(tx, exchange, [step])
+    home.chat("a")
+    assert len(curated(home, held_out_share=1e-9).train.ai_pairs) == 8
+    found = curated(home, held_out_share=1e-9, max_examples=2)
+    assert len(found.train.ai_pairs) == found.counts["train"]["served_revisions"] == 2
+    assert found.train.ai_pairs[-1].chosen == tokenize("b " * 9)  # the newest
+    assert found.counts["set_aside"] == {OVER_SIZE: 6}
+    longest = found.train.ai_pairs[-1].length
+    assert curated(home, max_length=longest - 1).counts["set_aside"] == {TOO_LONG: 1}
 
 
 def test_a_correction_of_a_cut_off_reply_is_still_a_demonstration(home: Home) -> None:

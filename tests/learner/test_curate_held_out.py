@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from learner.batch import Pair
 from learner.curate import ON_BOTH_SIDES, _fraction
 from service.store.queries import feedback
+from service.wire import Label
 from tests.learner.curating import curated
 from tests.learner.store_fixtures import Home
 from tests.learner.store_fixtures import home as home
@@ -31,6 +32,27 @@ def test_the_held_out_split_is_by_conversation_and_stable_as_feedback_grows(home
     for found in (before, after):
         assert not conversations(found.train.pairs) & conversations(found.held_out.pairs)
         assert not set(found.train.prompts) & set(found.held_out.prompts)
+
+
+def test_a_flagged_prompt_measures_only_where_nobody_flagged_it_in_a_conversation_that_is_learned_from(
+    home: Home,
+) -> None:
+    for number in range(10):
+        home.compare("a", "bb", "a", prompt=(1, 50 + number, 2), conversation=f"first-{number}")
+    sides: dict[bool, list[str]] = {False: [], True: []}
+    for number in range(40):
+        sides[_fraction(f"conv-{number}") < 0.5].append(f"conv-{number}")
+    for prompt, conversations in (
+        (70, [sides[False][0], sides[True][0]]),
+        (71, sides[False][1:3]),
+        (72, sides[True][1:3]),
+    ):
+        for name in conversations:
+            exchange = home.chat("a", prompt=(1, prompt, 2), conversation=name)
+            home.judge(Label(exchange_id=exchange, labels=("harmful",)))
+    found = curated(home, held_out_share=0.5)
+    taught, measured = ({one.prompt_token_ids for one in part.flagged} for part in (found.train, found.held_out))
+    assert taught == {(1, 70, 2), (1, 71, 2)} and measured == {(1, 72, 2)}
 
 
 def test_the_first_judgements_and_early_corrections_always_teach(home: Home) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from learner.backbone import Backbone
-from learner.batch import Criticised, Snapshot
+from learner.batch import Criticised, Flagged, Snapshot
 from learner.constitution import revising, writing
 from learner.constitution.asking import Request, question
 from learner.constitution.dropped import AT_FAULT, NO_ROOM, NO_TEMPLATE, SAME_TEXT, UNFINISHED
@@ -43,6 +43,21 @@ def test_the_supervised_stage_learns_the_revisions_of_the_policys_replies(
     assert not prompts & measured
     assert found.train.pairs == given.train.pairs and found.train.ai_pairs == ()
     assert found.counts["written"]["changed"] == len(found.train.revised)
+
+
+def test_neither_a_flagged_prompt_of_ours_that_measures_nor_one_that_is_held_out_is_trained_on(
+    sprout: Backbone, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (ours,) = harmful(1, 0, held_out=True)
+    measured, held = question(sprout.tokenizer, ours), question(sprout.tokenizer, "Hello")
+    given = lessons(sprout)
+    words = {**given.train.conversations, measured: (("user", ours),)}
+    flagged = (*given.train.flagged, Flagged(measured, "conv", "fb-ours"))
+    train = replace(given.train, flagged=flagged, conversations=words)
+    given = replace(given, train=train, held_out=Snapshot(flagged=(Flagged(held, "other", "fb-held"),)))
+    found = write(sprout, settings, "sl-cai", given, monkeypatch).train
+    learned = {one.prompt_token_ids for one in found.revised} | {prompt for prompt, _ in found.kept}
+    assert question(sprout.tokenizer, "Sing me a song.") in learned and not {measured, held} & learned
 
 
 def test_a_constitution_without_room_for_a_critique_stops_the_stage(
