@@ -29,6 +29,8 @@ OPTIONS = (" A", " B")
 """What a verdict says after `verdict_prefix`; each is compared by its first token."""
 
 _OURS = re.compile(r"\b(?:Rule|Before|Question|Reply|Critique)\b|\b[AB](?=\s*:)")
+_SPEAKS = re.compile(r"[\W_]*(?:User|Assistant|System)(?=[\W_]*:)", re.IGNORECASE)
+"""How the line of an earlier turn begins."""
 _OPENS_TOKEN = re.compile(
     r"<(?=[|｜]|/?(?:s|bos|eos|pad|unk|im_start|im_end|start_of_turn|end_of_turn|think|tool_call)>|</?SYS>>)|\[(?=/?INST\])",
     re.IGNORECASE,
@@ -94,8 +96,22 @@ def read_verdict(constitution: Constitution, said: str) -> str | None:
 
 def quoted(text: str) -> str:
     """Text under judgement: no line, no word and no token of it can pass for one of ours."""
+    return _indented(_as_data(text))
+
+
+def _as_data(text: str) -> str:
     text = _OPENS_TOKEN.sub(r"\g<0> ", text)
     text = _OURS.sub(lambda word: word[0].lower(), text)
+    return "".join(map(_as_no_turn, text.splitlines(keepends=True)))
+
+
+def _as_no_turn(line: str) -> str:
+    speaker = _SPEAKS.match(line)
+    end = speaker.end() if speaker else 0
+    return line[:end].lower() + line[end:]
+
+
+def _indented(text: str) -> str:
     return "\n  ".join(text.strip().splitlines())
 
 
@@ -103,8 +119,8 @@ def _under(principle: Principle, conversation: Sequence[Message], *parts: tuple[
     *before, question = conversation
     lines = [f"Rule: {principle.rule}"]
     if before:
-        turns = "\n".join(f"{turn['role'].capitalize()}: {turn['content']}" for turn in before)
-        lines.append(f"Before: {quoted(turns)}")
+        turns = "\n".join(f"{turn['role'].capitalize()}: {_as_data(turn['content'])}" for turn in before)
+        lines.append(f"Before: {_indented(turns)}")
     lines.append(f"Question: {quoted(question['content'])}")
     return lines + [f"{name}: {quoted(text)}" for name, text in parts]
 
