@@ -17,7 +17,7 @@ from learner.backbone import Backbone
 from learner.batch import Messages, Progress, Tell, TokenIds, told_as, untold
 from learner.constitution.asking import Request, Said, as_request, ask
 from service.constitution import Constitution, Principle
-from service.constitution.principles import draw
+from service.constitution.principles import draw_for_rounds
 from service.constitution.prompts import critique_messages, quoted, revision_messages
 
 CRITIQUE_TOKENS, REVISION_TOKENS = 160, 192
@@ -68,14 +68,13 @@ def revise(
     progress: Progress,
     role: Role = "base",
 ) -> list[Revised]:
-    """Each draft after so many rounds, in each of which another of the principles is drawn for it.
+    """Each draft after so many rounds, in each of which another of the principles is drawn for it, as far as they go.
 
     What has no room in the model's context is left as it is. Raises TrainingFailed for a model that can't be asked.
     """
     rng = Random(seed)
-    drawn = [draw(principles, rounds, rng) for _ in drafts]
+    drawn = [draw_for_rounds(principles, rounds, rng) for _ in drafts]
     found = [Revised(draft, draft.text, draft.token_ids) for draft in drafts]
-    rounds = min(rounds, len(principles))
     for number in range(rounds):
         under, of_round = [order[number] for order in drawn], f"round {number + 1} of {rounds}"
         tell = told_as(progress, f"critiques, {of_round}")

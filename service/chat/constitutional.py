@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Literal
 
-from service.constitution.principles import Principle, draw
+from service.constitution.principles import Principle, draw_for_rounds
 from service.constitution.prompts import Message, critique_messages, revision_messages
 from service.constitution.room import own_words
 from service.constitution.versions import Version
@@ -70,7 +70,7 @@ class Rules:
         if self.settings.principles == "all":
             yield from [self.principles] * self.settings.rounds
         else:
-            yield from ([one] for one in draw(self.principles, self.settings.rounds, Random(seed)))
+            yield from ([one] for one in draw_for_rounds(self.principles, self.settings.rounds, Random(seed)))
 
     @property
     def critique_sampling(self) -> dict[str, Any]:

@@ -179,6 +179,14 @@ def draw(principles: Collection[Principle], count: int, rng: Random) -> list[Pri
     return drawn
 
 
+def draw_for_rounds(principles: Collection[Principle], rounds: int, rng: Random) -> list[Principle]:
+    """One principle for each round: drawn anew when all have had their round."""
+    drawn = list[Principle]()
+    while len(drawn) < rounds:
+        drawn += draw(principles, rounds - len(drawn), rng)
+    return drawn
+
+
 def parse(text: str, where: str = "The constitution", is_stored: bool = False) -> Constitution:
     """Check a constitution file's text. Raises BadInput, naming what is wrong and where.
 

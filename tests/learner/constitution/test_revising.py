@@ -52,6 +52,12 @@ def test_each_round_is_under_another_principle_and_about_the_newest_text(monkeyp
     assert criticised == ["like this", "second", "third"]
 
 
+def test_principles_are_drawn_anew_where_there_are_more_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    (found,) = run(monkeypatch, Model(lambda request: "at fault"), [BAD], rounds=2 * len(HARMLESS))
+    under = [one.principle for one in found.rounds]
+    assert sorted(under) == sorted(2 * [one.name for one in HARMLESS])
+
+
 @pytest.mark.parametrize("useless", [None, "", "it never ends …"])
 def test_a_revision_that_is_no_use_leaves_the_text(monkeypatch: pytest.MonkeyPatch, useless: str | None) -> None:
     model = Model(lambda request: "at fault" if not line(request, "Critique") else useless)
