@@ -16,6 +16,7 @@ from learner.pretrain.questions import draw_prompts
 from learner.sampling import Reply, sample
 from service.errors import TrainingFailed
 from service.settings import SPROUT, LearnerSettings, PpoSettings
+from tests.learner.brief import won
 from tests.learner.progress import Heard
 from tests.learner.tiny_model import build_tiny_model, ids
 
@@ -49,6 +50,7 @@ def test_people_who_like_short_replies_get_shorter_ones(monkeypatch: pytest.Monk
 
     own, base = said("policy"), said("base")
     assert sum(own) < 0.85 * sum(base) and all(own)
+    assert won(backbone)[0] > 0.6
     assert 0 < result.metrics["kl_per_token"] < SETTINGS.max_kl_per_token
     assert result.metrics["fluency"] > SETTINGS.min_fluency
     assert {phase for phase, *_ in heard.steps} == {"reward", "ppo"}
