@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from learner.backbone_trainer import BackboneTrainer
-from learner.batch import Progress, Snapshot
+from learner.batch import Label, Pair, Progress, Scored, Snapshot
 from learner.curate import Curated
 from learner.starting_adapter import write_base
 from learner.text_examples import as_snapshot, longest_example, read_examples
-from learner.trainer import Stage, as_labels, from_thumbs, pairs_to_learn, settings_of, stages_of
+from learner.trainer import Stage, as_labels, from_scores, from_thumbs, pairs_to_learn, settings_of, stages_of
 from service.adapters.base_model import check_model
 from service.constitution.versions import built_in_version
 from service.errors import BadInput
@@ -80,7 +80,8 @@ def learn(
         room = longest_example(chosen.model_path)
         texts, too_long = as_snapshot(examples, chosen.model_path, room)
         stages = stages_of(method, texts, chosen.learner.preferences)
-        learned = _learned(method, stages, texts, too_long, room)
+        given = sum(bool(one.replies) for one in examples)
+        learned = _learned(method, stages, texts, given, too_long, room)
         trainer = BackboneTrainer(chosen, parent, anchor=parent if chosen.learner.anchor == "parent" else None)
         lessons = Curated(texts, Snapshot(), {}, built_in_version())
         lessons = trainer.write(method, lessons, Path(home), tell)
@@ -90,8 +91,11 @@ def learn(
     return learned
 
 
-def _learned(method: str, stages: tuple[Stage, ...], texts: Snapshot, too_long: int, room: int | None) -> LearnedTexts:
-    """Raises BadInput where the method learns nothing from what fits."""
+def _learned(
+    method: str, stages: tuple[Stage, ...], texts: Snapshot, given: int, too_long: int, room: int | None
+) -> LearnedTexts:
+    """`given`: how many examples there are, prompts alone not counted. Raises BadInput where the method learns nothing
+    from what fits."""
     if not stages:
         why = f"{too_long} of the examples are longer than the model's context of {room} tokens." if too_long else ""
         raise BadInput(
@@ -105,9 +109,11 @@ def _learned(method: str, stages: tuple[Stage, ...], texts: Snapshot, too_long: 
             f"All {len(labels)} replies are called {called}, and kto tells good ones from bad ones.",
             f"Add replies with good = {str(called == 'bad').lower()}, or pairs.",
         )
-    used = len(texts.demonstrations) * ("sft" in stages) + len(pairs_to_learn(stages, texts))
-    used += len(texts.labels) * from_thumbs(stages)
-    unused = len(texts.demonstrations) + len(texts.pairs) + len(texts.labels) - used
+    said: list[Pair | Label | Scored] = [*pairs_to_learn(stages, texts)]
+    said += [*(texts.labels if from_thumbs(stages) else ()), *(texts.scored if from_scores(stages) else ())]
+    names = {name for one in said for name in one.feedback_ids}
+    used = len(names) + len(texts.demonstrations) * ("sft" in stages)
+    unused = given - too_long - used
     if too_long:
         log.warning("%d examples are left out: longer than the model's context of %s tokens.", too_long, room)
     if unused:

@@ -6,8 +6,8 @@ Whatever is wrong with one is said at once, and which it is: of a list by its nu
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,20 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, 
 from transformers import AutoConfig, AutoTokenizer
 
 from learner.base_tokenizer import reply_tokenizer
-from learner.batch import Demonstration, Label, Pair, Snapshot, TokenIds
+from learner.batch import Demonstration, Label, Pair, Scored, Snapshot, TokenIds
 from learner.constitution.asking import question, render
-from learner.methods.optimizer import within_length
+from learner.snapshot import JudgedReply, Judgement
+from learner.votes import MIDDLE_SCORE, Vote, count_votes
 from service.errors import BadInput
+from service.wire import Ranking, Score
+from service.wire.feedback import ReplyRef
 
-PARTS = ({"reply"}, {"reply", "good"}, {"chosen", "rejected"}, set[str]())
-"""What an example has beside its prompt: a demonstration, a judged reply, a pair, or nothing."""
+PARTS = (
+    {"reply"}, {"reply", "good"}, {"reply", "score"}, {"chosen", "rejected"}, {"order"}, {"order", "failed"}, set[str]()
+)  # fmt: skip
+"""What an example has beside its prompt: a demonstration, a judged reply, a scored one, a pair, a ranking, or
+nothing."""
+JUDGEMENTS = frozenset[str]().union(*PARTS)
 OF_A_PAIR = {"strength", "tie"}
 
 
@@ -38,6 +45,11 @@ class TextExample(BaseModel):
     strength: float = Field(1.0, gt=0, allow_inf_nan=False, strict=True)
     """Of a pair's preference; 1 is an ordinary one."""
     tie: StrictBool = False
+    score: int | None = Field(None, ge=1, le=10, strict=True)
+    order: tuple[tuple[str, ...], ...] | None = None
+    """Replies, best first; those in one inner list are tied."""
+    failed: tuple[str, ...] | None = None
+    """Replies of a ranking that are of no use, worse than all in its order."""
 
     @field_validator("prompt", mode="before")
     @classmethod
@@ -52,17 +64,58 @@ class TextExample(BaseModel):
                 raise ValueError(f"message {number} needs a role and a content, both text")
         return prompt
 
+    @field_validator("order", mode="before")
+    @classmethod
+    def _is_of_groups(cls, order: Any) -> Any:
+        """A reply that is tied with none may stand there by itself."""
+        return [[one] if isinstance(one, str) else one for one in order] if isinstance(order, list | tuple) else order
+
     @model_validator(mode="after")
     def _is_of_a_kind(self) -> TextExample:
-        given = {name for name in ("reply", "good", "chosen", "rejected") if getattr(self, name) is not None}
+        given = {name for name in JUDGEMENTS if getattr(self, name) is not None}
         if given not in PARTS:
-            raise ValueError("beside prompt it has reply, or reply and good, or chosen and rejected, or nothing")
+            raise ValueError(
+                "beside prompt it has reply, or reply and good, or chosen and rejected, or reply and score, or order "
+                "(and failed), or nothing"
+            )
         if (alone := OF_A_PAIR & self.model_fields_set) and self.chosen is None:
             raise ValueError(f"{' and '.join(sorted(alone))} belongs to a pair, which has chosen and rejected")
-        wanted = self.chosen if self.chosen is not None else self.reply if self.good is not False else None
-        if wanted is not None and not wanted.strip() and not self.tie:
+        self.ranking()
+        if any(not wanted.strip() for wanted in self._wanted()) and not self.tie:
             raise ValueError("the reply is empty, and the model would learn to say nothing; leave the example out")
         return self
+
+    def _wanted(self) -> tuple[str, ...]:
+        """The replies that it calls good, or best."""
+        if self.order:
+            return self.order[0]
+        is_good = self.good is not False and (self.score is None or self.score > MIDDLE_SCORE)
+        wanted = self.chosen if self.chosen is not None else self.reply if is_good else None
+        return () if wanted is None else (wanted,)
+
+    @property
+    def replies(self) -> tuple[str, ...]:
+        """All of them; those of a ranking from its best on."""
+        ranked = [*chain.from_iterable(self.order or ()), *(self.failed or ())]
+        alone = (self.reply, self.chosen, self.rejected)
+        return (*(one for one in alone if one is not None), *ranked)
+
+    def scored(self) -> Score | None:
+        """As feedback."""
+        return None if self.score is None else Score(exchange_id="text", score=self.score)
+
+    def ranking(self) -> Ranking | None:
+        """As feedback, of replies by their places in `replies`. Raises ValueError where it is none."""
+        if self.order is None:
+            return None
+
+        def refs(texts: Iterable[str]) -> tuple[ReplyRef, ...]:
+            return tuple(ReplyRef(exchange_id="text", index=self.replies.index(text)) for text in texts)
+
+        try:
+            return Ranking(order=tuple(map(refs, self.order)), failed=refs(self.failed or ()))
+        except ValidationError as error:
+            raise ValueError(str(error.errors()[0]["msg"]).removeprefix("Value error, ")) from error
 
 
 def read_examples(data: Sequence[Mapping[str, Any]] | str | Path) -> list[TextExample]:
@@ -115,16 +168,36 @@ def as_snapshot(examples: Iterable[TextExample], model: str, room: int | None = 
         return question(tokenizer, one.prompt) if tokenizer.chat_template else tuple(tokenizer(one.prompt).input_ids)
 
     taught, pairs, labels, prompts = list[Demonstration](), list[Pair](), list[Label](), dict[TokenIds, None]()
-    for one in examples:
-        prompt = prompt_of(one)
+    judged, too_long = list[Judgement](), 0
+    for number, one in enumerate(examples, 1):
+        prompt, replies, name = prompt_of(one), [reply(text) for text in one.replies], str(number)
         prompts[prompt] = None
-        if one.chosen is not None and one.rejected is not None:
-            pairs.append(Pair(prompt, reply(one.chosen), reply(one.rejected), margin=one.strength, tie=one.tie))
-        elif one.reply is not None and one.good is not None:
-            labels.append(Label(prompt, reply(one.reply), one.good))
-        elif one.reply is not None:
-            taught.append(Demonstration(prompt, reply(one.reply)))
-    most = room or sys.maxsize
-    short, some_pairs, called = within_length(taught, most), within_length(pairs, most), within_length(labels, most)
-    found = Snapshot(tuple(short[0]), tuple(some_pairs[0]), tuple(prompts), labels=tuple(called[0]))
-    return found, short[1] + some_pairs[1] + called[1]
+        if replies and room is not None and len(prompt) + max(map(len, replies)) > room:
+            too_long += 1
+        elif one.chosen is not None:
+            pairs.append(Pair(prompt, *replies, margin=one.strength, tie=one.tie, feedback_ids=(name,)))
+        elif one.good is not None:
+            labels.append(Label(prompt, *replies, one.good, feedback_ids=(name,)))
+        elif (said := one.ranking() or one.scored()) is not None:
+            judged.append(_judgement(number, prompt, replies, said))
+        elif replies:
+            taught.append(Demonstration(prompt, *replies, feedback_id=name))
+    votes = count_votes(judged)
+    pairs += [_pair(vote) for vote in votes.pairs]
+    scored = [Scored(one.prompt, one.reply, one.points, feedback_ids=(one.feedback_id,)) for one in votes.rated]
+    found = Snapshot(tuple(taught), tuple(pairs), tuple(prompts), labels=tuple(labels), scored=tuple(scored))
+    return found, too_long
+
+
+def _judgement(number: int, prompt: TokenIds, replies: Sequence[TokenIds], said: Ranking | Score) -> Judgement:
+    """As a person's feedback, all of one person: scores are above or below what is usual with all of them."""
+    about = [JudgedReply("text", place, "", "", "", token_ids, True) for place, token_ids in enumerate(replies)]
+    return Judgement(str(number), number, "", "", prompt, True, said, tuple(about))
+
+
+def _pair(vote: Vote) -> Pair:
+    better, worse = (vote.first, vote.second) if vote.strength >= 0 else (vote.second, vote.first)
+    return Pair(
+        vote.prompt, better, worse, margin=abs(vote.strength), tie=vote.strength == 0, feedback_ids=vote.feedback_ids,
+        group=vote.group, weight=vote.weight,
+    )  # fmt: skip

@@ -56,7 +56,7 @@ def moved(adapter: Path) -> bool:
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("lines", SHOWN, ids=["corrections", "pairs", "labels", "file"])
+@pytest.mark.parametrize("lines", SHOWN, ids=["corrections", "pairs", "labels", "rankings", "scores", "file"])
 def test_the_documented_lines_train_an_adapter(
     lines: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +126,17 @@ def test_texts_become_what_the_model_reads_and_what_is_known_of_them_stays() -> 
         ({"prompt": "Hello!", "reply": "Hi.", "good": False}, "All 1 replies are called bad, .* with good = true"),
         ({"prompt": "Hello!", "reply": "Hi.", "tie": True}, "Example 1: tie belongs to a pair"),
         ({"prompt": "Hello!", "strength": 2.0}, "Example 1: strength belongs to a pair"),
+        ({"prompt": "Hello!", "reply": "Hi.", "score": 11}, "Example 1: score: .* less than or equal to 10"),
+        ({"prompt": "Hello!", "reply": "Hi.", "score": True}, "Example 1: score: Input should be a valid integer"),
+        ({"prompt": "Hello!", "score": 3}, "Example 1: beside prompt it has reply, .* or reply and score, or order"),
+        ({"prompt": "Hello!", "reply": "Hi.", "good": True, "score": 3}, "Example 1: beside prompt it has reply"),
+        ({"prompt": "Hello!", "reply": "", "score": 9}, "Example 1: the reply is empty"),
+        ({"prompt": "Hello!", "failed": ["Hi.", "What?"]}, "Example 1: beside prompt it has reply"),
+        ({"prompt": "Hello!", "order": "Hi."}, "Example 1: order: Input should be a valid tuple"),
+        ({"prompt": "Hello!", "order": ["Hi."]}, "Example 1: a ranking is of 2 to 64 replies"),
+        ({"prompt": "Hello!", "order": ["Hi.", []]}, "Example 1: a group of the order is empty"),
+        ({"prompt": "Hello!", "order": ["Hi.", "A"], "failed": ["Hi."]}, "Example 1: a reply stands .* twice"),
+        ({"prompt": "Hello!", "order": [["Hi.", " "], "A"]}, "Example 1: the reply is empty"),
         ({"prompt": [{"role": "user"}]}, "Example 1: prompt: message 1 needs a role and a content, both text"),
         ({"prompt": []}, "Example 1: prompt: .* at least 1 item"),
         ({"prompt": 3}, "Example 1: prompt: it is text, or a list of messages"),
