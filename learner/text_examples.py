@@ -175,13 +175,13 @@ def as_snapshot(examples: Iterable[TextExample], model: str, room: int | None = 
         if replies and room is not None and len(prompt) + max(map(len, replies)) > room:
             too_long += 1
         elif one.chosen is not None:
-            pairs.append(Pair(prompt, *replies, margin=one.strength, tie=one.tie, feedback_ids=(name,)))
+            pairs.append(Pair(prompt, replies[0], replies[1], margin=one.strength, tie=one.tie, feedback_ids=(name,)))
         elif one.good is not None:
-            labels.append(Label(prompt, *replies, one.good, feedback_ids=(name,)))
+            labels.append(Label(prompt, replies[0], one.good, feedback_ids=(name,)))
         elif (said := one.ranking() or one.scored()) is not None:
             judged.append(_judgement(number, prompt, replies, said))
         elif replies:
-            taught.append(Demonstration(prompt, *replies, feedback_id=name))
+            taught.append(Demonstration(prompt, replies[0], feedback_id=name))
     votes = count_votes(judged)
     pairs += [_pair(vote) for vote in votes.pairs]
     scored = [Scored(one.prompt, one.reply, one.points, feedback_ids=(one.feedback_id,)) for one in votes.rated]

@@ -64,10 +64,14 @@ def test_a_published_adapter_is_told_by_its_manifest(role: str, adapter: Path, o
     (folder / MANIFEST).write_text(json.dumps({"format_version": 1, "base": base}), encoding="utf-8")
     settings = LearnerSettings(rank=4, alpha=8.0)
     with pytest.raises(BadInput, match="v1 was made for another base model"):
-        Backbone.load(other, settings, **{role: folder})
+        Backbone.load(
+            other, settings, parent=folder if role == "parent" else None, anchor=folder if role == "anchor" else None
+        )
     (folder / MANIFEST).write_text("{", encoding="utf-8")
     with pytest.raises(AdapterBroken, match=r"manifest\.json can't be read"):
-        Backbone.load(other, settings, **{role: folder})
+        Backbone.load(
+            other, settings, parent=folder if role == "parent" else None, anchor=folder if role == "anchor" else None
+        )
     (folder / MANIFEST).unlink()
     check_base(folder, other)  # nothing says whose it is
 

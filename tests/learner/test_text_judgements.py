@@ -18,7 +18,9 @@ from service.settings import SPROUT, LearnerSettings
 from tests.learner.tiny_model import build_tiny_model
 
 WORDS = ["one", "two", "three", "four", "five", "six", "blue", "you"]
-ENOUGH = [{"prompt": f"what is {word} ?", "reply": "yes .", "score": 9 if len(word) < 4 else 2} for word in WORDS]
+ENOUGH: list[dict[str, Any]] = [
+    {"prompt": f"what is {word} ?", "reply": "yes .", "score": 9 if len(word) < 4 else 2} for word in WORDS
+]
 
 
 def snapshot(*rows: dict[str, Any], room: int | None = None) -> tuple[Snapshot, int]:
@@ -41,7 +43,10 @@ def test_a_ranking_becomes_all_its_pairs_in_one_group() -> None:
 
 
 def test_a_score_is_above_or_below_what_is_usual_and_several_to_one_prompt_make_pairs() -> None:
-    rows = [{"prompt": "Hi", "reply": "A", "score": 10}, {"prompt": "Bye", "reply": "B", "score": 2}]
+    rows: list[dict[str, Any]] = [
+        {"prompt": "Hi", "reply": "A", "score": 10},
+        {"prompt": "Bye", "reply": "B", "score": 2},
+    ]
     found, _ = snapshot(*rows)
     usual = (10 + 2 + 2 * 5.5) / 4
     assert [(one.reply_token_ids, one.points) for one in found.scored] == [
@@ -73,7 +78,7 @@ def test_a_reward_model_is_fitted_to_them(model: Path, tmp_path: Path, monkeypat
         fits.append(reward.fit(backbone, pairs, labels, settings, more[1], more[2]).fit)
 
     monkeypatch.setattr(rlhf, "train", fit)
-    rows = [
+    rows: list[dict[str, Any]] = [
         *ENOUGH,
         {"prompt": "what is red ?", "order": ["yes .", "no .", "it ."]},
         {"prompt": "what ?", "reply": "it ."},
@@ -84,6 +89,6 @@ def test_a_reward_model_is_fitted_to_them(model: Path, tmp_path: Path, monkeypat
 
 
 def test_scores_alone_are_left_out_where_no_reward_is_fitted(model: Path, tmp_path: Path) -> None:
-    rows = [*ENOUGH, {"prompt": "what is red ?", "order": ["yes .", "no ."]}]
+    rows: list[dict[str, Any]] = [*ENOUGH, {"prompt": "what is red ?", "order": ["yes .", "no ."]}]
     learned = learn("dpo", model, rows, tmp_path / "out", {"learner": {"dpo_on": "pairs"}})
     assert learned == LearnedTexts(("dpo",), learned_from=1, too_long=0, unused=8)
