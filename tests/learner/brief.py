@@ -45,5 +45,6 @@ def won(backbone: Backbone) -> tuple[float, float]:
     """Share of comparisons with the base that the policy wins on held-out prompts, as this taste has it, where it won
     half before it was trained; and its KL per token, in nats."""
     held_out = asked(backbone, 24, held_out=True)
-    ours, theirs = (roll_out(backbone, Brief(), held_out, 2, role, seed) for role, seed in (("policy", 6), ("base", 5)))
+    ours = roll_out(backbone, Brief(), held_out, 2, "policy", 6)
+    theirs = roll_out(backbone, Brief(), held_out, 2, "base", 5)
     return share_preferred(ours.grades, theirs.grades), ours.kl_per_token
