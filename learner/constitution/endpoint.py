@@ -1,8 +1,9 @@
 """A judge behind an OpenAI-compatible endpoint: verdicts from its log-probabilities, or else as it writes them.
 
 Several questions are under way at once. One that times out, breaks off, meets a busy server or gets nonsense for an
-answer is asked again, and given up after so many times; a server that refuses us as such ends it at once, since it
-would refuse every other question, too, and so does one that never answered any of the first questions.
+answer is asked again, after as long as the server says if it says so, and given up after so many times. A server that
+refuses us as such ends it at once, since it would refuse every other question, too, and so does one that has given no
+verdict on so many questions in a row.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from collections.abc import Sequence
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx2
@@ -34,10 +37,13 @@ REFUSALS = {
     404: "Check constitution.judge (with /v1, if that is where its API begins) and constitution.judge_model.",
 }
 LONGEST_PAUSE = 30.0
-"""Seconds between two attempts at a question, at most; the first pause is a fraction of one."""
+"""Seconds between two attempts at a question, at most, unless the server asks for more; the first is a fraction of
+one."""
 FIRST_PAUSE = 0.25
+LONGEST_ASKED_FOR = 300.0
+"""Seconds that are waited where the server asks for it (Retry-After), at most."""
 MOST_IN_VAIN = 24
-"""Questions that came to nothing, each with all its attempts, while none was answered: what never answered won't."""
+"""Questions in a row that came to nothing, each with all its attempts."""
 
 
 class EndpointJudge:
@@ -66,14 +72,15 @@ class EndpointJudge:
         self._refused: TrainingFailed | None = None
         self._warned = set[str]()
         self._last_trouble = ""
-        self._in_vain: int | None = 0  # questions, as long as none was answered
+        self._in_vain = 0  # questions since the last that was answered
+        self._back_at = 0.0  # by the loop's clock, until when a busy server asked to be left alone
 
     def odds(self, requests: Sequence[Request], reasoned: bool) -> list[float | None]:
         """As `learner.constitution.judging.Judge` says."""
         return asyncio.run(self._all(requests, reasoned))
 
     async def _all(self, requests: Sequence[Request], reasoned: bool) -> list[float | None]:
-        places = asyncio.Semaphore(UNDER_WAY)
+        places, self._back_at = asyncio.Semaphore(UNDER_WAY), 0.0
         async with httpx2.AsyncClient(
             headers=self._headers, timeout=self._timeout, transport=self._transport, trust_env=False
         ) as http:
@@ -93,20 +100,20 @@ class EndpointJudge:
             if attempt:
                 await asyncio.sleep(pause)
                 pause = min(4 * pause, LONGEST_PAUSE)
+            await asyncio.sleep(self._back_at - asyncio.get_running_loop().time())
             odds = self._read(await self._answer(http, request, reasoned))
             if odds is not None:
-                self._in_vain = None
+                self._in_vain = 0
                 return odds
-        if self._in_vain is not None:
-            self._in_vain += 1
-            if self._in_vain >= MOST_IN_VAIN:
-                self._refused = TrainingFailed(
-                    f"The judge at {self._told} gave no verdict on {MOST_IN_VAIN} questions, and none on any before: "
-                    f"{self._last_trouble}.",
-                    "Check constitution.judge and constitution.judge_model, or give it more time "
-                    "(constitution.judge_timeout_seconds).",
-                )
-                raise self._refused
+        self._in_vain += 1
+        if self._in_vain >= MOST_IN_VAIN:
+            self._refused = TrainingFailed(
+                f"The judge at {self._told} gave no verdict on {MOST_IN_VAIN} questions in a row: "
+                f"{self._last_trouble}.",
+                "Check constitution.judge and constitution.judge_model, or give it more time "
+                "(constitution.judge_timeout_seconds) or attempts (constitution.judge_retries).",
+            )
+            raise self._refused
         return None
 
     async def _answer(self, http: httpx2.AsyncClient, request: Request, reasoned: bool) -> dict[str, Any]:
@@ -133,6 +140,8 @@ class EndpointJudge:
                 )
                 raise self._refused
             if response.status_code != 200:
+                seconds = min(_asked_for(response), LONGEST_ASKED_FOR)
+                self._back_at = max(self._back_at, asyncio.get_running_loop().time() + seconds)
                 return self._nothing(f"HTTP {response.status_code}: {self._words(response)}")
             self._tells_odds = tells_odds
             return self._choice(response)
@@ -192,6 +201,17 @@ class EndpointJudge:
             self._warned.add(why)
             log.warning("The judge at %s gave no verdict: %s", self._told, why)
         return {}
+
+
+def _asked_for(response: httpx2.Response) -> float:
+    """Seconds that a busy server asks to be left alone for (RFC 9110, 10.2.3); 0: it says nothing that can be read."""
+    said = response.headers.get("retry-after", "")
+    if said.isdecimal():
+        return float(said)
+    try:
+        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
+    except ValueError:
+        return 0.0
 
 
 def _letter_log_probs(told: Any, prefix: str, said: str) -> dict[str, float]:

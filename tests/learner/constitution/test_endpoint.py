@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import time
 from collections.abc import AsyncIterator, Callable
+from email.utils import formatdate
+from itertools import cycle
 from typing import Any
 
 import httpx2
@@ -145,23 +148,45 @@ def test_a_server_whose_answer_never_ends_gives_no_verdict() -> None:
     assert asked.odds([REQUEST], False) == [None]
 
 
-def test_a_server_that_answered_nothing_yet_is_given_up_before_all_is_asked() -> None:
+@pytest.mark.parametrize("answered_before", [0, 1])
+def test_a_server_that_answers_nothing_any_more_is_given_up_before_all_is_asked(answered_before: int) -> None:
     count = list[int]()
 
     def nonsense(request: httpx2.Request) -> httpx2.Response:
         count.append(1)
-        return completion("I am a teapot.")
+        return completion("Better: A" if len(count) <= answered_before else "I am a teapot.")
 
     asked = judge(nonsense, retries=0)
-    with pytest.raises(TrainingFailed, match=r"no verdict on 24 questions.*'I am a teapot\.'.*judge_timeout_seconds"):
+    with pytest.raises(
+        TrainingFailed, match=r"no verdict on 24 questions in a row: .*'I am a teapot\.'.*judge_retries"
+    ):
         asked.odds([REQUEST] * 300, False)
     assert len(count) < 50
 
 
-def test_a_server_that_answered_once_is_left_to_the_share_of_failures() -> None:
-    said = iter(["Better: A"])
-    asked = judge(lambda request: completion(next(said, "I am a teapot.")), retries=0)
-    assert asked.odds([REQUEST] * 40, False).count(None) == 39
+def test_a_server_that_answers_now_and_then_is_left_to_the_share_of_failures() -> None:
+    said = cycle(["Better: A", *["I am a teapot."] * 9])
+    asked = judge(lambda request: completion(next(said)), retries=0)
+    assert asked.odds([REQUEST] * 100, False).count(None) == 90
+
+
+@pytest.mark.parametrize("tell", [lambda: "1", lambda: formatdate(time.time() + 2.9, usegmt=True)])
+def test_a_busy_server_is_left_alone_for_as_long_as_it_asks(tell: Callable[[], str]) -> None:
+    asked_at = list[float]()
+
+    def busy_at_first(request: httpx2.Request) -> httpx2.Response:
+        asked_at.append(time.monotonic())
+        busy = httpx2.Response(429, headers={"retry-after": tell()}, text="slow down")
+        return busy if len(asked_at) == 1 else completion("Better: A")
+
+    assert judge(busy_at_first, retries=1).odds([REQUEST], False) == [1.0]
+    assert asked_at[1] - asked_at[0] > 0.5
+
+
+@pytest.mark.parametrize("told", ["soon", "-3", "Sun, 06 Nov 1994 08:49:37 GMT", ""])
+def test_a_time_to_wait_that_is_none_is_not_waited_for(told: str) -> None:
+    busy = httpx2.Response(503, headers={"retry-after": told}, text="overloaded")
+    assert judge(lambda request: busy, retries=1).odds([REQUEST], False) == [None]
 
 
 def test_an_address_that_is_none_ends_it_at_once() -> None:
