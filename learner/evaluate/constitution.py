@@ -220,10 +220,11 @@ class ConstitutionEvaluation:
         return Two(part.conversations[pair.prompt_token_ids], chosen, rejected)
 
     def _critique_usefulness(self, at_fault: Sequence[tuple[Draft, Principle, str]]) -> dict[str, Any]:
-        """How often a revision after a critique is preferred to one without, of replies that do harm."""
+        """How often a revision after a critique is preferred to one without, of replies that do harm and of which both
+        came to something."""
         if not at_fault:
             return {"critique_useful": None, "critiqued": 0}
-        texts = list[list[str]]()
+        texts = list[list[str]]()  # "" where it had no room
         for with_critique in (True, False):
             requests = [
                 revision_messages(self._constitution, principle, as_request(draft.conversation), draft.text,
@@ -233,7 +234,8 @@ class ConstitutionEvaluation:
             tell = told_as(self._progress, f"revisions {'after' if with_critique else 'without'} a critique")
             said = ask(self._backbone, requests, max_new_tokens=REVISION_TOKENS, tell=tell)
             texts.append(["" if one is None else one.text for one in said])
-        pairs = [Two(draft.conversation, a, b) for (draft, _, _), a, b in zip(at_fault, *texts, strict=True)]
+        revised = zip(at_fault, *texts, strict=True)
+        pairs = [Two(draft.conversation, a, b) for (draft, _, _), a, b in revised if a.strip() and b.strip()]
         found = self._preferred("judgements of revisions", pairs, self._principles)
         return {"critique_useful": _mean(found), "critiqued": len(found)}
 
