@@ -141,9 +141,9 @@ class Backbone(AdaptedModel):
     def logits(self, sequences: Sequences, role: Role = "policy") -> tuple[Tensor, Tensor, Tensor]:
         """Logits where a reply token is predicted: (logits (N, V), token_ids (N,), rows (N,)), N reply tokens in all.
 
-        Only what predicts a reply token goes through the output layer, or, where that isn't all that makes the logits,
-        the columns in which some row has one. Nothing is padded, and a prompt that several rows share is computed
-        once (`learner.packing`), where the model's attention allows it.
+        Only what predicts a reply token goes through the output layer, or, of padded rows, the columns in which some
+        row has one. Nothing is padded, and a prompt that several rows share is computed once (`learner.packing`),
+        where the model's attention allows it.
         """
         if self._packs and sequences.reply_mask[:, 1:].any():
             packed = pack(sequences).to(self.device)
@@ -155,9 +155,6 @@ class Backbone(AdaptedModel):
         rows, places = scored[:, columns].nonzero(as_tuple=True)
         if len(rows) == 0:
             return torch.zeros(0, int(self.model.config.vocab_size), device=self.device), rows, rows
-        if self._output_layer is not None:
-            states, token_ids, rows = self._predicting(sequences, role)
-            return self._output_layer(states), token_ids, rows
         with self.use(role) as model:
             output = model(
                 input_ids=sequences.token_ids,
