@@ -13,7 +13,7 @@ from learner.backbone import Backbone
 from learner.backbone_trainer import BackboneTrainer
 from learner.batch import Pair
 from learner.methods import reward
-from learner.methods.reward_model import RewardFit
+from learner.methods.reward_model import RewardModel
 from learner.trainer import stages_of
 from service.settings import EngineSettings, LearnerSettings, PpoSettings, RaftSettings, Settings
 from tests.learner.lessons import ASKED, RIGHT, WRONG, lessons
@@ -27,7 +27,7 @@ def test_ai_feedback_is_learned_beside_what_people_compared(
 ) -> None:
     fitted, fit = list[Pair](), reward.fit
 
-    def watched(backbone: Backbone, pairs: Sequence[Pair], *rest: Any) -> RewardFit:
+    def watched(backbone: Backbone, pairs: Sequence[Pair], *rest: Any) -> RewardModel:
         fitted.extend(pairs)
         return fit(backbone, pairs, *rest)
 
