@@ -6,6 +6,7 @@ decides.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from ui.desk import Desk, View
 from ui.theme import script
 
 EVERY = 10.0  # seconds between two looks: constitutions change seldom
+AGAIN = 60.0  # seconds until the same one is read again: a service that started anew may be unable to use it
 PATH = "/v1/constitution"
 BUILT_IN = "c0"  # in effect until another one is put there
 
@@ -100,14 +102,16 @@ class ConstitutionDesk:
         return desk.view()
 
     async def _read(self, desk: Desk, who: Credentials, anew: bool = False) -> None:
-        """What was in effect, and, where that is another one than is known, what is. Who is no operator is shown
-        nothing: the board says why."""
+        """What was in effect, and, where that is another one than is known or was read long ago, what is. Who is no
+        operator is shown nothing: the board says why."""
         try:
             desk.versions = await self._service.get(who, f"{PATH}/versions")
             desk.hidden = False
             newest = desk.versions[0]["name"] if desk.versions else BUILT_IN
-            if anew or desk.current.get("name") != newest:
+            is_old = time.monotonic() - desk.read_at > AGAIN
+            if anew or is_old or desk.current.get("name") != newest:
                 desk.current, desk.problem = await self._service.get(who, PATH), ""
+                desk.read_at = time.monotonic()
         except ServiceError as error:
             if error.code == "constitution_unusable":
                 desk.current, desk.problem = {}, error.message

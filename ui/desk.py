@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ class Desk:
     hidden: bool = True
     problem: str = ""  # why what is in effect can't be used
     current: dict[str, Any] = field(default_factory=dict)
+    read_at: float = -math.inf  # by the monotonic clock, what is in effect
     versions: list[dict[str, Any]] = field(default_factory=list)
     opened: dict[str, str] = field(default_factory=dict)
     trial: dict[str, Any] | None = None

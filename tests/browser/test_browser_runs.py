@@ -9,6 +9,7 @@ from playwright.sync_api import Page, expect
 
 from tests.ui.fake_api_objects import fake_run, now
 from tests.ui.fake_service import FakeService
+from ui import constitution
 from ui.methods import METHODS
 
 pytestmark = pytest.mark.browser
@@ -118,7 +119,10 @@ def test_a_stage_of_the_constitution_is_run_like_any_other_method(fake: FakeServ
     assert fake.acted == [("learn", {"method": "sl-cai"})]
 
 
-def test_no_stage_of_a_constitution_that_can_not_be_used_is_offered(fake: FakeService, board: Page) -> None:
+def test_no_stage_of_a_constitution_that_can_not_be_used_is_offered(
+    fake: FakeService, board: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constitution, "AGAIN", 0.0)
     board.get_by_text("Options").click()
     stage = board.locator("option[value=rl-cai]")
     expect(stage).to_be_enabled()
