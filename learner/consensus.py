@@ -36,15 +36,15 @@ def agreed_pairs(votes: Sequence[Vote], set_aside: Counter[str]) -> Agreed:
         by_voter = {vote.voter: vote for vote in cast}  # in order of position: a voter's newest stays
         set_aside[SAID_AGAIN] += len(cast) - len(by_voter)
         counted = list(by_voter.values())
-        pair = _agree(key, counted)
+        pair = agree(counted)
         set_aside[DISAGREEMENT] += 0 if pair else len(counted)
         agreed[key] = frozenset(name for vote in counted for name in vote.conversation_ids), pair
     return agreed
 
 
-def _agree(key: PairKey, votes: Sequence[Vote]) -> Pair | None:
-    """The votes' sum decides; a tie only when nobody prefers either."""
-    prompt, first, second = key
+def agree(votes: Sequence[Vote]) -> Pair | None:
+    """What votes on the same two replies come to: their sum decides; a tie only when nobody prefers either."""
+    prompt, first, second = _key(votes[0].prompt, votes[0].first, votes[0].second)
     total = sum(vote.strength if vote.first == first else -vote.strength for vote in votes)
     tie = all(vote.strength == 0 for vote in votes)
     if total == 0 and not tie:

@@ -16,9 +16,10 @@ from transformers import AutoConfig, AutoTokenizer
 
 from learner.base_tokenizer import reply_tokenizer
 from learner.batch import Demonstration, Label, Pair, Scored, Snapshot, TokenIds
+from learner.consensus import agree
 from learner.constitution.asking import question, render
 from learner.snapshot import JudgedReply, Judgement
-from learner.votes import MIDDLE_SCORE, Vote, count_votes
+from learner.votes import MIDDLE_SCORE, count_votes
 from service.errors import BadInput
 from service.wire import Ranking, Score
 from service.wire.feedback import ReplyRef
@@ -183,7 +184,7 @@ def as_snapshot(examples: Iterable[TextExample], model: str, room: int | None = 
         elif replies:
             taught.append(Demonstration(prompt, replies[0], feedback_id=name))
     votes = count_votes(judged)
-    pairs += [_pair(vote) for vote in votes.pairs]
+    pairs += [pair for vote in votes.pairs if (pair := agree([vote])) is not None]  # nobody contradicts
     scored = [Scored(one.prompt, one.reply, one.points, feedback_ids=(one.feedback_id,)) for one in votes.rated]
     found = Snapshot(tuple(taught), tuple(pairs), tuple(prompts), labels=tuple(labels), scored=tuple(scored))
     return found, too_long
@@ -193,11 +194,3 @@ def _judgement(number: int, prompt: TokenIds, replies: Sequence[TokenIds], said:
     """As a person's feedback, all of one person: scores are above or below what is usual with all of them."""
     about = [JudgedReply("text", place, "", "", "", token_ids, True) for place, token_ids in enumerate(replies)]
     return Judgement(str(number), number, "", "", prompt, True, said, tuple(about))
-
-
-def _pair(vote: Vote) -> Pair:
-    better, worse = (vote.first, vote.second) if vote.strength >= 0 else (vote.second, vote.first)
-    return Pair(
-        vote.prompt, better, worse, margin=abs(vote.strength), tie=vote.strength == 0, feedback_ids=vote.feedback_ids,
-        group=vote.group, weight=vote.weight,
-    )  # fmt: skip

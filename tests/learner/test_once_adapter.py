@@ -81,19 +81,18 @@ def test_beside_a_service_over_this_home_it_is_said_that_it_takes_the_adapter_in
     assert ("No service over this home answers here" in said) == (not of_this_home)
 
 
-def test_of_an_adapter_that_is_live_already_that_is_said(
-    home: Home, passes: Callable[..., None], capsys: pytest.CaptureFixture[str]
-) -> None:
-    passes(live="v1")
+@pytest.mark.parametrize(
+    ("happened", "said", "advice"),
+    [
+        ({"live": "v1"}, "v1 is live.", "--parent"),
+        ({"rejected": "The engine says something else."}, "v1 did not go live: The engine says something", "promote"),
+    ],
+)
+def test_of_an_adapter_that_is_live_or_rejected_already_that_is_said(
+    happened: dict[str, str], said: str, advice: str, home: Home, passes: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    passes(**happened)
     assert learn_once(home.settings) == 0
-    said = capsys.readouterr().out
-    assert "v1 is live." in said and "--parent" not in said
-
-
-def test_of_an_adapter_that_a_service_has_tried_and_rejected_it_is_said_why(
-    home: Home, passes: Callable[..., None], capsys: pytest.CaptureFixture[str]
-) -> None:
-    passes(rejected="The engine says something else.")
-    assert learn_once(home.settings) == 0
-    said = capsys.readouterr().out
-    assert "v1 did not go live: The engine says something else." in said and "promote" not in said
+    told = capsys.readouterr().out
+    assert said in told and advice not in told
