@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
@@ -98,16 +99,26 @@ def test_the_divergence_from_top_tokens_in_chunks_is_that_of_whole_logits(
         assert torch.equal(kl_top_in_chunks(states, top_ids, top, layer), found[0])
 
 
+def in_chunks_and_whole(folder: Path, monkeypatch: pytest.MonkeyPatch, packs: bool) -> Iterator[Backbone]:
+    """The same backbone twice: with its output layer known, two positions at a time, and with whole logits."""
+    monkeypatch.setattr(output_layer, "AT_ONCE", 2 * len(WORDS))
+    backbone = moved(Backbone.load(folder, SETTINGS))
+    backbone._packs, layer = packs, backbone._output_layer
+    assert layer is not None
+    for known, width in ((layer, 32), (None, len(WORDS))):
+        backbone._output_layer = known
+        predictions: Predictions = backbone.predictions(collate(EXAMPLES, PAD))
+        assert predictions.states.shape[1] == width
+        yield backbone
+
+
 @pytest.mark.parametrize("packs", [True, False])
 def test_what_holds_back_a_correction_has_the_gradients_of_whole_logits(
     folder: Path, monkeypatch: pytest.MonkeyPatch, packs: bool
 ) -> None:
-    backbone, found = moved(Backbone.load(folder, SETTINGS)), list[list[Tensor]]()
-    backbone._packs, layer = packs, backbone._output_layer
-    monkeypatch.setattr(output_layer, "AT_ONCE", 2 * len(WORDS))
+    found = list[list[Tensor]]()
     monkeypatch.setattr(retention, "TOP_TOKENS", 5)
-    for known in (layer, None):
-        backbone._output_layer = known
+    for backbone in in_chunks_and_whole(folder, monkeypatch, packs):
         kept = retained(backbone, EXAMPLES[:3], "base")
         loss, _ = Retention(backbone, kept, Random(0)).loss(kept)
         found.append([*graded(loss, list(backbone.trainable())), *(one.top for one in kept)])
@@ -136,14 +147,8 @@ def test_a_mask_leaves_those_where_it_is_true(folder: Path) -> None:
 def test_a_step_of_replies_has_the_gradients_of_whole_logits(
     folder: Path, monkeypatch: pytest.MonkeyPatch, packs: bool
 ) -> None:
-    backbone, found = moved(Backbone.load(folder, SETTINGS)), list[list[Tensor]]()
-    backbone._packs, layer = packs, backbone._output_layer
-    assert layer is not None
-    monkeypatch.setattr(output_layer, "AT_ONCE", 2 * len(WORDS))
-    for known in (layer, None):
-        backbone._output_layer = known
-        kept: Predictions = backbone.predictions(collate(EXAMPLES, PAD))
-        assert kept.states.shape[1] == (32 if known else len(WORDS))
+    found = list[list[Tensor]]()
+    for backbone in in_chunks_and_whole(folder, monkeypatch, packs):
         loss, metrics = listwise(backbone, 0.03, GROUPS)
         found.append([*graded(loss, list(backbone.trainable())), torch.tensor(list(metrics.values()))])
     assert found[0][1].abs().sum() > 1e-3
