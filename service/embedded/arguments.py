@@ -24,6 +24,7 @@ class EngineArguments:
     dtype: str = "auto"
     device: str = "auto"
     threads: int = 0
+    stream_interval: float = 0.01
     seed: int = 0
 
     @property
@@ -56,6 +57,12 @@ def parse_arguments(argv: list[str] | None = None) -> EngineArguments:
         default=usual.threads,
         help="CPU threads for the model; 0: as the model and the cores suggest",
     )
+    add(
+        "--stream-interval",
+        type=_seconds,
+        default=usual.stream_interval,
+        help="seconds within which a stream's tokens may come together (%(default)s); 0: each as soon as it is there",
+    )
     add("--seed", type=int, default=usual.seed, help="seed of requests that bring none")
     options = vars(parser.parse_args(argv))
     gib = options.pop("kv_cache_gib")
@@ -78,6 +85,10 @@ def _port(text: str) -> int:
 
 def _gib(text: str) -> float:
     return _between(float(text), 0, 2**20)
+
+
+def _seconds(text: str) -> float:
+    return _between(float(text), 0, 60)
 
 
 def _between(value: float, least: float, most: float) -> float:

@@ -18,9 +18,11 @@ server and stores some time afterwards, a line of JSON with request and answer, 
 - `gateway-rps`: callers without a pause, 1, 2, 4, … of them, until the 99th percentile passes 50 ms: the most answers
   per second below that. Engine and callers compute on the same two cores.
 - `stream-tax`: tokens per second of 8 streams from the embedded engine over `sprout`, asked through the service and
-  straight. The straight callers don't ask for the log-probabilities and token ids that the service keeps; the note says
-  what they get when they do, which is the engine's work and not the service's. The engine, too, computes on the two
-  cores: it gets the less of them the more the service takes.
+  straight. Replies are made to go on for 900 tokens, so that it is streaming that is measured: what a request costs
+  once is the subject of `gateway-latency`, and the note says what becomes of replies of 64 tokens. The straight callers
+  don't ask for the log-probabilities and token ids that the service keeps; the note says what they get when they do,
+  which is the engine's work and not the service's. The engine, too, computes on the two cores: it gets the less of them
+  the more the service takes.
 - `stream-tax-paced`: the same with the mock for an engine that has a processor of its own, as one on a GPU does: 32
   streams with a token every 20 ms.
 
@@ -30,17 +32,21 @@ of the straight one, with 5 % for what two measurements of the same differ by.
 
 from __future__ import annotations
 
+import json
+import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
+from service.settings import SPROUT
 from tests.bench.callers import Stretch, Target, load
+from tests.bench.engine_load import engine
 from tests.bench.gateway_processes import litellm, mock_engine, service
 from tests.bench.harness import Comparison, alternate, benchmark
-from tests.fixtures.engines import serving_sprout
 
 TOKENS = 32
 ASKED = {
@@ -54,7 +60,7 @@ CALLERS, PAUSES = 16, (0.4, 0.05, 0.0)  # seconds
 SECONDS, ROUNDS = 4.0, 5
 MOST_SECONDS = 0.05  # of the 99th percentile
 CALLERS_TRIED = (1, 2, 4, 8, 16, 32, 64)
-STREAMS = 8
+STREAMS, STREAM_TOKENS, SHORT_STREAM_TOKENS = 8, 900, 64
 PACED_STREAMS, PACED_TOKENS, GAP_SECONDS = 32, 128, 0.02
 STREAMED: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
 DETAILED: dict[str, Any] = {"logprobs": True, "top_logprobs": 0, "return_token_ids": True}  # as the service asks
@@ -93,8 +99,8 @@ def percentile(seconds: Sequence[float], which: int = 99) -> float:
     limits={added_name(which, pause): most for pause in PAUSES for which, most in MOST_ADDED_MS.items()},
 )
 def gateway_latency() -> Comparison:
-    with mock_engine(TOKENS) as engine, service([engine]) as ours, litellm(engine) as theirs:
-        targets = [target(engine, "mock"), target(ours, "hone"), target(theirs, "hone")]
+    with mock_engine(TOKENS) as mock, service([mock]) as ours, litellm(mock) as theirs:
+        targets = [target(mock, "mock"), target(ours, "hone"), target(theirs, "hone")]
         load(targets, CALLERS, SECONDS, PAUSES[0])  # all warm up
         seen = {pause: load(targets, CALLERS, SECONDS, pause, ROUNDS) for pause in PAUSES}
     figures = {
@@ -125,7 +131,7 @@ def told(pause: float, straight: Sequence[Stretch], ours: Sequence[Stretch], lit
 
 @benchmark("gateway-rps", unit="answers/s at p99 < 50 ms", peer_name="LiteLLM's proxy", target=3.0)
 def gateway_rps() -> Comparison:
-    with mock_engine(TOKENS) as engine, service([engine]) as ours, litellm(engine) as theirs:
+    with mock_engine(TOKENS) as mock, service([mock]) as ours, litellm(mock) as theirs:
         ours_asked, theirs_asked = target(ours, "hone"), target(theirs, "hone")
         load([ours_asked, theirs_asked], CALLERS, SECONDS)  # both warm up
         found = alternate(partial(most_answers, ours_asked), partial(most_answers, theirs_asked), repeats=3)
@@ -151,20 +157,33 @@ def most_answers(asked: Target) -> float:
     limits={GAP_GROWTH: MOST_GAP_GROWTH},
 )
 def stream_tax() -> Comparison:
-    fields = STREAMED | {"temperature": 0.0, "max_tokens": 128}
     with (
         tempfile.TemporaryDirectory() as temporary,
-        serving_sprout("embedded", Path(temporary) / "engine", {}, {}) as engine,
-        service([engine.url]) as ours,
+        engine("--model", str(endless_sprout(Path(temporary))), "--served-model-name", "sprout") as port,
+        service([f"http://127.0.0.1:{port}"]) as ours,
     ):
-        targets = [
-            target(ours, "hone", **fields),
-            target(engine.url, "sprout", **fields),
-            target(engine.url, "sprout", **fields, **DETAILED),
-        ]
+        straight = f"http://127.0.0.1:{port}"
+
+        def pair(tokens: int) -> list[Target]:
+            fields = STREAMED | {"temperature": 0.0, "max_tokens": tokens}
+            return [target(ours, "hone", **fields), target(straight, "sprout", **fields)]
+
+        detailed = target(straight, "sprout", **STREAMED, temperature=0.0, max_tokens=STREAM_TOKENS, **DETAILED)
+        targets = [*pair(STREAM_TOKENS), detailed, *pair(SHORT_STREAM_TOKENS)]
         load(targets, STREAMS, 2.0)  # all warm up
-        seen = load(targets, STREAMS, SECONDS, rounds=ROUNDS)
-    return taxed(STREAMS, *seen)
+        *seen, short, short_straight = load(targets, STREAMS, SECONDS, rounds=ROUNDS)
+    found = taxed(STREAMS, *seen)
+    share = median(map(tokens_per_second, short)) / median(map(tokens_per_second, short_straight))
+    return replace(found, note=f"{found.note}; with replies of {SHORT_STREAM_TOKENS} tokens the ratio is {share:.3f}")
+
+
+def endless_sprout(folder: Path) -> Path:
+    """A copy of the built-in model of which no token ends a reply."""
+    copy = Path(shutil.copytree(SPROUT, folder / "sprout"))
+    for name in ("config.json", "generation_config.json"):
+        content = json.loads((copy / name).read_text())
+        (copy / name).write_text(json.dumps(content | {"eos_token_id": None}))
+    return copy
 
 
 @benchmark(
@@ -175,8 +194,8 @@ def stream_tax() -> Comparison:
     limits={GAP_GROWTH: MOST_GAP_GROWTH},
 )
 def stream_tax_paced() -> Comparison:
-    with mock_engine(PACED_TOKENS, GAP_SECONDS) as engine, service([engine]) as ours:
-        targets = [target(ours, "hone", **STREAMED), target(engine, "mock", **STREAMED)]
+    with mock_engine(PACED_TOKENS, GAP_SECONDS) as mock, service([mock]) as ours:
+        targets = [target(ours, "hone", **STREAMED), target(mock, "mock", **STREAMED)]
         load(targets, PACED_STREAMS, 2.0)  # both warm up
         through, straight = load(targets, PACED_STREAMS, SECONDS, rounds=ROUNDS)
     return taxed(PACED_STREAMS, through, straight)

@@ -3,6 +3,7 @@
 Eight clients stream replies, half of them from the live adapter, while new adapters are loaded, used and old ones
 unloaded, one swap after the other. The figure is the longest pause between two pieces of any stream, counted in decode
 steps (the median pause); the peer is the same load with nothing swapped, so that what the machine itself stalls shows.
+The engine is started so that it tells of every token as soon as it is there.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ async def under_load(port: int, live: str, swaps: list[tuple[str, Path]], operat
 def swap_gap() -> Comparison:
     with (
         tempfile.TemporaryDirectory() as temporary,
-        engine("--model", "sprout") as port,
+        engine("--model", "sprout", "--stream-interval", "0") as port,
         ProcessPoolExecutor(1, get_context("spawn")) as operator,
     ):
         first, *others = save_adapters(Path(temporary), SWAPS + 1)
