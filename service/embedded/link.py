@@ -143,8 +143,10 @@ class EngineLink:
             event = Failed("The engine's worker process died.")
         match event:
             case StepDone():
-                self.load = event.load
                 self._deliver(event.updates)
+                if event.load.preemptions > self.load.preemptions:  # whoever lost its row may not step for a while
+                    self._tell_all()
+                self.load = event.load
             case Answer():
                 answer = self._tickets.pop(event.ticket)
                 if not answer.done():
@@ -164,6 +166,11 @@ class EngineLink:
             if update.finish is not None:
                 del self._boxes[update.sequence]
             box.put(update, now)
+
+    def _tell_all(self) -> None:
+        for box in self._boxes.values():
+            if box.updates:
+                box.arrived.set()
 
     def _fail(self, message: str) -> None:
         self._loop.remove_reader(self._pipe.fileno())

@@ -10,8 +10,8 @@ import httpx2
 import pytest
 
 from service.embedded.arguments import EngineArguments
-from service.embedded.link import EngineLink
-from service.embedded.messages import Load, Ready
+from service.embedded.link import EngineLink, Mailbox
+from service.embedded.messages import Load, Ready, Update
 from service.embedded.server import LONG_BODY, EngineServer
 from service.embedded.tokenizer import Tokenizer, load_tokenizer
 from tests.fixtures.waiting import PATIENCE
@@ -109,3 +109,27 @@ def test_a_bug_has_the_error_body_too(talk: Callable[[Talk], None]) -> None:
         assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
 
     talk(work)
+
+
+def test_tokens_that_come_soon_after_others_come_together() -> None:
+    async def work() -> None:
+        box = Mailbox(interval=0.01)
+        box.put(Update(1, 5), now=1.0)
+        assert [update.token for update in await box.collect()] == [5]  # the first waits for nothing
+        box.put(Update(1, 6), now=1.004)
+        box.put(Update(1, 7), now=1.008)
+        assert not box.arrived.is_set()
+        box.put(Update(1, 8), now=1.012)
+        assert [update.token for update in await box.collect()] == [6, 7, 8]
+        box.put(Update(1, 9, finish="stop"), now=1.013)
+        assert [update.token for update in await box.collect()] == [9]  # nor does the last
+
+    asyncio.run(asyncio.wait_for(work(), PATIENCE))
+
+
+def test_without_an_interval_every_token_is_told_of_at_once() -> None:
+    box = Mailbox()
+    for now in (1.0, 1.0, 1.0001):
+        box.put(Update(1, 5), now)
+        assert box.arrived.is_set()
+        box.arrived.clear()
