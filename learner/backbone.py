@@ -14,7 +14,8 @@ Any causal model that transformers loads will do.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -78,14 +79,13 @@ class Backbone(AdaptedModel):
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if device.type == "cuda":
             sum_in_one_order()
-        try:
+        with _loading(model_path):
             check_model(str(model_path))
+        for given in filter(None, {parent, anchor}):
+            check_base(given, model_path)  # before a base is loaded in vain
+        with _loading(model_path):
             tokenizer = AutoTokenizer.from_pretrained(model_path)
             base = load_base(model_path, settings, device)
-        except (OSError, ValueError, BadInput) as error:
-            raise TrainingFailed(f"The base model {model_path} can't be loaded: {str(error).rstrip('.')}.") from error
-        for given in filter(None, {parent, anchor}):
-            check_base(given, model_path)
         base.requires_grad_(False)
         config = lora_config(parent, settings)
         if parent and parallel.is_first() and (kept := kept_shape(str(parent), config.r, config.lora_alpha, settings)):
@@ -258,3 +258,12 @@ class Backbone(AdaptedModel):
             for part, found in self.fitting[SCORED].each(indices, log_probs):
                 scores[list(part)] = found
         return scores
+
+
+@contextmanager
+def _loading(model_path: str | Path) -> Iterator[None]:
+    """Raises TrainingFailed for what is wrong with the base."""
+    try:
+        yield
+    except (OSError, ValueError, BadInput) as error:
+        raise TrainingFailed(f"The base model {model_path} can't be loaded: {str(error).rstrip('.')}.") from error
