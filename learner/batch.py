@@ -74,7 +74,7 @@ class Pair:
     tie: bool = False
     conversation_id: str = ""
     feedback_ids: tuple[str, ...] = ()
-    group: str = ""  # pairs of one ranking share a group and are never split between training and held-out
+    group: str = ""  # shared by the pairs of one ranking, or of one person's scores of one prompt; they weigh as one
     weight: float = 1.0
     certainty: float = 1.0  # the probability that `chosen` is the better: below 1 where a judge gave odds
 

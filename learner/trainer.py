@@ -63,8 +63,9 @@ def judgements_of_taste(part: Snapshot, *others: Snapshot) -> list[Pair]:
 
 def pairs_to_reward(train: Snapshot) -> list[Pair]:
     """What a reward model learns from of the pairs as people judged them: judgements of taste, and ties. No tie is a
-    correction's own pair, which prefers what was written. A ranking's pairs weigh together as one comparison, since how
-    many there are tells only how long it is."""
+    correction's own pair, which prefers what was written. The pairs of a group, which are a ranking's or those of a
+    person's scores of one prompt, weigh together as one comparison: how many there are tells only of how many replies.
+    """
     taste = set(judgements_of_taste(train))
     found = [pair for pair in train.pairs if pair.tie or pair in taste]
     of_group: defaultdict[str, float] = defaultdict(float)

@@ -3,7 +3,8 @@ design's table). Replies that are good or bad by themselves: `learner.called`.
 
 A vote is one person's preference between two replies to one prompt. How strong: a comparison's strength 1, 2, 3 gives
 0.5, 1, 1.5; a correction against what it corrects 1; a step of a ranking 1 (InstructGPT, arXiv 2203.02155: all pairs of
-a ranking stay one group, weighted so that each reply counts once); a point of score 1/3; two opposite thumbs 1.
+a ranking stay one group, weighted so that each reply counts once); a point of score 1/3, the pairs of a person's scores
+of one prompt being a group as a ranking's are; two opposite thumbs 1.
 
 A score that has no other one of the same person beside it, on the same prompt, is one by itself: so many points above
 or below what that person usually gives, lest a strict and a generous person contradict each other. The usual is the
@@ -186,8 +187,8 @@ def _pair_scores(judgements: Sequence[Judgement], votes: Votes) -> None:
         votes.set_aside[SAID_AGAIN] += len(given) - len(newest)
         votes.set_aside[TOO_MANY_REPLIES] += len(newest) - len(scored)
         for first, second in combinations(scored, 2):
-            strength = (_score(first) - _score(second)) / 3
-            votes.pairs.append(_joint_vote(first, second, strength, first.caller, 1 / (len(scored) - 1)))
+            strength, group = (_score(first) - _score(second)) / 3, scored[-1].feedback_id
+            votes.pairs.append(_joint_vote(first, second, strength, first.caller, 1 / (len(scored) - 1), group))
         if len(scored) == 1:
             (one,) = scored
             about = one.prompt_token_ids, one.replies[0].token_ids, _score(one) - usual[one.caller]
@@ -260,7 +261,9 @@ def _vote(
     return Vote(prompt, first, second, strength, judgement.caller, judgement.position, *about, group, weight)
 
 
-def _joint_vote(first: Judgement, second: Judgement, strength: float, voter: str, weight: float) -> Vote:
+def _joint_vote(
+    first: Judgement, second: Judgement, strength: float, voter: str, weight: float, group: str = ""
+) -> Vote:
     """A vote that two judgements make together."""
     return Vote(
         first.prompt_token_ids,
@@ -271,5 +274,6 @@ def _joint_vote(first: Judgement, second: Judgement, strength: float, voter: str
         max(first.position, second.position),
         (first.conversation_id, second.conversation_id),
         (first.feedback_id, second.feedback_id),
-        weight=weight,
+        group,
+        weight,
     )

@@ -1,11 +1,12 @@
 """The judgements that a reward model learns from, each head from a bootstrap sample of its own (bagging, Breiman 1996).
 
-A ranking is drawn as one and counts as one, and so does everything that isn't part of one. The loss of a step and the
-figures of what was kept apart are taken over pairs, thumbs and scores together: a reward of r is the log-odds of being
-preferred, and foretells a score of r / NATS_PER_POINT points above what is usual with whoever gave it. That map is
-fixed: scores by themselves would leave the reward's unit open, which pairs settle as log-odds. By Thurstone's law of
-comparative judgment (Psychological Review 34, 1927, case V) people whose scores of one reply vary by σ prefer a reply
-that is worth Δ points more with probability Φ(Δ / (σ √2)), nearly the logistic function of 1.702 Δ / (σ √2).
+A ranking is drawn as one and counts as one, so do a person's scores of one prompt, which make pairs as a ranking does,
+and so does everything that isn't part of either. The loss of a step and the figures of what was kept apart are taken
+over pairs, thumbs and scores together: a reward of r is the log-odds of being preferred, and foretells a score of
+r / NATS_PER_POINT points above what is usual with whoever gave it. That map is fixed: scores by themselves would leave
+the reward's unit open, which pairs settle as log-odds. By Thurstone's law of comparative judgment (Psychological Review
+34, 1927, case V) people whose scores of one reply vary by σ prefer a reply that is worth Δ points more with probability
+Φ(Δ / (σ √2)), nearly the logistic function of 1.702 Δ / (σ √2).
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ class BaggedJudgements:
         self._pairs_drawn = of_groups[self._group]
 
     def batches(self, size: int, rng: Random) -> Iterator[tuple[list[int], list[int], list[int]]]:
-        """Indices of pairs, of labels and of scored replies, in random order, about `size` in all; a ranking's pairs
-        stay together."""
+        """Indices of pairs, of labels and of scored replies, in random order, about `size` in all; the pairs
+        of a group, a ranking's for one, stay together."""
         members: defaultdict[int, list[int]] = defaultdict(list)
         for index, group in enumerate(self._group.tolist()):
             members[group].append(index)
@@ -86,7 +87,7 @@ class BaggedJudgements:
             yield step
 
     def add(self, stepper: Stepper, of_step: Sequence[Sequence[int]]) -> dict[str, float]:
-        """Add the loss of a step's pairs, labels and scores to it, a ranking's pairs together as one. Metrics: of the
+        """Add the loss of a step's pairs, labels and scores to it, a group's pairs together as one. Metrics: of the
         last head."""
         pairs, labels, scored = of_step
         of_pairs = torch.zeros(len(self._pairs), self._members)
@@ -108,7 +109,7 @@ class BaggedJudgements:
         part: Sequence[tuple[int, int]],
     ) -> tuple[Tensor, dict[str, float]]:
         """Mean over the heads, each on its own sample, in nats; a label, or a score, counts as much as a
-        pair, or a ranking.
+        pair, or a group of them.
 
         weights: (all pairs, heads), (all labels, heads) and (all scores, heads), 0 for what isn't of the step; shares:
         how much of the step pairs, labels and scores are to take, in its examples; part: some of it, pairs as

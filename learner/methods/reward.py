@@ -1,9 +1,10 @@
 """Fit a reward model: how much people like a reply, from comparisons, rankings, thumbs and scores.
 
-Bradley-Terry on pairs (InstructGPT, arXiv 2203.02155, eq. 1), a ranking's pairs together in one step and as one group;
-thumbs as labels of the same reward (good where it is above 0); single scores by Huber's regression (`bagging`). Of 40
-prompts or more some are kept apart: they say when to stop, how often the reward is right (a little flattered, as it was
-chosen by them), and by how much it has to be divided to be the log-odds of being preferred (arXiv 1706.04599).
+Bradley-Terry on pairs (InstructGPT, arXiv 2203.02155, eq. 1), a ranking's pairs, or those of a person's scores of one
+prompt, together in one step and as one group; thumbs as labels of the same reward (good where it is above 0); single
+scores by Huber's regression (`bagging`). Of 40 prompts or more some are kept apart: they say when to stop, how often
+the reward is right (a little flattered, as it was chosen by them), and by how much it has to be divided to be the
+log-odds of being preferred (arXiv 1706.04599).
 
 A killed fit goes on from its checkpoint, and comes to what the unbroken one comes to.
 

@@ -1,4 +1,5 @@
-"""A ranking counts as one judgement beside comparisons and labels, however many pairs it makes."""
+"""A ranking counts as one judgement beside comparisons and labels, however many pairs it makes, and so do scores of one
+prompt."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from learner.batch import Label, Pair, Sequences, TokenIds
 from learner.methods.bagging import BaggedJudgements
 from learner.trainer import pairs_to_reward
 from service.settings import LearnerSettings
-from service.wire import Ranking, ReplyRef
+from service.wire import Ranking, ReplyRef, Score
 from tests.learner.curating import curated
 from tests.learner.store_fixtures import Home
 from tests.learner.store_fixtures import home as home
@@ -64,34 +65,39 @@ def rank(home: Home, count: int, prompt: TokenIds) -> None:
 
 
 def judged(home: Home) -> list[Pair]:
-    """A ranking of four, one of nine and a comparison."""
+    """A ranking of four, one of nine, scores of five and a comparison."""
     rank(home, 4, (1, 50, 2))
     rank(home, 9, (1, 60, 2))
+    for one in range(5):
+        home.judge(Score(exchange_id=home.chat("a" * (one + 1), prompt=(1, 80, 2)), score=9 - 2 * one))
     home.compare("a", "bb", "a", prompt=(1, 90, 2))
     return pairs_to_reward(curated(home, held_out_share=1e-9).train)
 
 
-def test_a_rankings_pairs_weigh_together_as_one_comparison(home: Home) -> None:
+def test_the_pairs_of_a_ranking_or_of_scores_weigh_together_as_one_comparison(home: Home) -> None:
     pairs = judged(home)
-    assert [len([pair for pair in pairs if 50 in pair.prompt_token_ids]), len(pairs)] == [6, 6 + 36 + 1]
-    for place in (50, 60, 90):
+    made = {place: sum(place in pair.prompt_token_ids for pair in pairs) for place in (50, 60, 80, 90)}
+    assert (made, len(pairs)) == ({50: 6, 60: 36, 80: 10, 90: 1}, 53)
+    for place in made:
         assert sum(pair.weight for pair in pairs if place in pair.prompt_token_ids) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("at_once", [1, 4, 100])
 @pytest.mark.parametrize("share", [1.0, 0.25])
-def test_rankings_take_as_much_of_a_step_as_a_comparison_or_a_label(home: Home, at_once: int, share: float) -> None:
-    """By hand: a step of four judgements at rewards of 0, where a pair of strength s pulls its better reply up by
+def test_rankings_and_scores_take_as_much_of_a_step_as_a_comparison_or_a_label(
+    home: Home, at_once: int, share: float
+) -> None:
+    """By hand: a step of five judgements at rewards of 0, where a pair of strength s pulls its better reply up by
     s / (1 + s), and a label by ½; `share`: of the weight of all pairs, as where there are a judge's beside them."""
     pairs = [replace(pair, weight=share * pair.weight) for pair in judged(home)]
     backbone = Rewards()
     lessons = BaggedJudgements(backbone, pairs, [Label(*LABELLED, True)], [], SETTINGS)  # type: ignore[arg-type]
     (step,) = lessons.batches(len(pairs) + 1, Random(0))
     lessons.add(InParts(at_once), step)  # type: ignore[arg-type]
-    assert backbone.pull(*LABELLED) == pytest.approx(1 / 2 / 4)
-    for place, replies in ((50, 4), (60, 9), (90, 2)):
+    assert backbone.pull(*LABELLED) == pytest.approx(1 / 2 / 5)
+    for place, replies in ((50, 4), (60, 9), (80, 5), (90, 2)):
         some = [pair for pair in pairs if place in pair.prompt_token_ids]
         top = max({pair.chosen for pair in some}, key=lambda reply: sum(pair.chosen == reply for pair in some))
         pulls = [pair.margin / (1 + pair.margin) for pair in some if pair.chosen == top]
         assert len(pulls) == replies - 1
-        assert backbone.pull(some[0].prompt_token_ids, top) == pytest.approx(sum(pulls) / len(some) / 4)
+        assert backbone.pull(some[0].prompt_token_ids, top) == pytest.approx(sum(pulls) / len(some) / 5)

@@ -8,7 +8,7 @@ from learner.called import MOST_HELD_TOGETHER, SAID_AGAIN, TOO_MANY_REPLIES
 from learner.curate import NO_PROMPT, OTHER_BASE, OVER_SIZE, TOO_LONG, curate
 from learner.snapshot import FrozenFeedback
 from learner.summary import learned_from
-from learner.trainer import stages_of
+from learner.trainer import pairs_to_reward, stages_of
 from learner.votes import BOTH_BAD, CUT_OFF, NOT_OF_HARM, SAME_REPLY
 from service.settings import LearnerSettings
 from service.store.queries.exchanges import NewReply
@@ -67,6 +67,7 @@ def test_scores_pair_up_within_a_prompt_and_a_person(home: Home) -> None:
     found = curated(home)
     assert preferences(found) == {(tokenize("a"), tokenize("bb"))}
     assert found.train.pairs[0].margin == 2
+    assert pairs_to_reward(found.train)[0].weight == 1
     assert found.counts["set_aside"] == {}
     (scored,) = found.train.scored  # what made a pair is used once
     assert (scored.prompt_token_ids, scored.reply_token_ids) == (PROMPT, tokenize("ccc"))
