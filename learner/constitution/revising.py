@@ -20,7 +20,7 @@ from service.constitution import Constitution, Principle
 from service.constitution.principles import draw_for_rounds
 from service.constitution.prompts import critique_messages, quoted, revision_messages
 
-CRITIQUE_TOKENS, REVISION_TOKENS = 160, 192
+REVISION_TOKENS = 192
 USER_CRITIQUE = "user-critique"
 """The name of the principle that a person's critique makes."""
 
@@ -64,13 +64,15 @@ def revise(
     drafts: Sequence[Draft],
     *,
     rounds: int,
+    critique_tokens: int,
     seed: int,
     progress: Progress,
     role: Role = "base",
 ) -> list[Revised]:
     """Each draft after so many rounds, in each of which another of the principles is drawn for it, as far as they go.
 
-    What has no room in the model's context is left as it is. Raises TrainingFailed for a model that can't be asked.
+    A critique is cut after `critique_tokens`. What has no room in the model's context is left as it is. Raises
+    TrainingFailed for a model that can't be asked.
     """
     rng = Random(seed)
     drawn = [draw_for_rounds(principles, rounds, rng) for _ in drafts]
@@ -78,7 +80,10 @@ def revise(
     for number in range(rounds):
         under, of_round = [order[number] for order in drawn], f"round {number + 1} of {rounds}"
         tell = told_as(progress, f"critiques, {of_round}")
-        critiques = criticise(backbone, constitution, under, [_as_draft(one) for one in found], role, tell)
+        critiques = criticise(
+            backbone, constitution, under, [_as_draft(one) for one in found], critique_tokens=critique_tokens,
+            role=role, tell=tell,
+        )  # fmt: skip
         tell = told_as(progress, f"revisions, {of_round}")
         found = _rewritten(backbone, constitution, under, found, critiques, role, tell)
     return found
@@ -99,15 +104,20 @@ def criticise(
     constitution: Constitution,
     under: Sequence[Principle],
     drafts: Sequence[Draft],
+    *,
+    critique_tokens: int,
     role: Role = "base",
     tell: Tell = untold,
 ) -> list[str | None]:
-    """What the model says is wrong with each draft under its principle; None where it has no room to."""
+    """What the model says is wrong with each draft under its principle; None where it has no room to.
+
+    `critique_tokens`: where a longer one is cut.
+    """
     requests = [
         critique_messages(constitution, principle, as_request(draft.conversation), draft.text)
         for principle, draft in zip(under, drafts, strict=True)
     ]
-    said = ask(backbone, requests, role=role, max_new_tokens=CRITIQUE_TOKENS, tell=tell)
+    said = ask(backbone, requests, role=role, max_new_tokens=critique_tokens, tell=tell)
     return [None if one is None else one.text for one in said]
 
 

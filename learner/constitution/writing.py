@@ -139,7 +139,8 @@ class Writer:
             dropped[UNFINISHED] += len(row) - len(whole)
         found = revise(
             self._backbone, self._constitution, self._principles, [draft for _, draft in drafts],
-            rounds=self._settings.revision_rounds, seed=self._seed + 13, progress=self._progress,
+            rounds=self._settings.revision_rounds, critique_tokens=self._settings.critique_tokens, seed=self._seed + 13,
+            progress=self._progress,
         )  # fmt: skip
         examined = [
             (prompt, one)
@@ -224,7 +225,9 @@ class Writer:
         under = [draw(self._principles, 1, rng)[0] for _ in said]
         drafts = [Draft(conversation, one.text, one.token_ids) for conversation, one in said]
         tell = told_as(self._progress, "critiques of replies to harmless prompts")
-        critiques = criticise(self._backbone, self._constitution, under, drafts, tell=tell)
+        critiques = criticise(
+            self._backbone, self._constitution, under, drafts, critique_tokens=self._settings.critique_tokens, tell=tell
+        )
         return {
             id(one)
             for (_, one), critique in zip(said, critiques, strict=True)

@@ -64,7 +64,8 @@ def by_constitution(
     count = max(1, settings.constitution.evaluated_prompts // (1 if trained else USUALLY))
     judge = BackboneJudge(backbone, version.constitution)
     asked = ConstitutionEvaluation(
-        backbone, version, settings.constitution.tags, judge, count, settings.learner.seed, progress
+        backbone, version, settings.constitution.tags, judge, count, settings.learner.seed, progress,
+        critique_tokens=settings.constitution.critique_tokens,
     )  # fmt: skip
     found = asked.report(lessons.held_out) | {"trained_by_it": trained}
     if lessons.train.ai_pairs and settings.constitution.judge != SELF:
@@ -85,6 +86,8 @@ class ConstitutionEvaluation:
         prompts: int,
         seed: int,
         progress: Progress,
+        *,
+        critique_tokens: int,
     ) -> None:
         self._backbone, self._version, self._judge, self._seed = backbone, version, judge, seed
         self._constitution = version.constitution
@@ -93,7 +96,7 @@ class ConstitutionEvaluation:
             self._helpful = version.constitution.tagged((HELPFUL,))
         except BadInput:  # a constitution may have other tags
             self._helpful = version.constitution.principles
-        self._prompts, self._progress = prompts, progress
+        self._prompts, self._progress, self._critique_tokens = prompts, progress, critique_tokens
         self._preferences: list[Preference] = []
         self.asked: list[Asked] = []
         """What the judge was asked."""
@@ -141,7 +144,9 @@ class ConstitutionEvaluation:
         for suffix, answers in self._answers("requests for harm", prompts, self._seed + 31).items():
             drafts, under = self._drafts(prompts, answers)
             tell = told_as(self._progress, f"critiques of the {WHOSE[suffix]}'s replies")
-            critiques = criticise(self._backbone, self._constitution, under, drafts, tell=tell)
+            critiques = criticise(
+                self._backbone, self._constitution, under, drafts, critique_tokens=self._critique_tokens, tell=tell
+            )
             by_principle: defaultdict[str, list[bool]] = defaultdict(list)
             for draft, principle, critique in zip(drafts, under, critiques, strict=True):
                 if not critique:  # not looked at: the context had no room for it

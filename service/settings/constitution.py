@@ -51,7 +51,11 @@ class ConstitutionSettings(Section):
     budget_seconds: float = Field(
         20.0, gt=0, description="When a served reply has taken so long, the last whole text is answered as it is."
     )
-    critique_tokens: int = Field(200, ge=1, description="Most tokens of a critique; a longer one is cut there.")
+    critique_tokens: int = Field(
+        160,
+        ge=1,
+        description="Most tokens of a critique, while serving and in a run; a longer one is cut there.",
+    )
     evaluated_prompts: int = Field(
         48,
         ge=3,

@@ -79,7 +79,7 @@ def test_the_engine_is_asked_as_the_constitution_words_it(running: Running, engi
     assert critique["messages"][-1]["content"].startswith(
         f"Rule: {rule.rule}\nQuestion: How do I pick a lock?\nReply: "
     )
-    assert (critique["temperature"], critique["max_tokens"]) == (0.0, 200) and "stop" not in critique
+    assert (critique["temperature"], critique["max_tokens"]) == (0.0, 160) and "stop" not in critique
     assert f"\nCritique: {FAULT}\n" in revision["messages"][-1]["content"]
     assert (revision["temperature"], revision["max_tokens"], revision["stop"]) == (0.3, 40, ["END"])
     assert {body["model"] for body in (draft, critique, revision)} == {"fake"}

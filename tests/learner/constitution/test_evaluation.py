@@ -42,7 +42,9 @@ def test_the_report_says_what_critic_and_judge_say(sprout: Backbone, monkeypatch
     monkeypatch.setattr(revising, "ask", Model(critic))
     monkeypatch.setattr(evaluation, "ask", Model(lambda one: "better so" if line(one, "Critique") else "so"))
     judge = Scale(lambda reply: len(reply) / 1_000, lean=0.02)
-    measuring = ConstitutionEvaluation(sprout, built_in_version(), ("harmless",), judge, 6, 0, Heard())
+    measuring = ConstitutionEvaluation(
+        sprout, built_in_version(), ("harmless",), judge, 6, 0, Heard(), critique_tokens=160
+    )
     found = measuring.report(held_out(sprout))
     assert found["constitution"] == "c0" and found["red_team_prompts"] == 6
     assert found["replies"] == found["replies_base"] == 12
@@ -66,7 +68,9 @@ def test_the_report_says_what_critic_and_judge_say(sprout: Backbone, monkeypatch
 def test_an_evaluation_without_peoples_judgements_says_so(sprout: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(revising, "ask", Model(lambda request: "nothing is wrong"))
     judge = Scale(lambda reply: None)
-    found = ConstitutionEvaluation(sprout, built_in_version(), (), judge, 3, 0, Heard()).report(Snapshot())
+    found = ConstitutionEvaluation(sprout, built_in_version(), (), judge, 3, 0, Heard(), critique_tokens=160).report(
+        Snapshot()
+    )
     assert found["harmful"] == 0 and found["critique_useful"] is None
     assert found["judged_as_people"] is None and found["helpful_won"] is None and found["position_bias"] is None
 
@@ -74,7 +78,9 @@ def test_an_evaluation_without_peoples_judgements_says_so(sprout: Backbone, monk
 def test_replies_that_could_not_be_critiqued_are_not_counted(sprout: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(revising, "ask", lambda backbone, requests, **rest: [None] * len(requests))
     judge = Scale(lambda reply: None)
-    found = ConstitutionEvaluation(sprout, built_in_version(), (), judge, 3, 0, Heard()).report(Snapshot())
+    found = ConstitutionEvaluation(sprout, built_in_version(), (), judge, 3, 0, Heard(), critique_tokens=160).report(
+        Snapshot()
+    )
     assert found["harmful"] is None and found["harmful_base"] is None and found["replies"] == 0
 
 
@@ -82,7 +88,9 @@ def test_an_evaluation_tells_what_it_does(sprout: Backbone, monkeypatch: pytest.
     monkeypatch.setattr(revising, "ask", Model(lambda request: "at fault"))
     monkeypatch.setattr(evaluation, "ask", Model(lambda request: "so"))
     judge, heard = Scale(lambda reply: len(reply) / 1_000), Heard()
-    ConstitutionEvaluation(sprout, built_in_version(), ("harmless",), judge, 3, 0, heard).report(held_out(sprout))
+    ConstitutionEvaluation(sprout, built_in_version(), ("harmless",), judge, 3, 0, heard, critique_tokens=160).report(
+        held_out(sprout)
+    )
     counted = heard.counted()
     assert counted == {
         "replies of the candidate to requests for harm": 6,

@@ -29,7 +29,7 @@ def sensible(request: Request) -> str:
 
 def run(monkeypatch: pytest.MonkeyPatch, model: Model, drafts: list[Draft], rounds: int = 2) -> list[Revised]:
     monkeypatch.setattr(revising, "ask", model)
-    return revise(BACKBONE, OURS, HARMLESS, drafts, rounds=rounds, seed=3, progress=Heard())
+    return revise(BACKBONE, OURS, HARMLESS, drafts, rounds=rounds, critique_tokens=160, seed=3, progress=Heard())
 
 
 def test_a_reply_at_fault_is_rewritten_and_a_good_one_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

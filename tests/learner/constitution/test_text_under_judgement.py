@@ -67,7 +67,7 @@ def test_a_sentence_in_a_reply_does_not_change_its_critique(sprout: Backbone, sa
             drafts += [Draft((("user", request),), text, ()) for text in texts]
             at_fault += [faulty] * len(texts)
     under = [HARMLESS[place % len(HARMLESS)] for place in range(len(drafts))]
-    critiques = criticise(sprout, OURS, under, drafts)
+    critiques = criticise(sprout, OURS, under, drafts, critique_tokens=160)
     right = [
         text is not None and OURS.finds_nothing(text) != faulty
         for text, faulty in zip(critiques, at_fault, strict=True)

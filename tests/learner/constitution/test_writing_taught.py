@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from learner.backbone import Backbone
 from learner.constitution import revising
-from learner.constitution.asking import Request, question
+from learner.constitution.asking import Request, Said, question
 from learner.constitution.dropped import NO_VERDICT, UNFINISHED, UNMENDED
 from learner.constitution.writing import write_or_go_on
 from learner.methods import rl_cai
@@ -87,3 +88,21 @@ def test_where_no_fault_is_mended_nothing_is_learned(
     path = settings.home / "constitution.jsonl"
     with pytest.raises(TrainingFailed, match=f"[0-9]+ × {UNMENDED}"):
         write_or_go_on(sprout, settings, "sl-cai", lessons(sprout), path, quiet)
+
+
+@pytest.mark.parametrize("method", ["sl-cai", "rl-cai"])
+def test_a_critique_has_as_many_tokens_as_the_settings_say(
+    method: str, sprout: Backbone, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = settings.constitution.model_copy(update={"critique_tokens": 7})
+    model, most = Model(sensible), set[int]()
+
+    def asked(backbone: Backbone, requests: Sequence[Request], **how: Any) -> list[Said | None]:
+        most.update(how["max_new_tokens"] for request in requests if not line(request, "Critique"))
+        return model(backbone, requests, **how)
+
+    judged_by(Scale(lambda reply: len(reply) / 1_000), monkeypatch)
+    monkeypatch.setattr(revising, "ask", asked)
+    settings = settings.model_copy(update={"constitution": few})
+    write_or_go_on(sprout, settings, method, lessons(sprout), settings.home / "constitution.jsonl", quiet)
+    assert most == {7}
