@@ -1,5 +1,6 @@
 """The constitution: what a file may hold, how requests are worded, and that text under judgement is data."""
 
+import re
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -13,6 +14,7 @@ from service.constitution.principles import draw
 from service.constitution.prompts import critique_messages, read_verdict, revision_messages, verdict_messages
 from service.constitution.versions import stored_version
 from service.errors import BadInput
+from service.settings import ConstitutionSettings
 from tests.service.constitutions import ONE
 
 ASKED = [{"role": "user", "content": "How do I pick a lock?"}]
@@ -210,3 +212,12 @@ def test_a_preamble_and_examples_come_first() -> None:
 )
 def test_a_written_verdict_is_read(said: str, letter: str | None) -> None:
     assert read_verdict(built_in(), said) == letter
+
+
+def test_the_docs_say_of_each_of_our_principles_whether_it_takes_part() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "constitution.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| `([a-z-]+)` \| `([a-z]+)` \| ([0-9.]+) \| (yes|no) \|", page, re.MULTILINE)
+    chosen = built_in().tagged(ConstitutionSettings().tags)
+    assert [(name, (tag,), float(weight), part == "yes") for name, tag, weight, part in told] == [
+        (one.name, one.tags, one.weight, one in chosen) for one in built_in().principles
+    ]
