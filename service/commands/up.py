@@ -23,6 +23,7 @@ from service.commands.options import (
     show,
 )
 from service.commands.processes import check_address, first_link, greet, say_engines
+from service.errors import SettingsError
 from service.settings import check_rank, check_rollouts
 
 if TYPE_CHECKING:
@@ -48,6 +49,11 @@ def up(
     settings = settings_from(
         home, server__host=host, server__port=port, engine__model=model, engine__kind=engine, engine__urls=urls
     )
+    if engine is not None and settings.engine.urls:
+        raise SettingsError(
+            "engine.urls (--engine-url) names engines that run elsewhere, so none is started.",
+            "Take it out, or leave out --engine.",
+        )
     if learner:
         from learner.trackers import require_trackers
 

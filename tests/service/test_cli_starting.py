@@ -118,6 +118,24 @@ def test_engines_follow_one_flag_and_nothing_else(hone: Hone) -> None:
     assert (done.code, done.err.count("\n")) == (2, 1) and "named twice" in done.err
 
 
+@pytest.mark.parametrize("kind", ["vllm", "embedded"])
+@pytest.mark.parametrize("said_in", ["file", "environment", "flag"])
+def test_an_engine_to_start_beside_engines_elsewhere_is_refused(
+    hone: Hone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, said_in: str
+) -> None:
+    """None would be started, although somebody asked for one."""
+    engine = ["--engine-url", "http://127.0.0.1:9"] if said_in == "flag" else []
+    if said_in == "file":
+        (tmp_path / "home").mkdir()
+        (tmp_path / "home" / "hone.toml").write_text("[engine]\nurls = ['http://127.0.0.1:9']\n")
+    elif said_in == "environment":
+        monkeypatch.setenv("HONE_ENGINE__URLS", "http://127.0.0.1:9")
+    monkeypatch.setattr("service.stack.Stack.start", lambda self: pytest.fail("something is started"))
+    done = hone("up", "--engine", kind, *engine, "--port", "0")
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert "engine.urls" in done.err and "leave out --engine" in done.err
+
+
 @pytest.mark.parametrize("has_pages", [True, False])
 def test_a_service_alone_is_ready_once_its_pages_have_settled(tmp_path: Path, has_pages: bool) -> None:
     if not has_pages:
