@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import orjson
@@ -15,23 +15,24 @@ from service.errors import EngineRefused, EngineUnavailable
 class ReplyStream:
     """Ask for its pieces until there are no more; close it."""
 
-    def __init__(self, answer: Connection, payloads: list[bytes]) -> None:
-        self._answer, self._payloads = answer, payloads
+    def __init__(self, answer: Connection, received: Sequence[dict[str, Any] | bytes]) -> None:
+        """`received`: what has come already: chunks, and then the payloads of events that nobody has parsed yet."""
+        self._answer, self._received = answer, received
         self._is_over = False
         self._failure: Exception | None = None
 
     @classmethod
     async def begun(cls, answer: Connection) -> Self:
         """Read until a token has come. Raises EngineUnavailable, having closed the stream, when none comes."""
-        payloads: list[bytes] = []
+        chunks: list[dict[str, Any]] = []
         try:
-            while came := await answer.events():
-                payloads += came
-                for payload in came:
+            while payloads := await answer.events():
+                for at, payload in enumerate(payloads, 1):
                     if payload == DONE:
                         break
-                    if _has_token(_chunk(payload)):
-                        return cls(answer, payloads)
+                    chunks.append(_chunk(payload))
+                    if _has_token(chunks[-1]):
+                        return cls(answer, [*chunks, *payloads[at:]])
             raise EngineUnavailable("The engine ended the reply before it began.", retry_after=1)
         except BaseException:
             answer.close()
@@ -52,15 +53,15 @@ class ReplyStream:
             raise self._failure
         shown: list[bytes] = []
         while not shown and not self._is_over:
-            payloads, self._payloads = self._payloads or await self._answer.events(), []
-            if not payloads:
+            received, self._received = self._received or await self._answer.events(), ()
+            if not received:
                 raise EngineUnavailable("The engine broke off in the middle of the reply.")
             try:
-                for payload in payloads:
-                    if payload == DONE:
+                for one in received:
+                    if one == DONE:
                         self._is_over = True
                     else:
-                        shown.append(show(_chunk(payload)))
+                        shown.append(show(_chunk(one) if isinstance(one, bytes) else one))
             except Exception as error:
                 if not shown:
                     raise
