@@ -1,6 +1,7 @@
 # Everything a newcomer needs: each target works alone, in a fresh clone, on a fresh machine.
 #   make run     the whole of Hone on http://127.0.0.1:8000     make test    all tests
 #   make lint    ruff, mypy strict                              make bench   docs/benchmarks.md, docs/quantised.md
+#   make setup   .venv with `hone`, and system packages; `make test` adds vLLM and TRL, which some tests run beside ours
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -11,16 +12,15 @@ LITELLM := .venv-litellm
 TRL := .venv-trl
 RUNS_VLLM := $(shell [ "$$(uname -sm)" = "Linux x86_64" ] && grep -qsw avx2 /proc/cpuinfo && echo yes)
 ALONE := browser or loop or vllm
-PACKAGES := chromium postgresql gcc libc6-dev
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-APT_INSTALL := $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq
+APT_INSTALL := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: setup system-packages vllm litellm trl run test lint bench sprout clean
 
 # Debian's Python can't make an environment without python3-venv. The other system packages come down beside Python's.
 setup:
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || ! command -v apt-get >/dev/null || { $(APT_INSTALL) python3-venv >/dev/null; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || ! command -v apt-get >/dev/null || { $(SUDO) apt-get update -qq && $(APT_INSTALL) python3-venv; } >/dev/null
 	@$(MAKE) --no-print-directory -j2 system-packages $(VENV)/installed
 
 # torch by itself and first. PyPI's for Linux may bring CUDA, several GB: TORCH_INDEX names one more index, such as that
@@ -63,12 +63,17 @@ $(TRL)/installed: deploy/trl.txt
 	$(TRL)/bin/pip install -q --no-deps --target $(TRL)/trl-1.12 trl==1.12.0
 	@touch $@
 
-# Chromium for the browser tests, PostgreSQL for the store's, a C compiler for the embedded engine. `hone` itself runs
-# without them; without a compiler a small model answers several times slower.
+# Chromium for the browser tests, PostgreSQL for the store's, a C compiler for the embedded engine: what is missing, each by
+# itself. `hone` itself runs without them; without a compiler a small model answers several times slower.
 system-packages:
-	@if ! { command -v chromium && command -v cc && ls /usr/lib/postgresql/*/bin/postgres; } >/dev/null 2>&1; then \
-		{ command -v apt-get && $(APT_INSTALL) $(PACKAGES); } >/dev/null || \
-		echo "Not installed: $(PACKAGES). Install what these give on your system; the tests need them, Hone is slower without a compiler."; fi
+	@has() { command -v "$$1"; } >/dev/null; wanted=; left=; \
+	has chromium || has chromium-browser || has google-chrome || wanted="chromium"; \
+	has initdb || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || wanted="$$wanted postgresql"; \
+	has cc || has gcc || has clang || wanted="$$wanted gcc libc6-dev"; \
+	[ -n "$$wanted" ] || exit 0; \
+	has apt-get && { $(SUDO) apt-get update -qq || true; } >/dev/null; \
+	for package in $$wanted; do { has apt-get && $(APT_INSTALL) $$package; } >/dev/null || left="$$left $$package"; done; \
+	[ -z "$$left" ] || echo "Not installed:$$left. Install what these give on your system; the tests need them, Hone is slower without a compiler."
 
 run: setup
 	$(BIN)/hone up

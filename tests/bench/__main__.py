@@ -74,7 +74,9 @@ def read(page_path: Path) -> list[Record]:
 def write(page_path: Path, kept: Sequence[Record], not_measured: Mapping[str, str]) -> None:
     """After each benchmark: who stops in the middle loses nothing."""
     page_path.with_suffix(".json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-    page_path.write_text(page(kept, not_measured, list(REGISTRY)), encoding="utf-8")
+    page_path.write_text(
+        page(kept, not_measured, {name: one.asked for name, one in REGISTRY.items()}), encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

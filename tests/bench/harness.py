@@ -62,6 +62,11 @@ class Benchmark:
     target: float | None = None
     limits: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def asked(self) -> list[str]:
+        """The figures that the project asks of itself here, by name."""
+        return [*([] if self.target is None else [RATIO]), *self.limits]
+
     def run(self) -> dict[str, Any]:
         comparison = self.measure()
         ours, peer = median(comparison.ours), median(comparison.peer)

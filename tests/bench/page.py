@@ -75,28 +75,33 @@ def renewed(before: Sequence[Record], new: Record, order: Sequence[str]) -> list
     return [by_name[name] for name in order if name in by_name]
 
 
-def page(records: Sequence[Record], not_measured: Mapping[str, str], all_names: Sequence[str] = ()) -> str:
-    """`not_measured`: why, by benchmark, where nothing is kept of it either. `all_names`: of every benchmark there is:
-    the page says which of them it knows nothing of."""
+def page(
+    records: Sequence[Record], not_measured: Mapping[str, str], asked: Mapping[str, Sequence[str]] | None = None
+) -> str:
+    """`not_measured`: why, by benchmark, where nothing is kept of it either. `asked`: of every benchmark there is, the
+    figures that are asked: the page says which of both it knows nothing of."""
+    asked = asked or {}
     here = [one for one in records if not one["name"].startswith(ON_GPU)]
     on_gpu = [one for one in records if one["name"].startswith(ON_GPU)]
     known = {one["name"] for one in records}
     letters = {name: chr(ord("A") + place) for place, name in enumerate(dict.fromkeys(one["machine"] for one in here))}
     machines = _lines([f"- {letter}: {name}" for name, letter in letters.items()])
     rows = [f"{_row(one)} {_least(one)} | {one['day']}, {letters[one['machine']]} |" for one in here]
-    text = HEADER.format(machines=f"Machines:\n\n{machines}", verdict=verdict(here)) + _lines(rows)
+    text = HEADER.format(machines=f"Machines:\n\n{machines}", verdict=verdict(here) + _unknown(here, asked)) + _lines(
+        rows
+    )
     limits = [
-        f"| `{one['name']}` | {asked['figure']} | {asked['measured']} | {_marked(asked)} |"
+        f"| `{one['name']}` | {limit['figure']} | {limit['measured']} | {_marked(limit)} |"
         for one in here
-        for asked in one["asked"]
-        if asked["figure"] != RATIO
+        for limit in one["asked"]
+        if limit["figure"] != RATIO
     ]
     if limits:
         text += LIMITS + _lines(limits)
     notes = [f"- `{one['name']}`: {one['note']}" for one in here if "note" in one]
     missing = {name: why for name, why in not_measured.items() if name not in known and not name.startswith(ON_GPU)}
     notes += [f"- `{name}` could not be measured: {reason}." for name, reason in missing.items()]
-    never = [name for name in all_names if name not in known and name not in missing]
+    never = [name for name in asked if name not in known and name not in missing]
     notes += _never([name for name in never if not name.startswith(ON_GPU)])
     text += "\n" + _lines(notes) if notes else ""
     if on_gpu:
@@ -128,6 +133,18 @@ def verdict(results: Sequence[Mapping[str, Any]]) -> str:
     if not missed:
         return f"All {len(asked)} figures that are asked are reached.\n"
     return f"Of {len(asked)} figures that are asked {len(missed)} are {MISSED}:\n\n" + _lines(missed)
+
+
+def _unknown(results: Sequence[Record], asked: Mapping[str, Sequence[str]]) -> str:
+    """Figures that a benchmark is asked for by now, and was not when it was measured."""
+    known = {(one["name"], figure["figure"]) for one in results for figure in one["asked"]}
+    lines = [
+        f"- `{one['name']}`, {figure}\n"
+        for one in results
+        for figure in asked.get(one["name"], ())
+        if (one["name"], figure) not in known
+    ]
+    return "\nAsked, and not measured yet:\n\n" + "".join(lines) if lines else ""
 
 
 def _least(result: Mapping[str, Any]) -> str:

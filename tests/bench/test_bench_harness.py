@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.bench.__main__ import load_benchmarks
-from tests.bench.harness import REGISTRY, Benchmark, Comparison, alternate
+from tests.bench.harness import RATIO, REGISTRY, Benchmark, Comparison, alternate
 from tests.bench.page import MISSED, Record, page, renewed, verdict
 
 LATE = "ms added to the 99th percentile"
@@ -85,9 +85,15 @@ def test_the_page_says_so_when_nothing_is_missed_and_what_could_not_be_measured(
 def test_the_page_says_what_was_never_measured() -> None:
     on_gpu = of(3, 1) | {"name": "gpu-speed"}
     names = ["speed", "swap", "slow", "quick", "gpu-speed", "gpu-quick"]
-    text = page(kept(of(1, 2), on_gpu), {"swap": "vLLM is not installed"}, names)
+    text = page(kept(of(1, 2), on_gpu), {"swap": "vLLM is not installed"}, dict.fromkeys(names, ()))
     assert "- Not measured yet: `slow`, `quick`.\n" in text and "- Not measured yet: `gpu-quick`.\n" in text
     assert text.index("`slow`") < text.index("## On a GPU") < text.index("`gpu-quick`")
+
+
+def test_the_page_says_which_figures_are_asked_since_it_was_measured() -> None:
+    text = page(kept(of(100, 100, target=0.98)), {}, {"speed": [RATIO, LATE]})
+    assert f"\nAsked, and not measured yet:\n\n- `speed`, {LATE}\n\n|" in text
+    assert "not measured yet" not in page(kept(of(100, 100, target=0.98)), {}, {"speed": [RATIO]})
 
 
 def test_every_table_of_the_page_has_cells_for_its_columns() -> None:
