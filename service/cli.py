@@ -6,6 +6,7 @@ Every command has `--home` and `--json`. An error is one line on stderr and an e
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from importlib import metadata
@@ -27,7 +28,7 @@ from service.commands import (
     simulate,
     up,
 )
-from service.errors import BadInput, HoneError, Stopped
+from service.errors import BadInput, HoneError, Stopped, StoreError
 
 app = typer.Typer(
     name="hone",
@@ -79,6 +80,13 @@ PLAINER = {
 }
 """What the parser says of a value, in a person's words."""
 
+FREE_SPACE = "Free some space, or choose a place that has more."
+GIVE_RIGHTS = "Give Hone's user the right to it, or choose another place."
+ADVICE = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), FREE_SPACE) | dict.fromkeys(
+    (errno.EACCES, errno.EPERM, errno.EROFS), GIVE_RIGHTS
+)
+"""What to do about a file that can't be read or written, by the system's number of the error."""
+
 
 def main() -> None:
     try:
@@ -94,6 +102,11 @@ def main() -> None:
         _end(BadInput(words))
     except Abort:
         _end(Stopped("Stopped."))
+    except (ConnectionError, TimeoutError):  # who speaks to others tells of it: what comes to here is a bug
+        raise
+    except OSError as error:
+        where = "" if error.filename is None else f"Can't read or write {error.filename}: "
+        _end(StoreError(f"{where}{error.strerror or error}.", ADVICE.get(error.errno or 0, "")))
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -1,5 +1,6 @@
 """What keeps `hone` from starting is one clear line, and what it says where it starts."""
 
+import errno
 import json
 import os
 import socket
@@ -61,6 +62,52 @@ def test_a_home_that_cannot_be_written_is_one_clear_line(hone: Hone, tmp_path: P
     (tmp_path / "file").write_text("")
     done = hone(*command, "--home", str(tmp_path / "file" / "home"))
     assert done.code in (2, 7) and done.err.count("\n") == 1 and "--home" in done.err
+
+
+def test_a_lock_that_cannot_be_made_is_one_clear_line(hone: Hone, tmp_path: Path) -> None:
+    (tmp_path / "home" / "up.lock").mkdir(parents=True)
+    done = hone("up", "--no-learner", "--engine-url", "http://127.0.0.1:9", "--port", "0")
+    assert (done.code, done.out, done.err.count("\n")) == (7, "", 1)
+    assert f"Can't read or write {tmp_path / 'home' / 'up.lock'}: Is a directory." in done.err
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device. Free some space"),
+        (PermissionError(errno.EACCES, "Permission denied", "/a/b"), "/a/b: Permission denied. Give Hone's user the"),
+        (FileNotFoundError(errno.ENOENT, "No usable temporary directory"), "No usable temporary directory."),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_one_clear_line(
+    hone: Hone, monkeypatch: pytest.MonkeyPatch, error: OSError, words: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("learner.simulate.simulate", fail)
+    done = hone("simulate", "--taste", "short")
+    assert (done.code, done.out, done.err.count("\n")) == (7, "", 1)
+    assert words in done.err
+    as_json = hone("simulate", "--taste", "short", "--json")
+    assert (as_json.code, as_json.err, as_json.json["error"]["code"]) == (7, "", "store_unavailable")
+
+
+def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
+    """No file may have a byte: the lock is the first that gets one."""
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); from service.cli import main; main()"
+    command = ["up", "--no-learner", "--engine-url", "http://127.0.0.1:9", "--port", "0"]
+    (tmp_path / "secret").write_bytes(bytes(32))
+    done = subprocess.run(
+        [sys.executable, "-c", limit, *command],
+        env=os.environ | {"HONE_HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (7, "", 1), done.stderr
+    assert "File too large. Free some space" in done.stderr
 
 
 def test_adapters_that_cannot_be_cleared_up_are_one_clear_line(hone: Hone, tmp_path: Path) -> None:
