@@ -20,6 +20,7 @@ from service.adapters.health import examine_adapters
 from service.adapters.replacement import replacement
 from service.auth import is_loopback, trusts_loopback
 from service.constitution.versions import built_in_version, stored_version
+from service.engine_checks import weights_problem
 from service.engine_findings import examine_engine
 from service.engine_program import find_vllm_python
 from service.errors import BadInput, HoneError, PortInUse, SettingsError
@@ -190,11 +191,8 @@ def _model(settings: Settings) -> Iterator[Finding]:
         yield Finding("model", None, error.message, "The engines have their own; only a learner here would need it.")
         return
     yield Finding("model", True, f"{settings.engine.model} ({digest[:12]})")
-    if settings.learner.quantise == "nf4" and not settings.engine.urls and settings.engine.weights is None:
-        found = "the learner trains against NF4, and the engine of `hone up` serves other weights"
-        yield Finding(
-            "weights", False, found, "`hone base dequantise --out FOLDER` writes them: name it engine.weights."
-        )
+    if (problem := weights_problem(settings)) is not None:
+        yield Finding("weights", False, problem.what, problem.mend)
 
 
 def _rank(settings: Settings) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from service.engine import Engine
 from service.engine_probes import try_out
 from service.errors import EngineRefused, HoneError, sentences
 from service.settings import Settings
-from service.vllm_options import FEWEST_SLOTS, LOGPROBS_MODE, option_number
+from service.vllm_options import FEWEST_SLOTS, LOGPROBS_MODE, option_number, option_value, split_options
 
 ANSWER_SECONDS = 5.0
 TRY_SECONDS = 60.0
@@ -109,6 +109,23 @@ def shortcomings(facts: EngineFacts, settings: Settings) -> Iterator[Shortcoming
 def other_model(settings: Settings, facts: EngineFacts) -> str | None:
     """That an engine serves another model than the settings name, in words; None where it doesn't."""
     return next((one.words for one in _another_model(facts, settings)), None)
+
+
+def weights_problem(settings: Settings) -> Shortcoming | None:
+    """That the engine of `hone up` serves other weights than a learner beside it trains against; None where it doesn't.
+
+    Raises SettingsError for an open quote in engine.vllm_options.
+    """
+    engine = settings.engine
+    if settings.learner.quantise != "nf4" or engine.urls or engine.weights is not None:
+        return None
+    if engine.kind == "vllm" and option_value(split_options(engine.vllm_options), "quantization", "q") is not None:
+        return None  # it quantises the base itself as it loads it
+    return Shortcoming(
+        "The learner trains against NF4, and the engine of `hone up` serves the base's own weights: over those its "
+        "adapters are normally refused.",
+        "`hone base dequantise --out FOLDER` writes what NF4 leaves of them: name that folder in engine.weights.",
+    )
 
 
 def untold(facts: EngineFacts, settings: Settings) -> str | None:

@@ -61,11 +61,13 @@ def up(
         check_rollouts(settings)
         require_trackers(settings.learner.trackers)
     from service import logs, stack
+    from service.engine_checks import weights_problem
     from service.engine_program import check_folders
     from service.memory_share import with_memory_share
 
     check_folders(settings)
     settings, shared = with_memory_share(settings, learner)
+    weights = weights_problem(settings) if learner else None
     stack.prepare_home(settings)
     logs.configure("up", settings.home)
     stopping = _stop_on_signals()
@@ -73,6 +75,8 @@ def up(
         everything = stack.Stack(settings, learner)
         if shared is not None and not as_json:  # first, as a large model takes minutes to start
             say(shared)
+        if weights is not None and not as_json:
+            say(weights.words)
         tell_where(everything.url, everything.engine_urls)
         try:
             everything.start()
@@ -87,6 +91,7 @@ def up(
                     "engine_urls": everything.engine_urls,
                     "engines": [asdict(report) for report in reports],
                     "gpu_memory": shared,
+                    "weights_problem": weights and weights.words,
                 }
 
                 def plain() -> None:

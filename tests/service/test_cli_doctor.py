@@ -86,6 +86,29 @@ def test_doctor_knows_which_weights_adapters_of_four_bits_need(hone: Hone, monke
     assert found() == []
 
 
+def test_hone_up_says_of_those_weights_what_doctor_does_when_a_learner_starts(
+    hone: Hone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(*flags: str) -> str:
+        done = hone("up", "--port", "0", *flags)
+        assert done.code == 0, done.err
+        return done.out.partition("Hone is ready")[0]
+
+    monkeypatch.setattr("service.stack.Stack.start", lambda self: None)
+    monkeypatch.setattr("service.stack.Stack.wait_until_ready", lambda self, stopping: True)
+    monkeypatch.setattr("service.stack.Stack.watch", lambda self, stopping: None)
+    monkeypatch.setenv("HONE_ENGINE__MODEL", "sprout")
+    assert told() == ""
+    monkeypatch.setenv("HONE_LEARNER__QUANTISE", "nf4")
+    (weights,) = (finding for finding in hone("doctor", "--json").json if finding["check"] == "weights")
+    words = f"{weights['found']} {weights['advice']}"
+    assert told() == words + "\n" and "hone base dequantise" in words
+    assert hone("up", "--port", "0", "--json").json["weights_problem"] == words
+    assert told("--no-learner") == ""
+    monkeypatch.setenv("HONE_ENGINE__WEIGHTS", "/models/sprout-nf4")
+    assert told() == ""
+
+
 def test_doctor_misses_a_compiler_for_the_embedded_engine(hone: Hone, monkeypatch: pytest.MonkeyPatch) -> None:
     def found() -> list[Any]:
         return [one for one in hone("doctor", "--json").json if one["check"] == "compiler"]

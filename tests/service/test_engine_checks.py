@@ -16,7 +16,7 @@ from fastapi.responses import PlainTextResponse
 
 from service.adapters.engine import EngineFacts
 from service.engine import Engine
-from service.engine_checks import examine_engines, shortcomings, untold
+from service.engine_checks import examine_engines, shortcomings, untold, weights_problem
 from service.engine_program import engine_program
 from service.settings import Settings, load_settings
 from tests.fixtures.serving import serve
@@ -152,6 +152,28 @@ def test_what_was_dequantised_may_be_called_anything_unless_the_settings_name_it
     changes: dict[str, dict[str, Any]] = {"engine": {"weights": weights}, "learner": {"quantise": "nf4"}}
     settings = load_settings(tmp_path, changes, {})
     assert bool(list(shortcomings(EngineFacts("our-model", root=root), settings))) == is_told
+
+
+@pytest.mark.parametrize(
+    ("engine", "is_told"),
+    [
+        ({}, True),
+        ({"kind": "vllm"}, True),
+        ({"kind": "vllm", "vllm_options": "--quantization bitsandbytes"}, False),
+        ({"kind": "vllm", "vllm_options": "-q=bitsandbytes"}, False),
+        ({"vllm_options": "--quantization bitsandbytes"}, True),
+        ({"weights": "/models/nf4"}, False),
+        ({"urls": ["http://a"]}, False),
+    ],
+)
+def test_an_engine_of_ours_that_serves_other_weights_than_are_trained_against_is_told(
+    tmp_path: Path, engine: dict[str, Any], is_told: bool
+) -> None:
+    def problem(quantise: str) -> bool:
+        sections = {"engine": engine, "learner": {"quantise": quantise}}
+        return weights_problem(load_settings(tmp_path, sections, {})) is not None
+
+    assert problem("nf4") == is_told and not problem("none")
 
 
 def test_a_context_below_what_the_settings_name_is_told(tmp_path: Path) -> None:
