@@ -33,7 +33,7 @@ from learner.evaluate.gates import verdict
 from learner.evaluate.report import evaluate
 from learner.loading import ADAPTER_WEIGHTS
 from learner.methods import kto, pairs_dpo, preference, rl_cai, rlhf, sft, sl_cai
-from learner.methods.anchor_scores import AnchorScores
+from learner.methods.anchor_scores import AnchorScores, shared_scores
 from learner.methods.optimizer import within_length
 from learner.methods.preference_model import PreferenceModel, fit_preferences
 from learner.methods.retention import neighbours
@@ -97,7 +97,7 @@ class BackboneTrainer:
         """Train the policy in place. Raises TrainingFailed, and EngineUnavailable when the engine that samples stays
         away; what `progress` raises comes through."""
         checkpoint.mkdir(exist_ok=True)
-        anchor = self._anchor_scores(checkpoint)
+        anchor = self._anchor_scores(checkpoint, lessons.train.hash)
         if parallel.is_first():
             clear_leftovers(self._engines)
         sampler = self._sampler(checkpoint)
@@ -121,6 +121,8 @@ class BackboneTrainer:
             parallel.check_alike(state)
             if parallel.is_first() and keep_result(state, kept):
                 inside.remove()
+        if anchor.found:
+            log.info("The anchor's numbers of %d examples were found on disk.", anchor.found)
 
     def save(self, folder: Path, lessons: Curated) -> None:
         """Write the trained adapter, and the judge that goes with it where people compared replies; flush both."""
@@ -206,12 +208,13 @@ class BackboneTrainer:
         elsewhere = rl_cai.where_they_belong(train.ai_pairs, train.kept, Random(self._settings.seed), reasoned)
         return rl_cai.mixed((*train.ai_pairs, *elsewhere), pairs_to_reward(train), self._all.constitution.human_share)
 
-    def _anchor_scores(self, checkpoint: Path) -> AnchorScores:
-        """With a file, if it can be said of which base it is."""
+    def _anchor_scores(self, checkpoint: Path, snapshot: str) -> AnchorScores:
+        """With files, if it can be said of which base they are."""
         if self._base is None:
             return AnchorScores(self._backbone)
         of = f"{self._base} {self._settings.quantise} {self._anchor}".strip()
-        return AnchorScores(self._backbone, checkpoint / ANCHOR_SCORES, of)
+        shared = shared_scores(self._backbone, self._all.anchor_folder, of, snapshot)
+        return AnchorScores(self._backbone, checkpoint / ANCHOR_SCORES, of, shared)
 
     def _inside(self, kept: Path, stage: Stage, train: Snapshot, prompts: Sequence[TokenIds]) -> StageCheckpoint:
         """How far a stage is whose result will be `kept`, if it can be said of which base it is. Whatever decides a

@@ -83,6 +83,11 @@ class Settings(Section):
         return self.home / "runs"
 
     @property
+    def anchor_folder(self) -> Path:
+        """The anchor's log-probabilities, which runs over one snapshot share."""
+        return self.home / "anchor"
+
+    @property
     def model_path(self) -> str:
         """What to hand to a loader: the built-in model's folder, a folder, or a hub name."""
         return str(SPROUT) if self.engine.model == "sprout" else self.engine.model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -217,6 +218,27 @@ def test_a_killed_training_goes_on_after_the_last_stage_it_finished(settings: Se
     for trainer, name in ((resumed, "resumed"), (straight, "straight")):
         trainer.save(tmp_path / name, taught)
     one, other = (load_file(tmp_path / name / ADAPTER_WEIGHTS) for name in ("resumed", "straight"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_another_run_on_the_snapshot_computes_none_of_the_anchors_numbers_again(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And learns the same as if it had."""
+    learner = settings.learner.model_copy(update={"dpo_on": "pairs"})
+    settings = settings.model_copy(update={"home": tmp_path, "learner": learner})
+    taught = lessons()
+
+    def learned(name: str) -> dict[str, torch.Tensor]:
+        trainer = BackboneTrainer(settings, None)
+        trainer.train(("dpo",), taught, tmp_path / name, Told())
+        return trainer._backbone.adapter_state()
+
+    with caplog.at_level(logging.INFO, logger="hone.learner"):
+        one = learned("one")
+        assert "found on disk" not in caplog.text
+        other = learned("other")
+    assert f"numbers of {2 * len(taught.train.pairs)} examples were found on disk" in caplog.text
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
