@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Sequence
 from itertools import pairwise
@@ -16,9 +17,14 @@ FEWEST_SLOTS = 3
 _TAKEN = {
     "port": "Hone chooses the engine's port",
     "host": "Hone looks for its engine on loopback",
+    "uds": "Hone looks for its engine on a port",
     "api-key": "Hone sends its engine no key",
+    "ssl-keyfile": "Hone talks to its engine over plain HTTP",
+    "ssl-certfile": "Hone talks to its engine over plain HTTP",
 }
 """Options that would leave Hone waiting for an engine that it doesn't find, and why."""
+
+_OVERRIDE = "override-generation-config"
 
 
 def split_options(text: str) -> list[str]:
@@ -61,10 +67,30 @@ def check_options(words: Sequence[str]) -> None:
         raise _refused(
             f"--max-loras {slots}", f"a swap needs {FEWEST_SLOTS} slots; engine.max_loras says how many there are"
         )
+    if _cuts_replies(words):
+        raise _refused(
+            f"--{_OVERRIDE} without max_new_tokens",
+            "it replaces Hone's own, and replies would end at the length in the model's generation_config.json",
+            'Add "max_new_tokens": null to it.',
+        )
     for name, why in _TAKEN.items():
         if option_value(words, name) is not None:
             raise _refused(f"--{name}", why)
 
 
-def _refused(option: str, why: str) -> SettingsError:
-    return SettingsError(f"engine.vllm_options sets {option}: {why}.", "Take it out.")
+def _cuts_replies(words: Sequence[str]) -> bool:
+    """Whether an override of the generation config leaves a length in it. One that is said key by key
+    (`--override-generation-config.temperature 0.5`) replaces one in JSON, too."""
+    if any(word.lstrip("-").replace("_", "-").startswith(f"{_OVERRIDE}.") for word in words):
+        return option_value(words, f"{_OVERRIDE}.max-new-tokens") != "null"
+    if (text := option_value(words, _OVERRIDE)) is None:
+        return False
+    try:
+        override = json.loads(text)
+    except ValueError:
+        return True
+    return not isinstance(override, dict) or override.get("max_new_tokens", "absent") is not None
+
+
+def _refused(option: str, why: str, mend: str = "Take it out.") -> SettingsError:
+    return SettingsError(f"engine.vllm_options sets {option}: {why}.", mend)

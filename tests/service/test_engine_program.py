@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -124,6 +125,14 @@ def test_a_hub_is_asked_once_and_never_for_what_its_cache_has(hub: Path, monkeyp
         ("--max-loras 2", "a swap needs 3 slots"),
         ("--port 9000", "Hone chooses the engine's port"),
         ("--api-key secret", "Hone sends its engine no key"),
+        ("--uds /run/vllm.sock", "on a port"),
+        ("--ssl-keyfile key.pem --ssl-certfile cert.pem", "plain HTTP"),
+        ("--ssl_certfile=both.pem", "sets --ssl-certfile: Hone talks to its engine over plain HTTP"),
+        ("--override-generation-config '{\"temperature\": 0.5}'", 'Add "max_new_tokens": null'),
+        ("--override_generation_config='{\"max_new_tokens\": 64}'", "without max_new_tokens"),
+        ("--override-generation-config.temperature 0.5", "without max_new_tokens"),
+        ("--override-generation-config.max_new_tokens=64", "without max_new_tokens"),
+        ("--override-generation-config [", "without max_new_tokens"),
         ("--tokenizer 'a folder", "Close the quote"),
     ],
 )
@@ -133,10 +142,17 @@ def test_an_option_that_takes_away_what_hone_depends_on_is_refused(tmp_path: Pat
     assert "engine.vllm_options" in str(refused.value) and words in str(refused.value)
 
 
-def test_options_that_hone_can_live_with_are_handed_on(tmp_path: Path) -> None:
-    options = "--logprobs-mode raw_logprobs --max-loras 3 --max-lora-rank 64"
-    found = program(tmp_path, kind="vllm", vllm_python=sys.executable, vllm_options=options)
-    assert list(found.arguments[-6:]) == options.split()
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--logprobs-mode", "raw_logprobs", "--max-loras", "3", "--max-lora-rank", "64"],
+        ["--override-generation-config", '{"temperature": 0.5, "max_new_tokens": null}'],
+        ["--override-generation-config.temperature", "0.5", "--override-generation-config.max_new_tokens=null"],
+    ],
+)
+def test_options_that_hone_can_live_with_are_handed_on(tmp_path: Path, options: list[str]) -> None:
+    found = program(tmp_path, kind="vllm", vllm_python=sys.executable, vllm_options=shlex.join(options))
+    assert list(found.arguments[-len(options) :]) == options
 
 
 def test_a_model_that_is_not_there_is_told_before_vllm_is_started(tmp_path: Path) -> None:
