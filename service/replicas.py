@@ -25,6 +25,7 @@ from service.adapters.engine import EngineBrokeOff
 from service.adapters.refusals import EngineNotSetUp, ProofFailed, RefusedByEngine
 from service.adapters.replica import Replica
 from service.adapters.rollout import Rollout
+from service.adapters.slots import SlotsInUse
 from service.engine import Engine, EngineFailed, EngineGaveUp
 from service.errors import (
     AdapterBroken,
@@ -48,7 +49,10 @@ WENT_OVER_IT = "Two engines went away over this request, which may be the reason
 BROKE_OFF = "The model went away in the middle of the reply; try again in a moment."
 UNREADABLE = "This version can't be read now; try again in a moment."
 NOT_SET_UP = "This version can't be served as the engines are set up now; ask for another."
-"""What a caller is told. Where engines and files are, and what is wrong, operators find in the log and in /health."""
+"""What a caller is told. Where engines and files are, and what is wrong, operators find in the log and in /health.
+
+Whom a retry can't help gets no Retry-After: over WENT_OVER_IT it might take two more engines down.
+"""
 
 EngineReplica = Replica[Engine]
 T = TypeVar("T")
@@ -237,11 +241,12 @@ async def _seen_through(error: HoneError, replica: EngineReplica) -> HoneError:
 
 
 def _told(failure: HoneError, plainly: str) -> HoneError:
-    """What the caller hears of it: where engines and files are, and how they are mended, is for operators."""
-    if isinstance(failure, EngineAway):
-        return EngineUnavailable(plainly, retry_after=1)
+    """What the caller hears of it: what an engine says of its own faults, where engines and files are, and how they are
+    mended, is for operators."""
     if isinstance(failure, EngineNotSetUp):
         return EngineUnavailable(NOT_SET_UP)
+    if isinstance(failure, EngineUnavailable) and not isinstance(failure, SlotsInUse):
+        return EngineUnavailable(plainly, retry_after=1)
     if isinstance(failure, AdapterUnreachable):
         return AdapterUnreachable(UNREADABLE, retry_after=1)
     if isinstance(failure, AdapterBroken):

@@ -15,6 +15,10 @@ from service.errors import EngineUnavailable
 from service.store.queries.adapters import BASE, number_of
 
 
+class SlotsInUse(EngineUnavailable):
+    """Every slot is in use, or kept for what operators ask for."""
+
+
 class Slots:
     """What the engine holds, as it said last, and has been proven to serve since it was loaded: names and paths."""
 
@@ -118,9 +122,9 @@ class Slots:
         is_first = not any(self._users[other] for other in bound - self.wanted)
         return len(bound) + 1 + (to_come if is_first else max(to_come, 1)) <= self.size
 
-    def _full(self, how: str) -> EngineUnavailable:
+    def _full(self, how: str) -> SlotsInUse:
         mend = "raise engine.max_loras" if self.told in (None, self.size) else "start it with a larger --max-loras"
-        return EngineUnavailable(
+        return SlotsInUse(
             f"All {self.size} adapters that the engine can hold are {how}.",
             f"Try again in a moment, or {mend}.",
             retry_after=1,

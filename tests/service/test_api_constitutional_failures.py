@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service.constitution import built_in
+from service.replicas import AWAY
 from service.store.queries import constitutions
 from tests.fixtures.waiting import until
 from tests.service.chatting import ask, events
@@ -20,7 +21,7 @@ from tests.service.principled_engine import FAULT, HARM, NO, PrincipledEngine, t
     ("kind", "fault", "said"),
     [
         ("critique", 400, "the engine is out of order"),
-        ("critique", 500, "the engine is out of order"),
+        ("critique", 500, AWAY),
         ("critique", "!long", "Constitution c0 is too long for the model's context: "),
         ("critique", "", "The critique is empty."),
         ("revision", 422, "the engine is out of order"),

@@ -9,7 +9,9 @@ from typing import Any
 
 import httpx2
 import pytest
+from structlog.testing import CapturingLogger
 
+from service import replicas
 from service.replicas import AWAY, BROKE_OFF, WENT_OVER_IT
 from tests.fixtures.waiting import PATIENCE, until
 from tests.service.fake_engine import WORDS
@@ -62,12 +64,16 @@ def test_a_retry_is_counted(fleet: Fleet) -> None:
     assert retries(fleet) > 0
 
 
-def test_what_every_engine_fails_at_is_tried_no_more_than_thrice(fleet: Fleet) -> None:
+def test_what_every_engine_fails_at_is_tried_no_more_than_thrice(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = CapturingLogger()
+    monkeypatch.setattr(replicas, "log", log)
     for engine in fleet.engines:
         engine.fails = 500
     answer = fleet.post("/v1/chat/completions", ask("talk"))
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_unavailable")
-    assert "out of order" in answer.json()["error"]["message"]
+    assert (answer.json()["error"]["message"], answer.headers["retry-after"]) == (AWAY, "1")
+    logged = [str(call.kwargs["error"]) for call in log.calls]  # where operators find it
+    assert len(logged) == 3 and all("the engine is out of order" in words for words in logged)
     assert fleet.asked() == [1, 1, 1] and retries(fleet) == 2
     assert all(fleet.healthy())  # they said that they are well
 
@@ -133,7 +139,7 @@ def test_what_had_begun_ends_with_a_clear_error_event(fleet: Fleet, said: str) -
     answer = fleet.post("/v1/chat/completions", ask("talk", said, stream=True))
     *shown, last = events(answer.text)
     assert answer.status_code == 200 and last["error"]["code"] == "engine_unavailable"
-    assert said not in ("!break", "!abort") or last["error"]["message"] == BROKE_OFF
+    assert last["error"]["message"] == BROKE_OFF
     assert "".join(event["choices"][0]["delta"].get("content", "") for event in shown) == "".join(WORDS[:2])
     assert sum(fleet.asked()) == 1
     stored = fleet.get(f"/v1/exchanges/{shown[0]['id']}").json()["replies"][0]
