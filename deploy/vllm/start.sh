@@ -1,6 +1,8 @@
 #!/bin/bash
 # Starts vLLM as `hone up --engine vllm` does (service/engine_program.py), in a container of vLLM's own image, from the
 # settings that the service and the learner read: HONE_ENGINE__MODEL, HONE_ENGINE__MAX_LORAS, … (docs/settings.md).
+# Without --lora-target-modules, which `hone up` adds for some models against a fault of vLLM's CPU build
+# (docs/operating.md): on a CPU say it in HONE_ENGINE__VLLM_OPTIONS.
 # Not Hone's own: PORT, TENSOR_PARALLEL_SIZE (GPUs that share one copy of the model) and DATA_PARALLEL_SIZE (copies
 # behind this one address).
 set -euo pipefail

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from service.engine_program import VLLM_MODULE, VLLM_RANKS, VLLM_SHUTDOWN_SECONDS, engine_program
+from service.engine_program import LLAMA_LAYERS, VLLM_MODULE, VLLM_RANKS, VLLM_SHUTDOWN_SECONDS, engine_program
 from service.supervisor import Program
 from tests.deploy.reading import DEPLOY, ROOT, env_file, settings_of, vllm_version
 from tests.fixtures.waiting import PATIENCE
@@ -67,14 +67,23 @@ def options(arguments: Iterable[str]) -> set[tuple[str, ...]]:
     return {tuple(one) for one in found}
 
 
-@pytest.mark.parametrize("environment", [MODEL, ALL], ids=["as little as possible", "everything"])
-def test_the_script_gives_vllm_the_options_that_hone_up_gives_it(tmp_path: Path, environment: dict[str, str]) -> None:
+@pytest.mark.parametrize("model_type", ["qwen3", "gpt2"])
+@pytest.mark.parametrize("chosen", [MODEL, ALL], ids=["as little as possible", "everything"])
+def test_the_script_gives_vllm_the_options_that_hone_up_gives_it(
+    tmp_path: Path, chosen: dict[str, str], model_type: str
+) -> None:
+    """But for the one that only the CPU build needs, for which `hone up` reads the model's configuration."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    environment = chosen | {"HONE_ENGINE__MODEL": str(tmp_path)}
     arguments, seen = started(tmp_path, environment)
     theirs = of_hone_up(environment)
     assert arguments[:2] == ["-m", VLLM_MODULE] == ["-m", theirs.module]
     here = options(arguments[2:])
     assert ("--host", "0.0.0.0") in here  # others reach it, over a network of their own
-    assert here - {("--host", "0.0.0.0")} == options(theirs.arguments) - {("--host", "127.0.0.1")}
+    layers = {("--lora-target-modules", *LLAMA_LAYERS)} if model_type == "qwen3" else set()
+    assert here - {("--host", "0.0.0.0")} == options(theirs.arguments) - {("--host", "127.0.0.1")} - layers
+    assert layers <= options(theirs.arguments)
+    assert not any("lora-target-modules" in name for name, *_ in here)
     of_the_cpu = {"VLLM_CPU_KVCACHE_SPACE", "PYTHONPATH"}  # the path leads to a plugin that mends vLLM without a GPU
     assert {name: seen.get(name) for name in set(theirs.environment) - of_the_cpu} == {
         name: value for name, value in theirs.environment.items() if name not in of_the_cpu
