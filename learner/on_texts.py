@@ -1,6 +1,9 @@
-"""Learn from texts, by any method, without a service: one call from a list of examples to an adapter.
+"""Learn from texts, by any method, without a service: one call from a list of examples to an adapter, or to a reward
+model by itself.
 
-    learn("dpo", "service/sprout", [{"prompt": "Hello!", "chosen": "Hi.", "rejected": "What?"}], "my-adapter")
+    pairs = [{"prompt": "Hello!", "chosen": "Hi.", "rejected": "What?"}]
+    learn("dpo", "service/sprout", pairs, "my-adapter")
+    rewards = learn_reward("service/sprout", pairs, "my-reward")
 
 It is what a run does when it trains (`learner.backbone_trainer`), on examples that somebody has already, with no store,
 no held-out part, no gates and no publishing.
@@ -15,16 +18,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+import torch
+
+from learner import parallel
+from learner.backbone import Backbone
 from learner.backbone_trainer import BackboneTrainer
 from learner.batch import Label, Pair, Progress, Scored, Snapshot
 from learner.curate import Curated
+from learner.methods import reward
 from learner.starting_adapter import write_base
 from learner.text_examples import as_snapshot, longest_example, read_examples
-from learner.trainer import Stage, as_labels, from_scores, from_thumbs, pairs_to_learn, settings_of, stages_of
+from learner.text_rewards import TextRewards
+from learner.trainer import (
+    Stage,
+    as_labels,
+    from_scores,
+    from_thumbs,
+    pairs_to_learn,
+    pairs_to_reward,
+    settings_of,
+    stages_of,
+)
 from service.adapters.base_model import check_model
 from service.constitution.versions import built_in_version
 from service.errors import BadInput
-from service.settings import Method, load_settings
+from service.settings import Method, Settings, load_settings
 from service.settings.model_name import ADVICE, NOT_NAMED
 
 log = logging.getLogger("hone.learner")
@@ -60,15 +78,10 @@ def learn(
     """
     if method not in get_args(Method):
         raise BadInput(f"There is no method {method!r}.", f"Choose one of {', '.join(get_args(Method))}.")
-    if not str(model).strip():
-        raise BadInput(NOT_NAMED, ADVICE)
-    if Path(out).exists():
-        raise BadInput(f"There is something at {out} already.", "Name a folder that isn't there yet.")
+    _check_names(model, out)
     examples, tell = read_examples(data), progress or (lambda *_: None)
-    sections = {name: dict(section) for name, section in (settings or {}).items()}
-    sections["engine"] = sections.get("engine", {}) | {"model": str(model)}
     with tempfile.TemporaryDirectory() as home:
-        chosen = settings_of(method, load_settings(Path(home), sections, environment={}))
+        chosen = settings_of(method, _settings(model, settings, Path(home)))
         check_model(chosen.model_path)
         if chosen.learner.anchor not in ("base", "parent"):
             raise BadInput(
@@ -89,6 +102,51 @@ def learn(
         trainer.save(Path(out), lessons)
         write_base(Path(out), chosen.model_path, chosen.learner)
     return learned
+
+
+def learn_reward(
+    model: str | Path,
+    data: Sequence[Mapping[str, Any]] | str | Path,
+    out: str | Path,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    progress: Progress | None = None,
+) -> TextRewards:
+    """Fit a reward model on `model` (a folder or a hub name), write it to `out`, a new folder, and return it.
+
+    `data` and `settings`: as for `learn`; it is the reward model that `ppo` would follow. Same seed, same rewards. The
+    log says where examples are left out. Raises what `learn` does, but for what concerns methods and parents.
+    """
+    _check_names(model, out)
+    examples = read_examples(data)
+    with tempfile.TemporaryDirectory() as home:
+        chosen = _settings(model, settings, Path(home))
+        check_model(chosen.model_path)
+    room = longest_example(chosen.model_path)
+    texts, too_long = as_snapshot(examples, chosen.model_path, room)
+    given = sum(bool(one.replies) for one in examples)
+    _learned("a reward model", stages_of("ppo", texts), texts, given, too_long, room)
+    torch.set_num_threads(chosen.learner.training_threads)
+    backbone = Backbone.load(chosen.model_path, chosen.learner, device=parallel.device())
+    pairs, tell = pairs_to_reward(texts), progress or (lambda *_: None)
+    rewards = TextRewards(
+        backbone, reward.fit(backbone, pairs, texts.labels, chosen.learner, tell, texts.scored), chosen
+    )
+    rewards.save(out)
+    return rewards
+
+
+def _check_names(model: str | Path, out: str | Path) -> None:
+    """Raises BadInput for no model and where there is an `out` already."""
+    if not str(model).strip():
+        raise BadInput(NOT_NAMED, ADVICE)
+    if Path(out).exists():
+        raise BadInput(f"There is something at {out} already.", "Name a folder that isn't there yet.")
+
+
+def _settings(model: str | Path, settings: Mapping[str, Mapping[str, Any]] | None, home: Path) -> Settings:
+    sections = {name: dict(section) for name, section in (settings or {}).items()}
+    sections["engine"] = sections.get("engine", {}) | {"model": str(model)}
+    return load_settings(home, sections, environment={})
 
 
 def _learned(

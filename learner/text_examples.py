@@ -158,20 +158,22 @@ def longest_example(model: str) -> int | None:
     return room if isinstance(room, int) else None
 
 
+def prompt_ids(tokenizer: Any, prompt: str | tuple[dict[str, str], ...]) -> TokenIds:
+    """In the model's chat template, up to where the reply begins; words alone as they are, where it has none. Raises
+    TrainingFailed where it takes no such conversation."""
+    if not isinstance(prompt, str):
+        return render(tokenizer, prompt)
+    return question(tokenizer, prompt) if tokenizer.chat_template else tuple(tokenizer(prompt).input_ids)
+
+
 def as_snapshot(examples: Iterable[TextExample], model: str, room: int | None = None) -> tuple[Snapshot, int]:
     """As token ids, by the model's own tokenizer; prompts in its chat template, where it has one. And how many examples
     were left out, since they have more tokens than `room`; None: any number will do."""
     reply, tokenizer = reply_tokenizer(model), AutoTokenizer.from_pretrained(model)
-
-    def prompt_of(one: TextExample) -> TokenIds:
-        if not isinstance(one.prompt, str):
-            return render(tokenizer, one.prompt)
-        return question(tokenizer, one.prompt) if tokenizer.chat_template else tuple(tokenizer(one.prompt).input_ids)
-
     taught, pairs, labels, prompts = list[Demonstration](), list[Pair](), list[Label](), dict[TokenIds, None]()
     judged, too_long = list[Judgement](), 0
     for number, one in enumerate(examples, 1):
-        prompt, replies, name = prompt_of(one), [reply(text) for text in one.replies], str(number)
+        prompt, replies, name = prompt_ids(tokenizer, one.prompt), [reply(text) for text in one.replies], str(number)
         prompts[prompt] = None
         if replies and room is not None and len(prompt) + max(map(len, replies)) > room:
             too_long += 1

@@ -29,7 +29,7 @@ from tests.learner.progress import Told
 from tests.learner.tiny_model import build_tiny_model
 
 PAGE = (Path(__file__).parents[2] / "docs" / "learning.md").read_text(encoding="utf-8")
-SHOWN = [block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "learner.on_texts" in block]
+SHOWN = [block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "on_texts import learn\n" in block]
 PAIRS = [{"prompt": f"what is {word} ?", "chosen": "yes .", "rejected": "no , it is no ."} for word in ("one", "red")]
 FEW = {"iterations": 1, "prompts": 2, "replies": 2, "minibatch": 4, "max_new_tokens": 6}
 
