@@ -20,7 +20,7 @@ from service.adapters.health import examine_adapters
 from service.adapters.replacement import replacement
 from service.auth import is_loopback, trusts_loopback
 from service.constitution.versions import built_in_version, stored_version
-from service.engine_checks import weights_problem
+from service.engine_checks import template_problem, weights_problem
 from service.engine_findings import examine_engine
 from service.engine_program import find_vllm_python
 from service.errors import BadInput, HoneError, PortInUse, SettingsError
@@ -193,6 +193,8 @@ def _model(settings: Settings) -> Iterator[Finding]:
     yield Finding("model", True, f"{settings.engine.model} ({digest[:12]})")
     if (problem := weights_problem(settings)) is not None:
         yield Finding("weights", False, problem.what, problem.mend)
+    if (problem := template_problem(settings)) is not None:
+        yield Finding("chat template", False, problem.what, problem.mend)
 
 
 def _rank(settings: Settings) -> Iterator[Finding]:

@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from service.adapters.engine import EngineFacts
+from service.adapters.fingerprint import model_folder
 from service.adapters.fleet import called_otherwise
+from service.embedded.chat_template import CHAT_MODEL, NO_TEMPLATE, read_template
 from service.engine import Engine
 from service.engine_probes import try_out
-from service.errors import EngineRefused, HoneError, sentences
+from service.errors import BadInput, EngineRefused, HoneError, sentences
 from service.settings import Settings
 from service.vllm_options import FEWEST_SLOTS, LOGPROBS_MODE, option_number, option_value, split_options
 
@@ -34,7 +36,7 @@ class Shortcoming:
 
 @dataclass(frozen=True)
 class EngineReport:
-    """One engine: what it tells of itself, or None when it can't be asked; and what is wrong."""
+    """One engine: what it tells of itself, or None when it can't be asked, or needn't be; and what is wrong."""
 
     url: str
     facts: EngineFacts | None
@@ -126,6 +128,20 @@ def weights_problem(settings: Settings) -> Shortcoming | None:
         "adapters are normally refused.",
         "`hone base dequantise --out FOLDER` writes what NF4 leaves of them: name that folder in engine.weights.",
     )
+
+
+def template_problem(settings: Settings) -> Shortcoming | None:
+    """That the embedded engine of `hone up` would refuse every chat; None where it doesn't, or nothing can be told yet.
+
+    vLLM may be given a template with its options.
+    """
+    engine = settings.engine
+    if engine.urls or engine.kind != "embedded":
+        return None
+    with suppress(BadInput, OSError, ValueError):  # who serves the model will say what is wrong
+        if read_template(model_folder(engine.weights or settings.model_path)) is None:
+            return Shortcoming(NO_TEMPLATE, CHAT_MODEL)
+    return None
 
 
 def untold(facts: EngineFacts, settings: Settings) -> str | None:

@@ -105,11 +105,13 @@ def up(
 
 
 def _examine(everything: Stack) -> list[EngineReport]:
-    """What the engines tell, but for the embedded one; how our own vLLM was started, we know."""
+    """What the engines tell, but of the embedded one only what is wrong; how our own vLLM was started, we know."""
+    from service.engine_checks import EngineReport, examine_engines, template_problem
+
     engine = everything.settings.engine
     if not engine.urls and engine.kind == "embedded":
-        return []
-    from service.engine_checks import examine_engines
+        problem = template_problem(everything.settings)
+        return [] if problem is None else [EngineReport(everything.engine_urls[0], None, (problem,))]
 
     named = engine.model_copy(update={"urls": everything.engine_urls})
     return examine_engines(everything.settings.model_copy(update={"engine": named}), everything.engine_arguments)

@@ -12,6 +12,7 @@ from pathlib import Path
 import uvicorn
 
 from service.embedded.arguments import EngineArguments, parse_arguments
+from service.embedded.chat_template import CHAT_MODEL, NO_TEMPLATE
 from service.embedded.errors import EngineError
 from service.embedded.link import EngineLink
 from service.embedded.server import EngineServer
@@ -50,7 +51,8 @@ async def serve(arguments: EngineArguments, listening: socket.socket) -> None:
         server = Server(config)
         link.on_failure = server.stop
         host, port = listening.getsockname()[:2]
-        for line in [*ready.lines, f"Serving on http://{host}:{port}."]:
+        lacking = [] if tokenizer.can_chat else [f"{NO_TEMPLATE} {CHAT_MODEL}"]
+        for line in [*ready.lines, *lacking, f"Serving on http://{host}:{port}."]:
             _say(line)
         gc.freeze()  # a collection that looks through all this would hold up every stream for a tenth of a second
         await server.serve(sockets=[listening])

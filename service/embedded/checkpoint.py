@@ -71,7 +71,7 @@ class Checkpoint:
     def weights(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
         """All tensors by name, in `dtype`, on the CPU."""
         tensors: dict[str, torch.Tensor] = {}
-        for file in self._files():
+        for file in self.files():
             try:
                 with safe_open(file, framework="pt") as opened:
                     for name in opened.keys():  # noqa: SIM118 (safe_open is no mapping)
@@ -80,7 +80,8 @@ class Checkpoint:
                 raise EngineError(f"{file} is damaged or unreadable ({error}); fetch the model again") from error
         return tensors
 
-    def _files(self) -> list[Path]:
+    def files(self) -> list[Path]:
+        """The files of weights, all there. Raises EngineError, saying what to do."""
         index = self.path / "model.safetensors.index.json"
         if index.is_file():
             names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
@@ -88,7 +89,10 @@ class Checkpoint:
         else:
             files = sorted(self.path.glob("*.safetensors"))
         if not files:
-            raise EngineError(f"{self.path} holds no .safetensors weights; pickled weights (.bin) are never loaded")
+            raise EngineError(
+                f"{self.path} holds no .safetensors weights; pickled weights (.bin) are never loaded",
+                "Take a version of the model that has them, or convert it: transformers' save_pretrained writes them.",
+            )
         if missing := [file.name for file in files if not file.is_file()]:
             raise EngineError(f"{self.path} lacks {', '.join(missing)}, which its index names; fetch the model again")
         return files

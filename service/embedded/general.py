@@ -138,6 +138,7 @@ class GeneralModel:
 
 def load_general(checkpoint: Checkpoint, max_model_len: int, dtype: torch.dtype, device: torch.device) -> GeneralModel:
     """Load a model of any architecture that transformers knows; raises EngineError, saying what is wrong with it."""
+    checkpoint.files()  # transformers would say less clearly that there are none
     config_soft = checkpoint.text_config.get("attn_logit_softcapping")
     attention = {"attn_implementation": "eager"} if config_soft else {}  # only eager attention caps its logits
     try:

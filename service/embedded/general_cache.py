@@ -97,6 +97,10 @@ def cache_planes(seen: DynamicCache) -> list[Plane]:
         keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
         recurrent = getattr(layer, "conv_states", None) is not None or not isinstance(keys, torch.Tensor)
         if recurrent or not isinstance(keys, torch.Tensor) or not isinstance(values, torch.Tensor):
-            raise EngineError(f"layer {number} keeps no keys and values: recurrent models are not served")
+            raise EngineError(
+                f"layer {number} keeps no keys and values alone: the embedded engine serves no recurrent and no hybrid "
+                "models",
+                "vLLM serves many of them: `hone up --engine vllm`.",
+            )
         planes += [Plane(keys.shape[1], keys.shape[3]), Plane(values.shape[1], values.shape[3])]
     return planes

@@ -14,6 +14,7 @@ from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer as FastTokenizer
 
+from service.embedded.chat_template import CHAT_MODEL, NO_TEMPLATE, read_config, read_template
 from service.embedded.errors import EngineError
 from service.errors import BadInput
 
@@ -25,6 +26,10 @@ class Tokenizer:
         self.fast = tokenizer
         self._special = {key: _text_of(value) for key, value in config.items() if key.endswith("_token")}
         self._template = None if template is None else _environment().from_string(template)
+
+    @property
+    def can_chat(self) -> bool:
+        return self._template is not None
 
     def encode(self, text: str, special: bool = True) -> list[int]:
         """Token ids of `text`; `special` adds what the model puts around a text, such as a BOS token."""
@@ -39,7 +44,7 @@ class Tokenizer:
     def render(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool, continue_final: bool) -> str:
         """The conversation as the text that the model was trained on. Raises BadInput when the template refuses it."""
         if self._template is None:
-            raise BadInput("This model has no chat template; use /v1/completions.", param="messages")
+            raise BadInput(NO_TEMPLATE, CHAT_MODEL, param="messages")
         values = {**self._special, "messages": messages, "add_generation_prompt": add_generation_prompt}
         try:
             text = self._template.render(**values, tools=None, documents=None)
@@ -51,13 +56,8 @@ class Tokenizer:
 def load_tokenizer(path: Path) -> Tokenizer:
     """The tokenizer of a model folder; falls back to transformers for folders without tokenizer.json."""
     file = path / "tokenizer.json"
-    config_file = path / "tokenizer_config.json"
-    config = json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
-    template_file = path / "chat_template.jinja"
-    template = template_file.read_text(encoding="utf-8") if template_file.is_file() else config.get("chat_template")
-    if isinstance(template, list):  # named templates, of which "default" is for chat
-        template = next((entry["template"] for entry in template if entry.get("name") == "default"), None)
-    return Tokenizer(FastTokenizer.from_file(str(file)) if file.is_file() else _converted(path), config, template)
+    fast = FastTokenizer.from_file(str(file)) if file.is_file() else _converted(path)
+    return Tokenizer(fast, read_config(path), read_template(path))
 
 
 def _converted(path: Path) -> FastTokenizer:

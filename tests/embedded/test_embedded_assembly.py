@@ -1,15 +1,17 @@
 """What the engine makes of its arguments, and what it says when they cannot be met."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from transformers import AutoModelForCausalLM, Lfm2Config, MambaConfig, PreTrainedConfig
 
 from service.embedded.arguments import GIB, EngineArguments, parse_arguments
 from service.embedded.assemble import assemble, default_threads
 from service.embedded.errors import EngineError
-from tests.embedded.models import POSITIONS
+from tests.embedded.models import POSITIONS, SMALL, VOCABULARY
 
 TOKEN_BYTES = 2 * 2 * 2 * 8 * 4
 
@@ -57,11 +59,29 @@ def test_damaged_and_pickled_models_are_refused(model_of: Callable[[str], Path],
     with pytest.raises(EngineError, match="damaged or unreadable"):
         assemble(arguments)
     weights.rename(tmp_path / "pytorch_model.bin")
-    with pytest.raises(EngineError, match="never loaded"):
-        assemble(arguments)
+    for architecture in ("LlamaForCausalLM", "GPT2LMHeadModel"):  # of which transformers loads the second
+        config = json.loads((tmp_path / "config.json").read_text())
+        (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": [architecture]}))
+        with pytest.raises(EngineError, match=r"\(.bin\) are never loaded. Take a version .* or convert it"):
+            assemble(arguments)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(EngineError, match="not valid JSON"):
         assemble(arguments)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        MambaConfig(vocab_size=VOCABULARY, hidden_size=32, state_size=4, num_hidden_layers=2),
+        Lfm2Config(**SMALL, layer_types=["full_attention", "conv"]),
+    ],
+)
+def test_recurrent_and_hybrid_models_are_refused_with_what_serves_them(
+    tmp_path: Path, config: PreTrainedConfig
+) -> None:
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(EngineError, match=r"no recurrent and no hybrid models. .*`hone up --engine vllm`"):
+        assemble(EngineArguments(model=str(tmp_path), device="cpu", threads=1))
 
 
 def test_small_models_get_few_threads() -> None:

@@ -1,6 +1,7 @@
 """Starting, stopping and dying: one line that says what to do, no orphans, nothing hangs."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -42,6 +43,19 @@ def test_what_cannot_start_says_so_in_one_line() -> None:
     _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 8
     assert errors.splitlines() == ["there is no model folder /no/such/folder"]
+
+
+def test_a_model_that_can_not_chat_is_told_at_the_start_and_says_why(
+    model_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    shutil.copytree(model_of("llama"), tmp_path / "base")
+    (tmp_path / "base" / "chat_template.jinja").unlink()
+    with serving("--model", str(tmp_path / "base")) as engine:
+        told = "The model has no chat template, so it answers no chats."
+        assert [line for line in engine.said if line.startswith(told)]
+        refused = engine.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]})
+        assert refused.status_code == 400 and refused.json()["error"]["message"].startswith(told)
+        assert engine.post("/v1/completions", {"prompt": [5, 6], "max_tokens": 1}).status_code == 200
 
 
 def test_a_port_in_use_is_named(model_of: Callable[[str], Path]) -> None:

@@ -119,7 +119,7 @@ def test_the_template_gets_messages_and_special_tokens(byte_level: Tokenizer) ->
 
 
 def test_a_model_without_template_says_so() -> None:
-    with pytest.raises(BadInput, match="no chat template"):
+    with pytest.raises(BadInput, match=r"no chat template, so it answers no chats. Take one that is made for chat"):
         whitespace_tokenizer().render([{"role": "user", "content": "hi"}], True, False)
 
 

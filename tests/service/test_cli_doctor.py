@@ -1,6 +1,7 @@
 """`hone doctor`: what it says to do, and what it knows of engines, packages and places."""
 
 import json
+import shutil
 import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from fastapi import FastAPI
 
+from service.settings import SPROUT
 from service.stack import only_one
 from service.store.queries import engines
 from service.store.session import Store
@@ -107,6 +109,36 @@ def test_hone_up_says_of_those_weights_what_doctor_does_when_a_learner_starts(
     assert told("--no-learner") == ""
     monkeypatch.setenv("HONE_ENGINE__WEIGHTS", "/models/sprout-nf4")
     assert told() == ""
+
+
+def test_a_base_without_a_chat_template_is_told_by_doctor_and_at_the_start(
+    hone: Hone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It starts and is well all the same; and vLLM may have been given a template of its own."""
+    base = shutil.copytree(SPROUT, tmp_path / "base")
+    monkeypatch.setenv("HONE_ENGINE__MODEL", str(base))
+    for step in ("start", "wait_until_ready", "watch"):
+        monkeypatch.setattr(f"service.stack.Stack.{step}", lambda *_: True)
+
+    def found() -> list[str]:
+        findings = [one for one in hone("doctor", "--json").json if one["check"] == "chat template"]
+        assert not any(one["ok"] for one in findings)
+        return [f"{one['found']} {one['advice']}" for one in findings]
+
+    assert found() == [] and hone("up", "--port", "0", "--json").json["engines"] == []
+    (base / "chat_template.jinja").unlink(missing_ok=True)
+    config = json.loads((base / "tokenizer_config.json").read_text())
+    config.pop("chat_template", None)
+    (base / "tokenizer_config.json").write_text(json.dumps(config))
+    (told,) = found()
+    assert told.startswith("The model has no chat template") and "Instruct" in told
+    (line, *_) = hone("up", "--port", "0").out.splitlines()
+    assert line.startswith("Engine http://127.0.0.1:") and line.endswith(f": {told}")
+    (base / "tokenizer_config.json").write_text("{")
+    assert found() == []
+    (base / "tokenizer_config.json").write_text("{}")
+    monkeypatch.setenv("HONE_ENGINE__KIND", "vllm")
+    assert found() == []
 
 
 def test_doctor_misses_a_compiler_for_the_embedded_engine(hone: Hone, monkeypatch: pytest.MonkeyPatch) -> None:
