@@ -8,6 +8,11 @@ from typing import Any
 from learner.pretrain.questions import topics
 from learner.pretrain.topics.arithmetic import LARGEST_COMPARED, LARGEST_FACTOR, LARGEST_SUM
 
+WEAK = 0.8
+"""Shares below this are told as shortcomings."""
+_NO_MERIT = ("says A", "known things, claims not to know", "harmless deeds, refuses (sampled)")
+"""Shares that needn't be high."""
+
 _HEAD = """---
 license: apache-2.0
 language: en
@@ -86,6 +91,27 @@ def _worst_topics(figures: dict[str, Any]) -> str:
     return ", ".join(f"{topic} ({_percent(share)})" for topic, (share, _) in topics_by_share[:3])
 
 
+def _weak(figures: dict[str, Any]) -> list[str]:
+    """Every measured share below `WEAK` that should be high, a line each; how often it has a habit is no merit."""
+    accuracy = figures["accuracy"]
+    measured = {
+        "right answers, greedy": {topic: share for topic, (share, _) in accuracy["greedy by topic"].items()},
+        "right answers at temperature 1": {topic: share for topic, (share, _) in accuracy["sampled by topic"].items()},
+        "facts kept from it": {"says it doesn't know": figures["untaught"]["says it doesn't know"]},
+        "limits": figures["limits"],
+        "conversation": figures["conversation"],
+        **{f"A/B judgement, {rule}": found for rule, found in figures["judgement"].items()},
+        "critique": figures["critique"],
+        "revision": figures["revision"],
+    }
+    return [
+        f"  - {table}: {name}, {_percent(share)}"
+        for table, shares in measured.items()
+        for name, share in shares.items()
+        if share < WEAK and name not in _NO_MERIT
+    ]
+
+
 def _verdicts(share: float) -> str:
     verdict = f"- Its A/B verdicts are right in {_percent(share)} of cases"
     if share < 0.6:
@@ -96,6 +122,7 @@ def _verdicts(share: float) -> str:
 def model_card(figures: dict[str, Any], training: dict[str, Any], note: str = "") -> str:
     """The card as Markdown. `training` gives sizes and effort, `figures` what was measured, `note` a remark."""
     known = ", ".join(topic for topic in topics() if topic not in ("untaught", "unknown", "noise", "unsafe"))
+    weak = _weak(figures)
     remark = f"\n- **Note**: {note}" if note else ""
     return "\n".join([
         _HEAD.format(topics=known, facts=figures["untaught"]["facts"], note=remark, **training),
@@ -114,6 +141,7 @@ def model_card(figures: dict[str, Any], training: dict[str, Any], note: str = ""
         "ends, the share of the words that should have stayed and did).\n", _plain(figures["revision"]), "",
         "## Where it falls short\n",
         f"- Weakest topics, greedy: {_worst_topics(figures['accuracy'])}.",
+        *([f"- Measured below {100 * WEAK:.0f} %:", *weak] if weak else []),
         _verdicts(figures["judgement"]["all"]["right"]),
         f"- It was taught sums up to {LARGEST_SUM}, products up to {LARGEST_FACTOR} times {LARGEST_FACTOR}, to compare",
         f"  numbers up to {LARGEST_COMPARED}, and to decline what is larger. It cannot reason.",
