@@ -101,8 +101,8 @@ class RunFolder:
 
     def start_over(self) -> None:
         """Remove all that was made so far, the snapshot first."""
-        made = (self.snapshot, self.constitution, self.written, self.metrics, self.curves, self.report, self.frontier,
-                self.path / "samples.jsonl")  # fmt: skip
+        made = (self.snapshot, self.constitution, self.written, self.written.with_suffix(".unfinished"), self.metrics,
+                self.curves, self.report, self.frontier, self.path / "samples.jsonl")  # fmt: skip
         for path in (*made, *self.path.glob(f"*{TOLD}")):
             path.unlink(missing_ok=True)
         for folder in (self.checkpoint, self.adapter, self.events):

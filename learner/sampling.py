@@ -42,6 +42,10 @@ class Reply:
     log_probs: tuple[float, ...] | None = None  # of each token, by an engine that sampled it; None: sampled here
 
 
+def unheard(reply: Reply) -> None:
+    """For replies that are wanted all at once."""
+
+
 class Window(Protocol):
     """What takes prompts and replies up to a length: a backbone, or whatever samples for it."""
 
@@ -87,14 +91,16 @@ def sample(
     seed: int = 0,
     batch_size: int = 256,
     tell: Tell = untold,
+    heard: Callable[[Reply], None] = unheard,
 ) -> list[list[Reply]]:
     """`per_prompt` replies to each prompt, in the prompts' order. Temperature 0 is greedy.
 
     `batch_size` bounds the replies decoded at once; `tell` hears how many of those that this process samples have come
-    to their end. The same seed, prompts and weights give the same replies, where as
-    many processes train; then all are to ask for them, and each samples a share. Where so many don't fit the memory
-    they are decoded in halves, and so are those to come. All of a batch draw from one stream of random numbers, token
-    by token, so in halves other replies are drawn, from the same policy; where as many fit, they are the same again.
+    to their end, and `heard` each of these replies as soon as its batch is done. The same seed, prompts and weights
+    give the same replies, where as many processes train; then all are to ask for them, and each samples a share. Where
+    so many don't fit the memory they are decoded in halves, and so are those to come. All of a batch draw from one
+    stream of random numbers, token by token, so in halves other replies are drawn, from the same policy; where as many
+    fit, they are the same again.
     At most half of the model's window is given to the reply; a prompt too long for the rest is cut on the left. Raises
     TrainingFailed for a single reply that doesn't fit the memory.
     """
@@ -127,6 +133,7 @@ def sample(
                 for part, decoded in backbone.fitting[SAMPLED].each(rows, decode):
                     for index, (token_ids, log_prob, ended) in zip(part, decoded, strict=True):
                         replies[index].append(Reply(index, token_ids, log_prob, ended))
+                        heard(replies[index][-1])
                     decoded_before += len(part)
                     tell(decoded_before, total)
         return list(replies.values())

@@ -6,14 +6,14 @@ None, and whoever asked counts it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from learner.adapted_model import Role
 from learner.backbone import Backbone
 from learner.batch import Messages, Tell, TokenIds, untold
-from learner.sampling import longest_prompt, sample
+from learner.sampling import Reply, longest_prompt, sample
 from service.errors import TrainingFailed
 
 Request = Sequence[Mapping[str, str]]
@@ -27,6 +27,19 @@ class Said:
     text: str
     token_ids: TokenIds  # EOS included where it ended by itself
     ended: bool  # False: cut at the length limit
+
+    @classmethod
+    def read(cls, record: Mapping[str, Any]) -> Said:
+        """From JSON's values."""
+        return cls(record["text"], tuple(record["token_ids"]), record["ended"])
+
+
+HeardSaid = Callable[[int, Said], None]
+"""Called with each answer as it comes, and which request it answers, in the process that has it first."""
+
+
+def unheard(place: int, answer: object) -> None:
+    """For answers that are wanted all at once."""
 
 
 def as_request(conversation: Messages) -> list[dict[str, str]]:
@@ -73,10 +86,12 @@ def ask(
     temperature: float = 0.0,
     seed: int = 0,
     tell: Tell = untold,
+    heard: HeardSaid = unheard,
 ) -> list[Said | None]:
     """An answer to each request, in order; None where request and answer don't fit the model's context together.
 
-    Temperature 0 gives the likeliest answer; `tell` hears how many have come. Raises TrainingFailed as `render` does.
+    Temperature 0 gives the likeliest answer; `tell` hears how many have come, and `heard` which. Raises TrainingFailed
+    as `render` does.
     """
     room = longest_prompt(backbone, max_new_tokens)
     prompts = {index: render(backbone.tokenizer, request) for index, request in enumerate(requests)}
@@ -84,9 +99,14 @@ def ask(
     replies = sample(
         backbone, [prompts[index] for index in fitting], role=role, max_new_tokens=max_new_tokens,
         temperature=temperature, seed=seed, tell=tell,
+        heard=lambda reply: heard(fitting[reply.prompt], as_said(backbone, reply)),
     )  # fmt: skip
     found: list[Said | None] = [None] * len(requests)
     for index, (reply,) in zip(fitting, replies, strict=True):
-        text = backbone.decode([reply.token_ids])[0].strip()
-        found[index] = Said(text, reply.token_ids, reply.ended)
+        found[index] = as_said(backbone, reply)
     return found
+
+
+def as_said(backbone: Backbone, reply: Reply) -> Said:
+    """A sampled reply with its text."""
+    return Said(backbone.decode([reply.token_ids])[0].strip(), reply.token_ids, reply.ended)

@@ -18,7 +18,8 @@ from typing import Any
 
 import httpx2
 
-from learner.constitution.asking import Request
+from learner.constitution.asking import Request, unheard
+from learner.constitution.judging import HeardOdds
 from learner.constitution.named_judge import told
 from service.constitution import Constitution
 from service.constitution.prompts import OPTIONS, read_verdict
@@ -75,23 +76,26 @@ class EndpointJudge:
         self._in_vain = 0  # questions since the last that was answered
         self._back_at = 0.0  # by the loop's clock, until when a busy server asked to be left alone
 
-    def odds(self, requests: Sequence[Request], reasoned: bool) -> list[float | None]:
+    def odds(self, requests: Sequence[Request], reasoned: bool, heard: HeardOdds = unheard) -> list[float | None]:
         """As `learner.constitution.judging.Judge` says."""
-        return asyncio.run(self._all(requests, reasoned))
+        return asyncio.run(self._all(requests, reasoned, heard))
 
-    async def _all(self, requests: Sequence[Request], reasoned: bool) -> list[float | None]:
+    async def _all(self, requests: Sequence[Request], reasoned: bool, heard: HeardOdds) -> list[float | None]:
         places, self._back_at = asyncio.Semaphore(UNDER_WAY), 0.0
         async with httpx2.AsyncClient(
             headers=self._headers, timeout=self._timeout, transport=self._transport, trust_env=False
         ) as http:
 
-            async def one(request: Request) -> float | None:
+            async def one(place: int, request: Request) -> float | None:
                 async with places:
                     if self._refused:
                         raise self._refused
-                    return await self._verdict(http, request, reasoned)
+                    odds = await self._verdict(http, request, reasoned)
+                if odds is not None:
+                    heard(place, odds)
+                return odds
 
-            return await side_by_side(map(one, requests))
+            return await side_by_side(one(place, request) for place, request in enumerate(requests))
 
     async def _verdict(self, http: httpx2.AsyncClient, request: Request, reasoned: bool) -> float | None:
         """None when it was asked once and `retries` times more in vain."""

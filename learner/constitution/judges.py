@@ -11,9 +11,9 @@ from learner import parallel
 from learner.adapted_model import Role
 from learner.backbone import Backbone
 from learner.batch import TokenIds
-from learner.constitution.asking import Request, ask, render
+from learner.constitution.asking import Request, ask, render, unheard
 from learner.constitution.endpoint import EndpointJudge
-from learner.constitution.judging import Judge
+from learner.constitution.judging import HeardOdds, Judge
 from learner.constitution.named_judge import is_address
 from service.constitution import Constitution
 from service.constitution.prompts import OPTIONS
@@ -39,7 +39,7 @@ class BackboneJudge:
         self._before: TokenIds = tuple(token for token, _ in shared)
         self._options: list[TokenIds] = [(one[len(shared)],) for one in encoded]
 
-    def odds(self, requests: Sequence[Request], reasoned: bool) -> list[float | None]:
+    def odds(self, requests: Sequence[Request], reasoned: bool, heard: HeardOdds = unheard) -> list[float | None]:
         """As `Judge` says; None for a request that leaves the model's context no room."""
         prompts = self._with_thoughts(requests) if reasoned else self._prompts(requests)
         fitting = [(index, prompt) for index, prompt in enumerate(prompts) if prompt]
@@ -48,6 +48,8 @@ class BackboneJudge:
         found: list[float | None] = [None] * len(requests)
         for (index, _), odds in zip(fitting, scores, strict=True):
             found[index] = odds
+            if parallel.is_first():
+                heard(index, odds)
         return found
 
     def _prompts(self, requests: Sequence[Request]) -> list[TokenIds]:
@@ -75,16 +77,16 @@ class FirstAsks:
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
 
-    def odds(self, requests: Sequence[Request], reasoned: bool) -> list[float | None]:
+    def odds(self, requests: Sequence[Request], reasoned: bool, heard: HeardOdds = unheard) -> list[float | None]:
         """As `Judge` says; what it raises comes in all processes, so that they stay at one place."""
-        said = parallel.from_first(lambda: self._said(requests, reasoned))
+        said = parallel.from_first(lambda: self._said(requests, reasoned, heard))
         if isinstance(said, HoneError):
             raise said
         return said
 
-    def _said(self, requests: Sequence[Request], reasoned: bool) -> list[float | None] | HoneError:
+    def _said(self, requests: Sequence[Request], reasoned: bool, heard: HeardOdds) -> list[float | None] | HoneError:
         try:
-            return self._judge.odds(requests, reasoned)
+            return self._judge.odds(requests, reasoned, heard)
         except HoneError as error:
             return error
 

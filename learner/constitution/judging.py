@@ -8,14 +8,14 @@ comes out is a soft label. A verdict that a judge can't give is counted and left
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from statistics import fmean
 from typing import Protocol
 
 from learner.batch import Messages, Tell, untold
-from learner.constitution.asking import Request, as_request
+from learner.constitution.asking import Request, as_request, unheard
 from service.constitution import Constitution, Principle
 from service.constitution.principles import draw
 from service.constitution.prompts import verdict_messages
@@ -63,13 +63,18 @@ class Two:
     b: str
 
 
+HeardOdds = Callable[[int, float], None]
+"""Called with the odds of each verdict as it comes, and which request it answers, in one process."""
+
+
 class Judge(Protocol):
     """Gives verdicts."""
 
-    def odds(self, requests: Sequence[Request], reasoned: bool) -> list[float | None]:
+    def odds(self, requests: Sequence[Request], reasoned: bool, heard: HeardOdds = unheard) -> list[float | None]:
         """For each request, which asks for A or B, the probability of A; None where the answer made no sense.
 
-        `reasoned`: thoughts come first, as the request asks. Raises TrainingFailed where it can't be asked at all.
+        `reasoned`: thoughts come first, as the request asks. `heard` hears each that makes sense. Raises
+        TrainingFailed where it can't be asked at all.
         """
 
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 from learner.backbone import Backbone
 from learner.batch import Messages, Tell, TokenIds, untold
@@ -41,6 +41,12 @@ class Prompt:
     conversation: Messages
     token_ids: TokenIds
     source: Source
+
+    @classmethod
+    def read(cls, record: Mapping[str, Any]) -> Prompt:
+        """From JSON's values."""
+        conversation = tuple((role, text) for role, text in record["conversation"])
+        return cls(conversation, tuple(record["token_ids"]), record["source"])
 
     @property
     def question(self) -> str:

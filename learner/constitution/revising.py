@@ -15,7 +15,8 @@ from random import Random
 from learner.adapted_model import Role
 from learner.backbone import Backbone
 from learner.batch import Messages, Progress, Tell, TokenIds, told_as, untold
-from learner.constitution.asking import Request, Said, as_request, ask
+from learner.constitution.asking import HeardSaid, Request, Said, as_request, ask, unheard
+from learner.constitution.journal import Journal
 from service.constitution import Constitution, Principle
 from service.constitution.principles import draw_for_rounds
 from service.constitution.prompts import critique_messages, quoted, revision_messages
@@ -68,11 +69,12 @@ def revise(
     seed: int,
     progress: Progress,
     role: Role = "base",
+    journal: Journal | None = None,
 ) -> list[Revised]:
     """Each draft after so many rounds, in each of which another of the principles is drawn for it, as far as they go.
 
-    A critique is cut after `critique_tokens`. What has no room in the model's context is left as it is. Raises
-    TrainingFailed for a model that can't be asked.
+    A critique is cut after `critique_tokens`. `journal`: where what is said is kept, at once. What has no room in the
+    model's context is left as it is. Raises TrainingFailed for a model that can't be asked.
     """
     rng = Random(seed)
     drawn = [draw_for_rounds(principles, rounds, rng) for _ in drafts]
@@ -82,10 +84,10 @@ def revise(
         tell = told_as(progress, f"critiques, {of_round}")
         critiques = criticise(
             backbone, constitution, under, [_as_draft(one) for one in found], critique_tokens=critique_tokens,
-            role=role, tell=tell,
+            role=role, tell=tell, journal=journal,
         )  # fmt: skip
         tell = told_as(progress, f"revisions, {of_round}")
-        found = _rewritten(backbone, constitution, under, found, critiques, role, tell)
+        found = _rewritten(backbone, constitution, under, found, critiques, role, tell, journal)
     return found
 
 
@@ -108,6 +110,7 @@ def criticise(
     critique_tokens: int,
     role: Role = "base",
     tell: Tell = untold,
+    journal: Journal | None = None,
 ) -> list[str | None]:
     """What the model says is wrong with each draft under its principle; None where it has no room to.
 
@@ -117,7 +120,7 @@ def criticise(
         critique_messages(constitution, principle, as_request(draft.conversation), draft.text)
         for principle, draft in zip(under, drafts, strict=True)
     ]
-    said = ask(backbone, requests, role=role, max_new_tokens=critique_tokens, tell=tell)
+    said = _said(backbone, requests, role, critique_tokens, tell, journal)
     return [None if one is None else one.text for one in said]
 
 
@@ -138,12 +141,13 @@ def revise_as_told(
     critiques: Sequence[str],
     role: Role = "base",
     tell: Tell = untold,
+    journal: Journal | None = None,
 ) -> list[Revised | None]:
     """Each draft as a person's critique of it asks for; None where both leave the model's context no room for that."""
     under = [told_by(critique, like) for critique in critiques]
     found = [Revised(draft, draft.text, draft.token_ids) for draft in drafts]
     requests = [_revision(constitution, *one) for one in zip(under, found, critiques, strict=True)]
-    answers = ask(backbone, requests, role=role, max_new_tokens=REVISION_TOKENS, tell=tell)
+    answers = _said(backbone, requests, role, REVISION_TOKENS, tell, journal)
     return [
         None if said is None else _after(one, principle, critique, said)
         for one, principle, critique, said in zip(found, under, critiques, answers, strict=True)
@@ -158,18 +162,30 @@ def _rewritten(
     critiques: Sequence[str | None],
     role: Role,
     tell: Tell,
+    journal: Journal | None,
 ) -> list[Revised]:
     """One round: those whose critique finds a fault are rewritten by it."""
     at_fault = [
         index for index, critique in enumerate(critiques) if critique and not constitution.finds_nothing(critique)
     ]
     requests = [_revision(constitution, under[index], found[index], critiques[index] or "") for index in at_fault]
-    answers = ask(backbone, requests, role=role, max_new_tokens=REVISION_TOKENS, tell=tell)
+    answers = _said(backbone, requests, role, REVISION_TOKENS, tell, journal)
     said = dict(zip(at_fault, answers, strict=True))
     return [
         _after(one, principle, critique or "", said.get(index))
         for index, (one, principle, critique) in enumerate(zip(found, under, critiques, strict=True))
     ]
+
+
+def _said(
+    backbone: Backbone, requests: Sequence[Request], role: Role, most: int, tell: Tell, journal: Journal | None
+) -> list[Said | None]:
+    """The likeliest answers, of at most so many tokens; those that are kept are not asked for."""
+
+    def asked(some: Sequence[Request], heard: HeardSaid = unheard) -> list[Said | None]:
+        return ask(backbone, some, role=role, max_new_tokens=most, tell=tell, heard=heard)
+
+    return asked(requests) if journal is None else journal.said(["said", role, most], requests, asked)
 
 
 def _after(one: Revised, principle: Principle, critique: str, said: Said | None) -> Revised:

@@ -16,7 +16,7 @@ from random import Random
 from learner import parallel
 from learner.backbone import Backbone
 from learner.batch import Criticised, Progress, TokenIds, told_as
-from learner.constitution.asking import Said
+from learner.constitution.asking import Said, as_said
 from learner.constitution.dropped import (
     AT_FAULT,
     NO_ROOM,
@@ -39,6 +39,7 @@ from learner.constitution.examples import (
     with_examples,
     write_examples,
 )
+from learner.constitution.journal import Journal, RememberedJudge
 from learner.constitution.judges import judge_of
 from learner.constitution.judging import Manner, Preference, Two, judge_pairs, position_bias
 from learner.constitution.named_judge import is_version
@@ -46,7 +47,7 @@ from learner.constitution.red_team import Prompt, as_prompts, everyday, harmful,
 from learner.constitution.revising import Draft, criticise, is_unmended, revise, revise_as_told
 from learner.curate import Curated
 from learner.recipe import HOW_TO_SERVE_AND_ASK
-from learner.sampling import Reply, affordable, longest_prompt, sample
+from learner.sampling import affordable, longest_prompt, sample
 from learner.trainer import CONSTITUTIONAL
 from service.constitution.principles import draw
 from service.constitution.versions import Version
@@ -83,21 +84,27 @@ def write_or_go_on(
     if examples is None:
         if is_version(settings.constitution.judge) and method == "rl-cai":
             backbone.add_judge(settings.adapters_folder / settings.constitution.judge, settings.learner)
-        written_now = Writer(backbone, settings, lessons.constitution, progress).write(method, lessons)
+        unfinished = path.with_suffix(".unfinished")
+        journal = Journal(unfinished, of)
+        written_now = Writer(backbone, settings, lessons.constitution, progress, journal).write(method, lessons)
         parallel.from_first(lambda: write_examples(written_now, path, of))
+        parallel.from_first(lambda: unfinished.unlink(missing_ok=True))
         examples = parallel.from_first(lambda: read_examples(path, of))
     assert examples is not None  # it has just been written
     return with_examples(lessons, examples)
 
 
 class Writer:
-    """Of one run: the backbone whose policy replies, and whose base criticises and revises."""
+    """Of one run: the backbone whose policy replies, and whose base criticises and revises; `journal` keeps all that
+    is said."""
 
-    def __init__(self, backbone: Backbone, settings: Settings, version: Version, progress: Progress) -> None:
+    def __init__(
+        self, backbone: Backbone, settings: Settings, version: Version, progress: Progress, journal: Journal
+    ) -> None:
         self._backbone, self._settings, self._seed = backbone, settings.constitution, settings.learner.seed
         self._constitution = version.constitution
         self._principles = version.constitution.tagged(settings.constitution.tags)
-        self._progress = progress
+        self._progress, self._journal = progress, journal
 
     def write(self, method: str, lessons: Curated) -> Examples:
         """What `method` learns from. Raises TrainingFailed for a model that can't be asked, and a judge that can't, and
@@ -127,7 +134,12 @@ class Writer:
         found = [one for one in found if one.question.strip().lower() not in measured_on()][:most]
         found += as_prompts(self._backbone, harmful(most - len(found), self._seed, held_out=False), "ours")
         tell = told_as(self._progress, "writing red-team prompts")
-        return found + written(self._backbone, found, self._settings.written_prompts, self._seed + 11, tell)
+        count, seed = self._settings.written_prompts, self._seed + 11
+        return found + self._journal.once(
+            ["prompts", found, count, seed],
+            lambda: written(self._backbone, found, count, seed, tell),
+            lambda prompts: [Prompt.read(one) for one in prompts],
+        )
 
     def _revised(self, prompts: Sequence[Prompt], dropped: Counter[str]) -> tuple[RevisedReply, ...]:
         """Replies of the policy to each prompt, after rounds of critique and revision."""
@@ -140,7 +152,7 @@ class Writer:
         found = revise(
             self._backbone, self._constitution, self._principles, [draft for _, draft in drafts],
             rounds=self._settings.revision_rounds, critique_tokens=self._settings.critique_tokens, seed=self._seed + 13,
-            progress=self._progress,
+            progress=self._progress, journal=self._journal,
         )  # fmt: skip
         examined = [
             (prompt, one)
@@ -162,7 +174,7 @@ class Writer:
     ) -> tuple[tuple[JudgedPair, ...], list[Preference]]:
         """Replies of the policy to each prompt, two and two, judged under the principles. The judge is asked once
         before they are sampled: one that refuses every question need not be waited for."""
-        judge = judge_of(self._settings, self._backbone, self._constitution)
+        judge = RememberedJudge(judge_of(self._settings, self._backbone, self._constitution), self._journal)
         trial = [Two(one.conversation, "Yes.", "No.") for one in prompts[:1]]
         tell = told_as(self._progress, "a first question to the judge")
         judge_pairs(judge, self._constitution, self._principles, trial, Manner(failed_share=1.0), self._seed, tell)
@@ -226,8 +238,9 @@ class Writer:
         drafts = [Draft(conversation, one.text, one.token_ids) for conversation, one in said]
         tell = told_as(self._progress, "critiques of replies to harmless prompts")
         critiques = criticise(
-            self._backbone, self._constitution, under, drafts, critique_tokens=self._settings.critique_tokens, tell=tell
-        )
+            self._backbone, self._constitution, under, drafts, critique_tokens=self._settings.critique_tokens,
+            tell=tell, journal=self._journal,
+        )  # fmt: skip
         return {
             id(one)
             for (_, one), critique in zip(said, critiques, strict=True)
@@ -250,7 +263,7 @@ class Writer:
         ]
         revised = revise_as_told(
             self._backbone, self._constitution, self._principles[0], drafts, [one.critique for one in about],
-            tell=told_as(self._progress, "revisions by people's critiques"),
+            tell=told_as(self._progress, "revisions by people's critiques"), journal=self._journal,
         )  # fmt: skip
         found = list[RevisedAsTold]()
         for one, new in zip(about, revised, strict=True):
@@ -264,15 +277,21 @@ class Writer:
         return tuple(found)
 
     def _replies(self, stage: str, prompts: Sequence[TokenIds], each: int, seed: int) -> list[list[Said]]:
-        """Of the policy, at temperature 1."""
-        rows = sample(
-            self._backbone, prompts, per_prompt=each, max_new_tokens=self._settings.reply_tokens,
-            seed=self._seed + seed, tell=told_as(self._progress, stage),
-        )  # fmt: skip
-        return [[self._said(reply) for reply in row] for row in rows]
+        """Of the policy, at temperature 1. They are drawn from one stream of random numbers, so they are kept when all
+        have come."""
 
-    def _said(self, reply: Reply) -> Said:
-        return Said(self._backbone.decode([reply.token_ids])[0].strip(), reply.token_ids, reply.ended)
+        def sampled() -> list[list[Said]]:
+            rows = sample(
+                self._backbone, prompts, per_prompt=each, max_new_tokens=self._settings.reply_tokens,
+                seed=self._seed + seed, tell=told_as(self._progress, stage),
+            )  # fmt: skip
+            return [[as_said(self._backbone, reply) for reply in row] for row in rows]
+
+        return self._journal.once(
+            ["replies", prompts, each, self._settings.reply_tokens, self._seed + seed],
+            sampled,
+            lambda rows: [[Said.read(one) for one in row] for row in rows],
+        )
 
 
 def _is_whole(said: Said) -> bool:

@@ -13,9 +13,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from learner.backbone import Backbone
-from learner.constitution.asking import Request
+from learner.constitution.asking import Request, unheard
 from learner.constitution.judges import judge_of
-from learner.constitution.judging import Judge, Manner, Preference, Two, judge_pairs, position_bias, share_of_a
+from learner.constitution.judging import (
+    HeardOdds,
+    Judge,
+    Manner,
+    Preference,
+    Two,
+    judge_pairs,
+    position_bias,
+    share_of_a,
+)
 from learner.constitution.named_judge import is_address, is_version, told
 from service.constitution import Constitution, Principle
 from service.errors import HoneError
@@ -51,12 +60,16 @@ class Patient:
     def is_over(self) -> bool:
         return self.failed >= MOST_FAILED
 
-    def odds(self, requests: Sequence[Request], reasoned: bool) -> list[float | None]:
+    def odds(self, requests: Sequence[Request], reasoned: bool, heard: HeardOdds = unheard) -> list[float | None]:
         """As `Judge` says; None for what isn't asked any more."""
         found = list[float | None]()
         for start in range(0, len(requests), AT_ONCE):
             some = requests[start : start + AT_ONCE]
-            found += [None] * len(some) if self.is_over else self._counted(some, reasoned)
+            odds = [None] * len(some) if self.is_over else self._counted(some, reasoned)
+            for place, one in enumerate(odds, start=start):
+                if one is not None:
+                    heard(place, one)
+            found += odds
         return found
 
     def _counted(self, requests: Sequence[Request], reasoned: bool) -> list[float | None]:

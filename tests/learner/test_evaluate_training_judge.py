@@ -11,8 +11,8 @@ import pytest
 
 from learner.backbone import Backbone
 from learner.batch import Demonstration, Pair, Snapshot
-from learner.constitution.asking import Request
-from learner.constitution.judging import Judge, Two
+from learner.constitution.asking import Request, unheard
+from learner.constitution.judging import HeardOdds, Judge, Two
 from learner.curate import Curated
 from learner.evaluate import constitution as evaluation
 from learner.evaluate import training_judge
@@ -152,7 +152,7 @@ def test_it_is_measured_where_the_candidate_learned_from_another_judge_than_the_
 
 
 class Refuses:
-    def odds(self, requests: Sequence[Request], reasoned: bool) -> list[float | None]:
+    def odds(self, requests: Sequence[Request], reasoned: bool, heard: HeardOdds = unheard) -> list[float | None]:
         raise TrainingFailed("It refuses.")
 
 

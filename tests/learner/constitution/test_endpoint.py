@@ -236,3 +236,15 @@ def test_answers_come_in_the_order_of_the_questions() -> None:
 
     other = verdict_messages(OURS, OURS.principles[0], [{"role": "user", "content": "hi"}], "two", "one")
     assert judge(answer).odds([REQUEST, other, REQUEST], False) == [1.0, 0.0, 1.0]
+
+
+def test_each_verdict_is_heard_as_it_comes_though_another_one_ends_the_run() -> None:
+    heard, requests = dict[int, float](), [[*REQUEST[:-1], {"role": "user", "content": str(n)}] for n in range(12)]
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        asked = json.loads(request.content)["messages"][-1]["content"].split("\n")[0]
+        return httpx2.Response(401, text="no") if asked == "11" else completion("Better: A")
+
+    with pytest.raises(TrainingFailed, match="refuses"):
+        judge(answer).odds(requests, False, heard.__setitem__)
+    assert len(heard) >= 3 and set(heard.values()) == {1.0} and 11 not in heard

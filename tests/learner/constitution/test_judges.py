@@ -11,8 +11,9 @@ import pytest
 from transformers import LlamaForCausalLM
 
 from learner.backbone import Backbone
-from learner.constitution.asking import Request, ask, render
+from learner.constitution.asking import Request, ask, render, unheard
 from learner.constitution.judges import BackboneJudge, FirstAsks, judge_of
+from learner.constitution.judging import HeardOdds
 from learner.constitution.named_judge import is_address, is_version, told
 from learner.pretrain.dialogue import Message
 from learner.pretrain.sample import option_log_probs
@@ -106,7 +107,7 @@ def test_a_report_names_an_endpoint_without_its_password() -> None:
 
 def test_what_a_judge_elsewhere_raises_comes_as_it_is_and_can_be_sent_to_other_processes() -> None:
     class Refuses:
-        def odds(self, requests: Sequence[Request], reasoned: bool) -> list[float | None]:
+        def odds(self, requests: Sequence[Request], reasoned: bool, heard: HeardOdds = unheard) -> list[float | None]:
             raise TrainingFailed("It refuses.", "Name another one.")
 
     with pytest.raises(TrainingFailed, match=r"It refuses\. Name another one\.") as raised:

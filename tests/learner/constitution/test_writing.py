@@ -14,8 +14,9 @@ import pytest
 from learner.backbone import Backbone
 from learner.batch import Criticised, Flagged, Snapshot
 from learner.constitution import revising, writing
-from learner.constitution.asking import Request, question
+from learner.constitution.asking import Request, question, unheard
 from learner.constitution.dropped import AT_FAULT, NO_ROOM, NO_TEMPLATE, SAME_TEXT, UNFINISHED
+from learner.constitution.judging import HeardOdds
 from learner.constitution.red_team import harmful
 from learner.constitution.writing import Writer, write_or_go_on
 from learner.curate import Curated
@@ -166,7 +167,7 @@ def test_several_replies_to_each_prompt_are_revised_and_judged(
 class Closed:
     """A judge that refuses everyone."""
 
-    def odds(self, requests: Sequence[Request], reasoned: bool) -> list[float | None]:
+    def odds(self, requests: Sequence[Request], reasoned: bool, heard: HeardOdds = unheard) -> list[float | None]:
         raise TrainingFailed("refused")
 
 

@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 
 from learner.batch import Tell, untold
-from learner.constitution.asking import Request, Said
+from learner.constitution.asking import HeardSaid, Request, Said, unheard
+from learner.constitution.judging import HeardOdds
 
 EOS = 3
 
@@ -30,14 +31,25 @@ class Model:
         self.asked: list[Request] = []
 
     def __call__(
-        self, backbone: object, requests: Sequence[Request], tell: Tell = untold, **how: object
+        self,
+        backbone: object,
+        requests: Sequence[Request],
+        tell: Tell = untold,
+        heard: HeardSaid = unheard,
+        **how: object,
     ) -> list[Said | None]:
         if requests:
             tell(0, len(requests))
             tell(len(requests), len(requests))
         self.asked += requests
-        said = [self.answers(request) for request in requests]
-        return [None if text is None else Said(text, tokens(text), not text.endswith("…")) for text in said]
+        found = list[Said | None]()
+        for place, request in enumerate(requests):
+            text = self.answers(request)
+            said = None if text is None else Said(text, tokens(text), not text.endswith("…"))
+            if said:
+                heard(place, said)
+            found.append(said)
+        return found
 
 
 class Scale:
@@ -47,9 +59,14 @@ class Scale:
         self.worth, self.lean = worth, lean
         self.asked: list[Request] = []
 
-    def odds(self, requests: Sequence[Request], reasoned: bool) -> list[float | None]:
-        self.asked += requests
-        return [self._odds(request) for request in requests]
+    def odds(self, requests: Sequence[Request], reasoned: bool, heard: HeardOdds = unheard) -> list[float | None]:
+        found = list[float | None]()
+        for place, request in enumerate(requests):
+            self.asked.append(request)
+            found.append(odds := self._odds(request))
+            if odds is not None:
+                heard(place, odds)
+        return found
 
     def _odds(self, request: Request) -> float | None:
         a, b = self.worth(line(request, "A")), self.worth(line(request, "B"))
