@@ -10,6 +10,8 @@ environment has none of them.
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -165,8 +167,10 @@ def _base(work: Work) -> dict[str, Any]:
 
 
 def _arguments(work: Work) -> dict[str, Any]:
+    folder = tempfile.mkdtemp(prefix="hone-bench-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return {
-        "output_dir": tempfile.mkdtemp(prefix="hone-bench-"),
+        "output_dir": folder,
         "bf16": work.device == "cuda",
         "disable_tqdm": True,
         "gradient_checkpointing": False,
