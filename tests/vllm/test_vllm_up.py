@@ -33,6 +33,7 @@ SETTINGS = OFFLINE | {
     "HONE_SERVER__PAGES": "false",
     "HONE_ENGINE__VLLM_OPTIONS": "--enforce-eager",
     "HONE_ENGINE__MAX_MODEL_LEN": "256",
+    "HONE_CHAT__MAX_TOKENS": "128",
     "HONE_ENGINE__MAX_LORAS": "3",
     "HONE_ENGINE__MAX_LORA_RANK": "12",
 }
@@ -107,6 +108,12 @@ def test_vllm_is_started_put_right_after_a_crash_and_stopped_with_all_that_it_st
         assert (base["id"], base["owned_by"], base["max_model_len"]) == ("sprout", "vllm", 256)
         asked = " ".join(engine_family(process)[0].cmdline())
         assert "--max-loras 3 --max-lora-rank 16 " in asked and "--logprobs-mode raw_logprobs" in asked
+        [told] = ready["engines"]  # what the start says that it checked
+        facts, version = told["facts"], engine.http.get("/version").json()["version"]
+        assert (facts["server"], facts["base"], facts["context"]) == (f"vLLM {version}", "sprout", 256)
+        assert (facts["has_lora"], facts["loads_adapters"], facts["slots"], facts["rank"]) == (True, True, 3, 16)
+        assert (facts["raw_logprobs"], facts["sees_adapters"]) == (True, None)  # the rank is known from the options
+        assert (told["url"], told["shortcomings"], told["untold"]) == (ready["engine_urls"][0], [], None)
 
         adapter = promote(tmp_path / "home", trained)
         eventually(lambda: who_answers(url) == adapter)
