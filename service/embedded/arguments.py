@@ -24,7 +24,7 @@ class EngineArguments:
     dtype: str = "auto"
     device: str = "auto"
     threads: int = 0
-    stream_interval: float = 0.01
+    event_interval: float = 0.01
     seed: int = 0
 
     @property
@@ -58,10 +58,10 @@ def parse_arguments(argv: list[str] | None = None) -> EngineArguments:
         help="CPU threads for the model; 0: as the model and the cores suggest",
     )
     add(
-        "--stream-interval",
+        "--event-interval",
         type=_seconds,
-        default=usual.stream_interval,
-        help="seconds within which a stream's tokens may come together (%(default)s); 0: each as soon as it is there",
+        default=usual.event_interval,
+        help="seconds between a stream's events, in which its tokens come together (%(default)s); 0: an event for each",
     )
     add("--seed", type=int, default=usual.seed, help="seed of requests that bring none")
     options = vars(parser.parse_args(argv))

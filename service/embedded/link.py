@@ -32,22 +32,30 @@ from service.embedded.worker import run_worker
 class Mailbox:
     """Updates of one request's sequences, in order, and who is to be woken when more come.
 
-    Tokens that come within `interval` seconds after the last were collected wait for the next step, unless one of them
-    ends its sequence: so that a fast engine doesn't spend itself on telling of every token.
+    Tokens that come within `interval` seconds after the last were collected wait until it is over, or one of them ends
+    its sequence: so that a fast engine doesn't spend itself on telling of every token.
     """
 
     interval: float = 0.0
     updates: list[Update] = field(default_factory=list)
     failure: str | None = None
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
-    due: float = 0.0  # on the loop's clock
+    _due: float = 0.0  # on the loop's clock
+    _timer: asyncio.TimerHandle | None = None
 
-    def put(self, update: Update, now: float) -> None:
-        """Add one, at the time `now` of the loop's clock."""
+    def put(self, update: Update, loop: asyncio.AbstractEventLoop) -> None:
+        """Add one; whoever collects is woken now, or when the interval is over."""
         self.updates.append(update)
-        if now >= self.due or update.finish is not None:
-            self.due = now + self.interval
-            self.arrived.set()
+        if update.finish is not None or loop.time() >= self._due:
+            self.wake()
+        elif self._timer is None:
+            self._timer = loop.call_at(self._due, self.wake)
+
+    def wake(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.arrived.set()
 
     async def collect(self) -> list[Update]:
         """All updates since the last call; waits for one. Raises EngineError when the engine has stopped."""
@@ -55,6 +63,7 @@ class Mailbox:
         self.arrived.clear()
         if self.failure is not None:
             raise EngineError(self.failure)
+        self._due = asyncio.get_running_loop().time() + self.interval
         updates, self.updates = self.updates, []
         return updates
 
@@ -143,10 +152,8 @@ class EngineLink:
             event = Failed("The engine's worker process died.")
         match event:
             case StepDone():
-                self._deliver(event.updates)
-                if event.load.preemptions > self.load.preemptions:  # whoever lost its row may not step for a while
-                    self._tell_all()
                 self.load = event.load
+                self._deliver(event.updates)
             case Answer():
                 answer = self._tickets.pop(event.ticket)
                 if not answer.done():
@@ -157,7 +164,6 @@ class EngineLink:
                 self._fail(event.message)
 
     def _deliver(self, updates: list[Update]) -> None:
-        now = self._loop.time()
         for update in updates:
             box = self._boxes.get(update.sequence)
             if box is None:
@@ -165,12 +171,7 @@ class EngineLink:
             self.totals.generation_tokens += 1
             if update.finish is not None:
                 del self._boxes[update.sequence]
-            box.put(update, now)
-
-    def _tell_all(self) -> None:
-        for box in self._boxes.values():
-            if box.updates:
-                box.arrived.set()
+            box.put(update, self._loop)
 
     def _fail(self, message: str) -> None:
         self._loop.remove_reader(self._pipe.fileno())
@@ -179,7 +180,7 @@ class EngineLink:
             self.ready.set_exception(EngineError(message))
         for box in self._boxes.values():
             box.failure = message
-            box.arrived.set()
+            box.wake()
         for answer in self._tickets.values():
             if not answer.done():
                 answer.set_exception(EngineError(message))

@@ -203,7 +203,7 @@ class EngineServer:
     ) -> AsyncGenerator[tuple[Choice, Piece], None]:
         """Start every sequence of the job, put its choices into `choices`, and yield what each wakeup brings."""
         self._adapter_named(adapter)  # again: it may have been unloaded since, and the worker takes our word for it
-        box = Mailbox(0 if job.stops else self._arguments.stream_interval)  # what goes on past a stop is in vain
+        box = Mailbox(0 if job.stops else self._arguments.event_interval)  # what goes on past a stop is in vain
         running: dict[int, Choice] = {}
         try:
             for prompt in job.prompts:

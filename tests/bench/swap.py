@@ -97,7 +97,7 @@ async def under_load(port: int, live: str, swaps: list[tuple[str, Path]], operat
 def swap_gap() -> Comparison:
     with (
         tempfile.TemporaryDirectory() as temporary,
-        engine("--model", "sprout", "--stream-interval", "0") as port,
+        engine("--model", "sprout", "--event-interval", "0") as port,
         ProcessPoolExecutor(1, get_context("spawn")) as operator,
     ):
         first, *others = save_adapters(Path(temporary), SWAPS + 1)
