@@ -188,10 +188,10 @@ class BackboneTrainer:
             pairs = self._of_taste(replace(train, ai_pairs=tuple(clear)))
             result = rl_cai.train(self._backbone, pairs, train.kept, prompts, self._settings, progress, anchor, inside)
         elif stage in BY_REWARD:
-            how = self._by_reward[stage]
+            pairs, alone_weight = self._rewarded(train)
             result = rlhf.train(
-                self._backbone, self._rewarded(train), train.labels, prompts, self._settings, how, progress,
-                train.scored, sampler, inside,
+                self._backbone, pairs, train.labels, prompts, self._settings, self._by_reward[stage], progress,
+                train.scored, sampler, inside, alone_weight,
             )  # fmt: skip
         else:
             learn = pairs_dpo.train if self._settings.dpo_on == "pairs" else preference.train
@@ -202,11 +202,11 @@ class BackboneTrainer:
         """Pairs as people judged them, beside those of a judge where the run has such."""
         return rl_cai.mixed(train.ai_pairs, judgements_of_taste(train), self._all.constitution.human_share)
 
-    def _rewarded(self, train: Snapshot) -> list[Pair]:
-        """The same and ties for a reward model, which is to know where a judge's preference belongs."""
-        reasoned = self._all.constitution.judge_reasoned
-        elsewhere = rl_cai.where_they_belong(train.ai_pairs, train.kept, Random(self._settings.seed), reasoned)
-        return rl_cai.mixed((*train.ai_pairs, *elsewhere), pairs_to_reward(train), self._all.constitution.human_share)
+    def _rewarded(self, train: Snapshot) -> tuple[list[Pair], float]:
+        """The same and ties for a reward model, which must know where a judge's preference belongs; `alone_weight`."""
+        how, alone, rng = self._all.constitution, len(train.labels) + len(train.scored), Random(self._settings.seed)
+        elsewhere = rl_cai.where_they_belong(train.ai_pairs, train.kept, rng, how.judge_reasoned)
+        return rl_cai.mixed_for_reward((*train.ai_pairs, *elsewhere), pairs_to_reward(train), alone, how.human_share)
 
     def _anchor_scores(self, checkpoint: Path, snapshot: str) -> AnchorScores:
         """With files, if it can be said of which base they are."""
@@ -251,7 +251,7 @@ class BackboneTrainer:
         train = lessons.train
         if self._settings.rollouts == "engine" and parallel.is_first():
             check_engines(self._engines, sampler.max_length, self._backbone.rank)
-        judged: list[Pair | Label | Scored] = [*self._rewarded(train), *train.labels, *train.scored]
+        judged: list[Pair | Label | Scored] = [*self._rewarded(train)[0], *train.labels, *train.scored]
         prompts = training_prompts(self._backbone.tokenizer, lessons, FEWEST_PROMPTS)
         for stage in by_reward:
             rlhf.prompts_to_learn_on(self._backbone, sampler, judged, prompts, self._by_reward[stage])

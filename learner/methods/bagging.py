@@ -42,7 +42,8 @@ NATS_PER_POINT = 1.702 / (2**0.5 * NOISE_POINTS)
 
 
 class BaggedJudgements:
-    """Judgements to learn the reward from, or to measure it on. With a `seed` each head gets a bootstrap sample."""
+    """Judgements to learn the reward from, or to measure it on. With a `seed` each head gets a bootstrap sample.
+    `alone_weight`: what a label, or a score, counts in the loss against a pair, or a group of them."""
 
     def __init__(
         self,
@@ -52,6 +53,7 @@ class BaggedJudgements:
         scored: Sequence[Scored],
         settings: LearnerSettings,
         seed: int | None = None,
+        alone_weight: float = 1.0,
     ) -> None:
         self._backbone, self._pairs, self._labels, self._scored = backbone, pairs, labels, scored
         self._members, self._centring = settings.reward_members, settings.reward_centring
@@ -59,6 +61,9 @@ class BaggedJudgements:
         names = [pair.group or f"pair {index}" for index, pair in enumerate(pairs)]
         self._groups = {name: number for number, name in enumerate(dict.fromkeys(names))}
         self._group = torch.tensor([self._groups[name] for name in names], dtype=torch.long)
+        pairs_count, alone = len(self._groups), len(labels) + len(scored)
+        weight = (pairs_count + alone) / max(pairs_count + alone_weight * alone, 1e-30)
+        self._kinds_weigh = weight, alone_weight * weight, alone_weight * weight  # 1 on the average
         drawn = torch.ones(len(self._groups) + len(labels) + len(scored), self._members)
         if seed is not None:  # how often each of n is among n draws from them, nearly
             drawn = torch.poisson(drawn, torch.Generator().manual_seed(seed))
@@ -98,7 +103,9 @@ class BaggedJudgements:
         of_scores[list(scored)] = self._weights(self._scored, scored, self._scored_drawn)
         counts = len(self._group[list(pairs)].unique()), len(labels), len(scored)
         examples = sum(map(len, of_step))
-        shares = [examples * count / sum(counts) for count in counts]
+        shares = [
+            examples * count * weight / sum(counts) for count, weight in zip(counts, self._kinds_weigh, strict=True)
+        ]
         loss = partial(self._loss, (of_pairs, of_labels, of_scores), shares)
         return stepper.add("judgements", [(kind, one) for kind, some in enumerate(of_step) for one in some], loss)
 
@@ -108,8 +115,8 @@ class BaggedJudgements:
         shares: Sequence[float],
         part: Sequence[tuple[int, int]],
     ) -> tuple[Tensor, dict[str, float]]:
-        """Mean over the heads, each on its own sample, in nats; a label, or a score, counts as much as a
-        pair, or a group of them.
+        """Mean over the heads, each on its own sample, in nats; a label, or a score, counts `alone_weight` times as
+        much as a pair, or a group of them.
 
         weights: (all pairs, heads), (all labels, heads) and (all scores, heads), 0 for what isn't of the step; shares:
         how much of the step pairs, labels and scores are to take, in its examples; part: some of it, pairs as

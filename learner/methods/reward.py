@@ -50,12 +50,13 @@ def fit(
     progress: Progress,
     scored: Sequence[Scored] = (),
     checkpoint: StageCheckpoint | None = None,
+    alone_weight: float = 1.0,
 ) -> RewardModel:
     """Train the backbone's reward role, from nothing. Same seed, same result.
 
-    `checkpoint`: where it is kept how far the fit is, under the name PHASE, and what it goes on from. Raises
-    TrainingFailed when there is neither a decided pair nor labels of both kinds nor two different scores, or when the
-    loss stays without a finite value.
+    `checkpoint`: where it is kept how far the fit is, under the name PHASE, and what it goes on from. `alone_weight`:
+    what a label, or a score, counts against a pair. Raises TrainingFailed when there is neither a decided pair nor
+    labels of both kinds nor two different scores, or when the loss stays without a finite value.
     """
     fitting, too_long = within_length(pairs, backbone.max_length)
     called, more = within_length(labels, backbone.max_length)
@@ -84,6 +85,7 @@ def fit(
             [one for one in rated if (one.prompt_token_ids in apart) == is_kept],
             settings,
             None if is_kept else settings.seed,
+            alone_weight,
         )
         for is_kept in (False, True)
     )

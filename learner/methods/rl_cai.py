@@ -48,6 +48,19 @@ def mixed(ai_pairs: Sequence[Pair], human: Sequence[Pair], human_share: float) -
     ]
 
 
+def mixed_for_reward(
+    ai_pairs: Sequence[Pair], human: Sequence[Pair], alone: int, human_share: float
+) -> tuple[list[Pair], float]:
+    """The same for a reward model, which learns from what people said of so many replies by themselves, too (`alone`:
+    thumbs, labels of harm, scores): with the pairs comes what one of these counts against a pair, so that pairs and
+    these, which keep their proportion, make up people's share together."""
+    groups = len({pair.group or number for number, pair in enumerate(human)})  # a ranking counts as one
+    if not alone or not ai_pairs:
+        return mixed(ai_pairs, human, human_share), 1.0
+    for_one = human_share * (len(ai_pairs) + groups) / (groups + alone * (1 - human_share))
+    return mixed(ai_pairs, human, for_one * groups / (len(ai_pairs) + groups)), for_one
+
+
 def decided(reasoned: bool) -> float:
     """The odds from which on a judge tells two replies apart. `reasoned`: it gave them after thoughts."""
     return LEAST_REASONED + DECIDED * (MOST_REASONED - LEAST_REASONED) if reasoned else DECIDED

@@ -119,13 +119,14 @@ def train(
     scored: Sequence[Scored] = (),
     sampler: Sampler | None = None,
     checkpoint: StageCheckpoint | None = None,
+    alone_weight: float = 1.0,
 ) -> RlhfResult:
     """Train the policy in place, by what people said of pairs and of single replies, on `prompts` that people ask.
 
     `sampler`: where the replies come from that the policy learns from; None: from the backbone. `checkpoint`: where it
-    is kept how far the training is, and what it goes on from. Raises TrainingFailed when there is nothing to fit a
-    reward to, when no prompt leaves room for a reply, or when the loss stays without a finite value, and what the
-    sampler raises.
+    is kept how far the training is, and what it goes on from. `alone_weight`: as in `reward.fit`. Raises TrainingFailed
+    when there is nothing to fit a reward to, when no prompt leaves room for a reply, or when the loss stays without a
+    finite value, and what the sampler raises.
     """
     said: list[Pair | Label | Scored] = [*pairs, *labels, *scored]
     asked, too_long = prompts_to_learn_on(backbone, sampler or backbone, said, prompts, how)
@@ -134,7 +135,7 @@ def train(
     if basis:
         model = RewardModel.restored(backbone, basis["reward"])
     else:
-        model = reward.fit(backbone, pairs, labels, settings, progress, scored, checkpoint)
+        model = reward.fit(backbone, pairs, labels, settings, progress, scored, checkpoint, alone_weight)
     rng, reserved = Random(seed), Cautious(model, settings.reward_disagreement)
     rng.shuffle(asked)
     if not basis:

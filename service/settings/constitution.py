@@ -106,5 +106,9 @@ class ConstitutionSettings(Section):
         False, description="Ask for thoughts before a verdict; its odds are then clamped to 40 to 60 %."
     )
     human_share: float = Field(
-        0.5, ge=0, lt=1, description="Share of people's own comparisons in what the AI-feedback stage learns from."
+        0.5,
+        ge=0,
+        lt=1,
+        description="Share of people's own comparisons in what the AI-feedback stage learns from; with a reward model "
+        "their thumbs, labels of harm and scores are part of it.",
     )

@@ -11,7 +11,7 @@ import pytest
 
 from learner.backbone import Backbone
 from learner.backbone_trainer import BackboneTrainer
-from learner.batch import Pair
+from learner.batch import Label, Pair
 from learner.methods import reward
 from learner.methods.reward_model import RewardModel
 from learner.trainer import stages_of
@@ -25,10 +25,11 @@ from tests.learner.tiny_model import build_tiny_model, ids
 def test_ai_feedback_is_learned_beside_what_people_compared(
     method: Literal["ppo", "raft"], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fitted, fit = list[Pair](), reward.fit
+    fitted, fit, alone_weights = list[Pair](), reward.fit, list[float]()
 
     def watched(backbone: Backbone, pairs: Sequence[Pair], *rest: Any) -> RewardModel:
         fitted.extend(pairs)
+        alone_weights.append(rest[-1])
         return fit(backbone, pairs, *rest)
 
     monkeypatch.setattr(reward, "fit", watched)
@@ -42,13 +43,18 @@ def test_ai_feedback_is_learned_beside_what_people_compared(
     by_judge = [Pair(ASKED, RIGHT, WRONG, certainty=0.9) for _ in range(4)]
     kept = ((ids("<bos> one ?"), ids("yes .", end=True)),)
     taught = lessons()
-    taught = replace(taught, train=replace(taught.train, ai_pairs=tuple(by_judge), kept=kept))
+    thumbs = tuple(Label(pair.prompt_token_ids, pair.chosen, True) for pair in taught.train.pairs[:3])
+    train = replace(taught.train, ai_pairs=tuple(by_judge), kept=kept, labels=thumbs)
+    taught = replace(taught, train=train)
     stages, told = stages_of("rl-cai", taught.train, method), Told()
     trainer = BackboneTrainer(settings, None)
     trainer.train(stages, taught, tmp_path / "checkpoint", told)
     assert stages == (method,) and told.phases == ["reward", method]
     people = {pair.prompt_token_ids for pair in taught.train.pairs}
     of_people = sum(pair.weight for pair in fitted if pair.prompt_token_ids in people)
-    assert of_people / sum(pair.weight for pair in fitted) == pytest.approx(settings.constitution.human_share)
+    share = of_people / sum(pair.weight for pair in fitted)
+    alone = alone_weights[0] * len(thumbs)  # as much as so many pairs
+    in_all = len(fitted) + alone
+    assert (share * len(fitted) + alone) / in_all == pytest.approx(settings.constitution.human_share)
     assert sum(pair.chosen == RIGHT and pair.prompt_token_ids == ASKED for pair in fitted) == len(by_judge)
     assert any(probe["logprobs"] != probe["base_logprobs"] for probe in trainer.probes(taught))

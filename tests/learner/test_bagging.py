@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from learner.batch import Label, Pair, Sequences, TokenIds
+from learner.methods import rl_cai
 from learner.methods.bagging import BaggedJudgements
 from learner.trainer import pairs_to_reward
 from service.settings import LearnerSettings
@@ -101,3 +102,25 @@ def test_rankings_and_scores_take_as_much_of_a_step_as_a_comparison_or_a_label(
         pulls = [pair.margin / (1 + pair.margin) for pair in some if pair.chosen == top]
         assert len(pulls) == replies - 1
         assert backbone.pull(some[0].prompt_token_ids, top) == pytest.approx(sum(pulls) / len(some) / 5)
+
+
+@pytest.mark.parametrize("human_share", [0.0, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("compared", [0, 4])
+def test_what_people_said_of_replies_alone_is_part_of_their_share_beside_a_judges_pairs(
+    human_share: float, compared: int
+) -> None:
+    """At rewards of 0 a pair pulls by half its weight, and so does a label: what is pulled together is the mixture."""
+    ai = [Pair((1, place, 2), (9, 2), (8, 2)) for place in range(10, 16)]
+    human = [Pair((1, place, 2), (9, 2), (8, 2)) for place in range(20, 20 + compared)]
+    labels = [Label((1, place, 2), (9, 2), True) for place in range(30, 40)]
+    pairs, weight = rl_cai.mixed_for_reward(ai, human, len(labels), human_share)
+    backbone = Rewards()
+    lessons = BaggedJudgements(backbone, pairs, labels, [], SETTINGS, None, weight)  # type: ignore[arg-type]
+    (step,) = lessons.batches(100, Random(0))
+    lessons.add(InParts(100), step)  # type: ignore[arg-type]
+    pulls = [[backbone.pull(one.prompt_token_ids, (9, 2)) for one in some] for some in (ai, human, labels)]
+    of_people = sum(pulls[1]) + sum(pulls[2])
+    assert of_people / (sum(pulls[0]) + of_people) == pytest.approx(human_share)
+    assert sum(pulls[0]) + of_people == pytest.approx(1 / 2)
+    assert pulls[1] == pytest.approx(compared * pulls[2][:1])  # a comparison counts as much as a label
+    assert rl_cai.mixed_for_reward([], human, len(labels), human_share) == (human, 1.0)

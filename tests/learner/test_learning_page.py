@@ -16,7 +16,7 @@ METHODS = (
     "SL-CAI", "RL-CAI",
 )  # fmt: skip
 POINTS = ("Optimises", "When", "Settings", "Source")
-NO_SETTINGS = {"learner.methods", "constitution.toml", "constitution.jsonl"}
+NO_SETTINGS = {"learner.methods", "constitution.toml", "constitution.jsonl", "constitution.unfinished"}
 """A package and files."""
 
 
