@@ -21,10 +21,12 @@ from typing import Any
 from tests.bench.harness import Comparison, benchmark
 
 SECONDS, ACCURACY, FLUENCY = "seconds", "accuracy below the base's", "fluency below the base's, nats per token"
+WORST_ACCURACY = "accuracy below the base's in the worst round"
 EMPTY, LOST, NOT_WON = "empty replies", "failed or interrupted requests", "held-out comparisons not won"
-LIMITS = {SECONDS: 600.0, ACCURACY: 0.02, EMPTY: 0.0, LOST: 0.0}
-OF_A_TASTE = {NOT_WON: 0.15, **LIMITS, FLUENCY: 0.25}
-"""What the project asks of itself, at most; of what is won, accuracy and fluency at the end, of the others over all
+LIMITS = {SECONDS: 600.0, EMPTY: 0.0, LOST: 0.0}
+OF_A_TASTE = {NOT_WON: 0.15, **LIMITS, ACCURACY: 0.02, FLUENCY: 0.25}
+OF_FACTS = {**LIMITS, WORST_ACCURACY: 0.02}
+"""What the project asks of itself, at most; of a taste what is won, accuracy and fluency at the end, all else over all
 rounds. Who corrects facts wants replies that the base finds unlikely, and has a figure of its own."""
 LEAST_RIGHT = 0.9
 OWN = """def ends_with_a_question(prompt: str, reply_a: str, reply_b: str) -> float:
@@ -43,11 +45,10 @@ def simulated(taste: str, folder: Path) -> tuple[dict[str, Any], str]:
 
 
 def costs(found: dict[str, Any]) -> dict[str, float]:
-    """The figures of every taste that have limits."""
-    rounds, last = found["rounds"], found["rounds"][-1]
+    """The figures of every simulation that have limits."""
+    rounds = found["rounds"]
     return {
         SECONDS: found["seconds"],
-        ACCURACY: round(last["accuracy_base"] - last["accuracy"], 4),
         EMPTY: float(sum(row["empty"] for row in rounds)),
         LOST: float(sum(row["failed"] + row["interrupted"] for row in rounds)),
     }
@@ -56,7 +57,17 @@ def costs(found: dict[str, Any]) -> dict[str, float]:
 def of_a_taste(found: dict[str, Any]) -> dict[str, float]:
     """Those of a taste whose replies are compared."""
     last = found["rounds"][-1]
-    return {NOT_WON: round(1 - last["share_won"], 4), **costs(found), FLUENCY: -last["fluency"]}
+    won = {NOT_WON: round(1 - last["share_won"], 4)}
+    return won | costs(found) | {ACCURACY: _lost_accuracy(last), FLUENCY: -last["fluency"]}
+
+
+def of_facts(found: dict[str, Any]) -> dict[str, float]:
+    """Those of corrected facts; accuracy is that on facts that nobody corrected."""
+    return costs(found) | {WORST_ACCURACY: max(_lost_accuracy(row) for row in found["rounds"][1:])}
+
+
+def _lost_accuracy(row: dict[str, Any]) -> float:
+    return round(row["accuracy_base"] - row["accuracy"], 4)
 
 
 def told(found: dict[str, Any]) -> str:
@@ -84,7 +95,7 @@ def taught() -> Comparison:
         found, log = simulated("teach", Path(folder))
     facts, right = map(int, _CORRECTED.findall(log)[-1])
     note = f"{right} of {facts} corrected facts are right in the end, none was before; {told(found)}"
-    return Comparison([right / facts], [LEAST_RIGHT], note, costs(found))
+    return Comparison([right / facts], [LEAST_RIGHT], note, of_facts(found))
 
 
 def _register(taste: str) -> None:
@@ -103,5 +114,5 @@ benchmark(
     unit="share of corrected facts answered right",
     peer_name="the share that is asked",
     target=1.0,
-    limits=LIMITS,
+    limits=OF_FACTS,
 )(taught)

@@ -12,9 +12,12 @@ from tests.bench.simulate import (
     LOST,
     NOT_WON,
     OF_A_TASTE,
+    OF_FACTS,
     SECONDS,
+    WORST_ACCURACY,
     costs,
     of_a_taste,
+    of_facts,
     told,
 )
 
@@ -25,13 +28,21 @@ def row(number: int, **figures: Any) -> dict[str, Any]:
     return {"round": number, "adapter": f"v{number}" if number else "base", **plain, **none, **figures}
 
 
-def test_costs_are_those_of_the_last_round_and_what_was_lost_in_any() -> None:
+def test_costs_are_what_was_lost_in_any_round_and_of_a_taste_what_is_lost_in_the_last() -> None:
     rounds = [row(0), row(1, accuracy=0.5, failed=2, empty=1), row(2, accuracy=0.89, fluency=-0.2, interrupted=1)]
     found = costs({"seconds": 12.5, "rounds": rounds})
-    assert found == {SECONDS: 12.5, ACCURACY: 0.01, EMPTY: 1.0, LOST: 3.0}
+    assert found == {SECONDS: 12.5, EMPTY: 1.0, LOST: 3.0}
     assert found.keys() == LIMITS.keys()
     of_comparisons = of_a_taste({"seconds": 12.5, "rounds": rounds})
-    assert of_comparisons == {**found, NOT_WON: 0.5, FLUENCY: 0.2} and of_comparisons.keys() == OF_A_TASTE.keys()
+    assert of_comparisons == {**found, NOT_WON: 0.5, ACCURACY: 0.01, FLUENCY: 0.2}
+    assert of_comparisons.keys() == OF_A_TASTE.keys()
+
+
+def test_facts_that_nobody_corrected_are_kept_in_every_round() -> None:
+    rounds = [row(0), row(1, accuracy=0.878), row(2, accuracy=0.95)]
+    found = of_facts({"seconds": 12.5, "rounds": rounds})
+    assert found[WORST_ACCURACY] == 0.022 > OF_FACTS[WORST_ACCURACY] and found.keys() == OF_FACTS.keys()
+    assert of_facts({"seconds": 12.5, "rounds": [row(0), row(1, accuracy=0.92)]})[WORST_ACCURACY] == -0.02
 
 
 def test_every_round_is_told() -> None:
