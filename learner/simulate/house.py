@@ -29,10 +29,12 @@ OWN = (
     "HONE_STORE__",
     "HONE_ADAPTERS__",
     "HONE_ENGINE__URL",
+    "HONE_LEARNER__ANCHOR",
     "HONE_LEARNER__AUTO_PROMOTE",
 )
 """What the environment may say for a real service alone: where its store, adapters and engines are, where it listens,
-and that an operator promotes, whom a simulation lacks. What it serves and how it learns are handed on."""
+that its runs are held to an adapter of its own, and that an operator promotes, whom a simulation lacks. What it serves
+and how it learns otherwise are handed on."""
 QUIET = {"HONE_LEARNER__AFTER_FEEDBACK": "0", "HONE_LEARNER__EVERY_MINUTES": "0", "HONE_SERVER__PAGES": "false",
          "HONE_CONSTITUTION__SERVE": "asked"}  # fmt: skip
 """The learner begins when it is told to, nobody looks at the pages, and what is measured is what the adapters say

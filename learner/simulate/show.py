@@ -15,7 +15,10 @@ from service.errors import BadInput, SettingsError
 
 
 def show_table(taste: str, rows: Sequence[dict[str, Any]], notes: Sequence[str], seconds: float) -> None:
-    table = Table(title=f"taste {taste}, {seconds:.0f} s", caption="share won: held-out comparisons against the base")
+    table = Table(
+        title=f"taste {taste}, {seconds:.0f} s",
+        caption="share won: held-out comparisons against the base; KL: to the base",
+    )
     heads = ["round", "adapter", "won", "95 %", "ties", "accuracy", "base's", "fluency", "empty", "words", "distinct-2"]
     for head in [*heads, "KL/token", "requests", "failed", "broken"]:
         table.add_column(head, justify="left" if head == "adapter" else "right")

@@ -25,7 +25,8 @@ def simulate(
 ) -> None:
     """People with a taste chat, compare and teach over HTTP only; prints what was learned, round by round.
 
-    Without `--url` it starts a service in a temporary home. `--home` is not used.
+    Without `--url` it starts a service in a temporary home. KL per token is to the base, whatever `learner.anchor` the
+    service at `--url` has. `--home` is not used.
     """
     from learner.simulate import Options
     from learner.simulate import simulate as run

@@ -34,6 +34,7 @@ def test_what_the_environment_says_of_a_real_service_is_not_handed_on(
     monkeypatch.setenv("HONE_ENGINE__URL", "http://the-real-one")
     monkeypatch.setenv("HONE_ENGINE__MODEL", "/models/mine")
     monkeypatch.setenv("HONE_SERVER__HOST", "0.0.0.0")
+    monkeypatch.setenv("HONE_LEARNER__ANCHOR", "parent")
     monkeypatch.setenv("HONE_LEARNER__AUTO_PROMOTE", "false")
     monkeypatch.setenv("HONE_LEARNER__SEED", "7")
     monkeypatch.setenv("HONE_CONSTITUTION__SERVE", "always")
@@ -45,6 +46,7 @@ def test_what_the_environment_says_of_a_real_service_is_not_handed_on(
     assert environment["HONE_SERVER__HOST"] == "127.0.0.1" and environment["HONE_HOME"] == str(tmp_path)
     settings = load_settings(environment=environment)
     assert settings.adapters.url is None and settings.learner.auto_promote
+    assert settings.learner.anchor == "base"  # to which KL is measured
     assert settings.constitution.serve == "asked"  # what is measured is what the adapters say themselves
     assert (settings.engine.model, settings.learner.seed, settings.learner.rank) == ("/models/mine", 7, 4)
     assert (tmp_path / "hone.db").exists()
