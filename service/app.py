@@ -19,7 +19,6 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from service import error_handlers
-from service.adapters.engine import EngineFacts
 from service.adapters.registry import Registry
 from service.adapters.replica import Replica
 from service.adapters.rollout import Rollout
@@ -31,8 +30,9 @@ from service.chat.judges import Judges
 from service.chat.principles import Principles
 from service.door import Door
 from service.engine import Engine
-from service.engine_checks import other_model, shortcomings
+from service.engine_checks import other_model
 from service.engine_list import EngineList
+from service.engine_log import EngineLog
 from service.metrics import Metrics, RequestTimer
 from service.origin_check import OriginCheck
 from service.pages import Pages
@@ -91,7 +91,7 @@ def _wire(settings: Settings, store: Store, engine_urls: Sequence[str]) -> Parts
 
     def replica(url: str) -> EngineReplica:
         engine = Engine(url, settings.engine.timeout_seconds, settings.engine.silence_seconds)
-        slots, how, told = settings.engine.max_loras, settings.rollout, partial(_log_facts, settings)
+        slots, how, told = settings.engine.max_loras, settings.rollout, EngineLog(settings, engine).told
         other = partial(other_model, settings)
         return Replica(registry, engine, slots, how.probe_tolerance, told, judges.of, how.allow_untold, other)
 
@@ -117,13 +117,6 @@ def _wire(settings: Settings, store: Store, engine_urls: Sequence[str]) -> Parts
         pages=Pages(settings.server.local_url) if settings.server.pages else None,
         started_at=now(),
     )
-
-
-def _log_facts(settings: Settings, url: str, facts: EngineFacts) -> None:
-    """What an engine that was reached, or tells more now, tells of itself, and what about that is wrong."""
-    log.info("engine reached", engine=url, facts=facts.words)
-    for shortcoming in shortcomings(facts, settings):
-        log.warning("engine not as it should be", engine=url, what=shortcoming.what, mend=shortcoming.mend)
 
 
 def _middleware(settings: Settings, parts: Parts) -> list[Middleware]:

@@ -30,7 +30,7 @@ class PretendVllm(FakeEngine):
 
     async def metrics(self) -> Response:
         told = ["vllm:num_requests_running 0.0", "# TYPE vllm:lora_requests_info gauge"]
-        if self.completions:
+        if self.completions or self.bodies:
             told.append(f'vllm:lora_requests_info{{max_lora="{self.slots}"}} 1.7e+09')
         return PlainTextResponse("\n".join(told))
 
