@@ -67,7 +67,7 @@ def of_facts(found: dict[str, Any]) -> dict[str, float]:
 
 
 def _lost_accuracy(row: dict[str, Any]) -> float:
-    return round(row["accuracy_base"] - row["accuracy"], 4)
+    return round(float(row["accuracy_base"] - row["accuracy"]), 4)
 
 
 def told(found: dict[str, Any]) -> str:
