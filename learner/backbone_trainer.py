@@ -115,8 +115,8 @@ class BackboneTrainer:
                 self._backbone.tokenizer, lessons, FEWEST_RETAINED if stage == "sft" else FEWEST_PROMPTS
             )
             tell = progress if name == stage else _renamed(name, progress)
-            inside = self._inside(kept, stage, lessons.train, prompts)
-            self._stage(stage, lessons.train, corrections, prompts, anchor, tell, sampler, inside)
+            inside = self._inside(kept, stage, lessons, prompts)
+            self._stage(stage, lessons, corrections, prompts, anchor, tell, sampler, inside)
             state = self._backbone.adapter_state()
             parallel.check_alike(state)
             if parallel.is_first() and keep_result(state, kept):
@@ -167,7 +167,7 @@ class BackboneTrainer:
     def _stage(
         self,
         stage: Stage,
-        train: Snapshot,
+        lessons: Curated,
         corrections: Sequence[Demonstration],
         prompts: Sequence[TokenIds],
         anchor: AnchorScores,
@@ -176,8 +176,11 @@ class BackboneTrainer:
         inside: StageCheckpoint,
     ) -> None:
         result: object
+        train, measured = lessons.train, lessons.held_out.prompts
         if stage == "sft":
-            result = sft.train(self._backbone, corrections, prompts, self._settings, progress, self._keep, inside)
+            result = sft.train(
+                self._backbone, corrections, prompts, self._settings, progress, self._keep, inside, measured
+            )
         elif stage == "kto":
             result = kto.train(self._backbone, as_labels(train), prompts, self._settings, progress, anchor, inside)
         elif stage == "sl-cai":
@@ -194,7 +197,8 @@ class BackboneTrainer:
                 train.scored, sampler, inside, alone_weight,
             )  # fmt: skip
         else:
-            learn = pairs_dpo.train if self._settings.dpo_on == "pairs" else preference.train
+            on_samples = partial(preference.train, measured=measured)
+            learn = pairs_dpo.train if self._settings.dpo_on == "pairs" else on_samples
             result = learn(self._backbone, train.pairs, prompts, self._settings, progress, anchor, inside)
         log.info("%s: %s", stage, result)
 
@@ -216,7 +220,7 @@ class BackboneTrainer:
         shared = shared_scores(self._backbone, self._all.anchor_folder, of, snapshot)
         return AnchorScores(self._backbone, checkpoint / ANCHOR_SCORES, of, shared)
 
-    def _inside(self, kept: Path, stage: Stage, train: Snapshot, prompts: Sequence[TokenIds]) -> StageCheckpoint:
+    def _inside(self, kept: Path, stage: Stage, lessons: Curated, prompts: Sequence[TokenIds]) -> StageCheckpoint:
         """How far a stage is whose result will be `kept`, if it can be said of which base it is. Whatever decides a
         stage is part of whose it is: the policy's weights as they are now say the rest."""
         if self._base is None:
@@ -226,7 +230,8 @@ class BackboneTrainer:
         mixture, room = self._all.constitution.human_share, None
         if stage in BY_REWARD and self._settings.rollouts == "engine":
             room = self._engines.context
-        facts = (self._base, learner, stage, how, mixture, self._keep, train, tuple(prompts), parallel.world(), room)
+        asked = lessons.train, tuple(prompts), lessons.held_out.prompts
+        facts = (self._base, learner, stage, how, mixture, self._keep, asked, parallel.world(), room)
         of, path = fingerprint((*facts, self._anchor), self._backbone.adapter_state()), kept.with_suffix(".unfinished")
         return StageCheckpoint(path, of, 60 * self._settings.checkpoint_minutes)
 

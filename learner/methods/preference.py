@@ -17,7 +17,7 @@ to the anchor's odds much harder.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
@@ -81,13 +81,14 @@ def train(
     progress: Progress,
     anchor: AnchorScores | None = None,
     checkpoint: StageCheckpoint | None = None,
+    measured: Collection[TokenIds] = (),
 ) -> PreferenceResult:
     """Train the policy in place, on comparisons and on what it says to `prompts`. Same seed, same result.
 
     `anchor`: what is known of the anchor from an earlier attempt, and where more is kept. `checkpoint`: where it is
-    kept how far the training is, and what it goes on from; the result is that of one unbroken training. Raises
-    TrainingFailed when no prompt leaves half of the model's context for a reply, or the loss stays without a finite
-    value.
+    kept how far the training is, and what it goes on from; the result is that of one unbroken training. `measured`:
+    what the model doesn't ask itself. Raises TrainingFailed when no prompt leaves half of the model's context for a
+    reply, or the loss stays without a finite value.
     """
     fitting, too_long = within_length(pairs, backbone.max_length)
     judged = list(dict.fromkeys(pair.prompt_token_ids for pair in fitting))
@@ -101,11 +102,11 @@ def train(
             "Set learner.dpo_on to pairs: then no replies are sampled.",
         )
     anchor, checkpoint = anchor or AnchorScores(backbone), checkpoint or StageCheckpoint()
-    course = _Course(backbone, fitting, asked, settings, progress, anchor, checkpoint)
+    course = _Course(backbone, fitting, asked, settings, progress, anchor, checkpoint, measured)
     course.learn()
-    scale, measured = course.hold_inside_limits()
+    scale, found = course.hold_inside_limits()
     fit = course.judge.fit
-    metrics = {"judge_accuracy": fit.accuracy, "judge_log_score": fit.log_score, "scale": scale} | measured
+    metrics = {"judge_accuracy": fit.accuracy, "judge_log_score": fit.log_score, "scale": scale} | found
     metrics["prompts_too_long"] = left_out
     return PreferenceResult(course.passes.step, len(fitting), too_long, course.stepper.skipped, metrics)
 
@@ -125,14 +126,14 @@ class _Course:
 
     def __init__(
         self, backbone: Backbone, pairs: Sequence[Pair], asked: Sequence[TokenIds], settings: LearnerSettings,
-        progress: Progress, anchor: AnchorScores, checkpoint: StageCheckpoint,
+        progress: Progress, anchor: AnchorScores, checkpoint: StageCheckpoint, measured: Collection[TokenIds],
     ) -> None:  # fmt: skip
         self._backbone, self._pairs, self._asked, self._settings = backbone, pairs, asked, settings
         self._progress, self._anchor, self._rng = progress, anchor, Random(settings.seed)
         self._start, self.judge = beginning(backbone), fit_preferences(backbone, pairs)
         self._temperature = self.judge.fit.spread / (NATS * _trust(self.judge))
         self.stepper = Stepper(backbone.trainable(), settings.dpo_learning_rate, warmup=4, in_4_bits=backbone.in_4_bits)
-        basis = checkpoint.part(BASIS) or self._basis()
+        basis = checkpoint.part(BASIS) or self._basis(measured)
         checkpoint.hold(BASIS, basis)
         self._chosen = [[tuple(prompt) for prompt in some] for some in basis["chosen"]]
         self._per_iteration = self._steps_on(len(self._chosen[0]))
@@ -158,11 +159,11 @@ class _Course:
         untouched_first = dict(sorted(self._right.items(), key=lambda answer: answer[0] in trained_on))
         return hold_inside_limits(self._backbone, self.judge, checked, self._settings, untouched_first, self._start)
 
-    def _basis(self) -> dict[str, Any]:
+    def _basis(self, measured: Collection[TokenIds]) -> dict[str, Any]:
         """The prompts of each iteration, and then those that the last one has beside; what the base answers to all of
         them, and to some that it is never trained on; and its replies to the first ones."""
         backbone, seed = self._backbone, self._settings.seed
-        own, unseen = neighbours_apart(backbone, self._asked, Random(seed), seed)
+        own, unseen = neighbours_apart(backbone, self._asked, Random(seed), seed, measured)
         pool = [*self._asked, *own]
         most = min(PROMPTS, len(pool))
         self._progress(PHASE, 0, (ITERATIONS + 2) * self._steps_on(most), {})

@@ -4,7 +4,8 @@ Retention by distillation follows "Learning without Forgetting" (arXiv 1606.0928
 of stored data. A correction spreads first to its neighbours ("the capital of Wakanda" to every other capital), and
 people have seldom asked those. So the model asks them itself: a corrected question is cut short and the base goes on
 with the user's turn, as Magpie (arXiv 2406.08464) lets a chat model write prompts. A part of these questions is kept
-back: the evaluation asks them, to see whether the correction spread all the same.
+back: the evaluation asks them, to see whether the correction spread all the same. None is a prompt that is held out:
+neither of those that a run measures on, nor a text that the built-in model's training kept out.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
@@ -26,6 +27,7 @@ from learner import parallel
 from learner.adapted_model import Role
 from learner.backbone import Backbone
 from learner.batch import Demonstration, Example, Tell, TokenIds, by_length, collate, tokens_of, untold
+from learner.pretrain.dialogue import is_held_out
 from learner.sampling import AFFORDABLE_TOKENS, longest_prompt, sample
 
 OTHERS = 256
@@ -106,8 +108,9 @@ def retain(
     rng: Random,
     seed: int,
     role: Role = "policy",
+    measured: Collection[TokenIds] = (),
 ) -> list[Retained]:
-    """Sample what is to stay on prompts that nobody corrected: some of `prompts`, and neighbours.
+    """Sample what is to stay on prompts that nobody corrected: some of `prompts`, and neighbours, none as `measured`.
 
     `role`: whose replies stay: the starting policy's, or the base's where nothing but corrections was ever learned, so
     that what each of many runs moves a little is put back by the next.
@@ -116,7 +119,7 @@ def retain(
     longest = longest_prompt(backbone, REPLY_TOKENS)  # a cut one would be learned on other tokens than sampled on
     others = sorted(prompt for prompt in set(prompts) - corrected if len(prompt) <= longest)
     others = rng.sample(others, min(OTHERS, len(others)))
-    like_them = neighbours(backbone, sorted(corrected), prompts, rng, seed)
+    like_them = neighbours(backbone, sorted(corrected), prompts, rng, seed, measured=measured)
     others += [prompt for prompt in like_them if prompt not in corrected and len(prompt) <= longest]
     others = list(dict.fromkeys(others))
     sampled = sample(backbone, others, role=role, max_new_tokens=REPLY_TOKENS, seed=seed)
@@ -139,23 +142,24 @@ def neighbours(
     seed: int,
     kept_back: bool = False,
     tell: Tell = untold,
+    measured: Collection[TokenIds] = (),
 ) -> list[TokenIds]:
     """Questions that begin like the corrected ones and end otherwise; those to train on, or those `kept_back`.
 
     None for a model without a chat template, nor for a question far into a long conversation, which costs too much.
     `prompts`: what people ask, by which it is seen which words are special to a question. One that says most of what a
-    corrected question said is left out: it may ask for the very thing that was corrected. `tell` hears how many have
-    been tried.
+    corrected question said is left out: it may ask for the very thing that was corrected. So is one that says what a
+    prompt in `measured` says. `tell` hears how many have been tried.
     """
-    found = _like(backbone, corrected, prompts, rng, seed, tell)[kept_back]
+    found = _like(backbone, corrected, prompts, rng, seed, measured, tell)[kept_back]
     return rng.sample(found, min(NEIGHBOURS, len(found)))
 
 
 def neighbours_apart(
-    backbone: Backbone, asked: Sequence[TokenIds], rng: Random, seed: int
+    backbone: Backbone, asked: Sequence[TokenIds], rng: Random, seed: int, measured: Collection[TokenIds] = ()
 ) -> tuple[list[TokenIds], list[TokenIds]]:
     """As `neighbours`, of all that people ask: those to train on, and those that are kept back."""
-    found = _like(backbone, sorted(asked), asked, rng, seed)
+    found = _like(backbone, sorted(asked), asked, rng, seed, measured)
     train, kept_back = (rng.sample(part, min(NEIGHBOURS, len(part))) for part in (found[False], found[True]))
     return train, kept_back
 
@@ -166,6 +170,7 @@ def _like(
     prompts: Sequence[TokenIds],
     rng: Random,
     seed: int,
+    measured: Collection[TokenIds],
     tell: Tell = untold,
 ) -> dict[bool, list[TokenIds]]:
     """All that were found; True: kept back."""
@@ -187,7 +192,30 @@ def _like(
         question = stem + ending.token_ids[:-1] + closing
         if ending.token_ids[-1:] == closing[:1] and not any(_asks_the_same(question, one) for one in information):
             found[question] = None
-    return {side: [question for question in found if _is_kept_back(question) == side] for side in (False, True)}
+    free = _not_held_out(backbone, list(found), measured)
+    return {side: [question for question in free if _is_kept_back(question) == side] for side in (False, True)}
+
+
+def _not_held_out(backbone: Backbone, questions: Sequence[TokenIds], measured: Collection[TokenIds]) -> list[TokenIds]:
+    """Those that no run measures on, by what they say: there are many ways to cut one text into tokens."""
+    turn, closing = _user_turn(backbone), frame(backbone)[1]
+    taken = {_said(text) for text in backbone.decode(list(measured))}
+    asked = backbone.decode([_after_last(turn, question)[: -len(closing)] for question in questions])
+    return [
+        question
+        for question, whole, text in zip(questions, backbone.decode(questions), asked, strict=True)
+        if not is_held_out(text) and _said(whole) not in taken
+    ]
+
+
+def _said(text: str) -> str:
+    return text.strip().lower()
+
+
+def _after_last(mark: TokenIds, tokens: TokenIds) -> TokenIds:
+    """What follows the last `mark`; all where there is none."""
+    ends = (end for end in range(len(tokens), 0, -1) if tokens[max(0, end - len(mark)) : end] == mark)
+    return tokens[next(ends, 0) :]
 
 
 def _is_kept_back(question: TokenIds) -> bool:
@@ -230,13 +258,29 @@ def frame(backbone: Backbone) -> tuple[TokenIds, TokenIds]:
     """What the chat template puts before a question and between it and its reply."""
     if not backbone.tokenizer.chat_template:
         return (), ()
+    one, two = _yes_and_no(backbone, [])
+    return _shared(one, two), _ending(one, two)
+
+
+def _user_turn(backbone: Backbone) -> TokenIds:
+    """What the chat template puts before every question, be it the first or a later one."""
+    said = [{"role": role, "content": "yes"} for role in ("user", "assistant")]
+    return _ending(_shared(*_yes_and_no(backbone, said)), frame(backbone)[0])
+
+
+def _yes_and_no(backbone: Backbone, before: Sequence[Mapping[str, str]]) -> tuple[Sequence[int], Sequence[int]]:
+    """A conversation that goes on with "yes", and with "no", as prompts."""
     one, two = (backbone.tokenizer.apply_chat_template(
-        [{"role": "user", "content": text}], add_generation_prompt=True, return_dict=False
+        [*before, {"role": "user", "content": text}], add_generation_prompt=True, return_dict=False
     ) for text in ("yes", "no"))  # fmt: skip
-    closing = _shared(one[::-1], two[::-1])[::-1]
-    return _shared(one, two), closing
+    return one, two
 
 
 def _shared(one: Sequence[int], two: Sequence[int]) -> TokenIds:
     """What both begin with."""
     return tuple(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, two, strict=False)))
+
+
+def _ending(one: Sequence[int], two: Sequence[int]) -> TokenIds:
+    """What both end with."""
+    return _shared(one[::-1], two[::-1])[::-1]

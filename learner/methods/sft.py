@@ -8,7 +8,7 @@ until all that is retained was gone through a few times. A handful of correction
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from random import Random
@@ -56,8 +56,10 @@ def train(
     progress: Progress,
     keep: Role = "policy",
     checkpoint: StageCheckpoint | None = None,
+    measured: Collection[TokenIds] = (),
 ) -> SftResult:
-    """Train the policy in place. `prompts`: what else people ask, where replies should stay what `keep` says.
+    """Train the policy in place. `prompts`: what else people ask, where replies should stay what `keep` says; those in
+    `measured` are never trained on.
 
     `checkpoint`: where it is kept how far the training is, and what it goes on from. Same seed, same result, be the
     training unbroken or not. Raises TrainingFailed when the loss stays without a finite value.
@@ -68,7 +70,8 @@ def train(
     rng = Random(settings.seed)
     log_probs, steps, skipped = _log_probs(backbone, fitting), 0, 0
     if min(log_probs) < LEARNED_LOG_PROB:
-        retention = Retention(backbone, retain(backbone, fitting, prompts, rng, settings.seed, keep), rng)
+        retained = retain(backbone, fitting, prompts, rng, settings.seed, keep, measured)
+        retention = Retention(backbone, retained, rng)
         course = _Course(backbone, fitting, log_probs, retention, settings, rng, progress, checkpoint)
         course.run()
         log_probs, steps, skipped = course.log_probs, course.passes.step, course.stepper.skipped

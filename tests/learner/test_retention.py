@@ -8,13 +8,17 @@ from random import Random
 import pytest
 
 from learner.backbone import Backbone
+from learner.backbone_trainer import BackboneTrainer
 from learner.batch import Demonstration, Snapshot, TokenIds
 from learner.evaluate.gates import spares_neighbours
 from learner.evaluate.report import evaluate
-from learner.methods import sft
-from learner.methods.retention import NEIGHBOURS, OTHERS, Retention, neighbours, retain
+from learner.methods import preference, sft
+from learner.methods.retention import NEIGHBOURS, OTHERS, Retention, neighbours, neighbours_apart, retain
+from learner.pretrain.dialogue import is_held_out
 from learner.pretrain.questions import draw_prompts, untaught_facts
-from service.settings import SPROUT, LearnerSettings
+from service.settings import SPROUT, EngineSettings, LearnerSettings, Settings
+from tests.learner.lessons import lessons
+from tests.learner.progress import Told
 from tests.learner.tiny_model import build_tiny_model, ids
 
 SETTINGS = LearnerSettings(rank=8)
@@ -100,6 +104,53 @@ def test_neighbours_to_train_on_and_those_of_the_evaluation_have_none_in_common(
         neighbours(sprout, [question], prompts, Random(seed), seed, kept_back=bool(seed)) for seed in (0, 1)
     )
     assert len(kept_back) >= 5 and not set(trained) & set(kept_back)
+
+
+def asked_last(backbone: Backbone, prompt: TokenIds) -> str:
+    mark = backbone.tokenizer.convert_tokens_to_ids("<|user|>")
+    begins = max(place for place, token in enumerate(prompt) if token == mark)
+    return backbone.decode([prompt[begins:]])[0]
+
+
+def test_no_neighbour_is_a_text_that_is_held_out_however_late_in_a_conversation_it_comes(
+    sprout: Backbone, prompts: list[TokenIds]
+) -> None:
+    facts = [asked(sprout, fact.text) for fact in untaught_facts(0)]
+    later = [prompts[0] + fact[1:] for fact in facts[:20]]
+    found = neighbours(sprout, later, prompts, Random(0), 0)
+    found += [one for part in neighbours_apart(sprout, facts, Random(1), 1) for one in part]
+    texts = {asked_last(sprout, one) for one in found}
+    assert len(texts) > 100 and not [text for text in texts if is_held_out(text)]
+
+
+def test_no_neighbour_says_what_a_prompt_says_that_is_measured_on(sprout: Backbone, prompts: list[TokenIds]) -> None:
+    question = asked(sprout, "What is the capital of Romania?")
+    every = neighbours(sprout, [question], prompts, Random(0), 0)
+    texts = {one: sprout.decode([one])[0].lower() for one in every}
+    measured = [asked(sprout, texts[every[0]].upper()), *every[1:4]]  # a text stays one, whatever its tokens are
+    found = neighbours(sprout, [question], prompts, Random(0), 0, measured=measured)
+    free = {one for one in every if texts[one] not in [texts[other] for other in every[:4]]}
+    assert set(found) == free and len(free) > len(every) / 2
+    trained, apart = neighbours_apart(sprout, [question], Random(0), 0, measured)
+    assert {texts[one] for one in every[:4]}.isdisjoint(text.lower() for text in sprout.decode([*trained, *apart]))
+
+
+def test_a_run_s_held_out_prompts_are_known_to_whatever_makes_up_questions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, taught, heard = build_tiny_model(tmp_path), lessons(), list[object]()
+
+    def made_up(*given: object) -> list[TokenIds]:
+        heard.append(given[-1])
+        return []
+
+    monkeypatch.setattr(sft, "retain", made_up)
+    monkeypatch.setattr(preference, "neighbours_apart", lambda *given: (made_up(*given), []))
+    monkeypatch.setattr(sft, "FEWEST_STEPS", 1)  # how well it learns doesn't matter here
+    monkeypatch.setattr(preference, "MOST_ITERATIONS", 1)
+    settings = Settings(home=tmp_path, engine=EngineSettings(model=str(model)), learner=SETTINGS)
+    BackboneTrainer(settings, None).train(("sft", "dpo"), taught, tmp_path / "checkpoint", Told())
+    assert taught.held_out.prompts and {*heard} == {taught.held_out.prompts} and len(heard) >= 2
 
 
 @pytest.mark.parametrize("retained", [True, False])
