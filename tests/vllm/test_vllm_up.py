@@ -118,6 +118,12 @@ def test_vllm_is_started_put_right_after_a_crash_and_stopped_with_all_that_it_st
         adapter = promote(tmp_path / "home", trained)
         eventually(lambda: who_answers(url) == adapter)
 
+        def times_found_own() -> int:
+            log = (tmp_path / "home" / "logs" / "service.log").read_text()
+            return log.count("log-probabilities the model's own")
+
+        eventually(lambda: times_found_own() == 1)
+
         def is_back() -> bool:
             answerer = who_answers(url)
             assert answerer in (None, adapter)
@@ -131,6 +137,7 @@ def test_vllm_is_started_put_right_after_a_crash_and_stopped_with_all_that_it_st
         [replica] = httpx2.get(f"{url}/health", timeout=PATIENCE).json()["replicas"]
         assert (replica["healthy"], replica["adapters"]) == (True, [adapter])
         assert [model["id"] for model in engine.models()] == ["sprout", adapter]
+        eventually(lambda: times_found_own() == 2)
         tokens = [*PROMPT, *REPLY]
         assert gap(scores(engine, adapter, tokens), true_scores(tokens, trained)) < engine.close_to
 
