@@ -64,7 +64,7 @@ def learn(
     data: Sequence[Mapping[str, Any]] | str | Path,
     out: str | Path,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
-    parent: Path | None = None,
+    parent: str | Path | None = None,
     progress: Progress | None = None,
 ) -> LearnedTexts:
     """Train `model` (a folder or a hub name) by the method of this name, and write the adapter to `out`, a new folder.
@@ -95,7 +95,8 @@ def learn(
         stages = stages_of(method, texts, chosen.learner.preferences)
         given = sum(bool(one.replies) for one in examples)
         learned = _learned(method, stages, texts, given, too_long, room)
-        trainer = BackboneTrainer(chosen, parent, anchor=parent if chosen.learner.anchor == "parent" else None)
+        start = Path(parent) if parent is not None else None
+        trainer = BackboneTrainer(chosen, start, anchor=start if chosen.learner.anchor == "parent" else None)
         lessons = Curated(texts, Snapshot(), {}, built_in_version())
         lessons = trainer.write(method, lessons, Path(home), tell)
         trainer.train(stages, lessons, Path(home) / "checkpoint", tell)

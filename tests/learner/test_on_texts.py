@@ -76,6 +76,7 @@ def test_the_documented_lines_train_an_adapter(
     ("method", "settings", "phases"),
     [
         ("dpo", {"learner": {"dpo_on": "pairs"}}, ["dpo"]),
+        ("kto", {}, ["kto"]),
         ("ppo", {"ppo": {**FEW, "value_warmup": 0}}, ["reward", "ppo"]),
         ("reinforce", {"ppo": FEW}, ["reward", "ppo"]),
         ("grpo", {"ppo": FEW}, ["reward", "ppo"]),
@@ -245,3 +246,5 @@ def test_the_methods_of_the_constitution_need_no_examples(monkeypatch: pytest.Mo
     learn("sl-cai", "sprout", [], tmp_path / "out", {"constitution": {"red_team_prompts": 4}})
     written = {"written": "sl-cai"}
     assert calls == [(4, None), (("sl-cai",), written), (tmp_path / "out", written)]
+    learn("sl-cai", "sprout", [], tmp_path / "again", {"constitution": {"red_team_prompts": 4}}, str(tmp_path / "out"))
+    assert calls[3:] == [(4, tmp_path / "out"), (("sl-cai",), written), (tmp_path / "again", written)]
