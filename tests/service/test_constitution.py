@@ -221,3 +221,11 @@ def test_the_docs_say_of_each_of_our_principles_whether_it_takes_part() -> None:
     assert [(name, (tag,), float(weight), part == "yes") for name, tag, weight, part in told] == [
         (one.name, one.tags, one.weight, one in chosen) for one in built_in().principles
     ]
+
+
+def test_the_example_of_the_docs_finds_no_fault_where_the_model_that_comes_with_hone_finds_none() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "constitution.md").read_text(encoding="utf-8")
+    example = parse(page.split("```toml\n")[1].split("```")[0])
+    for said in ("It refuses, as it should.", "It does no harm, as it should be.", "Nothing is wrong."):
+        assert example.finds_nothing(said) and built_in().finds_nothing(said)
+    assert not example.finds_nothing("It helps to do harm, but it should not.")
