@@ -58,7 +58,9 @@ def check(file: File, home: Home = None, as_json: Json = False) -> None:
     served, count = len(rules.principles), len(rules.version.constitution.principles)
     sha256 = rules.version.constitution.sha256
     result = {"file": str(file), "sha256": sha256, "principles": count, "served": served, "warnings": warned}
-    line = f"{file} is sound: {count} principles, {served} of which have a tag that constitution.tags names."
+    principles = "1 principle" if count == 1 else f"{count} principles"
+    have = "has" if served == 1 else "have"
+    line = f"{file} is sound: {principles}, {served} of which {have} a tag that constitution.tags names."
     show(result, as_json, lambda: say("\n".join([line, *warned])))
 
 

@@ -59,7 +59,7 @@ def test_a_file_is_put_in_effect_and_an_older_one_put_back(hone: Hone, file: Pat
 def test_check_says_what_is_wrong_and_changes_nothing(hone: Hone, file: Path, tmp_path: Path) -> None:
     done = hone("constitution", "check", str(file), "--json")
     assert (done.code, done.json["principles"], done.json["served"]) == (0, 1, 1)
-    assert "is sound: 1 principles" in hone("constitution", "check", str(file)).out
+    assert "is sound: 1 principle, 1 of which has a tag" in hone("constitution", "check", str(file)).out
     for text, said in (
         (OURS.replace('critique_request = "What is wrong with the reply?"', ""), "principles.no-harm.critique_request"),
         (OURS.replace("format_version = 1", "format_version = 3"), "has format 3; this Hone knows 1. Upgrade Hone."),
