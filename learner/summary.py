@@ -54,8 +54,8 @@ def describe(frozen: FrozenFeedback, lessons: Curated, stages: tuple[Stage, ...]
     if from_scores(stages) and lessons.train.scored:
         learned.append(_many(train["scores"], "scored reply", "scored replies"))
     if "kto" in stages:
-        learned.append(f"{train['good']} good and {_many(train['bad'], 'bad reply', 'bad replies')}")
-        learned += of_pairs
+        labels = f"{train['good']} good and {_many(train['bad'], 'bad reply', 'bad replies')}"
+        learned += [labels, *of_pairs] if lessons.train.labels else of_pairs
     learned += _written(frozen, lessons)
     used = set(learned_from(lessons, stages))
     teachers = {judgement.caller for judgement in frozen.judgements if judgement.feedback_id in used}
@@ -121,7 +121,7 @@ def why_nothing(lessons: Curated, method: str) -> str:
         return "There is no feedback to learn from."
     pairs = "pairs of a better and a worse reply"
     wanted = {
-        "sft": "corrections", "dpo": pairs, "kto": "single thumbs",
+        "sft": "corrections", "dpo": pairs, "kto": f"{pairs} or single thumbs",
         "auto": f"corrections, {pairs} or enough thumbs",
     }.get(method, f"{pairs}, enough thumbs or enough scores")  # fmt: skip
     held = sum(counts["held_out"][name] for name in ("demonstrations", "pairs", "good", "bad", "scores", "critiques"))

@@ -130,7 +130,7 @@ def stages_of(method: str, train: Snapshot, preferences: Literal["dpo", "ppo", "
     A correction's own pair says nothing about taste that its demonstration doesn't say better, so by itself it starts
     preference learning only where that was asked for by name. Single thumbs say less than pairs do, and start it where
     there are at least LEAST_THUMBS of each kind and THUMBS_TO_A_PAIR times as many as judged pairs; these are then
-    learned from with them, as `as_labels` says. By name they are learned from whatever there is of them. Labels of harm
+    learned from with them, as `as_labels` says. By name both are learned from whatever there is of them. Labels of harm
     are learned from beside thumbs, and start no more than a reward model, or what was asked for by name.
 
     A critique is a pair as soon as the model has revised the reply by it. `preferences`: what `auto` does with
@@ -157,7 +157,7 @@ def stages_of(method: str, train: Snapshot, preferences: Literal["dpo", "ppo", "
             return (*found, stage) if rewarded else tuple(found)
     if (method == "auto" and judged and not by_thumbs) or (method == "dpo" and (decided or train.criticised)):
         found.append("dpo")
-    if (method == "auto" and by_thumbs) or (method == "kto" and train.labels):
+    if (method == "auto" and by_thumbs) or (method == "kto" and (train.labels or judged)):
         found.append("kto")
     return tuple(found)
 

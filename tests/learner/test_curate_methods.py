@@ -71,3 +71,12 @@ def test_single_thumbs_start_learning_where_there_are_enough_of_both_kinds_and_f
         home.compare("bb", "a", "a", prompt=(1, 100 + number, 2))
     assert stages_of("auto", curated(home).train) == ("sft", "dpo")
     assert stages_of("kto", curated(home).train) == ("kto",)
+
+
+def test_pairs_alone_teach_kto_where_it_is_asked_for_by_name(home: Home) -> None:
+    home.correct("a", "bb")
+    assert stages_of("kto", curated(home).train) == ()  # a correction's own pair is no taste
+    compared = home.compare("bb", "a", "a", prompt=(1, 90, 2))
+    lessons = curated(home)
+    assert stages_of("kto", lessons.train) == ("kto",) and stages_of("auto", lessons.train) == ("sft", "dpo")
+    assert learned_from(lessons, ("kto",)) == [compared]

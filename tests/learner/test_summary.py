@@ -50,7 +50,7 @@ def test_of_served_revisions_the_versions_are_those_that_are_learned_from() -> N
         ("dpo", "2 pairs and 1 tie", ["fb-better", "fb-corrected", "fb-tie"]),
         ("ppo", "1 pair and 1 tie", ["fb-better", "fb-tie"]),
         ("raft", "1 pair and 1 tie", ["fb-better", "fb-tie"]),
-        ("kto", "0 good and 0 bad replies and 1 pair", ["fb-better"]),
+        ("kto", "1 pair", ["fb-better"]),
         ("rl-cai", "1 pair", ["fb-better"]),
     ],
 )
