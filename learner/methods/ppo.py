@@ -80,6 +80,7 @@ def train(
     asked, too_long = with_room(sampler, prompts, settings.max_new_tokens)
     if not asked:
         return PpoResult(0, 0, too_long, 0, 0, 0)
+    settings = settings.model_copy(update={"prompts": min(settings.prompts, len(asked))})
     course = _Course(backbone, judge, settings, seed, pretraining, sampler)
     draws, begin = Random(seed), 0
     checkpoint = checkpoint or StageCheckpoint()
@@ -89,7 +90,7 @@ def train(
         begin = kept["iterations"]
         log.info("It goes on after iteration %d of %d.", begin, settings.iterations)
     for done in range(begin + 1, settings.iterations + 1):
-        chosen = draws.sample(asked, min(settings.prompts, len(asked)))
+        chosen = draws.sample(asked, settings.prompts)
         course.iterate(done - 1, chosen, progress)
         state = partial(_kept, course, draws, done)
         checkpoint.keep(PHASE, state, now=done == settings.iterations)

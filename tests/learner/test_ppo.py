@@ -102,3 +102,9 @@ def test_prompts_that_leave_no_room_are_counted_and_none_is_no_training(backbone
     judge = Liking(backbone)
     result = ppo.train(backbone, judge, [long, ()], TOY_PPO, Heard())
     assert (result.steps, result.too_long, judge.asked) == (0, 2, 0)
+
+
+def test_its_steps_are_reckoned_from_the_prompts_that_there_are(backbone: Backbone) -> None:
+    settings = TOY_PPO.model_copy(update={"iterations": 3, "prompts": 64})
+    result = ppo.train(backbone, Liking(backbone), PROMPTS, settings, heard := Heard())
+    assert heard.counted() == {"ppo": result.steps} and result.steps == 3 * 2 * 2  # iterations, epochs, minibatches

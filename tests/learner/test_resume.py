@@ -54,12 +54,13 @@ def train(
     ("how", "kills"),
     [
         (PPO, (8, 14)),
+        (PPO.model_copy(update={"prompts": 9}), (12,)),
         (PPO.model_copy(update={"advantages": "reinforce"}), (8,)),
         (PPO.model_copy(update={"advantages": "rloo", "entropy_coefficient": 0.01}), (8,)),
         (PPO.model_copy(update={"advantages": "grpo", "target_kl": None}), (8,)),
         (RAFT, (7, 11)),
     ],
-    ids=["gae", "reinforce", "rloo", "grpo", "raft"],
+    ids=["gae", "fewer prompts", "reinforce", "rloo", "grpo", "raft"],
 )
 def test_a_killed_training_goes_on_and_comes_to_the_same_bit_for_bit(
     folder: Path, tmp_path: Path, how: rlhf.Optimiser, kills: tuple[int, ...]
