@@ -23,10 +23,10 @@ from typing import Any
 import torch
 from peft import PeftModel, get_peft_model
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from learner import parallel
 from learner.adapted_model import AdaptedModel, HeadRole, Role
+from learner.base_tokenizer import load_tokenizer
 from learner.batch import Example, Sequences, by_length, collate, tokens_of
 from learner.gradient_checkpointing import checkpoint_layers
 from learner.last_layer import last_feed_forward
@@ -84,7 +84,7 @@ class Backbone(AdaptedModel):
         for given in filter(None, {parent, anchor}):
             check_base(given, model_path)  # before a base is loaded in vain
         with _loading(model_path):
-            tokenizer = AutoTokenizer.from_pretrained(model_path)
+            tokenizer = load_tokenizer(model_path)
             base = load_base(model_path, settings, device)
         base.requires_grad_(False)
         config = lora_config(parent, settings)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from service.adapters.fingerprint import model_folder
@@ -13,15 +15,23 @@ from service.errors import BadInput, TrainingFailed
 Tokenize = Callable[[str], tuple[int, ...]]
 
 
+def load_tokenizer(model_path: str | Path) -> Any:
+    """The base model's, which doesn't warn of a text longer than the model's context: whoever asks counts the tokens
+    and cuts or leaves out what has too many. Raises OSError or ValueError where it can't be loaded."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    tokenizer.model_max_length = sys.maxsize
+    return tokenizer
+
+
 def reply_tokenizer(model_path: str) -> Tokenize:
     """From a reply's text to its token ids, EOS included, by the base model's tokenizer, loaded at the first use."""
 
     @cache
     def load() -> Any:
-        from transformers import AutoTokenizer
-
         try:
-            tokenizer = AutoTokenizer.from_pretrained(model_path)
+            tokenizer = load_tokenizer(model_path)
         except (OSError, ValueError) as error:
             raise TrainingFailed(f"The tokenizer of {model_path} can't be loaded: {error}.") from error
         if tokenizer.eos_token_id is None:

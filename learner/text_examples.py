@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, field_validator, model_validator
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig
 
-from learner.base_tokenizer import reply_tokenizer
+from learner.base_tokenizer import load_tokenizer, reply_tokenizer
 from learner.batch import Demonstration, Label, Pair, Scored, Snapshot, TokenIds
 from learner.consensus import agree
 from learner.constitution.asking import question, render
@@ -169,7 +169,7 @@ def prompt_ids(tokenizer: Any, prompt: str | tuple[dict[str, str], ...]) -> Toke
 def as_snapshot(examples: Iterable[TextExample], model: str, room: int | None = None) -> tuple[Snapshot, int]:
     """As token ids, by the model's own tokenizer; prompts in its chat template, where it has one. And how many examples
     were left out, since they have more tokens than `room`; None: any number will do."""
-    reply, tokenizer = reply_tokenizer(model), AutoTokenizer.from_pretrained(model)
+    reply, tokenizer = reply_tokenizer(model), load_tokenizer(model)
     taught, pairs, labels, prompts = list[Demonstration](), list[Pair](), list[Label](), dict[TokenIds, None]()
     judged, too_long = list[Judgement](), 0
     for number, one in enumerate(examples, 1):
