@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel
 from peft.utils import set_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -48,7 +49,8 @@ def load_base(model_path: str | Path, settings: LearnerSettings, device: torch.d
 
 
 def lora_config(folder: Path | None, settings: LearnerSettings) -> LoraConfig:
-    """The parent's configuration, or a new one from the settings."""
+    """The parent's configuration, or a new one from the settings. Raises AdapterBroken where it can't be read, or isn't
+    that of the weights beside it."""
     if folder is None:
         return LoraConfig(
             r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0, bias="none", target_modules="all-linear",
@@ -61,16 +63,40 @@ def lora_config(folder: Path | None, settings: LearnerSettings) -> LoraConfig:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise AdapterBroken(f"{folder / ADAPTER_CONFIG} can't be read: {error}.") from error
     config.inference_mode = False
+    _check_rank(folder, config)
     return config
 
 
+def _check_rank(folder: Path, config: LoraConfig) -> None:
+    """Whether the weights have the rank that the configuration says, where that is one number. Raises AdapterBroken."""
+    try:
+        with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:
+            names = [name for name in file.keys() if ".lora_A." in name]  # noqa: SIM118 (safe_open is no mapping)
+            ranks = {rank for name in names for rank in file.get_slice(name).get_shape()[:1]}  # A is (rank, in)
+    except (OSError, SafetensorError) as error:
+        raise AdapterBroken(f"{folder / ADAPTER_WEIGHTS} can't be loaded: {error}.") from error
+    if ranks - {config.r} and not config.rank_pattern:
+        raise AdapterBroken(
+            f"{folder}: {ADAPTER_CONFIG} says rank {config.r} (r), and the weights in {ADAPTER_WEIGHTS} have rank "
+            f"{' and '.join(map(str, sorted(ranks)))}.",
+            "Put both files of one training there; where only the number is wrong, set r to the rank of the weights.",
+        )
+
+
 def load_adapter(model: PeftModel, role: str, folder: Path) -> None:
+    """Raises AdapterBroken where the weights can't be read, or aren't of the model's shapes."""
     try:
         result = set_peft_model_state_dict(model, load_file(folder / ADAPTER_WEIGHTS), adapter_name=role)
     except Exception as error:  # safetensors and torch raise many kinds; all mean that the file is no good
-        raise AdapterBroken(f"{folder / ADAPTER_WEIGHTS} can't be loaded: {error}.") from error
+        raise AdapterBroken(f"{folder / ADAPTER_WEIGHTS} can't be loaded: {_in_short(error)}.") from error
     missing = [name for name in result.missing_keys if f".{role}." in name]
     if missing or result.unexpected_keys:
         raise AdapterBroken(
             f"{folder / ADAPTER_WEIGHTS} does not fit this base: {(missing or result.unexpected_keys)[0]}."
         )
+
+
+def _in_short(error: Exception) -> str:
+    """In one line: torch names every tensor of another shape, each in a line after its first."""
+    first, *more = [line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()] or [repr(error)]
+    return first if not more else f"{more[0]}" + (f", and {len(more) - 1} more like that" if len(more) > 1 else "")

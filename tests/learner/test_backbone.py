@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from learner.backbone import Backbone
@@ -146,8 +147,22 @@ def test_a_damaged_parent_is_named(folder: Path, tmp_path: Path, damage: str) ->
     elif damage == "truncated":
         weights.write_bytes(weights.read_bytes()[:-100])
     elif damage == "other shape":
-        config.write_text(json.dumps(json.loads(config.read_text()) | {"r": 8}))
+        save_file({name: tensor[:, :-1].contiguous() for name, tensor in load_file(weights).items()}, weights)
     else:
         config.unlink()
-    with pytest.raises(AdapterBroken, match="v1"):
+    with pytest.raises(AdapterBroken, match="v1") as caught:
         Backbone.load(folder, SETTINGS, parent=parent)
+    assert "\n" not in str(caught.value)
+    assert damage != "other shape" or re.search("size mismatch for .*, and [0-9]+ more like that", str(caught.value))
+
+
+def test_a_parent_whose_files_have_different_ranks_is_refused_before_anything_is_said_of_it(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Backbone.load(folder, SETTINGS).save_adapter(parent := tmp_path / "v1")
+    config = parent / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"r": 16}))
+    said = rf"v1: adapter_config\.json says rank 16 \(r\), and the weights .* have rank {SETTINGS.rank}\. Put both"
+    with pytest.raises(AdapterBroken, match=said):
+        Backbone.load(folder, SETTINGS, parent=parent)
+    assert "It keeps" not in caplog.text
