@@ -81,6 +81,8 @@ class TextExample(BaseModel):
             )
         if (alone := OF_A_PAIR & self.model_fields_set) and self.chosen is None:
             raise ValueError(f"{' and '.join(sorted(alone))} belongs to a pair, which has chosen and rejected")
+        if self.chosen is not None and self.chosen == self.rejected:
+            raise ValueError("a pair is of two replies, and chosen and rejected are the same")
         self.ranking()
         if any(not wanted.strip() for wanted in self._wanted()) and not self.tie:
             raise ValueError("the reply is empty, and the model would learn to say nothing; leave the example out")

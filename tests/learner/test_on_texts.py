@@ -117,9 +117,11 @@ def test_texts_become_what_the_model_reads_and_what_is_known_of_them_stays() -> 
         ({"prompt": "Hello!", "replies": ["Hi."]}, "Example 1: replies: Extra inputs are not permitted"),
         ("Hello!", "Example 1: Input should be a valid dictionary"),
         (
-            {"prompt": "Hello!", "chosen": "Hi.", "rejected": "Hi.", "tie": True},
+            {"prompt": "Hello!", "chosen": "Hi.", "rejected": "Hey.", "tie": True},
             "nothing in the data that kto learns from",
         ),
+        ({"prompt": "Hello!", "chosen": "Hi.", "rejected": "Hi."}, "Example 1: .* chosen and rejected are the same"),
+        ({"prompt": "Hello!", "chosen": "A", "rejected": "A", "tie": True}, "chosen and rejected are the same"),
         ({"prompt": "Hello!", "reply": " "}, "Example 1: the reply is empty, and the model would learn to say nothing"),
         ({"prompt": "Hello!", "chosen": "", "rejected": "No."}, "Example 1: the reply is empty"),
         ({"prompt": "Hello!", "reply": "Hi.", "good": "yes"}, "Example 1: good: Input should be a valid boolean"),
