@@ -122,7 +122,7 @@ class BackboneTrainer:
             if parallel.is_first() and keep_result(state, kept):
                 inside.remove()
         if anchor.found:
-            log.info("The anchor's numbers of %d examples were found on disk.", anchor.found)
+            log.info("Examples whose numbers by the anchor were found on disk: %d.", anchor.found)
 
     def save(self, folder: Path, lessons: Curated) -> None:
         """Write the trained adapter, and the judge that goes with it where people compared replies; flush both."""

@@ -24,6 +24,7 @@ from learner import parallel
 from learner.backbone import Backbone
 from learner.backbone_trainer import BackboneTrainer
 from learner.batch import Label, Pair, Progress, Scored, Snapshot
+from learner.counted import counted
 from learner.curate import Curated
 from learner.methods import reward
 from learner.starting_adapter import write_base
@@ -156,7 +157,7 @@ def _learned(
     """`given`: how many examples there are, prompts alone not counted. Raises BadInput where the method learns nothing
     from what fits."""
     if not stages:
-        why = f"{too_long} of the examples are longer than the model's context of {room} tokens." if too_long else ""
+        why = f"{_examples_are(too_long)} longer than the model's context of {room} tokens." if too_long else ""
         raise BadInput(
             f"There is nothing in the data that {method} learns from.",
             f"{why} Shorten them, or take a model with a longer context." if why else "See docs/learning.md.",
@@ -165,7 +166,7 @@ def _learned(
     if "kto" in stages and len({label.desirable for label in labels}) < 2:
         called = "good" if labels[0].desirable else "bad"
         raise BadInput(
-            f"All {len(labels)} replies are called {called}, and kto tells good ones from bad ones.",
+            f"Every reply is called {called}, and kto tells good ones from bad ones.",
             f"Add replies with good = {str(called == 'bad').lower()}, or pairs.",
         )
     said: list[Pair | Label | Scored] = [*pairs_to_learn(stages, texts)]
@@ -174,7 +175,11 @@ def _learned(
     used = len(names) + len(texts.demonstrations) * ("sft" in stages)
     unused = given - too_long - used
     if too_long:
-        log.warning("%d examples are left out: longer than the model's context of %s tokens.", too_long, room)
+        log.warning("%s left out: longer than the model's context of %s tokens.", _examples_are(too_long), room)
     if unused:
-        log.warning("%d examples are left out: of a kind that %s doesn't learn from.", unused, method)
+        log.warning("%s left out: of a kind that %s doesn't learn from.", _examples_are(unused), method)
     return LearnedTexts(stages, used, too_long, unused)
+
+
+def _examples_are(count: int) -> str:
+    return counted(count, "example is", "examples are")

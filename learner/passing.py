@@ -20,6 +20,7 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from learner.counted import counted
 from learner.engine_client import EngineClient
 from learner.patience import TELL_SECONDS, Patience
 from learner.rollout_engines import Engines
@@ -206,7 +207,8 @@ class Round:
                 raise EngineAway(f"The engine at {client.url} has restarted.") from error
             raise TrainingFailed(f"The engine at {client.url} refused to sample: {error.message}") from error
         if len(choices) != body["n"]:
-            raise EngineBrokeOff(f"The engine at {client.url} gave {len(choices)} replies instead of {body['n']}.")
+            given = counted(len(choices), "reply", "replies")
+            raise EngineBrokeOff(f"The engine at {client.url} gave {given} instead of {body['n']}.")
         return choices
 
     async def _remove(self) -> None:

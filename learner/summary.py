@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from learner.counted import counted
 from learner.curate import Curated
 from learner.snapshot import FrozenFeedback
 from learner.trainer import (
@@ -43,23 +44,23 @@ def learned_from(lessons: Curated, stages: tuple[Stage, ...]) -> list[str]:
 def describe(frozen: FrozenFeedback, lessons: Curated, stages: tuple[Stage, ...]) -> str:
     """What it learned from in these stages, of which there is one at least, in one or two sentences."""
     train = lessons.counts["train"]
-    learned = [_many(train["demonstrations"], "correction")] if "sft" in stages else []
+    learned = [counted(train["demonstrations"], "correction")] if "sft" in stages else []
     judged = pairs_to_learn(stages, lessons.train)
     ties = sum(pair.tie for pair in judged)
-    of_pairs = [_many(len(judged) - ties, "pair")] if len(judged) > ties else []
-    of_pairs += [_many(ties, "tie")] if ties else []
+    of_pairs = [counted(len(judged) - ties, "pair")] if len(judged) > ties else []
+    of_pairs += [counted(ties, "tie")] if ties else []
     learned += of_pairs if from_pairs(stages) else []
     if any(stage in BY_REWARD for stage in stages) and lessons.train.labels:
-        learned.append(f"{train['good']} good and {_many(train['bad'], 'bad reply', 'bad replies')}")
+        learned.append(f"{train['good']} good and {counted(train['bad'], 'bad reply', 'bad replies')}")
     if from_scores(stages) and lessons.train.scored:
-        learned.append(_many(train["scores"], "scored reply", "scored replies"))
+        learned.append(counted(train["scores"], "scored reply", "scored replies"))
     if "kto" in stages:
-        labels = f"{train['good']} good and {_many(train['bad'], 'bad reply', 'bad replies')}"
+        labels = f"{train['good']} good and {counted(train['bad'], 'bad reply', 'bad replies')}"
         learned += [labels, *of_pairs] if lessons.train.labels else of_pairs
     learned += _written(frozen, lessons)
     used = set(learned_from(lessons, stages))
     teachers = {judgement.caller for judgement in frozen.judgements if judgement.feedback_id in used}
-    people = _many(len(teachers), "person", "people")
+    people = counted(len(teachers), "person", "people")
     by_whom = f" of {people}" if teachers else ""
     text = f"It learned from {' and '.join(learned)}{by_whom}; {_held_out(lessons, stages)} held out."
     return text + _not_used(lessons, stages)
@@ -69,11 +70,11 @@ def _held_out(lessons: Curated, stages: tuple[Stage, ...]) -> str:
     """What these stages would have learned from, had it not been kept back."""
     counts, by_thumbs = lessons.counts["held_out"], "kto" in stages
     labelled = counts["good"] + counts["bad"]
-    found = [_many(labelled, "reply", "replies") if by_thumbs else _many(counts["pairs"], "pair")]
+    found = [counted(labelled, "reply", "replies") if by_thumbs else counted(counts["pairs"], "pair")]
     if counts["critiques"] and (by_thumbs or from_pairs(stages)):
-        found.append(_many(counts["critiques"], "critique"))
+        found.append(counted(counts["critiques"], "critique"))
     if counts["served_revisions"] and lessons.train.ai_pairs:
-        found.append(_many(counts["served_revisions"], "revision"))
+        found.append(counted(counts["served_revisions"], "revision"))
     return " and ".join(found)
 
 
@@ -81,7 +82,7 @@ def _written(frozen: FrozenFeedback, lessons: Curated) -> list[str]:
     """What the model wrote itself."""
     part, version = lessons.train, lessons.constitution
     by = f" by constitution {version.name}" if version is not None else ""
-    found = [f"{_many(len(part.revised), 'reply', 'replies')} revised{by}"] if part.revised else []
+    found = [f"{counted(len(part.revised), 'reply', 'replies')} revised{by}"] if part.revised else []
     pairs = {(pair.prompt_token_ids, pair.chosen, pair.rejected, pair.conversation_id) for pair in part.ai_pairs}
     served = [
         one
@@ -90,10 +91,10 @@ def _written(frozen: FrozenFeedback, lessons: Curated) -> list[str]:
     ]
     if served:
         under = ", ".join(sorted({one.constitution for one in served}, key=lambda name: (len(name), name)))
-        found.append(f"{_many(len(served), 'reply', 'replies')} revised while served (under {under})")
+        found.append(f"{counted(len(served), 'reply', 'replies')} revised while served (under {under})")
     judged = len(part.ai_pairs) - len(served)
-    found += [f"{_many(judged, 'pair')} judged{by}"] if judged else []
-    return found + ([f"{_many(len(part.kept), 'reply', 'replies')} to harmless prompts"] if part.kept else [])
+    found += [f"{counted(judged, 'pair')} judged{by}"] if judged else []
+    return found + ([f"{counted(len(part.kept), 'reply', 'replies')} to harmless prompts"] if part.kept else [])
 
 
 def _not_used(lessons: Curated, stages: tuple[Stage, ...]) -> str:
@@ -101,17 +102,13 @@ def _not_used(lessons: Curated, stages: tuple[Stage, ...]) -> str:
     all was used."""
     waiting = lessons.train.labels if not from_thumbs(stages) else ()
     thumbs = sum(label.by_thumb for label in waiting)
-    reasons = [f"{_many(thumbs, 'single thumb')} ({SINGLE_THUMBS})"] if thumbs else []
+    reasons = [f"{counted(thumbs, 'single thumb')} ({SINGLE_THUMBS})"] if thumbs else []
     if len(waiting) > thumbs:
-        reasons.append(f"{_many(len(waiting) - thumbs, 'reply', 'replies')} labelled for harm ({LABELS_OF_HARM})")
+        reasons.append(f"{counted(len(waiting) - thumbs, 'reply', 'replies')} labelled for harm ({LABELS_OF_HARM})")
     if lessons.train.scored and not from_scores(stages):
-        reasons.append(f"{_many(len(lessons.train.scored), 'single score')} ({SINGLE_SCORES})")
+        reasons.append(f"{counted(len(lessons.train.scored), 'single score')} ({SINGLE_SCORES})")
     reasons += [lessons.set_aside] if lessons.set_aside else []
     return f" Not used: {'; '.join(reasons)}." if reasons else ""
-
-
-def _many(count: int, one: str, more: str = "") -> str:
-    return f"{count} {one if count == 1 else more or one + 's'}"
 
 
 def why_nothing(lessons: Curated, method: str) -> str:
@@ -125,6 +122,6 @@ def why_nothing(lessons: Curated, method: str) -> str:
         "auto": f"corrections, {pairs} or enough thumbs",
     }.get(method, f"{pairs}, enough thumbs or enough scores")  # fmt: skip
     held = sum(counts["held_out"][name] for name in ("demonstrations", "pairs", "good", "bad", "scores", "critiques"))
-    said = ", ".join(_many(count, kind) for kind, count in counts["judgements"].items())
+    said = ", ".join(counted(count, kind) for kind, count in counts["judgements"].items())
     text = f"There is feedback ({said}), but it holds no {wanted} to learn from."
-    return text + _not_used(lessons, ()) + (f" Held out for evaluation: {_many(held, 'example')}." if held else "")
+    return text + _not_used(lessons, ()) + (f" Held out for evaluation: {counted(held, 'example')}." if held else "")

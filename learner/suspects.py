@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from learner.batch import TokenIds
+from learner.counted import counted
 from learner.run_folder import write_whole
 from service.errors import TrainingFailed
 
@@ -86,6 +87,7 @@ def _read(path: Path) -> tuple[set[TokenIds], set[TokenIds]]:
         return set(), set()
     if left_out:
         log.info(
-            "Left out from the start, as engines went away over them in an earlier attempt: %d prompts.", len(left_out)
+            "Left out from the start, as engines went away over them in an earlier attempt: %s.",
+            counted(len(left_out), "prompt"),
         )
     return left_out, asked

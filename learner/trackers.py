@@ -19,6 +19,7 @@ from pathlib import Path
 from queue import Empty, Full, Queue
 from typing import Any, Protocol
 
+from learner.counted import counted
 from learner.run_folder import TOLD
 from service.errors import SettingsError
 from service.settings import TrackerName
@@ -130,7 +131,7 @@ class Trackers:
             log.warning("%s took too long, and is told nothing more of this run.", told)
             self._names = []
         if teller.dropped:
-            log.warning("%d steps were not told to %s.", teller.dropped, told)
+            log.warning("%s not told to %s.", counted(teller.dropped, "step was", "steps were"), told)
 
 
 class _Teller:

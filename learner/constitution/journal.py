@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from learner import parallel
 from learner.constitution.asking import HeardSaid, Request, Said, unheard
 from learner.constitution.judging import HeardOdds, Judge
+from learner.counted import counted
 from learner.run_folder import write_whole
 
 log = logging.getLogger("hone.learner")
@@ -138,7 +139,8 @@ def _begun(path: Path, of: Mapping[str, Any]) -> dict[str, list[Any]]:
             continue
     with path.open("r+b") as file:
         file.truncate(content.rfind(b"\n") + 1)
-    log.info("%d answers are kept of an earlier attempt.", sum(map(len, found.values())))
+    kept = sum(map(len, found.values()))
+    log.info("%s kept of an earlier attempt.", counted(kept, "answer is", "answers are"))
     return found
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from learner.counted import counted
 from learner.evaluate import constitution_gates, taste_gates
 from learner.evaluate.report import Report
 from service.settings import LearnerSettings
@@ -56,9 +57,8 @@ def verdict(report: Report, settings: LearnerSettings) -> Verdict:
 
 
 def finite(report: Report, settings: LearnerSettings) -> Gate:
-    return Gate(
-        "finite", report.not_finite == 0, f"{report.not_finite} replies had a log-probability of NaN or infinity."
-    )
+    replies = counted(report.not_finite, "reply", "replies")
+    return Gate("finite", report.not_finite == 0, f"{replies} had a log-probability of NaN or infinity.")
 
 
 def measured(report: Report, settings: LearnerSettings) -> Gate:
@@ -66,8 +66,8 @@ def measured(report: Report, settings: LearnerSettings) -> Gate:
     return Gate(
         "measured",
         report.replies >= LEAST_REPLIES,
-        f"{report.replies} replies were measured (at least {LEAST_REPLIES}), to {asked} held-out prompts that people "
-        f"asked and {report.standing_prompts} standing ones.",
+        f"{counted(report.replies, 'reply was', 'replies were')} measured (at least {LEAST_REPLIES}), to "
+        f"{counted(asked, 'held-out prompt')} that people asked and {report.standing_prompts} standing ones.",
     )
 
 
@@ -136,8 +136,8 @@ def spares_neighbours(report: Report, settings: LearnerSettings) -> Gate | None:
     return Gate(
         "spares other answers of their kind",
         lost <= MOST_AGREEMENT_LOST,
-        f"{kept:.3f} of what the base's replies to {report.neighbours} questions like the corrected ones agree on is "
-        f"kept (base {base:.3f}), {_lost(lost)}.",
+        f"{kept:.3f} of what the base's replies to {counted(report.neighbours, 'question')} like the corrected ones "
+        f"agree on is kept (base {base:.3f}), {_lost(lost)}.",
     )
 
 
@@ -168,8 +168,8 @@ def forgets_no_corrections(report: Report, settings: LearnerSettings) -> Gate | 
     return Gate(
         "forgets no corrections",
         report.taught_forgotten <= most,
-        f"Of {known} corrections that its parent knew it would hardly give {report.taught_forgotten} any more "
-        f"(limit {most}).",
+        f"Of {counted(known, 'correction')} that its parent knew it would hardly give {report.taught_forgotten} any "
+        f"more (limit {most}).",
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from learner.counted import counted
 from learner.evaluate.intervals import wilson
 from learner.evaluate.report import Report
 from service.settings import LearnerSettings
@@ -45,8 +46,9 @@ def agrees_with_scores(report: Report, settings: LearnerSettings) -> tuple[bool,
     if share is None:
         return None
     if share.value is None or share.high is None or share.decided < LEAST_JUDGED_PROMPTS:
-        found = f"{report.scores} held-out scores, which make {share.decided} pairs of prompts scored differently"
-        return True, f"Not judged by scores: there are {found} (at least {LEAST_JUDGED_PROMPTS})."
+        found = counted(report.scores, "held-out score makes", "held-out scores make")
+        pairs = f"{counted(share.decided, 'pair')} of prompts scored differently"
+        return True, f"Not judged by scores: {found} {pairs} (at least {LEAST_JUDGED_PROMPTS})."
     before = "" if report.score_accuracy_parent is None else f"; its parent: {report.score_accuracy_parent:.1%}"
     return share.high >= 0.5, (
         f"Of {report.scores} held-out scored replies, the better of two gained more in {share.value:.1%} of the cases; "
@@ -87,9 +89,9 @@ def _is_of_constitution(report: Report) -> bool:
 def _unproven(report: Report) -> str:
     share = "" if report.judge_accuracy is None else f", and picks the better reply in {report.judge_accuracy:.1%}"
     return (
-        f"Not judged by people's comparisons: the preference model has {report.pairs} held-out pairs to "
-        f"{report.pair_prompts} prompts to prove itself by (at least {LEAST_JUDGED_PROMPTS}){share}; that isn't proven "
-        "better than chance."
+        f"Not judged by people's comparisons: the preference model has {counted(report.pairs, 'held-out pair')} "
+        f"to {counted(report.pair_prompts, 'prompt')} to prove itself by (at least {LEAST_JUDGED_PROMPTS}){share}; "
+        "that isn't proven better than chance."
     )
 
 

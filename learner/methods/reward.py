@@ -23,6 +23,7 @@ from typing import Any
 
 from learner.backbone import Backbone
 from learner.batch import Label, Pair, Progress, Scored, TokenIds
+from learner.counted import counted
 from learner.methods.bagging import BaggedJudgements
 from learner.methods.optimizer import Stepper, within_length
 from learner.methods.passes import Passes
@@ -74,8 +75,8 @@ def fit(
     apart = _kept_apart(judged, rng)
     if not apart:
         log.info(
-            "The reward is not calibrated, and nothing ends its training early: %d prompts, %d are needed.",
-            len({one.prompt_token_ids for one in judged}), KEPT_APART * FEWEST_KEPT,
+            "The reward is not calibrated, and nothing ends its training early: %s, %d are needed.",
+            counted(len({one.prompt_token_ids for one in judged}), "prompt"), KEPT_APART * FEWEST_KEPT,
         )  # fmt: skip
     taught, kept = (
         BaggedJudgements(

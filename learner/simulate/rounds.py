@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from learner.counted import counted
 from learner.pretrain.dialogue import is_held_out
 from learner.pretrain.questions import Prompt, draw_prompts, is_right, rephrase, untaught_facts
 from learner.simulate import measure
@@ -227,22 +228,20 @@ class Simulation:
         return await measure.patiently(lambda: self._client.call("GET", path))
 
     async def _give_feedback(self, prompts: Sequence[Prompt]) -> str | None:
-        """Returns what was given, in words; None when what was learned before has left nothing to prefer.
-
-        Raises BadInput for a taste that never preferred anything.
-        """
+        """Returns what was given, in words; None when what was learned before has left nothing to prefer. Raises
+        BadInput for a taste that never preferred anything."""
         wanted = self._options.comparisons
         if self._taste.corrects:
             corrected = await give_corrections(self._client, prompts, wanted, self._tell)
             self._corrected |= {prompt.text: prompt for prompt in corrected}
-            return f"{len(corrected)} corrections"
+            return counted(len(corrected), "correction")
         given = await give_comparisons(self._client, self._taste, prompts, wanted, self._tell)
         if not given and self._client.counts.problems:
             raise ServiceRefused(f"Nobody could chat: {self._client.counts.problems[-1]}")
         if not given and not self._has_preferred:
             raise BadInput(f"The taste {self._taste.name} likes all replies the same.", "It can't be learned.")
         self._has_preferred = True
-        return f"{given} comparisons" if given else None
+        return counted(given, "comparison") if given else None
 
     async def _taught(self, model: str) -> dict[str, Any]:
         """How many of the corrected facts are answered right now, asked as they were corrected and in other words."""

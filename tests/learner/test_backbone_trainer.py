@@ -238,7 +238,7 @@ def test_another_run_on_the_snapshot_computes_none_of_the_anchors_numbers_again(
         one = learned("one")
         assert "found on disk" not in caplog.text
         other = learned("other")
-    assert f"numbers of {2 * len(taught.train.pairs)} examples were found on disk" in caplog.text
+    assert f"found on disk: {2 * len(taught.train.pairs)}." in caplog.text
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 

@@ -125,8 +125,8 @@ def test_texts_become_what_the_model_reads_and_what_is_known_of_them_stays() -> 
         ({"prompt": "Hello!", "reply": " "}, "Example 1: the reply is empty, and the model would learn to say nothing"),
         ({"prompt": "Hello!", "chosen": "", "rejected": "No."}, "Example 1: the reply is empty"),
         ({"prompt": "Hello!", "reply": "Hi.", "good": "yes"}, "Example 1: good: Input should be a valid boolean"),
-        ({"prompt": "Hello!", "reply": "Hi.", "good": True}, "All 1 replies are called good, .* with good = false"),
-        ({"prompt": "Hello!", "reply": "Hi.", "good": False}, "All 1 replies are called bad, .* with good = true"),
+        ({"prompt": "Hello!", "reply": "Hi.", "good": True}, "Every reply is called good, .* with good = false"),
+        ({"prompt": "Hello!", "reply": "Hi.", "good": False}, "Every reply is called bad, .* with good = true"),
         ({"prompt": "Hello!", "reply": "Hi.", "tie": True}, "Example 1: tie belongs to a pair"),
         ({"prompt": "Hello!", "strength": 2.0}, "Example 1: strength belongs to a pair"),
         ({"prompt": "Hello!", "reply": "Hi.", "score": 11}, "Example 1: score: .* less than or equal to 10"),
@@ -204,7 +204,7 @@ def test_what_does_not_fit_the_model_is_told_and_nothing_else_is_trained_in_its_
     model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     long = {"prompt": "what is one ?", "chosen": "yes . " * 300, "rejected": "no ."}
-    with pytest.raises(BadInput, match=r"2 of the examples are longer than the model's context of 512 tokens. Shorten"):
+    with pytest.raises(BadInput, match=r"2 examples are longer than the model's context of 512 tokens. Shorten"):
         learn("dpo", model, [long, long], tmp_path / "out")
     assert not (tmp_path / "out").exists()
     of_another_kind = {"prompt": "what is red ?", "reply": "it is red ."}
@@ -212,8 +212,8 @@ def test_what_does_not_fit_the_model_is_told_and_nothing_else_is_trained_in_its_
     learned = learn("dpo", model, [*PAIRS, long, of_another_kind], tmp_path / "out", how)
     assert learned == LearnedTexts(("dpo",), learned_from=2, too_long=1, unused=1)
     assert moved(tmp_path / "out")
-    assert "1 examples are left out: longer than the model's context" in caplog.text
-    assert "1 examples are left out: of a kind that dpo doesn't learn from" in caplog.text
+    assert "1 example is left out: longer than the model's context" in caplog.text
+    assert "1 example is left out: of a kind that dpo doesn't learn from" in caplog.text
 
 
 @pytest.mark.usefixtures("quick")

@@ -135,7 +135,7 @@ def test_a_later_attempt_at_a_run_knows_which_prompts_engines_went_away_over(
     engine.tells_slots = 5  # so it goes no further
     with caplog.at_level(logging.INFO, logger="hone.learner"), pytest.raises(TrainingFailed, match="has 5 slots"):
         run()
-    assert "engines went away over them in an earlier attempt: 1 prompts." in caplog.text
+    assert "engines went away over them in an earlier attempt: 1 prompt." in caplog.text
 
 
 def test_a_run_that_can_begins_and_one_whose_trainer_samples_asks_no_engine(run: Any, engine: PretendEngine) -> None:

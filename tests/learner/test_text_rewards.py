@@ -89,8 +89,8 @@ def test_it_learns_from_every_kind_of_judgement_and_says_what_is_left_out(
     with caplog.at_level(logging.WARNING, "hone.learner"):
         fit = learn_reward(model, rows, tmp_path / "out", QUICK).fit
     assert (fit.pairs, fit.labels, fit.scores) == (len(WORDS) + 3, 1, 1)
-    assert "1 examples are left out: longer than the model's context of 128" in caplog.text
-    assert "1 examples are left out: of a kind that a reward model doesn't learn from" in caplog.text
+    assert "1 example is left out: longer than the model's context of 128" in caplog.text
+    assert "1 example is left out: of a kind that a reward model doesn't learn from" in caplog.text
 
 
 def test_what_can_not_be_fitted_is_told_and_nothing_is_written(model: Path, tmp_path: Path) -> None:
