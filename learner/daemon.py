@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+import psutil
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -161,6 +162,12 @@ class Learner:
                 runs.release_run(tx, lease.run_id, lease.fence, died=True)
         counted = f"attempt {run.attempt}; {runs.in_vain(run)} of {attempts} got no further"
         log.warning("The process of run %s died (%s): %s", lease.run_id, counted, why)
+
+
+def is_gone(name: str) -> bool:
+    """Whether the learner that gave itself this name was a process of this machine and has ended."""
+    host, _, number = name.rpartition(":")
+    return host == socket.gethostname() and number.isdigit() and not psutil.pid_exists(int(number))
 
 
 def training_is_ours(store: Store, training: Training) -> bool:

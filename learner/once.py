@@ -1,4 +1,5 @@
-"""`hone learn --once`: queue one run, unless one waits already; work on it here, and show how far it is."""
+"""`hone learn --once`: queue one run, unless one waits already or one of the same stage of the constitution was broken
+off; work on it here, and show how far it is."""
 
 from __future__ import annotations
 
@@ -18,12 +19,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from learner.daemon import Learner, outliving_the_store
+from learner.daemon import Learner, is_gone, outliving_the_store
 from learner.parents import Parents
-from learner.trainer import settings_of
+from learner.trainer import CONSTITUTIONAL, settings_of
 from service.errors import Stopped, StoreError, TrainingFailed
 from service.settings import Settings
-from service.store.queries import adapters, runs, serving
+from service.store.queries import adapters, constitutions, feedback, runs, serving
 from service.store.queries.adapters import BASE
 from service.store.session import Store
 from service.store.tables import Run
@@ -58,12 +59,17 @@ def learn_once(
         if parent is not None:
             parents.check(parent)
         with _told_to_end() as told:
-            with store.begin() as tx:
-                asked, is_new = runs.ask_for_run(tx, method, promote, settings.learner.method, parent)
-            if not is_new and not as_json:
-                Console(stderr=True).print(
-                    f"Run {asked.id} was waiting already: this is that one.", highlight=False, soft_wrap=True
-                )
+            asked = _to_go_on_with(store, parents, method or settings.learner.method, promote, parent)
+            if asked is not None:
+                when = f" once its lease is over, within {settings.learner.lease_seconds:g} seconds"
+                when = when if asked.state == "running" else ""
+                said = f"Run {asked.id} goes on{when}: it was broken off, and nobody works on it."
+            else:
+                with store.begin() as tx:
+                    asked, is_new = runs.ask_for_run(tx, method, promote, settings.learner.method, parent)
+                said = "" if is_new else f"Run {asked.id} was waiting already: this is that one."
+            if said and not as_json:
+                Console(stderr=True).print(said, highlight=False, soft_wrap=True)
             run = _work_until_over(settings, store, learner, asked.id, as_json, told)
             if run is None:
                 learner.stop()
@@ -79,6 +85,21 @@ def learn_once(
         if its_adapter:
             Console().print(its_adapter, highlight=False)
     return TrainingFailed.exit_code if run.state in BROKEN_OFF else 0
+
+
+def _to_go_on_with(store: Store, parents: Parents, method: str, promote: bool | None, parent: str | None) -> Run | None:
+    """The run of a stage of the constitution that was broken off, where a new one would learn the same again."""
+    if method not in CONSTITUTIONAL:
+        return None
+    with store.read() as tx:
+        run = runs.broken_off(tx, method, runs.wishes(promote, parent), is_gone)
+        if run is None or run.snapshot_hash is None:  # nothing is frozen: it learns what a new one would
+            return run
+        version = constitutions.in_effect(tx)
+        is_newer = version is not None and run.started_at is not None and version.created_at > run.started_at
+        if is_newer or feedback.last_position(tx) != run.feedback_position:
+            return None
+    return run if parents.choose(run) == run.parent else None
 
 
 @contextmanager
@@ -160,7 +181,8 @@ def _work_until_over(
                 return run
             if run.state == "queued" and before is not None and before.id != told_of and not quiet:
                 told_of = before.id
-                bar.console.print(f"Run {told_of} is under way: this one, {run_id}, begins after it.", highlight=False)
+                how = "is under way" if runs.is_worked_on(before, is_gone) else "was broken off and goes on first"
+                bar.console.print(f"Run {told_of} {how}: this one, {run_id}, begins after it.", highlight=False)
             if (run.phase or run.state) != phase:  # what is left is reckoned from the phase's own steps
                 phase = run.phase or run.state
                 bar.reset(task, description=phase)

@@ -16,7 +16,7 @@ trained at a time: each builds on the adapter that the one before made.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
@@ -92,14 +92,33 @@ def ask_for_run(
     serialise(tx, "runs")
     never_begun = select(Run).where(Run.state == "queued", Run.started_at.is_(None))
     waiting = tx.scalar(_locked(never_begun.order_by(Run.created_at, Run.id).limit(1)))
-    named = {"promote": promote, "parent": parent}
-    wishes = {name: wish for name, wish in named.items() if wish is not None}
+    options = wishes(promote, parent)
     if waiting is not None:
-        waiting.method, waiting.options = method or waiting.method, waiting.options | wishes
+        waiting.method, waiting.options = method or waiting.method, waiting.options | options
         return waiting, False
-    run = queue_run(tx, new_id("command"), "command", method or usual_method, wishes)
+    run = queue_run(tx, new_id("command"), "command", method or usual_method, options)
     assert run is not None  # its tick is random, so nobody has used it
     return run, True
+
+
+def wishes(promote: bool | None, parent: str | None) -> dict[str, Any]:
+    """What a run's options hold of them: those that are none are left out."""
+    named = {"promote": promote, "parent": parent}
+    return {name: wish for name, wish in named.items() if wish is not None}
+
+
+def broken_off(tx: Session, method: str, options: dict[str, Any], is_gone: Callable[[str], bool]) -> Run | None:
+    """The oldest run with this method and these wishes that has begun and is not over, and that nobody works on."""
+    begun = select(Run).where(Run.state.in_(("queued", "running")), Run.started_at.is_not(None), Run.method == method)
+    found = tx.scalars(begun.order_by(Run.created_at, Run.id))
+    return next((run for run in found if run.options == options and not is_worked_on(run, is_gone)), None)
+
+
+def is_worked_on(run: Run, is_gone: Callable[[str], bool]) -> bool:
+    """`is_gone`: whether the learner of this name is known to have ended, though it may hold a lease still."""
+    if run.leased_by is None or run.leased_until is None or run.leased_until <= now():
+        return False
+    return not is_gone(run.leased_by)
 
 
 def lease_run(tx: Session, worker: str, lease_seconds: float, max_attempts: int) -> Lease | None:
