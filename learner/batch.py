@@ -221,7 +221,12 @@ def thinned(items: Sequence[T], tells: Callable[[T], bool], rng: Random) -> list
     """All that tell something, and of the others a sample of no more, but one at least where there is any: to stay
     where one is can be learned from few."""
     telling, others = [one for one in items if tells(one)], [one for one in items if not tells(one)]
-    return [*telling, *rng.sample(others, min(len(others), max(1, len(telling))))]
+    return [*telling, *rng.sample(others, stay_beside(len(telling), len(others)))]
+
+
+def stay_beside(telling: int, others: int) -> int:
+    """How many of the others `thinned` leaves beside so many that tell something."""
+    return min(others, max(1, telling))
 
 
 def shuffled_batches(count: int, size: int, rng: Random) -> Iterator[list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from learner.batch import stay_beside
 from learner.counted import counted
 from learner.curate import Curated
 from learner.snapshot import FrozenFeedback
@@ -57,7 +58,7 @@ def describe(frozen: FrozenFeedback, lessons: Curated, stages: tuple[Stage, ...]
     if "kto" in stages:
         labels = f"{train['good']} good and {counted(train['bad'], 'bad reply', 'bad replies')}"
         learned += [labels, *of_pairs] if lessons.train.labels else of_pairs
-    learned += _written(frozen, lessons)
+    learned += _written(frozen, lessons, stages)
     used = set(learned_from(lessons, stages))
     teachers = {judgement.caller for judgement in frozen.judgements if judgement.feedback_id in used}
     people = counted(len(teachers), "person", "people")
@@ -78,7 +79,7 @@ def _held_out(lessons: Curated, stages: tuple[Stage, ...]) -> str:
     return " and ".join(found)
 
 
-def _written(frozen: FrozenFeedback, lessons: Curated) -> list[str]:
+def _written(frozen: FrozenFeedback, lessons: Curated, stages: tuple[Stage, ...]) -> list[str]:
     """What the model wrote itself."""
     part, version = lessons.train, lessons.constitution
     by = f" by constitution {version.name}" if version is not None else ""
@@ -92,9 +93,18 @@ def _written(frozen: FrozenFeedback, lessons: Curated) -> list[str]:
     if served:
         under = ", ".join(sorted({one.constitution for one in served}, key=lambda name: (len(name), name)))
         found.append(f"{counted(len(served), 'reply', 'replies')} revised while served (under {under})")
-    judged = len(part.ai_pairs) - len(served)
+    judged = len(part.ai_pairs) - len(served) - _not_told_apart(lessons, stages)
     found += [f"{counted(judged, 'pair')} judged{by}"] if judged else []
     return found + ([f"{counted(len(part.kept), 'reply', 'replies')} to harmless prompts"] if part.kept else [])
+
+
+def _not_told_apart(lessons: Curated, stages: tuple[Stage, ...]) -> int:
+    """Pairs that the judge did not tell apart and these stages leave out (`learner.methods.rl_cai.told_apart`)."""
+    written = lessons.counts.get("written")
+    if not written or "rl-cai" not in stages:
+        return 0
+    others = int(written["judged"] - written["told_apart"])
+    return others - stay_beside(len(lessons.train.ai_pairs) - others, others)
 
 
 def _not_used(lessons: Curated, stages: tuple[Stage, ...]) -> str:
@@ -107,6 +117,8 @@ def _not_used(lessons: Curated, stages: tuple[Stage, ...]) -> str:
         reasons.append(f"{counted(len(waiting) - thumbs, 'reply', 'replies')} labelled for harm ({LABELS_OF_HARM})")
     if lessons.train.scored and not from_scores(stages):
         reasons.append(f"{counted(len(lessons.train.scored), 'single score')} ({SINGLE_SCORES})")
+    if alike := _not_told_apart(lessons, stages):
+        reasons.append(f"{counted(alike, 'pair')} that the judge did not tell apart")
     reasons += [lessons.set_aside] if lessons.set_aside else []
     return f" Not used: {'; '.join(reasons)}." if reasons else ""
 

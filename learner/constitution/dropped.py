@@ -14,6 +14,7 @@ UNFINISHED = "a reply that has no end, or is empty"
 UNMENDED = "a reply that a critique found at fault, of which no revision made another"
 SAME_REPLIES = "two samples that are the same"
 NO_VERDICT = "a pair on which the judge gave no verdict"
+EVEN_ODDS = "a pair of which the judge prefers neither reply"
 AT_FAULT = "a reply to a harmless prompt that a critique found at fault"
 
 WHAT_TO_DO = {
@@ -23,14 +24,18 @@ WHAT_TO_DO = {
     SAME_REPLIES: "Raise constitution.red_team_prompts or constitution.pairs_per_prompt: the model says nearly always "
     "the same.",
     NO_VERDICT: "See the run's log for what the judge answered; name another judge, or give it more time.",
+    EVEN_ODDS: "A judge that says the same whichever reply stands first tells nothing: check constitution.judge and "
+    "constitution.judge_model, or name another judge.",
 }
 
 
-def require_some(made: int, dropped: Counter[str]) -> None:
-    """Raises TrainingFailed, with all that was dropped and what to do about most of it, where nothing was made."""
+def require_some(made: int, dropped: Counter[str], even: int = 0) -> None:
+    """Raises TrainingFailed, with all that was dropped and what to do about most of it, where nothing was made. `even`:
+    pairs of which the judge prefers neither reply, if it is so of all."""
     if made:
         return
-    found = [(reason, count) for reason, count in dropped.most_common() if count and reason in WHAT_TO_DO]
+    nothing = dropped + Counter({EVEN_ODDS: even})
+    found = [(reason, count) for reason, count in nothing.most_common() if count and reason in WHAT_TO_DO]
     why = "; ".join(f"{count} × {reason}" for reason, count in found) or "there was no prompt to ask"
     what = WHAT_TO_DO[found[0][0]] if found else "Raise constitution.red_team_prompts."
     raise TrainingFailed(f"Of what the model wrote nothing can be learned: {why}.", what)

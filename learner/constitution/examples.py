@@ -16,7 +16,7 @@ from random import Random
 from typing import Any
 
 from learner.batch import Demonstration, Messages, Pair, TokenIds, thinned
-from learner.constitution.judging import Verdict
+from learner.constitution.judging import Verdict, decided, even
 from learner.constitution.revising import Round
 from learner.curate import Curated
 from learner.run_folder import write_whole
@@ -116,9 +116,14 @@ class Examples:
     position_bias: float | None = None  # of the judge, on these pairs
     sha256: str = ""
 
+    def telling(self, reasoned: bool) -> int:
+        """How many replies were examined, and pairs of which the judge prefers one. `reasoned`: it thought first."""
+        return len(self.revised) + sum(one.pair().certainty > even(reasoned) for one in self.judged)
 
-def with_examples(lessons: Curated, examples: Examples) -> Curated:
-    """The lessons with what the model wrote, and counts of it; critiques have become pairs, or came to nothing."""
+
+def with_examples(lessons: Curated, examples: Examples, reasoned: bool = False) -> Curated:
+    """The lessons with what the model wrote, and counts of it; critiques have become pairs, or came to nothing.
+    `reasoned`: the judge thought first."""
     told = tuple(one.pair() for one in examples.told)
     train = replace(
         lessons.train,
@@ -133,6 +138,7 @@ def with_examples(lessons: Curated, examples: Examples) -> Curated:
         "changed": sum(one.is_changed for one in examples.revised),
         "kept": len(examples.kept),
         "judged": len(examples.judged),
+        "told_apart": sum(one.pair().certainty >= decided(reasoned) for one in examples.judged),
         "revised_as_told": len(told),
         "dropped": dict(examples.dropped),
         "position_bias": examples.position_bias,

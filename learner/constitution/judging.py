@@ -23,8 +23,28 @@ from service.errors import TrainingFailed
 
 LEAST_REASONED, MOST_REASONED = 0.4, 0.6
 """What odds after thoughts are clamped to (section 4.1 of the paper)."""
+DECIDED = 0.75
+"""Odds from which on a judge tells two replies apart. With 0.55 nearly all of what was learned were its whims. Odds
+after thoughts are clamped: there it is the same place between the clamps."""
+EVEN = 0.55
+"""Odds up to which it prefers neither; likewise. Order averaged out, one that names the same letter whatever stands
+there says no more."""
 AT_ONCE = 64
 """Pairs between two looks at how many verdicts came to nothing."""
+
+
+def decided(reasoned: bool) -> float:
+    """The odds from which on a judge tells two replies apart. `reasoned`: it gave them after thoughts."""
+    return _between_clamps(DECIDED) if reasoned else DECIDED
+
+
+def even(reasoned: bool) -> float:
+    """The odds up to which a judge prefers neither of two replies. `reasoned`: as in `decided`."""
+    return _between_clamps(EVEN) if reasoned else EVEN
+
+
+def _between_clamps(odds: float) -> float:
+    return LEAST_REASONED + odds * (MOST_REASONED - LEAST_REASONED)
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ def write_or_go_on(
         parallel.from_first(lambda: unfinished.unlink(missing_ok=True))
         examples = parallel.from_first(lambda: read_examples(path, of))
     assert examples is not None  # it has just been written
-    return with_examples(lessons, examples)
+    return with_examples(lessons, examples, settings.constitution.judge_reasoned)
 
 
 class Writer:
@@ -122,7 +122,8 @@ class Writer:
                 judged, preferences = self._judged(prompts, dropped)
                 examples = replace(examples, judged=judged, position_bias=position_bias(preferences))
             taught = len(examples.revised) + len(examples.judged)
-            require_some(taught + len(lessons.train.ai_pairs), dropped)
+            telling = examples.telling(self._settings.judge_reasoned) + len(lessons.train.ai_pairs)
+            require_some(telling, dropped, len(examples.judged))
             examples = replace(examples, kept=self._kept(lessons, taught, each, dropped))
         return replace(examples, dropped=dict(+dropped))
 

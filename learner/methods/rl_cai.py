@@ -16,7 +16,7 @@ from random import Random
 
 from learner.backbone import Backbone
 from learner.batch import Example, Pair, Progress, TokenIds, thinned
-from learner.constitution.judging import LEAST_REASONED, MOST_REASONED
+from learner.constitution.judging import decided
 from learner.methods.anchor_scores import AnchorScores
 from learner.methods.beside_kept import Learned, Lesson, learn
 from learner.methods.optimizer import within_length
@@ -28,9 +28,6 @@ PHASE = "rl-cai"
 EPOCHS = 3
 RATE = 0.75
 """Times the learning rate of comparisons: clear pairs are few, and say all that there is to learn soon."""
-DECIDED = 0.75
-"""Odds from which on a judge tells two replies apart. With 0.55 nearly all of what was learned were its whims. Odds
-after thoughts are clamped: there it is the same place between the clamps."""
 KEPT_WEIGHT = 10.0
 
 
@@ -61,14 +58,9 @@ def mixed_for_reward(
     return mixed(ai_pairs, human, for_one * groups / (len(ai_pairs) + groups)), for_one
 
 
-def decided(reasoned: bool) -> float:
-    """The odds from which on a judge tells two replies apart. `reasoned`: it gave them after thoughts."""
-    return LEAST_REASONED + DECIDED * (MOST_REASONED - LEAST_REASONED) if reasoned else DECIDED
-
-
 def told_apart(pairs: Sequence[Pair], rng: Random, reasoned: bool = False) -> list[Pair]:
     """Those that the judge tells apart, and no more others than these: both replies of most pairs are as good, and what
-    they teach, to stay where one is, is learned from few. `reasoned`: as in `decided`."""
+    they teach, to stay where one is, is learned from few. `reasoned`: as in `judging.decided`."""
     return thinned(pairs, lambda pair: pair.tie or pair.certainty >= decided(reasoned), rng)
 
 
@@ -77,7 +69,7 @@ def where_they_belong(
 ) -> list[Pair]:
     """For a reward model, which from replies to requests for harm alone learns that every refusal is good: to a
     harmless prompt, what the policy said there is better than what the judge preferred elsewhere. As many as `pairs` at
-    most. `reasoned`: as in `decided`."""
+    most. `reasoned`: as in `judging.decided`."""
     preferred = [pair.chosen for pair in pairs if not pair.tie and pair.certainty >= decided(reasoned)]
     if not preferred:
         return []

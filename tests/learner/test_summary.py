@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from learner.batch import Demonstration, Pair, Snapshot
+from learner.constitution.examples import Examples, JudgedPair, with_examples
 from learner.constitution.served import ServedRevision
 from learner.curate import Curated
 from learner.snapshot import FrozenFeedback
@@ -65,3 +66,30 @@ def test_of_ties_and_corrections_those_are_named_that_the_stage_learns_from(
     lessons = Curated(Snapshot((written,), (better, corrected, tie)), Snapshot(), PARTS)
     assert describe(FrozenFeedback((), (), 0), lessons, (stage,)).startswith(f"It learned from {learned}; ")
     assert learned_from(lessons, (stage,)) == feedback
+
+
+def of_examples(examples: Examples, stage: Stage, served: int = 0) -> str:
+    given = Snapshot(
+        ai_pairs=tuple(pair(replace(REVISION, conversation_id=f"conv_{number}")) for number in range(served))
+    )
+    lessons = Curated(given, Snapshot(), PARTS, constitution=Version("c0", "", built_in()))
+    revisions = tuple(replace(REVISION, conversation_id=f"conv_{number}") for number in range(served))
+    return describe(FrozenFeedback((), (), 0, revisions=revisions), with_examples(lessons, examples), (stage,))
+
+
+@pytest.mark.parametrize(
+    ("clear", "unclear", "served", "judged", "left"),
+    [(3, 10, 0, "6 pairs", 7), (3, 2, 0, "5 pairs", 0), (0, 5, 0, "1 pair", 4), (1, 5, 2, "4 pairs", 2)],
+)
+def test_pairs_are_counted_that_are_learned_from_and_those_left_out_as_the_judge_did_not_tell_them_apart(
+    clear: int, unclear: int, served: int, judged: str, left: int
+) -> None:
+    judgements = tuple(
+        JudgedPair((), "ours", (1, number, 2), "a", "b", (6, 2), (7, 2), 0.9 if number < clear else 0.6, ())
+        for number in range(clear + unclear)
+    )
+    text = of_examples(Examples(judged=judgements), "rl-cai", served)
+    assert f"{judged} judged by constitution c0" in text
+    assert (f"Not used: {left} pairs that the judge did not tell apart." in text) == (left > 0)
+    by_reward = of_examples(Examples(judged=judgements), "ppo", served)  # which takes all of them, as odds
+    assert f"{clear + unclear} pairs judged by" in by_reward and "Not used" not in by_reward

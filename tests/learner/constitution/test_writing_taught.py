@@ -11,16 +11,20 @@ import pytest
 
 from learner.backbone import Backbone
 from learner.constitution import revising
-from learner.constitution.asking import Request, Said, question
-from learner.constitution.dropped import NO_VERDICT, UNFINISHED, UNMENDED
+from learner.constitution.asking import Request, Said, question, unheard
+from learner.constitution.dropped import EVEN_ODDS, NO_VERDICT, UNFINISHED, UNMENDED
+from learner.constitution.judging import HeardOdds
 from learner.constitution.writing import write_or_go_on
 from learner.methods import rl_cai
+from learner.snapshot import FrozenFeedback
+from learner.summary import describe
 from service.errors import TrainingFailed
 from service.settings import Settings
 from tests.learner.constitution.toy import Model, Scale, line
 from tests.learner.constitution.written import judged_by, lessons, quiet, sensible, write
 from tests.learner.constitution.written import settings as settings
 from tests.learner.constitution.written import sprout as sprout
+from tests.learner.test_summary import PARTS
 
 
 def test_what_a_judge_says_after_thoughts_is_learned_though_it_is_clamped(
@@ -79,6 +83,35 @@ def test_a_judge_without_any_verdict_leaves_nothing_to_learn_but_what_was_revise
         write(sprout, settings, "rl-cai", replace(given, train=replace(given.train, ai_pairs=())), monkeypatch)
     found = write(sprout, settings, "rl-cai", given, monkeypatch)
     assert found.train.ai_pairs == served and NO_VERDICT in found.set_aside
+
+
+class OneLetter:
+    """A judge that names the same letter whatever stands there, nearly."""
+
+    def odds(self, requests: Sequence[Request], reasoned: bool, heard: HeardOdds = unheard) -> list[float | None]:
+        found = [0.97 + 0.01 * (place % 3) for place, _ in enumerate(requests)]
+        for place, odds in enumerate(found):
+            heard(place, odds)
+        return list(found)
+
+
+@pytest.mark.parametrize("reasoned", [False, True])
+@pytest.mark.parametrize("preferences", ["dpo", "ppo"])
+def test_a_judge_that_names_the_same_letter_whatever_stands_there_ends_the_run(
+    preferences: str, reasoned: bool, sprout: Backbone, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged_by(OneLetter(), monkeypatch)
+    learner = settings.learner.model_copy(update={"preferences": preferences})
+    settings = changed(settings, judge_reasoned=reasoned).model_copy(update={"learner": learner})
+    given = lessons(sprout)
+    alone = replace(given, train=replace(given.train, ai_pairs=()))
+    with pytest.raises(TrainingFailed, match=f"[0-9]+ × {EVEN_ODDS}.*constitution.judge"):
+        write(sprout, settings, "rl-cai", alone, monkeypatch)
+    assert not (settings.home / "constitution.jsonl").exists()
+    found = write(sprout, settings, "rl-cai", given, monkeypatch)  # what was revised while serving is learned
+    left = found.counts["written"]["judged"] - 1
+    text = describe(FrozenFeedback((), (), 0), replace(found, counts=PARTS | dict(found.counts)), ("rl-cai",))
+    assert found.counts["written"]["told_apart"] == 0 and f"{left} pairs that the judge did not tell apart" in text
 
 
 def test_where_no_fault_is_mended_nothing_is_learned(
