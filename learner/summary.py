@@ -83,7 +83,15 @@ def _written(frozen: FrozenFeedback, lessons: Curated, stages: tuple[Stage, ...]
     """What the model wrote itself."""
     part, version = lessons.train, lessons.constitution
     by = f" by constitution {version.name}" if version is not None else ""
-    found = [f"{counted(len(part.revised), 'reply', 'replies')} revised{by}"] if part.revised else []
+    changed = lessons.counts.get("written", {}).get("changed", len(part.revised))
+    unchanged = len(part.revised) - changed
+    found = [f"{counted(changed, 'reply', 'replies')} revised{by}"] if changed else []
+    if unchanged:
+        found.append(
+            f"{unchanged} that needed none"
+            if changed
+            else f"{counted(unchanged, 'reply', 'replies')} that needed no revision{by}"
+        )
     pairs = {(pair.prompt_token_ids, pair.chosen, pair.rejected, pair.conversation_id) for pair in part.ai_pairs}
     served = [
         one
@@ -119,6 +127,8 @@ def _not_used(lessons: Curated, stages: tuple[Stage, ...]) -> str:
         reasons.append(f"{counted(len(lessons.train.scored), 'single score')} ({SINGLE_SCORES})")
     if alike := _not_told_apart(lessons, stages):
         reasons.append(f"{counted(alike, 'pair')} that the judge did not tell apart")
+    if left := lessons.counts.get("written", {}).get("revised", 0) - len(lessons.train.revised):
+        reasons.append(f"{counted(left, 'reply', 'replies')} that needed no revision")
     reasons += [lessons.set_aside] if lessons.set_aside else []
     return f" Not used: {'; '.join(reasons)}." if reasons else ""
 

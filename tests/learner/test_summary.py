@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from learner.batch import Demonstration, Pair, Snapshot
-from learner.constitution.examples import Examples, JudgedPair, with_examples
+from learner.constitution.examples import Examples, JudgedPair, RevisedReply, with_examples
 from learner.constitution.served import ServedRevision
 from learner.curate import Curated
 from learner.snapshot import FrozenFeedback
@@ -93,3 +93,24 @@ def test_pairs_are_counted_that_are_learned_from_and_those_left_out_as_the_judge
     assert (f"Not used: {left} pairs that the judge did not tell apart." in text) == (left > 0)
     by_reward = of_examples(Examples(judged=judgements), "ppo", served)  # which takes all of them, as odds
     assert f"{clear + unclear} pairs judged by" in by_reward and "Not used" not in by_reward
+
+
+@pytest.mark.parametrize(
+    ("changed", "same", "learned", "left"),
+    [
+        (2, 5, "2 replies revised by constitution c0 and 2 that needed none;", "3 replies"),
+        (2, 1, "2 replies revised by constitution c0 and 1 that needed none;", ""),
+        (2, 0, "2 replies revised by constitution c0;", ""),
+        (0, 2, "1 reply that needed no revision by constitution c0;", "1 reply"),
+    ],
+)
+def test_replies_that_needed_no_revision_are_not_counted_as_revised(
+    changed: int, same: int, learned: str, left: str
+) -> None:
+    replies = tuple(
+        RevisedReply((), "ours", (1, number, 2), "draft", "new" if number < changed else "draft", (6, 2), ())
+        for number in range(changed + same)
+    )
+    text = of_examples(Examples(revised=replies), "sl-cai")
+    assert text.startswith(f"It learned from {learned}")
+    assert text.endswith(f"Not used: {left} that needed no revision." if left else "held out.")
