@@ -36,7 +36,7 @@ from learner.micro_batches import MicroBatches
 from learner.output_layer import plain_output_layer
 from learner.packing import Packed, hidden_states, pack, predicting_logits, try_packing
 from learner.predictions import Predictions
-from learner.starting_adapter import check_base, kept_shape
+from learner.starting_adapter import base_of, check_base, kept_shape
 from service.adapters.base_model import check_model
 from service.errors import BadInput, TrainingFailed
 from service.settings import LearnerSettings
@@ -88,6 +88,8 @@ class Backbone(AdaptedModel):
             base = load_base(model_path, settings, device)
         base.requires_grad_(False)
         config = lora_config(parent, settings)
+        if parent and base_of(parent):
+            config.base_model_name_or_path = None  # it is this one, by its hash: PEFT would warn of another path to it
         if parent and parallel.is_first() and (kept := kept_shape(str(parent), config.r, config.lora_alpha, settings)):
             log.warning(kept)
         with torch.random.fork_rng():

@@ -40,7 +40,7 @@ def write_base(folder: Path, model: str, learner: LearnerSettings) -> None:
 def check_base(folder: Path, model: str | Path) -> None:
     """Whether an adapter is of this base, where its folder says of which it is. Raises BadInput where it is of another
     one, AdapterBroken where that can't be read."""
-    base = _base_of(folder)
+    base = base_of(folder)
     if base is None:
         return
     try:
@@ -54,7 +54,8 @@ def check_base(folder: Path, model: str | Path) -> None:
         )
 
 
-def _base_of(folder: Path) -> BaseModelIdentity | None:
+def base_of(folder: Path) -> BaseModelIdentity | None:
+    """Of an adapter, None where its folder doesn't say it. Raises AdapterBroken where that can't be read."""
     for file in (folder / MANIFEST, folder / BASE_FILE):
         if not file.is_file():
             continue

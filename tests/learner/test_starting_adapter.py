@@ -54,6 +54,15 @@ def test_what_was_learned_from_texts_says_its_base_and_goes_on_from_no_other(
     assert not (tmp_path / "strange").exists()
 
 
+def test_the_same_base_by_another_path_is_not_warned_of(
+    adapter: Path, model: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    (tmp_path / "link").symlink_to(model)
+    backbone = Backbone.load(tmp_path / "link", LearnerSettings(rank=4, alpha=8.0), parent=adapter)
+    assert not [one for one in recwarn if "base_model_name_or_path" in str(one.message)]
+    assert backbone.model.peft_config["policy"].base_model_name_or_path == str(tmp_path / "link")
+
+
 @pytest.mark.parametrize("role", ["parent", "anchor"])
 def test_a_published_adapter_is_told_by_its_manifest(
     role: str, adapter: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
