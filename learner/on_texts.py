@@ -31,6 +31,7 @@ from learner.starting_adapter import write_base
 from learner.text_examples import as_snapshot, longest_example, read_examples
 from learner.text_rewards import TextRewards
 from learner.trainer import (
+    LEAST_THUMBS,
     Stage,
     as_labels,
     from_scores,
@@ -157,10 +158,11 @@ def _learned(
     """`given`: how many examples there are, prompts alone not counted. Raises BadInput where the method learns nothing
     from what fits."""
     if not stages:
+        wanted = _what_single_replies_lack(method, texts) or "See docs/learning.md."
         why = f"{_examples_are(too_long)} longer than the model's context of {room} tokens." if too_long else ""
         raise BadInput(
             f"There is nothing in the data that {method} learns from.",
-            f"{why} Shorten them, or take a model with a longer context." if why else "See docs/learning.md.",
+            f"{why} Shorten them, or take a model with a longer context." if why else wanted,
         )
     labels = as_labels(texts)
     if "kto" in stages and len({label.desirable for label in labels}) < 2:
@@ -183,3 +185,21 @@ def _learned(
 
 def _examples_are(count: int) -> str:
     return counted(count, "example is", "examples are")
+
+
+def _what_single_replies_lack(method: str, texts: Snapshot) -> str:
+    """For a method that learns nothing from them to learn; empty where there are none, or it never does."""
+    found, good = list[str](), sum(label.desirable for label in texts.labels)
+    above, below = (sum(sign * one.points > 0 for one in texts.scored) for sign in (1, -1))
+    if texts.labels and method not in ("sft", "dpo"):
+        found.append(
+            f"at least {LEAST_THUMBS} good and {LEAST_THUMBS} bad replies (there are {good} good and "
+            f"{len(texts.labels) - good} bad)"
+        )
+    if texts.scored and method not in ("auto", "sft", "dpo", "kto"):
+        found.append(
+            f"at least {LEAST_THUMBS} scored above and {LEAST_THUMBS} below what is usual in the data (there are "
+            f"{above} above and {below} below)"
+        )
+    others = "corrections, pairs" if method == "auto" else "pairs"
+    return f"It takes {others}, or {', or '.join(found)}." if found else ""

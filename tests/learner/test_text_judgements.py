@@ -12,8 +12,9 @@ from learner.backbone import Backbone
 from learner.batch import Label, Pair, Snapshot
 from learner.methods import reward, rlhf
 from learner.methods.reward_model import RewardFit
-from learner.on_texts import LearnedTexts, learn
+from learner.on_texts import LearnedTexts, learn, learn_reward
 from learner.text_examples import as_snapshot, read_examples
+from service.errors import BadInput
 from service.settings import SPROUT, LearnerSettings
 from tests.learner.tiny_model import build_tiny_model
 
@@ -92,3 +93,37 @@ def test_scores_alone_are_left_out_where_no_reward_is_fitted(model: Path, tmp_pa
     rows: list[dict[str, Any]] = [*ENOUGH, {"prompt": "what is red ?", "order": ["yes .", "no ."]}]
     learned = learn("dpo", model, rows, tmp_path / "out", {"learner": {"dpo_on": "pairs"}})
     assert learned == LearnedTexts(("dpo",), learned_from=1, too_long=0, unused=8)
+
+
+def judged(good: int, bad: int) -> list[dict[str, Any]]:
+    return [{"prompt": f"what is {number} ?", "reply": "yes .", "good": number < good} for number in range(good + bad)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (judged(8, 0), r"It takes pairs, or at least 4 good and 4 bad replies \(there are 8 good and 0 bad\)\.$"),
+        (judged(3, 3), r"\(there are 3 good and 3 bad\)"),
+        (ENOUGH[:6], r"or at least 4 scored above and 4 below .* \(there are 3 above and 3 below\)"),
+        ([*judged(8, 0), *ENOUGH[:6]], r"\(there are 8 good and 0 bad\), or at least 4 scored above"),
+        ([{"prompt": "Hi", "reply": "Hi."}], r"See docs/learning\.md"),
+    ],
+)
+def test_where_single_replies_are_too_few_for_a_reward_it_is_said_how_many_it_takes(
+    rows: list[dict[str, Any]], said: str, model: Path, tmp_path: Path
+) -> None:
+    nothing = "There is nothing in the data that {} learns from. .*"
+    with pytest.raises(BadInput, match=nothing.format("ppo") + said):
+        learn("ppo", model, rows, tmp_path / "out")
+    with pytest.raises(BadInput, match=nothing.format("a reward model") + said):
+        learn_reward(model, rows, tmp_path / "out")
+
+
+def test_of_single_thumbs_auto_says_it_too(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"auto learns from\. It takes corrections, pairs, or at least 4 good and 4 bad"):
+        learn("auto", model, judged(8, 0), tmp_path / "out")
+
+
+def test_of_single_replies_a_method_that_never_learns_from_them_says_nothing(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"learns from\. See docs/learning\.md"):
+        learn("sft", model, judged(8, 0), tmp_path / "out")
