@@ -71,7 +71,9 @@ def _held_out(lessons: Curated, stages: tuple[Stage, ...]) -> str:
     """What these stages would have learned from, had it not been kept back."""
     counts, by_thumbs = lessons.counts["held_out"], "kto" in stages
     labelled = counts["good"] + counts["bad"]
-    found = [counted(labelled, "reply", "replies") if by_thumbs else counted(counts["pairs"], "pair")]
+    pairs = len(pairs_to_learn(stages, lessons.held_out)) if by_thumbs else counts["pairs"]
+    found = [counted(labelled, "reply", "replies")] if by_thumbs and (labelled or not pairs) else []
+    found += [counted(pairs, "pair")] if pairs or not by_thumbs else []
     if counts["critiques"] and (by_thumbs or from_pairs(stages)):
         found.append(counted(counts["critiques"], "critique"))
     if counts["served_revisions"] and lessons.train.ai_pairs:

@@ -49,3 +49,12 @@ def test_revisions_that_were_held_out_are_counted_where_they_are_learned_from(tm
     judged = replace(lessons, train=Snapshot(ai_pairs=(pair,), criticised=(Criticised((1, 2), (5, 3), "no"),)))
     assert "0 pairs and 1 revision held out." in describe(frozen, replace(judged, counts=counts), ("rl-cai",))
     assert "1 revision" not in describe(frozen, replace(lessons, counts=counts), ("dpo",))
+
+
+def test_pairs_that_were_held_out_are_counted_where_kto_learns_from_pairs(tmp_path: Path) -> None:
+    frozen, lessons = critiques(Home(tmp_path), 1)
+    pair, label = Pair((1, 2), (4, 3), (5, 3)), {"good": 1, "bad": 2}
+    lessons = replace(lessons, train=Snapshot(pairs=(pair, pair)), held_out=Snapshot(pairs=(pair,)))
+    assert "from 2 pairs; 1 pair held out." in describe(frozen, lessons, ("kto",))
+    counts = lessons.counts | {"held_out": lessons.counts["held_out"] | label}
+    assert "; 3 replies and 1 pair held out." in describe(frozen, replace(lessons, counts=counts), ("kto",))
