@@ -37,7 +37,7 @@ KNOWN = {
     "reward_margin": Known("Lead of the better reply", "By how much it gained more than the worse one, in nats."),
     "good_reward": Known("Good replies gained", "By how much those of the step are likelier than at first, in β nats."),
     "bad_reward": Known("Bad replies gained", "The same of those called bad: it should fall."),
-    "kl": Known("Moved from the anchor", "How far its wording is from the anchor's: KL, in nats per token."),
+    "kl": Known("Moved from the anchor", "How far its wording moved: KL, in nats per token; PPO's is per reply."),
     "fluency": Known("Fluency", "How natural the base finds what it says; 0: as its own. The gate measures it anew."),
     "worst_correction": Known("Correction known least", "Its log-probability: the nearer to 0, the better known."),
     "retention_kl": Known("Moved elsewhere", "How far replies nobody corrected have moved: KL, in nats per token."),

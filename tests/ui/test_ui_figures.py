@@ -110,3 +110,8 @@ def test_whatever_the_learner_measures_and_rules_on_is_explained_in_plain_words(
     assert len(ruled) == len(RULES)
     for one in [*shown, *ruled]:
         assert one["meaning"] and one["label"] != one["name"], one["name"]
+
+
+def test_the_kl_of_ppo_is_said_to_be_that_of_a_reply() -> None:
+    (chart,) = curves(lines("ppo", 1, kl=0.1))
+    assert chart["meaning"].endswith("in nats per token; PPO's is per reply.")
