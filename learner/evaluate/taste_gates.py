@@ -46,7 +46,7 @@ def agrees_with_scores(report: Report, settings: LearnerSettings) -> tuple[bool,
     if share is None:
         return None
     if share.value is None or share.high is None or share.decided < LEAST_JUDGED_PROMPTS:
-        found = counted(report.scores, "held-out score makes", "held-out scores make")
+        found = counted(report.scores or 0, "held-out score makes", "held-out scores make")
         pairs = f"{counted(share.decided, 'pair')} of prompts scored differently"
         return True, f"Not judged by scores: {found} {pairs} (at least {LEAST_JUDGED_PROMPTS})."
     before = "" if report.score_accuracy_parent is None else f"; its parent: {report.score_accuracy_parent:.1%}"
