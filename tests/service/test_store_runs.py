@@ -147,7 +147,7 @@ def test_several_writes_in_one_transaction_all_count(store: Store) -> None:
         run = runs.get_run(tx, run_id)
     assert run is not None
     assert (run.state, run.phase, run.step, run.steps, run.adapter, run.parent, run.snapshot_hash) == (
-        "succeeded", "train", 3, 9, "v2", "v1", "abc",
+        "succeeded", "train", 9, 9, "v2", "v1", "abc",
     )  # fmt: skip
 
 

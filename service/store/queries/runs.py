@@ -194,7 +194,7 @@ def set_snapshot(
 def finish_run(tx: Session, run_id: str, fence: int, state: Ending, message: str, adapter: str | None = None) -> None:
     """End the run, with the reason in plain words and the adapter that it published. Raises LeaseLost."""
     run = _leased(tx, run_id, fence)
-    run.adapter = adapter
+    run.adapter, run.step = adapter, run.step if state == "failed" else run.steps
     _end(run, state, message)
 
 
