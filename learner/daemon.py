@@ -19,7 +19,6 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-import psutil
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -167,7 +166,15 @@ class Learner:
 def is_gone(name: str) -> bool:
     """Whether the learner that gave itself this name was a process of this machine and has ended."""
     host, _, number = name.rpartition(":")
-    return host == socket.gethostname() and number.isdigit() and not psutil.pid_exists(int(number))
+    if host != socket.gethostname() or not number.isdigit():
+        return False
+    try:
+        os.kill(int(number), 0)  # asks, and does nothing
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # somebody else's, and alive
+        return False
+    return False
 
 
 def training_is_ours(store: Store, training: Training) -> bool:
