@@ -24,7 +24,7 @@ from service.commands.options import (
 )
 from service.commands.processes import check_address, first_link, greet, say_engines
 from service.errors import SettingsError
-from service.settings import check_rank, check_rollouts
+from service.settings import Settings, check_rank, check_rollouts
 
 if TYPE_CHECKING:
     from service.engine_checks import EngineReport
@@ -60,7 +60,6 @@ def up(
         check_rank(settings)
         check_rollouts(settings)
         require_trackers(settings.learner.trackers)
-    from service import logs, stack
     from service.engine_checks import weights_problem
     from service.engine_program import check_folders
     from service.memory_share import with_memory_share
@@ -68,15 +67,22 @@ def up(
     check_folders(settings)
     settings, shared = with_memory_share(settings, learner)
     weights = weights_problem(settings) if learner else None
+    _run(settings, learner, {"gpu_memory": shared, "weights_problem": weights.words if weights else None}, as_json)
+
+
+def _run(settings: Settings, learner: bool, said_first: dict[str, str | None], as_json: bool) -> None:
+    """Start everything, tell that it is there, and watch it until it is to stop. `said_first`: what is known before, as
+    a large model takes minutes to start."""
+    from service import logs, stack
+
     stack.prepare_home(settings)
     logs.configure("up", settings.home)
     stopping = _stop_on_signals()
     with stack.only_one(settings.home) as tell_where:
         everything = stack.Stack(settings, learner)
-        if shared is not None and not as_json:  # first, as a large model takes minutes to start
-            say(shared)
-        if weights is not None and not as_json:
-            say(weights.words)
+        for words in said_first.values():
+            if words is not None and not as_json:
+                say(words)
         tell_where(everything.url, everything.engine_urls)
         try:
             everything.start()
@@ -90,8 +96,7 @@ def up(
                     "pages_problem": everything.pages_problem,
                     "engine_urls": everything.engine_urls,
                     "engines": [asdict(report) for report in reports],
-                    "gpu_memory": shared,
-                    "weights_problem": weights and weights.words,
+                    **said_first,
                 }
 
                 def plain() -> None:
