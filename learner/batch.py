@@ -46,6 +46,10 @@ def untold(done: int, of: int) -> None:
     """For work that nobody follows."""
 
 
+def unheard(*said: object) -> None:
+    """For answers that are wanted all at once."""
+
+
 @dataclass(frozen=True)
 class Demonstration:
     """A reply as it should have been."""

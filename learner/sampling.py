@@ -20,7 +20,7 @@ from transformers.cache_utils import DynamicLayer
 from learner import parallel
 from learner.adapted_model import Role
 from learner.backbone import SAMPLED, Backbone
-from learner.batch import Tell, TokenIds, by_length, untold
+from learner.batch import Tell, TokenIds, by_length, unheard, untold
 
 AFFORDABLE_TOKENS = 128
 """What a prompt that a training samples on may cost on the average; one far into a long conversation costs many times
@@ -40,10 +40,6 @@ class Reply:
     log_prob: float  # of the whole reply, in nats, before temperature
     ended: bool  # False: cut at max_new_tokens
     log_probs: tuple[float, ...] | None = None  # of each token, by an engine that sampled it; None: sampled here
-
-
-def unheard(reply: Reply) -> None:
-    """For replies that are wanted all at once."""
 
 
 class Window(Protocol):

@@ -12,7 +12,7 @@ from typing import Any
 
 from learner.adapted_model import Role
 from learner.backbone import Backbone
-from learner.batch import Messages, Tell, TokenIds, untold
+from learner.batch import Messages, Tell, TokenIds, unheard, untold
 from learner.sampling import Reply, longest_prompt, sample
 from service.errors import TrainingFailed
 
@@ -36,10 +36,6 @@ class Said:
 
 HeardSaid = Callable[[int, Said], None]
 """Called with each answer as it comes, and which request it answers, in the process that has it first."""
-
-
-def unheard(place: int, answer: object) -> None:
-    """For answers that are wanted all at once."""
 
 
 def as_request(conversation: Messages) -> list[dict[str, str]]:

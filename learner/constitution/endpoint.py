@@ -18,7 +18,8 @@ from typing import Any
 
 import httpx2
 
-from learner.constitution.asking import Request, unheard
+from learner.batch import unheard
+from learner.constitution.asking import Request
 from learner.constitution.judging import HeardOdds
 from learner.constitution.named_judge import told
 from service.constitution import Constitution

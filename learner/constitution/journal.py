@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from learner import parallel
-from learner.constitution.asking import HeardSaid, Request, Said, unheard
+from learner.batch import unheard
+from learner.constitution.asking import HeardSaid, Request, Said
 from learner.constitution.judging import HeardOdds, Judge
 from learner.counted import counted
 from learner.run_folder import write_whole

@@ -10,8 +10,8 @@ from itertools import takewhile
 from learner import parallel
 from learner.adapted_model import Role
 from learner.backbone import Backbone
-from learner.batch import TokenIds
-from learner.constitution.asking import Request, ask, render, unheard
+from learner.batch import TokenIds, unheard
+from learner.constitution.asking import Request, ask, render
 from learner.constitution.endpoint import EndpointJudge
 from learner.constitution.judging import HeardOdds, Judge
 from learner.constitution.named_judge import is_address

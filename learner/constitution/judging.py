@@ -14,8 +14,8 @@ from random import Random
 from statistics import fmean
 from typing import Protocol
 
-from learner.batch import Messages, Tell, untold
-from learner.constitution.asking import Request, as_request, unheard
+from learner.batch import Messages, Tell, unheard, untold
+from learner.constitution.asking import Request, as_request
 from service.constitution import Constitution, Principle
 from service.constitution.principles import draw
 from service.constitution.prompts import verdict_messages

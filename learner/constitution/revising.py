@@ -14,8 +14,8 @@ from random import Random
 
 from learner.adapted_model import Role
 from learner.backbone import Backbone
-from learner.batch import Messages, Progress, Tell, TokenIds, told_as, untold
-from learner.constitution.asking import HeardSaid, Request, Said, as_request, ask, unheard
+from learner.batch import Messages, Progress, Tell, TokenIds, told_as, unheard, untold
+from learner.constitution.asking import HeardSaid, Request, Said, as_request, ask
 from learner.constitution.journal import Journal
 from service.constitution import Constitution, Principle
 from service.constitution.principles import draw_for_rounds

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from learner.backbone import Backbone
-from learner.constitution.asking import Request, unheard
+from learner.batch import unheard
+from learner.constitution.asking import Request
 from learner.constitution.judges import judge_of
 from learner.constitution.judging import (
     HeardOdds,

@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 
 from learner.backbone import Backbone
-from learner.batch import Demonstration, Pair, Snapshot
-from learner.constitution.asking import Request, unheard
+from learner.batch import Demonstration, Pair, Snapshot, unheard
+from learner.constitution.asking import Request
 from learner.constitution.judging import HeardOdds, Judge, Two
 from learner.curate import Curated
 from learner.evaluate import constitution as evaluation

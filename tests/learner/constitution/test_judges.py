@@ -11,7 +11,8 @@ import pytest
 from transformers import LlamaForCausalLM
 
 from learner.backbone import Backbone
-from learner.constitution.asking import Request, ask, render, unheard
+from learner.batch import unheard
+from learner.constitution.asking import Request, ask, render
 from learner.constitution.judges import BackboneJudge, FirstAsks, judge_of
 from learner.constitution.judging import HeardOdds
 from learner.constitution.named_judge import is_address, is_version, told

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from learner.backbone import Backbone
-from learner.batch import Criticised, Flagged, Snapshot
+from learner.batch import Criticised, Flagged, Snapshot, unheard
 from learner.constitution import revising, writing
-from learner.constitution.asking import Request, question, unheard
+from learner.constitution.asking import Request, question
 from learner.constitution.dropped import AT_FAULT, NO_ROOM, NO_TEMPLATE, SAME_TEXT, UNFINISHED
 from learner.constitution.judging import HeardOdds
 from learner.constitution.red_team import harmful

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from learner.backbone import Backbone
+from learner.batch import unheard
 from learner.constitution import revising
-from learner.constitution.asking import Request, Said, question, unheard
+from learner.constitution.asking import Request, Said, question
 from learner.constitution.dropped import EVEN_ODDS, NO_VERDICT, UNFINISHED, UNMENDED
 from learner.constitution.judging import HeardOdds
 from learner.constitution.writing import write_or_go_on

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from learner.batch import Tell, untold
-from learner.constitution.asking import HeardSaid, Request, Said, unheard
+from learner.batch import Tell, unheard, untold
+from learner.constitution.asking import HeardSaid, Request, Said
 from learner.constitution.judging import HeardOdds
 
 EOS = 3
