@@ -21,7 +21,7 @@ from service.embedded.general_cache import ManyRows, OneRow, RowsCache, StepRows
 from service.embedded.general_lora import GeneralAdapter, RowDeltas
 from service.embedded.kernel import Kernel
 from service.embedded.kv_cache import KvCache, Plane
-from service.embedded.lora import LoraAdapter
+from service.embedded.lora import LoraAdapter, Rest, go_on
 from service.embedded.model import DecodeBatch, Stretch
 
 TRIAL = ([5, 9, 4, 7, 6, 3, 8], [4, 8, 3])  # token ids of the trial: two rows of unequal length
@@ -54,8 +54,8 @@ class GeneralModel:
         return {name: _shape(part) for name, part in self._linears.items()}
 
     @torch.inference_mode()
-    def prepare(self, adapter: LoraAdapter) -> GeneralAdapter:
-        return GeneralAdapter.of(adapter, self.dtype, self.device)
+    def prepare(self, adapter: LoraAdapter, rest: Rest = go_on) -> GeneralAdapter:
+        return GeneralAdapter.of(adapter, self.dtype, self.device, rest)
 
     @torch.inference_mode()
     def prefill(self, cache: KvCache, stretches: Sequence[Stretch]) -> list[Tensor]:

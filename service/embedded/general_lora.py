@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from service.embedded.lora import LoraAdapter
+from service.embedded.lora import LoraAdapter, Rest
 
 
 @dataclass(eq=False)
@@ -18,11 +18,11 @@ class GeneralAdapter:
     products: dict[str, tuple[Tensor, Tensor]]
 
     @staticmethod
-    def of(adapter: LoraAdapter, dtype: torch.dtype, device: torch.device) -> "GeneralAdapter":
-        products = {
-            module: (delta.down.t().to(device, dtype), (delta.up * delta.scale).t().to(device, dtype))
-            for module, delta in adapter.deltas.items()
-        }
+    def of(adapter: LoraAdapter, dtype: torch.dtype, device: torch.device, rest: Rest) -> "GeneralAdapter":
+        products = {}
+        for module, delta in adapter.deltas.items():
+            products[module] = delta.down.t().to(device, dtype), (delta.up * delta.scale).t().to(device, dtype)
+            rest()
         return GeneralAdapter(adapter.name, products)
 
 

@@ -21,7 +21,7 @@ from service.embedded.fused import FusedForward, FusedStep
 from service.embedded.kv_cache import KvCache, Plane
 from service.embedded.llama_lora import LlamaAdapter, RowGroups, prepare_adapter
 from service.embedded.llama_weights import LlamaShape, LlamaWeights, Matrix
-from service.embedded.lora import LoraAdapter
+from service.embedded.lora import LoraAdapter, Rest, go_on
 from service.embedded.model import DecodeBatch, Stretch, causal_mask
 
 
@@ -83,8 +83,8 @@ class Llama:
         return self.shape.linear_shapes()
 
     @torch.inference_mode()
-    def prepare(self, adapter: LoraAdapter) -> LlamaAdapter:
-        return prepare_adapter(self.weights, adapter)
+    def prepare(self, adapter: LoraAdapter, rest: Rest = go_on) -> LlamaAdapter:
+        return prepare_adapter(self.weights, adapter, rest)
 
     @torch.inference_mode()
     def prefill(self, cache: KvCache, stretches: Sequence[Stretch]) -> list[Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from service.embedded.kernel import Weight
 from service.embedded.llama_weights import PARTS, LlamaWeights, Matrix, interleave
-from service.embedded.lora import LoraAdapter
+from service.embedded.lora import LoraAdapter, Rest
 from service.embedded.model import Adapter
 
 
@@ -36,15 +36,16 @@ class LlamaAdapter:
     deltas: Deltas
 
 
-def prepare_adapter(weights: LlamaWeights, adapter: LoraAdapter) -> LlamaAdapter:
+def prepare_adapter(weights: LlamaWeights, adapter: LoraAdapter, rest: Rest) -> LlamaAdapter:
     """The adapter in the fast path's form."""
-    prefixes = [f"model.layers.{number}." for number in range(weights.shape.layers)]
-    return LlamaAdapter(
-        adapter.name, [[_deltas(weights, adapter, prefix, matrix) for matrix in Matrix] for prefix in prefixes]
-    )
+    deltas: Deltas = []
+    for number in range(weights.shape.layers):
+        prefix = f"model.layers.{number}."
+        deltas.append([_deltas(weights, adapter, prefix, matrix, rest) for matrix in Matrix])
+    return LlamaAdapter(adapter.name, deltas)
 
 
-def _deltas(weights: LlamaWeights, adapter: LoraAdapter, prefix: str, matrix: Matrix) -> list[LowRank]:
+def _deltas(weights: LlamaWeights, adapter: LoraAdapter, prefix: str, matrix: Matrix, rest: Rest) -> list[LowRank]:
     """The adapter's parts of one fused matrix: each for itself where compiled code computes them, else as one."""
     sizes = weights.shape.linear_shapes()
     widths = [sizes[prefix + part][1] for part in PARTS[matrix]]
@@ -59,10 +60,12 @@ def _deltas(weights: LlamaWeights, adapter: LoraAdapter, prefix: str, matrix: Ma
         found.append((down.t(), up.t(), sum(widths[:index])))
     if len(found) > 1 and weights.kernel is None:
         found = [_fused(found, sum(widths))]
-    return [
-        LowRank(weights.packed(down.to(weights.dtype)), weights.packed(up.to(weights.dtype)), len(up), start)
-        for down, up, start in found
-    ]
+    products = []
+    for down, up, start in found:
+        packed = weights.packed(down.to(weights.dtype)), weights.packed(up.to(weights.dtype))
+        products.append(LowRank(*packed, len(up), start))
+        rest()
+    return products
 
 
 def _fused(parts: list[tuple[Tensor, Tensor, int]], width: int) -> tuple[Tensor, Tensor, int]:

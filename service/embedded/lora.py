@@ -8,17 +8,19 @@ other adapter types, layers that the model does not have, shapes that do not fit
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from service.embedded.errors import AdapterRefused
+
+Rest = Callable[[], None]
+"""Called after every matrix that is read or prepared: who works beside a decoding engine gives way there."""
 
 TENSOR_NAME = re.compile(r"^base_model\.model\.(?P<module>.+)\.lora_(?P<part>[AB])\.weight$")
 
@@ -39,14 +41,20 @@ class LoraAdapter:
     deltas: dict[str, LoraDelta]  # by the linear layer's name in the base model
 
 
-def read_adapter(name: str, path: Path, linear_shapes: Mapping[str, tuple[int, int]], max_rank: int) -> LoraAdapter:
+def go_on() -> None:
+    """No rest: nobody else waits for this core."""
+
+
+def read_adapter(
+    name: str, path: Path, linear_shapes: Mapping[str, tuple[int, int]], max_rank: int, rest: Rest = go_on
+) -> LoraAdapter:
     """The adapter in folder `path`, checked against the base model's linear layers (name → (in, out)).
 
     Raises AdapterRefused, naming the file and what is wrong with it.
     """
     config = _read_config(path)
     _refuse_unsupported(path, config)
-    pairs = _read_pairs(path)
+    pairs = _read_pairs(path, rest)
     deltas: dict[str, LoraDelta] = {}
     for module, parts in pairs.items():
         if module not in linear_shapes:
@@ -89,23 +97,25 @@ def _refuse_unsupported(path: Path, config: dict[str, Any]) -> None:
         raise AdapterRefused(f"{path} cannot be served: {' and '.join(found)}. Plain LoRA is supported.")
 
 
-def _read_pairs(path: Path) -> dict[str, dict[str, Tensor]]:
+def _read_pairs(path: Path, rest: Rest) -> dict[str, dict[str, Tensor]]:
     """Each module's "A" and "B" tensors, in float32."""
     file = path / "adapter_model.safetensors"
     if not file.is_file():
         raise AdapterRefused(f"{file} is missing (pickled adapter_model.bin files are never read).")
+    pairs: dict[str, dict[str, Tensor]] = {}
     try:
-        tensors = load_file(file)
+        with safe_open(file, framework="pt") as tensors:
+            for key in tensors.offset_keys():  # as they lie in the file
+                match = TENSOR_NAME.match(key)
+                if match is None:
+                    raise AdapterRefused(f"{file}: tensor {key} is not of plain LoRA on a linear layer.")
+                tensor = tensors.get_tensor(key)
+                if tensor.dim() != 2 or not tensor.is_floating_point() or not torch.isfinite(tensor).all():
+                    raise AdapterRefused(f"{file}: tensor {key} is not a matrix of finite numbers.")
+                pairs.setdefault(match["module"], {})[match["part"]] = tensor.float()
+                rest()
     except (SafetensorError, OSError, ValueError) as error:
         raise AdapterRefused(f"{file} is damaged or unreadable: {error}.") from error
-    pairs: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        match = TENSOR_NAME.match(key)
-        if match is None:
-            raise AdapterRefused(f"{file}: tensor {key} is not of plain LoRA on a linear layer.")
-        if tensor.dim() != 2 or not tensor.is_floating_point() or not torch.isfinite(tensor).all():
-            raise AdapterRefused(f"{file}: tensor {key} is not a matrix of finite numbers.")
-        pairs.setdefault(match["module"], {})[match["part"]] = tensor.float()
     if not pairs:
         raise AdapterRefused(f"{file} holds no tensors.")
     return pairs

@@ -8,7 +8,7 @@ import torch
 
 from service.embedded.kernel import Kernel
 from service.embedded.kv_cache import KvCache, Plane
-from service.embedded.lora import LoraAdapter
+from service.embedded.lora import LoraAdapter, Rest, go_on
 
 NEVER = float("-inf")
 
@@ -102,7 +102,7 @@ class Model(Protocol):
         """(in, out) of every linear layer that a LoRA adapter may change, by PEFT's module name."""
         ...
 
-    def prepare(self, adapter: LoraAdapter) -> Adapter:
+    def prepare(self, adapter: LoraAdapter, rest: Rest = go_on) -> Adapter:
         """The adapter in this model's own form; runs beside decoding, in another thread."""
         ...
 

@@ -1,8 +1,8 @@
 """The worker process: reads commands from the pipe, steps the engine for ever, reports after every step.
 
 It is a process of its own so that writing HTTP never waits for Python's lock while the model computes. Its life ends
-with its parent's: the pipe closes. Adapters are read and prepared by a thread beside the decoding loop, and attached
-between two steps.
+with its parent's: the pipe closes. Adapters are read and prepared by a thread beside the decoding loop, a matrix at a
+time, and attached between two steps.
 """
 
 import gc
@@ -10,6 +10,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,7 @@ if TYPE_CHECKING:  # torch loads in the worker alone, once it runs
     from service.embedded.model import Adapter
 
 SWITCH_INTERVAL = 0.0002  # seconds a thread may keep Python's lock: loading an adapter must not hold up decoding
+REST = 0.0005  # seconds that loading stands still after every matrix, while others decode, for the same reason
 
 
 @dataclass(frozen=True)
@@ -136,10 +138,16 @@ class Worker:
 
         model = self._engine.model
         try:
-            adapter = read_adapter(command.name, Path(command.path), model.linear_shapes(), self._max_lora_rank)
-            self._inbox.put(Attach(command.ticket, model.prepare(adapter)))
+            adapter = read_adapter(
+                command.name, Path(command.path), model.linear_shapes(), self._max_lora_rank, self._rest
+            )
+            self._inbox.put(Attach(command.ticket, model.prepare(adapter, self._rest)))
         except AdapterRefused as refused:
             self._inbox.put(Answer(command.ticket, str(refused)))
         except Exception as error:
             traceback.print_exc()
             self._inbox.put(Answer(command.ticket, f"{command.path} could not be loaded: {error}"))
+
+    def _rest(self) -> None:
+        if not self._engine.idle:
+            time.sleep(REST)

@@ -47,6 +47,12 @@ def test_a_sound_adapter_is_read_whole(adapter: Path, shapes: dict[str, tuple[in
     assert all(delta.scale == 2.0 for delta in read.deltas.values())
 
 
+def test_reading_gives_way_after_every_matrix(adapter: Path, shapes: dict[str, tuple[int, int]]) -> None:
+    rests: list[None] = []
+    read = read_adapter("v1", adapter, shapes, 4, lambda: rests.append(None))
+    assert len(rests) == 2 * len(read.deltas)
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from service.embedded.engine import Engine
-from service.embedded.lora import LoraAdapter
+from service.embedded.lora import LoraAdapter, Rest
 from service.embedded.messages import (
     Abort,
     AddSequence,
@@ -77,10 +77,10 @@ def test_decoding_goes_on_while_an_adapter_is_prepared(
     engine = build(model_of("llama"))
     prepare, begun, may_end = engine.model.prepare, threading.Event(), threading.Event()
 
-    def slowly(read: LoraAdapter) -> object:
+    def slowly(read: LoraAdapter, rest: Rest) -> object:
         begun.set()
         assert may_end.wait(PATIENCE)
-        return prepare(read)
+        return prepare(read, rest)
 
     monkeypatch.setattr(engine.model, "prepare", slowly)
     with working(engine) as worker:
