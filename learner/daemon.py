@@ -41,7 +41,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Learner:
-    """Looks for work and supervises it. Its methods are called from one thread at a time."""
+    """Looks for work and supervises it. Its methods are called from one thread at a time. `name`: on its leases."""
 
     def __init__(self, settings: Settings, store: Store, start: Start = start_child) -> None:
         self._settings = settings.learner
@@ -49,7 +49,7 @@ class Learner:
         self._store = store
         self._start = start
         self._training: Training | None = None
-        self._name = f"{socket.gethostname()}:{os.getpid()}"
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
 
     def queue_by_time(self, moment: datetime | None = None) -> None:
         """Queue the run of the present time slot, if there is new feedback and no run is waiting or under way."""
@@ -115,7 +115,7 @@ class Learner:
             if not any(run.state in ("queued", "running") for run in runs.list_runs(tx)):
                 return
         with self._store.begin() as tx:
-            lease = runs.lease_run(tx, self._name, self._settings.lease_seconds, self._settings.max_attempts)
+            lease = runs.lease_run(tx, self.name, self._settings.lease_seconds, self._settings.max_attempts)
         if lease is not None:
             log.info("Run %s begins, attempt %d.", lease.run_id, lease.run.attempt)
             try:

@@ -1,5 +1,5 @@
-"""`hone learn --once`: queue one run, unless one waits already or one of the same stage of the constitution was broken
-off; work on it here, and show how far it is."""
+"""`hone learn --once`: queue one run, unless one waits already or one that would learn the same was broken off; work on
+it here, and show how far it is."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from learner.daemon import Learner, is_gone, outliving_the_store
 from learner.parents import Parents
-from learner.trainer import CONSTITUTIONAL, settings_of
+from learner.progress_bar import ProgressBar
+from learner.trainer import settings_of
 from service.errors import Stopped, StoreError, TrainingFailed
 from service.settings import Settings
 from service.store.queries import adapters, constitutions, feedback, runs, serving
@@ -88,9 +88,7 @@ def learn_once(
 
 
 def _to_go_on_with(store: Store, parents: Parents, method: str, promote: bool | None, parent: str | None) -> Run | None:
-    """The run of a stage of the constitution that was broken off, where a new one would learn the same again."""
-    if method not in CONSTITUTIONAL:
-        return None
+    """The run of this method that was broken off, where a new one would learn the same again."""
     with store.read() as tx:
         run = runs.broken_off(tx, method, runs.wishes(promote, parent), is_gone)
         if run is None or run.snapshot_hash is None:  # nothing is frozen: it learns what a new one would
@@ -120,8 +118,10 @@ def _what_becomes_of(store: Store, run_id: str) -> str:
             run = runs.get_run(tx, run_id)
     except StoreError:
         return f"Run {run_id} is given back when its lease is over: the store is away."
+    if run is not None and run.state in OVER:
+        return f"Run {run_id} is over ({run.state.replace('_', ' ')}): {run.message}"
     if run is None or run.state != "queued":
-        return f"Run {run_id} is {'gone' if run is None else run.state.replace('_', ' ')}."
+        return f"Run {run_id} is {'gone' if run is None else run.state}."
     return f"Run {run_id} is given back: the next `hone learn` goes on with it."
 
 
@@ -155,13 +155,9 @@ def _work_until_over(
     settings: Settings, store: Store, learner: Learner, run_id: str, quiet: bool, told: threading.Event
 ) -> Run | None:
     """The run as it ended; None where this was told to end before it."""
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
-        TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn(),
-    )  # fmt: skip
     work, beat, beaten = outliving_the_store(learner.work), outliving_the_store(learner.beat), time.monotonic()
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as bar:
-        task, phase, told_of = bar.add_task("waiting", total=1), "", ""
+    with ProgressBar(quiet) as bar:
+        told_of = ""
         while not told.is_set():
             work()
             if time.monotonic() - beaten > settings.learner.lease_seconds / 4:
@@ -176,17 +172,16 @@ def _work_until_over(
                 continue
             assert run is not None  # runs are never deleted
             if run.state in OVER:
-                whole = 1 if run.state not in BROKEN_OFF else 0
-                bar.update(task, description=run.state.replace("_", " "), completed=whole, total=1)
+                bar.end(run.state.replace("_", " "), run.state not in BROKEN_OFF)
                 return run
-            if run.state == "queued" and before is not None and before.id != told_of and not quiet:
-                told_of = before.id
-                how = "is under way" if runs.is_worked_on(before, is_gone) else "was broken off and goes on first"
-                bar.console.print(f"Run {told_of} {how}: this one, {run_id}, begins after it.", highlight=False)
-            if (run.phase or run.state) != phase:  # what is left is reckoned from the phase's own steps
-                phase = run.phase or run.state
-                bar.reset(task, description=phase)
-            bar.update(task, completed=run.step, total=max(run.steps, 1))
+            first = before if run.state == "queued" and before is not None and before.id != run.id else None
+            if first is not None and first.id != told_of and not quiet:
+                told_of = first.id
+                is_others = runs.is_worked_on(first, is_gone) and first.leased_by != learner.name
+                how = "is under way" if is_others else "was broken off and goes on first"
+                bar.say(f"Run {told_of} {how}: this one, {run_id}, begins after it.")
+            at_work, whose = (run, "") if first is None else (first, f"{first.id}, ")
+            bar.show(f"{whose}{at_work.phase or at_work.state}", at_work.step, at_work.steps)
             told.wait(LOOK_SECONDS)
     return None
 

@@ -8,6 +8,7 @@ A published one says its base in its manifest. Beside one that was trained witho
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
@@ -17,7 +18,11 @@ from service.adapters.manifest import MANIFEST, BaseModelIdentity
 from service.errors import AdapterBroken, BadInput
 from service.settings import LearnerSettings
 
+log = logging.getLogger("hone.learner")
+
 BASE_FILE = "base.json"
+SHOWN_DIGITS = 12
+"""Of a fingerprint."""
 
 
 class _OfBase(BaseModel):
@@ -38,18 +43,23 @@ def write_base(folder: Path, model: str, learner: LearnerSettings) -> None:
 
 
 def check_base(folder: Path, model: str | Path) -> None:
-    """Whether an adapter is of this base, where its folder says of which it is. Raises BadInput where it is of another
-    one, AdapterBroken where that can't be read."""
+    """Whether an adapter is of this base, where its folder says of which it is; else the log says that nobody knows.
+    Raises BadInput where it is of another one, AdapterBroken where that can't be read."""
     base = base_of(folder)
     if base is None:
+        log.warning(
+            "%s doesn't say which base it was trained on (no %s, no %s), so nobody knows whether it was %s.",
+            folder, MANIFEST, BASE_FILE, model,
+        )  # fmt: skip
         return
     try:
-        is_same = base_fingerprint(model) == base.sha256
+        sha256 = base_fingerprint(model)
     except BadInput:
-        is_same = False
-    if not is_same:
+        sha256 = "unknown"
+    if sha256 != base.sha256:
         raise BadInput(
-            f"{folder} was made for another base model ({base.name}) than {model}.",
+            f"{folder} was made for another base model ({base.name}, fingerprint {base.sha256[:SHOWN_DIGITS]}) than "
+            f"{model} (fingerprint {sha256[:SHOWN_DIGITS]}).",
             "Training starts from an adapter of its own base, or from the base.",
         )
 

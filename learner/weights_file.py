@@ -24,7 +24,10 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[s
     of the new file, which might be what fills the disk."""
     unfinished = path.with_name(path.name + ".partial")
     try:
+        unfinished.touch()
+        mode = unfinished.stat().st_mode  # by the umask; safetensors' own would be its owner's alone
         save_file(dict(tensors), unfinished, dict(metadata) if metadata else None)
+        unfinished.chmod(mode)
         flush(unfinished)
         unfinished.replace(path)
     except (OSError, SafetensorError) as error:

@@ -54,7 +54,8 @@ def render(tokenizer: Any, request: Request) -> TokenIds:
     try:
         encoded = tokenizer.apply_chat_template(said, add_generation_prompt=True, return_dict=True)
     except Exception as error:  # a template is a program of the model's author, and says no in its own way
-        raise TrainingFailed(f"The base model's chat template takes no such conversation: {error}.") from error
+        why = str(error).rstrip(".")
+        raise TrainingFailed(f"The base model's chat template takes no such conversation: {why}.") from error
     if not encoded["input_ids"]:
         raise TrainingFailed("The base model's chat template gives an empty prompt.")
     return tuple(int(token) for token in encoded["input_ids"])

@@ -24,7 +24,8 @@ def stats(home: Home = None, as_json: Json = False) -> None:
         found = feedback.stats(tx)
 
     def plain() -> None:
-        say(f"{found.total} judgements of {found.people} people; {found.withdrawn} withdrawn.")
+        judgements, people = "judgement" + "s" * (found.total != 1), "person" if found.people == 1 else "people"
+        say(f"{found.total} {judgements} of {found.people} {people}; {found.withdrawn} withdrawn.")
         for kind, count in found.by_kind.items():
             say(f"  {kind:<12}{count:>8}")
         say(f"{found.since_last_run} of them are new to the learner.")

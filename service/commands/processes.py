@@ -86,7 +86,11 @@ def learn(
     if given and not once:
         raise BadInput(f"{given[0]} belongs to one run.", "Add --once; other runs choose by the settings ([learner]).")
     if method not in (None, *METHODS):
-        raise BadInput(f"There is no method {method!r}.", f"Choose one of {', '.join(METHODS)}.")
+        instead = (
+            "A reward model is fitted as the first part of ppo, reinforce, rloo, grpo and raft; by itself from Python, "
+            "with `learn_reward` (docs/learning.md). " if method == "reward" else ""
+        )  # fmt: skip
+        raise BadInput(f"There is no method {method!r}.", f"{instead}Choose one of {', '.join(METHODS)}.")
     require_learner_packages("The learner")
     from learner.trackers import require_trackers
 

@@ -104,3 +104,20 @@ def test_the_log_says_which_settings_a_parent_overrides(
 def test_a_base_without_a_fingerprint_is_not_said(tmp_path: Path) -> None:
     write_base(tmp_path, str(tmp_path), LearnerSettings())
     assert not (tmp_path / BASE_FILE).exists()
+
+
+def test_a_refusal_names_both_bases_by_their_weights(adapter: Path, model: Path, other: Path) -> None:
+    found, wanted = base_fingerprint(model)[:12], base_fingerprint(other)[:12]
+    with pytest.raises(BadInput, match=rf"fingerprint {found}\) than .* \(fingerprint {wanted}\)"):
+        check_base(adapter, other)
+
+
+def test_an_adapter_that_does_not_say_its_base_is_taken_with_a_warning(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    check_base(tmp_path, model)
+    assert f"{tmp_path} doesn't say which base it was trained on" in caplog.text
+
+
+def test_all_files_of_an_adapter_may_be_read_by_whom_the_umask_lets(adapter: Path) -> None:
+    assert len({file.stat().st_mode for file in adapter.iterdir()}) == 1
