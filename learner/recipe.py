@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from learner.constitution.named_judge import told
 from learner.snapshot import FORMAT_VERSION
 from learner.trainer import BY_REWARD
-from service.settings import Settings
+from service.settings import ConstitutionSettings, Settings
 
 WHEN_AND_HOW = ("method", "every_minutes", "after_feedback", "auto_promote", "max_attempts", "lease_seconds",
                 "tick_seconds", "threads", "niceness", "trackers", "rollout_urls", "rollout_wait_seconds",
@@ -23,10 +24,16 @@ def recipe_of(settings: Settings, base_sha256: str | None, anchor: str) -> dict[
     `learner.anchor` comes to."""
     learner = settings.learner.model_dump(mode="json", exclude=set(WHEN_AND_HOW))
     by_reward = {name: getattr(settings, name).model_dump(mode="json") for name in BY_REWARD}
-    constitution = settings.constitution.model_dump(mode="json", exclude=set(HOW_TO_SERVE_AND_ASK))
     recipe = {"base_sha256": base_sha256, "learner": learner, "anchor": anchor, "snapshot_format": FORMAT_VERSION}
-    recipe["constitution"] = constitution
+    recipe["constitution"] = what_it_decides(settings.constitution)
     return recipe | by_reward
+
+
+def what_it_decides(settings: ConstitutionSettings) -> dict[str, Any]:
+    """The constitution's settings, as far as something that is learned depends on them. The judge is named without the
+    user and the password of its address, which are no more of a recipe than its key is."""
+    plain = settings.model_dump(mode="json", exclude=set(HOW_TO_SERVE_AND_ASK))
+    return plain | {"judge": told(settings.judge)}
 
 
 def differ(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> bool:

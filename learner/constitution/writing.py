@@ -46,7 +46,7 @@ from learner.constitution.named_judge import is_version
 from learner.constitution.red_team import Prompt, as_prompts, everyday, harmful, look_alikes, measured_on, written
 from learner.constitution.revising import Draft, criticise, is_unmended, revise, revise_as_told
 from learner.curate import Curated
-from learner.recipe import HOW_TO_SERVE_AND_ASK
+from learner.recipe import what_it_decides
 from learner.sampling import affordable, longest_prompt, sample
 from learner.trainer import CONSTITUTIONAL
 from service.constitution.principles import draw
@@ -77,7 +77,7 @@ def write_or_go_on(
         "method": method,
         "snapshot": lessons.train.hash,
         "constitution": lessons.constitution.identity,
-        "settings": settings.constitution.model_dump(mode="json", exclude=set(HOW_TO_SERVE_AND_ASK)),
+        "settings": what_it_decides(settings.constitution),
         "seed": settings.learner.seed,
     }
     examples = parallel.from_first(lambda: read_examples(path, of))

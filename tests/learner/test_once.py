@@ -156,8 +156,11 @@ def test_a_run_by_such_a_name_keeps_it_and_its_settings(home: Home, capsys: pyte
 def test_what_is_kept_beside_a_run_has_no_password_of_the_judge(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     judged = ConstitutionSettings(judge="http://ann:secret@127.0.0.1:1/v1")
     assert learn_once(home.settings.model_copy(update={"constitution": judged}), as_json=True) == 0
-    kept = home.settings.runs_folder / json.loads(capsys.readouterr().out)["id"] / "settings.json"
-    assert json.loads(kept.read_text(encoding="utf-8"))["constitution"]["judge"] == "http://127.0.0.1:1/v1"
+    folder = home.settings.runs_folder / json.loads(capsys.readouterr().out)["id"]
+    for file in ("settings.json", "recipe.json"):
+        kept = json.loads((folder / file).read_text(encoding="utf-8"))
+        assert kept["constitution"]["judge"] == "http://127.0.0.1:1/v1"
+    assert not [path for path in home.settings.home.rglob("*") if path.is_file() and b"secret@" in path.read_bytes()]
 
 
 def test_settings_that_such_a_name_does_not_go_with_are_told_before_a_run_is_queued(home: Home) -> None:
