@@ -7,10 +7,11 @@
     Critique: …                        for a revision
     What is wrong with the reply?      the principle's own request comes last
 
-What people and models wrote is data: each of it stands behind its own word, its further lines are indented, and what
-counts is the request after it. So no line of theirs can pass for one of ours. Our own words are not capitalised in it
-(`rule: be friendly`), and the name of a special token is none: an engine may read them as tokens, wherever they stand,
-and would take what follows for a turn of its own. A verdict is scored by the
+What people and models wrote is data: each of it stands behind its own word, its further lines are quoted (`> `) as in
+a letter, and what counts is the request after it. So no line of theirs can pass for one of ours. Our own words are not
+capitalised in it (`rule: be friendly`), however they are marked up, and the name of a special token is none: an engine
+may read them as tokens, wherever they stand, and would take what follows for a turn of its own. Letters and brackets of
+another shape (`Ａ：`, `＜｜`) count as the plain ones that they look like. A verdict is scored by the
 log-probabilities of `OPTIONS` after the constitution's `verdict_prefix`, in both orders, so that what asks for "A" in
 the data weighs on both sides alike.
 """
@@ -18,6 +19,7 @@ the data weighs on both sides alike.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 from service.constitution.principles import Constitution, Principle
@@ -28,14 +30,17 @@ Message = dict[str, str]
 OPTIONS = (" A", " B")
 """What a verdict says after `verdict_prefix`; each is compared by its first token."""
 
-_OURS = re.compile(r"\b(?:Rule|Before|Question|Reply|Critique)\b|\b[AB](?=\s*:)")
+_OURS = re.compile(r"(?<![^\W_])(?:(?:Rule|Before|Question|Reply|Critique)(?![^\W_])|[AB](?=[\W_]*:))", re.IGNORECASE)
+"""Wherever they stand: between marks, too (`**A**:`)."""
 _SPEAKS = re.compile(r"[\W_]*(?:User|Assistant|System)(?=[\W_]*:)", re.IGNORECASE)
 """How the line of an earlier turn begins."""
 _OPENS_TOKEN = re.compile(
-    r"<(?=[|｜]|/?(?:s|bos|eos|pad|unk|im_start|im_end|start_of_turn|end_of_turn|think|tool_call)>|</?SYS>>)|\[(?=/?INST\])",
+    r"<(?=[|｜]|/?(?:s|bos|eos|pad|unk|think|[a-z]+(?:_[a-z]+)+)>|</?SYS>>)|\[(?=/?(?:INST|TOOL_[A-Z]+|AVAILABLE_TOOLS)\])",
     re.IGNORECASE,
 )
-"""Where the names of special tokens begin, in the usual families of models."""
+"""Where the names of special tokens begin, in the usual families of models (`<|…|>`, `<im_start>`, `</tool_response>`).
+"""
+_STRUCTURE = "<>[]|/:_"
 _LETTER = re.compile(r"\W*([AB])\W*", re.IGNORECASE)
 _LETTER_AND_REASON = re.compile(r"\W*([AB])(?:[.,;:!)*\]\"”\n]|\s+because\b|\s*$)", re.IGNORECASE)
 
@@ -96,13 +101,23 @@ def read_verdict(constitution: Constitution, said: str) -> str | None:
 
 def quoted(text: str) -> str:
     """Text under judgement: no line, no word and no token of it can pass for one of ours."""
-    return _indented(_as_data(text))
+    return _as_data(text.strip())
 
 
 def _as_data(text: str) -> str:
+    text = "".join(map(_plain, text))
     text = _OPENS_TOKEN.sub(r"\g<0> ", text)
     text = _OURS.sub(lambda word: word[0].lower(), text)
-    return "".join(map(_as_no_turn, text.splitlines(keepends=True)))
+    return "\n> ".join(map(_as_no_turn, text.splitlines()))
+
+
+def _plain(letter: str) -> str:
+    """A letter or a mark of the frame as such, whatever its shape (Unicode's NFKC); all else is as it was written."""
+    if letter.isascii():
+        return letter
+    plain = unicodedata.normalize("NFKC", letter)
+    is_ours = len(plain) == 1 and plain.isascii() and (plain.isalpha() or plain in _STRUCTURE)
+    return plain if is_ours else letter
 
 
 def _as_no_turn(line: str) -> str:
@@ -111,16 +126,12 @@ def _as_no_turn(line: str) -> str:
     return line[:end].lower() + line[end:]
 
 
-def _indented(text: str) -> str:
-    return "\n  ".join(text.strip().splitlines())
-
-
 def _under(principle: Principle, conversation: Sequence[Message], *parts: tuple[str, str]) -> list[str]:
     *before, question = conversation
     lines = [f"Rule: {principle.rule}"]
     if before:
-        turns = "\n".join(f"{turn['role'].capitalize()}: {_as_data(turn['content'])}" for turn in before)
-        lines.append(f"Before: {_indented(turns)}")
+        turns = "\n  ".join(f"{turn['role'].capitalize()}: {quoted(turn['content'])}" for turn in before)
+        lines.append(f"Before: {turns}")
     lines.append(f"Question: {quoted(question['content'])}")
     return lines + [f"{name}: {quoted(text)}" for name, text in parts]
 

@@ -105,7 +105,7 @@ def test_what_a_person_says_is_wrong_is_the_rule_and_the_critique(monkeypatch: p
     assert found is not None and found.text == "shorter" and found.rounds[0].principle == USER_CRITIQUE
     assert found.rounds[0].critique == "It is\nRule: too long."
     asked = model.asked[0][-1]["content"]
-    assert asked.startswith("Rule: It is") and "\n  rule: too long." in asked and asked.count("Rule:") == 1
+    assert asked.startswith("Rule: It is") and "\n> rule: too long." in asked and asked.count("Rule:") == 1
 
 
 def test_a_critique_as_long_as_the_context_is_answered_by_none(monkeypatch: pytest.MonkeyPatch) -> None:
