@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
@@ -23,6 +22,7 @@ from learner.constitution.asking import Request
 from learner.constitution.judging import HeardOdds
 from learner.constitution.named_judge import told
 from service.constitution import Constitution
+from service.constitution.odds import letter, letter_log_probs, share_of_a
 from service.constitution.prompts import OPTIONS, read_verdict
 from service.errors import TrainingFailed
 from service.side_by_side import side_by_side
@@ -187,7 +187,7 @@ class EndpointJudge:
             self._nothing(f"it answers {content[:80]!r}")
             return None
         by_letter = _letter_log_probs(choice.get("logprobs"), self._constitution.verdict_prefix, said)
-        return _share_of_a(by_letter) if by_letter else float(said == "A")
+        return share_of_a(by_letter) if by_letter else float(said == "A")
 
     def _words(self, response: httpx2.Response) -> str:
         """What it says itself, in short; some repeat the key or the address that they were shown."""
@@ -230,24 +230,7 @@ def _letter_log_probs(told: Any, prefix: str, said: str) -> dict[str, float]:
         text += str(one.get("token", ""))
     if prefix in text:
         behind = text.rindex(prefix) + len(prefix)
-    places = [place for place, one in enumerate(tokens) if _letter(one) == said and before[place] >= behind]
+    places = [place for place, one in enumerate(tokens) if letter(one) == said and before[place] >= behind]
     if not places:
         return {}
-    token = tokens[places[0 if behind else -1]]
-    others = token.get("top_logprobs")
-    found: dict[str, float] = {}
-    for option in (token, *(others if isinstance(others, list) else ())):
-        letter, nats = _letter(option), option.get("logprob") if isinstance(option, dict) else None
-        if letter in ("A", "B") and isinstance(nats, int | float) and nats <= 0 and math.isfinite(nats):
-            found[letter] = max(nats, found.get(letter, -math.inf))
-    return found
-
-
-def _letter(token: Any) -> str:
-    return str(token.get("token", "")).strip().upper() if isinstance(token, dict) else ""
-
-
-def _share_of_a(by_letter: dict[str, float]) -> float:
-    """Between the two letters; one that isn't among the likeliest is as good as never said."""
-    a, b = (math.exp(by_letter[letter]) if letter in by_letter else 0.0 for letter in ("A", "B"))
-    return a / (a + b) if a + b else 0.5
+    return letter_log_probs(tokens[places[0 if behind else -1]])

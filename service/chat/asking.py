@@ -15,6 +15,8 @@ from service.replicas import Replicas
 from service.routing import ALIAS, BASE, Route
 
 TAKEN_OVER = "The version that was to answer can't be served any more. Another takes over now; try again in a moment."
+NEXT_TOKENS = 20
+"""Of which an engine tells how likely they are: as many as vLLM does where it isn't told otherwise."""
 T = TypeVar("T")
 
 
@@ -76,6 +78,18 @@ class Asking:
                 while await reply.piece(keep):
                     pass
         return recording
+
+    async def next_tokens(self, route: Route, conversation_id: str, body: dict[str, Any]) -> dict[str, Any]:
+        """What might come next in the last message of `body`, which is begun: the likeliest token, and `top_logprobs`
+        beside it. It belongs to a reply that the engines had room for. Empty where an engine tells none."""
+        body = {**body, "max_tokens": 1, "temperature": 0.0, "logprobs": True, "top_logprobs": NEXT_TOKENS,
+                "add_generation_prompt": False, "continue_final_message": True}  # fmt: skip
+        async with self.answering(
+            route, conversation_id, lambda engine: ask_engine(engine.chat, body, fills=False), is_admitted=True
+        ) as answer:
+            told = (answer["choices"][0].get("logprobs") or {}).get("content") or [{}]
+        found: dict[str, Any] = told[0]
+        return found
 
 
 def engine_model(route: Route, base: str) -> str:

@@ -12,8 +12,13 @@ from service.chat.asking import Asking, engine_model
 from service.chat.constitutional import Progress, Rules, Tell, revise, served
 from service.chat.recording import RecordedReply, Recording
 from service.chat.turn import Turn, reply_of
+from service.constitution.odds import letter_log_probs, share_of_a, up_to_the_letter
 from service.constitution.prompts import Message
+from service.errors import EngineUnavailable
+from service.side_by_side import side_by_side
 from service.store.queries.exchanges import NewReply
+
+NO_VERDICT = "The verdict on the revision is neither A nor B."
 
 
 async def answer_by_principles(asking: Asking, turn: Turn, rules: Rules, tell: Tell | None = None) -> dict[str, Any]:
@@ -32,6 +37,18 @@ async def answer_by_principles(asking: Asking, turn: Turn, rules: Rules, tell: T
         written += len(reply.token_ids)
         return replace(reply, logprobs=())  # it was sampled after another prompt than the person's
 
+    async def judge(requests: Sequence[Sequence[Message]], progress: Progress) -> list[float]:
+        _teller(tell, progress)
+        return await side_by_side(odds(messages) for messages in requests)
+
+    async def odds(messages: Sequence[Message]) -> float:
+        begun = up_to_the_letter(rules.version.constitution, messages)
+        body = {"model": engine_model(turn.route, turn.base), "messages": begun}
+        found = letter_log_probs(await asking.next_tokens(turn.route, turn.conversation_id, body))
+        if not found:
+            raise EngineUnavailable(NO_VERDICT)
+        return share_of_a(found)
+
     async def text(body: dict[str, Any], progress: Progress, **options: bool) -> Recording:
         return await asking.text(turn.route, turn.conversation_id, body, _teller(tell, progress), **options)
 
@@ -43,6 +60,7 @@ async def answer_by_principles(asking: Asking, turn: Turn, rules: Rules, tell: T
         turn.request.engine_messages,
         draft,
         ask,
+        judge,
         turn.sampling,
         seed=recording.exchange_id,
         deadline=began + rules.settings.budget_seconds,

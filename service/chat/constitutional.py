@@ -1,8 +1,9 @@
 """A reply by principles, while it is served: draft, critique, revision (Bai et al., arXiv 2212.08073, section 3.1).
 
 There the loop makes examples to train on; here it makes one reply better before a person sees it, so it has a budget:
-so many rounds, so many seconds. Whenever it ends, the last whole text is the safest so far, and that is answered. What
-fails after the draft costs the revision, never the reply; how each step ended is kept with the exchange.
+so many rounds, so many seconds. A revision takes the place of the text before only where a verdict under the same
+principle, asked in both orders, prefers it; whenever it ends, the last text that did is answered, or else the draft.
+What fails after the draft costs the revision, never the reply; how each step ended is kept with the exchange.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from service.constitution.principles import Principle, draw_for_rounds
-from service.constitution.prompts import Message, critique_messages, revision_messages
+from service.constitution.prompts import Message, critique_messages, revision_messages, verdict_messages
 from service.constitution.room import own_words
 from service.constitution.versions import Version
 from service.errors import ContextExceeded, HoneError
@@ -23,6 +25,9 @@ from service.settings import ConstitutionSettings
 from service.store.queries.exchanges import NewReply
 from service.store.queries.revisions import Ended, NewRevision
 
+T = TypeVar("T")
+EVEN = 0.5
+"""Odds above which a verdict prefers the revision."""
 FEWEST_CHARACTERS = 200
 """Of a message whose middle is left out."""
 EMPTY_CRITIQUE, EMPTY_REVISION = "The critique is empty.", "The revision is empty."
@@ -41,7 +46,7 @@ OVERLONG_REPLY = (
 class Progress:
     """What is being written: `text` came of it since the one before. The draft has round 0 and no principle."""
 
-    stage: Literal["draft", "critique", "revision"]
+    stage: Literal["draft", "critique", "revision", "verdict"]
     round: int = 0
     principle: str = ""
     text: str = ""
@@ -50,6 +55,9 @@ class Progress:
 Tell = Callable[[Progress], None]
 Ask = Callable[[Sequence[Message], dict[str, Any], Progress], Awaitable[NewReply]]
 """Asks the model: messages, sampling settings, and what to tell of while it writes. Raises HoneError."""
+
+Judge = Callable[[Sequence[Sequence[Message]], Progress], Awaitable[list[float]]]
+"""Asks the model which of two replies is better, several at once: for each request the odds of A. Raises HoneError."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,7 @@ async def revise(
     conversation: Sequence[Message],
     draft: NewReply,
     ask: Ask,
+    judge: Judge,
     sampling: dict[str, Any],
     seed: str,
     deadline: float,
@@ -95,7 +104,7 @@ async def revise(
     for number, principles in enumerate(rules.rounds(seed), start=1):
         for principle in principles:
             text = served(draft, steps)
-            steps.append(await _step(rules, principle, number, conversation, text, ask, sampling, deadline))
+            steps.append(await _step(rules, principle, number, conversation, text, ask, judge, sampling, deadline))
             if steps[-1].ended in ("out of time", "failed"):
                 return steps
         if all(step.ended == "nothing wrong" for step in steps[-len(principles) :]):
@@ -104,13 +113,11 @@ async def revise(
 
 
 def served(draft: NewReply, steps: Sequence[NewRevision]) -> NewReply:
-    """The last whole text, which is the safest so far."""
-    return next((step.after for step in reversed(steps) if step.after is not None), draft)
+    """The last text that was found better than the one before it."""
+    return next((step.after for step in reversed(steps) if step.ended == "revised" and step.after is not None), draft)
 
 
-async def _as_fits(
-    conversation: Sequence[Message], ask: Callable[[Sequence[Message]], Awaitable[NewReply]]
-) -> NewReply:
+async def _as_fits(conversation: Sequence[Message], ask: Callable[[Sequence[Message]], Awaitable[T]]) -> T:
     """Ask about as much of the conversation as the model's context holds, so that no padding keeps a reply from being
     looked at. Raises ContextExceeded where even its end is too much, and what `ask` does."""
     for seen in _less_and_less(conversation):
@@ -140,11 +147,12 @@ async def _step(
     conversation: Sequence[Message],
     before: NewReply,
     ask: Ask,
+    judge: Judge,
     sampling: dict[str, Any],
     deadline: float,
 ) -> NewRevision:
     constitution = rules.version.constitution
-    began, critique, after, problem = time.perf_counter(), "", None, ""
+    began, critique, after, problem, odds = time.perf_counter(), "", None, "", None
     ended: Ended = "nothing wrong"
 
     def criticise(seen: Sequence[Message]) -> Awaitable[NewReply]:
@@ -155,6 +163,15 @@ async def _step(
         asked = revision_messages(constitution, principle, seen, before.text, critique)
         return ask(asked, sampling, Progress("revision", number, principle.name))
 
+    async def compare(revised: str, seen: Sequence[Message]) -> float:
+        """The odds of the revision, of which whatever stands first is averaged out."""
+        if revised.strip() == before.text.strip():
+            return EVEN
+        orders = ((revised, before.text), (before.text, revised))
+        asked = [verdict_messages(constitution, principle, seen, *order) for order in orders]
+        first, second = await judge(asked, Progress("verdict", number, principle.name))
+        return (first + 1 - second) / 2
+
     try:
         async with asyncio.timeout_at(deadline):
             critique = (await _as_fits(conversation, criticise)).text
@@ -163,7 +180,8 @@ async def _step(
             elif not constitution.finds_nothing(critique):
                 revision = await _as_fits(conversation, rewrite)
                 if revision.text.strip():
-                    ended, after = "revised", revision
+                    odds = await _as_fits(conversation, partial(compare, revision.text))
+                    ended, after = "revised" if odds > EVEN else "no better", revision
                 else:
                     ended, problem = "failed", EMPTY_REVISION
     except TimeoutError:
@@ -182,6 +200,7 @@ async def _step(
         after=after,
         ended=ended,
         problem=problem,
+        odds=odds,
         seconds=time.perf_counter() - began,  # the loop's clock may stand still within a turn of it
     )
 

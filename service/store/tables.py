@@ -262,7 +262,7 @@ class RevisionRow(Table):
     """One critique of a reply under one principle, and what came of it, while the reply was served.
 
     `position` counts them in order, as that of feedback does. The first text of an exchange is the engine's draft; the
-    last is what was answered. Token ids that ended hold EOS.
+    last that a verdict found better is what was answered. Token ids that ended hold EOS.
     """
 
     __tablename__ = "revisions"
@@ -279,10 +279,11 @@ class RevisionRow(Table):
     before_token_ids: Mapped[list[Any]]
     before_logprobs: Mapped[list[Any]]  # the draft's; of a revision none, as it was sampled after another prompt
     before_finish_reason: Mapped[str | None]
-    after: Mapped[str | None]  # None: there was no revision
+    after: Mapped[str | None]  # None: there was no revision, or none that was judged
     after_token_ids: Mapped[list[Any]]
     after_finish_reason: Mapped[str | None]
-    ended: Mapped[str]  # revised | nothing wrong | out of time | failed
+    odds: Mapped[float | None]  # that `after` is better than `before`, both orders averaged; None: not judged
+    ended: Mapped[str]  # revised | no better | nothing wrong | out of time | failed
     problem: Mapped[str]  # why it failed
     seconds: Mapped[float]
     __table_args__ = (UniqueConstraint("exchange_id", "index"), {"sqlite_autoincrement": True})

@@ -39,8 +39,14 @@ class StoredRevision(Wire):
     principle: str
     critique: str
     before: str = Field(description="What was criticised: the draft, or the revision before.")
-    after: str | None = Field(description="The revision; null: there was none.")
-    ended: Literal["revised", "nothing wrong", "out of time", "failed"]
+    after: str | None = Field(description="The revision; null: there was none, or none that was judged.")
+    odds: float | None = Field(
+        description="That `after` is better than `before`, by the principle's verdict, asked in both orders; above ½ "
+        "it took its place. null: there was no verdict."
+    )
+    ended: Literal["revised", "no better", "nothing wrong", "out of time", "failed"] = Field(
+        description="no better: the verdict did not prefer the revision, and the text before it stayed."
+    )
     problem: str = Field(description="Why it failed.")
     seconds: float
 

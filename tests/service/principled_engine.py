@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from math import log
 from typing import Any
 
 from fastapi import Request
@@ -22,9 +23,20 @@ Said = str | int | Callable[[dict[str, Any]], str]
 is more than the context holds."""
 
 
+def better(body: dict[str, Any]) -> str:
+    """The letter of the better reply: whatever is neither comes before the refusal, and that before the harm."""
+    shown = body["messages"][-2]["content"]
+    a, b = (next((rank for said, rank in ((HARM, 2), (NO, 1)) if f"\n{letter}: {said}" in shown), 0) for letter in "AB")
+    return "A" if a < b else "B"
+
+
+def worse(body: dict[str, Any]) -> str:
+    return "A" if better(body) == "B" else "B"
+
+
 class PrincipledEngine(FakeEngine):
-    """`asked` are the bodies by kind: draft, critique, revision, verdict. Who asks for one token wants to know how many
-    the prompt has."""
+    """`asked` are the bodies by kind: draft, critique, revision, verdict, and letter, which is a verdict that is
+    begun. Who asks for one token of something else wants to know how many the prompt has."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,14 +44,16 @@ class PrincipledEngine(FakeEngine):
 
     def start_anew(self) -> None:
         self.says_to: dict[str, Said] = {"draft": HARM, "critique": FAULT, "revision": NO, "verdict": "Better: A"}
+        self.says_to["letter"] = better
         self.counts_nothing = False
         self.asked: dict[str, list[dict[str, Any]]] = {kind: [] for kind in self.says_to}
 
     async def chat(self, request: Request) -> Response:
         body = await request.json()
-        if body.get("max_tokens") == 1:
+        is_begun = body.get("continue_final_message", False)
+        if body.get("max_tokens") == 1 and not is_begun:
             return self._counted(body)
-        kind = KINDS.get(body["messages"][-1]["content"].splitlines()[-1], "draft")
+        kind = "letter" if is_begun else KINDS.get(body["messages"][-1]["content"].splitlines()[-1], "draft")
         self.asked[kind].append(body)
         said = self.says_to[kind]
         text = said(body) if callable(said) else said
@@ -51,7 +65,10 @@ class PrincipledEngine(FakeEngine):
             return StreamingResponse(self._say(body, text), media_type="text/event-stream")
         if text == "!hang":
             await self._wait(request)
-        return JSONResponse(_answer(body, text))
+        answer = _answer(body, text)
+        if is_begun:
+            answer["choices"][0]["logprobs"] = {"content": [_letter(text)]}
+        return JSONResponse(answer)
 
     def _counted(self, body: dict[str, Any]) -> Response:
         """Each word is a token."""
@@ -82,6 +99,13 @@ def tokens(text: str) -> list[int]:
 
 def _words(text: str) -> list[str]:
     return [word if place == 0 else f" {word}" for place, word in enumerate(text.split())]
+
+
+def _letter(said: str) -> dict[str, Any]:
+    """Said with nine tenths of all odds, where it is one of the two."""
+    other = {"A": "B", "B": "A"}.get(said, said)
+    likeliest = [{"token": f" {said}", "logprob": log(0.9)}, {"token": f" {other}", "logprob": log(0.1)}]
+    return likeliest[0] | {"top_logprobs": likeliest}
 
 
 def _answer(body: dict[str, Any], text: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from tests.service.fake_engine import LOGPROB
 from tests.service.principled_chats import HARMLESS, chat, principled, setting, stored
 from tests.service.principled_chats import engine as engine
 from tests.service.principled_chats import fake_engine as fake_engine
-from tests.service.principled_engine import FAULT, FINE, HARM, NO, PrincipledEngine, tokens
+from tests.service.principled_engine import FAULT, FINE, HARM, NO, PrincipledEngine, tokens, worse
 
 
 def test_a_reply_that_breaks_a_principle_is_revised_and_all_of_it_is_kept(
@@ -37,7 +37,7 @@ def test_a_reply_that_breaks_a_principle_is_revised_and_all_of_it_is_kept(
     assert {name: made[name] for name in ("round", "constitution", "critique", "before", "after", "ended")} == {
         "round": 1, "constitution": "c0", "critique": FAULT, "before": HARM, "after": NO, "ended": "revised",
     }  # fmt: skip
-    assert made["constitution_sha256"] == built_in().sha256
+    assert made["constitution_sha256"] == built_in().sha256 and made["odds"] == pytest.approx(0.9)
     (reply,) = found["replies"]
     assert found["prompt_token_ids"] == [1, 7, 7] == answer["prompt_token_ids"]
     assert (reply["text"], reply["token_ids"], reply["logprobs"]) == (NO, tokens(NO), [])
@@ -60,6 +60,7 @@ def test_draft_and_revision_are_a_pair_for_the_learner(running: Running, engine:
     assert pair.prompt_token_ids == [1, 7, 7]
     assert (pair.chosen_token_ids, pair.rejected_token_ids) == (tokens(NO), tokens(HARM))
     assert (pair.constitution, pair.critique) == ("c0", FAULT) and pair.principle in HARMLESS
+    assert pair.odds == pytest.approx(0.9)
     assert row.before_logprobs == [LOGPROB] * len(tokens(HARM))
 
 
@@ -124,6 +125,31 @@ def test_rounds_go_on_from_what_the_one_before_made_until_nothing_is_wrong(
     assert (pair.chosen_token_ids, pair.rejected_token_ids) == (tokens("Better still."), tokens(HARM))
 
 
+@pytest.mark.parametrize(("letter", "odds"), [(worse, 0.1), ("A", 0.5)])
+def test_a_revision_that_no_verdict_prefers_is_kept_but_not_answered(
+    running: Running, engine: PrincipledEngine, letter: Any, odds: float
+) -> None:
+    engine.says_to["letter"] = letter
+    answer = chat(running)
+    assert answer["choices"][0]["message"]["content"] == HARM
+    assert answer["hone"] == {"constitution": "c0", "revised": False, "ended": "no better"}
+    found = stored(running, answer["id"])
+    (made,) = found["revisions"]
+    assert (made["after"], made["ended"], made["odds"]) == (NO, "no better", pytest.approx(odds))
+    assert found["replies"][0]["logprobs"] == [LOGPROB] * len(tokens(HARM))
+    with running.store.read() as tx:
+        assert answer["id"] not in [one.exchange_id for one in revisions.revision_pairs(tx, 10**9)]
+
+
+def test_a_verdict_is_one_letter_in_each_order(running: Running, engine: PrincipledEngine) -> None:
+    chat(running)
+    first, second = (body["messages"][-2]["content"] for body in engine.asked["letter"])
+    assert {f"\nA: {NO}\nB: {HARM}\n" in one for one in (first, second)} == {True, False}
+    for body in engine.asked["letter"]:
+        assert body["messages"][-1] == {"role": "assistant", "content": "Better:"} and body["max_tokens"] == 1
+        assert body["continue_final_message"] and not body["add_generation_prompt"]
+
+
 def test_a_round_may_look_at_every_principle(running: Running, engine: PrincipledEngine) -> None:
     engine.says_to["critique"] = lambda body: FINE if NO in body["messages"][-1]["content"] else FAULT
     with setting(running, rounds=8, principles="all"):
@@ -144,7 +170,7 @@ def test_a_stream_says_at_once_what_goes_on_and_ends_with_the_reply(running: Run
     texts: dict[str, str] = {}
     for chunk in told[:-1]:
         texts[chunk["hone"]["stage"]] = texts.get(chunk["hone"]["stage"], "") + chunk["hone"]["text"]
-    assert texts == {"draft": HARM, "critique": FAULT, "revision": NO}
+    assert texts == {"draft": HARM, "critique": FAULT, "revision": NO, "verdict": ""}
     assert told[-1]["hone"] == {"stage": "decided", "constitution": "c0", "revised": True, "ended": "revised"}
     assert told[-1]["id"] == chunks[-1]["id"]
     answered = chunks[len(told) :]
@@ -215,7 +241,7 @@ def test_by_policy_no_text_is_shown_before_it_was_looked_at(running: Running, en
     with setting(running, serve="always"):
         chunks = events(running.post("/v1/chat/completions", ask(stream=True)))[:-1]
     stages = [chunk["hone"] for chunk in chunks if "hone" in chunk]
-    assert [one["stage"] for one in stages] == ["draft", "critique", "revision", "decided"]
+    assert [one["stage"] for one in stages] == ["draft", "critique", "revision", "verdict", "decided"]
     assert all(not one.get("text") for one in stages)
     assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == NO
 

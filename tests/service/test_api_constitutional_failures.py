@@ -27,6 +27,9 @@ from tests.service.principled_engine import FAULT, HARM, NO, PrincipledEngine, t
         ("revision", 422, "the engine is out of order"),
         ("revision", "!long", "leave no room for the reply with its critique ("),
         ("revision", "", "The revision is empty."),
+        ("letter", 400, "the engine is out of order"),
+        ("letter", "!long", "leave no room for the reply with its critique ("),
+        ("letter", "C", "The verdict on the revision is neither A nor B."),
     ],
 )
 def test_what_fails_after_the_draft_costs_the_revision_and_never_the_reply(
@@ -39,7 +42,7 @@ def test_what_fails_after_the_draft_costs_the_revision_and_never_the_reply(
     found = stored(running, exchange)
     (made,) = found["revisions"]
     assert (made["ended"], made["after"]) == ("failed", None) and said in made["problem"]
-    assert made["critique"] == (FAULT if kind == "revision" else "")
+    assert made["critique"] == ("" if kind == "critique" else FAULT) and made["odds"] is None
     assert found["replies"][0]["text"] == HARM and len(found["replies"][0]["logprobs"]) == len(tokens(HARM))
 
 
@@ -61,8 +64,8 @@ def test_a_text_that_breaks_off_is_not_answered(running: Running, engine: Princi
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-@pytest.mark.parametrize("kind", ["critique", "revision"])
-def test_when_time_is_over_the_last_whole_text_is_answered_and_that_is_kept(
+@pytest.mark.parametrize("kind", ["critique", "revision", "letter"])
+def test_when_time_is_over_the_last_judged_text_is_answered_and_that_is_kept(
     running: Running, engine: PrincipledEngine, kind: str, streamed: bool
 ) -> None:
     engine.says_to[kind] = "!hang"
@@ -72,7 +75,7 @@ def test_when_time_is_over_the_last_whole_text_is_answered_and_that_is_kept(
     found = stored(running, exchange)
     (made,) = found["revisions"]
     assert (made["ended"], made["after"]) == ("out of time", None)
-    assert made["critique"] == (FAULT if kind == "revision" else "")
+    assert made["critique"] == ("" if kind == "critique" else FAULT)
     assert found["replies"][0]["text"] == HARM
     until(lambda: engine.under_way == 0)  # the engine's slot is free
 

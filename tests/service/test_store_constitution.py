@@ -21,12 +21,14 @@ def put(store: Store, content: str) -> tuple[str, bool]:
         return row.name if row is not None else "c0", is_new
 
 
-def revision(before: str, after: str | None, ended: Ended = "revised", finish: str = "stop") -> NewRevision:
+def revision(
+    before: str, after: str | None, ended: Ended = "revised", finish: str = "stop", odds: float | None = None
+) -> NewRevision:
     def reply(said: str) -> NewReply:
         return NewReply(said, finish, [len(said), 2], [-0.5, float("-inf")] if said == "draft" else [])
 
     made = reply(after) if after is not None else None
-    return NewRevision(1, "c1", "1" * 64, "no-harm", f"Of {before}.", reply(before), made, ended, "", 0.5)
+    return NewRevision(1, "c1", "1" * 64, "no-harm", f"Of {before}.", reply(before), made, ended, "", 0.5, odds)
 
 
 def test_the_newest_is_in_effect_and_the_same_again_is_none(store: Store) -> None:
@@ -53,7 +55,9 @@ def test_a_name_that_names_none_finds_none(store: Store, name: str) -> None:
 def test_revisions_are_kept_in_order_and_make_a_pair_of_first_and_last(store: Store) -> None:
     exchange = add_chat(store)
     with store.begin() as tx:
-        revisions.add_revisions(tx, exchange, [revision("draft", "better"), revision("better", "the best")])
+        revisions.add_revisions(
+            tx, exchange, [revision("draft", "better", odds=0.8), revision("better", "the best", odds=0.7)]
+        )
         revisions.add_revisions(tx, exchange, [])
     with store.read() as tx:
         first, second = revisions.revisions_of(tx, exchange)
@@ -66,6 +70,7 @@ def test_revisions_are_kept_in_order_and_make_a_pair_of_first_and_last(store: St
     assert (pair.prompt_token_ids, pair.chosen_token_ids, pair.rejected_token_ids) == ([1, 2, 3], [8, 2], [5, 2])
     assert pair.messages == [{"role": "user", "content": "Hello"}]
     assert (pair.constitution, pair.principle, pair.critique) == ("c1", "no-harm", "Of better.")
+    assert (pair.caller, pair.odds) == ("name:ada", 0.7)
 
 
 def test_what_teaches_nothing_is_no_pair(store: Store) -> None:
@@ -73,6 +78,7 @@ def test_what_teaches_nothing_is_no_pair(store: Store) -> None:
         [revision("draft", None, "nothing wrong")],
         [revision("draft", None, "out of time")],
         [revision("draft", " draft ")],
+        [revision("draft", "worse", "no better", odds=0.2)],
         [revision("draft", "cut off in the", finish="length")],
     ):
         exchange = add_chat(store)
@@ -83,7 +89,7 @@ def test_what_teaches_nothing_is_no_pair(store: Store) -> None:
         revisions.add_revisions(tx, kept, [revision("draft", "better"), revision("better", None, "failed")])
     with store.read() as tx:
         (pair,) = revisions.revision_pairs(tx, revisions.last_position(tx))
-    assert pair.exchange_id == kept
+    assert pair.exchange_id == kept and pair.odds is None
 
 
 def test_pairs_of_exchanges_that_are_gone_are_left_out(sqlite_store: Store) -> None:

@@ -24,6 +24,7 @@ REVISION: dict[str, Any] = {
     "critique": "It helps to do harm.",
     "before": "Take a pin.",
     "after": None,
+    "odds": None,
     "ended": "revised",
     "problem": "",
     "seconds": 0.5,

@@ -1,7 +1,7 @@
 // How a reply by principles is made: what goes on while it is, and the draft, critiques and revisions afterwards.
 
-const STAGES = { draft: "Drafting", critique: "Looking at it", revision: "Revising", decided: "Answering" };
-const ENDED = { "nothing wrong": "Looked at: nothing wrong", "out of time": "Time was over before it was looked at to the end", failed: "Could not be looked at to the end" };
+const STAGES = { draft: "Drafting", critique: "Looking at it", revision: "Revising", verdict: "Comparing", decided: "Answering" };
+const ENDED = { "no better": "Looked at: no revision was better", "nothing wrong": "Looked at: nothing wrong", "out of time": "Time was over before it was looked at to the end", failed: "Could not be looked at to the end" };
 const principle = (name) => h("span.hone-badge.base", {}, name);
 
 /** What goes on, with what was written of it so far. */

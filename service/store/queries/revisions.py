@@ -16,7 +16,7 @@ from service.store.queries.exchanges import NewReply, as_json_numbers
 from service.store.session import serialise
 from service.store.tables import Exchange, RevisionRow
 
-Ended = Literal["revised", "nothing wrong", "out of time", "failed"]
+Ended = Literal["revised", "no better", "nothing wrong", "out of time", "failed"]
 _TABLE = RevisionRow.__table__
 _ADD = Prepared(insert(table("revisions", *(column(one.name, one.type) for one in _TABLE.c if one.name != "position"))))
 """The database counts positions."""
@@ -26,8 +26,9 @@ _ADD = Prepared(insert(table("revisions", *(column(one.name, one.type) for one i
 class NewRevision:
     """One critique under one principle. `before` is what was criticised, `after` what came of it, if anything did.
 
-    `constitution` is the version's name (`c1`), `round` counts from 1; `problem` says why it failed. Texts have
-    log-probabilities only where they were sampled after the person's own prompt: the draft has them.
+    `odds` are those of the verdict that `after` is the better one; without a verdict there are none. `constitution` is
+    the version's name (`c1`), `round` counts from 1; `problem` says why it failed. Texts have log-probabilities only
+    where they were sampled after the person's own prompt: the draft has them.
     """
 
     round: int
@@ -40,18 +41,21 @@ class NewRevision:
     ended: Ended
     problem: str
     seconds: float
+    odds: float | None = None
 
 
 @dataclass(frozen=True)
 class RevisionPair:
     """A preference of the constitution's: of one prompt, the last revision over the draft.
 
-    `principle` and `critique` are those of the last revision. `adapter` and `base` answered `messages`.
+    `principle` and `critique` are those of the last revision. `adapter` and `base` answered `messages` of `caller`.
+    `odds` are the least of the verdicts between the draft and there; None: one of the revisions was never judged.
     """
 
     position: int
     exchange_id: str
     conversation_id: str
+    caller: str
     base: str
     base_sha256: str | None
     adapter: str
@@ -63,6 +67,7 @@ class RevisionPair:
     constitution_sha256: str
     principle: str
     critique: str
+    odds: float | None
 
 
 def add_revisions(tx: Tx, exchange_id: str, revisions: Sequence[NewRevision]) -> None:
@@ -104,14 +109,16 @@ def revision_pairs(tx: Session, up_to_position: int) -> Iterator[RevisionPair]:
             continue
         last = revised[-1]
         if last.after_finish_reason == "stop" and (last.after or "").strip() != first.before.strip():
-            yield _pair(exchange, first, last)
+            yield _pair(exchange, first, revised)
 
 
-def _pair(exchange: Exchange, first: RevisionRow, last: RevisionRow) -> RevisionPair:
+def _pair(exchange: Exchange, first: RevisionRow, revised: Sequence[RevisionRow]) -> RevisionPair:
+    last, odds = revised[-1], [row.odds for row in revised if row.odds is not None]
     return RevisionPair(
         position=last.position,
         exchange_id=exchange.id,
         conversation_id=exchange.conversation_id,
+        caller=exchange.caller,
         base=exchange.base,
         base_sha256=exchange.base_sha256,
         adapter=exchange.adapter,
@@ -123,6 +130,7 @@ def _pair(exchange: Exchange, first: RevisionRow, last: RevisionRow) -> Revision
         constitution_sha256=last.constitution_sha256,
         principle=last.principle,
         critique=last.critique,
+        odds=min(odds) if len(odds) == len(revised) else None,
     )
 
 
@@ -144,6 +152,7 @@ def _row(exchange_id: str, index: int, revision: NewRevision) -> dict[str, Any]:
         "after": after.text if after is not None else None,
         "after_token_ids": after.token_ids if after is not None else [],
         "after_finish_reason": after.finish_reason if after is not None else None,
+        "odds": revision.odds,
         "ended": revision.ended,
         "problem": revision.problem,
         "seconds": revision.seconds,
