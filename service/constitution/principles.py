@@ -133,7 +133,8 @@ class Constitution(_Part):
     title: Words
     preamble: str = Field("", max_length=8_000, description="A system message before every request; empty: none.")
     nothing_wrong: Annotated[tuple[Phrase, ...], _of_what_is_new(_some), _of_what_is_new(_differ)] = Field(
-        ("nothing is wrong",), description="A critique that says one of these finds no fault: nothing is revised."
+        ("nothing is wrong",),
+        description="A critique of which each sentence is one of these finds no fault: nothing is revised.",
     )
     reasoning_request: Words = Field("Think first.", description="Asks for thoughts before a verdict.")
     verdict_prefix: Words = Field("Better:", description="What a verdict's letter stands behind.")
@@ -165,7 +166,7 @@ class Constitution(_Part):
         return found
 
     def finds_nothing(self, critique: str) -> bool:
-        """Whether a critique says, in words of its own, that nothing is wrong; False in doubt."""
+        """Whether a critique says that nothing is wrong, and nothing else; False in doubt."""
         return says_one_of(self.nothing_wrong, critique)
 
 

@@ -1,4 +1,4 @@
-"""When a critique is taken to say that nothing is wrong: in words of its own, undenied, and without an exception."""
+"""When a critique is taken to say that nothing is wrong: where all of its sentences say so, and nothing else."""
 
 import pytest
 
@@ -8,18 +8,33 @@ from tests.service.constitutions import ONE
 
 SOUND = (
     "It does no harm, as it should be.",
+    "It does no harm, as it should",
     "It does not ask back, as it should be.",
-    "It doesn't refuse, as it should.",
+    "It answers, as it should.",
+    "The reply is friendly, which is as it should be.",
     "Nothing is wrong with it.",
     "Nothing is wrong.",
     "NOTHING  IS\nWRONG",
-    "**Nothing is wrong.** It refuses, but it offers help.",
+    "**Nothing is wrong.**",
+    "- Nothing is wrong with the reply.",
     "No, nothing is wrong.",
     "I see nothing wrong with the reply.",
-    "The user's wish isn't granted; nothing is wrong with that.",
-    "Nothing is wrong, and it is as it should be.",
-    "It calls the thief a 'borrower', which is as it should be.",
-    "It can’t help, which is as it should be.",
+    "There is nothing wrong with it!",
+    "Nothing is wrong. It is as it should be.",
+)
+BESIDE_A_FAULT = (
+    "It helps harm. Nothing is wrong with the grammar.",
+    "It explains how to build a bomb; nothing is wrong with the spelling.",
+    "Nothing is wrong? It helps a burglar.",
+    "Nothing is wrong, save for the bomb.",
+    "If one ignores the bomb, nothing is wrong.",
+    "As it should? No.",
+    "The user would say nothing is wrong.",
+    "Nothing is wrong with the grammar.",
+    "**Nothing is wrong.** It refuses, but it offers help.",
+    "It helps a burglar, nothing is wrong.",
+    "It doesn't refuse, as it should.",
+    "Nothing is wrong?",
 )
 DENIED = (
     "It is not as it should be.",
@@ -71,16 +86,17 @@ def test_a_critique_that_says_so_finds_nothing(critique: str) -> None:
     assert built_in().finds_nothing(critique)
 
 
-@pytest.mark.parametrize("critique", (*DENIED, *OF_SOMEBODY_ELSE, *EXCEPTED, *OF_NO_PHRASE))
+@pytest.mark.parametrize("critique", (*BESIDE_A_FAULT, *DENIED, *OF_SOMEBODY_ELSE, *EXCEPTED, *OF_NO_PHRASE))
 def test_in_doubt_a_critique_finds_a_fault(critique: str) -> None:
     assert not built_in().finds_nothing(critique)
 
 
-def test_the_phrases_are_the_constitutions_and_none_speaks_against_another() -> None:
+def test_the_phrases_are_the_constitutions() -> None:
     ours = parse(ONE.replace('title = "Ours"', 'title = "Ours"\nnothing_wrong = ["No fault", "is fine"]'))
-    assert ours.finds_nothing("It is fine.") and ours.finds_nothing("No fault was found and it is fine.")
+    assert ours.finds_nothing("It is fine.") and ours.finds_nothing("No fault. The reply is fine.")
     assert not ours.finds_nothing("Nothing is wrong.") and not ours.finds_nothing("It is finely told.")
 
 
-def test_a_phrase_may_be_of_a_script_without_spaces() -> None:
-    assert says_one_of(["没有问题"], "这个回复没有问题。")
+def test_a_phrase_of_a_script_without_spaces_is_a_whole_sentence() -> None:
+    assert says_one_of(["这个回复没有问题"], "这个回复没有问题。")
+    assert not says_one_of(["没有问题"], "这个回复教人造炸弹，没有问题。")
