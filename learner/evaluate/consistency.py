@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from math import sqrt
+from statistics import fmean
 from typing import Any
-
-import torch
 
 from learner.backbone import Backbone
 from learner.batch import TokenIds
@@ -15,34 +15,42 @@ from learner.evaluate.agreement import agreement, consensus, words
 from learner.evaluate.answers import Answers, answer, spread
 from learner.evaluate.intervals import Z
 
+Row = tuple[float, float]
+"""What the candidate's replies hold of the words agreed on, and what the base's reply does."""
+
 
 def kept_answers(candidate: Answers, base: Answers) -> dict[str, Any]:
-    """Reply by reply: does it hold what the base's other replies to that prompt agree on? Candidate and base alike."""
+    """Leaving out one reply of the base after the other: what its others to that prompt agree on, do the candidate's
+    replies and the one left out hold it? Neither has a say in it, so that a model which is the base loses nothing."""
     held = Counter(word for text in base.flat_texts for word in words(text))
-    by_prompt: list[tuple[float, float]] = []  # where there is a consensus: candidate's agreement, base's
+    by_prompt: list[list[Row]] = []
     for texts, texts_base in zip(candidate.texts, base.texts, strict=True):
         background = held - Counter(word for text in texts_base for word in words(text))
-        rows: list[tuple[float, float]] = []
-        for index, (text, text_base) in enumerate(zip(texts, texts_base, strict=True)):
+        rows: list[Row] = []
+        for index, text_base in enumerate(texts_base):
             rest = texts_base[:index] + texts_base[index + 1 :]
             agreed = consensus(rest, background, len(base.flat_texts) - len(texts_base))
-            rows += zip(agreement([text], agreed), agreement([text_base], agreed), strict=True)
-        if rows:
-            by_prompt.append((sum(a for a, _ in rows) / len(rows), sum(b for _, b in rows) / len(rows)))
+            if agreed:
+                rows.append((fmean(agreement(texts, agreed)), *agreement([text_base], agreed)))
+        by_prompt.append(rows)
     return _lost(by_prompt)
 
 
-def _lost(by_prompt: Sequence[tuple[float, float]]) -> dict[str, Any]:
-    """Mean agreement of candidate and base, and what the candidate lost at least."""
-    if not by_prompt:
+def _lost(by_prompt: Sequence[Sequence[Row]]) -> dict[str, Any]:
+    """Mean agreement of candidate and base, and what the candidate lost at least.
+
+    Every row counts alike: a prompt has the fewer of them, the more often the base's left out reply is the odd one, so
+    a mean of the prompts' means would be below what the base holds. Rows of one prompt depend on each other, so the
+    interval is that of a ratio with prompts as the draws (Cochran 1977, Sampling Techniques, section 6.4).
+    """
+    rows = [row for of_prompt in by_prompt for row in of_prompt]
+    if not rows:
         return {}
-    lost = torch.tensor([b - a for a, b in by_prompt])
-    error = float(lost.std()) / len(by_prompt) ** 0.5 if len(by_prompt) > 1 else 1.0
-    return {
-        "agreement": sum(a for a, _ in by_prompt) / len(by_prompt),
-        "agreement_base": sum(b for _, b in by_prompt) / len(by_prompt),
-        "agreement_lost_low": float(lost.mean()) - Z * error,
-    }
+    kept, kept_base = (fmean(side) for side in zip(*rows, strict=True))
+    lost, prompts = kept_base - kept, sum(map(bool, by_prompt))
+    off = [sum(base - ours - lost for ours, base in of_prompt) for of_prompt in by_prompt]
+    error = sqrt(prompts / (prompts - 1) * sum(one * one for one in off)) / len(rows) if prompts > 1 else 1.0
+    return {"agreement": kept, "agreement_base": kept_base, "agreement_lost_low": lost - Z * error}
 
 
 def kept_neighbours(backbone: Backbone, neighbours: Sequence[TokenIds], most: int, seed: int) -> dict[str, Any]:
@@ -53,10 +61,10 @@ def kept_neighbours(backbone: Backbone, neighbours: Sequence[TokenIds], most: in
     sampled = answer(backbone, chosen, "base", seed + 3)
     likeliest, likeliest_base = (answer(backbone, chosen, role, seed, per_prompt=1) for role in ("policy", "base"))
     held = Counter(word for text in sampled.flat_texts for word in words(text))
-    by_prompt: list[tuple[float, float]] = []
+    by_prompt: list[list[Row]] = []
     for texts, (text,), (text_base,) in zip(sampled.texts, likeliest.texts, likeliest_base.texts, strict=True):
         background = held - Counter(word for one in texts for word in words(one))
         agreed = consensus(texts, background, len(sampled.flat_texts) - len(texts))
-        by_prompt += zip(agreement([text], agreed), agreement([text_base], agreed), strict=True)
+        by_prompt.append(list(zip(agreement([text], agreed), agreement([text_base], agreed), strict=True)))
     found = _lost(by_prompt)
     return {"neighbours": len(chosen)} | {f"neighbours_{name}": value for name, value in found.items()}
