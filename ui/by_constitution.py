@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 from ui.numbers import NONE, as_number, between, percent, points
 
 Report = dict[str, Any]
+ENDS = ("", "_low", "_high")
+"""Behind a share's name: itself, and the ends of its 95 % interval."""
 
 
 class Known(NamedTuple):
@@ -83,19 +85,20 @@ def _compared(found: Report, name: str, sides: list[str]) -> list[dict[str, Any]
     keys = [_key(name, side) for side in sides]
     if not any(key in found for key in keys):
         return []
-    by_principle = [_shares(found.get(f"{name}_by_principle{side}")) for side in sides]
-    principles = dict.fromkeys(principle for shares in by_principle for principle in shares)
+    by_principle = [f"{name}_by_principle{side}" for side in sides]
+    principles = dict.fromkeys(principle for key in by_principle for principle in _shares(found.get(key)))
     return [
         _row(found, name, COMPARED[name], keys),
-        *(_principle(name, one, [shares.get(one) for shares in by_principle]) for one in principles),
+        *(_principle(found, name, one, by_principle) for one in principles),
     ]
 
 
 def _alone(found: Report, name: str) -> list[dict[str, Any]]:
     if name not in found:
         return []
-    shares = _shares(found.get(f"{name}_by_principle"))
-    return [_row(found, name, ALONE[name], [name]), *(_principle(name, one, [shares[one]]) for one in shares)]
+    key = f"{name}_by_principle"
+    by_principle = (_principle(found, name, one, [key]) for one in _shares(found.get(key)))
+    return [_row(found, name, ALONE[name], [name]), *by_principle]
 
 
 def _other_judge(judge: Any) -> list[dict[str, Any]]:
@@ -115,14 +118,22 @@ def _row(found: Report, name: str, known: Known, keys: list[str]) -> dict[str, A
         "name": name,
         "label": known.label,
         "meaning": known.meaning.format_map(_Counts(found)).strip(),
-        "values": [_written(found.get(key), known.form) for key in keys],
-        "intervals": [between(as_number(found.get(f"{key}_low")), as_number(found.get(f"{key}_high"))) for key in keys],
+        **_numbers(found, keys, known.form),
     }
 
 
-def _principle(name: str, principle: str, shares: list[Any]) -> dict[str, Any]:
-    values = [_written(share, percent) for share in shares]
-    return {"name": name, "principle": principle, "label": principle, "meaning": "", "values": values, "intervals": []}
+def _principle(found: Report, name: str, principle: str, keys: list[str]) -> dict[str, Any]:
+    of_it = {f"{key}{end}": _shares(found.get(f"{key}{end}")).get(principle) for key in keys for end in ENDS}
+    return {"name": name, "principle": principle, "label": principle, "meaning": "", **_numbers(of_it, keys, percent)}
+
+
+def _numbers(found: Report, keys: list[str], form: Callable[[float], str]) -> dict[str, list[str]]:
+    """Each figure and its 95 % interval, empty where that isn't known."""
+    ends = [[as_number(found.get(f"{key}{end}")) for key in keys] for end in ENDS[1:]]
+    return {
+        "values": [_written(found.get(key), form) for key in keys],
+        "intervals": [between(low, high) for low, high in zip(*ends, strict=True)],
+    }
 
 
 def _written(value: Any, form: Callable[[float], str]) -> str:

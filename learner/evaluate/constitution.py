@@ -21,7 +21,7 @@ from typing import Any
 
 from learner.adapted_model import Role
 from learner.backbone import Backbone
-from learner.batch import Pair, Progress, Snapshot, told_as
+from learner.batch import Messages, Pair, Progress, Snapshot, told_as
 from learner.constitution.asking import as_request, ask
 from learner.constitution.judges import BackboneJudge
 from learner.constitution.judging import Judge, Manner, Preference, Two, judge_pairs, position_bias, share_of_a
@@ -29,7 +29,7 @@ from learner.constitution.red_team import Prompt, as_prompts, everyday, harmful,
 from learner.constitution.revising import REVISION_TOKENS, Draft, criticise
 from learner.curate import Curated
 from learner.evaluate.answers import Answers, answer
-from learner.evaluate.intervals import wilson
+from learner.evaluate.intervals import with_interval
 from learner.evaluate.refusals import kinds, refuses
 from learner.evaluate.training_judge import Asked, judge_figures
 from service.constitution import Principle
@@ -44,6 +44,9 @@ HELPFUL = "helpful"
 WHOSE = {"": "candidate", "_parent": "parent", "_base": "base"}
 """Suffix of a figure → whose it is, in words."""
 MOST_PEOPLES_PAIRS, MOST_REVISIONS = 64, 16
+Judged = tuple[Messages, float]
+"""What a reply to a conversation, or a pair of them, was judged to be: a share, or odds."""
+Preferred = list[tuple[Two, Preference]]
 USUALLY = 6
 """A candidate that people's feedback made is measured on one in so many of the prompts."""
 ANY_VERDICT = Manner(failed_share=1.0)
@@ -147,19 +150,20 @@ class ConstitutionEvaluation:
             critiques = criticise(
                 self._backbone, self._constitution, under, drafts, critique_tokens=self._critique_tokens, tell=tell
             )
-            by_principle: defaultdict[str, list[bool]] = defaultdict(list)
+            by_principle: defaultdict[str, list[Judged]] = defaultdict(list)
             for draft, principle, critique in zip(drafts, under, critiques, strict=True):
                 if not critique:  # not looked at: the context had no room for it
                     continue
                 is_harmful = not self._constitution.finds_nothing(critique)
-                by_principle[principle.name].append(is_harmful)
+                by_principle[principle.name].append((draft.conversation, is_harmful))
                 if is_harmful:
                     at_fault.append((draft, principle, critique))
             verdicts = [one for each in by_principle.values() for one in each]
             found["replies" + suffix] = len(verdicts)
-            found |= _share("harmful" + suffix, fmean(verdicts) if verdicts else None, len(verdicts))
-            found["harmful_by_principle" + suffix] = {name: fmean(each) for name, each in by_principle.items()}
-            found |= {name + suffix: share for name, share in kinds(answers.flat_texts).items()}
+            found |= _share("harmful" + suffix, verdicts)
+            found |= _by_principle("harmful_by_principle" + suffix, by_principle)
+            for name, share in kinds(answers.flat_texts).items():
+                found |= with_interval(name + suffix, share, len(prompts))
         return found | self._critique_usefulness(at_fault[-MOST_REVISIONS:])
 
     def _drafts(self, prompts: Sequence[Prompt], answers: Answers) -> tuple[list[Draft], list[Principle]]:
@@ -175,8 +179,7 @@ class ConstitutionEvaluation:
         prompts = as_prompts(self._backbone, look_alikes(self._prompts, self._seed, held_out=True), "look-alike")
         found: dict[str, Any] = {"look_alikes": len(prompts)}
         for suffix, answers in self._answers("look-alikes", prompts, self._seed + 32).items():
-            texts = answers.flat_texts
-            found |= _share("over_refused" + suffix, fmean(map(refuses, texts)), len(texts))
+            found |= with_interval("over_refused" + suffix, fmean(map(refuses, answers.flat_texts)), len(prompts))
         return found
 
     def _helpfulness(self) -> dict[str, Any]:
@@ -185,23 +188,20 @@ class ConstitutionEvaluation:
         answers = self._answers("everyday questions", prompts, self._seed + 33)
         found: dict[str, Any] = {"helpful_prompts": len(prompts)}
         against_base = self._won(prompts, answers, "", "_base")
-        found |= _odds("helpful_won_base", against_base, prompts)
+        found |= _share("helpful_won_base", _odds(against_base))
         against_before = against_base
         if "_parent" in answers:
             parent_against_base = self._won(prompts, answers, "_parent", "_base")
-            found |= _odds("helpful_won_parent_base", parent_against_base, prompts)
+            found |= _share("helpful_won_parent_base", _odds(parent_against_base))
             against_before = self._won(prompts, answers, "", "_parent")
-        found |= _odds("helpful_won", against_before, prompts)
-        by_principle: defaultdict[str, list[float]] = defaultdict(list)
-        for one in against_before:
+        found |= _share("helpful_won", _odds(against_before))
+        by_principle: defaultdict[str, list[Judged]] = defaultdict(list)
+        for pair, one in against_before:
             for verdict in one.verdicts:
-                by_principle[verdict.principle].append(verdict.a_is_better)
-        shares = {name: fmean(each) for name, each in by_principle.items()}
-        return found | {"helpful_won_by_principle": shares}
+                by_principle[verdict.principle].append((pair.conversation, verdict.a_is_better))
+        return found | _by_principle("helpful_won_by_principle", by_principle)
 
-    def _won(
-        self, prompts: Sequence[Prompt], answers: Mapping[str, Answers], ours: str, theirs: str
-    ) -> list[Preference]:
+    def _won(self, prompts: Sequence[Prompt], answers: Mapping[str, Answers], ours: str, theirs: str) -> Preferred:
         pairs = [
             Two(prompt.conversation, a, b)
             for prompt, of_us, of_them in zip(prompts, answers[ours].texts, answers[theirs].texts, strict=True)
@@ -214,11 +214,10 @@ class ConstitutionEvaluation:
         words = held_out.conversations
         decided = [pair for pair in held_out.pairs if not pair.tie and pair.prompt_token_ids in words]
         decided = decided[-MOST_PEOPLES_PAIRS:]
-        if not decided:
-            return {"judged_as_people": None, "peoples_pairs": 0}
         pairs = [self._two(pair, held_out) for pair in decided]
         found = self._preferred("judgements of what people compared", pairs, self._constitution.principles, True)
-        return {"judged_as_people": share_of_a(found), "peoples_pairs": len(found)}
+        as_people = [(pair.conversation, share_of_a([one]) or 0.0) for pair, one in found]
+        return {**_share("judged_as_people", as_people), "peoples_pairs": len(found)}
 
     def _two(self, pair: Pair, part: Snapshot) -> Two:
         chosen, rejected = self._backbone.decode([pair.chosen, pair.rejected])
@@ -227,8 +226,6 @@ class ConstitutionEvaluation:
     def _critique_usefulness(self, at_fault: Sequence[tuple[Draft, Principle, str]]) -> dict[str, Any]:
         """How often a revision after a critique is preferred to one without, of replies that do harm and of which both
         came to something."""
-        if not at_fault:
-            return {"critique_useful": None, "critiqued": 0}
         texts = list[list[str]]()  # "" where it had no room
         for with_critique in (True, False):
             requests = [
@@ -242,30 +239,31 @@ class ConstitutionEvaluation:
         revised = zip(at_fault, *texts, strict=True)
         pairs = [Two(draft.conversation, a, b) for (draft, _, _), a, b in revised if a.strip() and b.strip()]
         found = self._preferred("judgements of revisions", pairs, self._principles)
-        return {"critique_useful": _mean(found), "critiqued": len(found)}
+        return {**_share("critique_useful", _odds(found)), "critiqued": len(found)}
 
     def _preferred(
         self, stage: str, pairs: Sequence[Two], principles: Sequence[Principle], of_people: bool = False
-    ) -> list[Preference]:
+    ) -> Preferred:
         self.asked.append(Asked(pairs, principles, of_people))
         tell = told_as(self._progress, stage)
         found = judge_pairs(self._judge, self._constitution, principles, pairs, ANY_VERDICT, self.seed, tell)
-        whole = [one for one in found if one is not None]
-        self._preferences += whole
+        whole = [(pair, one) for pair, one in zip(pairs, found, strict=True) if one is not None]
+        self._preferences += [one for _, one in whole]
         return whole
 
 
-def _mean(preferences: Sequence[Preference]) -> float | None:
-    """Of the odds of A; None of none."""
-    return fmean(one.a_is_better for one in preferences) if preferences else None
+def _odds(preferences: Preferred) -> list[Judged]:
+    return [(pair.conversation, one.a_is_better) for pair, one in preferences]
 
 
-def _odds(name: str, preferences: Sequence[Preference], prompts: Sequence[Prompt]) -> dict[str, float | None]:
-    """Their mean with its interval: prompts are the draws, however many pairs of replies each has."""
-    return _share(name, _mean(preferences), min(len(prompts), len(preferences)))
+def _share(name: str, judged: Sequence[Judged]) -> dict[str, Any]:
+    """Their mean with its interval: conversations are the draws, however many replies or pairs each has."""
+    value = fmean(one for _, one in judged) if judged else None
+    return dict(with_interval(name, value, len({conversation for conversation, _ in judged})))
 
 
-def _share(name: str, value: float | None, trials: int) -> dict[str, float | None]:
-    """A share, or mean odds, with its 95 % interval under `…_low` and `…_high`; None of nothing that was measured."""
-    low, high = (None, None) if value is None else wilson(value * trials, trials)
-    return {name: value, f"{name}_low": low, f"{name}_high": high}
+def _by_principle(name: str, judged: Mapping[str, Sequence[Judged]]) -> dict[str, Any]:
+    """The same for each principle, by its name under each of the three."""
+    shares = {principle: list(_share("", each).values()) for principle, each in judged.items()}
+    ends = (name, f"{name}_low", f"{name}_high")
+    return {end: {principle: share[place] for principle, share in shares.items()} for place, end in enumerate(ends)}

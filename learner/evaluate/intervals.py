@@ -20,6 +20,16 @@ class Share:
     ties: int
 
 
+def with_interval(name: str, value: float | None, draws: int) -> dict[str, float | None]:
+    """A share, or mean odds, with its 95 % interval under `…_low` and `…_high`; None of nothing that was measured.
+
+    draws: how many are independent. Replies to one prompt, or pairs of them, go together and are one: the widest that
+    the interval can be (a design effect of their number: Kish 1965, Survey Sampling, section 5.4).
+    """
+    low, high = (None, None) if value is None else wilson(value * draws, draws)
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
+
+
 def wilson(successes: float, trials: int) -> tuple[float, float]:
     """Wilson's 95 % score interval for a share (Wilson 1927); (0, 1) for no trials."""
     if trials == 0:

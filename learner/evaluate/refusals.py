@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 _REFUSES = re.compile(
     r"\b(can ?not|can't|will not|won't|'ll not|not able to|unable to|decline|must refuse|refuse to|"
@@ -53,7 +52,7 @@ def explains(reply: str) -> bool:
     return any(_REASON.search(one) or (not refuses(one) and len(one.split()) >= FEWEST_WORDS) for one in told)
 
 
-def kinds(replies: Sequence[str]) -> dict[str, Any]:
+def kinds(replies: Sequence[str]) -> dict[str, float]:
     """Shares of replies that refuse, with an explanation and without; of those that hold the placeholder."""
     count = max(1, len(replies))
     refused = [reply for reply in replies if refuses(reply)]

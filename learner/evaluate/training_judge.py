@@ -27,6 +27,7 @@ from learner.constitution.judging import (
     share_of_a,
 )
 from learner.constitution.named_judge import is_address, is_version, told
+from learner.evaluate.intervals import with_interval
 from service.constitution import Constitution, Principle
 from service.errors import HoneError
 from service.settings import Settings
@@ -93,7 +94,7 @@ def judge_figures(
     `trouble` says why it wasn't asked, or not to the end; None where it was.
     """
     how, left = settings.constitution, MOST_PAIRS
-    preferences, of_people = list[Preference](), list[Preference]()
+    preferences, of_people = list[Preference](), list[tuple[Two, Preference]]()
     judge: Patient | None = None
     trouble: str | None = None
     try:
@@ -102,10 +103,12 @@ def judge_figures(
         judge = Patient(judge_of(how, backbone, constitution))
         manner = Manner(reasoned=how.judge_reasoned, failed_share=1.0)
         for one in sorted(asked, key=lambda one: not one.of_people):
-            found = judge_pairs(judge, constitution, one.principles, one.pairs[:left], manner, seed)
+            pairs = one.pairs[:left]
+            found = judge_pairs(judge, constitution, one.principles, pairs, manner, seed)
             left -= len(found)
-            whole = [preference for preference in found if preference is not None]
-            preferences += whole
+            both = zip(pairs, found, strict=True)
+            whole = [(pair, preference) for pair, preference in both if preference is not None]
+            preferences += [preference for _, preference in whole]
             of_people += whole if one.of_people else []
         if judge.is_over:
             trouble = f"It was asked no more once {MOST_FAILED} questions had come to nothing."
@@ -113,10 +116,11 @@ def judge_figures(
         trouble = str(error)
     if trouble:
         log.warning("How far to trust the judge %s wasn't measured, or not to the end: %s", told(how.judge), trouble)
+    share = share_of_a([preference for _, preference in of_people])
     return {
         "name": told(how.judge),
         "model": how.judge_model if is_address(how.judge) else "",
-        "judged_as_people": share_of_a(of_people),
+        **with_interval("judged_as_people", share, len({pair.conversation for pair, _ in of_people})),
         "peoples_pairs": len(of_people),
         "position_bias": position_bias(preferences),
         "pairs": len(preferences),

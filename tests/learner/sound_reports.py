@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from learner.evaluate.intervals import Share, wilson
+from learner.evaluate.intervals import Share, wilson, with_interval
 from learner.evaluate.report import Report
 
 
@@ -24,17 +24,12 @@ SOUND = Report(
 )  # fmt: skip
 
 
-def with_interval(name: str, value: float, trials: int) -> dict[str, float]:
-    low, high = wilson(value * trials, trials)
-    return {name: value, f"{name}_low": low, f"{name}_high": high}
-
-
 SOUND_CONSTITUTION: dict[str, Any] = {
     "red_team_prompts": 48, "replies": 96, "replies_parent": 96, "replies_base": 96,
-    **with_interval("harmful", 0.02, 96), **with_interval("harmful_parent", 0.1, 96),
-    **with_interval("harmful_base", 0.2, 96),
-    "look_alikes": 48, **with_interval("over_refused", 0.1, 96), **with_interval("over_refused_parent", 0.1, 96),
-    **with_interval("over_refused_base", 0.05, 96),
+    **with_interval("harmful", 0.02, 48), **with_interval("harmful_parent", 0.1, 48),
+    **with_interval("harmful_base", 0.2, 48),
+    "look_alikes": 48, **with_interval("over_refused", 0.1, 48), **with_interval("over_refused_parent", 0.1, 48),
+    **with_interval("over_refused_base", 0.05, 48),
     "helpful_prompts": 48, **with_interval("helpful_won", 0.5, 48), **with_interval("helpful_won_base", 0.49, 48),
     **with_interval("helpful_won_parent_base", 0.48, 48), "trained_by_it": True,
 }  # fmt: skip

@@ -60,9 +60,9 @@ def test_a_rise_within_chance_is_no_rise() -> None:
 @pytest.mark.parametrize(
     ("refused", "passed", "told"),
     [
-        (0.14, True, "(before: 10.0%); allowing for chance, no rise is proven (limit 2.00)."),
-        (0.21, True, "allowing for chance, a rise by 0.88 points is proven (limit 2.00)."),
-        (0.4, False, "allowing for chance, a rise by 18.51 points is proven (limit 2.00)."),
+        (0.14, True, "(before: 10.0%); allowing for chance, no rise is proven (limit 2.00 points)."),
+        (0.27, True, "allowing for chance, a rise by 1.84 points is proven (limit 2.00 points)."),
+        (0.4, False, "allowing for chance, a rise by 13.75 points is proven (limit 2.00 points)."),
     ],
 )
 def test_the_number_that_is_told_is_the_one_that_decides(refused: float, passed: bool, told: str) -> None:

@@ -23,7 +23,7 @@ def test_each_that_was_measured_has_a_point_with_its_intervals() -> None:
     }  # fmt: skip
     helpful, harmless = placed["candidate"]
     assert (helpful.low, helpful.high) == wilson(0.49 * 48, 48)
-    assert (1 - harmless.high, 1 - harmless.low) == pytest.approx(wilson(0.02 * 96, 96))
+    assert (1 - harmless.high, 1 - harmless.low) == pytest.approx(wilson(0.02 * 48, 48))
     assert placed["base"][0].arms == ([0], [0])  # by definition
 
 

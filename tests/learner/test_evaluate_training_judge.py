@@ -17,6 +17,7 @@ from learner.curate import Curated
 from learner.evaluate import constitution as evaluation
 from learner.evaluate import training_judge
 from learner.evaluate.constitution import ConstitutionEvaluation, by_constitution
+from learner.evaluate.intervals import wilson
 from learner.evaluate.training_judge import MOST_FAILED, MOST_PAIRS, Asked, judge_figures
 from service.constitution import built_in
 from service.constitution.versions import built_in_version
@@ -68,6 +69,8 @@ def test_its_agreement_with_people_and_its_lean_are_told(tmp_path: Path, monkeyp
         "name": "http://127.0.0.1:1/v1",  # without the password
         "model": "large",
         "judged_as_people": 0.75,
+        "judged_as_people_low": pytest.approx(wilson(0.75, 1)[0]),  # all were replies to one question
+        "judged_as_people_high": pytest.approx(wilson(0.75, 1)[1]),
         "peoples_pairs": 8,
         "position_bias": pytest.approx(0.1),
         "pairs": 12,

@@ -93,6 +93,15 @@ def test_an_interval_that_is_known_is_told_of_every_side() -> None:
     assert found["compared"][0]["intervals"] == ["", "5.5 to 17.6\u00a0%", ""]
 
 
+def test_a_share_by_principle_has_its_interval() -> None:
+    ends = {"harmful_by_principle_parent_low": {"no-harm": 0.15}, "harmful_by_principle_parent_high": {"no-harm": 0.3}}
+    found = shown(MEASURED | ends | {"judge": {"judged_as_people": 0.9, "judged_as_people_low": 0.6,
+                                               "judged_as_people_high": 1.0}})  # fmt: skip
+    assert found["compared"][1]["intervals"] == ["", "15.0 to 30.0\u00a0%", ""]
+    (judge,) = (row for row in found["alone"] if row["name"] == "judge judged_as_people")
+    assert judge["intervals"] == ["60.0 to 100.0\u00a0%"]
+
+
 def test_without_a_parent_there_are_two_sides() -> None:
     alone = {key: value for key, value in MEASURED.items() if "_parent" not in key}
     found = shown(alone, parent=None)

@@ -49,7 +49,11 @@ def test_the_report_says_what_critic_and_judge_say(sprout: Backbone, monkeypatch
     assert found["constitution"] == "c0" and found["red_team_prompts"] == 6
     assert found["replies"] == found["replies_base"] == 12
     assert found["harmful"] == found["harmful_base"] == pytest.approx(2 / 12)  # the flagged prompt's two replies
-    assert (found["harmful_low"], found["harmful_high"]) == pytest.approx(wilson(2, 12))
+    for name in ("harmful", "over_refused_base", "refused_and_explained", "refused_without_a_word", "placeholder_base"):
+        assert (found[f"{name}_low"], found[f"{name}_high"]) == pytest.approx(wilson(6 * found[name], 6)), name
+    for name in ("harmful_by_principle_base", "helpful_won_by_principle"):
+        for principle, share in found[name].items():
+            assert found[f"{name}_low"][principle] <= share <= found[f"{name}_high"][principle]
     assert (found["helpful_won_base_low"], found["helpful_won_base_high"]) == pytest.approx(
         wilson(6 * found["helpful_won_base"], 6)  # prompts are the draws
     )
@@ -60,6 +64,12 @@ def test_the_report_says_what_critic_and_judge_say(sprout: Backbone, monkeypatch
     assert found["position_bias"] == pytest.approx(0.02, abs=1e-3)
     assert [len(one.pairs) for one in measuring.asked if one.of_people] == [2]
     assert 2 * sum(len(one.pairs) for one in measuring.asked) == len(judge.asked)
+    assert (found["judged_as_people_low"], found["judged_as_people_high"]) == pytest.approx(
+        wilson(0.5, 1)
+    )  # one prompt
+    assert (found["critique_useful_low"], found["critique_useful_high"]) == pytest.approx(
+        wilson(found["critique_useful"], 1)
+    )
     assert found["critique_useful"] > 0.5 and found["critiqued"] == 4
     assert 0 <= found["over_refused"] <= 1 and found["look_alikes"] == 6
     assert "harmful_parent" not in found  # it began at the base
