@@ -16,6 +16,9 @@ PHASES = {
     "kto": "thumbs (KTO)",
     "reward": "reward model",
     "ppo": "reinforcement learning (PPO)",
+    "reinforce": "reinforcement learning (REINFORCE)",
+    "rloo": "reinforcement learning (RLOO)",
+    "grpo": "reinforcement learning (GRPO)",
     "raft": "best of several replies (RAFT)",
     "sl-cai": "revisions by the constitution (SL-CAI)",
     "rl-cai": "preferences by the constitution (RL-CAI)",
@@ -41,10 +44,12 @@ KNOWN = {
     "fluency": Known("Fluency", "How natural the base finds what it says; 0: as its own. The gate measures it anew."),
     "worst_correction": Known("Correction known least", "Its log-probability: the nearer to 0, the better known."),
     "retention_kl": Known("Moved elsewhere", "How far replies nobody corrected have moved: KL, in nats per token."),
-    "nll": Known("Surprise at corrections", "The less, the better they are known; in nats per token."),
+    "nll": Known("Surprise at what it learns", "At its examples: the less, the better they are known; nats per token."),
     "listwise": Known("Distance to the goal", "Between the wanted shares of the replies and its own, in nats."),
     "surprise": Known("Surprise", "At the best replies, in nats per token."),
-    "sampled_kl": Known("Moved, by samples", "How far its own replies are from the anchor's: KL, in nats per token."),
+    "sampled_kl": Known(
+        "Moved, by samples", "How far its own replies are from the anchor's: KL, nats per token, for chance."
+    ),
     "gradient_norm": Known("Gradient", "The size of the step's gradient, before it is clipped."),
     "learning_rate": Known("Learning rate", "How large the steps are: it rises at first, then falls."),
 }

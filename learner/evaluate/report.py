@@ -20,6 +20,7 @@ from learner.backbone import Backbone
 from learner.batch import Demonstration, Label, Pair, Progress, Scored, Snapshot, TokenIds, told_as
 from learner.evaluate.answers import MAX_NEW_TOKENS, Answers, answer, spread
 from learner.evaluate.consistency import kept_answers, kept_neighbours
+from learner.evaluate.divergence import kl_of_replies
 from learner.evaluate.intervals import Share
 from learner.evaluate.judgements import on_corrections, on_labels, on_preferences, on_taught
 from learner.evaluate.scores import on_scores
@@ -53,7 +54,7 @@ class Report:
     score_accuracy_parent: float | None = None  # the same of the parent
     scores: int | None = None  # held-out replies that people scored by themselves; None where no scores were learned
     fluency: float = 0.0  # the base's log-probability of the candidate's replies, less that of its own
-    kl_per_token: float = 0.0  # to the anchor, on the candidate's replies
+    kl_per_token: float = 0.0  # to the anchor, on the candidate's replies; never below 0
     empty_share: float = 0.0
     unfinished_share: float = 0.0  # cut at the length limit
     unfinished_share_base: float = 0.0
@@ -146,13 +147,13 @@ def _likelihoods(backbone: Backbone, prompts: Sequence[TokenIds], candidate: Ans
     examples = [(prompts[reply.prompt], reply.token_ids) for reply in candidate.flat]
     own = torch.tensor([reply.log_prob for reply in candidate.flat])
     under_base = backbone.score(examples, "base")
-    under_anchor = backbone.score(examples, "anchor") if backbone.has("anchor") else under_base
-    finite = torch.isfinite(own) & torch.isfinite(under_base) & torch.isfinite(under_anchor)
+    kl = kl_of_replies(backbone, examples, "anchor" if backbone.has("anchor") else "base")
+    finite = torch.isfinite(own) & torch.isfinite(under_base) & torch.isfinite(kl)
     tokens = max(1, candidate.tokens)
     base_own = sum(reply.log_prob for reply in base.flat) / max(1, base.tokens)
     return {
         "fluency": float(under_base[finite].sum()) / tokens - base_own,
-        "kl_per_token": float((own - under_anchor)[finite].sum()) / tokens,
+        "kl_per_token": float(kl[finite].sum()) / tokens,
         "not_finite": int((~finite).sum()),
     }
 
