@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from learner.batch import Criticised, Demonstration, Flagged, Label, Pair, Scored, Snapshot, TokenIds
 from learner.called import DISAGREEMENT, SAID_AGAIN, Called
 from learner.consensus import Agreed, agreed_demonstrations, agreed_pairs
+from learner.constitution.served import ServedRevision, found_better
 from learner.snapshot import AskedPrompt, FrozenFeedback, Judgement
 from learner.votes import Rated, count_votes
 from service.constitution.versions import Version
@@ -32,8 +33,10 @@ TOO_LONG = "longer than the model's context"
 OVER_CAP = "beyond the number of judgements of one person that a run uses"
 ON_BOTH_SIDES = "said by a held-out conversation together with one that is learned from"
 NO_CONSTITUTION = "a critique, and no constitution that the model could be asked to revise by"
+OVER_SERVED = "beyond the number of served revisions of one person that a run uses"
 OVER_SIZE = "older examples beyond the size of a run; each run draws others"
 
+Given = TypeVar("Given", Judgement, ServedRevision)
 Example = TypeVar("Example", Pair, Demonstration, Label, Scored, Criticised)
 
 
@@ -69,7 +72,7 @@ def curate(frozen: FrozenFeedback, settings: LearnerSettings, max_length: int | 
     """
     set_aside: Counter[str] = Counter()
     usable = _usable(frozen, max_length, set_aside)
-    votes = count_votes(_cap_people(_newest_word(usable, set_aside), settings.max_per_person, set_aside))
+    votes = count_votes(_cap_people(_newest_word(usable, set_aside), settings.max_per_person, set_aside, OVER_CAP))
     set_aside += votes.set_aside
     agreed = agreed_pairs(votes.pairs, set_aside)
     held = held_out_conversations(frozen, settings.held_out_share)
@@ -80,7 +83,8 @@ def curate(frozen: FrozenFeedback, settings: LearnerSettings, max_length: int | 
     criticised = _split_by_conversation(_fitting(votes.criticised, max_length, set_aside), held)
     flagged = _split_flagged(votes.flagged, held)
     words = {one.prompt_token_ids: one.messages for one in usable if one.messages}
-    served = _split_by_conversation(_fitting(_served(frozen), max_length, set_aside), held)
+    preferred = _cap_people(found_better(frozen.revisions, set_aside), settings.max_per_person, set_aside, OVER_SERVED)
+    served = _split_by_conversation(_fitting([one.pair() for one in preferred], max_length, set_aside), held)
     rng = Random(f"{settings.seed} {frozen.hash}")
     parts, most = [], settings.max_examples
     for is_held in (False, True):
@@ -158,15 +162,15 @@ def _newest_word(judgements: Sequence[Judgement], set_aside: Counter[str]) -> li
     return sorted(kept, key=lambda judgement: judgement.position)
 
 
-def _cap_people(judgements: Sequence[Judgement], most: int, set_aside: Counter[str]) -> list[Judgement]:
-    """Each person's newest `most` judgements, in order of position."""
-    given: Counter[str] = Counter()
+def _cap_people(given: Sequence[Given], most: int, set_aside: Counter[str], reason: str) -> list[Given]:
+    """Each person's newest `most`, in order of position."""
+    of: Counter[str] = Counter()
     kept = []
-    for judgement in reversed(judgements):
-        given[judgement.caller] += 1
-        if given[judgement.caller] <= most:
-            kept.append(judgement)
-    set_aside[OVER_CAP] += len(judgements) - len(kept)
+    for one in reversed(given):
+        of[one.caller] += 1
+        if of[one.caller] <= most:
+            kept.append(one)
+    set_aside[reason] += len(given) - len(kept)
     return kept[::-1]
 
 
@@ -246,15 +250,6 @@ def _split_flagged(flagged: Sequence[Flagged], held: frozenset[str]) -> dict[boo
     found = _split_by_conversation(flagged, held)
     taught = {one.prompt_token_ids for one in found[False]}
     return {False: found[False], True: [one for one in found[True] if one.prompt_token_ids not in taught]}
-
-
-def _served(frozen: FrozenFeedback) -> list[Pair]:
-    """What was revised while it was served: the revision over its draft."""
-    return [
-        Pair(one.prompt_token_ids, one.revision_token_ids, one.draft_token_ids, conversation_id=one.conversation_id)
-        for one in frozen.revisions
-        if one.revision_token_ids != one.draft_token_ids
-    ]
 
 
 def _split_prompts(

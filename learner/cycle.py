@@ -157,6 +157,8 @@ class Cycle:
             run.snapshot_hash, run.parent = None, self._parents.choose(run)
         frozen = read_snapshot(self.folder.snapshot, run.snapshot_hash)
         self._say("curate", 0, 1)
+        if run.method != "rl-cai":  # what principles prefer is learned where that was asked for
+            frozen = replace(frozen, revisions=())
         lessons = curate(frozen, self.settings.learner, self.max_length)
         if frozen.constitution != NO_CONSTITUTION:
             lessons = replace(lessons, constitution=read_frozen(self.folder.constitution, frozen.constitution))

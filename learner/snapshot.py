@@ -126,10 +126,11 @@ def collect(
     }
     prompts = sorted(asked, key=lambda asked: (asked.conversation_id, asked.prompt_token_ids))
     whole = sorted((judgement for judgement in judgements if judgement), key=lambda judgement: judgement.position)
+    end = tokenize("")[-1]
     served = [
         ServedRevision.of(pair, base)
         for pair in revisions.revision_pairs(tx, revisions.last_position(tx))
-        if pair.prompt_token_ids and _base_of(pair, base, base_sha256) == base
+        if pair.prompt_token_ids and _base_of(pair, base, base_sha256) == base and pair.chosen_token_ids[-1:] == [end]
     ]
     return FrozenFeedback(
         tuple(whole), tuple(prompts), position, base, _teaching(tx), revisions=tuple(served), constitution=constitution

@@ -103,7 +103,7 @@ def _written(frozen: FrozenFeedback, lessons: Curated, stages: tuple[Stage, ...]
     if served:
         under = ", ".join(sorted({one.constitution for one in served}, key=lambda name: (len(name), name)))
         found.append(f"{counted(len(served), 'reply', 'replies')} revised while served (under {under})")
-    judged = len(part.ai_pairs) - len(served) - _not_told_apart(lessons, stages)
+    judged = max(0, len(part.ai_pairs) - len(served) - _not_told_apart(lessons, stages))
     found += [f"{counted(judged, 'pair')} judged{by}"] if judged else []
     return found + ([f"{counted(len(part.kept), 'reply', 'replies')} to harmless prompts"] if part.kept else [])
 
@@ -113,8 +113,8 @@ def _not_told_apart(lessons: Curated, stages: tuple[Stage, ...]) -> int:
     written = lessons.counts.get("written")
     if not written or "rl-cai" not in stages:
         return 0
-    others = int(written["judged"] - written["told_apart"])
-    return others - stay_beside(len(lessons.train.ai_pairs) - others, others)
+    others = len(lessons.train.ai_pairs) - int(written["told_apart"])
+    return others - stay_beside(int(written["told_apart"]), others)
 
 
 def _not_used(lessons: Curated, stages: tuple[Stage, ...]) -> str:

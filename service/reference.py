@@ -109,9 +109,9 @@ answer 400 to a `best_of` above `n`, and pass the setting over.
 `{{"hone": {{"constitutional": true}}}}` has the reply drafted, criticised under the constitution's principles and
 revised before it is answered, where the revision is found better ([constitution](constitution.md)); it is one reply,
 without log-probabilities. The answer's `hone` object says by which constitution, whether it was revised, and how that
-ended. A stream tells at once what goes on, in chunks with an empty `delta` and a `hone` object (`stage`: draft, critique,
-revision or verdict; `round`, `principle`, and the `text` that came since the chunk before); after `"stage": "decided"`
-the reply follows. The exchange keeps draft, critiques and revisions.
+ended. A stream tells at once what goes on, in chunks with an empty `delta` and a `hone` object (`stage`: draft,
+critique, revision or verdict; `round`, `principle`, and the `text` that came since the chunk before); after
+`"stage": "decided"` the reply follows. The exchange keeps draft, critiques and revisions.
 
 A list that takes `limit` comes in pages: `limit` is the most that one holds (1 to 200), and `after` takes the `next` of
 the page before, which is null on the last.

@@ -138,7 +138,7 @@ def with_examples(lessons: Curated, examples: Examples, reasoned: bool = False) 
         "changed": sum(one.is_changed for one in examples.revised),
         "kept": len(examples.kept),
         "judged": len(examples.judged),
-        "told_apart": sum(one.pair().certainty >= decided(reasoned) for one in examples.judged),
+        "told_apart": sum(pair.certainty >= decided(reasoned) for pair in train.ai_pairs),
         "revised_as_told": len(told),
         "dropped": dict(examples.dropped),
         "position_bias": examples.position_bias,

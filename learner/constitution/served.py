@@ -1,21 +1,25 @@
-"""Replies that were revised while they were served: each is a preference of the constitution's, draft against revision.
+"""Replies that were revised while they were served: each is a preference of the constitution's, draft against revision,
+with the odds of the verdict by which it was answered.
 
 They are no judgements of people's, and stay apart from these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from learner.batch import Messages, TokenIds
+from learner.batch import Messages, Pair, TokenIds
 from service.store.queries.revisions import RevisionPair
+
+UNJUDGED = "a reply revised while served, and no verdict found the revision better"
 
 
 @dataclass(frozen=True)
 class ServedRevision:
-    """One reply as it was drafted and as it was served. Token ids end with EOS."""
+    """One reply as it was drafted and as it was served; the revision's token ids end with EOS."""
 
     exchange_id: str
     conversation_id: str
@@ -26,6 +30,8 @@ class ServedRevision:
     messages: Messages
     constitution: str  # the version under which it was revised
     principle: str
+    caller: str = ""
+    odds: float | None = None  # that the revision is better; None: no verdict was asked for, as before there were any
 
     @classmethod
     def of(cls, pair: RevisionPair, base: str) -> ServedRevision:
@@ -40,7 +46,26 @@ class ServedRevision:
             messages=tuple((str(turn["role"]), str(turn["content"])) for turn in pair.messages),
             constitution=pair.constitution,
             principle=pair.principle,
+            caller=pair.caller,
+            odds=pair.odds,
         )
+
+    def pair(self) -> Pair:
+        """The revision over its draft, as sure as the verdict was."""
+        return Pair(
+            self.prompt_token_ids,
+            self.revision_token_ids,
+            self.draft_token_ids,
+            conversation_id=self.conversation_id,
+            certainty=1.0 if self.odds is None else self.odds,
+        )
+
+
+def found_better(revisions: Sequence[ServedRevision], set_aside: Counter[str]) -> list[ServedRevision]:
+    """Those that a verdict preferred to their drafts."""
+    found = [one for one in revisions if one.odds is not None and one.odds > 0.5]
+    set_aside[UNJUDGED] += len(revisions) - len(found)
+    return [one for one in found if one.revision_token_ids != one.draft_token_ids]
 
 
 def read_revision(record: Mapping[str, Any]) -> ServedRevision:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from learner.called import MOST_HELD_TOGETHER, SAID_AGAIN, TOO_MANY_REPLIES
-from learner.curate import NO_PROMPT, OTHER_BASE, OVER_SIZE, TOO_LONG, curate
+from learner.constitution.served import UNJUDGED
+from learner.curate import NO_PROMPT, OTHER_BASE, OVER_SERVED, OVER_SIZE, TOO_LONG, curate
 from learner.snapshot import FrozenFeedback
 from learner.summary import learned_from
 from learner.trainer import pairs_to_reward, stages_of
@@ -178,19 +179,34 @@ def test_what_was_revised_while_serving_is_no_judgement_of_people(home: Home) ->
     draft, revision = (NewReply(text, "stop", tokenize(text), []) for text in ("a pin", "I will not"))
     for base in ("sprout", "another"):
         exchange = home.chat("I will not", base=base)
-        step = NewRevision(1, "c0", "0" * 64, "no-harm", "It harms.", draft, revision, "revised", "", 0.1)
+        step = NewRevision(1, "c0", "0" * 64, "no-harm", "It harms.", draft, revision, "revised", "", 0.1, 0.8)
         with home.store.begin() as tx:
             add_revisions(tx, exchange, [step])
     home.chat("a")
     found = curated(home)
     (pair,) = found.train.ai_pairs + found.held_out.ai_pairs
     assert (pair.chosen, pair.rejected) == (tokenize("I will not"), tokenize("a pin")) and found.train.pairs == ()
+    assert pair.certainty == 0.8
+
+
+def test_a_served_revision_teaches_only_with_a_verdict_and_a_whole_end(home: Home) -> None:
+    cut = NewReply("I will", "stop", tokenize("I will")[:-1], [])  # by the caller's own `stop`
+    draft, revision = (NewReply(text, "stop", tokenize(text), []) for text in ("a pin", "I will not"))
+    for after, odds in ((revision, None), (cut, 0.9)):
+        step = NewRevision(1, "c0", "0" * 64, "no-harm", "It harms.", draft, after, "revised", "", 0.1, odds)
+        exchange = home.chat("I will not")
+        with home.store.begin() as tx:
+            add_revisions(tx, exchange, [step])
+    home.chat("a")
+    found = curated(home)
+    assert found.train.ai_pairs == found.held_out.ai_pairs == ()
+    assert found.counts["set_aside"] == {UNJUDGED: 1}
 
 
 def test_what_was_revised_while_serving_is_capped_and_has_to_fit_as_all_else(home: Home) -> None:
     for number in range(8):
         draft, revision = (NewReply(text, "stop", tokenize(text), []) for text in ("a", "b " * (number + 2)))
-        step = NewRevision(1, "c0", "0" * 64, "no-harm", "It harms.", draft, revision, "revised", "", 0.1)
+        step = NewRevision(1, "c0", "0" * 64, "no-harm", "It harms.", draft, revision, "revised", "", 0.1, 0.8)
         exchange = home.chat("b")
         with home.store.begin() as tx:
             add_revisions(tx, exchange, [step])
@@ -202,6 +218,7 @@ def test_what_was_revised_while_serving_is_capped_and_has_to_fit_as_all_else(hom
     assert found.counts["set_aside"] == {OVER_SIZE: 6}
     longest = found.train.ai_pairs[-1].length
     assert curated(home, max_length=longest - 1).counts["set_aside"] == {TOO_LONG: 1}
+    assert curated(home, max_per_person=3).counts["set_aside"] == {OVER_SERVED: 5}
 
 
 def test_a_correction_of_a_cut_off_reply_is_still_a_demonstration(home: Home) -> None:

@@ -13,13 +13,15 @@ from learner.constitution.dropped import NO_ROOM
 from learner.curate import NO_CONSTITUTION, Curated
 from service.constitution import built_in, parse
 from service.errors import NotFound, TrainingFailed
-from service.store.queries import feedback, runs
+from service.store.queries import adapters, feedback, runs
+from service.store.queries.exchanges import NewReply
+from service.store.queries.revisions import NewRevision, add_revisions
 from service.wire import Critique
 from tests.fixtures.schema import check_manifest
 from tests.learner.pretend_training import Killed, Pretender, cycle
 from tests.learner.pretend_training import small_base as small_base
 from tests.learner.queued_runs import give_back, lease, queue, the_run
-from tests.learner.store_fixtures import Home
+from tests.learner.store_fixtures import Home, tokenize
 from tests.learner.store_fixtures import home as home
 
 
@@ -31,7 +33,7 @@ class Writer(Pretender):
         file = folder / "constitution.jsonl"
         self.done.append("read" if file.exists() else "wrote")
         file.write_text("{}\n")
-        counts = lessons.counts | {"written": {"sha256": "e" * 64}}
+        counts = lessons.counts | {"written": {"sha256": "e" * 64, "told_apart": len(lessons.train.ai_pairs)}}
         revised = (Demonstration((1, 2), (4, 3)),) if method == "sl-cai" else ()
         pairs = tuple(Pair((1, 2), (5, 3), (6, 3), feedback_ids=(one.feedback_id,)) for one in lessons.train.criticised)
         train = replace(lessons.train, revised=revised, criticised=(), pairs=(*lessons.train.pairs, *pairs))
@@ -98,6 +100,24 @@ def test_a_critique_alone_is_learned_from(home: Home) -> None:
     assert the_run(home, run_id).state == "succeeded" and "1 pair of 1 person" in the_run(home, run_id).message
     with home.store.read() as tx:
         assert feedback.get_feedback(tx, "name:ann", told).learned_in == ("v1",)
+
+
+@pytest.mark.parametrize(("method", "counted"), [("auto", 0), ("rl-cai", 1)])
+def test_served_revisions_are_counted_where_they_are_learned_from(home: Home, method: str, counted: int) -> None:
+    exchange = home.chat("I will not")
+    draft, revision = (NewReply(text, "stop", tokenize(text), []) for text in ("a pin", "I will not"))
+    step = NewRevision(1, "c0", "0" * 64, "no-harm", "It harms.", draft, revision, "revised", "", 0.1, 0.9)
+    with home.store.begin() as tx:
+        add_revisions(tx, exchange, [step])
+    home.judge(Critique(exchange_id=home.chat("it is Lyon"), text="It is the wrong city."))
+    run_id = queue_by(home, method)
+    cycle(home, lease(home), Writer()).run()
+    with home.store.read() as tx:
+        adapter = adapters.get_adapter(tx, the_run(home, run_id).adapter or "")
+    assert adapter is not None
+    report = adapter.report
+    parts = report["feedback"]["train"], report["feedback"]["held_out"]
+    assert sum(part["served_revisions"] for part in parts) == counted
 
 
 def test_a_critique_that_the_model_can_make_nothing_of_ends_the_run_with_the_reason(home: Home) -> None:

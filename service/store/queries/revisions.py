@@ -92,7 +92,8 @@ def revision_pairs(tx: Session, up_to_position: int) -> Iterator[RevisionPair]:
     """What a snapshot may learn: draft and last revision of every exchange up to there, in order of position.
 
     Left out are exchanges that are gone, replies that nothing was revised in, and revisions that say what the draft
-    says or were cut short: as chosen they would teach to stop in the middle.
+    says or were cut short: as chosen they would teach to stop in the middle. One that a caller's `stop` cut short is
+    still there; it doesn't end with EOS.
     """
     query = (
         select(RevisionRow, Exchange)
