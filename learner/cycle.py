@@ -129,6 +129,7 @@ class Cycle:
         report = self._evaluate(trainer, stages, lessons)
         report |= {"feedback": lessons.counts, "seconds": round(time.monotonic() - started, 2), "attempt": run.attempt}
         self._say("publish", 0, 1)
+        said = " ".join([said, *report.get("training", {}).get("remarks", [])])
         base_sha256 = base_fingerprint(self.settings.model_path)
         provenance = provenance_of(
             run, frozen, lessons, trainer.probes(lessons), self.settings, base_sha256, self.folder, anchor and anchor[1]
@@ -253,14 +254,14 @@ class Cycle:
             trainer.train(stages, lessons, self.folder.checkpoint, self._progress.of("train"))
             ended_well = True
         finally:
-            self._progress.close(ended_well)
+            self._progress.record.close(ended_well)
         once_there_is_space(partial(self._save, trainer, lessons), self._wait_for_space)
         shutil.rmtree(self.folder.checkpoint, ignore_errors=True)
 
     def _save(self, trainer: Trainer, lessons: Curated) -> None:
         """The curves and the adapter, whole or not at all; of one that can't be written nothing is left."""
         unfinished = self.folder.path / "adapter.partial"
-        self._progress.write_metrics()
+        self._progress.record.write_metrics()
         try:
             draw(read_metrics(self.folder.metrics), self.folder.curves)
             shutil.rmtree(unfinished, ignore_errors=True)

@@ -118,11 +118,13 @@ class RunFolder:
 
     def write_report(self, report: Mapping[str, Any]) -> None:
         """report.json, and the samples that it holds as samples.jsonl."""
-        samples: Sequence[Any] = report.get("samples", ())
-        lines = "".join(json.dumps(finite(sample), ensure_ascii=False) + "\n" for sample in samples)
-        write_whole(self.path / "samples.jsonl", lines)
+        self.write_samples(report.get("samples", ()))
         plain = {name: value for name, value in report.items() if name != "samples"}
         write_whole(self.report, json.dumps(finite(plain), indent=2, ensure_ascii=False) + "\n")
+
+    def write_samples(self, samples: Sequence[Mapping[str, Any]]) -> None:
+        lines = "".join(json.dumps(finite(sample), ensure_ascii=False) + "\n" for sample in samples)
+        write_whole(self.path / "samples.jsonl", lines)
 
     def read_report(self) -> dict[str, Any] | None:
         """None when the run was not evaluated yet."""

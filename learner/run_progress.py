@@ -12,12 +12,9 @@ import logging
 import time
 from collections.abc import Mapping
 
-from learner.batch import WAITING, Progress
-from learner.disk_space import WAITING_FOR_SPACE
-from learner.metrics import Metrics
+from learner.batch import Progress
 from learner.run_folder import RunFolder
-from learner.tensorboard import Board
-from learner.trackers import Trackers
+from learner.run_record import RunRecord
 from service.errors import NotFound
 from service.settings import Settings
 from service.store.queries import runs
@@ -39,25 +36,13 @@ class RunProgress:
 
     def __init__(self, settings: Settings, store: Store, run_id: str, fence: int, folder: RunFolder) -> None:
         self._store, self._run_id, self._fence = store, run_id, fence
-        learner = settings.learner
-        self._metrics = Metrics(folder.metrics)
-        self._board = Board(folder.events)
-        self._trackers = Trackers(learner.trackers, run_id, learner.model_dump(mode="json"), folder.path)
+        self.record = RunRecord(settings.learner, run_id, folder)
         self._said = "", 0.0
         self._stop_asked = False
 
     def stop(self) -> None:
         """At any time: the next step raises Stopped."""
         self._stop_asked = True
-
-    def close(self, ended_well: bool) -> None:
-        """Training is over: what was told of it is on its way to where it is to be seen."""
-        self._board.close()
-        self._trackers.close(ended_well)
-
-    def write_metrics(self) -> None:
-        """What a full disk kept from the file, as far as there is space by now."""
-        self._metrics.write()
 
     def say(self, phase: str, step: int, steps: int, stage: str = "") -> Run:
         """Tell the store how far the run is, and hear whether it is still ours. Raises LeaseLost, Stopped.
@@ -67,7 +52,7 @@ class RunProgress:
         if self._stop_asked:
             raise Stopped
         with self._store.begin() as tx:
-            reached = None if phase in (WAITING, WAITING_FOR_SPACE) else stage or phase
+            reached = None if _is_wait(phase) else stage or phase
             runs.progress(tx, self._run_id, self._fence, phase, step, steps, reached)
             run = runs.get_run(tx, self._run_id)
         if run is None:
@@ -83,13 +68,15 @@ class RunProgress:
         def progress(stage: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
             if self._stop_asked:
                 raise Stopped
-            if metrics:
-                self._metrics.add(stage, step, steps, metrics)
-                self._board.add(stage, step, metrics)
-                self._trackers.add(stage, step, metrics)
-            shown = stage if stage in (WAITING, phase) else f"{phase}: {stage}"
+            self.record.add(stage, step, steps, metrics)
+            shown = stage if stage == phase or _is_wait(stage) else f"{phase}: {stage}"
             said, when = self._said
             if said != shown or step in (0, steps) or time.monotonic() - when > SECONDS_BETWEEN_SAYING:
                 self.say(shown, step, steps, stage)
 
         return progress
+
+
+def _is_wait(phase: str) -> bool:
+    """As the phases of all waits begin: for the engine, for space, for the judge."""
+    return phase.startswith("waiting for ")

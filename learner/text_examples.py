@@ -11,7 +11,16 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StrictBool,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from transformers import AutoConfig
 
 from learner.base_tokenizer import load_tokenizer, reply_tokenizer
@@ -20,7 +29,7 @@ from learner.consensus import agree
 from learner.constitution.asking import question, render
 from learner.snapshot import JudgedReply, Judgement
 from learner.votes import MIDDLE_SCORE, count_votes
-from service.errors import BadInput
+from service.errors import BadInput, TrainingFailed
 from service.wire import Ranking, Score
 from service.wire.feedback import ReplyRef
 
@@ -51,6 +60,7 @@ class TextExample(BaseModel):
     """Replies, best first; those in one inner list are tied."""
     failed: tuple[str, ...] | None = None
     """Replies of a ranking that are of no use, worse than all in its order."""
+    _place: str = PrivateAttr("")
 
     @field_validator("prompt", mode="before")
     @classmethod
@@ -147,7 +157,9 @@ def _lines(path: Path) -> list[tuple[str, Any]]:
 
 def _example(place: str, row: Any) -> TextExample:
     try:
-        return TextExample.model_validate(row)
+        example = TextExample.model_validate(row)
+        example._place = place
+        return example
     except ValidationError as error:
         first = error.errors()[0]
         field, why = ".".join(map(str, first["loc"])), str(first["msg"]).removeprefix("Value error, ")
@@ -170,12 +182,17 @@ def prompt_ids(tokenizer: Any, prompt: str | tuple[dict[str, str], ...]) -> Toke
 
 def as_snapshot(examples: Iterable[TextExample], model: str, room: int | None = None) -> tuple[Snapshot, int]:
     """As token ids, by the model's own tokenizer; prompts in its chat template, where it has one. And how many examples
-    were left out, since they have more tokens than `room`; None: any number will do."""
+    were left out, since they have more tokens than `room`; None: any number will do. Raises BadInput where the template
+    takes no such conversation, and says which."""
     reply, tokenizer = reply_tokenizer(model), load_tokenizer(model)
     taught, pairs, labels, prompts = list[Demonstration](), list[Pair](), list[Label](), dict[TokenIds, None]()
     judged, too_long = list[Judgement](), 0
     for number, one in enumerate(examples, 1):
-        prompt, replies, name = prompt_ids(tokenizer, one.prompt), [reply(text) for text in one.replies], str(number)
+        try:
+            prompt = prompt_ids(tokenizer, one.prompt)
+        except TrainingFailed as error:
+            raise BadInput(f"{one._place or f'Example {number}'}: prompt: {error}", "See docs/learning.md.") from error
+        replies, name = [reply(text) for text in one.replies], str(number)
         prompts[prompt] = None
         if replies and room is not None and len(prompt) + max(map(len, replies)) > room:
             too_long += 1
