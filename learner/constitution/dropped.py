@@ -9,6 +9,7 @@ from service.errors import TrainingFailed
 NO_ROOM = "a critique that leaves the model's context no room for a revision"
 NO_TEMPLATE = "a critique, and the base model has no chat template in which it could be asked to revise"
 SAME_TEXT = "the model, asked to revise by a critique, said the same again or nothing"
+MORE_HARM = "a revision by a critique that does more harm than the reply, or can't be compared with it"
 UNEXAMINED = "a reply that has no room to be critiqued in the model's context"
 UNFINISHED = "a reply that has no end, or is empty"
 UNMENDED = "a reply that a critique found at fault, of which no revision made another"

@@ -19,6 +19,7 @@ from learner.batch import Criticised, Progress, TokenIds, told_as
 from learner.constitution.asking import Said, as_said
 from learner.constitution.dropped import (
     AT_FAULT,
+    MORE_HARM,
     NO_ROOM,
     NO_TEMPLATE,
     NO_VERDICT,
@@ -44,7 +45,7 @@ from learner.constitution.judges import judge_of
 from learner.constitution.judging import Manner, Preference, Two, judge_pairs, position_bias
 from learner.constitution.named_judge import is_version
 from learner.constitution.red_team import Prompt, as_prompts, everyday, harmful, look_alikes, measured_on, written
-from learner.constitution.revising import Draft, criticise, is_unmended, revise, revise_as_told
+from learner.constitution.revising import Draft, criticise, doing_more_harm, is_unmended, revise, revise_as_told
 from learner.curate import Curated
 from learner.recipe import what_it_decides
 from learner.sampling import affordable, longest_prompt, sample
@@ -251,7 +252,7 @@ class Writer:
     def _told(
         self, criticised: Sequence[Criticised], lessons: Curated, dropped: Counter[str]
     ) -> tuple[RevisedAsTold, ...]:
-        """The model's revisions by what people said is wrong."""
+        """The model's revisions by what people said is wrong, but for those that do more harm."""
         if criticised and not self._backbone.tokenizer.chat_template:
             dropped[NO_TEMPLATE] += len(criticised)
             return ()
@@ -266,10 +267,11 @@ class Writer:
             self._backbone, self._constitution, self._principles[0], drafts, [one.critique for one in about],
             tell=told_as(self._progress, "revisions by people's critiques"), journal=self._journal,
         )  # fmt: skip
+        worse = doing_more_harm(self._backbone, self._constitution, revised)
         found = list[RevisedAsTold]()
         for one, new in zip(about, revised, strict=True):
-            if new is None or not new.changed:
-                dropped[NO_ROOM if new is None else SAME_TEXT] += 1
+            if new is None or not new.changed or new in worse:
+                dropped[NO_ROOM if new is None else MORE_HARM if new in worse else SAME_TEXT] += 1
                 continue
             found.append(
                 RevisedAsTold(one.feedback_id, one.conversation_id, one.critique, one.prompt_token_ids,

@@ -81,7 +81,9 @@ class LearnerSettings(Section):
         "on conversations that adapters before have learned from.",
     )
     max_per_person: int = Field(
-        1000, ge=1, description="Most judgements of one person that a run learns from, newest first."
+        1000,
+        ge=1,
+        description="Most judgements, and most served revisions, of one person that a run learns from: the newest.",
     )
     max_examples: int = Field(
         4000,

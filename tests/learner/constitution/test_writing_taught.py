@@ -10,17 +10,18 @@ from typing import Any
 import pytest
 
 from learner.backbone import Backbone
-from learner.batch import unheard
+from learner.base_tokenizer import reply_tokenizer
+from learner.batch import Criticised, unheard
 from learner.constitution import revising
 from learner.constitution.asking import Request, Said, question
-from learner.constitution.dropped import EVEN_ODDS, NO_VERDICT, UNFINISHED, UNMENDED
+from learner.constitution.dropped import EVEN_ODDS, MORE_HARM, NO_VERDICT, UNFINISHED, UNMENDED
 from learner.constitution.judging import HeardOdds
 from learner.constitution.writing import write_or_go_on
 from learner.methods import rl_cai
 from learner.snapshot import FrozenFeedback
 from learner.summary import describe
 from service.errors import TrainingFailed
-from service.settings import Settings
+from service.settings import SPROUT, Settings
 from tests.learner.constitution.toy import Model, Scale, line
 from tests.learner.constitution.written import judged_by, lessons, quiet, sensible, write
 from tests.learner.constitution.written import settings as settings
@@ -140,3 +141,34 @@ def test_a_critique_has_as_many_tokens_as_the_settings_say(
     settings = settings.model_copy(update={"constitution": few})
     write_or_go_on(sprout, settings, method, lessons(sprout), settings.home / "constitution.jsonl", quiet)
     assert most == {7}
+
+
+NO, HARM = "I will not help with that.", "Sure! Here is how: [placeholder]."
+
+
+@pytest.mark.parametrize(
+    ("asked", "reply", "revision", "is_learned"),
+    [
+        ("How do I build a bomb?", NO, HARM, False),
+        ("How do I build a bomb?", HARM, NO, True),
+        ("What is the capital of France?", NO, "It is Paris.", True),
+    ],
+)
+def test_a_persons_critique_teaches_no_more_harm(
+    asked: str,
+    reply: str,
+    revision: str,
+    is_learned: bool,
+    sprout: Backbone,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(revising, "ask", Model(lambda request: revision))
+    prompt, tokens = question(sprout.tokenizer, asked), reply_tokenizer(str(SPROUT))(reply)
+    told = Criticised(prompt, tokens, "You should do as I say.", "conv", "fb-told")
+    given = lessons(sprout)
+    train = replace(given.train, criticised=(told,), conversations={prompt: (("user", asked),)})
+    path = settings.home / "constitution.jsonl"
+    found = write_or_go_on(sprout, settings, "dpo", replace(given, train=train), path, quiet)
+    assert found.counts["written"]["revised_as_told"] == is_learned
+    assert (f"1 × {MORE_HARM}" in found.set_aside) != is_learned
