@@ -10,7 +10,8 @@ processes train (`learner.parallel`) each has a trainer, and the first alone rea
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, partial
 from hashlib import sha256
@@ -23,9 +24,9 @@ from safetensors.torch import load_file
 
 from learner import parallel
 from learner.backbone import Backbone
-from learner.batch import Demonstration, Label, Pair, Progress, Scored, Snapshot, TokenIds
-from learner.constitution.asking import as_request, render
+from learner.batch import Demonstration, Label, Pair, Progress, Scored, Snapshot, TokenIds, renamed
 from learner.constitution.writing import write_or_go_on
+from learner.corrections import corrections_to_learn
 from learner.curate import Curated
 from learner.engine_sampler import EngineSampler
 from learner.evaluate.constitution import by_constitution
@@ -46,6 +47,8 @@ from learner.rollout_engines import Engines, check_engines
 from learner.run_folder import RunFolder
 from learner.sampler import InProcessSampler, Sampler, SharedSampler
 from learner.stage_checkpoint import StageCheckpoint, fingerprint, keep_result, read_result
+from learner.text_samples import samples_of
+from learner.trained import Result, Trained
 from learner.trainer import (
     BY_REWARD,
     Keep,
@@ -69,8 +72,6 @@ log = logging.getLogger("hone.learner")
 
 ANCHOR_SCORES, SUSPECTS = "anchor.safetensors", "suspects.json"
 """In the checkpoint folder."""
-NO_DIFFERENCE = 0.5
-"""Nats per token that the conversation before a question may make a reply likelier, and be taken for needless."""
 
 
 class BackboneTrainer:
@@ -82,12 +83,15 @@ class BackboneTrainer:
     ) -> None:  # fmt: skip
         torch.set_num_threads(settings.learner.training_threads)
         self._all, self._settings, self._context = settings, settings.learner, settings.engine.max_model_len
-        self._by_reward: dict[str, rlhf.Optimiser] = {"ppo": settings.ppo, "raft": settings.raft}
+        self._by_reward: dict[str, rlhf.Optimiser] = {
+            stage: settings.raft if stage == "raft" else settings.ppo for stage in BY_REWARD
+        }
         self._keep: Keep = keep
         self._model = settings.model_path
         self._backbone = Backbone.load(settings.model_path, settings.learner, parent, anchor, parallel.device())
         self._anchor = "" if anchor is None else sha256((anchor / ADAPTER_WEIGHTS).read_bytes()).hexdigest()
         self._engines, self._run_id = Engines.of(settings), run_id
+        self.trained = Trained()
 
     def write(self, method: str, lessons: Curated, folder: Path, progress: Progress) -> Curated:
         """The lessons with what the model writes of them for `method`. Raises TrainingFailed, as where a judge does."""
@@ -97,6 +101,7 @@ class BackboneTrainer:
         """Train the policy in place. Raises TrainingFailed, and EngineUnavailable when the engine that samples stays
         away; what `progress` raises comes through."""
         checkpoint.mkdir(exist_ok=True)
+        self.trained = Trained.read(checkpoint)
         anchor = self._anchor_scores(checkpoint, lessons.train.hash)
         if parallel.is_first():
             clear_leftovers(self._engines)
@@ -105,7 +110,7 @@ class BackboneTrainer:
         plan: list[tuple[str, Stage]] = [(stage, stage) for stage in stages]
         if "sft" in stages and learn_taste(stages):
             plan.append(("sft again", "sft"))
-        corrections = self._corrections(lessons.train) if "sft" in stages else []
+        corrections = corrections_to_learn(self._backbone, lessons.train) if "sft" in stages else []
         for number, (name, stage) in enumerate(plan):
             kept = checkpoint / f"{number}-{name.replace(' ', '-')}.safetensors"
             if state := parallel.from_first(partial(read_result, kept)):
@@ -114,13 +119,16 @@ class BackboneTrainer:
             prompts = training_prompts(
                 self._backbone.tokenizer, lessons, FEWEST_RETAINED if stage == "sft" else FEWEST_PROMPTS
             )
-            tell = progress if name == stage else _renamed(name, progress)
+            tell = progress if name == stage else renamed(name, progress)
             inside = self._inside(kept, stage, lessons, prompts)
-            self._stage(stage, lessons, corrections, prompts, anchor, tell, sampler, inside)
+            self.trained.add(name, self._stage(stage, lessons, corrections, prompts, anchor, tell, sampler, inside))
             state = self._backbone.adapter_state()
             parallel.check_alike(state)
-            if parallel.is_first() and keep_result(state, kept):
-                inside.remove()
+            if parallel.is_first():
+                with suppress(OSError):
+                    self.trained.write(checkpoint)
+                if keep_result(state, kept):
+                    inside.remove()
         if anchor.found:
             log.info("Examples whose numbers by the anchor were found on disk: %d.", anchor.found)
 
@@ -130,11 +138,13 @@ class BackboneTrainer:
         pairs, _ = within_length(lessons.train.pairs, self._backbone.max_length)
         if judgements_of_taste(lessons.train) and (judge := fit_judge(self._backbone, pairs)):
             (folder / JUDGE).write_bytes(judge.encoded())
+        self.trained.write(folder)
         for file in folder.iterdir():
             flush(file)
 
     def restore(self, folder: Path) -> None:
         """Go on with an adapter that an earlier attempt trained."""
+        self.trained = Trained.read(folder)
         self._backbone.load_adapter_state(parallel.from_first(lambda: load_file(folder / ADAPTER_WEIGHTS)))
 
     def evaluate(self, stages: tuple[Stage, ...], lessons: Curated, progress: Progress) -> dict[str, Any]:
@@ -147,15 +157,20 @@ class BackboneTrainer:
         held_out = replace(lessons.held_out, pairs=tuple(taste))
         asked = [*prompts, *standing]
         like_them = neighbours(self._backbone, corrected, asked, Random(seed), seed, kept_back=True)
+        taught = corrections_to_learn(self._backbone, lessons.train) if "sft" in stages else ()
         report = evaluate(
             self._backbone, held_out, prompts, self._settings, judge, progress,
-            neighbours=like_them, standing=standing, taught=self._corrections(lessons.train) if "sft" in stages else (),
+            neighbours=like_them, standing=standing, taught=taught,
             preferences=from_pairs(stages), labels=lessons.held_out.labels if from_thumbs(stages) else (),
             scored=lessons.held_out.scored if from_scores(stages) and lessons.train.scored else None,
         )  # fmt: skip
         report = replace(report, constitution=by_constitution(self._backbone, self._all, lessons, progress))
         gates = verdict(report, self._settings).gates
-        return report.to_json() | {"gates": [vars(gate) for gate in gates]}
+        return report.to_json() | {"gates": [vars(gate) for gate in gates], "training": self.trained.to_json()}
+
+    def samples(self, prompts: Sequence[TokenIds]) -> list[dict[str, str]]:
+        """What the policy says to a few of these, beside what the base does."""
+        return samples_of(self._backbone, prompts)
 
     def probes(self, lessons: Curated) -> list[dict[str, Any]]:
         """What the engine is to prove by that it serves the policy as it is now."""
@@ -174,8 +189,8 @@ class BackboneTrainer:
         progress: Progress,
         sampler: Sampler,
         inside: StageCheckpoint,
-    ) -> None:
-        result: object
+    ) -> Result:
+        result: Result
         train, measured = lessons.train, lessons.held_out.prompts
         if stage == "sft":
             result = sft.train(
@@ -201,6 +216,7 @@ class BackboneTrainer:
             learn = pairs_dpo.train if self._settings.dpo_on == "pairs" else on_samples
             result = learn(self._backbone, train.pairs, prompts, self._settings, progress, anchor, inside)
         log.info("%s: %s", stage, result)
+        return result
 
     def _of_taste(self, train: Snapshot) -> list[Pair]:
         """Pairs as people judged them, beside those of a judge where the run has such."""
@@ -261,40 +277,9 @@ class BackboneTrainer:
         for stage in by_reward:
             rlhf.prompts_to_learn_on(self._backbone, sampler, judged, prompts, self._by_reward[stage])
 
-    def _corrections(self, train: Snapshot) -> list[Demonstration]:
-        """All of them; those in mid-conversation also as what to say where one begins with their question, if what was
-        said before made no difference: the reply that was corrected is about as likely without it."""
-        tokenizer, alone = self._backbone.tokenizer, list[Demonstration]()
-        there, here = list[tuple[TokenIds, TokenIds]](), list[tuple[TokenIds, TokenIds]]()
-        asked = {one.prompt_token_ids for one in train.demonstrations}
-        corrected = {(pair.prompt_token_ids, pair.chosen): pair.rejected for pair in train.pairs}
-        for one in train.demonstrations if tokenizer.chat_template else ():
-            reply = corrected.get((one.prompt_token_ids, one.reply_token_ids))
-            if not one.asked_alone or not reply or len(one.prompt_token_ids) + len(reply) > self._backbone.max_length:
-                continue
-            prompt = render(tokenizer, as_request(one.asked_alone))
-            if prompt not in asked:
-                there.append((one.prompt_token_ids, reply))
-                here.append((prompt, reply))
-                alone.append(replace(one, prompt_token_ids=prompt))
-        lost = (self._backbone.score(there, "base") - self._backbone.score(here, "base")).tolist()
-        needless = {
-            one.prompt_token_ids: one  # of several to one question the newest
-            for one, (_, reply), nats in zip(alone, here, lost, strict=True)
-            if nats / len(reply) <= NO_DIFFERENCE
-        }
-        return [*train.demonstrations, *needless.values()]
-
     def _fitted_judge(self, train: Snapshot) -> PreferenceModel | None:
         """What people like, as far as their judgements tell; corrections alone say nothing of it."""
         if "dpo" not in stages_of("auto", train):
             return None
         pairs, _ = within_length(train.pairs, self._backbone.max_length)
         return fit_preferences(self._backbone, pairs)
-
-
-def _renamed(name: str, progress: Progress) -> Progress:
-    def report(stage: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
-        progress(name, step, steps, metrics)
-
-    return report

@@ -42,6 +42,11 @@ def told_as(progress: Progress, stage: str) -> Tell:
     return lambda done, of: progress(stage, done, of, {})
 
 
+def renamed(name: str, progress: Progress) -> Progress:
+    """Tells the same under another phase's name."""
+    return lambda _, step, steps, metrics: progress(name, step, steps, metrics)
+
+
 def untold(done: int, of: int) -> None:
     """For work that nobody follows."""
 
@@ -234,11 +239,12 @@ def stay_beside(telling: int, others: int) -> int:
 
 
 def shuffled_batches(count: int, size: int, rng: Random) -> Iterator[list[int]]:
-    """Indices 0 … count - 1 in random order, `size` at a time; the last batch may be smaller."""
-    order = list(range(count))
+    """Indices 0 … count - 1 in random order, in as few batches as there may be of at most `size`, which are as large as
+    one another but for one: a step on a remainder would move as far as one on many."""
+    order, batches = list(range(count)), -(-count // size)
     rng.shuffle(order)
-    for start in range(0, count, size):
-        yield order[start : start + size]
+    for number in range(batches):
+        yield order[number * count // batches : (number + 1) * count // batches]
 
 
 def by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:

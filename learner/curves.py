@@ -62,7 +62,7 @@ OF_PHASE = {
     "sl-cai": {"loss": "nats / token"},
     "raft": {"loss": "nats / token"},
     "kto": {"loss": ""},
-    "ppo": {"loss": "", "kl": "nats / reply"},
+    **{phase: {"loss": "", "kl": "nats / reply"} for phase in ("ppo", "reinforce", "rloo", "grpo")},
 }
 """Where a phase has another unit for a metric, or none, than the others."""
 LOSS_TERMS = ("nll", "dpo", "kto", "listwise", "reward_loss", "label_loss", "score_loss", "policy_loss")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from peft import LoraConfig, PeftModel
 from peft.utils import set_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
+from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from learner import parallel
@@ -84,9 +86,13 @@ def _check_rank(folder: Path, config: LoraConfig) -> None:
 
 
 def load_adapter(model: PeftModel, role: str, folder: Path) -> None:
-    """Raises AdapterBroken where the weights can't be read, or aren't of the model's shapes."""
+    """Raises AdapterBroken where the weights can't be read, aren't finite, or aren't of the model's shapes."""
     try:
-        result = set_peft_model_state_dict(model, load_file(folder / ADAPTER_WEIGHTS), adapter_name=role)
+        weights = load_file(folder / ADAPTER_WEIGHTS)
+        check_finite(weights, folder / ADAPTER_WEIGHTS)
+        result = set_peft_model_state_dict(model, weights, adapter_name=role)
+    except AdapterBroken:
+        raise
     except Exception as error:  # safetensors and torch raise many kinds; all mean that the file is no good
         raise AdapterBroken(f"{folder / ADAPTER_WEIGHTS} can't be loaded: {_in_short(error)}.") from error
     missing = [name for name in result.missing_keys if f".{role}." in name]
@@ -94,6 +100,17 @@ def load_adapter(model: PeftModel, role: str, folder: Path) -> None:
         raise AdapterBroken(
             f"{folder / ADAPTER_WEIGHTS} does not fit this base: {(missing or result.unexpected_keys)[0]}."
         )
+
+
+def check_finite(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Raises AdapterBroken where one of these, which were read from `path`, is NaN or infinite."""
+    for name, tensor in weights.items():
+        if wrong := int((~tensor.isfinite()).sum()):
+            raise AdapterBroken(
+                f"{path} has weights that aren't finite: {wrong} of {tensor.numel()} in {name}.",
+                "The training that made it diverged, or the file is damaged: take another adapter, or train it anew "
+                "at a lower learning rate.",
+            )
 
 
 def _in_short(error: Exception) -> str:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from learner.tensors import masked_mean, masked_sum
+from learner.tensors import masked_mean, masked_sum, share_right
 
 Metrics = dict[str, float]
 
@@ -71,7 +71,7 @@ def dpo_loss(
     return loss, {
         "dpo": loss.item(),
         "reward_margin": masked_mean(logits, decided).item(),
-        "reward_accuracy": masked_mean((logits > 0).float(), decided).item(),
+        "reward_accuracy": masked_mean(share_right(logits), decided).item(),
         "chosen_reward": beta * (chosen - chosen_anchor).mean().item() if len(logits) else 0.0,
         "rejected_reward": beta * (rejected - rejected_anchor).mean().item() if len(logits) else 0.0,
     }

@@ -7,7 +7,6 @@ from typing import Any
 
 from learner.constitution.named_judge import told
 from learner.snapshot import FORMAT_VERSION
-from learner.trainer import BY_REWARD
 from service.settings import ConstitutionSettings, Settings
 
 WHEN_AND_HOW = ("method", "every_minutes", "after_feedback", "auto_promote", "max_attempts", "lease_seconds",
@@ -23,7 +22,7 @@ def recipe_of(settings: Settings, base_sha256: str | None, anchor: str) -> dict[
     """`base_sha256`: the fingerprint of the base model; None while it isn't on this machine. `anchor`: what
     `learner.anchor` comes to."""
     learner = settings.learner.model_dump(mode="json", exclude=set(WHEN_AND_HOW))
-    by_reward = {name: getattr(settings, name).model_dump(mode="json") for name in BY_REWARD}
+    by_reward = {name: getattr(settings, name).model_dump(mode="json") for name in ("ppo", "raft")}
     recipe = {"base_sha256": base_sha256, "learner": learner, "anchor": anchor, "snapshot_format": FORMAT_VERSION}
     recipe["constitution"] = what_it_decides(settings.constitution)
     return recipe | by_reward

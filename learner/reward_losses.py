@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from learner.tensors import masked_mean
+from learner.tensors import masked_mean, share_right
 
 Metrics = dict[str, float]
 
@@ -51,7 +51,7 @@ def pairwise_reward_loss(
     loss = _weighted_mean(each, weights)
     return loss, {
         "reward_loss": loss.item(),
-        "reward_accuracy": masked_mean((logits > 0).float(), decided).item(),
+        "reward_accuracy": masked_mean(share_right(logits), decided).item(),
         "reward_margin": masked_mean(logits, decided).item(),
         "mean_reward": 0.5 * (chosen + rejected).mean().item() if len(logits) else 0.0,
     }

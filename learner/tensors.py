@@ -9,6 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+NO_MARGIN = 1e-4
+"""Nats that sums of log-probabilities in float32 may differ by where they should be the same."""
+
 
 def token_log_probs(logits: Tensor, token_ids: Tensor) -> Tensor:
     """Log-probability of each token under the logits that predict it.
@@ -28,6 +31,11 @@ def masked_mean(values: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
     """Mean of the values where mask is True; 0 where nothing is."""
     count = mask.sum() if dim is None else mask.sum(dim)
     return masked_sum(values, mask, dim) / count.clamp(min=1)
+
+
+def share_right(margins: Tensor) -> Tensor:
+    """1 where a margin is above 0, 0 where it is below, and ½ where it is none but for rounding: as a coin is right."""
+    return torch.where(margins.abs() < NO_MARGIN, 0.5, (margins > 0).float())
 
 
 def top_log_probs(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,7 @@ from learner import parallel
 from learner.backbone import Backbone
 from learner.base_tokenizer import reply_tokenizer
 from learner.batch import tokens_of
+from learner.loading import check_finite
 from learner.methods.reward_model import Graded, RewardFit, RewardModel
 from learner.starting_adapter import check_base, write_base
 from learner.text_examples import prompt_ids, read_examples
@@ -82,7 +83,10 @@ class TextRewards:
         path = folder / REWARD_WEIGHTS
         try:
             weights = load_file(path)
+            check_finite(weights, path)
             restored = RewardModel.restored(backbone, {"weights": weights, "fit": vars(kept.fit)})
+        except AdapterBroken:
+            raise
         except Exception as error:  # safetensors and torch raise many kinds; all mean that the file is no good
             raise AdapterBroken(f"{path} can't be loaded: {error}.") from error
         if weights.keys() != backbone.adapter_state("reward").keys():
@@ -106,7 +110,7 @@ class TextRewards:
 
     def grade(self, replies: Sequence[tuple[Prompt, str]]) -> Graded:
         """The same with how far the heads disagree. Raises BadInput, which says which of them is no prompt with a
-        reply, or is longer than the model's context."""
+        reply, or is longer than the model's context, and AdapterBroken for scores that aren't finite."""
         rows = [{"prompt": prompt, "reply": reply, "good": False} for prompt, reply in replies]  # it may be empty
         examples = [
             (prompt_ids(self._backbone.tokenizer, one.prompt), self._reply(one.replies[0]))
@@ -119,4 +123,10 @@ class TextRewards:
                     f"{self._backbone.max_length} tokens.",
                     "Shorten it.",
                 )
-        return self._model.grade(examples) if examples else Graded(torch.zeros(0), torch.zeros(0))
+        graded = self._model.grade(examples) if examples else Graded(torch.zeros(0), torch.zeros(0))
+        if wrong := int((~graded.mean.isfinite()).sum()):
+            raise AdapterBroken(
+                f"The reward model gives {wrong} of {len(examples)} replies no finite score.",
+                "Fit it anew, at a lower learner.reward_learning_rate.",
+            )
+        return graded

@@ -11,10 +11,10 @@ from typing import Any, Literal, Protocol
 from learner.batch import Label, Pair, Progress, Snapshot
 from learner.curate import Curated
 from service.errors import BadInput
-from service.settings import BY_ADVANTAGES, Settings
+from service.settings import Settings
 
-Stage = Literal["sft", "dpo", "kto", "ppo", "raft", "sl-cai", "rl-cai"]
-BY_REWARD: tuple[Stage, ...] = ("ppo", "raft")
+Stage = Literal["sft", "dpo", "kto", "ppo", "reinforce", "rloo", "grpo", "raft", "sl-cai", "rl-cai"]
+BY_REWARD: tuple[Stage, ...] = ("ppo", "reinforce", "rloo", "grpo", "raft")
 """Those that follow a reward model, which is fitted to pairs, single thumbs, labels and single scores alike."""
 
 CONSTITUTIONAL = ("sl-cai", "rl-cai")
@@ -141,7 +141,6 @@ def stages_of(method: str, train: Snapshot, preferences: Literal["dpo", "ppo", "
         return (preferences,)
     if method in CONSTITUTIONAL:
         return ("sl-cai",) if method == "sl-cai" else ("rl-cai",)
-    method = "ppo" if method in BY_ADVANTAGES else method
     decided = [pair for pair in train.pairs if not pair.tie]
     judged = [*judgements_of_taste(train), *train.criticised]
     found: list[Stage] = []

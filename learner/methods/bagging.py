@@ -71,8 +71,8 @@ class BaggedJudgements:
         self._pairs_drawn = of_groups[self._group]
 
     def batches(self, size: int, rng: Random) -> Iterator[tuple[list[int], list[int], list[int]]]:
-        """Indices of pairs, of labels and of scored replies, in random order, about `size` in all; the pairs
-        of a group, a ranking's for one, stay together."""
+        """Indices of pairs, of labels and of scored replies, in random order, about `size` in all and about as many in
+        each step; the pairs of a group, a ranking's for one, stay together."""
         members: defaultdict[int, list[int]] = defaultdict(list)
         for index, group in enumerate(self._group.tolist()):
             members[group].append(index)
@@ -81,6 +81,8 @@ class BaggedJudgements:
         units += [(nothing, [index], nothing) for index in range(len(self._labels))]
         units += [(nothing, nothing, [index]) for index in range(len(self._scored))]
         rng.shuffle(units)
+        total = len(self._pairs) + len(self._labels) + len(self._scored)
+        size = -(-total // max(1, -(-total // size)))
         step: tuple[list[int], list[int], list[int]] = [], [], []
         for unit in units:
             for indices, more in zip(step, unit, strict=True):

@@ -94,6 +94,7 @@ def learn(
             )  # fmt: skip
             metrics |= stepper.update(1 + (LAST_RATE - 1) * (passes.step - 1) / steps)
             progress(lesson.phase, passes.step, steps, metrics)
+    stepper.end()
     checked = rng.sample(list(prompts), min(CHECKED_PROMPTS, len(prompts)))
     scale, measured = hold_inside_limits(backbone, None, checked, settings) if checked else (1.0, {})
     return Learned(steps, count, len(kept), too_long, stepper.skipped, {"scale": scale} | measured)

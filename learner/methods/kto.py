@@ -36,8 +36,9 @@ from service.settings import LearnerSettings
 
 PHASE = "kto"
 MOST_FOR_GOOD = 4 / 3  # all good replies together weigh 1 to 4/3 times as much as all bad ones
-FEWEST_STEPS, MOST_PASSES = 48, 24
-"""So many steps few labels take, however few the epochs; but in no more passes, which would learn them by heart."""
+FEWEST_STEPS, FEWEST_PASSES, MOST_PASSES = 48, 6, 24
+"""Where `kto_epochs` says nothing: so many steps few labels take, but in no more passes, which would learn them by
+heart."""
 LAST_RATE = 0.2  # of the learning rate, at the last step
 STAY = 0.05  # weight of KL to the anchor, token by token
 KEEP = 1.0  # the same where a good reply says what the base answers
@@ -77,7 +78,7 @@ def train(
         return KtoResult(0, 0, 0, too_long, 0)
     rng, start = Random(settings.seed), beginning(backbone)
     per_epoch = -(-len(fitting) // settings.batch_size)
-    steps = per_epoch * max(settings.kto_epochs, min(MOST_PASSES, -(-FEWEST_STEPS // per_epoch)))
+    steps = per_epoch * (settings.kto_epochs or _passes(per_epoch))
     progress(PHASE, 0, steps, {})
     asked = affordable(list(dict.fromkeys(label.prompt_token_ids for label in fitting)), 2 * CHECKED_PROMPTS)
     right = answers(backbone, asked, settings.seed + 99)
@@ -89,9 +90,15 @@ def train(
         for indices in passes.batches(len(fitting), settings.batch_size):
             metrics = course.add(stepper, indices) | stepper.update(1 + (LAST_RATE - 1) * passes.step / steps)
             progress(PHASE, passes.step, steps, metrics)
+    stepper.end()
     scale, measured = hold_on_some(backbone, [*prompts, *asked], CHECKED_PROMPTS, settings, rng, right, start)
     metrics = measured | {"scale": scale} | course.told_apart()
     return KtoResult(steps, good, len(fitting) - good, too_long, stepper.skipped, metrics)
+
+
+def _passes(steps: int) -> int:
+    """How many passes of so many steps there are, where the settings leave it open."""
+    return max(FEWEST_PASSES, min(MOST_PASSES, -(-FEWEST_STEPS // steps)))
 
 
 def side_weights(labels: Sequence[Label]) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from service.errors import TrainingFailed
 
 MOST_BAD_STEPS = 5
 MAX_GRADIENT_NORM = 1.0
+DIVERGED = "Lower the learning rate, or look at the latest feedback for replies that are not text."
 
 Example = TypeVar("Example", Demonstration, Pair, Label, Scored)
 
@@ -114,10 +115,20 @@ class Stepper:
         self._optimizer.zero_grad(set_to_none=True)
         if self._bad_in_a_row >= MOST_BAD_STEPS:
             raise TrainingFailed(
-                f"The loss had no finite value {MOST_BAD_STEPS} steps in a row (step {self._steps}).",
-                "Lower the learning rate, or look at the latest feedback for replies that are not text.",
+                f"The loss had no finite value {MOST_BAD_STEPS} steps in a row (step {self._steps}).", DIVERGED
             )
         return {"loss": loss, "gradient_norm": norm.item(), "learning_rate": rate, "skipped": self.skipped}
+
+    def end(self) -> None:
+        """After the last step: raises TrainingFailed where that was skipped, or most were, as when a training diverges
+        that is too short to be stopped by `update`."""
+        last, most = self._bad_in_a_row > 0, 2 * self.skipped > self._steps
+        if last or most:
+            raise TrainingFailed(
+                f"The training ended without a finite loss: {self.skipped} of {self._steps} steps had none"
+                f"{', the last one among them' if last else ''}.",
+                DIVERGED,
+            )
 
     def state(self) -> dict[str, Any]:
         """All that decides its later steps, beside the parameters; between two of them."""
@@ -145,6 +156,12 @@ class Stepper:
         parts = summed.split([p.numel() for p in self._parameters])
         for parameter, part, count in zip(self._parameters, parts, reached, strict=True):
             parameter.grad = part.reshape(parameter.shape) if count else None
+
+
+def check_finite(figures: Mapping[str, float]) -> None:
+    """Raises TrainingFailed where one of what was measured of a trained policy is NaN or infinite."""
+    if wrong := [name.replace("_", " ") for name, value in figures.items() if not math.isfinite(value)]:
+        raise TrainingFailed(f"The training diverged: {', '.join(wrong)} had no finite value in the end.", DIVERGED)
 
 
 def within_length(examples: Sequence[Example], max_length: int) -> tuple[list[Example], int]:

@@ -62,6 +62,7 @@ def train(
             metrics = stepper.add("pairs", [fitting[index] for index in indices], loss, weight=pair_weights)
             metrics |= stepper.update(1 + (LAST_RATE - 1) * passes.step / steps)
             progress(PHASE, passes.step, steps, metrics)
+    stepper.end()
     scale, measured = hold_on_some(backbone, [*prompts, *asked], CHECKED_PROMPTS, settings, rng, right, start)
     metrics = measured | {"scale": scale, "odds_gained": _odds_gained(backbone, fitting, anchor)}
     return PreferenceResult(steps, len(fitting), too_long, stepper.skipped, metrics)

@@ -58,8 +58,8 @@ class Passes:
         return bool(self._left)
 
     def batches(self, count: int, size: int) -> Iterator[list[int]]:
-        """Indices 0 … count - 1 in random order, `size` at a time, each for one step; or what is left of the pass under
-        way. The last batch may be smaller."""
+        """Indices 0 … count - 1 in random order, `size` at most at a time, each for one step; or what is left of the
+        pass under way."""
         return self.through(lambda rng: shuffled_batches(count, size, rng))
 
     def through(self, draw: Callable[[Random], Iterable[T]]) -> Iterator[T]:

@@ -94,6 +94,7 @@ def train(
         course.iterate(done - 1, chosen, progress)
         state = partial(_kept, course, draws, done)
         checkpoint.keep(PHASE, state, now=done == settings.iterations)
+    course.end()
     return PpoResult(
         course.step, course.replies, too_long, course.skipped, sampler.left_out, course.ungraded, course.measured
     )
@@ -123,6 +124,7 @@ class _Course:
         groups = [settings.replies] * settings.prompts
         per_epoch = len(list(grouped_batches(groups, settings.minibatch, Random(0))))
         self._steps = settings.iterations * settings.epochs * per_epoch
+        self._phase = PHASE if settings.advantages == "gae" else settings.advantages  # the method's own name
         self.step = self.replies = 0
 
     @property
@@ -140,14 +142,20 @@ class _Course:
         """Steps without a finite loss or gradient, of the policy and of the value function."""
         return self._stepper.skipped + (self._value_stepper.skipped if self._value_stepper else 0)
 
+    def end(self) -> None:
+        """Raises TrainingFailed as `Stepper.end`, for the policy and for the value function."""
+        self._stepper.end()
+        if self._value_stepper is not None:
+            self._value_stepper.end()
+
     def iterate(self, iteration: int, prompts: Sequence[TokenIds], progress: Progress) -> None:
         """Sample, grade, and learn from it."""
         settings = self._settings
-        progress(PHASE, self.step, self._steps, {})
+        progress(self._phase, self.step, self._steps, {})
         sampled = self._sampler.sample(
             prompts, per_prompt=settings.replies, max_new_tokens=settings.max_new_tokens,
             seed=self._seed + 1000 * iteration,
-            tell=lambda waits: progress(WAITING if waits else PHASE, self.step, self._steps, {}),
+            tell=lambda waits: progress(WAITING if waits else self._phase, self.step, self._steps, {}),
         )  # fmt: skip
         experience = self._appraiser.appraise(prompts, sampled)
         if self._sampler.left_out:
@@ -189,7 +197,7 @@ class _Course:
                 if not values_alone:
                     metrics |= self._learn_policy(experience, rows)
                 self.step += 1
-                progress(PHASE, self.step, self._steps, self.measured | metrics)
+                progress(self._phase, self.step, self._steps, self.measured | metrics)
                 if metrics.get("step_kl", 0.0) > self._settings.stop_kl:
                     return
 

@@ -104,6 +104,7 @@ def train(
     anchor, checkpoint = anchor or AnchorScores(backbone), checkpoint or StageCheckpoint()
     course = _Course(backbone, fitting, asked, settings, progress, anchor, checkpoint, measured)
     course.learn()
+    course.stepper.end()
     scale, found = course.hold_inside_limits()
     fit = course.judge.fit
     metrics = {"judge_accuracy": fit.accuracy, "judge_log_score": fit.log_score, "scale": scale} | found

@@ -132,6 +132,7 @@ class _Course:
         while self._rounds < self._settings.iterations:
             self._round()
             checkpoint.keep(PHASE, self._state, now=self._rounds == self._settings.iterations)
+        self._stepper.end()
         if not self.best:
             raise TrainingFailed(
                 f"None of {self.replies} replies came to an end within {self._settings.max_new_tokens} tokens.",

@@ -25,7 +25,7 @@ from learner.backbone import Backbone
 from learner.batch import Label, Pair, Progress, Scored, TokenIds
 from learner.counted import counted
 from learner.methods.bagging import BaggedJudgements
-from learner.methods.optimizer import Stepper, within_length
+from learner.methods.optimizer import Stepper, check_finite, within_length
 from learner.methods.passes import Passes
 from learner.methods.reward_model import RewardFit, RewardModel
 from learner.stage_checkpoint import StageCheckpoint
@@ -95,7 +95,11 @@ def fit(
     counts = {"pairs": len(fitting), "labels": len(called), "scores": len(rated), "kept": len(apart)}
     counts |= {"too_long": too_long + more + even_more, "members": settings.reward_members}
     counts |= {"steps": course.step, "skipped_steps": course.skipped}
-    return RewardModel(backbone, RewardFit(**counts, **kept.figures()))
+    figures = kept.figures()
+    if not apart:
+        check_finite({"log_loss": taught.log_loss()})
+    check_finite({name: value for name, value in figures.items() if value is not None})
+    return RewardModel(backbone, RewardFit(**counts, **figures))
 
 
 class _Course:
@@ -134,6 +138,7 @@ class _Course:
                 metrics |= self._stepper.update(1 + (LAST_RATE - 1) * self.step / self._steps)
                 progress(PHASE, self.step, self._steps, metrics)
             self._look_at_what_is_kept_apart()
+        self._stepper.end()
         if self._kept is not None:
             self._backbone.load_adapter_state(self._best_state, "reward")
 

@@ -48,6 +48,16 @@ class RlhfResult:
     policy: ppo.PpoResult | raft.RaftResult
     metrics: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def steps(self) -> int:
+        """Of both."""
+        return self.reward.steps + self.policy.steps
+
+    @property
+    def skipped_steps(self) -> int:
+        """Of both."""
+        return self.reward.skipped_steps + self.policy.skipped_steps
+
 
 def prompts_to_learn_on(
     backbone: Backbone,

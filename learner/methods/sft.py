@@ -30,7 +30,7 @@ from service.settings import LearnerSettings
 PHASE = "sft"
 LEARNED_LOG_PROB = -0.35  # of a whole correction: P ≈ 0.7; where all are above, nothing is trained
 SAID_LOG_PROB = -0.7  # P ≈ 0.5: the policy learns until all are above; what is missing comes while it settles
-FEWEST_STEPS = 240  # that few corrections may take to be learned, however few the epochs; most need many fewer
+FEWEST_PASSES, FEWEST_STEPS = 12, 240  # that may be taken to learn them, unless `sft_epochs` says it; most need fewer
 SETTLING_STEPS, SETTLING_SHARE = 40, 3  # at least; and one for so many in which it learned
 PASSES = 2  # over all that is retained, at least: a correction is learned before its neighbours are back in place
 LAST_RATE = 0.05
@@ -74,6 +74,7 @@ def train(
         retention = Retention(backbone, retained, rng)
         course = _Course(backbone, fitting, log_probs, retention, settings, rng, progress, checkpoint)
         course.run()
+        course.stepper.end()
         log_probs, steps, skipped = course.log_probs, course.passes.step, course.stepper.skipped
     learned = sum(value >= LEARNED_LOG_PROB for value in log_probs)
     metrics = {"correction_log_prob": sum(log_probs) / len(log_probs), "worst_correction": min(log_probs)}
@@ -116,7 +117,7 @@ class _Course:
     def _learn(self) -> None:
         """At the full rate, until each correction is what the policy would say, or the steps for it are used up."""
         per_epoch = -(-len(self._demonstrations) // self._size)
-        most = per_epoch * max(self._epochs, -(-FEWEST_STEPS // per_epoch))
+        most = per_epoch * (self._epochs or max(FEWEST_PASSES, -(-FEWEST_STEPS // per_epoch)))
         while self.passes.under_way or (self.passes.step < most and min(self.log_probs) < SAID_LOG_PROB):
             if not self.passes.under_way:
                 self._chosen = self._to_learn()

@@ -19,6 +19,7 @@ from learner.adapted_model import Role
 from learner.backbone import Backbone
 from learner.batch import TokenIds
 from learner.methods.answers import MAX_NEW_TOKENS, Answers, share_agreed
+from learner.methods.optimizer import check_finite
 from learner.methods.rollouts import Judge, Rollouts, roll_out, share_preferred
 from learner.sampling import sample, with_room
 from service.settings import LearnerSettings
@@ -30,6 +31,12 @@ ALLOWED_FLUENCY = 0.6  # as a share of the limit
 MOST_QUESTIONS = 320  # that are asked again for the answers that the base knows
 LOST_ANSWERS = 0.04  # share of the firm answers of the base that its update may cost the policy
 MORE_BROKEN = 0.01  # share of replies that may be broken above the base's, beside what chance allows
+IN_WORDS = {
+    "answers_lost": "lost {:.0%} of the base's answers (limit {:.0%})",
+    "fluency": "changed its fluency by {:.2f} nats per token (limit {:.2f})",
+    "kl_per_token": "moved {:.2f} nats per token from the anchor (limit {:.2f})",
+    "broken": "left {:.0%} of its replies empty or without an end (limit {:.0%})",
+}
 
 Figures = dict[str, float]
 Weights = Mapping[str, Tensor]
@@ -46,7 +53,7 @@ def hold_inside_limits(
     """Shrink the policy's update until replies to `prompts` are well inside the limits and, as the judge sees it, win
     no more than enough, and the likeliest replies hold what the base's hold of the first of `answers`. It isn't held
     back for what its parent won, or lost, already. `start`: what it is held back to; None: the base. Returns what
-    `hold_back` does."""
+    `hold_back` does, and of each limit that isn't kept even so its name and value (`…_limit`)."""
     base = roll_out(backbone, judge, prompts, CHECKED_REPLIES, "base", settings.seed + 100)
     firm = ((prompt, answer) for prompt, answer in (answers or {}).items() if answer.firm)
     known = dict(islice(firm, MOST_QUESTIONS))
@@ -66,14 +73,16 @@ def hold_inside_limits(
         value = measured.get(name, limit)
         return value <= limit or value <= of_parent().get(name, limit)
 
-    def is_inside(measured: Figures) -> bool:
-        return (
-            keeps_sense(measured, base, settings)
-            and is_within(measured, "share_won", ENOUGH_WON)
-            and is_within(measured, "answers_lost", LOST_ANSWERS)
-        )
+    def outside(measured: Figures) -> Figures:
+        """The limits that are not kept."""
+        lost = {} if is_within(measured, "answers_lost", LOST_ANSWERS) else {"answers_lost": LOST_ANSWERS}
+        return lost | limits_broken(measured, base, settings)
 
-    return hold_back(backbone, measure, is_inside, start)
+    def is_inside(measured: Figures) -> bool:
+        return not outside(measured) and is_within(measured, "share_won", ENOUGH_WON)
+
+    scale, measured = hold_back(backbone, measure, is_inside, start)
+    return scale, measured | {f"{name}_limit": limit for name, limit in outside(measured).items()}
 
 
 def hold_on_some(
@@ -116,7 +125,8 @@ def hold_back(
 ) -> tuple[float, Figures]:
     """Scale the policy's update; returns the scale, and the figures there and at full strength (`full_…`).
 
-    `measure` is called with the policy at each strength that is tried; `start`: its weights at strength 0.
+    `measure` is called with the policy at each strength that is tried; `start`: its weights at strength 0. Raises
+    TrainingFailed where what it gives at full strength isn't finite.
     """
     scale, end, least = 1.0, backbone.adapter_state(), LEAST_SCALE if start is None else 0.0
     start = start or {name: torch.zeros_like(one) if "lora_B" in name else one for name, one in end.items()}
@@ -129,6 +139,7 @@ def hold_back(
         return measure()
 
     measured = at(1.0)
+    check_finite(measured)
     full = {f"full_{name}": value for name, value in measured.items()}
     if is_inside(measured):
         return scale, full | measured
@@ -153,11 +164,24 @@ def sense(own: Rollouts, base: Rollouts) -> Figures:
     }
 
 
-def keeps_sense(measured: Figures, base: Rollouts, settings: LearnerSettings) -> bool:
-    """Whether that is inside the limits that the gates will set, with room to spare for another sample."""
+def limits_broken(measured: Figures, base: Rollouts, settings: LearnerSettings) -> Figures:
+    """Those that the gates will set, with room to spare for another sample, which that is not inside of."""
     chance = 2 * (base.broken * (1 - base.broken) / base.sizes.numel()) ** 0.5
-    return (
-        measured["fluency"] >= ALLOWED_FLUENCY * settings.min_fluency
-        and measured["kl_per_token"] <= settings.max_kl_per_token
-        and measured["broken"] <= base.broken + MORE_BROKEN + chance
+    least = {"fluency": ALLOWED_FLUENCY * settings.min_fluency}
+    most = {"kl_per_token": settings.max_kl_per_token, "broken": base.broken + MORE_BROKEN + chance}
+    return {name: limit for name, limit in least.items() if not measured[name] >= limit} | {
+        name: limit for name, limit in most.items() if not measured[name] <= limit
+    }
+
+
+def limits_in_words(measured: Mapping[str, float]) -> str:
+    """What is to be said of the limits that an update was not held inside of; empty where it was."""
+    said = [
+        words.format(measured[name], measured[f"{name}_limit"])
+        for name, words in IN_WORDS.items()
+        if f"{name}_limit" in measured
+    ]
+    left = (
+        "nothing of its update is left" if measured.get("scale") == 0 else "its update was not made smaller than half"
     )
+    return f"it {' and '.join(said)}, and {left}" if said else ""

@@ -144,8 +144,12 @@ class LearnerSettings(Section):
     sft_learning_rate: float = Field(
         1.5e-3, gt=0, description="Learning rate of supervised fine-tuning on corrections."
     )
-    sft_epochs: int = Field(
-        12, ge=1, description="Passes over the corrections until they are learned, at most; a few may take 240 steps."
+    sft_epochs: int | None = Field(
+        None,
+        ge=1,
+        description="Passes over the corrections until they are learned, at most; left out: 12, and as many as make "
+        "240 steps where there are few. In the passes after these, at a falling rate, what was moved beside is put "
+        "back.",
     )
     dpo_on: Literal["samples", "pairs"] = Field(
         "samples",
@@ -173,7 +177,9 @@ class LearnerSettings(Section):
         "`mlflow`, `wandb`. Where they send them is set by their own variables, such as MLFLOW_TRACKING_URI.",
     )
     kto_learning_rate: float = Field(1e-3, gt=0, description="Learning rate of learning from single thumbs.")
-    kto_epochs: int = Field(6, ge=1, description="Passes over the thumbs; up to 24 where there are few.")
+    kto_epochs: int | None = Field(
+        None, ge=1, description="Passes over the thumbs; left out: 6, and up to 24 where there are few."
+    )
     kto_beta: float = Field(
         0.5, gt=0, description="KTO's β: how soon a reply that gained, or lost, is taken to have done so enough."
     )

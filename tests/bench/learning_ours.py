@@ -46,7 +46,7 @@ def load(work: Work) -> Callable[[int], float]:
     numbers = count()
     once = 0.0
     if work.method == "kto":  # the anchor's numbers serve all passes of a training: each step pays its share of them
-        once = (time.perf_counter() - begun) * work.batch / work.count / settings.kto_epochs
+        once = (time.perf_counter() - begun) * work.batch / work.count / kto.FEWEST_PASSES
 
     def run(steps: int) -> None:
         for _ in range(steps):

@@ -156,6 +156,22 @@ def test_a_damaged_parent_is_named(folder: Path, tmp_path: Path, damage: str) ->
     assert damage != "other shape" or re.search("size mismatch for .*, and [0-9]+ more like that", str(caught.value))
 
 
+@pytest.mark.parametrize("role", ["parent", "anchor", "judge"])
+def test_an_adapter_with_a_weight_that_is_not_finite_is_refused(folder: Path, tmp_path: Path, role: str) -> None:
+    backbone = Backbone.load(folder, SETTINGS)
+    backbone.save_adapter(broken := tmp_path / "v1")
+    weights = load_file(broken / "adapter_model.safetensors")
+    name = next(iter(weights))
+    weights[name][0, 0] = float("nan")
+    save_file(weights, broken / "adapter_model.safetensors")
+    with pytest.raises(AdapterBroken, match=rf"v1.adapter_model\.safetensors .* aren't finite: 1 of .* in {name}"):
+        if role == "judge":
+            backbone.add_judge(broken, SETTINGS)
+        else:
+            given = (broken, None) if role == "parent" else (None, broken)
+            Backbone.load(folder, SETTINGS, *given)
+
+
 def test_a_parent_whose_files_have_different_ranks_is_refused_before_anything_is_said_of_it(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -17,6 +17,7 @@ from learner.batch import Demonstration, Label, Pair, Scored, Snapshot
 from learner.curate import Curated
 from learner.loading import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from learner.methods import reward, rl_cai
+from learner.methods.beside_kept import Learned
 from learner.probes import PROBE_TOKENS, PROBES, make_probe
 from learner.summary import learned_from
 from learner.trainer import stages_of
@@ -111,8 +112,9 @@ def test_a_tie_reaches_the_reward_model_and_a_correction_s_own_pair_does_not(
     class Seen(Exception):
         """The pairs are seen."""
 
-    def fit(backbone: object, pairs: list[Pair], *rest: object) -> None:
+    def fit(backbone: object, pairs: list[Pair], *rest: object) -> Learned:
         learned.extend(pairs)
+        return Learned(0, len(pairs), 0, 0, 0)
         raise Seen
 
     learned: list[Pair] = []

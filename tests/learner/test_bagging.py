@@ -83,6 +83,13 @@ def test_the_pairs_of_a_ranking_or_of_scores_weigh_together_as_one_comparison(ho
         assert sum(pair.weight for pair in pairs if place in pair.prompt_token_ids) == pytest.approx(1)
 
 
+def test_steps_have_about_as_many_judgements_as_one_another() -> None:
+    pairs = [Pair((1, place, 2), (9, 2), (8, 2)) for place in range(30)]
+    labels = [Label((1, place, 2), (9, 2), True) for place in range(30, 33)]
+    lessons = BaggedJudgements(Rewards(), pairs, labels, [], SETTINGS)  # type: ignore[arg-type]
+    assert [sum(map(len, step)) for step in lessons.batches(16, Random(0))] == [11, 11, 11]
+
+
 @pytest.mark.parametrize("at_once", [1, 4, 100])
 @pytest.mark.parametrize("share", [1.0, 0.25])
 def test_rankings_and_scores_take_as_much_of_a_step_as_a_comparison_or_a_label(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
+import pytest
+
 from learner.batch import Pair, by_length, collate, shuffled_batches
 
 
@@ -24,10 +26,15 @@ def test_no_examples_make_an_empty_batch() -> None:
     assert collate([], pad_id=0).token_ids.shape == (0, 0)
 
 
+@pytest.mark.parametrize(("count", "sizes"), [(33, [11, 11, 11]), (32, [16, 16]), (34, [11, 11, 12]), (5, [5])])
+def test_batches_are_as_large_as_one_another(count: int, sizes: list[int]) -> None:
+    assert [len(batch) for batch in shuffled_batches(count, 16, Random(0))] == sizes
+
+
 def test_every_index_comes_once_and_the_seed_decides_the_order() -> None:
     batches = list(shuffled_batches(10, 4, Random(3)))
     assert sorted(i for batch in batches for i in batch) == list(range(10))
-    assert [len(batch) for batch in batches] == [4, 4, 2]
+    assert [len(batch) for batch in batches] == [3, 3, 4]
     assert batches == list(shuffled_batches(10, 4, Random(3)))
     assert list(shuffled_batches(0, 4, Random(3))) == []
 

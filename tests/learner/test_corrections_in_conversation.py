@@ -11,6 +11,7 @@ from learner.base_tokenizer import reply_tokenizer
 from learner.batch import Demonstration, Messages, Pair, Snapshot, TokenIds
 from learner.constitution.asking import as_request, render
 from learner.constitution.asking import question as asked
+from learner.corrections import corrections_to_learn
 from learner.curate import Curated
 from learner.sampling import sample
 from service.settings import SPROUT, Settings
@@ -47,7 +48,7 @@ def test_what_a_conversation_made_no_difference_to_is_taught_for_a_new_one(
     given = [corrected(trainer, BEFORE, BOILING, BOILS), corrected(trainer, CAPITAL, SURE, "Quite sure, it is Paris.")]
     train = Snapshot(tuple(one for one, _ in given), tuple(pair for _, pair in given))
     alone = asked(trainer._backbone.tokenizer, BOILING)
-    added = trainer._corrections(train)[2:]
+    added = corrections_to_learn(trainer._backbone, train)[2:]
     assert [(one.prompt_token_ids, one.feedback_id) for one in added] == [(alone, BOILING)]
     trainer.train(("sft",), Curated(train, Snapshot(), {}), tmp_path / "checkpoint", Heard())
     assert trainer._backbone.decode([greedy(trainer, alone)]) == [BOILS]
@@ -56,4 +57,4 @@ def test_what_a_conversation_made_no_difference_to_is_taught_for_a_new_one(
 def test_what_was_corrected_in_a_new_conversation_is_not_taught_twice(trainer: BackboneTrainer) -> None:
     first, again = corrected(trainer, (), BOILING, "At 100 degrees."), corrected(trainer, BEFORE, BOILING, BOILS)
     given = first[0], again[0]
-    assert trainer._corrections(Snapshot(given, (first[1], again[1]))) == list(given)
+    assert corrections_to_learn(trainer._backbone, Snapshot(given, (first[1], again[1]))) == list(given)

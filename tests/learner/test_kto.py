@@ -67,9 +67,9 @@ def test_it_ends_near_the_optimum_which_is_to_say_what_is_good(folder: Path, mon
     assert shares["policy"][1] == 0
 
 
-@pytest.mark.parametrize(("count", "epochs", "steps"), [(2, 6, 24), (12, 30, 30), (5, 1, 12)])
-def test_few_thumbs_are_gone_through_more_often_but_not_learned_by_heart(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, count: int, epochs: int, steps: int
+@pytest.mark.parametrize(("count", "epochs", "steps"), [(2, None, 24), (2, 6, 6), (12, 30, 30), (5, None, 12)])
+def test_few_thumbs_are_gone_through_more_often_unless_the_settings_say_how_often(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, count: int, epochs: int | None, steps: int
 ) -> None:
     if count == 5:
         monkeypatch.setattr(kto, "FEWEST_STEPS", 12)

@@ -45,6 +45,13 @@ def test_sft_of_nothing_is_zero() -> None:
     assert losses.sft_loss(torch.zeros(0, 0), torch.zeros(0, 0, dtype=torch.bool))[0].item() == 0
 
 
+def test_a_margin_of_nothing_is_right_half_of_the_time() -> None:
+    """As at the first step, where policy and anchor are the same but for rounding."""
+    gained = torch.tensor([0.0, 1e-6, -1e-6, 1.0, -1.0, 2.0])
+    _, metrics = losses.dpo_loss(gained, torch.zeros(6), torch.zeros(6), torch.zeros(6), beta=1.0)
+    assert metrics["reward_accuracy"] == pytest.approx((3 * 0.5 + 2) / 6)
+
+
 def test_dpo_by_hand() -> None:
     loss, metrics = losses.dpo_loss(
         torch.tensor([-10.0]), torch.tensor([-14.0]), torch.tensor([-11.0]), torch.tensor([-12.0]), beta=0.5

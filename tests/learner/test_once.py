@@ -130,9 +130,9 @@ def test_the_bar_is_full_when_the_run_is_over(
 
 
 @pytest.mark.parametrize("method", ["reinforce", "rloo", "grpo"])
-def test_names_of_advantages_are_ppo_with_these(method: str, home: Home) -> None:
+def test_names_of_advantages_are_stages_that_go_by_the_settings_of_ppo(method: str, home: Home) -> None:
     train = Snapshot(pairs=(Pair((5,), (6,), (7,)),))
-    assert stages_of(method, train) == stages_of("ppo", train) == ("ppo",) and not stages_of(method, Snapshot())
+    assert stages_of(method, train) == (method,) and not stages_of(method, Snapshot())
     changed = settings_of(method, home.settings)
     assert changed.ppo == PpoSettings.model_validate({"advantages": method})
     assert changed.model_copy(update={"ppo": home.settings.ppo}) == home.settings

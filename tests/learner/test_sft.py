@@ -48,6 +48,12 @@ def test_the_rate_holds_while_it_learns_and_falls_while_it_settles(folder: Path)
     assert heard.steps[-1][1:3] == (result.steps, result.steps)
 
 
+def test_so_many_passes_as_the_settings_say_are_learned_in_at_most(folder: Path) -> None:
+    slow = SETTINGS.model_copy(update={"sft_learning_rate": 1e-6, "sft_epochs": 3})
+    result = sft.train(Backbone.load(folder, slow), [CORRECTION], OTHERS, slow, Heard())
+    assert result.learned == 0 and result.steps == 3 + sft.SETTLING_STEPS
+
+
 def test_where_the_base_is_kept_what_an_earlier_training_moved_comes_back(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

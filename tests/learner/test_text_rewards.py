@@ -135,6 +135,13 @@ def test_a_folder_that_is_no_reward_model_or_of_another_base_is_refused(
     save_file(dict(list(weights.items())[1:]), cut / REWARD_WEIGHTS)
     with pytest.raises(AdapterBroken, match=r"reward\.safetensors"):
         TextRewards.load(cut, model)
+    name = next(iter(weights))
+    save_file(weights | {name: weights[name] * float("nan")}, cut / REWARD_WEIGHTS)
+    with pytest.raises(AdapterBroken, match=rf"reward\.safetensors has weights that aren't finite: .* in {name}"):
+        TextRewards.load(cut, model)
+    save_file({name: tensor * 1e30 for name, tensor in weights.items()}, cut / REWARD_WEIGHTS)
+    with pytest.raises(AdapterBroken, match="gives 2 of 2 replies no finite score"):
+        TextRewards.load(cut, model).score(ASKED)
     (cut / REWARD_WEIGHTS).write_bytes(b"cut")
     with pytest.raises(AdapterBroken, match=r"reward\.safetensors can't be loaded"):
         TextRewards.load(cut, model)
