@@ -96,7 +96,7 @@ def work(settings: Settings, store: Store, run_id: str, fence: int) -> int:
         log.exception("The run was interrupted.")
         return _fail(store, run_id, fence, _in_plain_words(error), settings.learner.max_attempts)
     except HoneError as error:
-        log.exception("The run failed.")
+        log.error("The run failed: %s", error)  # foreseen: where it was found tells nobody anything
         return _fail(store, run_id, fence, str(error))
     except Exception:
         log.exception("The run died.")

@@ -2,8 +2,12 @@
 
 Several questions are under way at once. One that times out, breaks off, meets a busy server or gets nonsense for an
 answer is asked again, after as long as the server says if it says so, and given up after so many times. A server that
-refuses us as such ends it at once, since it would refuse every other question, too, and so does one that has given no
-verdict on so many questions in a row.
+answered before and can't be reached is waited for. One that refuses us as such ends it at once, since it would refuse
+every other question, too, and so does one that has given no verdict on so many questions in a row.
+
+A question ends with how to answer it. A model that practised verdicts on the question alone, as the built-in one, makes
+nothing of that, so a question whose answer makes no sense is asked again in the other manner; the one that brings the
+first verdict is the first one from then on.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from learner.batch import unheard
 from learner.constitution.asking import Request
 from learner.constitution.judging import HeardOdds
 from learner.constitution.named_judge import told
+from learner.constitution.waiting import SayWhy, Waiting
 from service.constitution import Constitution
 from service.constitution.odds import letter, letter_log_probs, share_of_a
 from service.constitution.prompts import OPTIONS, read_verdict
@@ -46,10 +51,13 @@ LONGEST_ASKED_FOR = 300.0
 """Seconds that are waited where the server asks for it (Retry-After), at most."""
 MOST_IN_VAIN = 24
 """Questions in a row that came to nothing, each with all its attempts."""
+AT_FIRST = 8
+"""The same of a judge that has never given a verdict."""
 
 
 class EndpointJudge:
-    """See the module's docstring. `url`: up to where `/chat/completions` follows; `transport`: for tests."""
+    """See the module's docstring. `url`: up to where `/chat/completions` follows; `say`: hears what it is waited for;
+    `transport`: for tests."""
 
     def __init__(
         self,
@@ -60,6 +68,7 @@ class EndpointJudge:
         key: str = "",
         timeout_seconds: float = 60.0,
         retries: int = 2,
+        say: SayWhy = unheard,
         transport: httpx2.AsyncBaseTransport | None = None,
         first_pause: float = FIRST_PAUSE,
     ) -> None:
@@ -75,14 +84,15 @@ class EndpointJudge:
         self._warned = set[str]()
         self._last_trouble = ""
         self._in_vain = 0  # questions since the last that was answered
-        self._back_at = 0.0  # by the loop's clock, until when a busy server asked to be left alone
+        self._waiting = Waiting(self._told, say)
+        self._is_understood, self._says_how = False, True  # whether a question first ends with how to answer it
 
     def odds(self, requests: Sequence[Request], reasoned: bool, heard: HeardOdds = unheard) -> list[float | None]:
         """As `learner.constitution.judging.Judge` says."""
         return asyncio.run(self._all(requests, reasoned, heard))
 
     async def _all(self, requests: Sequence[Request], reasoned: bool, heard: HeardOdds) -> list[float | None]:
-        places, self._back_at = asyncio.Semaphore(UNDER_WAY), 0.0
+        places = asyncio.Semaphore(UNDER_WAY)
         async with httpx2.AsyncClient(
             headers=self._headers, timeout=self._timeout, transport=self._transport, trust_env=False
         ) as http:
@@ -100,35 +110,38 @@ class EndpointJudge:
 
     async def _verdict(self, http: httpx2.AsyncClient, request: Request, reasoned: bool) -> float | None:
         """None when it was asked once and `retries` times more in vain."""
-        pause = self._first_pause
+        pause, says_how = self._first_pause, self._says_how
         for attempt in range(self._retries + 1):
             if attempt:
                 await asyncio.sleep(pause)
                 pause = min(4 * pause, LONGEST_PAUSE)
-            await asyncio.sleep(self._back_at - asyncio.get_running_loop().time())
-            odds = self._read(await self._answer(http, request, reasoned))
+            choice = await self._answer(http, request, reasoned, says_how)
+            odds = self._read(choice)
             if odds is not None:
+                if not self._is_understood:
+                    self._is_understood, self._says_how = True, says_how
                 self._in_vain = 0
                 return odds
+            if choice:
+                says_how = not says_how
         self._in_vain += 1
-        if self._in_vain >= MOST_IN_VAIN:
+        most = MOST_IN_VAIN if self._is_understood else AT_FIRST
+        if self._in_vain >= most:
             self._refused = TrainingFailed(
-                f"The judge at {self._told} gave no verdict on {MOST_IN_VAIN} questions in a row: "
-                f"{self._last_trouble}.",
+                f"The judge at {self._told} gave no verdict on {most} questions in a row: {self._last_trouble}.",
                 "Check constitution.judge and constitution.judge_model, or give it more time "
                 "(constitution.judge_timeout_seconds) or attempts (constitution.judge_retries).",
             )
             raise self._refused
         return None
 
-    async def _answer(self, http: httpx2.AsyncClient, request: Request, reasoned: bool) -> dict[str, Any]:
+    async def _answer(
+        self, http: httpx2.AsyncClient, request: Request, reasoned: bool, says_how: bool
+    ) -> dict[str, Any]:
         """The first choice of its answer; empty where there was none to read. Raises TrainingFailed when refused."""
         for tells_odds in (True, False) if self._tells_odds else (False,):
             try:
-                async with asyncio.timeout(self._seconds):  # httpx's own is for each piece of an answer
-                    response = await http.post(
-                        f"{self._url}/chat/completions", json=self._body(request, reasoned, tells_odds)
-                    )
+                response = await self._post(http, self._body(request, reasoned, says_how, tells_odds))
             except TimeoutError:
                 return self._nothing(f"it took more than {self._seconds:g} s")
             except httpx2.InvalidURL as error:
@@ -145,19 +158,32 @@ class EndpointJudge:
                 )
                 raise self._refused
             if response.status_code != 200:
-                seconds = min(_asked_for(response), LONGEST_ASKED_FOR)
-                self._back_at = max(self._back_at, asyncio.get_running_loop().time() + seconds)
+                self._waiting.is_asked_for(min(_asked_for(response), LONGEST_ASKED_FOR))
                 return self._nothing(f"HTTP {response.status_code}: {self._words(response)}")
             self._tells_odds = tells_odds
             return self._choice(response)
         return {}
 
-    def _body(self, request: Request, reasoned: bool, tells_odds: bool) -> dict[str, Any]:
+    async def _post(self, http: httpx2.AsyncClient, body: dict[str, Any]) -> httpx2.Response:
+        """Its answer, whenever it may be asked. Raises TimeoutError, and what httpx2 does."""
+        while True:
+            await self._waiting.over()
+            try:
+                async with asyncio.timeout(self._seconds):  # httpx's own is for each piece of an answer
+                    response = await http.post(f"{self._url}/chat/completions", json=body)
+            except (httpx2.ConnectError, httpx2.ConnectTimeout):
+                if not self._waiting.is_gone():
+                    raise
+            else:
+                self._waiting.is_answered()
+                return response
+
+    def _body(self, request: Request, reasoned: bool, says_how: bool, tells_odds: bool) -> dict[str, Any]:
         prefix = self._constitution.verdict_prefix
         either = f"“{prefix}{OPTIONS[0]}” or “{prefix}{OPTIONS[1]}”"
         wanted = f"End with {either}." if reasoned else f"Answer {either}, and nothing else."
         *before, last = request
-        messages = [*before, {**last, "content": f"{last['content']}\n{wanted}"}]
+        messages = [*before, {**last, "content": f"{last['content']}\n{wanted}" if says_how else last["content"]}]
         body: dict[str, Any] = {
             "messages": messages,
             "temperature": 0,

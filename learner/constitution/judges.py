@@ -15,6 +15,7 @@ from learner.constitution.asking import Request, ask, render
 from learner.constitution.endpoint import EndpointJudge
 from learner.constitution.judging import HeardOdds, Judge
 from learner.constitution.named_judge import is_address
+from learner.constitution.waiting import SayWhy
 from service.constitution import Constitution
 from service.constitution.prompts import OPTIONS
 from service.errors import HoneError, TrainingFailed
@@ -91,8 +92,11 @@ class FirstAsks:
             return error
 
 
-def judge_of(settings: ConstitutionSettings, backbone: Backbone, constitution: Constitution) -> Judge:
-    """The one that `constitution.judge` names. A version must have been loaded as the backbone's role `judge`."""
+def judge_of(
+    settings: ConstitutionSettings, backbone: Backbone, constitution: Constitution, say: SayWhy = unheard
+) -> Judge:
+    """The one that `constitution.judge` names. A version must have been loaded as the backbone's role `judge`; `say`
+    hears why one elsewhere is waited for."""
     if settings.judge == SELF:
         return BackboneJudge(backbone, constitution)
     if is_address(settings.judge):
@@ -104,6 +108,7 @@ def judge_of(settings: ConstitutionSettings, backbone: Backbone, constitution: C
                 key=os.environ.get(settings.judge_key_variable, ""),
                 timeout_seconds=settings.judge_timeout_seconds,
                 retries=settings.judge_retries,
+                say=say,
             )
         )
     return BackboneJudge(backbone, constitution, "judge")

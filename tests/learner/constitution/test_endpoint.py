@@ -15,24 +15,9 @@ import httpx2
 import pytest
 
 from learner.constitution.endpoint import EndpointJudge
-from service.constitution import built_in
 from service.constitution.prompts import verdict_messages
 from service.errors import TrainingFailed
-
-OURS = built_in()
-REQUEST = verdict_messages(OURS, OURS.principles[0], [{"role": "user", "content": "hi"}], "one", "two")
-
-
-def judge(answer: Callable[[httpx2.Request], httpx2.Response], retries: int = 2, **more: Any) -> EndpointJudge:
-    transport = httpx2.MockTransport(answer)
-    return EndpointJudge(
-        "http://judge.test/v1/", "judge-7b", OURS, retries=retries, transport=transport, first_pause=0.0, **more
-    )
-
-
-def completion(text: str, logprobs: object = None) -> httpx2.Response:
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "logprobs": logprobs}
-    return httpx2.Response(200, json={"choices": [choice]})
+from tests.learner.constitution.asked_judge import OURS, REQUEST, completion, judge
 
 
 def token(text: str, top: dict[str, float]) -> dict[str, object]:
@@ -148,8 +133,8 @@ def test_a_server_whose_answer_never_ends_gives_no_verdict() -> None:
     assert asked.odds([REQUEST], False) == [None]
 
 
-@pytest.mark.parametrize("answered_before", [0, 1])
-def test_a_server_that_answers_nothing_any_more_is_given_up_before_all_is_asked(answered_before: int) -> None:
+@pytest.mark.parametrize(("answered_before", "in_a_row"), [(0, 8), (1, 24)])
+def test_a_server_that_answers_nothing_is_given_up_before_all_is_asked(answered_before: int, in_a_row: int) -> None:
     count = list[int]()
 
     def nonsense(request: httpx2.Request) -> httpx2.Response:
@@ -158,10 +143,10 @@ def test_a_server_that_answers_nothing_any_more_is_given_up_before_all_is_asked(
 
     asked = judge(nonsense, retries=0)
     with pytest.raises(
-        TrainingFailed, match=r"no verdict on 24 questions in a row: .*'I am a teapot\.'.*judge_retries"
+        TrainingFailed, match=rf"no verdict on {in_a_row} questions in a row: .*'I am a teapot\.'.*judge_retries"
     ):
         asked.odds([REQUEST] * 300, False)
-    assert len(count) < 50
+    assert len(count) < 2 * in_a_row + 2
 
 
 def test_a_server_that_answers_now_and_then_is_left_to_the_share_of_failures() -> None:
@@ -248,3 +233,27 @@ def test_each_verdict_is_heard_as_it_comes_though_another_one_ends_the_run() -> 
     with pytest.raises(TrainingFailed, match="refuses"):
         judge(answer).odds(requests, False, heard.__setitem__)
     assert len(heard) >= 3 and set(heard.values()) == {1.0} and 11 not in heard
+
+
+def test_a_judge_that_knows_the_question_alone_is_asked_so_once_that_has_brought_a_verdict() -> None:
+    asked = list[str]()
+
+    def practised(request: httpx2.Request) -> httpx2.Response:
+        asked.append(json.loads(request.content)["messages"][-1]["content"])
+        return completion("Better: B" if asked[-1] == REQUEST[-1]["content"] else "I like how curious you are!")
+
+    told_nothing = judge(practised)
+    assert told_nothing.odds([REQUEST], False) == [0.0] and told_nothing.odds([REQUEST] * 3, False) == [0.0] * 3
+    assert len(asked) == 2 + 3
+
+
+def test_a_judge_that_made_sense_of_a_question_with_how_to_answer_is_told_so_first_ever_after() -> None:
+    said, asked = iter(["Better: A", "Well.", "Better: A", "Better: A"]), list[str]()
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        asked.append(json.loads(request.content)["messages"][-1]["content"])
+        return completion(next(said))
+
+    usual = judge(answer)
+    assert [usual.odds([REQUEST], False) for _ in range(3)] == [[1.0]] * 3
+    assert ["nothing else" in question for question in asked] == [True, True, False, True]

@@ -75,7 +75,7 @@ def test_instructions_in_a_reply_stay_inside_the_reply(sprout: Backbone, trick: 
     """No line of it can pass for one of ours, and no text of it becomes a token that ends or begins a turn."""
     plain, tricky = (verdict_messages(OURS, RULE, ASKED, text, REFUSED) for text in ("no", trick))
     before, after = plain[-1]["content"].splitlines(), tricky[-1]["content"].splitlines()
-    ours = [line for line in after if not line.startswith("  ")]
+    ours = [line for line in after if not line.startswith("> ")]
     assert [line.split(":")[0] for line in ours] == [line.split(":")[0] for line in before]
     assert ours[-2:] == before[-2:]
     special = set(sprout.tokenizer.all_special_ids)
