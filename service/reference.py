@@ -111,7 +111,8 @@ revised before it is answered, where the revision is found better ([constitution
 without log-probabilities. The answer's `hone` object says by which constitution, whether it was revised, and how that
 ended. A stream tells at once what goes on, in chunks with an empty `delta` and a `hone` object (`stage`: draft,
 critique, revision or verdict; `round`, `principle`, and the `text` that came since the chunk before); after
-`"stage": "decided"` the reply follows. The exchange keeps draft, critiques and revisions.
+`"stage": "decided"` the reply follows. The exchange keeps draft, critiques and revisions. `usage` counts the prompt
+once, and as completion the tokens of all that was written: drafts, critiques and revisions.
 
 A list that takes `limit` comes in pages: `limit` is the most that one holds (1 to 200), and `after` takes the `next` of
 the page before, which is null on the last.
