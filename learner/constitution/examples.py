@@ -22,7 +22,7 @@ from learner.curate import Curated
 from learner.run_folder import write_whole
 from service.errors import TrainingFailed
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CHANGED_WEIGHT = 8.0
 """Of a revision that says something else than its draft, against one that does not."""
 
@@ -58,11 +58,14 @@ def demonstrations(revised: Sequence[RevisedReply]) -> tuple[Demonstration, ...]
 
 @dataclass(frozen=True)
 class KeptReply:
-    """A harmless prompt with what the policy said to it before it learned."""
+    """A harmless prompt with what the policy said to it before it learned, and the critique that looked at it."""
 
+    conversation: Messages
     prompt_token_ids: TokenIds
     reply: str
     reply_token_ids: TokenIds
+    principle: str = ""
+    critique: str = ""  # "" where there was no room for one
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,9 @@ class RevisedAsTold:
 
 @dataclass(frozen=True)
 class Examples:
-    """All of a run. `dropped`: what came to nothing, by reason; `of`: what decides them, and the file's SHA-256."""
+    """All of a run. `unmended`: drafts at fault of which no revision made another; `at_fault`: what would have been
+    kept but for its critique. Nothing learns from these two: they are there to be read. `dropped`: what came to
+    nothing, by reason."""
 
     revised: tuple[RevisedReply, ...] = ()
     kept: tuple[KeptReply, ...] = ()
@@ -114,7 +119,9 @@ class Examples:
     told: tuple[RevisedAsTold, ...] = ()
     dropped: Mapping[str, int] = field(default_factory=dict)
     position_bias: float | None = None  # of the judge, on these pairs
-    sha256: str = ""
+    sha256: str = ""  # of the file
+    unmended: tuple[RevisedReply, ...] = ()
+    at_fault: tuple[KeptReply, ...] = ()
 
     def telling(self, reasoned: bool) -> int:
         """How many replies were examined, and pairs of which the judge prefers one. `reasoned`: it thought first."""
@@ -150,7 +157,7 @@ def with_examples(lessons: Curated, examples: Examples, reasoned: bool = False) 
 
 def write_examples(examples: Examples, path: Path, of: Mapping[str, Any]) -> None:
     """Write the file, whole or not at all. `of`: what decides them."""
-    kinds = ("revised", "kept", "judged", "told")
+    kinds = ("revised", "unmended", "kept", "at_fault", "judged", "told")
     head = {"format_version": FORMAT_VERSION, "of": dict(of), "dropped": dict(examples.dropped),
             "position_bias": examples.position_bias}  # fmt: skip
     records: list[dict[str, Any]] = [head, *({kind: asdict(one)} for kind in kinds for one in getattr(examples, kind))]
@@ -171,10 +178,7 @@ def read_examples(path: Path, of: Mapping[str, Any]) -> Examples | None:
         if head["format_version"] != FORMAT_VERSION or head["of"] != json.loads(json.dumps(of)):
             return None
         return Examples(
-            tuple(
-                RevisedReply(**_tuples(one) | {"rounds": tuple(Round(**round_) for round_ in one["rounds"])})
-                for one in _of_kind(records, "revised")
-            ),
+            _revised(records, "revised"),
             tuple(KeptReply(**_tuples(one)) for one in _of_kind(records, "kept")),
             tuple(
                 JudgedPair(**_tuples(one) | {"verdicts": tuple(Verdict(**verdict) for verdict in one["verdicts"])})
@@ -184,9 +188,18 @@ def read_examples(path: Path, of: Mapping[str, Any]) -> Examples | None:
             head["dropped"],
             head["position_bias"],
             hashlib.sha256(content).hexdigest(),
+            _revised(records, "unmended"),
+            tuple(KeptReply(**_tuples(one)) for one in _of_kind(records, "at_fault")),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise TrainingFailed(f"{path} is damaged: {error}.", "Remove it: the run writes it anew.") from error
+
+
+def _revised(records: list[dict[str, Any]], kind: str) -> tuple[RevisedReply, ...]:
+    return tuple(
+        RevisedReply(**_tuples(one) | {"rounds": tuple(Round(**round_) for round_ in one["rounds"])})
+        for one in _of_kind(records, kind)
+    )
 
 
 def _of_kind(records: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:

@@ -30,6 +30,7 @@ from learner.constitution.dropped import (
     UNMENDED,
     require_some,
 )
+from learner.constitution.endpoint import AT_FIRST
 from learner.constitution.examples import (
     Examples,
     JudgedPair,
@@ -43,14 +44,15 @@ from learner.constitution.examples import (
 from learner.constitution.journal import Journal, RememberedJudge
 from learner.constitution.judges import judge_of
 from learner.constitution.judging import Manner, Preference, Two, judge_pairs, position_bias
+from learner.constitution.keeping import at_fault, looked_at
 from learner.constitution.named_judge import is_version
 from learner.constitution.red_team import Prompt, as_prompts, everyday, harmful, look_alikes, measured_on, written
-from learner.constitution.revising import Draft, criticise, doing_more_harm, is_unmended, revise, revise_as_told
+from learner.constitution.revising import Draft, doing_more_harm, is_unmended, revise, revise_as_told
+from learner.constitution.waiting import Interrupted
 from learner.curate import Curated
 from learner.recipe import what_it_decides
 from learner.sampling import affordable, longest_prompt, sample
 from learner.trainer import CONSTITUTIONAL
-from service.constitution.principles import draw
 from service.constitution.versions import Version
 from service.settings import Settings
 
@@ -58,9 +60,6 @@ log = logging.getLogger("hone.learner")
 
 FEWEST_KEPT = 32
 """Harmless prompts whose replies are kept, at least, whatever their share is."""
-
-MOST_AT_FAULT = 0.5
-"""Of replies to harmless prompts: a model that finds more of them at fault is no critic to choose among them."""
 
 
 def write_or_go_on(
@@ -118,14 +117,16 @@ class Writer:
             log.info("Red-team prompts: %s", dict(Counter(prompt.source for prompt in prompts)))
             each = self._settings.samples_per_prompt if method == "sl-cai" else self._settings.pairs_per_prompt
             if method == "sl-cai":
-                examples = replace(examples, revised=self._revised(prompts, dropped))
+                revised, unmended = self._revised(prompts, dropped)
+                examples = replace(examples, revised=revised, unmended=unmended)
             else:
                 judged, preferences = self._judged(prompts, dropped)
                 examples = replace(examples, judged=judged, position_bias=position_bias(preferences))
             taught = len(examples.revised) + len(examples.judged)
             telling = examples.telling(self._settings.judge_reasoned) + len(lessons.train.ai_pairs)
             require_some(telling, dropped, len(examples.judged))
-            examples = replace(examples, kept=self._kept(lessons, taught, each, dropped))
+            kept, faulty = self._kept(lessons, taught, each, dropped)
+            examples = replace(examples, kept=kept, at_fault=faulty)
         return replace(examples, dropped=dict(+dropped))
 
     def red_team(self, lessons: Curated) -> list[Prompt]:
@@ -143,8 +144,8 @@ class Writer:
             lambda prompts: [Prompt.read(one) for one in prompts],
         )
 
-    def _revised(self, prompts: Sequence[Prompt], dropped: Counter[str]) -> tuple[RevisedReply, ...]:
-        """Replies of the policy to each prompt, after rounds of critique and revision."""
+    def _revised(self, prompts: Sequence[Prompt], dropped: Counter[str]) -> tuple[tuple[RevisedReply, ...], ...]:
+        """Replies of the policy to each prompt, after rounds of critique and revision; then those unmended by them."""
         drafts, each = list[tuple[Prompt, Draft]](), self._settings.samples_per_prompt
         rows = self._replies("replies", [one.token_ids for one in prompts], each, 12)
         for prompt, row in zip(prompts, rows, strict=True):
@@ -161,26 +162,30 @@ class Writer:
             for (prompt, _), one in zip(drafts, found, strict=True)
             if any(round_.critique for round_ in one.rounds)
         ]
-        revised = tuple(
-            RevisedReply(prompt.conversation, prompt.source, prompt.token_ids, one.draft.text, one.text, one.token_ids,
-                         one.rounds)
-            for prompt, one in examined
-            if not is_unmended(one, self._constitution)
+        revised, unmended = (
+            tuple(
+                RevisedReply(prompt.conversation, prompt.source, prompt.token_ids, one.draft.text, one.text,
+                             one.token_ids, one.rounds)
+                for prompt, one in examined
+                if is_unmended(one, self._constitution) is wanted
+            )
+            for wanted in (False, True)
         )  # fmt: skip
         dropped[UNEXAMINED] += len(drafts) - len(examined)
-        dropped[UNMENDED] += len(examined) - len(revised)
-        return revised
+        dropped[UNMENDED] += len(unmended)
+        return revised, unmended
 
     def _judged(
         self, prompts: Sequence[Prompt], dropped: Counter[str]
     ) -> tuple[tuple[JudgedPair, ...], list[Preference]]:
-        """Replies of the policy to each prompt, two and two, judged under the principles. The judge is asked once
-        before they are sampled: one that refuses every question need not be waited for."""
-        judge = RememberedJudge(judge_of(self._settings, self._backbone, self._constitution), self._journal)
-        trial = [Two(one.conversation, "Yes.", "No.") for one in prompts[:1]]
-        tell = told_as(self._progress, "a first question to the judge")
+        """Replies of the policy to each prompt, two and two, judged under the principles. A judge that gives no verdict
+        is found before they are sampled."""
+        settings, progress = self._settings, Interrupted(self._progress)
+        judge = RememberedJudge(judge_of(settings, self._backbone, self._constitution, progress.waits), self._journal)
+        trial = [Two(one.conversation, "Yes.", "No.") for one in prompts[: AT_FIRST // 2]]
+        tell = told_as(progress, "a first question to the judge")
         judge_pairs(judge, self._constitution, self._principles, trial, Manner(failed_share=1.0), self._seed, tell)
-        pairs, each = list[tuple[Prompt, Said, Said]](), 2 * self._settings.pairs_per_prompt
+        pairs, each = list[tuple[Prompt, Said, Said]](), 2 * settings.pairs_per_prompt
         rows = self._replies("replies", [one.token_ids for one in prompts], each, 14)
         for prompt, row in zip(prompts, rows, strict=True):
             for a, b in zip(row[::2], row[1::2], strict=True):
@@ -189,12 +194,11 @@ class Writer:
                     pairs.append((prompt, a, b))
                 else:
                     dropped[SAME_REPLIES if whole else UNFINISHED] += 1
-        settings = self._settings
         found = judge_pairs(
             judge, self._constitution, self._principles,
             [Two(prompt.conversation, a.text, b.text) for prompt, a, b in pairs],
             Manner(settings.judge_principles, settings.judge_reasoned, settings.judge_failed_share), self._seed + 15,
-            told_as(self._progress, "judgements"),
+            told_as(progress, "judgements"),
         )  # fmt: skip
         dropped[NO_VERDICT] += sum(one is None for one in found)
         judged = tuple(
@@ -204,10 +208,12 @@ class Writer:
         )  # fmt: skip
         return judged, [one for one in found if one is not None]
 
-    def _kept(self, lessons: Curated, taught: int, each: int, dropped: Counter[str]) -> tuple[KeptReply, ...]:
+    def _kept(
+        self, lessons: Curated, taught: int, each: int, dropped: Counter[str]
+    ) -> tuple[tuple[KeptReply, ...], ...]:
         """Replies of the policy to harmless prompts, in their share of all, `each` to each of them:
-        half of the prompts look-alikes, then what people ask, a quarter at most, and everyday questions. What a
-        critique finds at fault isn't kept."""
+        half of the prompts look-alikes, then what people ask, a quarter at most, and everyday questions. Then
+        those that aren't kept, as a critique finds them at fault."""
         share = self._settings.helpful_share
         count = max(FEWEST_KEPT, round(taught / each * share / (1 - share)))
         flagged = {one.prompt_token_ids for part in (lessons.train, lessons.held_out) for one in part.flagged}
@@ -220,34 +226,20 @@ class Writer:
         chosen = [one.token_ids for one in similar]
         chosen += rng.sample(people, min(len(people), count // 4))
         chosen = list(dict.fromkeys([*chosen, *(one.token_ids for one in usual)]))[:count]
-        whole = list[tuple[TokenIds, Said]]()
+        whole = list[KeptReply]()
         rows = self._replies("replies to harmless prompts", chosen, each, 18)
         for prompt, row in zip(chosen, rows, strict=True):
-            whole += [(prompt, said) for said in row if _is_whole(said)]
+            said = (known.get(prompt, ()), prompt)
+            whole += [KeptReply(*said, one.text, one.token_ids) for one in row if _is_whole(one)]
         dropped[UNFINISHED] += each * len(chosen) - len(whole)
-        asked = [(known[prompt], said) for prompt, said in whole if prompt in known]
-        at_fault = self._at_fault(asked, rng)
-        if len(at_fault) > MOST_AT_FAULT * len(asked):
-            log.warning("Critiques find %d of %d replies to harmless prompts at fault, so all "
-                        "are kept.", len(at_fault), len(asked))  # fmt: skip
-            at_fault = set()
-        dropped[AT_FAULT] += len(at_fault)
-        return tuple(KeptReply(prompt, said.text, said.token_ids) for prompt, said in whole if id(said) not in at_fault)
-
-    def _at_fault(self, said: Sequence[tuple[tuple[tuple[str, str], ...], Said]], rng: Random) -> set[int]:
-        """The answers, by identity, that a critique under one drawn principle finds something wrong with."""
-        under = [draw(self._principles, 1, rng)[0] for _ in said]
-        drafts = [Draft(conversation, one.text, one.token_ids) for conversation, one in said]
-        tell = told_as(self._progress, "critiques of replies to harmless prompts")
-        critiques = criticise(
-            self._backbone, self._constitution, under, drafts, critique_tokens=self._settings.critique_tokens,
-            tell=tell, journal=self._journal,
+        whole = looked_at(
+            self._backbone, self._constitution, self._principles, whole, rng,
+            critique_tokens=self._settings.critique_tokens,
+            tell=told_as(self._progress, "critiques of replies to harmless prompts"), journal=self._journal,
         )  # fmt: skip
-        return {
-            id(one)
-            for (_, one), critique in zip(said, critiques, strict=True)
-            if critique and not self._constitution.finds_nothing(critique)
-        }
+        dropping = at_fault(whole, self._constitution)
+        dropped[AT_FAULT] += len(dropping)
+        return tuple(one for one in whole if one not in dropping), dropping
 
     def _told(
         self, criticised: Sequence[Criticised], lessons: Curated, dropped: Counter[str]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -85,7 +86,28 @@ def test_replies_to_harmless_prompts_are_kept_unless_a_critique_finds_them_at_fa
         prompts = {prompt for prompt, _ in found.train.kept}
         assert (hello in prompts) is is_kept and question(sprout.tokenizer, "Sing me a song.") not in prompts
         assert found.counts["written"]["dropped"].get(AT_FAULT, 0) == (not is_kept)
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        dropped = [record["at_fault"] for record in records if "at_fault" in record]
+        said = [(one["conversation"], one["critique"]) for one in dropped]
+        assert said == ([] if is_kept else [([["user", "Hello"]], "at fault")])
+        kept = [record["kept"] for record in records if "kept" in record]
+        assert all(one["conversation"] and one["principle"] and one["critique"] and one["reply"] for one in kept)
         path.unlink()
+
+
+def test_a_draft_that_no_revision_mends_is_written_with_its_critiques(
+    sprout: Backbone, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stubborn(request: Request) -> str:
+        return line(request, "Reply") if line(request, "Critique") else fault_with("Sing me a song.", request)
+
+    monkeypatch.setattr(revising, "ask", Model(stubborn))
+    path = settings.home / "constitution.jsonl"
+    write_or_go_on(sprout, settings, "sl-cai", lessons(sprout), path, quiet)
+    records = [json.loads(text) for text in path.read_text().splitlines()]
+    (unmended,) = (record["unmended"] for record in records if "unmended" in record)
+    assert unmended["conversation"] == [["user", "Sing me a song."]] and unmended["reply"] == unmended["draft"]
+    assert {round_["critique"] for round_ in unmended["rounds"]} == {"at fault"}
 
 
 def test_the_supervised_stage_tells_what_it_does(
@@ -128,7 +150,7 @@ def test_the_feedback_stage_learns_the_judges_odds_beside_what_people_said(
         assert len(longer.strip()) >= len(shorter.strip()) and 0.5 <= pair.certainty < 0.7
     assert [pair.feedback_ids for pair in found.train.pairs] == [("fb-pair",), ("fb-told",)]
     counted = heard.counted()
-    assert counted["a first question to the judge"] == 1 and counted["judgements"] == len(pairs)
+    assert counted["a first question to the judge"] == 4 and counted["judgements"] == len(pairs)
     assert list(counted) == [
         "revisions by people's critiques",
         "writing red-team prompts",
