@@ -31,7 +31,7 @@ def kept_answers(candidate: Answers, base: Answers) -> dict[str, Any]:
             rest = texts_base[:index] + texts_base[index + 1 :]
             agreed = consensus(rest, background, len(base.flat_texts) - len(texts_base))
             if agreed:
-                rows.append((fmean(agreement(texts, agreed)), *agreement([text_base], agreed)))
+                rows.append((fmean(agreement(texts, agreed)), agreement([text_base], agreed)[0]))
         by_prompt.append(rows)
     return _lost(by_prompt)
 

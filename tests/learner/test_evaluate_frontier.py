@@ -12,8 +12,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from learner.evaluate.frontier import SIDES, draw_frontier, limits, points
-from learner.evaluate.intervals import wilson
-from tests.learner.sound_reports import SOUND_CONSTITUTION, with_interval
+from learner.evaluate.intervals import wilson, with_interval
+from tests.learner.sound_reports import SOUND_CONSTITUTION
 
 
 def test_each_that_was_measured_has_a_point_with_its_intervals() -> None:
