@@ -12,8 +12,10 @@ no held-out part, no gates and no publishing.
 from __future__ import annotations
 
 import logging
-import tempfile
-from collections.abc import Mapping, Sequence
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -26,12 +28,21 @@ from learner.backbone_trainer import BackboneTrainer
 from learner.batch import Label, Pair, Progress, Scored, Snapshot
 from learner.counted import counted
 from learner.curate import Curated
+from learner.curves import draw
 from learner.methods import reward
+from learner.metrics import read_metrics
+from learner.progress_bar import ProgressBar
+from learner.run_folder import RunFolder
+from learner.run_record import RunRecord
 from learner.starting_adapter import write_base
-from learner.text_examples import as_snapshot, longest_example, read_examples
+from learner.text_examples import TextExample, as_snapshot, longest_example, read_examples
+from learner.text_kinds import of_ties, what_is_wanted, what_single_replies_lack, what_there_is
 from learner.text_rewards import TextRewards
+from learner.text_run import begin, recipe_on_texts, text_run
+from learner.text_settings import check_engine_is_named, check_versions, settings_on_texts
+from learner.trackers import require_trackers
 from learner.trainer import (
-    LEAST_THUMBS,
+    BY_REWARD,
     Stage,
     as_labels,
     from_scores,
@@ -41,11 +52,11 @@ from learner.trainer import (
     settings_of,
     stages_of,
 )
-from service.adapters.base_model import check_model
 from service.constitution.versions import built_in_version
 from service.errors import BadInput
-from service.settings import Method, Settings, load_settings
+from service.settings import Method, Settings
 from service.settings.model_name import ADVICE, NOT_NAMED
+from service.store.identifiers import new_id
 
 log = logging.getLogger("hone.learner")
 
@@ -68,42 +79,50 @@ def learn(
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     parent: str | Path | None = None,
     progress: Progress | None = None,
+    run_folder: str | Path | None = None,
 ) -> LearnedTexts:
     """Train `model` (a folder or a hub name) by the method of this name, and write the adapter to `out`, a new folder.
 
     `data`: examples, each with the fields of `TextExample`, or a file of them as JSON lines. `settings`: by section, as
-    in hone.toml. `parent`: the adapter to start from, which keeps its rank and alpha. Same seed, same adapter. Returns
-    what became of the examples, which the log says too where some are left out. Raises BadInput for no method, no
-    model, no file, examples that are none, data that the method learns nothing from, settings that don't go with the
-    method, a parent of another base and where there is an `out` already, SettingsError, OSError where nothing can be
-    written, and what `BackboneTrainer` does.
+    in hone.toml, those of NOT_FROM_PYTHON apart. `parent`: the adapter to start from, which keeps its rank and alpha.
+    `progress`: hears every step; without it a bar in the terminal shows them. `run_folder`: where the run keeps its
+    metrics, curves, samples and checkpoints; after a kill the same call goes on from there. Same seed, same adapter.
+    Returns what became of the examples, which the log says too where some are left out. Raises BadInput for no method,
+    no model, no file, examples that are none, data that the method learns nothing from, settings that don't go with the
+    method, a parent of another base, a `run_folder` of another run and where there is an `out` already, SettingsError,
+    OSError where nothing can be written, and what `BackboneTrainer` does.
     """
     if method not in get_args(Method):
-        raise BadInput(f"There is no method {method!r}.", f"Choose one of {', '.join(get_args(Method))}.")
+        instead = "`learn_reward` fits a reward model by itself. " if method == "reward" else ""
+        raise BadInput(f"There is no method {method!r}.", f"{instead}Choose one of {', '.join(get_args(Method))}.")
     _check_names(model, out)
-    examples, tell = read_examples(data), progress or (lambda *_: None)
-    with tempfile.TemporaryDirectory() as home:
-        chosen = settings_of(method, _settings(model, settings, Path(home)))
-        check_model(chosen.model_path)
-        if chosen.learner.anchor not in ("base", "parent"):
-            raise BadInput(
-                f"There is no {chosen.learner.anchor} here, which learner.anchor names: versions are a service's.",
-                "Hand the adapter in as parent, and set learner.anchor to parent.",
-            )
+    examples, start = read_examples(data), Path(parent) if parent is not None else None
+    with text_run(run_folder) as folder:
+        chosen = settings_of(method, settings_on_texts(model, settings, folder.path))
+        check_versions(chosen)
+        require_trackers(chosen.learner.trackers)
         if parent is None and chosen.learner.anchor == "parent":
             log.warning("learner.anchor is parent, and no parent was given: the policy is held to the base.")
         room = longest_example(chosen.model_path)
         texts, too_long = as_snapshot(examples, chosen.model_path, room)
         stages = stages_of(method, texts, chosen.learner.preferences)
-        given = sum(bool(one.replies) for one in examples)
-        learned = _learned(method, stages, texts, given, too_long, room)
-        start = Path(parent) if parent is not None else None
-        trainer = BackboneTrainer(chosen, start, anchor=start if chosen.learner.anchor == "parent" else None)
-        lessons = Curated(texts, Snapshot(), {}, built_in_version())
-        lessons = trainer.write(method, lessons, Path(home), tell)
-        trainer.train(stages, lessons, Path(home) / "checkpoint", tell)
-        trainer.save(Path(out), lessons)
-        write_base(Path(out), chosen.model_path, chosen.learner)
+        learned = _learned(method, stages, texts, examples, too_long, room)
+        if any(stage in BY_REWARD for stage in stages):
+            check_engine_is_named(chosen)
+        run_id = begin(folder, recipe_on_texts(method, chosen, texts, start))
+        with _told(progress, chosen, run_id, folder) as tell:
+            trainer = BackboneTrainer(chosen, start, anchor=start if chosen.learner.anchor == "parent" else None)
+            lessons = Curated(texts, Snapshot(), {}, built_in_version())
+            lessons = trainer.write(method, lessons, folder.path, tell)
+            trainer.train(stages, lessons, folder.checkpoint, tell)
+        unfinished = Path(out).with_name(Path(out).name + ".partial")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        trainer.save(unfinished, lessons)
+        write_base(unfinished, chosen.model_path, chosen.learner)
+        if run_folder is not None:
+            draw(read_metrics(folder.metrics), folder.curves)
+            folder.write_samples(trainer.samples(texts.prompts))
+        unfinished.rename(out)
     return learned
 
 
@@ -121,21 +140,39 @@ def learn_reward(
     """
     _check_names(model, out)
     examples = read_examples(data)
-    with tempfile.TemporaryDirectory() as home:
-        chosen = _settings(model, settings, Path(home))
-        check_model(chosen.model_path)
-    room = longest_example(chosen.model_path)
-    texts, too_long = as_snapshot(examples, chosen.model_path, room)
-    given = sum(bool(one.replies) for one in examples)
-    _learned("a reward model", stages_of("ppo", texts), texts, given, too_long, room)
-    torch.set_num_threads(chosen.learner.training_threads)
-    backbone = Backbone.load(chosen.model_path, chosen.learner, device=parallel.device())
-    pairs, tell = pairs_to_reward(texts), progress or (lambda *_: None)
-    rewards = TextRewards(
-        backbone, reward.fit(backbone, pairs, texts.labels, chosen.learner, tell, texts.scored), chosen
-    )
+    with text_run(None) as folder:
+        chosen = settings_on_texts(model, settings, folder.path)
+        require_trackers(chosen.learner.trackers)
+        room = longest_example(chosen.model_path)
+        texts, too_long = as_snapshot(examples, chosen.model_path, room)
+        _learned("a reward model", stages_of("ppo", texts), texts, examples, too_long, room)
+        torch.set_num_threads(chosen.learner.training_threads)
+        backbone = Backbone.load(chosen.model_path, chosen.learner, device=parallel.device())
+        pairs = pairs_to_reward(texts)
+        with _told(progress, chosen, new_id("run"), folder) as tell:
+            model_of_reward = reward.fit(backbone, pairs, texts.labels, chosen.learner, tell, texts.scored)
+    rewards = TextRewards(backbone, model_of_reward, chosen)
     rewards.save(out)
     return rewards
+
+
+@contextmanager
+def _told(progress: Progress | None, settings: Settings, run_id: str, folder: RunFolder) -> Iterator[Progress]:
+    """Whoever is to hear of each step: the run's own record, and `progress`, or else a bar, where there is a terminal
+    to show it in."""
+    record, ended_well = RunRecord(settings.learner, run_id, folder), False
+    with ProgressBar(quiet=progress is not None or not sys.stderr.isatty()) as bar:
+        shown = progress or bar.show
+
+        def tell(phase: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
+            record.add(phase, step, steps, metrics)
+            shown(phase, step, steps, metrics)
+
+        try:
+            yield tell
+            ended_well = True
+        finally:
+            record.close(ended_well)
 
 
 def _check_names(model: str | Path, out: str | Path) -> None:
@@ -146,23 +183,20 @@ def _check_names(model: str | Path, out: str | Path) -> None:
         raise BadInput(f"There is something at {out} already.", "Name a folder that isn't there yet.")
 
 
-def _settings(model: str | Path, settings: Mapping[str, Mapping[str, Any]] | None, home: Path) -> Settings:
-    sections = {name: dict(section) for name, section in (settings or {}).items()}
-    sections["engine"] = sections.get("engine", {}) | {"model": str(model)}
-    return load_settings(home, sections, environment={})
-
-
 def _learned(
-    method: str, stages: tuple[Stage, ...], texts: Snapshot, given: int, too_long: int, room: int | None
-) -> LearnedTexts:
-    """`given`: how many examples there are, prompts alone not counted. Raises BadInput where the method learns nothing
-    from what fits."""
+    method: str, stages: tuple[Stage, ...], texts: Snapshot, examples: Sequence[TextExample], too_long: int,
+    room: int | None,
+) -> LearnedTexts:  # fmt: skip
+    """Raises BadInput where the method learns nothing from what fits, prompts alone not counted."""
+    given = sum(bool(one.replies) for one in examples)
     if not stages:
-        wanted = _what_single_replies_lack(method, texts) or "See docs/learning.md."
+        wanted = what_single_replies_lack(method, texts) or what_is_wanted(method)
         why = f"{_examples_are(too_long)} longer than the model's context of {room} tokens." if too_long else ""
         raise BadInput(
-            f"There is nothing in the data that {method} learns from.",
-            f"{why} Shorten them, or take a model with a longer context." if why else wanted,
+            f"There is nothing in the data that {method} learns from: it holds {what_there_is(examples)}.",
+            f"{why} Shorten them, or take a model with a longer context."
+            if why
+            else f"{of_ties(method, examples)}{wanted}",
         )
     labels = as_labels(texts)
     if "kto" in stages and len({label.desirable for label in labels}) < 2:
@@ -185,21 +219,3 @@ def _learned(
 
 def _examples_are(count: int) -> str:
     return counted(count, "example is", "examples are")
-
-
-def _what_single_replies_lack(method: str, texts: Snapshot) -> str:
-    """For a method that learns nothing from them to learn; empty where there are none, or it never does."""
-    found, good = list[str](), sum(label.desirable for label in texts.labels)
-    above, below = (sum(sign * one.points > 0 for one in texts.scored) for sign in (1, -1))
-    if texts.labels and method not in ("sft", "dpo"):
-        found.append(
-            f"at least {LEAST_THUMBS} good and {LEAST_THUMBS} bad replies (there are {good} good and "
-            f"{len(texts.labels) - good} bad)"
-        )
-    if texts.scored and method not in ("auto", "sft", "dpo", "kto"):
-        found.append(
-            f"at least {LEAST_THUMBS} scored above and {LEAST_THUMBS} below what is usual in the data (there are "
-            f"{above} above and {below} below)"
-        )
-    others = "corrections, pairs" if method == "auto" else "pairs"
-    return f"It takes {others}, or {', or '.join(found)}." if found else ""

@@ -163,7 +163,8 @@ def _example(place: str, row: Any) -> TextExample:
     except ValidationError as error:
         first = error.errors()[0]
         field, why = ".".join(map(str, first["loc"])), str(first["msg"]).removeprefix("Value error, ")
-        raise BadInput(f"{place}: {field + ': ' if field else ''}{why}.", "See docs/learning.md.") from error
+        known = f"The fields are {', '.join(TextExample.model_fields)}. " if first["type"] == "extra_forbidden" else ""
+        raise BadInput(f"{place}: {field + ': ' if field else ''}{why}.", f"{known}See docs/learning.md.") from error
 
 
 def longest_example(model: str) -> int | None:

@@ -11,7 +11,9 @@ from transformers import AutoTokenizer
 from learner.backbone import Backbone
 from learner.batch import Label, Pair, Snapshot
 from learner.methods import reward, rlhf
+from learner.methods.raft import RaftResult
 from learner.methods.reward_model import RewardFit
+from learner.methods.rlhf import RlhfResult
 from learner.on_texts import LearnedTexts, learn, learn_reward
 from learner.text_examples import as_snapshot, read_examples
 from service.errors import BadInput
@@ -75,8 +77,9 @@ def test_a_reward_model_is_fitted_to_them(model: Path, tmp_path: Path, monkeypat
 
     def fit(
         backbone: Backbone, pairs: list[Pair], labels: list[Label], _: Any, settings: LearnerSettings, *more: Any
-    ) -> None:
+    ) -> RlhfResult:
         fits.append(reward.fit(backbone, pairs, labels, settings, more[1], more[2]).fit)
+        return RlhfResult(fits[0], RaftResult(0, 0, 0, 0, 0, 0, 0))
 
     monkeypatch.setattr(rlhf, "train", fit)
     rows: list[dict[str, Any]] = [
@@ -85,7 +88,7 @@ def test_a_reward_model_is_fitted_to_them(model: Path, tmp_path: Path, monkeypat
         {"prompt": "what ?", "reply": "it ."},
     ]
     learned = learn("rloo", model, rows, tmp_path / "out")
-    assert learned == LearnedTexts(("ppo",), learned_from=9, too_long=0, unused=1)
+    assert learned == LearnedTexts(("rloo",), learned_from=9, too_long=0, unused=1)
     assert (fits[0].scores, fits[0].pairs, fits[0].labels) == (8, 3, 0)
 
 
@@ -120,10 +123,14 @@ def test_where_single_replies_are_too_few_for_a_reward_it_is_said_how_many_it_ta
 
 
 def test_of_single_thumbs_auto_says_it_too(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"auto learns from\. It takes corrections, pairs, or at least 4 good and 4 bad"):
+    with pytest.raises(
+        BadInput, match=r"auto learns from: .* It takes corrections, pairs, or at least 4 good and 4 bad"
+    ):
         learn("auto", model, judged(8, 0), tmp_path / "out")
 
 
 def test_of_single_replies_a_method_that_never_learns_from_them_says_nothing(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"learns from\. See docs/learning\.md"):
+    with pytest.raises(
+        BadInput, match=r"learns from: it holds 8 good replies\. It learns from corrections.*See docs/learning\.md"
+    ):
         learn("sft", model, judged(8, 0), tmp_path / "out")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from service.wire.feedback import FeedbackStats
 from tests.service.command_line import Hone, store_of
 from tests.service.command_line import hone as hone
 from tests.source_modules import ROOT
@@ -83,7 +84,19 @@ def test_looking_up_what_was_never_stored_makes_no_home(hone: Hone, tmp_path: Pa
 def test_feedback_is_counted(hone: Hone, tmp_path: Path) -> None:
     store_of(tmp_path).close()
     assert hone("feedback", "stats", "--json").json["total"] == 0
-    assert "0 judgements" in hone("feedback", "stats").out
+    assert "0 judgements of 0 people" in hone("feedback", "stats").out
+
+
+def test_one_person_is_no_people(hone: Hone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store_of(tmp_path).close()
+    found = FeedbackStats(total=120, people=1, withdrawn=0, by_kind={}, since_last_run=3)
+    monkeypatch.setattr("service.store.queries.feedback.stats", lambda _: found)
+    assert "120 judgements of 1 person; 0 withdrawn." in hone("feedback", "stats").out
+
+
+def test_who_asks_for_a_reward_model_by_method_is_led_to_it(hone: Hone) -> None:
+    done = hone("learn", "--once", "--method", "reward")
+    assert done.code != 0 and "by itself from Python, with `learn_reward`" in done.err
 
 
 def test_a_base_is_dequantised_by_command(hone: Hone, tmp_path: Path) -> None:
