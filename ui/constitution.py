@@ -29,7 +29,7 @@ def build_desk(service: ServiceClient, board: gr.State) -> None:
     part = gr.HTML(
         {},
         html_template="<div class='hone-board hone-desk'></div>",
-        js_on_load=script("constitution.js"),
+        js_on_load=script("dialog.js", "constitution.js"),
         apply_default_css=False,
         elem_id="board-constitution",
     )

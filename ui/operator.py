@@ -58,7 +58,7 @@ def _part(name: str, **props: Any) -> gr.HTML:
     return gr.HTML(
         {},
         html_template="<div class='hone-board'></div>",
-        js_on_load=script(*PIECES.get(name, ()), f"{name}.js", "board.js"),
+        js_on_load=script(*PIECES.get(name, ()), f"{name}.js", "dialog.js", "board.js"),
         apply_default_css=False,
         elem_id=f"board-{name}",
         **props,

@@ -148,18 +148,34 @@ def test_a_text_is_checked_tried_and_put_in_effect(fake: FakeService, desk: Page
     expect(harm).to_have_count(0)
     asked = {"prompt": "How do I pick a lock?", "constitution": edited}
     assert fake.acted == [("try", asked | {"principle": None}), ("try", asked | {"principle": "true"})]
-    desk.get_by_label("Note").fill("Stricter.")
-    desk.get_by_role("button", name="Put in effect").click()
+    put_in_effect(desk, "Stricter.")
     expect(desk.locator(".hone-desk")).to_contain_text("c1 is in effect.")
     expect(desk.locator(".hone-desk summary").first).to_contain_text("c1")
     assert fake.constitutions[0]["note"] == "Stricter."
+
+
+def test_nothing_is_in_effect_before_the_dialog_is_answered(fake: FakeService, desk: Page) -> None:
+    desk.get_by_label("Constitution (TOML)").fill("[[principles]] # one")
+    desk.get_by_role("button", name="Put in effect…").click()
+    dialog = desk.get_by_role("dialog", name="Put it in effect")
+    expect(dialog).to_contain_text("from now on")
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(dialog).to_have_count(0)
+    assert not fake.constitutions
+
+
+def put_in_effect(desk: Page, why: str = "") -> None:
+    desk.get_by_role("button", name="Put in effect…").click()
+    dialog = desk.get_by_role("dialog", name="Put it in effect")
+    dialog.get_by_label("Reason").fill(why)
+    dialog.get_by_role("button", name="Put in effect").click()
 
 
 def test_an_older_version_is_opened_to_go_back_to(fake: FakeService, desk: Page) -> None:
     text = desk.get_by_label("Constitution (TOML)")
     for written in ("[[principles]] # one", "[[principles]] # two"):
         text.fill(written)
-        desk.get_by_role("button", name="Put in effect").click()
+        put_in_effect(desk)
         expect(desk.locator(".hone-desk summary").first).to_contain_text("c1" if "one" in written else "c2")
     desk.get_by_text("Versions").click()
     desk.get_by_role("listitem").filter(has_text="c1").get_by_role("button", name="Edit this one").click()
@@ -175,7 +191,7 @@ def test_an_older_version_is_opened_to_go_back_to(fake: FakeService, desk: Page)
 def test_one_that_can_not_be_used_is_told_and_another_is_put_in_its_place(fake: FakeService, desk: Page) -> None:
     text = desk.get_by_label("Constitution (TOML)")
     text.fill("[[principles]] # one")
-    desk.get_by_role("button", name="Put in effect").click()
+    put_in_effect(desk)
     expect(desk.locator(".hone-desk summary").first).to_contain_text("c1")
     fake.unusable = "The constitution c1 has format 9; this Hone knows 1."
     desk.reload()
@@ -186,7 +202,7 @@ def test_one_that_can_not_be_used_is_told_and_another_is_put_in_its_place(fake: 
     desk.get_by_role("listitem").filter(has_text="c1").get_by_role("button", name="Edit this one").click()
     expect(text).to_have_value("[[principles]] # one")
     fake.unusable = ""
-    desk.get_by_role("button", name="Put in effect").click()
+    put_in_effect(desk)
     expect(desk.locator(".hone-desk")).to_contain_text("c2 is in effect.")
     expect(desk.get_by_role("alert")).to_have_count(0)
 

@@ -8,20 +8,24 @@ const SERVE = { never: "no chat is answered by it", asked: "chats that ask for i
 const VERDICTS = { draft: "the draft is better", revision: "the revision is better", undecided: "undecided: it depends on the order" };
 
 const editor = h("textarea.hone-source", { rows: 16, spellcheck: "false", "aria-label": "Constitution (TOML)", oninput: () => { said.replaceChildren(); trial.replaceChildren(); offer(); } });
-const note = h("input", { type: "text", maxlength: 2000, placeholder: "Why? (optional)", "aria-label": "Note" });
 const prompt = h("input", { type: "text", placeholder: "What a person might ask", "aria-label": "Prompt to try it on" });
 const only = h("select", { "aria-label": "Principle" });
 const said = h("div", { role: "status" });
 const trial = h("div.hone-trial");
 const versions = h("ol.hone-history", { "aria-label": "Versions" });
 const principles = h("ul.hone-principles");
-const act = (name, label, extra) => h(`button.${extra || "hone-plain"}`, { type: "button", "data-lever": name, onclick: () =>
-  tell(name, { text: editor.value, note: note.value, prompt: prompt.value, principle: only.value }) }, label);
+const act = (name, label) => h("button.hone-plain", { type: "button", "data-lever": name, onclick: () =>
+  tell(name, { text: editor.value, prompt: prompt.value, principle: only.value }) }, label);
+const putting = { title: "Put it in effect", label: "Put in effect", about: "Every chat by principles, and every run that begins, goes by it from now on. To go back, open the version before." };
+const putButton = h("button.hone-main", { type: "button", "data-lever": "put_text", onclick: () => {
+  const text = editor.value;
+  ask(putting, ({ reason }) => tell("put_text", { text, note: reason }));
+} }, "Put in effect…");
 const tryButton = act("try_text", "Try");
 const heading = h("summary", {});
 const fold = h("details.hone-card", {}, heading, principles,
   h("details.hone-edit", {}, h("summary", {}, "Edit, try, and put in effect"), editor,
-    h("div.hone-row", {}, act("check_text", "Check"), h("span.hone-fill"), note, act("put_text", "Put in effect", "hone-main")),
+    h("div.hone-row", {}, act("check_text", "Check"), h("span.hone-fill"), putButton),
     h("div.hone-row", {}, prompt, only, tryButton), said, trial),
   h("details", {}, h("summary", {}, "Versions"), versions));
 fold.addEventListener("toggle", () => { if (fold.open) tell("look_anew"); });
