@@ -16,7 +16,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -69,6 +69,8 @@ class LearnedTexts:
     learned_from: int
     too_long: int  # left out, because they don't fit the model's context
     unused: int  # left out, because they are of a kind that the method learns nothing from
+    skipped: int = 0  # steps without a finite loss
+    remarks: tuple[str, ...] = field(default=(), compare=False)  # on skipped steps, and limits that were not kept
 
 
 def learn(
@@ -123,7 +125,7 @@ def learn(
             draw(read_metrics(folder.metrics), folder.curves)
             folder.write_samples(trainer.samples(texts.prompts))
         unfinished.rename(out)
-    return learned
+    return replace(learned, skipped=sum(trainer.trained.skipped.values()), remarks=trainer.trained.remarks)
 
 
 def learn_reward(

@@ -22,6 +22,7 @@ from learner.loading import ADAPTER_WEIGHTS
 from learner.methods import kto, preference, sft
 from learner.on_texts import LearnedTexts, learn
 from learner.text_examples import TextExample, as_snapshot
+from learner.trained import Trained
 from service.constitution.versions import built_in_version
 from service.errors import BadInput, SettingsError, TrainingFailed
 from service.settings import SPROUT, LearnerSettings, Settings
@@ -78,8 +79,8 @@ def test_the_documented_lines_train_an_adapter(
         ("dpo", {"learner": {"dpo_on": "pairs"}}, ["dpo"]),
         ("kto", {}, ["kto"]),
         ("ppo", {"ppo": {**FEW, "value_warmup": 0}}, ["reward", "ppo"]),
-        ("reinforce", {"ppo": FEW}, ["reward", "ppo"]),
-        ("grpo", {"ppo": FEW}, ["reward", "ppo"]),
+        ("reinforce", {"ppo": FEW}, ["reward", "reinforce"]),
+        ("grpo", {"ppo": FEW}, ["reward", "grpo"]),
         ("raft", {"raft": {**FEW, "replies": 8, "max_new_tokens": 24}}, ["reward", "raft"]),
     ],
 )
@@ -220,7 +221,7 @@ def test_what_does_not_fit_the_model_is_told_and_nothing_else_is_trained_in_its_
 def test_a_tie_is_learned_from_by_a_reward_model_and_not_by_kto(model: Path, tmp_path: Path) -> None:
     tie = {"prompt": "what is red ?", "chosen": "perhaps .", "rejected": "one .", "tie": True}
     learned = learn("reinforce", model, [*PAIRS, tie], tmp_path / "rewarded", {"ppo": FEW})
-    assert learned == LearnedTexts(("ppo",), learned_from=3, too_long=0, unused=0)
+    assert learned == LearnedTexts(("reinforce",), learned_from=3, too_long=0, unused=0)
     called = [{"prompt": "what is one ?", "reply": reply, "good": reply == "yes ."} for reply in ("yes .", "no .")]
     assert learn("kto", model, [*called, tie], tmp_path / "called") == LearnedTexts(("kto",), 2, 0, unused=1)
 
@@ -230,6 +231,8 @@ def test_the_methods_of_the_constitution_need_no_examples(monkeypatch: pytest.Mo
     calls: list[Any] = []
 
     class Pretending:
+        trained = Trained(skipped={"sl-cai": 2}, limits={"sl-cai": ""})
+
         def __init__(self, settings: Settings, parent: Path | None, anchor: Path | None) -> None:
             calls.append((settings.constitution.red_team_prompts, parent or anchor))
 
@@ -246,7 +249,8 @@ def test_the_methods_of_the_constitution_need_no_examples(monkeypatch: pytest.Mo
             calls.append((folder.name, lessons.counts))
 
     monkeypatch.setattr(on_texts, "BackboneTrainer", Pretending)
-    learn("sl-cai", "sprout", [], tmp_path / "out", {"constitution": {"red_team_prompts": 4}})
+    learned = learn("sl-cai", "sprout", [], tmp_path / "out", {"constitution": {"red_team_prompts": 4}})
+    assert learned.skipped == 2 and learned.remarks == ("sl-cai skipped 2 steps without a finite loss.",)
     written = {"written": "sl-cai"}
     assert calls == [(4, None), (("sl-cai",), written), ("out.partial", written)]
     learn("sl-cai", "sprout", [], tmp_path / "again", {"constitution": {"red_team_prompts": 4}}, str(tmp_path / "out"))
