@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,6 +49,18 @@ def test_a_run_leaves_an_adapter_and_everything_about_it(home: Home) -> None:
     ]
     with home.store.read() as tx:
         assert feedback.get_feedback(tx, "name:ann", kept).learned_in == ("v1",)
+
+
+def test_a_run_says_what_was_skipped_and_which_limit_was_not_kept(home: Home) -> None:
+    class Remarking(Pretender):
+        def evaluate(self, *rest: Any) -> dict[str, Any]:
+            said = ["sft skipped 2 steps without a finite loss."]
+            return super().evaluate(*rest) | {"training": {"skipped_steps": 2, "remarks": said}}
+
+    home.correct("a", "bb")
+    run_id = queue(home)
+    cycle(home, lease(home), Remarking()).run()
+    assert the_run(home, run_id).message.endswith("held out. sft skipped 2 steps without a finite loss.")
 
 
 def test_a_run_says_so_while_it_waits_for_the_engine(home: Home) -> None:
