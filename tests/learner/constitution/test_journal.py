@@ -51,7 +51,7 @@ def told(requests: Sequence[Request]) -> list[str]:
     return sorted(request[-1]["content"] for request in requests)
 
 
-@pytest.mark.parametrize(("method", "answers"), [("sl-cai", 5), ("sl-cai", 25), ("rl-cai", 6), ("rl-cai", 14)])
+@pytest.mark.parametrize(("method", "answers"), [("sl-cai", 5), ("sl-cai", 25), ("rl-cai", 10), ("rl-cai", 14)])
 def test_a_stage_that_is_killed_asks_only_for_what_is_missing_and_comes_to_the_same(
     method: str, answers: int, sprout: Backbone, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
