@@ -63,9 +63,8 @@ from learner.trainer import (
     stages_of,
 )
 from learner.weights_file import flush
-from service.adapters.fingerprint import base_fingerprint
+from service.adapters.fingerprint import fingerprint_if_known
 from service.adapters.manifest import JUDGE
-from service.errors import BadInput
 from service.settings import Settings
 
 log = logging.getLogger("hone.learner")
@@ -253,11 +252,8 @@ class BackboneTrainer:
 
     @cached_property
     def _base(self) -> str | None:
-        """The base's fingerprint; None where its files aren't to be found."""
-        try:
-            return base_fingerprint(self._model)
-        except BadInput:
-            return None
+        """The base's fingerprint, where its files are to be found."""
+        return fingerprint_if_known(self._model)
 
     def _sampler(self, checkpoint: Path) -> Sampler:
         if self._settings.rollouts == "engine":

@@ -45,7 +45,7 @@ from learner.trainer import (
     learn_taste,
     stages_of,
 )
-from service.adapters.fingerprint import base_fingerprint
+from service.adapters.fingerprint import base_fingerprint, fingerprint_if_known
 from service.adapters.registry import Registry
 from service.constitution.versions import Version
 from service.errors import BadInput, StoreError, TrainingFailed
@@ -142,10 +142,7 @@ class Cycle:
 
     def _base_sha256(self) -> str | None:
         """The fingerprint of the base model; None while it is not on this machine: training fetches it."""
-        try:
-            return base_fingerprint(self.settings.model_path)
-        except BadInput:
-            return None
+        return fingerprint_if_known(self.settings.model_path)
 
     def _learn_what(self) -> tuple[FrozenFeedback, Curated, Run]:
         """Freeze the feedback, or take what this run froze in an earlier attempt, and choose from it."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from service.adapters.fingerprint import base_fingerprint
+from service.adapters.fingerprint import fingerprint_if_known
 from service.adapters.manifest import MANIFEST, BaseModelIdentity
 from service.errors import AdapterBroken, BadInput
 from service.settings import LearnerSettings
@@ -34,9 +34,7 @@ class _OfBase(BaseModel):
 def write_base(folder: Path, model: str, learner: LearnerSettings) -> None:
     """Say in an adapter's folder which base it was trained on; nothing where that has no fingerprint, as when its
     weights aren't in safetensors. Raises OSError."""
-    try:
-        sha256 = base_fingerprint(model)
-    except BadInput:
+    if (sha256 := fingerprint_if_known(model)) is None:
         return
     identity = BaseModelIdentity(name=model, sha256=sha256, quantisation="nf4" if learner.quantise == "nf4" else None)
     (folder / BASE_FILE).write_text(identity.model_dump_json(indent=1) + "\n", encoding="utf-8")
@@ -52,10 +50,7 @@ def check_base(folder: Path, model: str | Path) -> None:
             folder, MANIFEST, BASE_FILE, model,
         )  # fmt: skip
         return
-    try:
-        sha256 = base_fingerprint(model)
-    except BadInput:
-        sha256 = "unknown"
+    sha256 = fingerprint_if_known(model) or "unknown"
     if sha256 != base.sha256:
         raise BadInput(
             f"{folder} was made for another base model ({base.name}, fingerprint {base.sha256[:SHOWN_DIGITS]}) than "

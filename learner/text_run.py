@@ -20,7 +20,7 @@ from learner.loading import ADAPTER_WEIGHTS
 from learner.recipe import recipe_of
 from learner.run_folder import RunFolder
 from learner.run_lock import LOCK, alone_in
-from service.adapters.fingerprint import base_fingerprint
+from service.adapters.fingerprint import fingerprint_if_known
 from service.constitution.versions import built_in_version
 from service.errors import AdapterBroken, BadInput
 from service.settings import Settings
@@ -55,10 +55,7 @@ def text_run(folder: str | Path | None) -> Iterator[RunFolder]:
 
 def recipe_on_texts(method: str, settings: Settings, texts: Snapshot, parent: Path | None) -> dict[str, Any]:
     """Whatever decides the adapter. Raises AdapterBroken where the parent's weights can't be read."""
-    try:
-        base = base_fingerprint(settings.model_path)
-    except BadInput:
-        base = None
+    base = fingerprint_if_known(settings.model_path)
     try:
         start = sha256((parent / ADAPTER_WEIGHTS).read_bytes()).hexdigest() if parent is not None else None
     except OSError as error:

@@ -3,7 +3,8 @@
 Beside the file of a run's examples (`learner.constitution.examples`), until that is whole. The first line says what
 decides the answers; then each answer is a line of JSON: what was asked, as a hash, and what was said. A last line that
 is torn, as a kill leaves it, counts as never said. Answers to the same question may stand in for each other: what is
-asked several times is kept as often.
+asked several times is kept as often. A run that fails leaves its journal behind, as when its judge is gone: the next
+whose answers the same things decide begins with it.
 """
 
 from __future__ import annotations
@@ -123,6 +124,8 @@ class RememberedJudge:
 def _begun(path: Path, of: Mapping[str, Any]) -> dict[str, list[Any]]:
     """The answers by question, of a file that lines can be added to; a new one where it is of something else."""
     head = json.dumps({"format_version": FORMAT_VERSION, "of": _hash(of)}).encode()
+    if not path.exists():
+        _take_over(path, head)
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -143,6 +146,16 @@ def _begun(path: Path, of: Mapping[str, Any]) -> dict[str, list[Any]]:
     kept = sum(map(len, found.values()))
     log.info("%s kept of an earlier attempt.", counted(kept, "answer is", "answers are"))
     return found
+
+
+def _take_over(path: Path, head: bytes) -> None:
+    """The latest journal of another run with that head, if there is one, is this run's."""
+    left = (other for other in path.parent.parent.glob(f"*/{path.name}") if other.is_file())
+    for other in sorted(left, key=lambda file: file.stat().st_mtime, reverse=True):
+        with other.open("rb") as file:
+            if file.readline().rstrip() == head:
+                other.replace(path)
+                return
 
 
 def _hash(about: object) -> str:

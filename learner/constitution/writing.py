@@ -52,7 +52,9 @@ from learner.constitution.waiting import Interrupted
 from learner.curate import Curated
 from learner.recipe import what_it_decides
 from learner.sampling import affordable, longest_prompt, sample
+from learner.stage_checkpoint import fingerprint
 from learner.trainer import CONSTITUTIONAL
+from service.adapters.fingerprint import fingerprint_if_known
 from service.constitution.versions import Version
 from service.settings import Settings
 
@@ -79,6 +81,7 @@ def write_or_go_on(
         "constitution": lessons.constitution.identity,
         "settings": what_it_decides(settings.constitution),
         "seed": settings.learner.seed,
+        "policy": fingerprint(fingerprint_if_known(settings.model_path), backbone.adapter_state()),
     }
     examples = parallel.from_first(lambda: read_examples(path, of))
     if examples is None:

@@ -70,6 +70,14 @@ def base_fingerprint(model: str | Path) -> str:
     return digest.hexdigest()
 
 
+def fingerprint_if_known(model: str | Path) -> str | None:
+    """`base_fingerprint`; None where that can't be had, as of a model that training fetches."""
+    try:
+        return base_fingerprint(model)
+    except BadInput:
+        return None
+
+
 def model_folder(model: str | Path) -> Path:
     """The local folder of a model given by folder or hub name. Raises BadInput when there is none."""
     if Path(model).is_dir():

@@ -26,6 +26,13 @@ OF = {"seed": 1}
 QUESTIONS: list[Request] = [[{"role": "user", "content": f"Is {one} red?"}] for one in ("it", "that", "this", "it")]
 
 
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Of a run's journal."""
+    (run := tmp_path / "run-1").mkdir()
+    return run / "kept"
+
+
 class Killed(BaseException):
     pass
 
@@ -109,8 +116,7 @@ def answered(path: Path, answers: list[float | None], of: dict[str, int] = OF) -
     return found, len(asked)
 
 
-def test_a_torn_last_line_counts_as_never_said_and_what_came_to_nothing_is_asked_again(tmp_path: Path) -> None:
-    path = tmp_path / "kept"
+def test_a_torn_last_line_counts_as_never_said_and_what_came_to_nothing_is_asked_again(path: Path) -> None:
     assert answered(path, [0.1, None, 0.3]) == ([], 4)
     path.write_bytes(path.read_bytes()[:-5])  # of the third answer
     assert answered(path, [0.2, 0.35]) == ([], 3)
@@ -118,18 +124,26 @@ def test_a_torn_last_line_counts_as_never_said_and_what_came_to_nothing_is_asked
     assert answered(path, []) == ([0.1, 0.2, 0.35, 0.4], 0)
 
 
-def test_a_broken_line_in_between_costs_its_answer_alone(tmp_path: Path) -> None:
-    path = tmp_path / "kept"
+def test_a_broken_line_in_between_costs_its_answer_alone(path: Path) -> None:
     assert answered(path, [0.1, 0.2, 0.3, 0.4])[1] == 4
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:2], lines[2][:9] + b"\n", *lines[3:]]))
     assert answered(path, [0.25]) == ([0.1, 0.25, 0.3, 0.4], 1)
 
 
-def test_what_other_settings_decided_is_forgotten(tmp_path: Path) -> None:
-    path = tmp_path / "kept"
+def test_what_other_settings_decided_is_forgotten(path: Path) -> None:
     assert answered(path, [0.1, 0.2, 0.3, 0.4])[1] == 4
     assert answered(path, [0.5, 0.6, 0.7, 0.8], {"seed": 2}) == ([0.5, 0.6, 0.7, 0.8], 4)
+
+
+def test_what_a_failed_run_was_told_is_the_next_ones_where_the_same_decides(tmp_path: Path) -> None:
+    failed, other, following = (tmp_path / run / "kept" for run in ("run-1", "run-2", "run-3"))
+    for path in (failed, other, following):
+        path.parent.mkdir()
+    assert answered(failed, [0.1, 0.2]) == ([], 4)
+    assert answered(other, [0.5], {"seed": 2}) == ([], 4)
+    assert answered(following, [0.3, 0.4]) == ([0.1, 0.2, 0.3, 0.4], 2)
+    assert other.exists() and not failed.exists()
 
 
 def test_a_journal_that_can_not_be_written_costs_the_run_nothing(
