@@ -112,9 +112,8 @@ def test_a_tie_reaches_the_reward_model_and_a_correction_s_own_pair_does_not(
     class Seen(Exception):
         """The pairs are seen."""
 
-    def fit(backbone: object, pairs: list[Pair], *rest: object) -> Learned:
+    def fit(backbone: object, pairs: list[Pair], *rest: object) -> None:
         learned.extend(pairs)
-        return Learned(0, len(pairs), 0, 0, 0)
         raise Seen
 
     learned: list[Pair] = []
@@ -285,8 +284,9 @@ def test_what_a_judge_does_not_tell_apart_takes_nothing_of_peoples_share(
     settings = settings.model_copy(update={"constitution": how})
     learned: list[Pair] = []
 
-    def learn(backbone: object, pairs: list[Pair], *rest: object) -> None:
+    def learn(backbone: object, pairs: list[Pair], *rest: object) -> Learned:
         learned.extend(pairs)
+        return Learned(0, len(pairs), 0, 0, 0)
 
     monkeypatch.setattr(rl_cai, "train", learn)
     taught = lessons()

@@ -160,7 +160,7 @@ def test_an_engine_that_is_killed_and_started_again_costs_a_pause(
 
         def __call__(self, phase: str, step: int, *rest: Any) -> None:
             super().__call__(phase, step, *rest)
-            if phase == ppo.PHASE and step == 4 and not self.died:
+            if phase == "rloo" and step == 4 and not self.died:
                 engine.kill()
                 self.died = len(self.steps)
             if phase == WAITING and not self.came_back:
@@ -170,7 +170,7 @@ def test_an_engine_that_is_killed_and_started_again_costs_a_pause(
     heard = Killing()
     sampler = EngineSampler(backbone, engines, "run_7")
     result = ppo.train(backbone, Liking(backbone), PROMPTS, settings, heard, sampler=sampler)
-    assert heard.died and heard.came_back and {phase for phase, *_ in heard.steps} == {ppo.PHASE, WAITING}
+    assert heard.died and heard.came_back and {phase for phase, *_ in heard.steps} == {"rloo", WAITING}
     assert result.replies == 6 * TOY_PPO.prompts * TOY_PPO.replies and result.metrics["importance"] == pytest.approx(
         1, abs=1e-3
     )
