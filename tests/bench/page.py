@@ -18,9 +18,9 @@ HEADER = """# Benchmarks
 
 <!-- Written by `make bench`. Measure again, or change tests/bench, not this page. -->
 
-Each row is one benchmark of `tests/bench`, ours and the peer measured in turns in one run on one machine; the ratio is
-turned so that above 1 is better than the peer. `make bench` measures all again and writes this page, `python -m
-tests.bench NAME --write docs/benchmarks.md` measures one again.
+Each row is one benchmark of `tests/bench`, ours and the peer measured in turns in one run on one machine, the last that
+was made there; the ratio is turned so that above 1 is better than the peer. `make bench` measures all again and writes
+this page, `python -m tests.bench NAME --write docs/benchmarks.md` measures one again.
 
 {machines}
 {verdict}
@@ -70,9 +70,10 @@ def record(result: Mapping[str, Any], day: str) -> Record:
 
 
 def renewed(before: Sequence[Record], new: Record, order: Sequence[str]) -> list[Record]:
-    """All that is kept, with the new in place of what was measured of the same; those that are gone are not."""
-    by_name = {one["name"]: one for one in before} | {new["name"]: new}
-    return [by_name[name] for name in order if name in by_name]
+    """All that is kept, with the new in place of what was measured of the same on the same machine; those that are gone
+    are not."""
+    kept = {(one["name"], one["machine"]): one for one in before} | {(new["name"], new["machine"]): new}
+    return [one for name in order for (known, _), one in sorted(kept.items()) if known == name]
 
 
 def page(
@@ -87,18 +88,18 @@ def page(
     letters = {name: chr(ord("A") + place) for place, name in enumerate(dict.fromkeys(one["machine"] for one in here))}
     machines = _lines([f"- {letter}: {name}" for name, letter in letters.items()])
     rows = [f"{_row(one)} {_least(one)} | {one['day']}, {letters[one['machine']]} |" for one in here]
-    text = HEADER.format(machines=f"Machines:\n\n{machines}", verdict=verdict(here) + _unknown(here, asked)) + _lines(
-        rows
-    )
+    text = HEADER.format(
+        machines=f"Machines:\n\n{machines}", verdict=verdict(here, letters) + _unknown(here, asked)
+    ) + _lines(rows)
     limits = [
-        f"| `{one['name']}` | {limit['figure']} | {limit['measured']} | {_marked(limit)} |"
+        f"| {_called(one, letters)} | {limit['figure']} | {limit['measured']} | {_marked(limit)} |"
         for one in here
         for limit in one["asked"]
         if limit["figure"] != RATIO
     ]
     if limits:
         text += LIMITS + _lines(limits)
-    notes = [f"- `{one['name']}`: {one['note']}" for one in here if "note" in one]
+    notes = [f"- {_called(one, letters)}: {one['note']}" for one in here if "note" in one]
     missing = {name: why for name, why in not_measured.items() if name not in known and not name.startswith(ON_GPU)}
     notes += [f"- `{name}` could not be measured: {reason}." for name, reason in missing.items()]
     never = [name for name in asked if name not in known and name not in missing]
@@ -121,11 +122,16 @@ def _row(one: Record) -> str:
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def verdict(results: Sequence[Mapping[str, Any]]) -> str:
-    """Which of the figures that are asked are missed."""
-    asked = [(result["name"], one) for result in results for one in result["asked"]]
+def _called(one: Mapping[str, Any], letters: Mapping[str, str]) -> str:
+    """The benchmark's name, and where it was measured if there are several machines."""
+    return f"`{one['name']}`" + (f" on {letters[one['machine']]}" if len(letters) > 1 else "")
+
+
+def verdict(results: Sequence[Mapping[str, Any]], letters: Mapping[str, str] | None = None) -> str:
+    """Which of the figures that are asked are missed. `letters`: of the machines."""
+    asked = [(_called(result, letters or {}), one) for result in results for one in result["asked"]]
     missed = [
-        f"- `{name}`, {one['figure']}: {one['measured']}, asked {'at least' if one['figure'] == RATIO else 'at most'} "
+        f"- {name}, {one['figure']}: {one['measured']}, asked {'at least' if one['figure'] == RATIO else 'at most'} "
         f"{one['asked']:g}"
         for name, one in asked
         if not one["is_met"]
@@ -139,10 +145,10 @@ def _unknown(results: Sequence[Record], asked: Mapping[str, Sequence[str]]) -> s
     """Figures that a benchmark is asked for by now, and was not when it was measured."""
     known = {(one["name"], figure["figure"]) for one in results for figure in one["asked"]}
     lines = [
-        f"- `{one['name']}`, {figure}\n"
-        for one in results
-        for figure in asked.get(one["name"], ())
-        if (one["name"], figure) not in known
+        f"- `{name}`, {figure}\n"
+        for name in dict.fromkeys(one["name"] for one in results)
+        for figure in asked.get(name, ())
+        if (name, figure) not in known
     ]
     return "\nAsked, and not measured yet:\n\n" + "".join(lines) if lines else ""
 

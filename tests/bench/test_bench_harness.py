@@ -118,7 +118,7 @@ def test_one_benchmark_is_measured_anew_and_the_others_stay() -> None:
     quick, slow = of(30, 10) | {"name": "quick"}, of(1, 10) | {"name": "slow"}
     on_gpu, gone = of(3, 1) | {"name": "gpu-speed"}, of(1, 1) | {"name": "gone"}
     before = [*kept(gone, quick, slow, day="2026-11-01"), *kept(on_gpu, day="2026-11-02", machine="a fast card")]
-    (new,) = kept(of(2, 10) | {"name": "slow"}, machine="a large one")
+    (new,) = kept(of(2, 10) | {"name": "slow"})
     after = renewed(before, new, ["slow", "quick", "gpu-speed"])
     assert [(one["name"], one["ours"], one["day"]) for one in after] == [
         ("slow", 2, "2026-11-26"),
@@ -126,6 +126,16 @@ def test_one_benchmark_is_measured_anew_and_the_others_stay() -> None:
         ("gpu-speed", 3, "2026-11-02"),
     ]
     text = page(after, {"gpu-speed": "there is no GPU here"})
-    assert "- A: a large one\n- B: a small one\n" in text and "there is no GPU here" not in text
-    assert "| 0.2 |  | 2026-11-26, A |" in text and "| 3.0 |  | 2026-11-01, B |" in text
+    assert "- A: a small one\n" in text and "there is no GPU here" not in text
+    assert "| 0.2 |  | 2026-11-26, A |" in text and "| 3.0 |  | 2026-11-01, A |" in text
     assert "| `gpu-speed` | pages/s | 3 | 1 | a snail | 3.0 | 2026-11-02, a fast card |" in text
+
+
+def test_what_another_machine_measured_stays_beside_it_and_the_page_says_which_is_which() -> None:
+    before = kept(of(100, 100, target=0.98, figures={LATE: 5.0}, limits={LATE: 15.0}))
+    (new,) = kept(of(90, 100, target=0.98, figures={LATE: 20.0}, limits={LATE: 15.0}), machine="a large one")
+    text = page(renewed(before, new, ["speed"]), {})
+    assert "- A: a large one\n- B: a small one\n" in text and "Of 4 figures that are asked 2 are" in text
+    assert "- `speed` on A, ratio: 0.9, asked at least 0.98\n" in text
+    assert f"| 0.98 {MISSED} | 2026-11-26, A |\n" in text and "| 0.98 | 2026-11-26, B |\n" in text
+    assert f"| `speed` on A | {LATE} | 20.0 | 15 {MISSED} |\n" in text and "- `speed` on B: as noted\n" in text
