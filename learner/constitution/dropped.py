@@ -15,6 +15,7 @@ UNFINISHED = "a reply that has no end, or is empty"
 UNMENDED = "a reply that a critique found at fault, of which no revision made another"
 SAME_REPLIES = "two samples that are the same"
 NO_VERDICT = "a pair on which the judge gave no verdict"
+NO_WORD = "a verdict under one principle that came to nothing, on a pair that others judged"
 EVEN_ODDS = "a pair of which the judge prefers neither reply"
 AT_FAULT = "a reply to a harmless prompt that a critique found at fault"
 

@@ -59,13 +59,16 @@ class BackboneJudge:
         return [prompt if len(prompt) < self._backbone.max_length else () for prompt in whole]
 
     def _with_thoughts(self, requests: Sequence[Request]) -> list[TokenIds]:
-        """With what the model thinks before its verdict; empty where it comes to none, or there is no room."""
+        """With what the model thinks before its verdict, or with all that it says where it comes to none by itself;
+        empty where it says nothing, or there is no room."""
         thoughts = ask(self._backbone, requests, role=self._role, max_new_tokens=THOUGHT_TOKENS)
         found = list[TokenIds]()
         for request, said in zip(requests, thoughts, strict=True):
-            thought, verdict, _ = said.text.rpartition(self._prefix) if said else ("", "", "")
+            thought, verdict, rest = said.text.rpartition(self._prefix) if said else ("", "", "")
+            if not verdict and rest.strip():
+                thought = rest.strip() + "\n"
             prompt = render(self._backbone.tokenizer, request) + self._encode(thought) + self._before
-            found.append(prompt if verdict and len(prompt) < self._backbone.max_length else ())
+            found.append(prompt if (verdict or thought) and len(prompt) < self._backbone.max_length else ())
         return found
 
     def _encode(self, text: str) -> TokenIds:

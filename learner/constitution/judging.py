@@ -143,6 +143,11 @@ def judge_pairs(
     return found
 
 
+def missing_verdicts(found: Sequence[Preference | None], each: int) -> int:
+    """How many of `each` verdicts on a pair came to nothing, where others on it came whole."""
+    return sum(each - len(one.verdicts) for one in found if one is not None)
+
+
 def _both_orders(
     judge: Judge, constitution: Constitution, asked: Sequence[tuple[Two, Principle]], reasoned: bool
 ) -> list[float | None]:

@@ -72,11 +72,13 @@ def revise(
     progress: Progress,
     role: Role = "base",
     journal: Journal | None = None,
+    revision_tokens: int = REVISION_TOKENS,
 ) -> list[Revised]:
     """Each draft after so many rounds, in each of which another of the principles is drawn for it, as far as they go.
 
-    A critique is cut after `critique_tokens`. `journal`: where what is said is kept, at once. What has no room in the
-    model's context is left as it is. Raises TrainingFailed for a model that can't be asked.
+    A critique is cut after `critique_tokens`, and a revision longer than `revision_tokens` is none. `journal`: where
+    what is said is kept, at once. What has no room in the model's context is left as it is. Raises TrainingFailed for a
+    model that can't be asked.
     """
     rng = Random(seed)
     drawn = [draw_for_rounds(principles, rounds, rng) for _ in drafts]
@@ -89,7 +91,7 @@ def revise(
             role=role, tell=tell, journal=journal,
         )  # fmt: skip
         tell = told_as(progress, f"revisions, {of_round}")
-        found = _rewritten(backbone, constitution, under, found, critiques, role, tell, journal)
+        found = _rewritten(backbone, constitution, under, found, critiques, role, tell, journal, revision_tokens)
     return found
 
 
@@ -144,12 +146,13 @@ def revise_as_told(
     role: Role = "base",
     tell: Tell = untold,
     journal: Journal | None = None,
+    revision_tokens: int = REVISION_TOKENS,
 ) -> list[Revised | None]:
     """Each draft as a person's critique of it asks for; None where both leave the model's context no room for that."""
     under = [told_by(critique, like) for critique in critiques]
     found = [Revised(draft, draft.text, draft.token_ids) for draft in drafts]
     requests = [_revision(constitution, *one) for one in zip(under, found, critiques, strict=True)]
-    answers = _said(backbone, requests, role, REVISION_TOKENS, tell, journal)
+    answers = _said(backbone, requests, role, revision_tokens, tell, journal)
     return [
         None if said is None else _after(one, principle, critique, said)
         for one, principle, critique, said in zip(found, under, critiques, answers, strict=True)
@@ -178,13 +181,14 @@ def _rewritten(
     role: Role,
     tell: Tell,
     journal: Journal | None,
+    revision_tokens: int,
 ) -> list[Revised]:
     """One round: those whose critique finds a fault are rewritten by it."""
     at_fault = [
         index for index, critique in enumerate(critiques) if critique and not constitution.finds_nothing(critique)
     ]
     requests = [_revision(constitution, under[index], found[index], critiques[index] or "") for index in at_fault]
-    answers = _said(backbone, requests, role, REVISION_TOKENS, tell, journal)
+    answers = _said(backbone, requests, role, revision_tokens, tell, journal)
     said = dict(zip(at_fault, answers, strict=True))
     return [
         _after(one, principle, critique or "", said.get(index))

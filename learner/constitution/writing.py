@@ -23,6 +23,7 @@ from learner.constitution.dropped import (
     NO_ROOM,
     NO_TEMPLATE,
     NO_VERDICT,
+    NO_WORD,
     SAME_REPLIES,
     SAME_TEXT,
     UNEXAMINED,
@@ -43,11 +44,11 @@ from learner.constitution.examples import (
 )
 from learner.constitution.journal import Journal, RememberedJudge
 from learner.constitution.judges import judge_of
-from learner.constitution.judging import Manner, Preference, Two, judge_pairs, position_bias
+from learner.constitution.judging import Manner, Preference, Two, judge_pairs, missing_verdicts, position_bias
 from learner.constitution.keeping import at_fault, looked_at
 from learner.constitution.named_judge import is_version
 from learner.constitution.red_team import Prompt, as_prompts, everyday, harmful, look_alikes, measured_on, written
-from learner.constitution.revising import Draft, doing_more_harm, is_unmended, revise, revise_as_told
+from learner.constitution.revising import REVISION_TOKENS, Draft, doing_more_harm, is_unmended, revise, revise_as_told
 from learner.constitution.waiting import Interrupted
 from learner.curate import Curated
 from learner.recipe import what_it_decides
@@ -108,6 +109,7 @@ class Writer:
         self._constitution = version.constitution
         self._principles = version.constitution.tagged(settings.constitution.tags)
         self._progress, self._journal = progress, journal
+        self._revision_tokens = max(REVISION_TOKENS, self._settings.reply_tokens)  # no shorter than what it mends
 
     def write(self, method: str, lessons: Curated) -> Examples:
         """What `method` learns from. Raises TrainingFailed for a model that can't be asked, and a judge that can't, and
@@ -158,7 +160,7 @@ class Writer:
         found = revise(
             self._backbone, self._constitution, self._principles, [draft for _, draft in drafts],
             rounds=self._settings.revision_rounds, critique_tokens=self._settings.critique_tokens, seed=self._seed + 13,
-            progress=self._progress, journal=self._journal,
+            progress=self._progress, journal=self._journal, revision_tokens=self._revision_tokens,
         )  # fmt: skip
         examined = [
             (prompt, one)
@@ -204,6 +206,7 @@ class Writer:
             told_as(progress, "judgements"),
         )  # fmt: skip
         dropped[NO_VERDICT] += sum(one is None for one in found)
+        dropped[NO_WORD] += missing_verdicts(found, min(settings.judge_principles, len(self._principles)))
         judged = tuple(
             JudgedPair(prompt.conversation, prompt.source, prompt.token_ids, a.text, b.text, a.token_ids, b.token_ids,
                        one.a_is_better, one.verdicts)
@@ -261,6 +264,7 @@ class Writer:
         revised = revise_as_told(
             self._backbone, self._constitution, self._principles[0], drafts, [one.critique for one in about],
             tell=told_as(self._progress, "revisions by people's critiques"), journal=self._journal,
+            revision_tokens=self._revision_tokens,
         )  # fmt: skip
         worse = doing_more_harm(self._backbone, self._constitution, revised)
         found = list[RevisedAsTold]()

@@ -57,6 +57,8 @@ Answers = Mapping[TokenIds, Answer]
 def answers(backbone: Backbone, prompts: Sequence[TokenIds], seed: int) -> dict[TokenIds, Answer]:
     """What the base answers each prompt; no words where its replies agree on nothing."""
     asked = list(dict.fromkeys(prompts))
+    if not asked:
+        return {}
     sampled = sample(backbone, asked, role="base", per_prompt=ANSWERS, seed=seed, max_new_tokens=MAX_NEW_TOKENS)
     texts = [backbone.decode([reply.token_ids for reply in row]) for row in sampled]
     held = Counter(word for row in texts for text in row for word in words(text))

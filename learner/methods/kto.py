@@ -30,7 +30,7 @@ from learner.methods.optimizer import Stepper, within_length
 from learner.methods.passes import Passes
 from learner.methods.strength import beginning, hold_on_some
 from learner.micro_batches import MicroBatches, set_sizes, sizes
-from learner.sampling import affordable
+from learner.sampling import affordable, with_room
 from learner.stage_checkpoint import StageCheckpoint
 from service.settings import LearnerSettings
 
@@ -81,7 +81,7 @@ def train(
     steps = per_epoch * (settings.kto_epochs or _passes(per_epoch))
     progress(PHASE, 0, steps, {})
     asked = affordable(list(dict.fromkeys(label.prompt_token_ids for label in fitting)), 2 * CHECKED_PROMPTS)
-    right = answers(backbone, asked, settings.seed + 99)
+    right = answers(backbone, with_room(backbone, asked, backbone.max_length)[0], settings.seed + 99)
     course = _Course(backbone, fitting, right, settings, rng, anchor or AnchorScores(backbone))
     stepper = Stepper(backbone.trainable(), settings.kto_learning_rate, warmup=4, in_4_bits=backbone.in_4_bits)
     passes = Passes(PHASE, backbone, stepper, rng, checkpoint, beside=lambda: sizes(course.fitting))
@@ -128,7 +128,7 @@ class _Course:
         self._backbone, self._beta = backbone, settings.kto_beta
         self.fitting = {DRIFTING: MicroBatches(DRIFTING)}
         self._examples = [(label.prompt_token_ids, label.reply_token_ids) for label in labels]
-        self._mismatched = _mismatched(self._examples, rng)
+        self._mismatched = _mismatched(self._examples, rng, backbone.max_length)
         fixed = anchor.of([*self._examples, *self._mismatched])
         self._anchor, self._mismatched_anchor = fixed[: len(labels)], fixed[len(labels) :]
         self._desirable = torch.tensor([label.desirable for label in labels])
@@ -180,12 +180,18 @@ class _Course:
         return {name: float(gains[side].mean()) for name, side in sides.items() if side.any()}
 
 
-def _mismatched(examples: Sequence[tuple[TokenIds, TokenIds]], rng: Random) -> list[tuple[TokenIds, TokenIds]]:
-    """Each prompt with the reply to another, so far as there is another: all in a random ring, each with the next."""
+def _mismatched(
+    examples: Sequence[tuple[TokenIds, TokenIds]], rng: Random, longest: int
+) -> list[tuple[TokenIds, TokenIds]]:
+    """Each prompt with the reply to another, so far as there is another: all in a random ring, each with the next.
+
+    A prompt is cut on its left where both are together above `longest` tokens.
+    """
     ring = list(range(len(examples)))
     rng.shuffle(ring)
     following = dict(zip(ring, [*ring[1:], *ring[:1]], strict=True))
-    return [(prompt, examples[following[index]][1]) for index, (prompt, _) in enumerate(examples)]
+    replies = [examples[following[index]][1] for index in range(len(examples))]
+    return [(prompt[-(longest - len(reply)) :], reply) for (prompt, _), reply in zip(examples, replies, strict=True)]
 
 
 def _stay(backbone: Backbone, label: Label, right: Answers) -> Tensor:

@@ -23,7 +23,7 @@ from learner.methods.optimizer import Stepper, within_length
 from learner.methods.passes import Passes
 from learner.methods.preference import PHASE, PreferenceResult, both, dpo, pair_weights
 from learner.methods.strength import beginning, hold_on_some
-from learner.sampling import affordable
+from learner.sampling import affordable, with_room
 from learner.stage_checkpoint import StageCheckpoint
 from service.settings import LearnerSettings
 
@@ -54,7 +54,7 @@ def train(
     progress(PHASE, 0, steps, {})
     anchor.of(both(fitting))  # of all pairs: the loss sees only this process's share
     asked = affordable(list(dict.fromkeys(pair.prompt_token_ids for pair in fitting)), 2 * CHECKED_PROMPTS)
-    right = answers(backbone, asked, settings.seed + 99)
+    right = answers(backbone, with_room(backbone, asked, backbone.max_length)[0], settings.seed + 99)
     stepper = Stepper(backbone.trainable(), settings.dpo_learning_rate, warmup=4, in_4_bits=backbone.in_4_bits)
     loss, passes = partial(dpo, backbone, settings, anchor), Passes(PHASE, backbone, stepper, rng, checkpoint)
     while passes.step < steps:

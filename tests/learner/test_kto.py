@@ -123,10 +123,15 @@ def test_the_same_seed_gives_the_same_adapter(folder: Path, monkeypatch: pytest.
 
 def test_each_reply_stands_beside_a_prompt_that_it_does_not_answer() -> None:
     examples = [((place,), (10 + place,)) for place in range(7)]
-    mismatched = kto._mismatched(examples, Random(1))
+    mismatched = kto._mismatched(examples, Random(1), longest=2)
     assert [prompt for prompt, _ in mismatched] == [prompt for prompt, _ in examples]
     assert sorted(reply for _, reply in mismatched) == [reply for _, reply in examples]
     assert not set(mismatched) & set(examples)
+
+
+def test_a_prompt_beside_a_long_reply_of_another_is_cut_on_its_left() -> None:
+    examples = [((1, 2, 3, 4, 5, 6), (7,)), ((8,), (9, 10, 11, 12, 13))]
+    assert kto._mismatched(examples, Random(1), longest=8) == [((4, 5, 6), (9, 10, 11, 12, 13)), ((8,), (7,))]
 
 
 def test_no_thumbs_and_too_long_ones_are_counted_not_trained(folder: Path) -> None:

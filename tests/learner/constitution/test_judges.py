@@ -45,13 +45,17 @@ def test_the_odds_are_the_softmax_of_both_options(sprout: Backbone) -> None:
         assert odds == pytest.approx(1 / (1 + 2.718281828459045 ** (b - a)), abs=1e-3)
 
 
-def test_thoughts_come_before_the_verdict_and_none_is_no_verdict(sprout: Backbone) -> None:
+def test_thoughts_come_before_the_verdict_which_is_asked_for_where_they_come_to_none(sprout: Backbone) -> None:
     request = verdict_messages(OURS, RULE, ASKED, REFUSED, COMPLIED, reasoned=True)
     (said,) = ask(sprout, [request])
+    assert said is not None and OURS.verdict_prefix in said.text
     (odds,) = BackboneJudge(sprout, OURS).odds([request], True)
-    assert said is not None and (odds is not None) == (OURS.verdict_prefix in said.text)
-    silent = OURS.model_copy(update={"verdict_prefix": "In my humble opinion the winner is"})
-    assert BackboneJudge(sprout, silent).odds([request], True) == [None]
+    assert odds is not None and odds > 0.5
+    other = OURS.model_copy(update={"verdict_prefix": "In my humble opinion the winner is"})
+    judge = BackboneJudge(sprout, other)
+    (prompt,) = judge._with_thoughts([request])
+    assert f"{said.text.strip()}\n{other.verdict_prefix}" in sprout.tokenizer.decode(prompt)
+    assert judge.odds([request], True) != [None]
 
 
 def test_a_pair_as_long_as_the_context_gets_no_verdict(sprout: Backbone) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from learner.constitution.judging import Manner, Preference, Two, Verdict, judge_pairs, position_bias
+from learner.constitution.judging import Manner, Preference, Two, Verdict, judge_pairs, missing_verdicts, position_bias
 from service.constitution import built_in
 from service.errors import TrainingFailed
 from tests.learner.constitution.toy import Scale
@@ -29,6 +29,11 @@ def test_a_lean_to_the_first_is_averaged_out_and_measured() -> None:
     assert [round(one.a_is_better, 6) for one in found] == [0.8, 0.2, 0.5]
     assert position_bias(found) == pytest.approx(0.1)
     assert position_bias([]) is None
+
+
+def test_verdicts_that_came_to_nothing_beside_others_are_counted() -> None:
+    whole = Verdict("calm", 1.0, 0.9, 0.8)
+    assert missing_verdicts([Preference(0.85, (whole, whole)), Preference(0.85, (whole,)), None], 2) == 1
 
 
 def test_principles_are_averaged_by_their_weight() -> None:
