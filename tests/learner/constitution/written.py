@@ -37,7 +37,9 @@ def sprout() -> Backbone:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(home=tmp_path, learner=LearnerSettings(rank=4), constitution=FEW)
+    """With a home of its own, which has no other test's beside it: runs take over what one of their like left."""
+    (home := tmp_path / "home").mkdir()
+    return Settings(home=home, learner=LearnerSettings(rank=4), constitution=FEW)
 
 
 def lessons(backbone: Backbone) -> Curated:
