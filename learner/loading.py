@@ -89,7 +89,7 @@ def load_adapter(model: PeftModel, role: str, folder: Path) -> None:
     """Raises AdapterBroken where the weights can't be read, aren't finite, or aren't of the model's shapes."""
     try:
         weights = load_file(folder / ADAPTER_WEIGHTS)
-        check_finite(weights, folder / ADAPTER_WEIGHTS)
+        check_weights(weights, folder / ADAPTER_WEIGHTS)
         result = set_peft_model_state_dict(model, weights, adapter_name=role)
     except AdapterBroken:
         raise
@@ -102,7 +102,7 @@ def load_adapter(model: PeftModel, role: str, folder: Path) -> None:
         )
 
 
-def check_finite(weights: Mapping[str, Tensor], path: Path) -> None:
+def check_weights(weights: Mapping[str, Tensor], path: Path) -> None:
     """Raises AdapterBroken where one of these, which were read from `path`, is NaN or infinite."""
     for name, tensor in weights.items():
         if wrong := int((~tensor.isfinite()).sum()):

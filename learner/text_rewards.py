@@ -20,7 +20,7 @@ from learner import parallel
 from learner.backbone import Backbone
 from learner.base_tokenizer import reply_tokenizer
 from learner.batch import tokens_of
-from learner.loading import check_finite
+from learner.loading import check_weights
 from learner.methods.reward_model import Graded, RewardFit, RewardModel
 from learner.starting_adapter import check_base, write_base
 from learner.text_examples import prompt_ids, read_examples
@@ -83,7 +83,7 @@ class TextRewards:
         path = folder / REWARD_WEIGHTS
         try:
             weights = load_file(path)
-            check_finite(weights, path)
+            check_weights(weights, path)
             restored = RewardModel.restored(backbone, {"weights": weights, "fit": vars(kept.fit)})
         except AdapterBroken:
             raise
