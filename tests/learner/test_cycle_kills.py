@@ -6,8 +6,8 @@ import pytest
 
 from learner.metrics import read_metrics
 from learner.run_progress import Stopped
-from service.adapters.fingerprint import base_fingerprint
-from service.errors import BadInput, LeaseLost, TrainingFailed
+from service.adapters.fingerprint import fingerprint_if_known
+from service.errors import LeaseLost, TrainingFailed
 from service.store.queries import runs
 from tests.learner.pretend_training import Killed, Pretender, adapters_of, cycle, requested
 from tests.learner.pretend_training import small_base as small_base
@@ -102,15 +102,12 @@ def test_a_base_model_that_came_with_the_first_attempt_is_no_other_one(
     queue(home)
     first = lease(home)
 
-    def missing(model: str) -> str:
-        raise BadInput("It isn't here yet.")
-
     def die(place: str) -> None:
-        monkeypatch.setattr("learner.cycle.base_fingerprint", base_fingerprint)  # training has fetched it
+        monkeypatch.setattr("learner.cycle.fingerprint_if_known", fingerprint_if_known)  # training has fetched it
         if place == "evaluate":
             raise Killed
 
-    monkeypatch.setattr("learner.cycle.base_fingerprint", missing)
+    monkeypatch.setattr("learner.cycle.fingerprint_if_known", lambda model: None)
     with pytest.raises(Killed):
         cycle(home, first, Pretender(die)).run()
     give_back(home, first)
@@ -135,7 +132,7 @@ def test_a_run_whose_settings_or_base_changed_after_a_kill_begins_afresh(
         cycle(home, first, Pretender(die)).run()
     give_back(home, first)
     if what == "base":
-        monkeypatch.setattr("learner.cycle.base_fingerprint", lambda model: "1" * 64)
+        monkeypatch.setattr("learner.cycle.fingerprint_if_known", lambda model: "1" * 64)
     else:
         change = {"sft_epochs": 3} if what == "settings" else {"niceness": 3}
         learner = home.settings.learner.model_copy(update=change)

@@ -207,7 +207,7 @@ def test_a_stage_begins_again_where_its_checkpoint_is_of_something_else(
         case "kept":
             keep = "base"
         case "base":
-            monkeypatch.setattr("learner.backbone_trainer.base_fingerprint", lambda model: "another")
+            monkeypatch.setattr("learner.backbone_trainer.fingerprint_if_known", lambda model: "another")
     heard = Heard(tmp_path / "metrics")
     settings = settings.model_copy(update={"learner": learner})
     run(settings, ("rl-cai",), checkpoint, heard, given, keep)  # type: ignore[arg-type]  # one of the two
