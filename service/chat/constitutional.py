@@ -14,32 +14,20 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from random import Random
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from service.constitution.principles import Principle, draw_for_rounds
+from service.chat.fitting import SHORTEST, as_fits, less_and_less, no_room, no_room_for_answer
+from service.constitution.principles import Constitution, Principle, draw_for_rounds
 from service.constitution.prompts import Message, critique_messages, revision_messages, verdict_messages
-from service.constitution.room import own_words
 from service.constitution.versions import Version
-from service.errors import ContextExceeded, HoneError
+from service.errors import BadInput, ContextExceeded, HoneError
 from service.settings import ConstitutionSettings
 from service.store.queries.exchanges import NewReply
 from service.store.queries.revisions import Ended, NewRevision
 
-T = TypeVar("T")
 EVEN = 0.5
 """Odds above which a verdict prefers the revision."""
-FEWEST_CHARACTERS = 200
-"""Of a message whose middle is left out."""
 EMPTY_CRITIQUE, EMPTY_REVISION = "The critique is empty.", "The revision is empty."
-OVERLONG_CONSTITUTION = (
-    "Constitution {version} is too long for the model's context: preamble, examples, rule and request of its principle "
-    "{principle} ({own} characters) leave no room for {judged} ({characters} characters), however little is shown of "
-    "the conversation. Shorten them; `hone constitution check` says by how much."
-)
-OVERLONG_REPLY = (
-    "{judged} ({characters} characters) is too long to be looked at: beside principle {principle} of {version} ({own} "
-    "characters) it fills the model's context. Ask for a shorter reply (max_tokens)."
-)
 
 
 @dataclass(frozen=True)
@@ -53,8 +41,8 @@ class Progress:
 
 
 Tell = Callable[[Progress], None]
-Ask = Callable[[Sequence[Message], dict[str, Any], Progress], Awaitable[NewReply]]
-"""Asks the model: messages, sampling settings, and what to tell of while it writes. Raises HoneError."""
+Ask = Callable[[Sequence[Message], dict[str, Any], Progress | None], Awaitable[NewReply]]
+"""Asks the model: messages, sampling settings, and what to tell of while it writes; None: nothing. Raises HoneError."""
 
 Judge = Callable[[Sequence[Sequence[Message]], Progress], Awaitable[list[float]]]
 """Asks the model which of two replies is better, several at once: for each request the odds of A. Raises HoneError."""
@@ -104,7 +92,8 @@ async def revise(
     for number, principles in enumerate(rules.rounds(seed), start=1):
         for principle in principles:
             text = served(draft, steps)
-            steps.append(await _step(rules, principle, number, conversation, text, ask, judge, sampling, deadline))
+            look = Look(rules, principle, number, conversation, text, ask, judge, sampling)
+            steps.append(await look.taken(deadline))
             if steps[-1].ended in ("out of time", "failed"):
                 return steps
         if all(step.ended == "nothing wrong" for step in steps[-len(principles) :]):
@@ -117,99 +106,106 @@ def served(draft: NewReply, steps: Sequence[NewRevision]) -> NewReply:
     return next((step.after for step in reversed(steps) if step.ended == "revised" and step.after is not None), draft)
 
 
-async def _as_fits(conversation: Sequence[Message], ask: Callable[[Sequence[Message]], Awaitable[T]]) -> T:
-    """Ask about as much of the conversation as the model's context holds, so that no padding keeps a reply from being
-    looked at. Raises ContextExceeded where even its end is too much, and what `ask` does."""
-    for seen in _less_and_less(conversation):
+@dataclass(frozen=True)
+class Look:
+    """One look at a reply under one principle, in round `number`. `sampling` is the reply's own, for a revision."""
+
+    rules: Rules
+    principle: Principle
+    number: int
+    conversation: Sequence[Message]
+    before: NewReply
+    ask: Ask
+    judge: Judge
+    sampling: dict[str, Any]
+
+    async def taken(self, deadline: float | None) -> NewRevision:
+        """The critique, what came of it, and how it ended: it raises nothing. `deadline` by the loop's clock, in
+        seconds; None: it takes as long as it takes."""
+        began, found = time.perf_counter(), _Found()
         try:
-            return await ask(seen)
-        except ContextExceeded as error:
-            refused = error
-    raise refused
+            async with asyncio.timeout_at(deadline):
+                await self._take(found)
+        except TimeoutError:
+            found.ended = "out of time"
+        except ContextExceeded:
+            found.ended = "failed"
+            found.problem = no_room(self.rules.version, self.principle, self.before.text, found.critique)
+        except HoneError as error:
+            found.ended, found.problem = "failed", str(error)
+        return NewRevision(
+            round=self.number,
+            constitution=self.rules.version.name,
+            constitution_sha256=self._constitution.sha256,
+            principle=self.principle.name,
+            critique=found.critique,
+            before=self.before,
+            after=found.after,
+            ended=found.ended,
+            problem=found.problem,
+            odds=found.odds,
+            seconds=time.perf_counter() - began,  # the loop's clock may stand still within a turn of it
+        )
 
+    @property
+    def _constitution(self) -> Constitution:
+        return self.rules.version.constitution
 
-def _less_and_less(conversation: Sequence[Message]) -> Iterator[Sequence[Message]]:
-    """All of it, then without its earlier turns, then with more and more of the middle of its last message left out."""
-    yield conversation
-    *before, question = conversation
-    if before:
-        yield [question]
-    text = question["content"]
-    while len(text) > FEWEST_CHARACTERS:
-        text = f"{text[: len(text) // 4]} … {text[-(len(text) // 4) :]}"
-        yield [{**question, "content": text}]
+    async def _take(self, found: _Found) -> None:
+        """Raises HoneError, with as much found as came before."""
 
+        def criticising(seen: Sequence[Message]) -> list[Message]:
+            return critique_messages(self._constitution, self.principle, seen, self.before.text)
 
-async def _step(
-    rules: Rules,
-    principle: Principle,
-    number: int,
-    conversation: Sequence[Message],
-    before: NewReply,
-    ask: Ask,
-    judge: Judge,
-    sampling: dict[str, Any],
-    deadline: float,
-) -> NewRevision:
-    constitution = rules.version.constitution
-    began, critique, after, problem, odds = time.perf_counter(), "", None, "", None
-    ended: Ended = "nothing wrong"
+        def rewriting(seen: Sequence[Message]) -> list[Message]:
+            return revision_messages(self._constitution, self.principle, seen, self.before.text, found.critique)
 
-    def criticise(seen: Sequence[Message]) -> Awaitable[NewReply]:
-        asked = critique_messages(constitution, principle, seen, before.text)
-        return ask(asked, rules.critique_sampling, Progress("critique", number, principle.name))
+        found.critique = (await self._said("critique", criticising, self.rules.critique_sampling, "")).text
+        if not found.critique.strip():
+            found.ended, found.problem = "failed", EMPTY_CRITIQUE
+        elif not self._constitution.finds_nothing(found.critique):
+            revision = await self._said("revision", rewriting, self.sampling, found.critique)
+            if revision.text.strip():
+                found.odds = await as_fits(self.conversation, partial(self._compared, revision.text))
+                found.ended, found.after = "revised" if found.odds > EVEN else "no better", revision
+            else:
+                found.ended, found.problem = "failed", EMPTY_REVISION
 
-    def rewrite(seen: Sequence[Message]) -> Awaitable[NewReply]:
-        asked = revision_messages(constitution, principle, seen, before.text, critique)
-        return ask(asked, sampling, Progress("revision", number, principle.name))
+    async def _said(
+        self,
+        stage: Literal["critique", "revision"],
+        asking: Callable[[Sequence[Message]], list[Message]],
+        sampling: dict[str, Any],
+        critique: str,
+    ) -> NewReply:
+        """What the model says. Where only a shorter answer has room, BadInput says so; raises what `ask` does."""
+        told, most = Progress(stage, self.number, self.principle.name), sampling["max_tokens"]
+        try:
+            return await as_fits(self.conversation, lambda seen: self.ask(asking(seen), sampling, told))
+        except ContextExceeded:
+            if most <= SHORTEST:
+                raise
+            *_, least = less_and_less(self.conversation)
+            await self.ask(asking(least), {**sampling, "max_tokens": SHORTEST}, None)  # else the same is raised again
+            why = no_room_for_answer(self.rules.version, self.principle, stage, most, critique)
+            raise BadInput(why) from None
 
-    async def compare(revised: str, seen: Sequence[Message]) -> float:
+    async def _compared(self, revised: str, seen: Sequence[Message]) -> float:
         """The odds of the revision, of which whatever stands first is averaged out."""
-        if revised.strip() == before.text.strip():
+        if revised.strip() == self.before.text.strip():
             return EVEN
-        orders = ((revised, before.text), (before.text, revised))
-        asked = [verdict_messages(constitution, principle, seen, *order) for order in orders]
-        first, second = await judge(asked, Progress("verdict", number, principle.name))
-        return (first + 1 - second) / 2
-
-    try:
-        async with asyncio.timeout_at(deadline):
-            critique = (await _as_fits(conversation, criticise)).text
-            if not critique.strip():
-                ended, problem = "failed", EMPTY_CRITIQUE
-            elif not constitution.finds_nothing(critique):
-                revision = await _as_fits(conversation, rewrite)
-                if revision.text.strip():
-                    odds = await _as_fits(conversation, partial(compare, revision.text))
-                    ended, after = "revised" if odds > EVEN else "no better", revision
-                else:
-                    ended, problem = "failed", EMPTY_REVISION
-    except TimeoutError:
-        ended = "out of time"
-    except ContextExceeded:
-        ended, problem = "failed", _no_room(rules.version, principle, before.text, critique)
-    except HoneError as error:
-        ended, problem = "failed", str(error)
-    return NewRevision(
-        round=number,
-        constitution=rules.version.name,
-        constitution_sha256=constitution.sha256,
-        principle=principle.name,
-        critique=critique,
-        before=before,
-        after=after,
-        ended=ended,
-        problem=problem,
-        odds=odds,
-        seconds=time.perf_counter() - began,  # the loop's clock may stand still within a turn of it
-    )
+        orders = ((revised, self.before.text), (self.before.text, revised))
+        asked = [verdict_messages(self._constitution, self.principle, seen, *order) for order in orders]
+        first, second = await self.judge(asked, Progress("verdict", self.number, self.principle.name))
+        return EVEN + (first - second) / 2  # exactly even where order alone decides
 
 
-def _no_room(version: Version, principle: Principle, reply: str, critique: str) -> str:
-    """Why nothing fitted, with next to nothing of the conversation: the longer part of what was asked is to blame."""
-    own = sum(len(message["content"]) for message in own_words(version.constitution, principle))
-    characters = len(reply) + len(critique)
-    told = OVERLONG_CONSTITUTION if own > characters else OVERLONG_REPLY
-    judged = "the reply with its critique" if critique else "the reply"
-    text = told.format(version=version.name, principle=principle.name, own=own, judged=judged, characters=characters)
-    return text[0].upper() + text[1:]
+@dataclass
+class _Found:
+    """As far as a look has come."""
+
+    critique: str = ""
+    after: NewReply | None = None
+    ended: Ended = "nothing wrong"
+    problem: str = ""
+    odds: float | None = None

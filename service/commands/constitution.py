@@ -125,9 +125,11 @@ def try_constitution(
         say_beside(f"{'draft':<12}", result["draft"])
         for one in result["trials"]:
             say(f"\n{one['principle']}")
-            for name in ("critique", "revision", "verdict", "problem"):
-                if one[name]:
-                    say_beside(f"  {name:<10}", one[name])
+            odds = one["odds"]
+            verdict = f"{one['verdict']} (odds of the revision: {odds:.2f})" if odds is not None else ""
+            for name, told in (one | {"verdict": verdict}).items():
+                if name in ("critique", "revision", "verdict", "problem") and told:
+                    say_beside(f"  {name:<10}", told)
 
     show(result, as_json, plain)
 

@@ -83,30 +83,30 @@ async def try_constitution(
     """What each principle makes of a reply to a prompt: critique, revision, and a verdict between draft and revision,
     asked in both orders. Nothing is stored, and nothing takes effect."""
     if body.constitution is not None:
-        name, constitution = "", parse(body.constitution)
+        version = Version("", body.constitution, parse(body.constitution))
     else:
         version = await parts.principles.in_effect()
-        name, constitution = version.name, version.constitution
     try:
-        return await until_caller_leaves(request.receive, _try(parts, body, name, constitution))
+        return await until_caller_leaves(request.receive, _try(parts, body, version))
     except CallerLeft:
         return Response(status_code=499)  # nobody reads it; nginx's number for the log
 
 
-async def _try(parts: Parts, body: TryRequest, name: str, constitution: Constitution) -> TryResult:
+async def _try(parts: Parts, body: TryRequest, version: Version) -> TryResult:
+    constitution = version.constitution
     principles = constitution.principles if body.principle is None else (constitution.principle(body.principle),)
     await _room(parts, constitution, principles)
     base, route = await parts.asking.base(), await parts.transactions.read(resolve, ALIAS)
-    critique_tokens = parts.settings.constitution.critique_tokens
-    trial = Trial(parts.asking, route, base, parts.settings.chat, critique_tokens, body.prompt)
+    rules = Rules(version, principles, parts.principles.settings)
+    trial = Trial(parts.asking, route, base, parts.settings.chat, rules, body.prompt)
     draft = await trial.draft()
     return TryResult(
-        constitution=name,
+        constitution=version.name,
         sha256=constitution.sha256,
         adapter=route.adapter,
         prompt=body.prompt,
-        draft=draft,
-        trials=await trial.under_each(constitution, principles, draft),
+        draft=draft.text.strip(),
+        trials=await trial.under_each(draft),
     )
 
 

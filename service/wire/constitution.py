@@ -63,7 +63,11 @@ class PrincipleTrial(Wire):
     critique: str
     revision: str | None = Field(description="null: nothing is wrong, or it failed.")
     verdict: Literal["draft", "revision", "undecided"] | None = Field(
-        description="Which of the two the principle finds better, asked in both orders; undecided: they contradict."
+        description="Which of the two the principle finds better, by `odds`: what a chat would be answered by. "
+        "Undecided: even odds, where a chat is answered by the draft."
+    )
+    odds: float | None = Field(
+        None, description="That the revision is the better one, both orders averaged, as in a chat."
     )
     problem: str = Field("", description="Why it failed.")
 

@@ -15,7 +15,7 @@ from tests.service.fake_engine import CONTEXT
 from tests.service.principled_chats import chat, stored
 from tests.service.principled_chats import engine as engine
 from tests.service.principled_chats import fake_engine as fake_engine
-from tests.service.principled_engine import FAULT, FINE, HARM, NO, PrincipledEngine
+from tests.service.principled_engine import FAULT, FINE, HARM, NO, PrincipledEngine, better, worse
 
 
 def put(running: Running, text: str, **fields: Any) -> dict[str, Any]:
@@ -138,16 +138,14 @@ def tried(running: Running, **fields: Any) -> dict[str, Any]:
 
 
 def test_it_is_tried_on_one_prompt_and_nothing_is_stored(running: Running, engine: PrincipledEngine) -> None:
-    engine.says_to["verdict"] = lambda body: (
-        "Better: A" if f"\nA: {NO}" in body["messages"][-1]["content"] else "Better: B"
-    )
     with running.store.read() as tx:
         newest = exchanges.recent_prompts(tx, 1)
     found = tried(running)
     assert (found["draft"], found["adapter"], found["sha256"]) == (HARM, "base", built_in().sha256)
     assert [one["principle"] for one in found["trials"]] == [one.name for one in built_in().principles]
     assert all((one["critique"], one["revision"], one["verdict"]) == (FAULT, NO, "revision") for one in found["trials"])
-    assert len(engine.asked["draft"]) == 1 and len(engine.asked["verdict"]) == 2 * len(found["trials"])
+    assert all(one["odds"] == pytest.approx(0.9) for one in found["trials"])
+    assert len(engine.asked["draft"]) == 1 and len(engine.asked["letter"]) == 2 * len(found["trials"])
     with running.store.read() as tx:
         assert [one.id for one in exchanges.recent_prompts(tx, 1)] == [one.id for one in newest]
 
@@ -160,22 +158,52 @@ def test_a_file_is_tried_before_it_takes_effect(running: Running, engine: Princi
 
 
 def test_a_verdict_that_depends_on_the_order_is_undecided(running: Running, engine: PrincipledEngine) -> None:
-    for verdict in ("Better: A", "Both are fine."):
-        engine.says_to["verdict"] = verdict
-        (one,) = tried(running, principle="no-harm")["trials"]
-        assert one["verdict"] == "undecided"
+    engine.says_to["letter"] = "A"
+    (one,) = tried(running, principle="no-harm")["trials"]
+    assert (one["verdict"], one["odds"]) == ("undecided", pytest.approx(0.5))
+
+
+@pytest.mark.parametrize(
+    ("letter", "verdict", "ended"), [(better, "revision", "revised"), (worse, "draft", "no better")]
+)
+def test_a_trial_prefers_what_a_chat_would_be_answered(
+    running: Running, engine: PrincipledEngine, letter: Any, verdict: str, ended: str
+) -> None:
+    """By the same requests, letter by letter: a verdict that is written out, and never asked for, says the contrary."""
+    engine.says_to |= {"letter": letter, "verdict": "Better: A" if verdict == "draft" else "Better: B"}
+    answer = chat(running)
+    (made,) = stored(running, answer["id"])["revisions"]
+    in_chat = {kind: [body["messages"] for body in engine.asked[kind]] for kind in ("critique", "revision", "letter")}
+    for bodies in engine.asked.values():
+        bodies.clear()
+    (one,) = tried(running, principle=made["principle"])["trials"]
+    assert (one["verdict"], one["odds"], made["ended"]) == (verdict, made["odds"], ended)
+    on_trial = {kind: [body["messages"] for body in engine.asked[kind]] for kind in in_chat}
+    assert on_trial == in_chat and not engine.asked["verdict"]
+
+
+@pytest.mark.parametrize("letter", ["C", 400])
+def test_without_a_verdict_a_trial_says_why_as_a_chat_does(
+    running: Running, engine: PrincipledEngine, letter: str | int
+) -> None:
+    engine.says_to["letter"] = letter
+    (made,) = stored(running, chat(running)["id"])["revisions"]
+    (one,) = tried(running, principle=made["principle"])["trials"]
+    assert one["verdict"] is None is one["odds"] and one["problem"] == made["problem"] != ""
 
 
 def test_of_what_has_no_fault_there_is_no_revision(running: Running, engine: PrincipledEngine) -> None:
     engine.says_to["critique"] = FINE
     (one,) = tried(running, principle="true")["trials"]
-    assert one == {"principle": "true", "critique": FINE, "revision": None, "verdict": None, "problem": ""}
+    assert one == {
+        "principle": "true", "critique": FINE, "revision": None, "verdict": None, "odds": None, "problem": "",
+    }  # fmt: skip
 
 
 def test_what_fails_under_one_principle_is_said_there(running: Running, engine: PrincipledEngine) -> None:
     engine.says_to["critique"] = lambda body: "!long" if "friendly" in body["messages"][-1]["content"] else FINE
     problems = {one["principle"]: one["problem"] for one in tried(running)["trials"]}
-    assert "maximum context length" in problems.pop("friendly") and set(problems.values()) == {""}
+    assert "too long for the model's context" in problems.pop("friendly") and set(problems.values()) == {""}
 
 
 def test_without_a_draft_a_trial_fails_as_a_chat_does(running: Running, engine: PrincipledEngine) -> None:

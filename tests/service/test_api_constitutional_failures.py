@@ -54,6 +54,28 @@ def test_a_reply_that_is_longer_than_what_is_asked_of_it_is_to_blame_itself(
     assert made["problem"].startswith("The reply (2400 characters) is too long to be looked at")
 
 
+@pytest.mark.parametrize(
+    ("kind", "fields", "said"),
+    [
+        ("critique", {}, "constitution.critique_tokens (1000) is too large for the model's context: "),
+        ("revision", {"max_tokens": 900}, "max_tokens (900) is too large for the model's context: "),
+    ],
+)
+def test_an_answer_that_may_be_too_long_is_to_blame_and_not_the_constitution(
+    running: Running, engine: PrincipledEngine, kind: str, fields: dict[str, int], said: str
+) -> None:
+    """Where one of fewer tokens would have had room."""
+    fitting = {"critique": FAULT, "revision": NO}[kind]
+    engine.says_to[kind] = lambda body: "!long" if body.get("max_tokens", 0) > 500 else fitting
+    with setting(running, critique_tokens=1000 if kind == "critique" else 160):
+        answer = chat(running, **fields)
+        tried = running.operator.post("/v1/constitution/try", json={"prompt": "hi", "principle": "true"}).json()
+    (made,) = stored(running, answer["id"])["revisions"]
+    assert made["ended"] == "failed" and made["problem"].startswith(said)
+    assert answer["choices"][0]["message"]["content"] == HARM
+    assert tried["trials"][0]["problem"].startswith("constitution.critique_tokens") == (kind == "critique")
+
+
 @pytest.mark.parametrize("kind", ["critique", "revision"])
 def test_a_text_that_breaks_off_is_not_answered(running: Running, engine: PrincipledEngine, kind: str) -> None:
     engine.says_to[kind] = "!break"

@@ -134,9 +134,9 @@ def test_a_trial_asks_the_service_of_the_home_as_its_operator(
     with serve(engine.app) as engine_url, serve(create_app(settings, store, [engine_url])) as url:
         found = said_last(hone(*asked, "--url", url, "--file", str(file), "--json"))
         (one,) = found["trials"]
-        assert (one["critique"], one["revision"], one["verdict"]) == (FAULT, NO, "undecided")
+        assert (one["critique"], one["revision"], one["verdict"]) == (FAULT, NO, "revision")
         said = hone(*asked, "--url", url, "--principle", "true").out
-        assert "critique" in said and FAULT in said
+        assert "critique" in said and FAULT in said and "revision (odds of the revision: 0.90)" in said
         refused = hone(*asked, "--url", url, "--key", user)
         assert (refused.code, refused.err) == (3, refused.err) and "for operators" in refused.err
         wrong = hone(*asked, "--url", url, "--principle", "kind", "--json")

@@ -5,7 +5,7 @@ const EVENTS = ["check_text", "try_text", "put_text", "open_version", "look_anew
 const tell = (name, data) => { if (EVENTS.includes(name)) trigger(name, data); };
 
 const SERVE = { never: "no chat is answered by it", asked: "chats that ask for it are answered by it", always: "every chat is answered by it" };
-const VERDICTS = { draft: "the draft is better", revision: "the revision is better", undecided: "undecided: it depends on the order" };
+const VERDICTS = { draft: "the draft is better", revision: "the revision is better", undecided: "neither: a chat keeps the draft" };
 
 const editor = h("textarea.hone-source", { rows: 16, spellcheck: "false", "aria-label": "Constitution (TOML)", oninput: () => { said.replaceChildren(); trial.replaceChildren(); offer(); } });
 const prompt = h("input", { type: "text", placeholder: "What a person might ask", "aria-label": "Prompt to try it on" });
