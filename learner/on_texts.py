@@ -70,7 +70,7 @@ class LearnedTexts:
     too_long: int  # left out, because they don't fit the model's context
     unused: int  # left out, because they are of a kind that the method learns nothing from
     skipped: int = 0  # steps without a finite loss
-    remarks: tuple[str, ...] = field(default=(), compare=False)  # on skipped steps, and limits that were not kept
+    remarks: tuple[str, ...] = field(default=(), compare=False)  # what the log warned of
 
 
 def learn(

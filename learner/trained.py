@@ -1,4 +1,5 @@
-"""What is to be said of a training when it is over: steps that were skipped, and limits that were not kept.
+"""What is to be said of a training when it is over: what each stage came to, steps that were skipped, what was left out
+or cut for its length, and limits that were not kept.
 
 It lies beside the stages' results and, in the end, beside the adapter, so that an attempt that goes on knows it, too.
 
@@ -19,6 +20,7 @@ from typing import Any, Protocol
 from learner.counted import counted
 from learner.methods.optimizer import check_finite
 from learner.methods.strength import limits_in_words
+from learner.omissions import omissions_in_words
 
 log = logging.getLogger("hone.learner")
 
@@ -35,15 +37,21 @@ class Result(Protocol):
     def skipped_steps(self) -> int: ...
 
     @property
+    def too_long(self) -> int: ...
+
+    @property
     def metrics(self) -> Mapping[str, float]: ...
 
 
 @dataclass
 class Trained:
-    """`skipped`: steps without a finite loss or gradient, by stage; `limits`: what is to be said of limits."""
+    """By stage. `skipped`: steps without a finite loss or gradient; `limits`, `left_out`: what is to be said of limits,
+    and of what was not used, or not whole; `figures`: how many steps it took, and what it measured in the end."""
 
     skipped: dict[str, int] = field(default_factory=dict)
     limits: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    figures: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> Trained:
@@ -63,6 +71,8 @@ class Trained:
         """Note it, and warn of it. Raises TrainingFailed where what was measured in the end isn't finite."""
         check_finite(result.metrics)
         self.skipped[stage], self.limits[stage] = result.skipped_steps, limits_in_words(result.metrics)
+        self.left_out[stage] = omissions_in_words(result.too_long, result.metrics)
+        self.figures[stage] = {"steps": result.steps, **result.metrics}
         for remark in self._of(stage):
             log.warning("%s", remark)
 
@@ -73,12 +83,15 @@ class Trained:
 
     def to_json(self) -> dict[str, Any]:
         """For a report."""
-        return {"skipped_steps": sum(self.skipped.values()), "remarks": list(self.remarks)}
+        skipped = sum(self.skipped.values())
+        return {"skipped_steps": skipped, "remarks": list(self.remarks), "stages": self.figures}
 
     def _of(self, stage: str) -> list[str]:
         found, skipped = list[str](), self.skipped[stage]
         if skipped:
             found.append(f"{stage} skipped {counted(skipped, 'step')} without a finite loss.")
+        if left_out := self.left_out.get(stage):
+            found.append(f"{stage} {left_out}.")
         if self.limits[stage]:
             found.append(f"Of {stage}: {self.limits[stage]}.")
         return found

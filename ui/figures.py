@@ -98,6 +98,26 @@ KNOWN: dict[str, Known] = {
     "not_finite": Known("Broken numbers", plain, "Replies whose probability could not be computed: must be 0"),
     "seconds": Known("Duration", lambda seconds: f"{round(seconds):,} s", "Computing, without what was waited for"),
 }
+IN_TRAINING: dict[str, Known] = {
+    "odds_gained": Known("Better replies gained", signed, "On worse ones, in the pairs it learned from: nats of odds"),
+    "good_gain": Known("Good replies gained", signed, "Those it learned from, over the anchor: nats of odds"),
+    "bad_gain": Known("Bad replies gained", signed, "The same of those called bad: it should be below 0"),
+    "reward_gained": Known(
+        "Reward gained", signed, "From the first replies sampled to the last, in standard deviations of the base's"
+    ),
+    "reward_accuracy": Known(
+        "Reward is right", percent, "How often the reward model prefers what people did, on pairs it didn't learn from"
+    ),
+    "reward_label_accuracy": Known("Reward is right on thumbs", percent, "The same of replies called good or bad"),
+    "reward_disagreement": Known(
+        "Reward is unsure by", plain, "How far its heads disagree about the last replies sampled: nats of odds"
+    ),
+    "reward_temperature": Known(
+        "Reward was divided by", plain, "So that it is the odds of being preferred; 1: too few judgements to tell"
+    ),
+}
+"""Of what the stages of a training came to, those that say something to an operator."""
+KNOWN |= IN_TRAINING
 BY_JUDGE = ("share_won", "share_won_base")
 UNCHECKED = "Take it with care: no judgement of people was kept back to check the judge by"
 BESIDE = {known.base for known in KNOWN.values()}
@@ -106,10 +126,19 @@ NO_FIGURE = {"attempt", "pair_prompts", "label_prompts", "correction_log_prob_ba
 
 def figures(report: dict[str, Any]) -> list[dict[str, str]]:
     """The report's numbers, those that are known here first; texts, samples and the gates are left to others."""
+    report = _in_training(report) | report
     found = {name: value for name, value in report.items() if as_number(value) is not None and name not in NO_FIGURE}
     ordered = [name for name in KNOWN if name in found]
     ordered += [name for name in found if name not in KNOWN and name not in BESIDE]
     return [_figure(name, report) for name in ordered]
+
+
+def _in_training(report: dict[str, Any]) -> dict[str, Any]:
+    """What the stages came to in the end; of two that measured the same, the later one."""
+    training = report.get("training")
+    stages = training.get("stages") if isinstance(training, dict) else None
+    measured = [one for one in stages.values() if isinstance(one, dict)] if isinstance(stages, dict) else []
+    return {name: stage[name] for stage in measured for name in IN_TRAINING if name in stage}
 
 
 def _figure(name: str, report: dict[str, Any]) -> dict[str, str]:

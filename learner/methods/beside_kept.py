@@ -20,7 +20,7 @@ from learner.batch import Example, Progress, TokenIds
 from learner.methods.optimizer import Stepper
 from learner.methods.passes import Passes
 from learner.methods.retention import Retention, retained, retained_tokens
-from learner.methods.strength import hold_inside_limits
+from learner.methods.strength import hold_on_some
 from learner.stage_checkpoint import StageCheckpoint
 from service.errors import TrainingFailed
 from service.settings import LearnerSettings
@@ -95,6 +95,5 @@ def learn(
             metrics |= stepper.update(1 + (LAST_RATE - 1) * (passes.step - 1) / steps)
             progress(lesson.phase, passes.step, steps, metrics)
     stepper.end()
-    checked = rng.sample(list(prompts), min(CHECKED_PROMPTS, len(prompts)))
-    scale, measured = hold_inside_limits(backbone, None, checked, settings) if checked else (1.0, {})
+    scale, measured = hold_on_some(backbone, prompts, CHECKED_PROMPTS, settings, rng, {}, None)
     return Learned(steps, count, len(kept), too_long, stepper.skipped, {"scale": scale} | measured)

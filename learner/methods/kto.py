@@ -92,7 +92,7 @@ def train(
             progress(PHASE, passes.step, steps, metrics)
     stepper.end()
     scale, measured = hold_on_some(backbone, [*prompts, *asked], CHECKED_PROMPTS, settings, rng, right, start)
-    metrics = measured | {"scale": scale} | course.told_apart()
+    metrics = measured | {"scale": scale, "prompts_cut": course.cut} | course.told_apart()
     return KtoResult(steps, good, len(fitting) - good, too_long, stepper.skipped, metrics)
 
 
@@ -114,7 +114,8 @@ def side_weights(labels: Sequence[Label]) -> tuple[float, float]:
 
 
 class _Course:
-    """What the steps need that stays the same: the labels as tensors, and what the anchor says to them."""
+    """What the steps need that stays the same: the labels as tensors, and what the anchor says to them. `cut`: of how
+    many prompts the end alone is read where they are put to another's reply."""
 
     def __init__(
         self,
@@ -129,6 +130,8 @@ class _Course:
         self.fitting = {DRIFTING: MicroBatches(DRIFTING)}
         self._examples = [(label.prompt_token_ids, label.reply_token_ids) for label in labels]
         self._mismatched = _mismatched(self._examples, rng, backbone.max_length)
+        pairs = zip(self._examples, self._mismatched, strict=True)
+        self.cut = sum(len(part) < len(prompt) for (prompt, _), (part, _) in pairs)
         fixed = anchor.of([*self._examples, *self._mismatched])
         self._anchor, self._mismatched_anchor = fixed[: len(labels)], fixed[len(labels) :]
         self._desirable = torch.tensor([label.desirable for label in labels])

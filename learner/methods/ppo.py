@@ -126,6 +126,7 @@ class _Course:
         self._steps = settings.iterations * settings.epochs * per_epoch
         self._phase = PHASE if settings.advantages == "gae" else settings.advantages  # the method's own name
         self.step = self.replies = 0
+        self._first_reward = 0.0  # mean of the first iteration's replies
 
     @property
     def measured(self) -> dict[str, float]:
@@ -158,6 +159,9 @@ class _Course:
             tell=lambda waits: progress(WAITING if waits else self._phase, self.step, self._steps, {}),
         )  # fmt: skip
         experience = self._appraiser.appraise(prompts, sampled)
+        if iteration == 0:
+            self._first_reward = self.measured["reward"]
+        self.measured["reward_gained"] = self.measured["reward"] - self._first_reward
         if self._sampler.left_out:
             self.measured["left_out"] = self._sampler.left_out
         self.replies += len(experience.mask)
@@ -176,6 +180,7 @@ class _Course:
             "rng": self._rng.getstate(),
             "step": self.step,
             "replies": self.replies,
+            "first_reward": self._first_reward,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -187,7 +192,7 @@ class _Course:
             self._value_stepper.load_state(state["value_stepper"])
         self._appraiser.load_state(state["appraiser"])
         set_random(self._rng, state["rng"])
-        self.step, self.replies = state["step"], state["replies"]
+        self.step, self.replies, self._first_reward = state["step"], state["replies"], state["first_reward"]
 
     def _learn(self, experience: Experience, values_alone: bool, progress: Progress) -> None:
         """Go over the replies until the policy has moved far enough from the one that sampled them."""

@@ -118,6 +118,7 @@ class _Course:
         self.best: dict[TokenIds, Scored] = {}
         self.measured: dict[str, float] = {}
         self.step = self.replies = self.ungraded = self._rounds = 0
+        self._first_reward = 0.0  # mean of the first round's replies
 
     @property
     def skipped(self) -> int:
@@ -150,6 +151,9 @@ class _Course:
             if one.prompt not in self.best or one.worth > self.best[one.prompt].worth:
                 self.best[one.prompt] = one
         self.measured = sampled.measured
+        if self._rounds == 0:
+            self._first_reward = self.measured["reward"]
+        self.measured["reward_gained"] = self.measured["reward"] - self._first_reward
         if self._sampler.left_out:
             self.measured["left_out"] = self._sampler.left_out
         if self.ungraded:
@@ -172,6 +176,7 @@ class _Course:
             "fitting": sizes(self._backbone.fitting), "rng": self._rng.getstate(), "draws": self._draws.getstate(),
             "best": [astuple(one) for one in self.best.values()], "step": self.step, "replies": self.replies,
             "ungraded": self.ungraded, "rounds": self._rounds, "measured": self.measured,
+            "first_reward": self._first_reward,
         }  # fmt: skip
 
     def _load_state(self, state: Mapping[str, Any]) -> None:
@@ -184,7 +189,7 @@ class _Course:
         best = (Scored(tuple(prompt), tuple(reply), worth) for prompt, reply, worth in state["best"])
         self.best = {one.prompt: one for one in best}
         self.step, self.replies, self.ungraded = state["step"], state["replies"], state["ungraded"]
-        self._rounds, self.measured = state["rounds"], state["measured"]
+        self._rounds, self.measured, self._first_reward = state["rounds"], state["measured"], state["first_reward"]
 
 
 def _loss(backbone: Backbone, examples: Sequence[Example]) -> tuple[Tensor, dict[str, float]]:

@@ -38,6 +38,8 @@ MEASURED_PROMPTS, MEASURED_REPLIES = 32, 4
 KEPT_PROMPTS = 128
 """Whose replies by the base are to stay likely."""
 CHECKED_PROMPTS = 48
+REACHED = ("reward", "reward_gained", "reward_disagreement")
+"""Of the last replies that were sampled, among the policy's metrics."""
 BASIS = "basis"
 """In a checkpoint: what stays as it is while the policy learns."""
 
@@ -52,6 +54,11 @@ class RlhfResult:
     def steps(self) -> int:
         """Of both."""
         return self.reward.steps + self.policy.steps
+
+    @property
+    def too_long(self) -> int:
+        """Judgements that the reward was not fitted to."""
+        return self.reward.too_long
 
     @property
     def skipped_steps(self) -> int:
@@ -167,7 +174,19 @@ def train(
     result = replace(result, too_long=result.too_long + too_long)
     checked = rng.sample(asked, min(CHECKED_PROMPTS, len(asked)))
     scale, measured = hold_inside_limits(backbone, model, checked, settings, right, basis.get("start"))
-    return RlhfResult(model.fit, result, {"scale": scale} | measured)
+    return RlhfResult(model.fit, result, {"scale": scale} | measured | _figures(model.fit, result))
+
+
+def _figures(fit: RewardFit, policy: ppo.PpoResult | raft.RaftResult) -> dict[str, float]:
+    """How well the reward foretells judgements, as far as that is known, what it came to, and what was left out."""
+    of_fit = {
+        "reward_accuracy": fit.accuracy, "reward_label_accuracy": fit.label_accuracy,
+        "reward_log_likelihood": fit.log_likelihood, "reward_score_correlation": fit.score_correlation,
+        "reward_temperature": fit.temperature, "reward_kept": fit.kept,
+    }  # fmt: skip
+    counts = {"prompts_too_long": policy.too_long, "left_out": policy.left_out, "ungraded": policy.ungraded}
+    reached = {name: policy.metrics[name] for name in REACHED if name in policy.metrics}
+    return {name: value for name, value in of_fit.items() if value is not None} | reached | counts
 
 
 def _basis(backbone: Backbone, reserved: Judge, asked: Sequence[TokenIds], how: Optimiser, seed: int) -> dict[str, Any]:

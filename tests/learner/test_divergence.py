@@ -117,14 +117,16 @@ def test_limits_that_an_update_is_not_held_inside_of_are_told(folder: Path) -> N
 def test_what_is_to_be_said_of_a_training_outlives_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     trained = Trained.read(tmp_path)
-    assert trained.remarks == () and trained.to_json() == {"skipped_steps": 0, "remarks": []}
-    trained.add("sft", sft.SftResult(9, 1, 1, 0, 0, {"worst_correction": -0.1}))
+    assert trained.remarks == () and trained.to_json() == {"skipped_steps": 0, "remarks": [], "stages": {}}
+    trained.add("sft", sft.SftResult(9, 1, 1, too_long=2, skipped_steps=0, metrics={"worst_correction": -0.1}))
     limits = {"answers_lost": 0.18, "answers_lost_limit": 0.04, "scale": 0.5}
     trained.add("kto", kto.KtoResult(9, 1, 1, 0, skipped_steps=2, metrics=limits))
     trained.write(tmp_path)
     again = Trained.read(tmp_path)
     assert again == trained and again.to_json()["skipped_steps"] == 2
+    assert again.to_json()["stages"] == {"sft": {"steps": 9, "worst_correction": -0.1}, "kto": {"steps": 9, **limits}}
     assert again.remarks == (
+        "sft left out 2 examples longer than the model's context.",
         "kto skipped 2 steps without a finite loss.",
         "Of kto: it lost 18% of the base's answers (limit 4%), and its update was not made smaller than half.",
     )

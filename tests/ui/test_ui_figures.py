@@ -71,6 +71,19 @@ def test_a_report_reads_as_names_and_numbers() -> None:
     assert found["new_metric"]["label"] == "New metric"
 
 
+def test_what_a_training_came_to_stands_beside_what_was_measured_of_it() -> None:
+    stages = {
+        "sft": {"steps": 9, "worst_correction": -0.1},
+        "ppo": {"steps": 80, "reward_gained": 1.25, "reward_accuracy": 0.75, "reward_disagreement": None, "kl": 3.0},
+    }
+    found = figures({"training": {"skipped_steps": 0, "remarks": [], "stages": stages}, "fluency": -0.1})
+    assert [(one["name"], one["value"]) for one in found] == [
+        ("fluency", "-0.100"), ("reward_gained", "+1.250"), ("reward_accuracy", "75.0\u00a0%"),
+    ]  # fmt: skip
+    assert all(one["meaning"] for one in found)
+    assert figures({"training": {"skipped_steps": 0, "remarks": []}}) == figures({"training": None}) == []
+
+
 @pytest.mark.parametrize("share", [None, {"value": None, "low": None, "high": None}])
 def test_a_share_that_was_not_decided_is_left_out(share: object) -> None:
     assert figures({"share_won": share}) == []
