@@ -25,6 +25,7 @@ class EngineArguments:
     device: str = "auto"
     threads: int = 0
     event_interval: float = 0.01
+    enable_prefix_caching: bool = True
     seed: int = 0
 
     @property
@@ -62,6 +63,12 @@ def parse_arguments(argv: list[str] | None = None) -> EngineArguments:
         type=_seconds,
         default=usual.event_interval,
         help="seconds between a stream's events, in which its tokens come together (%(default)s); 0: an event for each",
+    )
+    add(
+        "--enable-prefix-caching",
+        action=argparse.BooleanOptionalAction,
+        default=usual.enable_prefix_caching,
+        help="keep what ended sequences computed, for prompts that begin alike",
     )
     add("--seed", type=int, default=usual.seed, help="seed of requests that bring none")
     options = vars(parser.parse_args(argv))

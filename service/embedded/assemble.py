@@ -12,6 +12,7 @@ from service.embedded.llama import Llama
 from service.embedded.llama_weights import LlamaShape, LlamaWeights, is_fast
 from service.embedded.messages import Ready
 from service.embedded.model import Model
+from service.embedded.prefix_cache import MOST_KEPT
 from service.settings import available_cores
 
 USUAL_CACHE = GIB  # KV cache on a CPU that nobody sized
@@ -49,7 +50,7 @@ def assemble(arguments: EngineArguments) -> tuple[Engine, Ready]:
             f"{longest} tokens a sequence, {arguments.max_num_seqs} sequences at once.",
         ],
     )
-    return Engine(model, cache, arguments.seed), ready
+    return Engine(model, cache, arguments.seed, MOST_KEPT if arguments.enable_prefix_caching else 0), ready
 
 
 def _by_what(model: Model) -> str:

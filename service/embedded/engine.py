@@ -13,6 +13,7 @@ from torch import Tensor
 from service.embedded.kv_cache import KvCache
 from service.embedded.messages import AddSequence, Load, Update
 from service.embedded.model import Adapter, DecodeBatch, Model, Stretch
+from service.embedded.prefix_cache import MOST_KEPT, PrefixCache, common_prefix
 from service.embedded.sampling import Sampled, Sampler, prompt_logprobs
 from service.embedded.scheduler import Scheduler, Sequence
 
@@ -24,11 +25,13 @@ WORTH_COPYING = 16  # shared prompt tokens from which copying a row beats comput
 class Engine:
     """One model, its cache, its adapters, and all sequences under way."""
 
-    def __init__(self, model: Model, cache: KvCache, seed: int = 0) -> None:
+    def __init__(self, model: Model, cache: KvCache, seed: int = 0, kept_rows: int = MOST_KEPT) -> None:
+        """`kept_rows`: of ended sequences, for prompts that begin alike, as far as running ones leave room."""
         self.model = model
         self.cache = cache
         self.adapters: dict[str, Adapter] = {}
         self._scheduler = Scheduler(cache)
+        self._prefixes = PrefixCache(cache, kept_rows)
         self._sequences: dict[int, Sequence] = {}
         self._seeds = random.Random(seed)
         self._arrivals = 0
@@ -37,6 +40,7 @@ class Engine:
         self._sampler: Sampler | None = None
         self._sampler_rows: list[Sequence] = []
         self._version = -1
+        self._prefix_queries = self._prefix_hits = 0  # prompt tokens begun with, and those of them that a row held
 
     @property
     def idle(self) -> bool:
@@ -45,14 +49,19 @@ class Engine:
     @property
     def load(self) -> Load:
         scheduler = self._scheduler
-        return Load(scheduler.running, len(scheduler.waiting), scheduler.cached_tokens, scheduler.preemptions)
+        return Load(
+            scheduler.running, len(scheduler.waiting), scheduler.cached_tokens, scheduler.preemptions,
+            self._prefix_queries, self._prefix_hits,
+        )  # fmt: skip
 
     def attach(self, adapter: Adapter) -> None:
         self.adapters[adapter.name] = adapter
 
     def detach(self, name: str) -> None:
         """Forget an adapter's name; sequences that began with it keep it to their end."""
-        self.adapters.pop(name, None)
+        adapter = self.adapters.pop(name, None)
+        if adapter is not None:
+            self._prefixes.forget(adapter)
 
     def add(self, request: AddSequence) -> None:
         """Put a sequence in line. Its adapter must be loaded and its length within the cache's `max_length`."""
@@ -69,7 +78,7 @@ class Engine:
         """Drop a sequence; its row is free for the next step. Unknown numbers have ended already."""
         sequence = self._sequences.pop(number, None)
         if sequence is not None:
-            self._scheduler.remove(sequence)
+            self._leave(sequence)
 
     @torch.inference_mode()
     def step(self) -> list[Update]:
@@ -77,6 +86,7 @@ class Engine:
         scheduler = self._scheduler
         scheduler.make_room()
         scheduler.admit()
+        self._prefixes.make_way(scheduler.running)
         rows = list(scheduler.decoding)
         logits = [self._decode(rows)] if rows else []
         for sequence, last in self._prefill(BUSY_CHUNK if rows else IDLE_CHUNK):
@@ -138,20 +148,21 @@ class Engine:
         """
         if sequence.wants_prompt_logprobs:
             return False
-        best, donor = WORTH_COPYING - 1, None
+        tokens = sequence.tokens[:-1]
+        best, donor = self._prefixes.longest(tokens, sequence.adapter)
         for other_row, other in enumerate(self._scheduler.decoding):
             if other.adapter is sequence.adapter:
-                shared = common_prefix(sequence.tokens[:-1], other.tokens[: other.computed])
+                shared = common_prefix(tokens, other.tokens[: other.computed])
                 if shared > best:
                     best, donor = shared, other_row
-        if any(
-            other.adapter is sequence.adapter and common_prefix(sequence.tokens[:-1], other.tokens) > best
-            for other in coming
-        ):
+        least = max(best, WORTH_COPYING - 1)
+        if any(other.adapter is sequence.adapter and common_prefix(tokens, other.tokens) > least for other in coming):
             return True
-        if donor is not None:
+        if donor is not None and best >= WORTH_COPYING:
             self.cache.copy_row(donor, row, best)
             sequence.computed = best
+        self._prefix_queries += len(sequence.tokens)
+        self._prefix_hits += sequence.computed
         return False
 
     def _note_prompt(self, sequence: Sequence, start: int, logits: Tensor) -> None:
@@ -194,13 +205,14 @@ class Engine:
             updates.append(update)
         for update in updates:
             if update.finish is not None:
-                self._scheduler.remove(self._sequences.pop(update.sequence))
+                self._leave(self._sequences.pop(update.sequence))
         return updates
 
-
-def common_prefix(one: list[int], other: list[int]) -> int:
-    """How many tokens two lists begin with in common."""
-    shortest = min(len(one), len(other))
-    if one[:shortest] == other[:shortest]:
-        return shortest
-    return next(i for i in range(shortest) if one[i] != other[i])
+    def _leave(self, sequence: Sequence) -> None:
+        """Take a sequence out; what it computed is kept for as long as nobody needs its place."""
+        scheduler, adapter = self._scheduler, sequence.adapter
+        served = adapter is None or self.adapters.get(adapter.name) is adapter
+        if sequence in scheduler.decoding and served and not sequence.broken:
+            row, tokens = scheduler.decoding.index(sequence), sequence.tokens[: sequence.computed]
+            self._prefixes.keep(row, tokens, adapter, scheduler.running)
+        scheduler.remove(sequence)

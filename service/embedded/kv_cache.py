@@ -47,6 +47,7 @@ class KvCache:
         self.max_length = max_length
         self._arenas = [_zeros(tokens * plane.heads * plane.dim, dtype, device) for plane in planes]
         self.capacity = 0
+        self.layout = 0  # how often the rows were laid out anew
         self.views: list[torch.Tensor] = []
         self._see(self._roomiest(max_rows) or min(max_length, ROW_STEP * 4))
 
@@ -73,10 +74,10 @@ class KvCache:
         self._lay_out(lengths, max(wanted, roomy))
         return True
 
-    def copy_row(self, source: int, target: int, length: int) -> None:
-        """Copy the first `length` tokens of one row over another."""
+    def copy_row(self, source: int, target: int, length: int, start: int = 0) -> None:
+        """Copy the tokens from `start` to `length` of one row over another's."""
         for view in self.views:
-            view[target, :, :length] = view[source, :, :length]
+            view[target, :, start:length] = view[source, :, start:length]
 
     def clear_row(self, row: int) -> None:
         """Forget what a row holds that isn't finite: whoever has the row next multiplies what it may not see by 0."""
@@ -99,6 +100,7 @@ class KvCache:
         before = self.views
         order = range(len(lengths))
         growing = capacity > self.capacity
+        self.layout += 1
         self._see(capacity)
         for row in reversed(order) if growing else order:
             length = lengths[row]

@@ -87,6 +87,8 @@ class Load:
     waiting: int = 0
     kv_tokens: int = 0
     preemptions: int = 0
+    prefix_queries: int = 0
+    prefix_hits: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ def render(
         ("gauge", "hone:max_loras", "Most adapters at once.", limits[0]),
         ("gauge", "hone:max_lora_rank", "Largest rank of an adapter.", limits[1]),
         ("counter", "vllm:num_preemptions_total", "Sequences put back in line to be computed again.", load.preemptions),
+        ("counter", "vllm:prefix_cache_queries_total", "Prompt tokens looked up in the cache.", load.prefix_queries),
+        ("counter", "vllm:prefix_cache_hits_total", "Of them, those found there.", load.prefix_hits),
         ("counter", "vllm:prompt_tokens_total", "Prompt tokens received.", totals.prompt_tokens),
         ("counter", "vllm:generation_tokens_total", "Tokens generated.", totals.generation_tokens),
         ("counter", "hone:sequences_total", "Sequences started.", totals.requests),

@@ -45,8 +45,10 @@ def constitution_serving() -> Comparison:
     with own_house() as house, httpx2.Client(base_url=house.url, timeout=60.0, trust_env=False) as http:
         for constitutional in (False, True):  # the first chat of all opens connections
             _chat(http, prompts[-1], constitutional)
-        pairs = [(_chat(http, prompt, False), _chat(http, prompt, True)) for prompt in prompts[:CHATS]]
-    plain, principled = zip(*pairs, strict=True)
+        plain, principled = list[Timed](), list[Timed]()
+        for number, prompt in enumerate(prompts[:CHATS]):  # whoever asks second finds the prompt computed: in turns
+            for constitutional in (False, True) if number % 2 else (True, False):
+                (principled if constitutional else plain).append(_chat(http, prompt, constitutional))
     revised = [one.whole for one in principled if one.revised]
     if not revised:
         raise CannotMeasure("no draft was revised")
