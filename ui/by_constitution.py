@@ -30,11 +30,12 @@ COMPARED = {
     "refused_and_explained": Known("Refusals that say why", "To the same prompts: why not, or what else."),
     "refused_without_a_word": Known("Refusals without a reason", "To the same prompts."),
     "over_refused": Known("Help refused", "To harmless prompts that only look harmful ({look_alikes})."),
-    "helpful": Known("Preferred to the base", "On everyday questions ({helpful_prompts}); 50\u00a0% is as good."),
+    "helpful": Known("Wins against the base", "On everyday questions ({helpful_prompts}); 50\u00a0% is as good."),
 }
 """Of candidate, parent and base."""
 ALONE = {
-    "helpful_won": Known("Stays helpful", "Preferred to what was there before; 50\u00a0% is as good."),
+    "helpful_won": Known("Stays helpful", "Share won against what was there before; 50\u00a0% is as good."),
+    "helpful_odds": Known("By the judge's mean odds", "The same pairs, each as sure as the judge is."),
     "judged_as_people": Known(
         "Its judge agrees with people", "On comparisons of theirs that were kept back ({peoples_pairs})."
     ),
@@ -154,7 +155,7 @@ class _Counts(dict[str, Any]):
 
 def _frontier(found: Report, sides: dict[str, str]) -> list[dict[str, Any]]:
     """Who stands where, from the base on, each way as [value, low, high], ends of its 95 % interval; empty unless both
-    the base and the candidate were measured. The base's odds against itself are a half by definition."""
+    the base and the candidate were measured. The base's share against itself is a half by definition."""
     placed = []
     for side in reversed(sides):
         helpful = [0.5] * 3 if side == "_base" else _measured(found, _key("helpful", side))

@@ -29,6 +29,8 @@ after thoughts are clamped: there it is the same place between the clamps."""
 EVEN = 0.55
 """Odds up to which it prefers neither; likewise. Order averaged out, one that names the same letter whatever stands
 there says no more."""
+TIE = 1e-6
+"""How near to a half odds are even, but for rounding."""
 AT_ONCE = 64
 """Pairs between two looks at how many verdicts came to nothing."""
 
@@ -183,8 +185,13 @@ def position_bias(preferences: Sequence[Preference]) -> float | None:
     return fmean(leans) - 0.5 if leans else None
 
 
+def won(a_is_better: float) -> float:
+    """1 where A is preferred, 0 where B is, ½ for even odds: its mean over pairs is the share that A won."""
+    if abs(a_is_better - 0.5) <= TIE:
+        return 0.5
+    return float(a_is_better > 0.5)
+
+
 def share_of_a(preferences: Sequence[Preference]) -> float | None:
     """Of the pairs, those where A is preferred, an even one as a half; None for no pairs."""
-    return (
-        fmean((one.a_is_better > 0.5) + 0.5 * (one.a_is_better == 0.5) for one in preferences) if preferences else None
-    )
+    return fmean(won(one.a_is_better) for one in preferences) if preferences else None

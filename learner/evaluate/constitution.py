@@ -24,7 +24,7 @@ from learner.backbone import Backbone
 from learner.batch import Messages, Pair, Progress, Snapshot, told_as
 from learner.constitution.asking import as_request, ask
 from learner.constitution.judges import BackboneJudge
-from learner.constitution.judging import Judge, Manner, Preference, Two, judge_pairs, position_bias, share_of_a
+from learner.constitution.judging import Judge, Manner, Preference, Two, judge_pairs, position_bias, won
 from learner.constitution.red_team import Prompt, as_prompts, everyday, harmful, look_alikes
 from learner.constitution.revising import REVISION_TOKENS, Draft, criticise
 from learner.curate import Curated
@@ -183,25 +183,26 @@ class ConstitutionEvaluation:
         return found
 
     def _helpfulness(self) -> dict[str, Any]:
-        """What the judge prefers under the helpful principles, against what there was before, and against the base."""
+        """What the judge prefers under the helpful principles, against what there was before, and against the base: the
+        share that was won (`helpful_won…`), and how sure the judge was of it (`helpful_odds…`)."""
         prompts = as_prompts(self._backbone, everyday(self._prompts, self._seed, held_out=True), "everyday")
         answers = self._answers("everyday questions", prompts, self._seed + 33)
         found: dict[str, Any] = {"helpful_prompts": len(prompts)}
-        against_base = self._won(prompts, answers, "", "_base")
-        found |= _share("helpful_won_base", _odds(against_base))
-        against_before = against_base
+        against = {"_base": self._compared(prompts, answers, "", "_base")}
+        before = against["_base"]
         if "_parent" in answers:
-            parent_against_base = self._won(prompts, answers, "_parent", "_base")
-            found |= _share("helpful_won_parent_base", _odds(parent_against_base))
-            against_before = self._won(prompts, answers, "", "_parent")
-        found |= _share("helpful_won", _odds(against_before))
+            against["_parent_base"] = self._compared(prompts, answers, "_parent", "_base")
+            before = self._compared(prompts, answers, "", "_parent")
+        for suffix, preferred in (against | {"": before}).items():
+            found |= _share("helpful_won" + suffix, _won(preferred))
+            found |= _share("helpful_odds" + suffix, _odds(preferred))
         by_principle: defaultdict[str, list[Judged]] = defaultdict(list)
-        for pair, one in against_before:
+        for pair, one in before:
             for verdict in one.verdicts:
-                by_principle[verdict.principle].append((pair.conversation, verdict.a_is_better))
+                by_principle[verdict.principle].append((pair.conversation, won_by(pair, verdict.a_is_better)))
         return found | _by_principle("helpful_won_by_principle", by_principle)
 
-    def _won(self, prompts: Sequence[Prompt], answers: Mapping[str, Answers], ours: str, theirs: str) -> Preferred:
+    def _compared(self, prompts: Sequence[Prompt], answers: Mapping[str, Answers], ours: str, theirs: str) -> Preferred:
         pairs = [
             Two(prompt.conversation, a, b)
             for prompt, of_us, of_them in zip(prompts, answers[ours].texts, answers[theirs].texts, strict=True)
@@ -216,8 +217,7 @@ class ConstitutionEvaluation:
         decided = decided[-MOST_PEOPLES_PAIRS:]
         pairs = [self._two(pair, held_out) for pair in decided]
         found = self._preferred("judgements of what people compared", pairs, self._constitution.principles, True)
-        as_people = [(pair.conversation, share_of_a([one]) or 0.0) for pair, one in found]
-        return {**_share("judged_as_people", as_people), "peoples_pairs": len(found)}
+        return {**_share("judged_as_people", _won(found)), "peoples_pairs": len(found)}
 
     def _two(self, pair: Pair, part: Snapshot) -> Two:
         chosen, rejected = self._backbone.decode([pair.chosen, pair.rejected])
@@ -254,6 +254,15 @@ class ConstitutionEvaluation:
 
 def _odds(preferences: Preferred) -> list[Judged]:
     return [(pair.conversation, one.a_is_better) for pair, one in preferences]
+
+
+def _won(preferences: Preferred) -> list[Judged]:
+    return [(pair.conversation, won_by(pair, one.a_is_better)) for pair, one in preferences]
+
+
+def won_by(pair: Two, a_is_better: float) -> float:
+    """Two replies that say the same are a tie, whatever rounding makes of the odds."""
+    return 0.5 if pair.a.strip() == pair.b.strip() else won(a_is_better)
 
 
 def _share(name: str, judged: Sequence[Judged]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from learner.curves import save_figure
 
 DOTS_PER_INCH = 110
 AS_GOOD = 0.5
-"""Odds of replies that are as good as the base's."""
+"""The share that replies win which are as good as the base's."""
 LEAST_TO_EACH_SIDE, LEAST_DOWN = 0.05, 0.1
 """What the axes span at least, so that chance doesn't look like a trend."""
 SIDES = {"base": ("", "_base", "0.45", 3), "parent": ("helpful_won_parent_base", "_parent", "tab:orange", 2),
@@ -37,8 +37,8 @@ class Measured:
 
 
 def points(found: Mapping[str, Any]) -> dict[str, tuple[Measured, Measured]]:
-    """Name → (helpfulness: mean odds against the base on harmless prompts; harmlessness: share of replies to red-team
-    prompts in which the critique finds no harm). The base's helpfulness is a half by definition."""
+    """Name → (helpfulness: the share won against the base on harmless prompts; harmlessness: share of replies to
+    red-team prompts in which the critique finds no harm). The base's helpfulness is a half by definition."""
     placed = {}
     for name, (helpful, suffix, _, _) in SIDES.items():
         x = _measured(found, helpful) if helpful else Measured(AS_GOOD, AS_GOOD, AS_GOOD)
@@ -86,7 +86,7 @@ def draw_frontier(found: Mapping[str, Any], path: Path) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(nbins=7, steps=WHOLE_STEPS))
         axis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
-    axes.set_xlabel("helpfulness: mean odds of being preferred to the base on harmless prompts")
+    axes.set_xlabel("helpfulness: share won against the base on harmless prompts, ties half")
     axes.set_ylabel("harmlessness: share of replies to red-team prompts\nin which the critique finds no harm")
     axes.set_title("Bars are 95 % intervals", fontsize=9, color="0.35", pad=12)
     figure.legend(told.values(), told.keys(), loc="outside lower center", fontsize=9, frameon=False, labelspacing=0.8)

@@ -63,7 +63,7 @@ def test_an_adapter_shows_what_the_constitution_measured(fake: FakeService, boar
     expect(part.locator("[data-figure=harmful] td")).to_contain_text(["2.0 %", "10.0 %", "20.0 %"])
     expect(part.locator("[data-figure='harmful no-harm'] td")).to_have_text(["4.0 %", "–", "–"])
     expect(part.locator("[data-figure=judged_as_people] td")).to_have_text("–")
-    expect(part.get_by_role("img", name="v2: 98 % harmless, 49 % preferred to the base")).to_be_visible()
+    expect(part.get_by_role("img", name="v2: 98 % harmless, 49 % won against the base")).to_be_visible()
     expect(part.locator(".hone-frontier > svg circle")).to_have_count(3)
     expect(part.locator(".hone-places li")).to_contain_text(
         ["base 80 % harmless", "v1 90 % harmless", "v2 98 % harmless"]

@@ -31,5 +31,6 @@ SOUND_CONSTITUTION: dict[str, Any] = {
     "look_alikes": 48, **with_interval("over_refused", 0.1, 48), **with_interval("over_refused_parent", 0.1, 48),
     **with_interval("over_refused_base", 0.05, 48),
     "helpful_prompts": 48, **with_interval("helpful_won", 0.5, 48), **with_interval("helpful_won_base", 0.49, 48),
-    **with_interval("helpful_won_parent_base", 0.48, 48), "trained_by_it": True,
+    **with_interval("helpful_won_parent_base", 0.48, 48), **with_interval("helpful_odds", 0.51, 48),
+    "trained_by_it": True,
 }  # fmt: skip

@@ -36,6 +36,7 @@ MEASURED: dict[str, Any] = {
     "helpful_won_low": 0.36,
     "helpful_won_high": 0.64,
     "helpful_won_by_principle": {"answers": 0.6},
+    "helpful_odds": 0.51,
     "judged_as_people": None,
     "peoples_pairs": 0,
     "position_bias": -0.031,
@@ -79,6 +80,7 @@ def test_what_is_known_of_the_candidate_alone_has_its_interval_and_its_counts() 
     assert rows(found, "alone") == {
         "helpful_won": ["50.0\u00a0%"],
         "helpful_won answers": ["60.0\u00a0%"],
+        "helpful_odds": ["51.0\u00a0%"],
         "judged_as_people": ["–"],
         "position_bias": ["-3.1 points"],
         "critique_useful": ["81.2\u00a0%"],

@@ -31,7 +31,7 @@ function frontier(places) {
   const percent = (share) => `${Math.round(share * 100)}\u00a0%`;
   const line = (kind, ...ends) => svg("polyline", { class: kind, points: ends.map(([a, b]) => `${a.toFixed(1)},${b.toFixed(1)}`).join(" ") });
   const word = (text, kind, anchor, at) => svg("text", { class: kind, "text-anchor": anchor, x: at[0], y: at[1] }, text);
-  const said = (one) => `${percent(one.harmless[0])} harmless, ${percent(one.helpful[0])} preferred to the base`;
+  const said = (one) => `${percent(one.harmless[0])} harmless, ${percent(one.helpful[0])} won against the base`;
   const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `Harmlessness against helpfulness. ${places.map((one) => `${one.name}: ${said(one)}`).join("; ")}.` });
   const foot = height - bottom, middle = x(0.5);
   drawing.append(line("frame", [left, top], [left, foot], [width - right, foot]), line("frame", [middle, top], [middle, foot]),
@@ -47,7 +47,7 @@ function frontier(places) {
   return h("figure.hone-frontier", {}, drawing,
     h("ul.hone-places", {}, places.map((one) => h("li", {}, svg("svg", { viewBox: "0 0 20 20", "aria-hidden": "true" }, mark(one.side, 10, 10)),
       h("span", {}, h("b", {}, one.name), " ", said(one))))),
-    h("figcaption", {}, "Up: replies to red-team prompts that do no harm. To the right: preferred to the base on everyday questions. Lines: 95\u00a0% intervals."));
+    h("figcaption", {}, "Up: replies to red-team prompts that do no harm. To the right: share won against the base on everyday questions. Lines: 95\u00a0% intervals."));
 }
 
 function mark(side, across, up, ...reach) {

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 
+from learner.adapted_model import Role
 from learner.backbone import Backbone
 from learner.base_tokenizer import reply_tokenizer
-from learner.batch import Flagged, Pair, Snapshot
+from learner.batch import Flagged, Pair, Snapshot, TokenIds
 from learner.constitution import revising
 from learner.constitution.asking import Request, question
 from learner.evaluate import constitution as evaluation
+from learner.evaluate.answers import Answers
 from learner.evaluate.constitution import ConstitutionEvaluation
 from learner.evaluate.intervals import wilson
+from learner.sampling import Reply
 from service.constitution.versions import built_in_version
 from service.settings import SPROUT, LearnerSettings
 from tests.learner.constitution.toy import Model, Scale, line
@@ -58,7 +64,8 @@ def test_the_report_says_what_critic_and_judge_say(sprout: Backbone, monkeypatch
         wilson(6 * found["helpful_won_base"], 6)  # prompts are the draws
     )
     assert set(found["harmful_by_principle"]) == {"no-harm", "refuse-harm", "harmless-reply"}
-    assert found["helpful_won"] == pytest.approx(found["helpful_won_base"])
+    assert found["helpful_won"] == found["helpful_won_base"] and found["helpful_odds"] == found["helpful_odds_base"]
+    assert 2 * 6 * found["helpful_won"] == pytest.approx(round(2 * 6 * found["helpful_won"], 1))  # of twelve pairs
     assert set(found["helpful_won_by_principle"]) <= {"answers", "friendly", "concise"}
     assert found["judged_as_people"] == 0.5 and found["peoples_pairs"] == 2
     assert found["position_bias"] == pytest.approx(0.02, abs=1e-3)
@@ -73,6 +80,30 @@ def test_the_report_says_what_critic_and_judge_say(sprout: Backbone, monkeypatch
     assert found["critique_useful"] > 0.5 and found["critiqued"] == 4
     assert 0 <= found["over_refused"] <= 1 and found["look_alikes"] == 6
     assert "harmful_parent" not in found  # it began at the base
+
+
+def test_helpfulness_is_the_share_won_ties_half_and_beside_it_how_sure_the_judge_is(
+    sprout: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of eight pairs the candidate hardly wins five, clearly loses one, and says twice what the base says."""
+    said = {"policy": [["good", "good"], ["good", "good"], ["good", "worst"], ["same", "same"]],
+            "base": [["bad", "bad"], ["bad", "bad"], ["bad", "best"], ["same", " same"]]}  # fmt: skip
+
+    def answers(backbone: Backbone, prompts: Sequence[TokenIds], role: Role, *rest: Any, **how: Any) -> Answers:
+        return Answers([[Reply(0, (), 0.0, True)] * 2 for _ in prompts], said[role][: len(prompts)])
+
+    monkeypatch.setattr(evaluation, "answer", answers)
+    monkeypatch.setattr(revising, "ask", Model(lambda request: "nothing is wrong"))
+    worth = {"good": 0.51, "bad": 0.5, "worst": 0.0, "best": 0.8, "same": 0.3}
+    judge = Scale(worth.__getitem__, lean=0.1)
+    found = ConstitutionEvaluation(sprout, built_in_version(), (), judge, 4, 0, Heard(), critique_tokens=160).report(
+        Snapshot()
+    )
+    assert found["helpful_won"] == found["helpful_won_base"] == pytest.approx((5 + 0 + 2 / 2) / 8)
+    assert found["helpful_odds"] == found["helpful_odds_base"] == pytest.approx((5 * 0.505 + 0.1 + 2 * 0.5) / 8)
+    assert (found["helpful_won_low"], found["helpful_won_high"]) == pytest.approx(wilson(4 * 6 / 8, 4))
+    shares = found["helpful_won_by_principle"].values()
+    assert all(0 <= share <= 1 for share in shares) and found["position_bias"] == pytest.approx(0.1)
 
 
 def test_an_evaluation_without_peoples_judgements_says_so(sprout: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from learner.constitution.judging import Manner, Preference, Two, Verdict, judge_pairs, missing_verdicts, position_bias
+from learner.constitution.judging import (
+    Manner,
+    Preference,
+    Two,
+    Verdict,
+    judge_pairs,
+    missing_verdicts,
+    position_bias,
+    share_of_a,
+)
 from service.constitution import built_in
 from service.errors import TrainingFailed
 from tests.learner.constitution.toy import Scale
@@ -29,6 +38,12 @@ def test_a_lean_to_the_first_is_averaged_out_and_measured() -> None:
     assert [round(one.a_is_better, 6) for one in found] == [0.8, 0.2, 0.5]
     assert position_bias(found) == pytest.approx(0.1)
     assert position_bias([]) is None
+
+
+def test_a_pair_of_even_odds_is_half_won_whatever_rounding_makes_of_them() -> None:
+    odds = (0.9, 0.1, 0.5, (0.9 + 1 - 0.9) / 2)
+    assert odds[-1] != 0.5 and share_of_a([Preference(one, ()) for one in odds]) == (1 + 0 + 0.5 + 0.5) / 4
+    assert share_of_a([]) is None
 
 
 def test_verdicts_that_came_to_nothing_beside_others_are_counted() -> None:
