@@ -6,7 +6,8 @@ PEFT holds the adapters; whichever acts, all that train go on requiring gradient
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from learner.loading import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_adapter, lora_config
+from learner.micro_batches import free_memory, is_out_of_memory
 from learner.weights_file import write_tensors
 from service.settings import LearnerSettings
 
@@ -27,6 +29,7 @@ HeadRole = Literal["reward", "value"]
 Role = Literal["policy", "parent", "anchor", "base", "reward", "value", "judge"]
 HEAD = "head."
 """Before the names of a head's weights, beside those of its adapter."""
+log = logging.getLogger("hone.learner")
 
 
 class AdaptedModel:
@@ -38,6 +41,7 @@ class AdaptedModel:
         self._heads: dict[HeadRole, nn.Linear] = {}
         self._active: Role | None = None
         self._adapters = self._list_adapters()
+        self._folds = True
         self._select("policy")
 
     @property
@@ -104,23 +108,35 @@ class AdaptedModel:
     def merged(self, role: Role) -> Iterator[Any]:
         """As `use`, without gradients and with the adapter folded into the weights, which makes sampling faster.
 
-        Afterwards the base's weights are bit for bit what they were. Where the base is quantised, or shared out between
-        processes, nothing is folded.
+        Afterwards the base's weights are bit for bit what they were: until then there is a copy of them. Where the base
+        is quantised, or shared out between processes, nothing is folded; nor where there is no memory for the copy, and
+        from then on.
         """
         layers = [module for module in self.model.modules() if isinstance(module, LoraLayer)]
-        plain = all(_is_plain(layer.get_base_layer().weight) for layer in layers)
+        kept = list[tuple[Tensor, Tensor]]()
         with torch.no_grad(), self.use(role):
-            if not plain or not self.has(role):
-                yield self.model
-                return
-            kept = [layer.get_base_layer().weight.data.clone() for layer in layers]
-            self.model.merge_adapter([role])
             try:
+                if self._folds and self.has(role) and all(_is_plain(layer.get_base_layer().weight) for layer in layers):
+                    self._fold(role, layers, kept)
                 yield self.model
             finally:
-                self.model.unmerge_adapter()
-                for layer, weight in zip(layers, kept, strict=True):
-                    layer.get_base_layer().weight.data.copy_(weight)
+                _unfold(layers, kept)
+
+    def _fold(self, role: Role, layers: Sequence[LoraLayer], kept: list[tuple[Tensor, Tensor]]) -> None:
+        """Add the adapter to the weights, and these, each with a copy, to `kept`; or nothing where that doesn't fit."""
+        try:
+            for layer in layers:
+                kept += [(own, own.data.clone()) for own in layer.get_base_layer().parameters()]
+            self.model.merge_adapter([role])
+            return
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        _unfold(layers, kept)
+        kept.clear()
+        self._folds = False
+        log.warning("Out of memory for a copy of the base's weights; from now on sampling goes without, more slowly.")
+        free_memory()
 
     def adapter_state(self, role: Literal["policy", HeadRole] = "policy") -> dict[str, Tensor]:
         """A copy of a role's weights, by their names in an adapter file; a head's begin with `HEAD`."""
@@ -176,6 +192,14 @@ def _is_lora(name: str, role: str) -> bool:
 def _is_plain(weight: Tensor) -> bool:
     """Whether it is here as it is: not quantised, and not a part of it alone."""
     return weight.dtype.is_floating_point and not isinstance(weight, DTensor)
+
+
+def _unfold(layers: Sequence[LoraLayer], kept: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Set weights to their copies, which takes no memory; PEFT's way back computes what it takes off once more."""
+    for weight, copy in kept:
+        weight.data.copy_(copy)
+    for layer in layers:
+        layer.merged_adapters.clear()
 
 
 def _plain(value: Any) -> Any:

@@ -43,7 +43,7 @@ from service.settings import LearnerSettings
 
 log = logging.getLogger("hone.learner")
 
-SCORED, SAMPLED = "scored replies", "replies to sample"
+SCORED, SAMPLED, DESCRIBED = "scored replies", "replies to sample", "replies to describe"
 """What `Backbone.fitting` knows the number of that fits the memory at once."""
 
 
@@ -57,7 +57,7 @@ class Backbone(AdaptedModel):
             self._last_feed_forward = last_feed_forward(model.get_base_model()) if self._packs else None
         super().__init__(model, frozen)
         self.tokenizer = tokenizer
-        self.fitting = {what: MicroBatches(what) for what in (SCORED, SAMPLED)}
+        self.fitting = {what: MicroBatches(what) for what in (SCORED, SAMPLED, DESCRIBED)}
 
     @classmethod
     def load(

@@ -17,9 +17,10 @@ from random import Random
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from learner.backbone import Backbone
-from learner.batch import TokenIds, collate
+from learner.backbone import SCORED, Backbone
+from learner.batch import Example, TokenIds, collate
 from learner.passing import Round
 from learner.rollout_engines import Engines
 from learner.sampler import Tell
@@ -122,10 +123,10 @@ class EngineSampler:
     def _check(self, prompts: Sequence[TokenIds], replies: Sequence[Reply]) -> None:
         """An adapter can load without an error and change nothing, or be answered by another's weights."""
         some = sorted(replies, key=lambda reply: len(reply.token_ids) + len(prompts[reply.prompt]))[:CHECKED]
-        batch = collate([(prompts[reply.prompt], reply.token_ids) for reply in some], self._backbone.pad_id)
-        trainer = self._backbone.log_probs(batch).cpu()[batch.reply_mask]
+        examples = [(prompts[reply.prompt], reply.token_ids) for reply in some]
+        scored = [found for _, found in self._backbone.fitting[SCORED].each(examples, self._scored)]
+        trainer, base = (torch.cat(parts) for parts in zip(*scored, strict=True))
         engine = torch.tensor([value for reply in some for value in reply.log_probs or ()])
-        base = self._backbone.log_probs(batch, "base").cpu()[batch.reply_mask]
         moved = trainer - base
         if float(moved.norm()) > TELLABLE and float((engine - base) @ moved) < 0.5 * float(moved @ moved):
             raise TrainingFailed(
@@ -140,3 +141,9 @@ class EngineSampler:
                 f"({self._engines.tolerance:g}).",
                 "Check that it serves the same base model, in a precision near the trainer's.",
             )
+
+    def _scored(self, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the replies' tokens under policy and base: (tokens,) both, on the CPU."""
+        batch = collate(examples, self._backbone.pad_id)
+        policy, base = (self._backbone.log_probs(batch, role).cpu()[batch.reply_mask] for role in ("policy", "base"))
+        return policy, base

@@ -65,9 +65,7 @@ class MicroBatches:
     def _halve(self, size: int) -> None:
         self.most = (size + 1) // 2
         log.warning("Out of memory with %d %s at once; from now on %d.", size, self._what, self.most)
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
 
 
 def sizes(fitting: Mapping[str, MicroBatches]) -> dict[str, int | None]:
@@ -79,6 +77,13 @@ def set_sizes(fitting: MutableMapping[str, MicroBatches], known: Mapping[str, in
     """Have each known from the start, as where a training goes on."""
     for what, most in known.items():
         fitting.setdefault(what, MicroBatches(what)).most = most
+
+
+def free_memory() -> None:
+    """Of what nothing refers to any more, as of the tensors that an error's traceback held."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from learner.adapted_model import Role
-from learner.backbone import Backbone
+from learner.backbone import SCORED, Backbone
 from learner.batch import Example, Snapshot, TokenIds, collate
 
 PROBES, PROBES_TRIED = 4, 64
@@ -48,10 +48,14 @@ def choose_probes(backbone: Backbone, train: Snapshot, room: int) -> list[dict[s
 
 def make_probe(backbone: Backbone, prompt: TokenIds, reply: TokenIds) -> dict[str, Any]:
     """One, as the manifest holds it: token ids, and for each of the reply's the two log-probabilities."""
-    batch = collate([(prompt, reply)], backbone.pad_id)
-    start = len(prompt)
-    with torch.no_grad():
-        own, base = (backbone.log_probs(batch, role)[0, start:].tolist() for role in ("policy", "base"))
+
+    def log_probs(one: Sequence[Example]) -> tuple[list[float], list[float]]:
+        batch, start = collate(one, backbone.pad_id), len(prompt)
+        with torch.no_grad():
+            own, base = (backbone.log_probs(batch, role)[0, start:].tolist() for role in ("policy", "base"))
+        return own, base
+
+    [(_, (own, base))] = backbone.fitting[SCORED].each([(prompt, reply)], log_probs)
     return {"prompt_token_ids": prompt, "token_ids": reply, "logprobs": own, "base_logprobs": base}
 
 
@@ -59,14 +63,17 @@ def _changes(backbone: Backbone, tried: Sequence[Example]) -> list[tuple[float, 
     """How far each reply's log-probabilities are from the base's, and from the parent's where the policy has one: the
     sum over its tokens of the squares, in nats²."""
     before: list[Role] = ["base", "parent"] if backbone.has("parent") else ["base"]
-    changes: list[tuple[float, ...]] = []
-    for start in range(0, len(tried), TRIED_AT_ONCE):
-        batch = collate(tried[start : start + TRIED_AT_ONCE], backbone.pad_id)
+
+    def of_some(some: Sequence[Example]) -> list[tuple[float, ...]]:
+        batch = collate(some, backbone.pad_id)
         with torch.no_grad():
             own = backbone.log_probs(batch, "policy")  # (B, T), 0 outside the reply
             squares = [(own - backbone.log_probs(batch, role)).square().sum(1).tolist() for role in before]
-        changes += zip(*squares, strict=True)
-    return changes
+        return list(zip(*squares, strict=True))
+
+    at_once = [tried[start : start + TRIED_AT_ONCE] for start in range(0, len(tried), TRIED_AT_ONCE)]
+    fitting = backbone.fitting[SCORED]
+    return [change for part in at_once for _, found in fitting.each(part, of_some) for change in found]
 
 
 def _telling_most(changes: Sequence[tuple[float, ...]]) -> list[int]:

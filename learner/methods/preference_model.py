@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from learner import parallel
-from learner.backbone import Backbone
+from learner.backbone import DESCRIBED, Backbone
 from learner.batch import Example, Pair, TokenIds, by_length, collate, mean_by_prompt, tokens_of
 from service.adapters.judge import LONGEST_NAME
 from service.adapters.text_features import GROUPS, Extract
@@ -103,19 +103,24 @@ def _means(backbone: Backbone, examples: Sequence[Example], batch_size: int = 64
     """(len(examples), layers of HIDDEN, H)"""
     found = torch.zeros(0)
     for indices in by_length([tokens_of(example) for example in examples], batch_size):
-        batch = collate([examples[index] for index in indices], backbone.pad_id).to(backbone.device)
-        with backbone.use("base") as model:
-            decoder = model.get_base_model().base_model
-            output = decoder(
-                input_ids=batch.token_ids, attention_mask=batch.attention_mask, output_hidden_states=True
-            )  # fmt: skip
-        layers = output.hidden_states  # layers + 1 of (B, T, H)
-        mask = batch.reply_mask.unsqueeze(2)
-        chosen = [layers[depth] for depth in (0, len(layers) // 2, len(layers) - 1)]
-        means = torch.stack([(states * mask).sum(1) / mask.sum(1).clamp(min=1) for states in chosen], 1)
-        found = found if len(found) else torch.zeros(len(examples), *means.shape[1:], dtype=torch.float64)
-        found[indices] = means.double().cpu()
+        for part, means in backbone.fitting[DESCRIBED].each(indices, partial(_means_of_some, backbone, examples)):
+            found = found if len(found) else torch.zeros(len(examples), *means.shape[1:], dtype=torch.float64)
+            found[list(part)] = means
     return found
+
+
+def _means_of_some(backbone: Backbone, examples: Sequence[Example], indices: Sequence[int]) -> Tensor:
+    batch = collate([examples[index] for index in indices], backbone.pad_id).to(backbone.device)
+    with backbone.use("base") as model:
+        decoder = model.get_base_model().base_model
+        output = decoder(
+            input_ids=batch.token_ids, attention_mask=batch.attention_mask, output_hidden_states=True
+        )  # fmt: skip
+    layers = output.hidden_states  # layers + 1 of (B, T, H)
+    mask = batch.reply_mask.unsqueeze(2)
+    chosen = [layers[depth] for depth in (0, len(layers) // 2, len(layers) - 1)]
+    means = torch.stack([(states * mask).sum(1) / mask.sum(1).clamp(min=1) for states in chosen], 1)
+    return means.double().cpu()
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from learner import parallel
 from learner.adapted_model import Role
-from learner.backbone import Backbone
+from learner.backbone import SCORED, Backbone
 from learner.batch import Demonstration, Example, Tell, TokenIds, by_length, collate, tokens_of, untold
 from learner.pretrain.dialogue import is_held_out
 from learner.sampling import AFFORDABLE_TOKENS, longest_prompt, sample
@@ -245,12 +245,17 @@ def _describe(backbone: Backbone, examples: Sequence[Example], role: Role) -> li
 @torch.no_grad()
 def _describe_some(backbone: Backbone, role: Role, examples: Sequence[Example]) -> list[tuple[Tensor, Tensor]]:
     found: dict[int, tuple[Tensor, Tensor]] = {}
-    for indices in by_length([tokens_of(example) for example in examples], DESCRIBED_AT_ONCE):
+
+    def describe(indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
         batch = [examples[index] for index in indices]
         predictions = backbone.predictions(collate(batch, backbone.pad_id), role)
         lengths = [len(reply) for _, reply in batch]
-        tops = [top.cpu().split(lengths) for top in predictions.top_log_probs(TOP_TOKENS)]
-        found |= dict(zip(indices, zip(*tops, strict=True), strict=True))
+        ids, log_probs = (top.cpu().split(lengths) for top in predictions.top_log_probs(TOP_TOKENS))
+        return list(zip(ids, log_probs, strict=True))
+
+    for indices in by_length([tokens_of(example) for example in examples], DESCRIBED_AT_ONCE):
+        for part, tops in backbone.fitting[SCORED].each(indices, describe):
+            found |= dict(zip(part, tops, strict=True))
     return [found[index] for index in range(len(examples))]
 
 
