@@ -44,9 +44,9 @@ from learner.trackers import require_trackers
 from learner.trainer import (
     BY_REWARD,
     Stage,
-    as_labels,
     from_scores,
     from_thumbs,
+    one_side,
     pairs_to_learn,
     pairs_to_reward,
     settings_of,
@@ -194,18 +194,16 @@ def _learned(
     if not stages:
         wanted = what_single_replies_lack(method, texts) or what_is_wanted(method)
         why = f"{_examples_are(too_long)} longer than the model's context of {room} tokens." if too_long else ""
+        if method == "kto" and (side := one_side(texts)):
+            raise BadInput(
+                f"Every reply is called {side}, and kto tells good ones from bad ones.",
+                f"Add replies with good = {str(side == 'bad').lower()}, or pairs. {why}".strip(),
+            )
         raise BadInput(
             f"There is nothing in the data that {method} learns from: it holds {what_there_is(examples)}.",
             f"{why} Shorten them, or take a model with a longer context."
             if why
             else f"{of_ties(method, examples)}{wanted}",
-        )
-    labels = as_labels(texts)
-    if "kto" in stages and len({label.desirable for label in labels}) < 2:
-        called = "good" if labels[0].desirable else "bad"
-        raise BadInput(
-            f"Every reply is called {called}, and kto tells good ones from bad ones.",
-            f"Add replies with good = {str(called == 'bad').lower()}, or pairs.",
         )
     said: list[Pair | Label | Scored] = [*pairs_to_learn(stages, texts)]
     said += [*(texts.labels if from_thumbs(stages) else ()), *(texts.scored if from_scores(stages) else ())]

@@ -9,12 +9,14 @@ from learner.snapshot import FrozenFeedback
 from learner.trainer import (
     BY_REWARD,
     LEAST_THUMBS,
+    OTHER_SIDE,
     THUMBS_TO_A_PAIR,
     Stage,
     as_labels,
     from_pairs,
     from_scores,
     from_thumbs,
+    one_side,
     pairs_to_learn,
 )
 
@@ -147,5 +149,10 @@ def why_nothing(lessons: Curated, method: str) -> str:
     }.get(method, f"{pairs}, enough thumbs or enough scores")  # fmt: skip
     held = sum(counts["held_out"][name] for name in ("demonstrations", "pairs", "good", "bad", "scores", "critiques"))
     said = ", ".join(counted(count, kind) for kind, count in counts["judgements"].items())
-    text = f"There is feedback ({said}), but it holds no {wanted} to learn from."
-    return text + _not_used(lessons, ()) + (f" Held out for evaluation: {counted(held, 'example')}." if held else "")
+    text = f"There is feedback ({said}), but it holds no {wanted} to learn from.{_not_used(lessons, ())}"
+    if method == "kto" and (side := one_side(lessons.train)):
+        text = (
+            f"There is feedback ({said}), but every reply is called {side}, and kto tells good ones from bad ones. All "
+            f"of it is kept, and learned from once there are {OTHER_SIDE[side]} replies or pairs, too."
+        )
+    return text + (f" Held out for evaluation: {counted(held, 'example')}." if held else "")

@@ -26,6 +26,8 @@ starts from as many scored above, and below, what is usual with those who scored
 THUMBS_TO_A_PAIR = 4
 """Where there are so many single thumbs to each judged pair, both are learned from as replies by themselves."""
 
+OTHER_SIDE = {"good": "bad", "bad": "good"}
+
 Keep = Literal["policy", "base"]
 """Whose replies to other prompts corrections must not move: the starting policy's, or the base's."""
 
@@ -96,6 +98,12 @@ def as_labels(train: Snapshot) -> tuple[Label, ...]:
     return tuple(found.values())
 
 
+def one_side(train: Snapshot) -> str:
+    """ "good" or "bad" where KTO would have replies of that side alone; empty where it has both, or none."""
+    sides = {label.desirable for label in as_labels(train)}
+    return "" if len(sides) != 1 or train.criticised else "good" if True in sides else "bad"
+
+
 def settings_of(method: str, settings: Settings) -> Settings:
     """What a run of this method goes by. Raises BadInput where the other settings don't suit it."""
     ppo = settings.ppo_of(method)
@@ -130,7 +138,8 @@ def stages_of(method: str, train: Snapshot, preferences: Literal["dpo", "ppo", "
     A correction's own pair says nothing about taste that its demonstration doesn't say better, so by itself it starts
     preference learning only where that was asked for by name. Single thumbs say less than pairs do, and start it where
     there are at least LEAST_THUMBS of each kind and THUMBS_TO_A_PAIR times as many as judged pairs; these are then
-    learned from with them, as `as_labels` says. By name both are learned from whatever there is of them. Labels of harm
+    learned from with them, as `as_labels` says. By name both are learned from whatever there is of them, but for KTO
+    of one side alone, which leave open what tells them apart (`one_side`). Labels of harm
     are learned from beside thumbs, and start no more than a reward model, or what was asked for by name.
 
     A critique is a pair as soon as the model has revised the reply by it. `preferences`: what `auto` does with
@@ -156,7 +165,7 @@ def stages_of(method: str, train: Snapshot, preferences: Literal["dpo", "ppo", "
             return (*found, stage) if rewarded else tuple(found)
     if (method == "auto" and judged and not by_thumbs) or (method == "dpo" and (decided or train.criticised)):
         found.append("dpo")
-    if (method == "auto" and by_thumbs) or (method == "kto" and (train.labels or judged)):
+    if (method == "auto" and by_thumbs) or (method == "kto" and (judged or (train.labels and not one_side(train)))):
         found.append("kto")
     return tuple(found)
 

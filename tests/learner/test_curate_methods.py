@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import pytest
 
+from learner.batch import Criticised
 from learner.summary import learned_from
-from learner.trainer import LEAST_THUMBS, THUMBS_TO_A_PAIR, as_labels, judgements_of_taste, stages_of
+from learner.trainer import LEAST_THUMBS, THUMBS_TO_A_PAIR, as_labels, judgements_of_taste, one_side, stages_of
 from tests.learner.curating import curated, thumb
 from tests.learner.store_fixtures import Home
 from tests.learner.store_fixtures import home as home
@@ -49,7 +51,7 @@ def test_single_thumbs_start_learning_where_there_are_enough_of_both_kinds_and_f
         thumb(home, "a", True, prompt=(1, 50 + number, 2))
     train = curated(home).train
     assert stages_of("auto", train) == ()
-    assert stages_of("kto", train) == ("kto",) and stages_of("dpo", train) == ()
+    assert stages_of("kto", train) == stages_of("dpo", train) == ()
     for number in range(LEAST_THUMBS):
         thumb(home, "a", False, prompt=(1, 70 + number, 2))
     assert stages_of("auto", curated(home).train) == ("kto",)
@@ -71,6 +73,19 @@ def test_single_thumbs_start_learning_where_there_are_enough_of_both_kinds_and_f
         home.compare("bb", "a", "a", prompt=(1, 100 + number, 2))
     assert stages_of("auto", curated(home).train) == ("sft", "dpo")
     assert stages_of("kto", curated(home).train) == ("kto",)
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_thumbs_of_one_side_teach_kto_once_there_is_another_side(home: Home, good: bool) -> None:
+    thumb(home, "a", good, prompt=(1, 50, 2))
+    train = curated(home).train
+    assert (stages_of("kto", train), one_side(train)) == ((), "good" if good else "bad")
+    criticised = Criticised((1, 50, 2), (9, 2), "Too long.")
+    assert stages_of("kto", replace(train, criticised=(criticised,))) == ("kto",)  # a pair, once it is revised
+    home.compare("bb", "a", "a", prompt=(1, 90, 2))
+    assert (stages_of("kto", curated(home).train), one_side(curated(home).train)) == (("kto",), "")
+    other = replace(train, labels=(*train.labels, replace(train.labels[0], desirable=not good)))
+    assert (stages_of("kto", other), one_side(other)) == (("kto",), "")
 
 
 def test_pairs_alone_teach_kto_where_it_is_asked_for_by_name(home: Home) -> None:

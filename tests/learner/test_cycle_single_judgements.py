@@ -69,6 +69,28 @@ def test_too_few_thumbs_of_a_kind_teach_nothing_and_it_is_said_why(home: Home) -
     assert run.state == "nothing_to_learn" and "(10 thumbs)" in run.message and "4 good and 4 bad" in run.message
 
 
+@pytest.mark.parametrize(("good", "bad", "side", "other"), [(5, 0, "good", "bad"), (0, 5, "bad", "good")])
+def test_thumbs_of_one_side_wait_for_the_other_where_kto_is_asked_for(
+    home: Home, good: int, bad: int, side: str, other: str
+) -> None:
+    names = give_thumbs(home, good, bad)
+    with home.store.begin() as tx:
+        run = runs.queue_run(tx, "thumbs only", "command", "kto", {})
+    cycle(home, lease(home), Pretender()).run()
+    assert run is not None and the_run(home, run.id).state == "nothing_to_learn"
+    assert the_run(home, run.id).message == (
+        f"There is feedback (5 thumbs), but every reply is called {side}, and kto tells good ones from bad ones. All "
+        f"of it is kept, and learned from once there are {other} replies or pairs, too."
+    )
+    names.append(home.judge(Thumb(exchange_id=home.chat("yes", prompt=(1, 80)), good=not good)))
+    with home.store.begin() as tx:
+        again = runs.queue_run(tx, "thumbs of both sides", "command", "kto", {})
+    cycle(home, lease(home), Pretender()).run()
+    assert again is not None and the_run(home, again.id).state == "succeeded"
+    with home.store.read() as tx:
+        assert {feedback.get_feedback(tx, "name:ann", name).learned_in for name in names} == {("v1",)}
+
+
 def test_single_scores_teach_a_reward_model_and_no_other_method_which_says_so(home: Home) -> None:
     names = [
         home.judge(Score(exchange_id=home.chat("yes", prompt=(1, 30 + number)), score=9 if number % 2 else 2))
