@@ -98,8 +98,12 @@ def work(settings: Settings, store: Store, run_id: str, fence: int) -> int:
     except HoneError as error:
         log.error("The run failed: %s", error)  # foreseen: where it was found tells nobody anything
         return _fail(store, run_id, fence, str(error))
-    except Exception:
+    except Exception as error:
         log.exception("The run died.")
+        from learner.micro_batches import is_out_of_memory  # as above
+
+        if is_out_of_memory(error):  # as where the base was loaded beside an engine: that may pass, too
+            return _fail(store, run_id, fence, _no_memory(error), settings.learner.max_attempts)
         return CRASHED
     finally:
         team.close()
@@ -125,6 +129,12 @@ def _in_plain_words(error: HoneError | OSError) -> str:
         return str(error)
     where = f" {error.filename}" if error.filename else ""
     return f"The run can't read or write{where}: {error.strerror or error}. Free some space, check rights; learn again."
+
+
+def _no_memory(error: Exception) -> str:
+    """Where there was none for what can't be taken in parts."""
+    said = (str(error) or type(error).__name__).splitlines()[0]
+    return f"There isn't enough memory for the run ({said}). Set learner.quantise to nf4, or train with more memory."
 
 
 def _give_way(niceness: int) -> None:

@@ -1,4 +1,4 @@
-"""A run on a full disk, or without its engine: it waits or is tried again, and then fails in plain words."""
+"""A run on a full disk, without its engine or without memory: it waits or is tried again, then fails in plain words."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from learner import metrics
 from learner.child import work
@@ -26,9 +27,11 @@ from tests.learner.store_fixtures import home as home
         (OSError(28, "No space left on device", "metrics.jsonl"), "can't read or write metrics.jsonl: No space left"),
         (StoreError("The database is full.", "Free some space."), "The database is full. Free some space."),
         (EngineUnavailable("The training waited 900 s for the engine."), "The training waited 900 s for the engine."),
+        (torch.OutOfMemoryError("CUDA out of memory.\nMore."), "memory for the run (CUDA out of memory.). Set learner"),
+        (MemoryError(), "There isn't enough memory for the run (MemoryError)."),
     ],
 )
-def test_a_full_disk_or_an_engine_that_stays_away_is_tried_again_and_then_fails_the_run_in_plain_words(
+def test_what_may_pass_is_tried_again_and_then_fails_the_run_in_plain_words(
     home: Home, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
 ) -> None:
     def full(self: Cycle) -> None:
