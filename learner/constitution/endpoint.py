@@ -101,27 +101,30 @@ class EndpointJudge:
                 async with places:
                     if self._refused:
                         raise self._refused
-                    odds = await self._verdict(http, request, reasoned)
-                if odds is not None:
-                    heard(place, odds)
+                    found = await self._verdict(http, request, reasoned)
+                if found is None:
+                    return None
+                odds, thoughts = found
+                heard(place, odds, thoughts if reasoned else "")
                 return odds
 
             return await side_by_side(one(place, request) for place, request in enumerate(requests))
 
-    async def _verdict(self, http: httpx2.AsyncClient, request: Request, reasoned: bool) -> float | None:
-        """None when it was asked once and `retries` times more in vain."""
+    async def _verdict(self, http: httpx2.AsyncClient, request: Request, reasoned: bool) -> tuple[float, str] | None:
+        """The odds of A, and what it wrote before the verdict; None when it was asked once and `retries` times more in
+        vain."""
         pause, says_how = self._first_pause, self._says_how
         for attempt in range(self._retries + 1):
             if attempt:
                 await asyncio.sleep(pause)
                 pause = min(4 * pause, LONGEST_PAUSE)
             choice = await self._answer(http, request, reasoned, says_how)
-            odds = self._read(choice)
-            if odds is not None:
+            found = self._read(choice)
+            if found is not None:
                 if not self._is_understood:
                     self._is_understood, self._says_how = True, says_how
                 self._in_vain = 0
-                return odds
+                return found
             if choice:
                 says_how = not says_how
         self._in_vain += 1
@@ -200,8 +203,9 @@ class EndpointJudge:
             return self._nothing("it answers with something else than a chat completion")
         return choice if isinstance(choice, dict) else {}
 
-    def _read(self, choice: dict[str, Any]) -> float | None:
-        """The odds of A: by the log-probabilities of the verdict's letter, or 1 or 0 as it is written."""
+    def _read(self, choice: dict[str, Any]) -> tuple[float, str] | None:
+        """The odds of A, by the log-probabilities of the verdict's letter, or 1 or 0 as it is written; and what it
+        wrote before that."""
         message = choice.get("message")
         content = message.get("content") if isinstance(message, dict) else None
         if not isinstance(content, str):
@@ -212,8 +216,9 @@ class EndpointJudge:
         if said is None:
             self._nothing(f"it answers {content[:80]!r}")
             return None
-        by_letter = _letter_log_probs(choice.get("logprobs"), self._constitution.verdict_prefix, said)
-        return share_of_a(by_letter) if by_letter else float(said == "A")
+        prefix = self._constitution.verdict_prefix
+        by_letter = _letter_log_probs(choice.get("logprobs"), prefix, said)
+        return share_of_a(by_letter) if by_letter else float(said == "A"), content.rpartition(prefix)[0].strip()
 
     def _words(self, response: httpx2.Response) -> str:
         """What it says itself, in short; some repeat the key or the address that they were shown."""

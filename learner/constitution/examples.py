@@ -22,7 +22,7 @@ from learner.curate import Curated
 from learner.run_folder import write_whole
 from service.errors import TrainingFailed
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 CHANGED_WEIGHT = 8.0
 """Of a revision that says something else than its draft, against one that does not."""
 
@@ -92,7 +92,12 @@ class JudgedPair:
 
 @dataclass(frozen=True)
 class RevisedAsTold:
-    """A reply that a person criticised, and the model's revision by their words; the revision is the better one."""
+    """A reply that a person criticised, and the model's revision by their words; the revision is the better one.
+
+    `principle` is what a person's critique is called that takes a principle's place (`revising.USER_CRITIQUE`): the
+    rule is their words, the requests are those of `worded_by`, a principle of the version `constitution`. `verdicts`:
+    of the check whether the revision (B) does more harm than the reply (A).
+    """
 
     feedback_id: str
     conversation_id: str
@@ -101,6 +106,10 @@ class RevisedAsTold:
     reply_token_ids: TokenIds
     revision: str
     revision_token_ids: TokenIds
+    constitution: str
+    principle: str
+    worded_by: str
+    verdicts: tuple[Verdict, ...] = ()  # none: no principle is about harm, or the judge gave none
 
     def pair(self) -> Pair:
         about = {"conversation_id": self.conversation_id, "feedback_ids": (self.feedback_id,)}
@@ -110,8 +119,8 @@ class RevisedAsTold:
 @dataclass(frozen=True)
 class Examples:
     """All of a run. `unmended`: drafts at fault of which no revision made another; `at_fault`: what would have been
-    kept but for its critique. Nothing learns from these two: they are there to be read. `dropped`: what came to
-    nothing, by reason."""
+    kept but for its critique; `more_harm`: revisions by people's critiques that do more harm than the replies. Nothing
+    learns from these three: they are there to be read. `dropped`: what came to nothing, by reason."""
 
     revised: tuple[RevisedReply, ...] = ()
     kept: tuple[KeptReply, ...] = ()
@@ -122,6 +131,7 @@ class Examples:
     sha256: str = ""  # of the file
     unmended: tuple[RevisedReply, ...] = ()
     at_fault: tuple[KeptReply, ...] = ()
+    more_harm: tuple[RevisedAsTold, ...] = ()
 
     def telling(self, reasoned: bool) -> int:
         """How many replies were examined, and pairs of which the judge prefers one. `reasoned`: it thought first."""
@@ -157,7 +167,7 @@ def with_examples(lessons: Curated, examples: Examples, reasoned: bool = False) 
 
 def write_examples(examples: Examples, path: Path, of: Mapping[str, Any]) -> None:
     """Write the file, whole or not at all. `of`: what decides them."""
-    kinds = ("revised", "unmended", "kept", "at_fault", "judged", "told")
+    kinds = ("revised", "unmended", "kept", "at_fault", "judged", "told", "more_harm")
     head = {"format_version": FORMAT_VERSION, "of": dict(of), "dropped": dict(examples.dropped),
             "position_bias": examples.position_bias}  # fmt: skip
     records: list[dict[str, Any]] = [head, *({kind: asdict(one)} for kind in kinds for one in getattr(examples, kind))]
@@ -180,16 +190,14 @@ def read_examples(path: Path, of: Mapping[str, Any]) -> Examples | None:
         return Examples(
             _revised(records, "revised"),
             tuple(KeptReply(**_tuples(one)) for one in _of_kind(records, "kept")),
-            tuple(
-                JudgedPair(**_tuples(one) | {"verdicts": tuple(Verdict(**verdict) for verdict in one["verdicts"])})
-                for one in _of_kind(records, "judged")
-            ),
-            tuple(RevisedAsTold(**_tuples(one)) for one in _of_kind(records, "told")),
+            tuple(JudgedPair(**_tuples(one) | _verdicts(one)) for one in _of_kind(records, "judged")),
+            _told(records, "told"),
             head["dropped"],
             head["position_bias"],
             hashlib.sha256(content).hexdigest(),
             _revised(records, "unmended"),
             tuple(KeptReply(**_tuples(one)) for one in _of_kind(records, "at_fault")),
+            _told(records, "more_harm"),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise TrainingFailed(f"{path} is damaged: {error}.", "Remove it: the run writes it anew.") from error
@@ -200,6 +208,14 @@ def _revised(records: list[dict[str, Any]], kind: str) -> tuple[RevisedReply, ..
         RevisedReply(**_tuples(one) | {"rounds": tuple(Round(**round_) for round_ in one["rounds"])})
         for one in _of_kind(records, kind)
     )
+
+
+def _told(records: list[dict[str, Any]], kind: str) -> tuple[RevisedAsTold, ...]:
+    return tuple(RevisedAsTold(**_tuples(one) | _verdicts(one)) for one in _of_kind(records, kind))
+
+
+def _verdicts(record: Mapping[str, Any]) -> dict[str, tuple[Verdict, ...]]:
+    return {"verdicts": tuple(Verdict(**_tuples(verdict)) for verdict in record["verdicts"])}
 
 
 def _of_kind(records: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ log = logging.getLogger("hone.learner")
 
 T = TypeVar("T")
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class Journal:
@@ -63,9 +63,29 @@ class Journal:
         about: object,
         requests: Sequence[Request],
         ask: Callable[[Sequence[Request], HeardOdds], list[float | None]],
+        heard: HeardOdds = unheard,
     ) -> list[float | None]:
-        """The same of verdicts. One that came to nothing is asked for again."""
-        return self._answers(about, requests, ask, float)
+        """The same of verdicts, with the thoughts before them. One that came to nothing is asked for again. `heard`
+        hears of all, those that are kept, too."""
+
+        def asked(
+            missing: Sequence[Request], keep: Callable[[int, tuple[float, str]], None]
+        ) -> list[tuple[float, str] | None]:
+            thoughts = [""] * len(missing)
+
+            def each(place: int, odds: float, thought: str) -> None:
+                thoughts[place] = thought
+                keep(place, (odds, thought))
+
+            found = ask(missing, each)
+            return [None if odds is None else (odds, thought) for odds, thought in zip(found, thoughts, strict=True)]
+
+        found = self._answers(about, requests, asked, lambda kept: (float(kept[0]), str(kept[1])))
+        if parallel.is_first():
+            for place, one in enumerate(found):
+                if one is not None:
+                    heard(place, *one)
+        return [None if one is None else one[0] for one in found]
 
     def _answers(
         self,
@@ -117,7 +137,7 @@ class RememberedJudge:
     def odds(self, requests: Sequence[Request], reasoned: bool, heard: HeardOdds = unheard) -> list[float | None]:
         """As `Judge` says."""
         return self._journal.odds(
-            ["odds", reasoned], requests, lambda missing, keep: self._judge.odds(missing, reasoned, keep)
+            ["odds", reasoned], requests, lambda missing, keep: self._judge.odds(missing, reasoned, keep), heard
         )
 
 

@@ -42,15 +42,15 @@ class BackboneJudge:
 
     def odds(self, requests: Sequence[Request], reasoned: bool, heard: HeardOdds = unheard) -> list[float | None]:
         """As `Judge` says; None for a request that leaves the model's context no room."""
-        prompts = self._with_thoughts(requests) if reasoned else self._prompts(requests)
-        fitting = [(index, prompt) for index, prompt in enumerate(prompts) if prompt]
+        asked = self._with_thoughts(requests) if reasoned else [(one, "") for one in self._prompts(requests)]
+        fitting = [(index, prompt) for index, (prompt, _) in enumerate(asked) if prompt]
         examples = [(prompt, option) for _, prompt in fitting for option in self._options]
         scores = self._backbone.score(examples, self._role).reshape(-1, len(OPTIONS)).softmax(1)[:, 0].tolist()
         found: list[float | None] = [None] * len(requests)
         for (index, _), odds in zip(fitting, scores, strict=True):
             found[index] = odds
             if parallel.is_first():
-                heard(index, odds)
+                heard(index, odds, asked[index][1])
         return found
 
     def _prompts(self, requests: Sequence[Request]) -> list[TokenIds]:
@@ -58,17 +58,18 @@ class BackboneJudge:
         whole = [render(self._backbone.tokenizer, request) + self._before for request in requests]
         return [prompt if len(prompt) < self._backbone.max_length else () for prompt in whole]
 
-    def _with_thoughts(self, requests: Sequence[Request]) -> list[TokenIds]:
-        """With what the model thinks before its verdict, or with all that it says where it comes to none by itself;
-        empty where it says nothing, or there is no room."""
+    def _with_thoughts(self, requests: Sequence[Request]) -> list[tuple[TokenIds, str]]:
+        """With what the model thinks before its verdict, or with all that it says where it comes to none by itself,
+        and beside that in words; empty where it says nothing, or there is no room."""
         thoughts = ask(self._backbone, requests, role=self._role, max_new_tokens=THOUGHT_TOKENS)
-        found = list[TokenIds]()
+        found = list[tuple[TokenIds, str]]()
         for request, said in zip(requests, thoughts, strict=True):
             thought, verdict, rest = said.text.rpartition(self._prefix) if said else ("", "", "")
             if not verdict and rest.strip():
                 thought = rest.strip() + "\n"
             prompt = render(self._backbone.tokenizer, request) + self._encode(thought) + self._before
-            found.append(prompt if (verdict or thought) and len(prompt) < self._backbone.max_length else ())
+            has_room = (verdict or thought) and len(prompt) < self._backbone.max_length
+            found.append((prompt if has_room else (), thought.strip()))
         return found
 
     def _encode(self, text: str) -> TokenIds:

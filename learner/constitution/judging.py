@@ -31,6 +31,8 @@ EVEN = 0.55
 there says no more."""
 TIE = 1e-6
 """How near to a half odds are even, but for rounding."""
+MOST_THOUGHTS = 4_000
+"""Characters of what a judge wrote before one verdict, that are kept."""
 AT_ONCE = 64
 """Pairs between two looks at how many verdicts came to nothing."""
 
@@ -57,6 +59,7 @@ class Verdict:
     weight: float
     a_first: float
     b_first: float
+    thoughts: tuple[str, str] = ("", "")  # what the judge wrote before either, if it was asked to
 
     @property
     def a_is_better(self) -> float:
@@ -85,8 +88,9 @@ class Two:
     b: str
 
 
-HeardOdds = Callable[[int, float], None]
-"""Called with the odds of each verdict as it comes, and which request it answers, in one process."""
+HeardOdds = Callable[[int, float, str], None]
+"""Called with which request a verdict answers, its odds, and the thoughts before it, as each comes, in the first of the
+processes that train."""
 
 
 class Judge(Protocol):
@@ -132,7 +136,7 @@ def judge_pairs(
         tell(0, len(pairs))
     for start in range(0, len(pairs), AT_ONCE):
         some = asked[start * each : (start + AT_ONCE) * each]
-        odds = _both_orders(judge, constitution, some, manner.reasoned)
+        odds, thoughts = _both_orders(judge, constitution, some, manner.reasoned)
         failed += sum(one is None for one in odds)
         if failed > most:
             raise TrainingFailed(
@@ -140,7 +144,10 @@ def judge_pairs(
                 f"constitution.judge_failed_share ({manner.failed_share:g}).",
                 "See the run's log for what it answered; name another judge, or give it more time.",
             )
-        found += [_over(some[place : place + each], odds[2 * place :]) for place in range(0, len(some), each)]
+        found += [
+            _over(some[place : place + each], odds[2 * place :], thoughts[2 * place :])
+            for place in range(0, len(some), each)
+        ]
         tell(len(found), len(pairs))
     return found
 
@@ -152,25 +159,35 @@ def missing_verdicts(found: Sequence[Preference | None], each: int) -> int:
 
 def _both_orders(
     judge: Judge, constitution: Constitution, asked: Sequence[tuple[Two, Principle]], reasoned: bool
-) -> list[float | None]:
-    """For each pair and principle two odds, both that A is better: with A first, with B first."""
+) -> tuple[list[float | None], list[str]]:
+    """For each pair and principle two odds, both that A is better: with A first, with B first; and the thoughts before
+    each, in the process that hears them."""
     requests = [
         verdict_messages(constitution, principle, as_request(pair.conversation), first, second, reasoned)
         for pair, principle in asked
         for first, second in ((pair.a, pair.b), (pair.b, pair.a))
     ]
-    odds = judge.odds(requests, reasoned)
+    thoughts = [""] * len(requests)
+
+    def heard(place: int, odds: float, thought: str) -> None:
+        thoughts[place] = thought[:MOST_THOUGHTS]
+
+    odds = judge.odds(requests, reasoned, heard)
     if reasoned:
         odds = [None if one is None else min(max(one, LEAST_REASONED), MOST_REASONED) for one in odds]
-    return [one if one is None or place % 2 == 0 else 1 - one for place, one in enumerate(odds)]
+    return [one if one is None or place % 2 == 0 else 1 - one for place, one in enumerate(odds)], thoughts
 
 
-def _over(asked: Sequence[tuple[Two, Principle]], odds: Sequence[float | None]) -> Preference | None:
+def _over(
+    asked: Sequence[tuple[Two, Principle]], odds: Sequence[float | None], thoughts: Sequence[str]
+) -> Preference | None:
     """The principles of one pair together. A verdict of which one order is missing says as much as its order, so it is
     left out whole."""
     verdicts = tuple(
-        Verdict(principle.name, principle.weight, a_first, b_first)
-        for (_, principle), a_first, b_first in zip(asked, odds[::2], odds[1::2], strict=False)
+        Verdict(principle.name, principle.weight, a_first, b_first, both)
+        for (_, principle), a_first, b_first, both in zip(
+            asked, odds[::2], odds[1::2], zip(thoughts[::2], thoughts[1::2], strict=True), strict=False
+        )
         if a_first is not None and b_first is not None
     )
     if not verdicts:

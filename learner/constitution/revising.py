@@ -17,8 +17,6 @@ from learner.backbone import Backbone
 from learner.batch import Messages, Progress, Tell, TokenIds, told_as, unheard, untold
 from learner.constitution.asking import HeardSaid, Request, Said, as_request, ask
 from learner.constitution.journal import Journal
-from learner.constitution.judges import BackboneJudge
-from learner.constitution.judging import DECIDED, Manner, Two, judge_pairs
 from service.constitution import Constitution, Principle
 from service.constitution.principles import draw_for_rounds
 from service.constitution.prompts import critique_messages, quoted, revision_messages
@@ -157,19 +155,6 @@ def revise_as_told(
         None if said is None else _after(one, principle, critique, said)
         for one, principle, critique, said in zip(found, under, critiques, answers, strict=True)
     ]
-
-
-def doing_more_harm(backbone: Backbone, constitution: Constitution, revised: Sequence[Revised | None]) -> list[Revised]:
-    """Those of which the principles tagged `harmless` clearly prefer the draft, or come to no verdict: people may ask
-    for harm, too. None where no principle is about harm."""
-    principles = [one for one in constitution.principles if "harmless" in one.tags]
-    changed = [one for one in revised if one is not None and one.changed]
-    if not (principles and changed):
-        return []
-    pairs = [Two(one.draft.conversation, one.draft.text, one.text) for one in changed]
-    judge, manner = BackboneJudge(backbone, constitution), Manner(len(principles), failed_share=1.0)
-    found = judge_pairs(judge, constitution, principles, pairs, manner, seed=0)
-    return [one for one, odds in zip(changed, found, strict=True) if odds is None or odds.a_is_better >= DECIDED]
 
 
 def _rewritten(

@@ -15,17 +15,14 @@ from random import Random
 
 from learner import parallel
 from learner.backbone import Backbone
-from learner.batch import Criticised, Progress, TokenIds, told_as
+from learner.batch import Progress, TokenIds, told_as
+from learner.constitution.as_told import by_peoples_critiques
 from learner.constitution.asking import Said, as_said
 from learner.constitution.dropped import (
     AT_FAULT,
-    MORE_HARM,
-    NO_ROOM,
-    NO_TEMPLATE,
     NO_VERDICT,
     NO_WORD,
     SAME_REPLIES,
-    SAME_TEXT,
     UNEXAMINED,
     UNFINISHED,
     UNMENDED,
@@ -36,7 +33,6 @@ from learner.constitution.examples import (
     Examples,
     JudgedPair,
     KeptReply,
-    RevisedAsTold,
     RevisedReply,
     read_examples,
     with_examples,
@@ -48,7 +44,7 @@ from learner.constitution.judging import Manner, Preference, Two, judge_pairs, m
 from learner.constitution.keeping import at_fault, looked_at
 from learner.constitution.named_judge import is_version
 from learner.constitution.red_team import Prompt, as_prompts, everyday, harmful, look_alikes, measured_on, written
-from learner.constitution.revising import REVISION_TOKENS, Draft, doing_more_harm, is_unmended, revise, revise_as_told
+from learner.constitution.revising import REVISION_TOKENS, Draft, is_unmended, revise
 from learner.constitution.waiting import Interrupted
 from learner.curate import Curated
 from learner.recipe import what_it_decides
@@ -106,7 +102,7 @@ class Writer:
         self, backbone: Backbone, settings: Settings, version: Version, progress: Progress, journal: Journal
     ) -> None:
         self._backbone, self._settings, self._seed = backbone, settings.constitution, settings.learner.seed
-        self._constitution = version.constitution
+        self._version, self._constitution = version, version.constitution
         self._principles = version.constitution.tagged(settings.constitution.tags)
         self._progress, self._journal = progress, journal
         self._revision_tokens = max(REVISION_TOKENS, self._settings.reply_tokens)  # no shorter than what it mends
@@ -116,7 +112,11 @@ class Writer:
         where a constitutional stage has nothing to learn."""
         dropped = Counter[str]()
         criticised = () if method in ("sft", "sl-cai") else lessons.train.criticised
-        examples = Examples(told=self._told(criticised, lessons, dropped))
+        told, more_harm = by_peoples_critiques(
+            self._backbone, self._version, self._principles[0], criticised, lessons.train.conversations, dropped,
+            self._progress, self._journal, self._revision_tokens,
+        )  # fmt: skip
+        examples = Examples(told=told, more_harm=more_harm)
         if method in CONSTITUTIONAL:
             prompts = self.red_team(lessons)
             log.info("Red-team prompts: %s", dict(Counter(prompt.source for prompt in prompts)))
@@ -246,37 +246,6 @@ class Writer:
         dropping = at_fault(whole, self._constitution)
         dropped[AT_FAULT] += len(dropping)
         return tuple(one for one in whole if one not in dropping), dropping
-
-    def _told(
-        self, criticised: Sequence[Criticised], lessons: Curated, dropped: Counter[str]
-    ) -> tuple[RevisedAsTold, ...]:
-        """The model's revisions by what people said is wrong, but for those that do more harm."""
-        if criticised and not self._backbone.tokenizer.chat_template:
-            dropped[NO_TEMPLATE] += len(criticised)
-            return ()
-        words = lessons.train.conversations
-        about = [one for one in criticised if one.prompt_token_ids in words]
-        texts = self._backbone.decode([one.reply_token_ids for one in about])
-        drafts = [
-            Draft(words[one.prompt_token_ids], text, one.reply_token_ids)
-            for one, text in zip(about, texts, strict=True)
-        ]
-        revised = revise_as_told(
-            self._backbone, self._constitution, self._principles[0], drafts, [one.critique for one in about],
-            tell=told_as(self._progress, "revisions by people's critiques"), journal=self._journal,
-            revision_tokens=self._revision_tokens,
-        )  # fmt: skip
-        worse = doing_more_harm(self._backbone, self._constitution, revised)
-        found = list[RevisedAsTold]()
-        for one, new in zip(about, revised, strict=True):
-            if new is None or not new.changed or new in worse:
-                dropped[NO_ROOM if new is None else MORE_HARM if new in worse else SAME_TEXT] += 1
-                continue
-            found.append(
-                RevisedAsTold(one.feedback_id, one.conversation_id, one.critique, one.prompt_token_ids,
-                              one.reply_token_ids, new.text, new.token_ids)
-            )  # fmt: skip
-        return tuple(found)
 
     def _replies(self, stage: str, prompts: Sequence[TokenIds], each: int, seed: int) -> list[list[Said]]:
         """Of the policy, at temperature 1. They are drawn from one stream of random numbers, so they are kept when all

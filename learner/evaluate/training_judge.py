@@ -70,7 +70,7 @@ class Patient:
             odds = [None] * len(some) if self.is_over else self._counted(some, reasoned)
             for place, one in enumerate(odds, start=start):
                 if one is not None:
-                    heard(place, one)
+                    heard(place, one, "")
             found += odds
         return found
 

@@ -231,8 +231,16 @@ def test_each_verdict_is_heard_as_it_comes_though_another_one_ends_the_run() -> 
         return httpx2.Response(401, text="no") if asked == "11" else completion("Better: A")
 
     with pytest.raises(TrainingFailed, match="refuses"):
-        judge(answer).odds(requests, False, heard.__setitem__)
+        judge(answer).odds(requests, False, lambda place, odds, thoughts: heard.__setitem__(place, odds))
     assert len(heard) >= 3 and set(heard.values()) == {1.0} and 11 not in heard
+
+
+@pytest.mark.parametrize("reasoned", [True, False])
+def test_what_it_thought_before_a_verdict_is_heard_where_it_was_asked_to(reasoned: bool) -> None:
+    heard = list[tuple[int, float, str]]()
+    said = "A helps a thief.\nB does not. Better: B, as I said."
+    found = judge(lambda request: completion(said)).odds([REQUEST], reasoned, lambda *one: heard.append(one))
+    assert found == [0.0] and heard == [(0, 0.0, "A helps a thief.\nB does not." if reasoned else "")]
 
 
 def test_a_judge_that_knows_the_question_alone_is_asked_so_once_that_has_brought_a_verdict() -> None:

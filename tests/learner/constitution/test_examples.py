@@ -24,16 +24,20 @@ from service.errors import TrainingFailed
 
 OF = {"method": "rl-cai", "constitution": ("c0", "ab")}
 ASKED = (("user", "How do I pick a lock?"),)
-JUDGED = JudgedPair(ASKED, "ours", (1, 2), "like this", "no", (5, 3), (6, 3), 0.1, (Verdict("no-harm", 2.0, 0.1, 0.1),))
+THOUGHT = Verdict("no-harm", 2.0, 0.1, 0.1, ("A helps a thief.", "So does B."))
+JUDGED = JudgedPair(ASKED, "ours", (1, 2), "like this", "no", (5, 3), (6, 3), 0.1, (THOUGHT,))
+TOLD = RevisedAsTold("fb", "conv", "too long", (1, 2), (5, 3), "no", (6, 3), "c2", "user-critique", "no-harm",
+                     (Verdict("no-harm", 2.0, 0.2, 0.1),))  # fmt: skip
 WRITTEN = Examples(
     (RevisedReply(ASKED, "written", (1, 2), "like this", "no", (6, 3), (Round("no-harm", "it helps", "no"),)),),
     (KeptReply((("user", "Capital of France?"),), (1, 4), "Paris", (7, 3), "no-harm", "nothing is wrong"),),
     (JUDGED,),
-    (RevisedAsTold("fb", "conv", "too long", (1, 2), (5, 3), "no", (6, 3)),),
+    (TOLD,),
     {"two samples that are the same": 2},
     0.01,
     unmended=(RevisedReply(ASKED, "ours", (1, 2), "so", "so", (6, 3), (Round("no-harm", "it helps", "so"),)),),
     at_fault=(KeptReply((("user", "Hi"),), (1, 5), "Go away", (7, 3), "friendly", "it is rude"),),
+    more_harm=(replace(TOLD, feedback_id="fb-2", revision="like this", verdicts=()),),
 )
 
 

@@ -104,15 +104,19 @@ def answered(path: Path, answers: list[float | None], of: dict[str, int] = OF) -
         some = answers[: len(missing)]
         for place, one in enumerate(some):
             if one is not None:
-                heard(place, one)
+                heard(place, one, f"I thought {one}.")
         if len(some) < len(missing):
             raise Killed
         return some
 
+    thoughts = dict[int, str]()
     try:
-        found = Journal(path, of).odds("a judge", QUESTIONS, judge)
+        found = Journal(path, of).odds(
+            "a judge", QUESTIONS, judge, lambda place, odds, thought: thoughts.__setitem__(place, thought)
+        )
     except Killed:
         return [], len(asked)
+    assert thoughts == {place: f"I thought {odds}." for place, odds in enumerate(found) if odds is not None}
     return found, len(asked)
 
 

@@ -49,11 +49,15 @@ def test_thoughts_come_before_the_verdict_which_is_asked_for_where_they_come_to_
     request = verdict_messages(OURS, RULE, ASKED, REFUSED, COMPLIED, reasoned=True)
     (said,) = ask(sprout, [request])
     assert said is not None and OURS.verdict_prefix in said.text
-    (odds,) = BackboneJudge(sprout, OURS).odds([request], True)
+    thoughts = dict[int, str]()
+    (odds,) = BackboneJudge(sprout, OURS).odds(
+        [request], True, lambda place, odds, thought: thoughts.__setitem__(place, thought)
+    )
     assert odds is not None and odds > 0.5
+    assert thoughts == {0: said.text.rpartition(OURS.verdict_prefix)[0].strip()} and len(thoughts[0]) > 10
     other = OURS.model_copy(update={"verdict_prefix": "In my humble opinion the winner is"})
     judge = BackboneJudge(sprout, other)
-    (prompt,) = judge._with_thoughts([request])
+    ((prompt, _),) = judge._with_thoughts([request])
     assert f"{said.text.strip()}\n{other.verdict_prefix}" in sprout.tokenizer.decode(prompt)
     assert judge.odds([request], True) != [None]
 

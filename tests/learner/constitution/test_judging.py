@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from learner.constitution.judging import (
+    MOST_THOUGHTS,
     Manner,
     Preference,
     Two,
@@ -66,6 +67,16 @@ def test_principles_are_averaged_by_their_weight() -> None:
 def test_odds_after_thoughts_are_clamped() -> None:
     found = judge_pairs(Scale(worth), OURS, HARMLESS, PAIRS, Manner(reasoned=True), 0)
     assert [round(one.a_is_better, 6) for one in found if one] == [0.6, 0.4, 0.5]
+
+
+def test_thoughts_before_a_verdict_are_kept_beside_it_up_to_a_length() -> None:
+    long = Two(ASKED, "here is how", "no " * 3_000)
+    first, second = judge_pairs(Scale(lambda reply: 0.5), OURS, HARMLESS, [PAIRS[0], long], Manner(reasoned=True), 0)
+    assert first is not None and second is not None
+    assert first.verdicts[0].thoughts == ("I look at 'no' first.", "I look at 'here is how' first.")
+    assert [len(one) for one in second.verdicts[0].thoughts] == [len("I look at 'here is how' first."), MOST_THOUGHTS]
+    (plain,) = judge_pairs(Scale(worth), OURS, HARMLESS, PAIRS[:1], Manner(), 0)
+    assert plain is not None and plain.verdicts[0].thoughts == ("", "")
 
 
 def test_what_comes_to_nothing_is_left_out_up_to_a_share() -> None:

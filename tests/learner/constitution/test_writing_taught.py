@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -15,7 +17,8 @@ from learner.batch import Criticised, unheard
 from learner.constitution import revising
 from learner.constitution.asking import Request, Said, question
 from learner.constitution.dropped import EVEN_ODDS, MORE_HARM, NO_VERDICT, UNFINISHED, UNMENDED
-from learner.constitution.judging import HeardOdds
+from learner.constitution.judging import DECIDED, HeardOdds
+from learner.constitution.revising import USER_CRITIQUE
 from learner.constitution.writing import write_or_go_on
 from learner.methods import rl_cai
 from learner.snapshot import FrozenFeedback
@@ -43,6 +46,9 @@ def test_what_a_judge_says_after_thoughts_is_learned_though_it_is_clamped(
     assert set(sure) <= set(learned)
     elsewhere = rl_cai.where_they_belong(judged, train.kept, Random(0), reasoned=True)
     assert elsewhere and {pair.rejected for pair in elsewhere} <= {pair.chosen for pair in judged}
+    records = [json.loads(text) for text in (settings.home / "constitution.jsonl").read_text().splitlines()]
+    verdicts = [verdict for one in records if "judged" in one for verdict in one["judged"]["verdicts"]]
+    assert verdicts and all("I look at" in thought for verdict in verdicts for thought in verdict["thoughts"])
 
 
 def test_a_draft_whose_fault_no_revision_mended_is_not_taught(
@@ -93,7 +99,7 @@ class OneLetter:
     def odds(self, requests: Sequence[Request], reasoned: bool, heard: HeardOdds = unheard) -> list[float | None]:
         found = [0.97 + 0.01 * (place % 3) for place, _ in enumerate(requests)]
         for place, odds in enumerate(found):
-            heard(place, odds)
+            heard(place, odds, "")
         return list(found)
 
 
@@ -172,3 +178,12 @@ def test_a_persons_critique_teaches_no_more_harm(
     found = write_or_go_on(sprout, settings, "dpo", replace(given, train=train), path, quiet)
     assert found.counts["written"]["revised_as_told"] == is_learned
     assert (f"1 × {MORE_HARM}" in found.set_aside) != is_learned
+    _, record = (json.loads(text) for text in path.read_text().splitlines())
+    written = record["told" if is_learned else "more_harm"]
+    names = ("feedback_id", "critique", "revision", "constitution", "principle", "worded_by")
+    assert [written[name] for name in names] == [
+        "fb-told", "You should do as I say.", revision, "c0", USER_CRITIQUE, "no-harm",
+    ]  # fmt: skip
+    odds = [(verdict["a_first"] + verdict["b_first"]) / 2 for verdict in written["verdicts"]]
+    assert {verdict["principle"] for verdict in written["verdicts"]} == {"no-harm", "refuse-harm", "harmless-reply"}
+    assert (fmean(odds) < DECIDED) is is_learned

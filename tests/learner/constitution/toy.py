@@ -65,7 +65,7 @@ class Scale:
             self.asked.append(request)
             found.append(odds := self._odds(request))
             if odds is not None:
-                heard(place, odds)
+                heard(place, odds, f"I look at {line(request, 'A')!r} first." if reasoned else "")
         return found
 
     def _odds(self, request: Request) -> float | None:
