@@ -2,8 +2,8 @@
 model by itself.
 
     pairs = [{"prompt": "Hello!", "chosen": "Hi.", "rejected": "What?"}]
-    learn("dpo", "service/sprout", pairs, "my-adapter")
-    rewards = learn_reward("service/sprout", pairs, "my-reward")
+    learn("dpo", "sprout", pairs, "my-adapter")
+    rewards = learn_reward("sprout", pairs, "my-reward")
 
 It is what a run does when it trains (`learner.backbone_trainer`), on examples that somebody has already, with no store,
 no held-out part, no gates and no publishing.
@@ -34,6 +34,7 @@ from learner.metrics import read_metrics
 from learner.progress_bar import ProgressBar
 from learner.run_folder import RunFolder
 from learner.run_record import RunRecord
+from learner.stage_checkpoint import StageCheckpoint, fingerprint
 from learner.starting_adapter import write_base
 from learner.text_examples import TextExample, as_snapshot, longest_example, read_examples
 from learner.text_kinds import of_ties, what_is_wanted, what_single_replies_lack, what_there_is
@@ -52,11 +53,11 @@ from learner.trainer import (
     settings_of,
     stages_of,
 )
+from service.adapters.fingerprint import fingerprint_if_known
 from service.constitution.versions import built_in_version
 from service.errors import BadInput
 from service.settings import Method, Settings
 from service.settings.model_name import ADVICE, NOT_NAMED
-from service.store.identifiers import new_id
 
 log = logging.getLogger("hone.learner")
 
@@ -83,7 +84,8 @@ def learn(
     progress: Progress | None = None,
     run_folder: str | Path | None = None,
 ) -> LearnedTexts:
-    """Train `model` (a folder or a hub name) by the method of this name, and write the adapter to `out`, a new folder.
+    """Train `model` ("sprout", a folder or a hub name) by the method of this name, and write the adapter to `out`, a new
+    folder.
 
     `data`: examples, each with the fields of `TextExample`, or a file of them as JSON lines. `settings`: by section, as
     in hone.toml, those of NOT_FROM_PYTHON apart. `parent`: the adapter to start from, which keeps its rank and alpha.
@@ -117,8 +119,7 @@ def learn(
             lessons = Curated(texts, Snapshot(), {}, built_in_version())
             lessons = trainer.write(method, lessons, folder.path, tell)
             trainer.train(stages, lessons, folder.checkpoint, tell)
-        unfinished = Path(out).with_name(Path(out).name + ".partial")
-        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished = _unfinished(out)
         trainer.save(unfinished, lessons)
         write_base(unfinished, chosen.model_path, chosen.learner)
         if run_folder is not None:
@@ -134,28 +135,52 @@ def learn_reward(
     out: str | Path,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     progress: Progress | None = None,
+    run_folder: str | Path | None = None,
 ) -> TextRewards:
-    """Fit a reward model on `model` (a folder or a hub name), write it to `out`, a new folder, and return it.
+    """Fit a reward model on `model` ("sprout", a folder or a hub name), write it to `out`, a new folder, and return it.
 
-    `data` and `settings`: as for `learn`; it is the reward model that `ppo` would follow. Same seed, same rewards. The
-    log says where examples are left out. Raises what `learn` does, but for what concerns methods and parents.
+    `data` and `settings`: as for `learn`; it is the reward model that `ppo` would follow. `run_folder`: where the fit
+    keeps its metrics, curves and checkpoint; after a kill the same call goes on from there. Same seed, same rewards.
+    The log says where examples are left out. Raises what `learn` does, but for what concerns methods and parents.
     """
     _check_names(model, out)
     examples = read_examples(data)
-    with text_run(None) as folder:
+    with text_run(run_folder) as folder:
         chosen = settings_on_texts(model, settings, folder.path)
         require_trackers(chosen.learner.trackers)
         room = longest_example(chosen.model_path)
         texts, too_long = as_snapshot(examples, chosen.model_path, room)
         _learned("a reward model", stages_of("ppo", texts), texts, examples, too_long, room)
+        run_id = begin(folder, recipe := recipe_on_texts(reward.PHASE, chosen, texts, None))
         torch.set_num_threads(chosen.learner.training_threads)
         backbone = Backbone.load(chosen.model_path, chosen.learner, device=parallel.device())
-        pairs = pairs_to_reward(texts)
-        with _told(progress, chosen, new_id("run"), folder) as tell:
-            model_of_reward = reward.fit(backbone, pairs, texts.labels, chosen.learner, tell, texts.scored)
-    rewards = TextRewards(backbone, model_of_reward, chosen)
-    rewards.save(out)
+        checkpoint = _checkpoint_of_reward(folder, recipe, chosen)
+        with _told(progress, chosen, run_id, folder) as tell:
+            fitted = reward.fit(
+                backbone, pairs_to_reward(texts), texts.labels, chosen.learner, tell, texts.scored, checkpoint
+            )
+        rewards, unfinished = TextRewards(backbone, fitted, chosen), _unfinished(out)
+        rewards.save(unfinished)
+        if run_folder is not None:
+            draw(read_metrics(folder.metrics), folder.curves)
+        unfinished.rename(out)
     return rewards
+
+
+def _checkpoint_of_reward(folder: RunFolder, recipe: Mapping[str, Any], settings: Settings) -> StageCheckpoint:
+    """How far the fit of this recipe is, if it can be said on which base it is."""
+    if fingerprint_if_known(settings.model_path) is None:
+        return StageCheckpoint()
+    folder.checkpoint.mkdir(exist_ok=True)
+    path, of = folder.checkpoint / f"{reward.PHASE}.unfinished", fingerprint(sorted(recipe.items()), {})
+    return StageCheckpoint(path, of, 60 * settings.learner.checkpoint_minutes)
+
+
+def _unfinished(out: str | Path) -> Path:
+    """Where that is written before it is whole; what a killed call left there is removed."""
+    unfinished = Path(out).with_name(Path(out).name + ".partial")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    return unfinished
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """A reward model of texts, without a service: kept in a folder, loaded from it, and asked how good replies are.
 
-    rewards = learn_reward("service/sprout", [{"prompt": "Hello!", "chosen": "Hi.", "rejected": "What?"}], "my-reward")
-    rewards = TextRewards.load("my-reward", "service/sprout")
+    rewards = learn_reward("sprout", [{"prompt": "Hello!", "chosen": "Hi.", "rejected": "What?"}], "my-reward")
+    rewards = TextRewards.load("my-reward", "sprout")
     rewards.score([("Hello!", "Hi. How are you?"), ("Hello!", "No.")])
 
 It is fitted by `learner.on_texts.learn_reward`.
@@ -65,7 +65,7 @@ class TextRewards:
 
     @classmethod
     def load(cls, folder: str | Path, model: str | Path) -> TextRewards:
-        """What was saved in this folder, on the model (a folder or a hub name) that it was fitted on.
+        """What was saved in this folder, on the model ("sprout", a folder or a hub name) that it was fitted on.
 
         Raises BadInput for no model or another one, AdapterBroken where the folder holds no reward model or one that
         can't be read, and what `Backbone.load` does.

@@ -16,7 +16,6 @@ ROOT = Path(__file__).parents[2]
 def test_the_documented_lines_train_an_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (ROOT / "docs" / "learning.md").read_text(encoding="utf-8")
     (script,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "learner.backbone" in block]
-    (tmp_path / "service").symlink_to(ROOT / "service")
     monkeypatch.chdir(tmp_path)
     exec(compile(script, "docs/learning.md", "exec"), {"__name__": "by_hand"})
     weights = load_file(tmp_path / "my-adapter" / ADAPTER_WEIGHTS)

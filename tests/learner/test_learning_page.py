@@ -56,6 +56,16 @@ def test_every_setting_of_a_method_stands_in_a_section() -> None:
     assert {name for name in settings_there_are() if re.match(of_methods, name)} <= told
 
 
+@pytest.mark.parametrize("method", ["REINFORCE", "RLOO", "GRPO"])
+def test_what_acts_with_gae_alone_is_named_as_what_other_ways_do_without(method: str) -> None:
+    """The others go by what REINFORCE says."""
+    plain = {"ppo.gamma", "ppo.lam", "ppo.whiten_rewards"}
+    gae_alone = plain | {name for name in settings_there_are() if name.startswith("ppo.value_")}
+    goes_by, _, without = points_of(method)["Settings"].partition("without")
+    assert not named(goes_by) & gae_alone
+    assert named(without) & gae_alone == (plain if method == "REINFORCE" else set())
+
+
 def test_every_way_to_reckon_advantages_has_a_section() -> None:
     ways = set(get_args(PpoSettings.model_fields["advantages"].annotation))
     assert {name.lower() for name in METHODS} >= ways - {"gae"}

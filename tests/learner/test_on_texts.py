@@ -30,7 +30,9 @@ from tests.learner.progress import Told
 from tests.learner.tiny_model import build_tiny_model
 
 PAGE = (Path(__file__).parents[2] / "docs" / "learning.md").read_text(encoding="utf-8")
-SHOWN = [block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "on_texts import learn\n" in block]
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+CALLS = [block for block in BLOCKS if "on_texts import learn\n" in block]
+SHOWN = [block for block in CALLS if "-cai" not in block]
 PAIRS = [{"prompt": f"what is {word} ?", "chosen": "yes .", "rejected": "no , it is no ."} for word in ("one", "red")]
 FEW = {"iterations": 1, "prompts": 2, "replies": 2, "minibatch": 4, "max_new_tokens": 6}
 
@@ -62,8 +64,7 @@ def test_the_documented_lines_train_an_adapter(
     lines: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert len([line for line in lines.splitlines() if line]) <= 5
-    (tmp_path / "service").mkdir()
-    (tmp_path / "service" / "sprout").symlink_to(model)
+    monkeypatch.setattr("service.settings.SPROUT", model)  # which is not in the folder that it is called from
     rows = [*PAIRS, {"prompt": "what is paris ?", "reply": "it is red ."}]
     (tmp_path / "examples.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
@@ -226,6 +227,15 @@ def test_a_tie_is_learned_from_by_a_reward_model_and_not_by_kto(model: Path, tmp
     assert learn("kto", model, [*called, tie], tmp_path / "called") == LearnedTexts(("kto",), 2, 0, unused=1)
 
 
+def test_each_block_of_the_page_is_run_by_a_test() -> None:
+    """Beside those here: `test_text_rewards`, `test_learning_by_hand`; the last one is a taste for `hone simulate`."""
+    others = [block for block in BLOCKS if block not in CALLS]
+    assert [sum(word in block for block in others) for word in ("print(rewards", "learner.backbone", "reply_a")] == [
+        2, 1, 1,
+    ]  # fmt: skip
+    assert len(others) == 4
+
+
 def test_the_methods_of_the_constitution_need_no_examples(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What the model writes by the one that comes with Hone is what is learned and saved with."""
     calls: list[Any] = []
@@ -249,6 +259,13 @@ def test_the_methods_of_the_constitution_need_no_examples(monkeypatch: pytest.Mo
             calls.append((folder.name, lessons.counts))
 
     monkeypatch.setattr(on_texts, "BackboneTrainer", Pretending)
+    (lines,) = set(CALLS) - set(SHOWN)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(lines, "docs/learning.md", "exec"), {"__name__": "by_hand"})
+    starts, trained = calls[::3], calls[1::3]
+    assert [start for _, start in starts] == [None, Path("my-sl-cai")]
+    assert [stages for stages, _ in trained] == [("sl-cai",), ("rl-cai",)]
+    calls.clear()
     learned = learn("sl-cai", "sprout", [], tmp_path / "out", {"constitution": {"red_team_prompts": 4}})
     assert learned.skipped == 2 and learned.remarks == ("sl-cai skipped 2 steps without a finite loss.",)
     written = {"written": "sl-cai"}

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
 
-from learner.on_texts import learn_reward
+from learner.on_texts import learn, learn_reward
 from learner.starting_adapter import BASE_FILE
 from learner.text_rewards import REWARD_FILE, REWARD_WEIGHTS, TextRewards
 from service.errors import AdapterBroken, BadInput, SettingsError
+from tests.learner.killed import Killed, assert_same
 from tests.learner.progress import Told
 from tests.learner.tiny_model import build_tiny_model
 
@@ -50,13 +52,36 @@ def test_the_documented_lines_fit_keep_load_and_ask(
 ) -> None:
     shown = [block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "print(rewards" in block]
     assert len(shown) == 2 and all(len([line for line in lines.splitlines() if line]) <= 5 for lines in shown)
-    (tmp_path / "service").symlink_to(Path(__file__).parents[2] / "service")
     monkeypatch.chdir(tmp_path)
     for lines in shown:
         exec(compile(lines, "docs/learning.md", "exec"), {"__name__": "by_hand"})
     printed, of_the_kept = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert printed[0] > printed[1]  # what is like the reply that was chosen
     assert of_the_kept == pytest.approx(printed, abs=1e-5)
+
+
+def test_a_killed_fit_goes_on_to_what_the_unbroken_one_comes_to(model: Path, kept: Path, tmp_path: Path) -> None:
+    how = {"learner": {**QUICK["learner"], "checkpoint_minutes": 0}}
+    out, run, steps = tmp_path / "out", tmp_path / "run", list[int]()
+
+    def dies(phase: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
+        if step == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        learn_reward(model, PAIRS, out, how, dies, run)
+    assert not out.exists()
+    with pytest.raises(BadInput, match=r"holds a run with another recipe \(data\)"):
+        learn_reward(model, PAIRS[1:], out, how, run_folder=run)
+    with pytest.raises(BadInput, match=r"holds a run with another recipe \(.*method"):
+        learn("rloo", model, PAIRS, tmp_path / "policy", how, run_folder=run)
+    learn_reward(model, PAIRS, out, how, lambda _, step, *__: steps.append(step), run)
+    assert steps[1:] and min(steps[1:]) >= 2
+    assert_same(*(load_file(folder / REWARD_WEIGHTS) for folder in (kept, out)))
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, steps[-1] + 1))
+    assert {"curves.png", "tensorboard", "checkpoint", "recipe.json"} <= {path.name for path in run.iterdir()}
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "run"}
 
 
 def test_what_was_kept_says_the_same_and_the_same_seed_fits_the_same(model: Path, kept: Path, tmp_path: Path) -> None:
