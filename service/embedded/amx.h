@@ -90,19 +90,20 @@ static inline void products(const uint16_t *pieces, const uint16_t *panel, float
     _tile_stored(1, sums + COLUMNS / 2, COLUMNS * sizeof *sums);
 }
 
-/* y (+)= x @ matrix: x `(rows, in)`, y `(rows, out)` with its rows `stride` numbers apart; `in` is a multiple of DEPTH. */
+/* y (+)= x @ matrix in its columns from `start`, where a panel begins, to `stop`: x `(rows, in)`, y `(rows, out)` with its
+ * rows `stride` numbers apart; `in` is a multiple of DEPTH. */
 static void amx_multiply(const float *x, const uint16_t *panels, float *y, int64_t stride, int64_t rows, int64_t in,
-                         int64_t out, int add, uint16_t *pieces) {
+                         int64_t start, int64_t stop, int add, uint16_t *pieces) {
     for (; rows > 0; rows -= HEIGHT, x += HEIGHT * in, y += HEIGHT * stride) {
         const int64_t height = rows < HEIGHT ? rows : HEIGHT;
-        const uint16_t *panel = panels;
+        const uint16_t *panel = panels + start * in;
         split(x, pieces, height, in);
         settle(pieces);
         configure(height);
-        for (int64_t column = 0; column < out; column += COLUMNS, panel += in * COLUMNS) {
+        for (int64_t column = start; column < stop; column += COLUMNS, panel += in * COLUMNS) {
             float sums[HEIGHT * COLUMNS];
             products(pieces, panel, sums, height, in);
-            const int64_t width = out - column < COLUMNS ? out - column : COLUMNS;
+            const int64_t width = stop - column < COLUMNS ? stop - column : COLUMNS;
             for (int64_t r = 0; r < height; r++) {
                 const float *sum = sums + r * COLUMNS;
                 float *to = y + r * stride + column;

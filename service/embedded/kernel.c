@@ -1,4 +1,4 @@
-/* The forward pass of the Llama family, computed in float32 on one core.
+/* The forward pass of the Llama family, computed in float32 on one core or by a crew on several.
  *
  * A small model's step is a few hundred operations of a few microseconds each: a framework spends more time between them
  * than in them, and its matrix products are made for many rows, not for one to sixty-four. Here a step is one call.
@@ -6,168 +6,249 @@
  * What is computed, and how norms, rotation and heads are arranged in the weights: see llama.py and llama_weights.py.
  */
 
-#include "products.h"
+#include "crew.h"
+#include "layer.h"
 #include "sampling.h"
 
-enum { QKV, OUT, GATE_UP, DOWN, MATRICES };
+/* The phases of a layer. What an adapter adds is cut otherwise than what it is added to, and so comes after it. */
+enum { TO_QKV, ADAPT_QKV, PLACE, ATTEND, TO_OUT, ADAPT_OUT, TO_GATE_UP, ADAPT_GATE_UP, TO_DOWN, ADAPT_DOWN, PHASES };
 
-#define PARTS 3 /* that a matrix is fused of, at most: query, key and value */
+#define FEW 12   /* rows for each member, below which a product is cut by columns: each then reads a part of the matrix */
+#define BLOCK 64 /* rows of a piece, at most */
 
+/* One pass over `count` tokens, as a work. */
 typedef struct {
-    int64_t layers, hidden, inner, query_heads, kv_heads, head_dim;
-    float norm_eps;
-    const float *embedding;      /* (vocab, hidden) */
-    const float *rotation;       /* (positions, head_dim / 2, 2): cosine, sine */
-    const Matrix *head;          /* (hidden, vocab) */
-    const float *final_norm;     /* (hidden,) */
-    /* By layer * MATRICES + matrix; NULL for a bias or a norm that there is none of. */
-    const Matrix *const *matrices;
-    const float *const *biases;
-    const float *const *norms;   /* what comes before the matrix */
-    const float *const *query_norms, *const *key_norms; /* by layer: (head_dim,), NULL: none */
-} Model;
+    Work work;
+    const Model *m;
+    const Adapter *adapter;
+    float *const *planes;
+    int64_t capacity, count, first, members;
+    const int64_t *rows, *positions;
+    float *hidden, *qkv, *attended, *gate_up, *logits; /* a row for each token */
+    float *own;       /* each member's: what it alone needs within a piece */
+    int64_t own_size;
+} Pass;
 
-/* What an adapter adds: x @ down @ up to the columns from `columns` on, by (layer * MATRICES + matrix) * PARTS + part; NULL
- * where it adds nothing. */
+/* How a product for so many rows is cut: into blocks of rows, and each into parts by columns. */
 typedef struct {
-    int64_t rank; /* the most numbers that lie between a down and its up */
-    const Matrix *const *downs, *const *ups;
-    const int64_t *columns;
-} Adapter;
+    int64_t blocks, parts;
+} Cut;
 
-/* y[r] = x[r] / root mean square of x[r] * weight, for rows of n numbers. */
-static void norms(const float *x, float *y, const float *weight, int64_t rows, int64_t n, float eps) {
-    for (; rows; rows--, x += n, y += n) {
-        float factor = 1 / sqrtf(dot(x, x, n) / n + eps);
-        for (int64_t i = 0; i < n; i++) y[i] = x[i] * factor * weight[i];
+static Cut cut(int64_t rows, int64_t members) {
+    if (rows < FEW * members) return (Cut){1, members};
+    const int64_t most = BLOCK * members;
+    return (Cut){(rows + most - 1) / most * members, 1};
+}
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static int64_t most(int64_t a, int64_t b) { return a < b ? b : a; }
+
+/* A matrix product of a layer: y (+)= x @ matrix, where x goes through a norm or a gate first. */
+typedef struct {
+    const float *x, *norm;
+    float *y;
+    int64_t in;
+    int gated, add;
+} Product;
+
+static Product product(const Pass *p, int64_t layer, int64_t matrix) {
+    const Model *m = p->m;
+    const float *norm = m->norms[layer * MATRICES + matrix];
+    switch (matrix) {
+        case QKV: return (Product){p->hidden, norm, p->qkv, m->hidden, 0, 0};
+        case OUT: return (Product){p->attended, NULL, p->hidden, m->query_heads * m->head_dim, 0, 1};
+        case GATE_UP: return (Product){p->hidden, norm, p->gate_up, m->hidden, 0, 0};
+        default: return (Product){p->gate_up, NULL, p->hidden, m->inner, 1, 1};
     }
 }
 
-static void add_bias(float *y, const float *bias, int64_t rows, int64_t n) {
-    if (bias)
-        for (int64_t r = 0; r < rows; r++)
-            for (int64_t i = 0; i < n; i++) y[r * n + i] += bias[i];
+/* What a member needs within a piece: rows after a norm or a gate, then what lies between the two matrices of an adapter
+ * or the scores of an attention, then the products' scratch memory. */
+typedef struct {
+    int64_t inputs, between, scratch;
+} Needs;
+
+static Needs needs(const Model *m, const Adapter *adapter, int64_t count, int64_t capacity, int64_t members) {
+    const int64_t blocks = cut(count, members).blocks; /* of all tokens; those with logits may be few, and then are one */
+    const int64_t rows = most((count + blocks - 1) / blocks, least(count, FEW * members));
+    const int64_t rank = adapter ? adapter->rank : 0, scores = m->query_heads / m->kv_heads * whole_vectors(capacity);
+    const int64_t in = most(most(m->hidden, m->query_heads * m->head_dim), most(m->inner, rank));
+    return (Needs){
+        .inputs = whole_vectors(rows * most(m->hidden, m->inner)),
+        .between = most(whole_vectors(rows * rank), scores),
+        .scratch = whole_vectors(product_scratch(in)),
+    };
 }
 
-static void rotate(float *x, const float *rotation, int64_t heads, int64_t dim) {
-    for (int64_t h = 0; h < heads; h++, x += dim)
-        for (int64_t i = 0; i < dim; i += 2) {
-            float real = x[i], imaginary = x[i + 1];
-            x[i] = real * rotation[i] - imaginary * rotation[i + 1];
-            x[i + 1] = real * rotation[i + 1] + imaginary * rotation[i];
-        }
-}
-
-/* The attention of the `group` queries that share a key head to its first `seen` tokens:
- * out = softmax(query @ keys / sqrt(dim)) @ values. Values are asked for while keys are read, and then the `next` keys. */
-static void attend(const float *query, const float *keys, const float *values, float *out, float *scores, int64_t group,
-                   int64_t seen, int64_t dim, const float *next) {
-    const float scale = 1 / sqrtf(dim);
-    const int64_t whole = whole_vectors(seen); /* the last scores of each query are those of no token */
-    for (int64_t g = 0; g < group; g++) {
-        float *own = scores + g * whole;
-        dots(query + g * dim, keys, g ? next : values, own, seen, dim);
-        for (int64_t t = seen; t < whole; t++) own[t] = -INFINITY;
-        for (int64_t t = 0; t < whole; t++) own[t] *= scale;
-        float share = 1 / exponentials(own, whole, highest(own, whole));
-        for (int64_t t = 0; t < whole; t++) own[t] *= share;
-    }
-    int64_t column = 0;
-    for (; column + PANEL <= dim; column += PANEL)
-        strip(group, VECTORS, 0, values + column, dim, scores, whole, seen, out + column, dim, PANEL, 0);
-    for (; column < dim; column++)
-        for (int64_t g = 0; g < group; g++) {
-            float sum = 0;
-            for (int64_t t = 0; t < seen; t++) sum += scores[g * whole + t] * values[t * dim + column];
-            out[g * dim + column] = sum;
-        }
-}
-
-static void gate(const float *gate_up, float *y, int64_t n) {
-    const float *up = gate_up + n;
-    int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        vector g = load(gate_up + i);
-        store(y + i, g / (exponential(-g) + 1.0f) * load(up + i));
-    }
-    for (; i < n; i++) y[i] = gate_up[i] / (expf(-gate_up[i]) + 1) * up[i];
-}
-
-/* Floats of scratch memory that any one product needs. */
-static int64_t products_scratch(const Model *m, const Adapter *adapter) {
-    int64_t in = m->query_heads * m->head_dim;
-    if (m->hidden > in) in = m->hidden;
-    if (m->inner > in) in = m->inner;
-    if (adapter && adapter->rank > in) in = adapter->rank;
-    return product_scratch(in);
+static int64_t own_size(const Model *m, const Adapter *adapter, int64_t count, int64_t capacity, int64_t members) {
+    const Needs n = needs(m, adapter, count, capacity, members);
+    return n.inputs + n.between + n.scratch;
 }
 
 /* Floats of scratch memory that `forward` needs for so many tokens. */
-int64_t scratch_size(const Model *m, const Adapter *adapter, int64_t count, int64_t capacity) {
-    int64_t heads = m->query_heads + 2 * m->kv_heads, rank = adapter ? adapter->rank : 0;
-    return products_scratch(m, adapter) +
-           count * (2 * m->hidden + (heads + m->query_heads) * m->head_dim + 3 * m->inner + rank) +
-           m->query_heads / m->kv_heads * whole_vectors(capacity);
+int64_t scratch_size(const Model *m, const Adapter *adapter, int64_t count, int64_t capacity, const Crew *crew) {
+    const int64_t members = members_of(crew);
+    const int64_t heads = 2 * m->query_heads + 2 * m->kv_heads;
+    return members * own_size(m, adapter, count, capacity, members) +
+           count * (m->hidden + heads * m->head_dim + 2 * m->inner);
 }
 
-/* y (+)= x through matrix number `i`: the base's own, its bias, and what the adapter adds. */
-static void project(const Model *m, const Adapter *adapter, int64_t i, const float *x, float *y, int64_t rows, int64_t in,
-                    int add, float *between, float *scratch) {
-    const int64_t out = m->matrices[i]->out;
-    multiply(x, m->matrices[i], y, out, rows, in, add, scratch);
-    add_bias(y, m->biases[i], rows, out);
-    for (int64_t part = i * PARTS; adapter && part < (i + 1) * PARTS; part++)
-        if (adapter->downs[part]) {
-            const int64_t rank = adapter->downs[part]->out;
-            multiply(x, adapter->downs[part], between, rank, rows, in, 0, scratch);
-            multiply(between, adapter->ups[part], y + adapter->columns[part], out, rows, rank, 1, scratch);
-        }
+/* The rows that a product takes, made in `made` if they are not there as they are. */
+static const float *inputs(const Pass *p, const Product *of, Range rows, float *made) {
+    const float *x = of->x + rows.start * of->in * (of->gated ? 2 : 1);
+    if (!of->norm && !of->gated) return x;
+    if (of->norm) norms(x, made, of->norm, rows.stop - rows.start, of->in, p->m->norm_eps);
+    for (int64_t i = 0; of->gated && i < rows.stop - rows.start; i++) gate(x + i * 2 * of->in, made + i * of->in, of->in);
+    return made;
 }
 
-/* Compute `count` tokens with one adapter, NULL: none. Number i stands at positions[i] of cache row rows[i]. Of one row
- * there may be several, in order, each of which sees those before it. Keys and values go to `planes` ([layer],
- * (rows, 2 * kv_heads, capacity, head_dim): keys, then values), the logits (count - first, vocab) of the tokens from `first`
- * on to `logits`. */
+/* A piece of the base's own product, and of its bias. */
+static void project(const Pass *p, int64_t layer, int64_t matrix, int64_t piece, float *own, Needs n) {
+    const Matrix *weights = p->m->matrices[layer * MATRICES + matrix];
+    const Product of = product(p, layer, matrix);
+    const Cut c = cut(p->count, p->members);
+    const Range rows = share_of(p->count, piece / c.parts, c.blocks), columns = columns_of(weights, piece % c.parts, c.parts);
+    const int64_t count = rows.stop - rows.start;
+    float *y = of.y + rows.start * weights->out;
+    multiply_columns(inputs(p, &of, rows, own), weights, y, weights->out, count, of.in, columns, of.add,
+                     own + n.inputs + n.between);
+    add_bias(y, p->m->biases[layer * MATRICES + matrix], count, weights->out, columns);
+}
+
+/* A piece of what the adapter adds: one part of a matrix, for a block of rows. */
+static void adapt(const Pass *p, int64_t layer, int64_t matrix, int64_t piece, float *own, Needs n) {
+    const int64_t part = (layer * MATRICES + matrix) * PARTS + piece % PARTS, out = p->m->matrices[layer * MATRICES + matrix]->out;
+    const Matrix *down = p->adapter->downs[part], *up = p->adapter->ups[part];
+    if (!down) return;
+    const Product of = product(p, layer, matrix);
+    const Range rows = share_of(p->count, piece / PARTS, cut(p->count, p->members).blocks);
+    const int64_t count = rows.stop - rows.start;
+    float *between = own + n.inputs, *scratch = between + n.between;
+    multiply(inputs(p, &of, rows, own), down, between, down->out, count, of.in, 0, scratch);
+    multiply(between, up, of.y + rows.start * out + p->adapter->columns[part], out, count, down->out, 1, scratch);
+}
+
+/* Attention is cut into units: one token's queries that share one key head. A piece has every so many-th of them, because
+ * later tokens see more. */
+static int64_t units(const Pass *p) { return p->count * p->m->kv_heads; }
+
+static int64_t attention_pieces(const Pass *p) { return p->members == 1 ? 1 : least(units(p), 4 * p->members); }
+
+/* Whether several tokens are of one row, so that all keys must be in their place before anyone attends to them. */
+static int is_prompt(const Pass *p) { return p->count > 1 && p->rows[0] == p->rows[1]; }
+
+/* A unit's keys in the cache; values lie `values_after` numbers behind. */
+static float *keys_of(const Pass *p, int64_t layer, int64_t unit) {
+    const int64_t token = unit / p->m->kv_heads, head = unit % p->m->kv_heads;
+    return p->planes[layer] + (p->rows[token] * 2 * p->m->kv_heads + head) * p->capacity * p->m->head_dim;
+}
+
+static int64_t values_after(const Pass *p) { return p->m->kv_heads * p->capacity * p->m->head_dim; }
+
+/* A unit's queries. */
+static float *queries_of(const Pass *p, int64_t unit) {
+    const Model *m = p->m;
+    const int64_t token = unit / m->kv_heads, first = unit % m->kv_heads * (m->query_heads / m->kv_heads);
+    return p->qkv + (token * (m->query_heads + 2 * m->kv_heads) + first) * m->head_dim;
+}
+
+/* Rotate a unit's queries and its key, and put key and value where the cache has them. */
+static void place(const Pass *p, int64_t layer, int64_t unit) {
+    const Model *m = p->m;
+    const int64_t dim = m->head_dim, group = m->query_heads / m->kv_heads;
+    const int64_t token = unit / m->kv_heads, head = unit % m->kv_heads, position = p->positions[token];
+    float *query = queries_of(p, unit), *key = query + (m->query_heads - head * (group - 1)) * dim;
+    if (m->query_norms[layer]) {
+        norms(query, query, m->query_norms[layer], group, dim, m->norm_eps);
+        norms(key, key, m->key_norms[layer], 1, dim, m->norm_eps);
+    }
+    rotate(query, m->rotation + position * dim, group, dim);
+    rotate(key, m->rotation + position * dim, 1, dim);
+    float *keys = keys_of(p, layer, unit);
+    memcpy(keys + position * dim, key, dim * sizeof *key);
+    memcpy(keys + values_after(p) + position * dim, key + m->kv_heads * dim, dim * sizeof *key);
+}
+
+static void attend_unit(const Pass *p, int64_t layer, int64_t unit, int64_t next, float *scores) {
+    const Model *m = p->m;
+    const int64_t group = m->query_heads / m->kv_heads;
+    const float *keys = keys_of(p, layer, unit), *ahead = next < units(p) ? keys_of(p, layer, next) : keys;
+    attend(queries_of(p, unit), keys, keys + values_after(p), p->attended + unit * group * m->head_dim, scores, group,
+           p->positions[unit / m->kv_heads] + 1, m->head_dim, ahead);
+}
+
+/* A piece of the logits. */
+static void judge(const Pass *p, int64_t piece, float *own, Needs n) {
+    const Model *m = p->m;
+    const Cut c = cut(p->count - p->first, p->members);
+    const Range rows = share_of(p->count - p->first, piece / c.parts, c.blocks);
+    const Range columns = columns_of(m->head, piece % c.parts, c.parts);
+    const int64_t count = rows.stop - rows.start;
+    norms(p->hidden + (p->first + rows.start) * m->hidden, own, m->final_norm, count, m->hidden, m->norm_eps);
+    multiply_columns(own, m->head, p->logits + rows.start * m->head->out, m->head->out, count, m->hidden, columns, 0,
+                     own + n.inputs + n.between);
+}
+
+static int64_t pieces(const Work *work, int64_t phase) {
+    const Pass *p = (const Pass *)work;
+    const int last = phase / PHASES == p->m->layers;
+    const Cut c = cut(last ? p->count - p->first : p->count, p->members);
+    switch (last ? TO_OUT : phase % PHASES) {
+        case ADAPT_QKV: case ADAPT_OUT: case ADAPT_GATE_UP: case ADAPT_DOWN: return p->adapter ? c.blocks * PARTS : 0;
+        case PLACE: return is_prompt(p) ? attention_pieces(p) : 0;
+        case ATTEND: return attention_pieces(p);
+        default: return c.blocks * c.parts;
+    }
+}
+
+static void compute(const Work *work, int64_t phase, int64_t piece, int64_t member) {
+    const Pass *p = (const Pass *)work;
+    const int64_t layer = phase / PHASES, step = attention_pieces(p);
+    const Needs n = needs(p->m, p->adapter, p->count, p->capacity, p->members);
+    float *own = p->own + member * p->own_size;
+    if (layer == p->m->layers) {
+        judge(p, piece, own, n);
+        return;
+    }
+    switch (phase % PHASES) {
+        case TO_QKV: project(p, layer, QKV, piece, own, n); break;
+        case ADAPT_QKV: adapt(p, layer, QKV, piece, own, n); break;
+        case PLACE:
+            for (int64_t unit = piece; unit < units(p); unit += step) place(p, layer, unit);
+            break;
+        case ATTEND:
+            for (int64_t unit = piece; unit < units(p); unit += step) {
+                if (!is_prompt(p)) place(p, layer, unit);
+                attend_unit(p, layer, unit, unit + step, own + n.inputs);
+            }
+            break;
+        case TO_OUT: project(p, layer, OUT, piece, own, n); break;
+        case ADAPT_OUT: adapt(p, layer, OUT, piece, own, n); break;
+        case TO_GATE_UP: project(p, layer, GATE_UP, piece, own, n); break;
+        case ADAPT_GATE_UP: adapt(p, layer, GATE_UP, piece, own, n); break;
+        case TO_DOWN: project(p, layer, DOWN, piece, own, n); break;
+        case ADAPT_DOWN: adapt(p, layer, DOWN, piece, own, n); break;
+    }
+}
+
+/* Compute `count` tokens with one adapter, NULL: none, by a crew, NULL: alone. Number i stands at positions[i] of cache row
+ * rows[i]. Of one row there may be several, in order, each of which sees those before it. Keys and values go to `planes`
+ * ([layer], (rows, 2 * kv_heads, capacity, head_dim): keys, then values), the logits (count - first, vocab) of the tokens
+ * from `first` on to `logits`. */
 void forward(const Model *m, const Adapter *adapter, float *const *planes, int64_t capacity, const int64_t *rows,
              const int64_t *tokens, const int64_t *positions, int64_t count, int64_t first, float *scratch,
-             float *logits) {
-    const int64_t dim = m->head_dim, group = m->query_heads / m->kv_heads;
-    const int64_t queries = m->query_heads * dim, keys = m->kv_heads * dim, qkv_size = queries + 2 * keys;
-    float *hidden = scratch + products_scratch(m, adapter), *normed = hidden + count * m->hidden;
-    float *qkv = normed + count * m->hidden, *attended = qkv + count * qkv_size, *gate_up = attended + count * queries;
-    float *gated = gate_up + count * 2 * m->inner, *scores = gated + count * m->inner;
-    float *between = scores + group * whole_vectors(capacity);
+             float *logits, Crew *crew) {
+    const int64_t members = members_of(crew), queries = m->query_heads * m->head_dim;
+    Pass p = {.work = {m->layers * PHASES + 1, pieces, compute}, .m = m, .adapter = adapter, .planes = planes,
+              .capacity = capacity, .count = count, .first = first, .members = members, .rows = rows,
+              .positions = positions, .logits = logits, .own = scratch,
+              .own_size = own_size(m, adapter, count, capacity, members)};
+    p.hidden = p.own + members * p.own_size;
+    p.qkv = p.hidden + count * m->hidden;
+    p.attended = p.qkv + count * (queries + 2 * m->kv_heads * m->head_dim);
+    p.gate_up = p.attended + count * queries;
     for (int64_t i = 0; i < count; i++)
-        memcpy(hidden + i * m->hidden, m->embedding + tokens[i] * m->hidden, m->hidden * sizeof *hidden);
-    for (int64_t layer = 0; layer < m->layers; layer++) {
-        const int64_t here = layer * MATRICES;
-        norms(hidden, normed, m->norms[here + QKV], count, m->hidden, m->norm_eps);
-        project(m, adapter, here + QKV, normed, qkv, count, m->hidden, 0, between, scratch);
-        for (int64_t i = 0; i < count; i++) {
-            float *query = qkv + i * qkv_size, *key = query + queries;
-            if (m->query_norms[layer]) {
-                norms(query, query, m->query_norms[layer], m->query_heads, dim, m->norm_eps);
-                norms(key, key, m->key_norms[layer], m->kv_heads, dim, m->norm_eps);
-            }
-            rotate(query, m->rotation + positions[i] * dim, m->query_heads + m->kv_heads, dim);
-            float *plane = planes[layer] + rows[i] * 2 * keys * capacity;
-            for (int64_t h = 0; h < 2 * m->kv_heads; h++)
-                memcpy(plane + (h * capacity + positions[i]) * dim, key + h * dim, dim * sizeof *plane);
-            for (int64_t h = 0; h < m->kv_heads; h++) {
-                const float *own_keys = plane + h * capacity * dim, *own_values = own_keys + m->kv_heads * capacity * dim;
-                const float *next = h + 1 < m->kv_heads ? own_keys + capacity * dim
-                                    : i + 1 < count     ? planes[layer] + rows[i + 1] * 2 * keys * capacity
-                                                        : own_keys;
-                attend(query + h * group * dim, own_keys, own_values, attended + i * queries + h * group * dim, scores,
-                       group, positions[i] + 1, dim, next);
-            }
-        }
-        project(m, adapter, here + OUT, attended, hidden, count, queries, 1, between, scratch);
-        norms(hidden, normed, m->norms[here + GATE_UP], count, m->hidden, m->norm_eps);
-        project(m, adapter, here + GATE_UP, normed, gate_up, count, m->hidden, 0, between, scratch);
-        for (int64_t i = 0; i < count; i++) gate(gate_up + i * 2 * m->inner, gated + i * m->inner, m->inner);
-        project(m, adapter, here + DOWN, gated, hidden, count, m->inner, 1, between, scratch);
-    }
-    norms(hidden + first * m->hidden, normed, m->final_norm, count - first, m->hidden, m->norm_eps);
-    multiply(normed, m->head, logits, m->head->out, count - first, m->hidden, 0, scratch);
+        memcpy(p.hidden + i * m->hidden, m->embedding + tokens[i] * m->hidden, m->hidden * sizeof *p.hidden);
+    do_work(crew, &p.work);
 }

@@ -21,9 +21,9 @@ from torch import Tensor
 from service.embedded.arguments import COMPILERS
 
 SOURCE = Path(__file__).with_name("kernel.c")
-INCLUDED = [SOURCE.with_name(name) for name in ("amx.h", "products.h", "sampling.h", "vectors.h")]
+INCLUDED = [SOURCE.with_name(name) for name in ("amx.h", "crew.h", "layer.h", "products.h", "sampling.h", "vectors.h")]
 FLAGS = (
-    "-O3", "-march=native", "-std=gnu11", "-fno-math-errno", "-shared", "-fPIC",
+    "-O3", "-march=native", "-std=gnu11", "-fno-math-errno", "-shared", "-fPIC", "-pthread",
     "--param=avoid-fma-max-bits=0",  # else a lone row may be rounded otherwise than a row among others
 )  # fmt: skip
 COMPILING_SECONDS = 120
@@ -75,8 +75,10 @@ _FUNCTIONS: dict[str, tuple[type | None, list[type]]] = {
     "all_finite": (_SIZE, [_POINTER, _SIZE]),
     "sampling_scratch": (_SIZE, [_SIZE]),
     "sample": (None, [*[_POINTER] * 3, *[_SIZE] * 2, *[_POINTER] * 2]),
-    "scratch_size": (_SIZE, [*[_POINTER] * 2, *[_SIZE] * 2]),
-    "forward": (None, [*[_POINTER] * 3, _SIZE, *[_POINTER] * 3, *[_SIZE] * 2, *[_POINTER] * 2]),
+    "crew_start": (_POINTER, [_SIZE]),
+    "crew_end": (None, [_POINTER]),
+    "scratch_size": (_SIZE, [*[_POINTER] * 2, *[_SIZE] * 2, _POINTER]),
+    "forward": (None, [*[_POINTER] * 3, _SIZE, *[_POINTER] * 3, *[_SIZE] * 2, *[_POINTER] * 3]),
 }
 """What each function of kernel.c returns, and what it takes."""
 
@@ -92,6 +94,7 @@ class Kernel:
         self.lanes: int = self.functions.lanes()
         self.vectors: int = self.functions.vectors()
         self.takes_tiles = bool(self.functions.takes_tiles())
+        self._sampling_scratch = torch.empty(0)
 
     def pack(self, matrix: Tensor) -> Panels:
         """`matrix` `(in, out)`, float32, in panels; in half the space where all its numbers are bfloat16."""
@@ -127,10 +130,12 @@ class Kernel:
         """A token for each row of `logits` `(rows, vocab)`, contiguous: the one that the row's entry of `uniforms`, in
         [0, 1), falls on in its distribution at its entry of `temperatures`; the likeliest at temperature 0."""
         rows, vocab = logits.shape
-        tokens, scratch = torch.empty(rows, dtype=torch.int64), torch.empty(self.functions.sampling_scratch(vocab))
+        tokens = torch.empty(rows, dtype=torch.int64)
+        if len(self._sampling_scratch) < vocab:
+            self._sampling_scratch = torch.empty(self.functions.sampling_scratch(vocab))
         self.functions.sample(
             logits.data_ptr(), temperatures.data_ptr(), (ctypes.c_double * rows)(*uniforms), rows, vocab,
-            scratch.data_ptr(), tokens.data_ptr(),
+            self._sampling_scratch.data_ptr(), tokens.data_ptr(),
         )  # fmt: skip
         return tokens
 

@@ -30,31 +30,20 @@ from service.embedded.worker import run_worker
 
 @dataclass(eq=False)
 class Mailbox:
-    """Updates of one request's sequences, in order, and who is to be woken when more come.
+    """Updates of one request's sequences, in order, and who is to be woken when more come."""
 
-    Tokens that come within `interval` seconds after the last were collected wait until it is over, or one of them ends
-    its sequence: so that a fast engine doesn't spend itself on telling of every token.
-    """
-
-    interval: float = 0.0
     updates: list[Update] = field(default_factory=list)
     failure: str | None = None
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
-    _due: float = 0.0  # on the loop's clock
-    _timer: asyncio.TimerHandle | None = None
 
-    def put(self, update: Update, loop: asyncio.AbstractEventLoop) -> None:
-        """Add one; whoever collects is woken now, or when the interval is over."""
+    def put(self, update: Update) -> None:
+        """Add one, and wake whoever collects."""
         self.updates.append(update)
-        if update.finish is not None or loop.time() >= self._due:
-            self.wake()
-        elif self._timer is None:
-            self._timer = loop.call_at(self._due, self.wake)
+        self.arrived.set()
 
-    def wake(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def fail(self, message: str) -> None:
+        """No more will come, because of this."""
+        self.failure = message
         self.arrived.set()
 
     async def collect(self) -> list[Update]:
@@ -63,7 +52,6 @@ class Mailbox:
         self.arrived.clear()
         if self.failure is not None:
             raise EngineError(self.failure)
-        self._due = asyncio.get_running_loop().time() + self.interval
         updates, self.updates = self.updates, []
         return updates
 
@@ -98,15 +86,20 @@ class EngineLink:
         self.failure: str | None = None
         self.on_failure: Callable[[], None] = lambda: None
 
-    def start(self, prompt: list[int], params: SamplingParams, adapter: str | None, box: Mailbox) -> int:
-        """Put a sequence in line; its updates come to `box`. Returns its number."""
+    def start(
+        self, prompt: list[int], params: SamplingParams, adapter: str | None, box: Mailbox, at_once: bool = False
+    ) -> int:
+        """Put a sequence in line; its updates come to `box`, each as soon as it is there if `at_once`.
+
+        Returns its number.
+        """
         if self.failure is not None:
             raise EngineError(self.failure)
         number = next(self._numbers)
         self._boxes[number] = box
         self.totals.prompt_tokens += len(prompt)
         self.totals.requests += 1
-        self._send(AddSequence(number, prompt, params, adapter))
+        self._send(AddSequence(number, prompt, params, adapter, at_once))
         return number
 
     def abort(self, number: int) -> None:
@@ -171,7 +164,7 @@ class EngineLink:
             self.totals.generation_tokens += 1
             if update.finish is not None:
                 del self._boxes[update.sequence]
-            box.put(update, self._loop)
+            box.put(update)
 
     def _fail(self, message: str) -> None:
         self._loop.remove_reader(self._pipe.fileno())
@@ -179,8 +172,7 @@ class EngineLink:
         if not self.ready.done():
             self.ready.set_exception(EngineError(message))
         for box in self._boxes.values():
-            box.failure = message
-            box.wake()
+            box.fail(message)
         for answer in self._tickets.values():
             if not answer.done():
                 answer.set_exception(EngineError(message))

@@ -82,11 +82,9 @@ class Llama:
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
         return self.shape.linear_shapes()
 
-    @torch.inference_mode()
     def prepare(self, adapter: LoraAdapter, rest: Rest = go_on) -> LlamaAdapter:
         return prepare_adapter(self.weights, adapter, rest)
 
-    @torch.inference_mode()
     def prefill(self, cache: KvCache, stretches: Sequence[Stretch]) -> list[Tensor]:
         if self._fused is not None:
             return self._fused.prefill(cache, stretches)
@@ -101,7 +99,6 @@ class Llama:
         hidden = self._layers(cache, self.weights.embedding[tokens], rotation, rows, attention)
         return self._logits(hidden if stretch.every else hidden[-1:])
 
-    @torch.inference_mode()
     def decode(self, batch: DecodeBatch) -> Tensor:
         plan = batch.plan
         if plan is None:

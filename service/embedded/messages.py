@@ -26,6 +26,7 @@ class AddSequence:
     prompt: list[int]
     params: SamplingParams
     adapter: str | None = None
+    at_once: bool = False  # tell of every token as soon as it is there
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,16 @@ typedef struct {
     int64_t form;
 } Matrix;
 
+/* Numbers from `start` to before `stop`. */
+typedef struct {
+    int64_t start, stop;
+} Range;
+
+/* Share number `share` of `count` things that are cut into `shares` of nearly equal size. */
+static Range share_of(int64_t count, int64_t share, int64_t shares) {
+    return (Range){count * share / shares, count * (share + 1) / shares};
+}
+
 /* y[r] (+)= x[r] @ columns for `rows` rows, which lie `x_stride` and `y_stride` numbers apart. The columns are `in` rows of
  * `vectors` vectors, `pitch` words apart, of which `width` numbers count. Always inlined, so that the first three are
  * constants and all sums stay in registers. Meanwhile it asks for what lies `ahead`, `in` pieces that are `step` words apart. */
@@ -86,10 +96,10 @@ static inline __attribute__((always_inline)) void strip(
 
 static inline __attribute__((always_inline)) void strips(
     const int vectors, const int halves, const Matrix *matrix, const float *x, float *y, int64_t stride, int64_t rows,
-    int64_t in, int add) {
+    int64_t in, Range wanted, int add) {
     const int width = vectors * LANES, pitch = halves ? width / 2 : width;
-    const float *columns = matrix->panels;
-    for (int64_t column = 0, left; (left = matrix->out - column) > 0; column += width, columns += in * pitch)
+    const float *columns = (const float *)matrix->panels + wanted.start / width * in * pitch;
+    for (int64_t column = wanted.start, left; (left = wanted.stop - column) > 0; column += width, columns += in * pitch)
         strip(rows, vectors, halves, columns, pitch, x, in, in, y + column, stride, left < width ? left : width, add);
 }
 
@@ -111,21 +121,38 @@ int64_t product_scratch(int64_t in) {
 #endif
 }
 
-/* y (+)= x @ matrix: x `(rows, in)`, y `(rows, out)` with its rows `stride` numbers apart. */
-void multiply(const float *x, const Matrix *matrix, float *y, int64_t stride, int64_t rows, int64_t in, int add,
-              float *scratch) {
+/* The columns of share number `share` of `shares`: whole panels. */
+static Range columns_of(const Matrix *matrix, int64_t share, int64_t shares) {
+    int64_t width = matrix->vectors * LANES;
+#ifdef AMX
+    if (matrix->form == TILES) width = COLUMNS;
+#endif
+    const Range panels = share_of((matrix->out + width - 1) / width, share, shares);
+    const int64_t stop = panels.stop * width;
+    return (Range){panels.start * width, stop < matrix->out ? stop : matrix->out};
+}
+
+/* y (+)= x @ matrix in those columns: x `(rows, in)`, y `(rows, out)` with its rows `stride` numbers apart. */
+static void multiply_columns(const float *x, const Matrix *matrix, float *y, int64_t stride, int64_t rows, int64_t in,
+                             Range columns, int add, float *scratch) {
 #ifdef AMX
     if (matrix->form == TILES) {
-        amx_multiply(x, matrix->panels, y, stride, rows, in, matrix->out, add, (uint16_t *)scratch);
+        amx_multiply(x, matrix->panels, y, stride, rows, in, columns.start, columns.stop, add, (uint16_t *)scratch);
         return;
     }
 #endif
     if (matrix->form == HALVES)
-        strips(VECTORS, 1, matrix, x, y, stride, rows, in, add);
+        strips(VECTORS, 1, matrix, x, y, stride, rows, in, columns, add);
     else if (matrix->vectors == VECTORS)
-        strips(VECTORS, 0, matrix, x, y, stride, rows, in, add);
+        strips(VECTORS, 0, matrix, x, y, stride, rows, in, columns, add);
     else
-        strips(1, 0, matrix, x, y, stride, rows, in, add);
+        strips(1, 0, matrix, x, y, stride, rows, in, columns, add);
+}
+
+/* The same in all columns. */
+void multiply(const float *x, const Matrix *matrix, float *y, int64_t stride, int64_t rows, int64_t in, int add,
+              float *scratch) {
+    multiply_columns(x, matrix, y, stride, rows, in, columns_of(matrix, 0, 1), add, scratch);
 }
 
 int64_t lanes(void) { return LANES; }

@@ -203,7 +203,7 @@ class EngineServer:
     ) -> AsyncGenerator[tuple[Choice, Piece], None]:
         """Start every sequence of the job, put its choices into `choices`, and yield what each wakeup brings."""
         self._adapter_named(adapter)  # again: it may have been unloaded since, and the worker takes our word for it
-        box = Mailbox(0 if job.stops else self._arguments.event_interval)  # what goes on past a stop is in vain
+        box, at_once = Mailbox(), bool(job.stops)  # what goes on past a stop is in vain
         running: dict[int, Choice] = {}
         try:
             for prompt in job.prompts:
@@ -211,7 +211,7 @@ class EngineServer:
                     choice = Choice(len(choices), prompt, job, self._vocabulary)
                     choices.append(choice)
                     params = job.params_of(number, prompt, self._limits)
-                    running[self._link.start(prompt, params, adapter, box)] = choice
+                    running[self._link.start(prompt, params, adapter, box, at_once)] = choice
             while running:
                 updates = await box.collect()
                 for sequence in dict.fromkeys(update.sequence for update in updates):

@@ -1,4 +1,4 @@
-"""The worker process: reads commands from the pipe, steps the engine for ever, reports after every step.
+"""The worker process: reads commands from the pipe, steps the engine for ever, reports what the steps have brought.
 
 It is a process of its own so that writing HTTP never waits for Python's lock while the model computes. Its life ends
 with its parent's: the pipe closes. Adapters are read and prepared by a thread beside the decoding loop, a matrix at a
@@ -33,6 +33,7 @@ from service.embedded.messages import (
     Stop,
     UnloadAdapter,
 )
+from service.embedded.outbox import Outbox
 from service.errors import HoneError
 
 if TYPE_CHECKING:  # torch loads in the worker alone, once it runs
@@ -65,7 +66,7 @@ def run_worker(pipe: Connection, arguments: EngineArguments) -> None:
         engine, ready = assemble(arguments)
         gc.freeze()  # a collection that looks through all of torch would hold up decoding
         pipe.send(ready)
-        Worker(engine, arguments.max_lora_rank, pipe.send).run(pipe)
+        Worker(engine, arguments.max_lora_rank, pipe.send, arguments.event_interval).run(pipe)
     except (BrokenPipeError, ConnectionResetError):
         return
     except HoneError as error:
@@ -78,10 +79,13 @@ def run_worker(pipe: Connection, arguments: EngineArguments) -> None:
 class Worker:
     """One engine, the commands that reach it, and where its events go."""
 
-    def __init__(self, engine: "Engine", max_lora_rank: int, send: Callable[[Event], None]) -> None:
+    def __init__(
+        self, engine: "Engine", max_lora_rank: int, send: Callable[[Event], None], event_interval: float = 0.0
+    ) -> None:
         self._engine = engine
         self._max_lora_rank = max_lora_rank
         self._send = send
+        self._outbox = Outbox(event_interval)
         self._inbox: queue.SimpleQueue[Command | Attach | Answer] = queue.SimpleQueue()
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load-adapter")
 
@@ -91,10 +95,11 @@ class Worker:
         engine = self._engine
         reported = engine.load
         while self._obey():
-            updates = engine.step()
-            load = engine.load
-            if updates or load != reported:
-                self._send(StepDone(updates, load))
+            updates = self._outbox.exchange(engine.step(), time.monotonic())
+            if updates or engine.idle:
+                load = engine.load
+                if updates or load != reported:
+                    self._send(StepDone(updates, load))
                 reported = load
 
     def _read(self, pipe: Connection) -> None:
@@ -118,9 +123,12 @@ class Worker:
     def _carry_out(self, command: Command | Attach | Answer) -> None:
         match command:
             case AddSequence():
+                if command.at_once:
+                    self._outbox.never_hold(command.sequence)
                 self._engine.add(command)
             case Abort():
                 self._engine.abort(command.sequence)
+                self._outbox.forget(command.sequence)
             case LoadAdapter():
                 self._loading.submit(self._load, command)
             case UnloadAdapter():

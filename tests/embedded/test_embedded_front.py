@@ -10,8 +10,8 @@ import httpx2
 import pytest
 
 from service.embedded.arguments import EngineArguments
-from service.embedded.link import EngineLink, Mailbox
-from service.embedded.messages import Load, Ready, Update
+from service.embedded.link import EngineLink
+from service.embedded.messages import Load, Ready
 from service.embedded.server import LONG_BODY, EngineServer
 from service.embedded.tokenizer import Tokenizer, load_tokenizer
 from tests.fixtures.waiting import PATIENCE
@@ -109,33 +109,3 @@ def test_a_bug_has_the_error_body_too(talk: Callable[[Talk], None]) -> None:
         assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
 
     talk(work)
-
-
-def test_tokens_that_come_soon_after_others_come_together() -> None:
-    async def work() -> None:
-        loop, box = asyncio.get_running_loop(), Mailbox(interval=0.2)
-
-        async def collected() -> list[int]:
-            return [update.token for update in await box.collect()]
-
-        box.put(Update(1, 5), loop)
-        assert box.arrived.is_set() and await collected() == [5]  # the first waits for nothing
-        for token in (6, 7, 8):
-            box.put(Update(1, token), loop)
-        assert not box.arrived.is_set()
-        assert await collected() == [6, 7, 8]  # once the interval is over, whether a step comes or not
-        box.put(Update(1, 9), loop)
-        box.put(Update(1, 10, finish="stop"), loop)
-        assert box.arrived.is_set() and await collected() == [9, 10]  # nor does the last
-
-    asyncio.run(asyncio.wait_for(work(), PATIENCE))
-
-
-def test_without_an_interval_every_token_is_told_of_at_once() -> None:
-    async def work() -> None:
-        loop, box = asyncio.get_running_loop(), Mailbox()
-        for token in (5, 6, 7):
-            box.put(Update(1, token), loop)
-            assert [update.token for update in await box.collect()] == [token]
-
-    asyncio.run(asyncio.wait_for(work(), PATIENCE))

@@ -2,6 +2,7 @@
 
 import gc
 import shutil
+import time
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from service.embedded import assemble, fused, kernel
+from service.embedded import assemble, kernel
 from service.embedded.arguments import COMPILERS, EngineArguments
 from service.embedded.errors import EngineError
 from service.embedded.kernel import Form, Kernel, load_kernel
@@ -176,7 +177,6 @@ def test_replies_equal_those_without_a_kernel(
         return run(engine, requests)
 
     without = False
-    monkeypatch.setattr(fused, "WORTH_A_THREAD", 1)
     monkeypatch.setattr(kernel, "FLAGS", kernel.FLAGS + flags)
     one, three = replies(1), replies(3)
     without = True
@@ -194,7 +194,6 @@ def test_a_reply_does_not_depend_on_the_rows_beside_it(
     stored: str, flags: tuple[str, ...],
 ) -> None:  # fmt: skip
     monkeypatch.setattr(kernel, "FLAGS", kernel.FLAGS + flags)
-    monkeypatch.setattr(fused, "WORTH_A_THREAD", 1)
     folder = in_bfloat16(model_of("llama"), tmp_path / "model") if stored == "bfloat16" else model_of("llama")
     adapter = save_adapter(tmp_path / "adapter", folder, seed=1, r=4)
     requests = [AddSequence(n, prompt, GREEDY, "a" if n % 2 else None) for n, prompt in enumerate(PROMPTS)]
@@ -208,6 +207,50 @@ def test_a_reply_does_not_depend_on_the_rows_beside_it(
     for number, request in enumerate(requests):
         alone = replies([request], threads=1)[number]
         assert [update.logprob for update in together[number]] == [update.logprob for update in alone]
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.02], ids=["awake", "asleep"])
+def test_a_crew_computes_what_one_thread_does(
+    compiled: Kernel, model_of: Callable[[str], Path], tmp_path: Path, pause: float
+) -> None:
+    """With more members than there are cores, between whose steps there is time to fall asleep, or none."""
+    folder = model_of("llama")
+    adapter = save_adapter(tmp_path / "adapter", folder, seed=1)
+    requests = [
+        AddSequence(n, prompt, replace(GREEDY, max_tokens=30), "a" if n % 2 else None)
+        for n, prompt in enumerate([*PROMPTS, list(range(5, 95))])
+    ]
+
+    def replies(threads: int) -> dict[int, list[float | None]]:
+        engine = build(folder, threads=threads)
+        attach(engine, "a", adapter)
+        for request in requests:
+            engine.add(request)
+        logprobs: dict[int, list[float | None]] = {request.sequence: [] for request in requests}
+        while not engine.idle:
+            time.sleep(pause if threads > 1 else 0)
+            for update in engine.step():
+                logprobs[update.sequence].append(update.logprob)
+        return logprobs
+
+    assert replies(7) == replies(1)
+
+
+def test_the_threads_of_a_model_end_with_it(compiled: Kernel, model_of: Callable[[str], Path]) -> None:
+    def threads() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    if not Path("/proc/self/task").exists():
+        pytest.skip("this system doesn't say how many threads there are")
+    engine = build(model_of("llama"), threads=1)
+    run(engine, [AddSequence(0, PROMPTS[3], GREEDY)])
+    before = threads()
+    engine = build(model_of("llama"), threads=5)
+    run(engine, [AddSequence(0, PROMPTS[3], GREEDY)])
+    assert threads() == before + 4
+    del engine
+    gc.collect()
+    assert threads() == before
 
 
 def test_an_adapter_that_is_unloaded_is_freed(

@@ -52,10 +52,10 @@ class Running:
 
 
 @contextmanager
-def working(engine: Engine) -> Iterator[Running]:
+def working(engine: Engine, event_interval: float = 0.0) -> Iterator[Running]:
     ours, theirs = Pipe()
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-    thread = threading.Thread(target=Worker(engine, 64, events.put).run, args=(theirs,))
+    thread = threading.Thread(target=Worker(engine, 64, events.put, event_interval).run, args=(theirs,))
     thread.start()
     try:
         yield Running(ours, events)
@@ -129,6 +129,28 @@ def test_commands_take_effect_in_their_order(model_of: Callable[[str], Path], ad
                 answers.append(event)
     assert answers == [Answer(2)]
     assert tokens == Reference(model_of("llama"), adapter).greedy([5], 5)[0]
+
+
+def test_tokens_wait_for_each_other_but_no_end_waits(model_of: Callable[[str], Path]) -> None:
+    """With an interval that never is over: the first token, the last, and those of who asked for each."""
+    engine = build(model_of("llama"))
+    engine.add(AddSequence(9, [5], replace(GREEDY, max_tokens=1)))
+    with working(engine, event_interval=1e6) as worker:
+        assert [update.sequence for update in worker.next_updates()] == [9]  # the interval begins
+        worker.pipe.send(AddSequence(1, [5, 6], replace(GREEDY, max_tokens=20)))
+        worker.pipe.send(AddSequence(2, [7, 8], replace(GREEDY, max_tokens=6), at_once=True))
+        told: dict[int, list[int]] = {1: [], 2: []}
+        while sum(map(sum, told.values())) < 26:
+            updates = worker.next_updates()
+            for sequence, counts in told.items():
+                if count := sum(update.sequence == sequence for update in updates):
+                    counts.append(count)
+        worker.pipe.send(AddSequence(3, [5, 6], replace(GREEDY, max_tokens=100)))
+        assert [update.sequence for update in worker.next_updates()] == [3]
+        worker.pipe.send(Abort(3))
+        event = worker.next(StepDone)
+        assert isinstance(event, StepDone) and event.updates == [] and event.load.running == 0
+    assert told == {1: [1, 19], 2: [1] * 6}
 
 
 def test_the_loop_ends_when_the_front_is_gone(model_of: Callable[[str], Path]) -> None:
