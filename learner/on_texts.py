@@ -84,8 +84,8 @@ def learn(
     progress: Progress | None = None,
     run_folder: str | Path | None = None,
 ) -> LearnedTexts:
-    """Train `model` ("sprout", a folder or a hub name) by the method of this name, and write the adapter to `out`, a new
-    folder.
+    """Train `model` ("sprout", a folder or a hub name) by the method of this name, and write the adapter to a new
+    folder, `out`.
 
     `data`: examples, each with the fields of `TextExample`, or a file of them as JSON lines. `settings`: by section, as
     in hone.toml, those of NOT_FROM_PYTHON apart. `parent`: the adapter to start from, which keeps its rank and alpha.
