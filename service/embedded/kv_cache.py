@@ -7,12 +7,14 @@ out anew inside the same arena, so the bound holds at every moment; when the are
 scheduler puts the youngest sequence back in line.
 """
 
+import mmap
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
+PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_ANONYMOUS") else {}
 ROW_STEP = 64  # row capacities are multiples of this many tokens
 
 
@@ -113,8 +115,13 @@ def _round_up(length: int) -> int:
 
 
 def _zeros(count: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Zeros, because what is masked is multiplied by 0, and garbage may be NaN. On a CPU numpy asks the system for
-    them, which maps memory only as it is written: an idle engine is small whatever its bound."""
+    """Zeros, because what is masked is multiplied by 0, and garbage may be NaN. On a CPU the system has them, which maps
+    memory only as it is written: an idle engine is small whatever its bound. It is asked for small pages: the first token
+    in a row would wait until a huge one is cleared for each layer."""
     if device.type != "cpu":
         return torch.zeros(count, dtype=dtype, device=device)
-    return torch.from_numpy(np.zeros(count * dtype.itemsize, dtype=np.uint8)).view(dtype)
+    memory = mmap.mmap(-1, count * dtype.itemsize, **PRIVATE)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        with suppress(OSError):  # a system without huge pages
+            memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype)
