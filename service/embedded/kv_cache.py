@@ -115,9 +115,11 @@ def _round_up(length: int) -> int:
 
 
 def _zeros(count: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Zeros, because what is masked is multiplied by 0, and garbage may be NaN. On a CPU the system has them, which maps
-    memory only as it is written: an idle engine is small whatever its bound. It is asked for small pages: the first token
-    in a row would wait until a huge one is cleared for each layer."""
+    """Zeros, because what is masked is multiplied by 0, and garbage may be NaN.
+
+    On a CPU the system has them, which maps memory only as it is written: an idle engine is small whatever its bound.
+    It is asked for small pages: the first token in a row would wait until a huge one is cleared for each layer.
+    """
     if device.type != "cpu":
         return torch.zeros(count, dtype=dtype, device=device)
     memory = mmap.mmap(-1, count * dtype.itemsize, **PRIVATE)
