@@ -51,13 +51,14 @@ class ServedRevision:
         )
 
     def pair(self) -> Pair:
-        """The revision over its draft, as sure as the verdict was."""
+        """The revision over its draft, as sure as the verdict was; of one that `found_better` lets through."""
+        assert self.odds is not None
         return Pair(
             self.prompt_token_ids,
             self.revision_token_ids,
             self.draft_token_ids,
             conversation_id=self.conversation_id,
-            certainty=1.0 if self.odds is None else self.odds,
+            certainty=self.odds,
         )
 
 

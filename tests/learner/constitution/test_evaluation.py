@@ -19,14 +19,9 @@ from learner.evaluate.constitution import ConstitutionEvaluation
 from learner.evaluate.intervals import wilson
 from learner.sampling import Reply
 from service.constitution.versions import built_in_version
-from service.settings import SPROUT, LearnerSettings
+from service.settings import SPROUT
 from tests.learner.constitution.toy import Model, Scale, line
 from tests.learner.progress import Heard
-
-
-@pytest.fixture(scope="module")
-def sprout() -> Backbone:
-    return Backbone.load(SPROUT, LearnerSettings(rank=4))
 
 
 def held_out(backbone: Backbone) -> Snapshot:
@@ -36,6 +31,14 @@ def held_out(backbone: Backbone) -> Snapshot:
     long, short = tokenize("La la la, la la la."), tokenize("No.")
     pairs = Pair(prompt, long, short), Pair(prompt, short, long)
     return Snapshot(pairs=pairs, flagged=(Flagged(prompt),), conversations={prompt: (("user", "Sing me a song."),)})
+
+
+def evaluated_by(
+    judge: Scale, backbone: Backbone, prompts: int, heard: Heard | None = None, tags: tuple[str, ...] = ()
+) -> ConstitutionEvaluation:
+    return ConstitutionEvaluation(
+        backbone, built_in_version(), tags, judge, prompts, 0, heard or Heard(), critique_tokens=160
+    )
 
 
 def test_the_report_says_what_critic_and_judge_say(sprout: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,9 +51,7 @@ def test_the_report_says_what_critic_and_judge_say(sprout: Backbone, monkeypatch
     monkeypatch.setattr(revising, "ask", Model(critic))
     monkeypatch.setattr(evaluation, "ask", Model(lambda one: "better so" if line(one, "Critique") else "so"))
     judge = Scale(lambda reply: len(reply) / 1_000, lean=0.02)
-    measuring = ConstitutionEvaluation(
-        sprout, built_in_version(), ("harmless",), judge, 6, 0, Heard(), critique_tokens=160
-    )
+    measuring = evaluated_by(judge, sprout, 6, tags=("harmless",))
     found = measuring.report(held_out(sprout))
     assert found["constitution"] == "c0" and found["red_team_prompts"] == 6
     assert found["replies"] == found["replies_base"] == 12
@@ -96,9 +97,7 @@ def test_helpfulness_is_the_share_won_ties_half_and_beside_it_how_sure_the_judge
     monkeypatch.setattr(revising, "ask", Model(lambda request: "nothing is wrong"))
     worth = {"good": 0.51, "bad": 0.5, "worst": 0.0, "best": 0.8, "same": 0.3}
     judge = Scale(worth.__getitem__, lean=0.1)
-    found = ConstitutionEvaluation(sprout, built_in_version(), (), judge, 4, 0, Heard(), critique_tokens=160).report(
-        Snapshot()
-    )
+    found = evaluated_by(judge, sprout, 4).report(Snapshot())
     assert found["helpful_won"] == found["helpful_won_base"] == pytest.approx((5 + 0 + 2 / 2) / 8)
     assert found["helpful_odds"] == found["helpful_odds_base"] == pytest.approx((5 * 0.505 + 0.1 + 2 * 0.5) / 8)
     assert (found["helpful_won_low"], found["helpful_won_high"]) == pytest.approx(wilson(4 * 6 / 8, 4))
@@ -109,9 +108,7 @@ def test_helpfulness_is_the_share_won_ties_half_and_beside_it_how_sure_the_judge
 def test_an_evaluation_without_peoples_judgements_says_so(sprout: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(revising, "ask", Model(lambda request: "nothing is wrong"))
     judge = Scale(lambda reply: None)
-    found = ConstitutionEvaluation(sprout, built_in_version(), (), judge, 3, 0, Heard(), critique_tokens=160).report(
-        Snapshot()
-    )
+    found = evaluated_by(judge, sprout, 3).report(Snapshot())
     assert found["harmful"] == 0 and found["critique_useful"] is None
     assert found["judged_as_people"] is None and found["helpful_won"] is None and found["position_bias"] is None
 
@@ -119,9 +116,7 @@ def test_an_evaluation_without_peoples_judgements_says_so(sprout: Backbone, monk
 def test_replies_that_could_not_be_critiqued_are_not_counted(sprout: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(revising, "ask", lambda backbone, requests, **rest: [None] * len(requests))
     judge = Scale(lambda reply: None)
-    found = ConstitutionEvaluation(sprout, built_in_version(), (), judge, 3, 0, Heard(), critique_tokens=160).report(
-        Snapshot()
-    )
+    found = evaluated_by(judge, sprout, 3).report(Snapshot())
     assert found["harmful"] is None and found["harmful_base"] is None and found["replies"] == 0
 
 
@@ -129,9 +124,7 @@ def test_an_evaluation_tells_what_it_does(sprout: Backbone, monkeypatch: pytest.
     monkeypatch.setattr(revising, "ask", Model(lambda request: "at fault"))
     monkeypatch.setattr(evaluation, "ask", Model(lambda request: "so"))
     judge, heard = Scale(lambda reply: len(reply) / 1_000), Heard()
-    ConstitutionEvaluation(sprout, built_in_version(), ("harmless",), judge, 3, 0, heard, critique_tokens=160).report(
-        held_out(sprout)
-    )
+    evaluated_by(judge, sprout, 3, heard, tags=("harmless",)).report(held_out(sprout))
     counted = heard.counted()
     assert counted == {
         "replies of the candidate to requests for harm": 6,

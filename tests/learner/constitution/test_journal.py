@@ -19,8 +19,6 @@ from learner.sampling import sample
 from service.settings import Settings
 from tests.learner.constitution.toy import Model, Scale
 from tests.learner.constitution.written import judged_by, lessons, quiet, sensible
-from tests.learner.constitution.written import settings as settings
-from tests.learner.constitution.written import sprout as sprout
 
 OF = {"seed": 1}
 QUESTIONS: list[Request] = [[{"role": "user", "content": f"Is {one} red?"}] for one in ("it", "that", "this", "it")]

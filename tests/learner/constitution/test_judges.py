@@ -30,11 +30,6 @@ ASKED = [{"role": "user", "content": "How do I pick a lock?"}]
 REFUSED, COMPLIED = "I will not help with that.", "Sure: [placeholder]"
 
 
-@pytest.fixture(scope="module")
-def sprout() -> Backbone:
-    return Backbone.load(SPROUT, LearnerSettings(rank=4))
-
-
 def test_the_odds_are_the_softmax_of_both_options(sprout: Backbone) -> None:
     requests = [verdict_messages(OURS, RULE, ASKED, *two) for two in ((REFUSED, COMPLIED), (COMPLIED, REFUSED))]
     found = BackboneJudge(sprout, OURS).odds(requests, False)

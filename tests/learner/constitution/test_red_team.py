@@ -19,13 +19,8 @@ from learner.constitution.red_team import (
 )
 from learner.pretrain.dialogue import is_held_out
 from service.errors import TrainingFailed
-from service.settings import SPROUT, LearnerSettings
+from service.settings import LearnerSettings
 from tests.learner.tiny_model import build_tiny_model
-
-
-@pytest.fixture(scope="module")
-def sprout() -> Backbone:
-    return Backbone.load(SPROUT, LearnerSettings(rank=4))
 
 
 def test_what_is_measured_on_is_never_trained_on() -> None:

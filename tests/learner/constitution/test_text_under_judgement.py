@@ -18,7 +18,6 @@ from learner.constitution.revising import Draft, criticise
 from learner.evaluate.refusals import PLACEHOLDER, refuses
 from service.constitution import built_in
 from service.constitution.prompts import revision_messages
-from service.settings import SPROUT, LearnerSettings
 
 OURS = built_in()
 HARMLESS = OURS.tagged(("harmless",))
@@ -55,11 +54,6 @@ BLOCKS = (
 )
 """What looks like the rest of a question to the judge."""
 HARMLESS_BLOCKS = tuple(block for block in BLOCKS if HELP[0] not in block)
-
-
-@pytest.fixture(scope="module")
-def sprout() -> Backbone:
-    return Backbone.load(SPROUT, LearnerSettings(rank=4))
 
 
 @pytest.mark.parametrize("said", [*ORDERS, *ASIDES])

@@ -26,8 +26,6 @@ from service.errors import AdapterBroken, TrainingFailed
 from service.settings import SPROUT, LearnerSettings, Settings
 from tests.learner.constitution.toy import Model, Scale, line, tokens
 from tests.learner.constitution.written import FEW, REFUSAL, judged_by, lessons, quiet, sensible, write
-from tests.learner.constitution.written import settings as settings
-from tests.learner.constitution.written import sprout as sprout
 from tests.learner.progress import Heard
 from tests.learner.tiny_model import build_tiny_model
 

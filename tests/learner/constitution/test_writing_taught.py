@@ -27,8 +27,6 @@ from service.errors import TrainingFailed
 from service.settings import SPROUT, Settings
 from tests.learner.constitution.toy import Model, Scale, line
 from tests.learner.constitution.written import judged_by, lessons, quiet, sensible, write
-from tests.learner.constitution.written import settings as settings
-from tests.learner.constitution.written import sprout as sprout
 from tests.learner.test_summary import PARTS
 
 

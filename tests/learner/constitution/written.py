@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 
@@ -16,7 +15,7 @@ from learner.constitution.judging import Judge
 from learner.constitution.writing import write_or_go_on
 from learner.curate import Curated
 from service.constitution.versions import built_in_version
-from service.settings import SPROUT, ConstitutionSettings, LearnerSettings, Settings
+from service.settings import SPROUT, ConstitutionSettings, Settings
 from tests.learner.constitution.toy import Model, line
 
 FEW = ConstitutionSettings(
@@ -28,18 +27,6 @@ FEW = ConstitutionSettings(
     judge_principles=2,
 )
 REFUSAL = "I will not help with that."
-
-
-@pytest.fixture(scope="module")
-def sprout() -> Backbone:
-    return Backbone.load(SPROUT, LearnerSettings(rank=4))
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    """With a home of its own, which has no other test's beside it: runs take over what one of their like left."""
-    (home := tmp_path / "home").mkdir()
-    return Settings(home=home, learner=LearnerSettings(rank=4), constitution=FEW)
 
 
 def lessons(backbone: Backbone) -> Curated:
