@@ -2,7 +2,6 @@
 
 import gc
 import shutil
-import time
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from service.embedded import assemble, kernel
-from service.embedded.arguments import COMPILERS, EngineArguments
+from service.embedded.arguments import EngineArguments
 from service.embedded.errors import EngineError
 from service.embedded.kernel import Form, Kernel, load_kernel
 from service.embedded.llama import Llama
@@ -34,25 +33,10 @@ def in_bfloat16(model: Path, folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kernels")
-
-
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "hone"
-
-
-@pytest.fixture
-def compiled(kept: Path, monkeypatch: pytest.MonkeyPatch) -> Kernel:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(kept))
-    if not any(map(shutil.which, COMPILERS)):
-        pytest.skip("no C compiler here, so there is no kernel")
-    made = load_kernel()
-    assert made is not None, "there is a C compiler, and it does not take the kernel"
-    return made
 
 
 @pytest.mark.parametrize("flags", WIDTHS.values(), ids=WIDTHS)
@@ -207,50 +191,6 @@ def test_a_reply_does_not_depend_on_the_rows_beside_it(
     for number, request in enumerate(requests):
         alone = replies([request], threads=1)[number]
         assert [update.logprob for update in together[number]] == [update.logprob for update in alone]
-
-
-@pytest.mark.parametrize("pause", [0.0, 0.02], ids=["awake", "asleep"])
-def test_a_crew_computes_what_one_thread_does(
-    compiled: Kernel, model_of: Callable[[str], Path], tmp_path: Path, pause: float
-) -> None:
-    """With more members than there are cores, between whose steps there is time to fall asleep, or none."""
-    folder = model_of("llama")
-    adapter = save_adapter(tmp_path / "adapter", folder, seed=1)
-    requests = [
-        AddSequence(n, prompt, replace(GREEDY, max_tokens=30), "a" if n % 2 else None)
-        for n, prompt in enumerate([*PROMPTS, list(range(5, 95))])
-    ]
-
-    def replies(threads: int) -> dict[int, list[float | None]]:
-        engine = build(folder, threads=threads)
-        attach(engine, "a", adapter)
-        for request in requests:
-            engine.add(request)
-        logprobs: dict[int, list[float | None]] = {request.sequence: [] for request in requests}
-        while not engine.idle:
-            time.sleep(pause if threads > 1 else 0)
-            for update in engine.step():
-                logprobs[update.sequence].append(update.logprob)
-        return logprobs
-
-    assert replies(7) == replies(1)
-
-
-def test_the_threads_of_a_model_end_with_it(compiled: Kernel, model_of: Callable[[str], Path]) -> None:
-    def threads() -> int:
-        return len(list(Path("/proc/self/task").iterdir()))
-
-    if not Path("/proc/self/task").exists():
-        pytest.skip("this system doesn't say how many threads there are")
-    engine = build(model_of("llama"), threads=1)
-    run(engine, [AddSequence(0, PROMPTS[3], GREEDY)])
-    before = threads()
-    engine = build(model_of("llama"), threads=5)
-    run(engine, [AddSequence(0, PROMPTS[3], GREEDY)])
-    assert threads() == before + 4
-    del engine
-    gc.collect()
-    assert threads() == before
 
 
 def test_an_adapter_that_is_unloaded_is_freed(

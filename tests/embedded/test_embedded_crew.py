@@ -1,0 +1,60 @@
+"""Several threads compute a step together: not by one bit does it matter how many, and none is left behind."""
+
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from service.embedded.kernel import Kernel
+from service.embedded.messages import AddSequence
+from tests.embedded.driving import GREEDY, attach, build, run
+from tests.embedded.models import save_adapter
+
+PROMPTS = [list(range(5, 5 + length)) for length in (1, 3, 7, 20, 33, 2, 11, 90)]
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.02], ids=["awake", "asleep"])
+def test_a_crew_computes_what_one_thread_does(
+    compiled: Kernel, model_of: Callable[[str], Path], tmp_path: Path, pause: float
+) -> None:
+    """With more members than there are cores, between whose steps there is time to fall asleep, or none."""
+    folder = model_of("llama")
+    adapter = save_adapter(tmp_path / "adapter", folder, seed=1)
+    requests = [
+        AddSequence(n, prompt, replace(GREEDY, max_tokens=30), "a" if n % 2 else None)
+        for n, prompt in enumerate(PROMPTS)
+    ]
+
+    def replies(threads: int) -> dict[int, list[float | None]]:
+        engine = build(folder, threads=threads)
+        attach(engine, "a", adapter)
+        for request in requests:
+            engine.add(request)
+        logprobs: dict[int, list[float | None]] = {request.sequence: [] for request in requests}
+        while not engine.idle:
+            time.sleep(pause if threads > 1 else 0)
+            for update in engine.step():
+                logprobs[update.sequence].append(update.logprob)
+        return logprobs
+
+    assert replies(7) == replies(1)
+
+
+def test_the_threads_of_a_model_end_with_it(compiled: Kernel, model_of: Callable[[str], Path]) -> None:
+    def threads() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    if not Path("/proc/self/task").exists():
+        pytest.skip("this system doesn't say how many threads there are")
+    engine = build(model_of("llama"), threads=1)
+    run(engine, [AddSequence(0, PROMPTS[3], GREEDY)])
+    before = threads()
+    engine = build(model_of("llama"), threads=5)
+    run(engine, [AddSequence(0, PROMPTS[3], GREEDY)])
+    assert threads() == before + 4
+    del engine
+    gc.collect()
+    assert threads() == before
