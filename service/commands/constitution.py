@@ -25,7 +25,9 @@ File = Annotated[Path, typer.Argument(help="A constitution file (TOML, docs/cons
 
 @app.command("show")
 def show_constitution(
-    name: Annotated[str | None, typer.Argument(help="A version: c0, c1, …; else the one in effect.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="c0, c1, …, or larger, for larger models; else the one in effect.")
+    ] = None,
     toml: Annotated[bool, typer.Option("--toml", help="Print the file, to edit it or to put it back.")] = False,
     home: Home = None,
     as_json: Json = False,
@@ -147,11 +149,19 @@ def _checked(settings: Settings, file: Path, text: str) -> tuple[Rules, tuple[st
 
 def _version(settings: Settings, name: str | None) -> Version:
     """Raises BadInput for one that this Hone can't read, NotFound."""
-    from service.constitution.versions import BUILT_IN_NAME, built_in_version, stored_version
+    from service.constitution.versions import (
+        BUILT_IN_NAME,
+        LARGER_NAME,
+        built_in_version,
+        for_larger_models,
+        stored_version,
+    )
     from service.store.queries import constitutions
 
     if name == BUILT_IN_NAME or (name is None and not settings.store_is_made):
         return built_in_version()
+    if name == LARGER_NAME:
+        return for_larger_models()
     with existing_store(settings).read() as tx:
         row = constitutions.in_effect(tx) if name is None else constitutions.get_constitution(tx, name)
     if row is None and name is not None:

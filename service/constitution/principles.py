@@ -35,6 +35,8 @@ from service.wire.fields import Storable, not_blank
 
 FORMAT_VERSION = 1
 BUILT_IN = Path(__file__).with_name("built_in.toml")
+LARGER = Path(__file__).with_name("larger.toml")
+"""One to begin with for larger models, which is in effect nowhere before it is imported."""
 MOST_PRINCIPLES = 200
 LARGEST_FILE = 256 * 1024
 """Bytes."""

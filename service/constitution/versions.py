@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from service.constitution.principles import BUILT_IN, Constitution, built_in, parse
+from service.constitution.principles import BUILT_IN, LARGER, Constitution, built_in, parse, read_text
 
-BUILT_IN_NAME = "c0"
+BUILT_IN_NAME, LARGER_NAME = "c0", "larger"
 
 
 @dataclass(frozen=True)
@@ -32,3 +32,9 @@ def stored_version(name: str, text: str) -> Version:
 
 def built_in_version() -> Version:
     return Version(BUILT_IN_NAME, BUILT_IN.read_text(encoding="utf-8"), built_in())
+
+
+def for_larger_models() -> Version:
+    """A constitution to begin with, written out. It is no version of the store's."""
+    text = read_text(LARGER)
+    return Version(LARGER_NAME, text, parse(text, str(LARGER)))

@@ -56,6 +56,16 @@ def test_a_file_is_put_in_effect_and_an_older_one_put_back(hone: Hone, file: Pat
     assert (missing := hone("constitution", "show", "c9")).code == 4 and "no constitution 'c9'" in missing.err
 
 
+def test_the_one_for_larger_models_is_shown_and_can_be_put_in_effect(hone: Hone, tmp_path: Path) -> None:
+    larger = tmp_path / "larger.toml"
+    larger.write_text(hone("constitution", "show", "larger", "--toml").out, encoding="utf-8")
+    assert hone("constitution", "check", str(larger), "--json").json["served"] == 3
+    assert not (tmp_path / "home").exists()  # nothing is made to show it
+    assert hone("constitution", "import", str(larger), "--json").json["name"] == "c1"
+    shown = hone("constitution", "show", "--json").json
+    assert shown["sha256"] == hone("constitution", "show", "larger", "--json").json["sha256"]
+
+
 def test_check_says_what_is_wrong_and_changes_nothing(hone: Hone, file: Path, tmp_path: Path) -> None:
     done = hone("constitution", "check", str(file), "--json")
     assert (done.code, done.json["principles"], done.json["served"]) == (0, 1, 1)

@@ -12,7 +12,7 @@ from learner.pretrain import formats
 from service.constitution import built_in, parse, read
 from service.constitution.principles import draw
 from service.constitution.prompts import critique_messages, quoted, read_verdict, revision_messages, verdict_messages
-from service.constitution.versions import stored_version
+from service.constitution.versions import for_larger_models, stored_version
 from service.errors import BadInput
 from service.settings import ConstitutionSettings
 from tests.service.constitutions import ONE
@@ -24,6 +24,20 @@ def test_the_built_in_one_is_helpful_honest_and_harmless() -> None:
     tags = {tag for principle in built_in().principles for tag in principle.tags}
     assert tags == {"helpful", "honest", "harmless"}
     assert all(one.weight > 0 for one in built_in().principles)
+
+
+def test_the_one_for_larger_models_uses_all_that_a_file_may_hold() -> None:
+    constitution = for_larger_models().constitution
+    assert {tag for one in constitution.principles for tag in one.tags} == {"helpful", "honest", "harmless"}
+    assert constitution.preamble and constitution.tagged(ConstitutionSettings().tags)
+    for one in constitution.principles:
+        told = one.critique_request.rpartition("answer: ")[2]
+        assert constitution.finds_nothing(told), one.name  # the phrase that it asks for is one that counts
+        assert one.revisions and Counter(shown.better for shown in one.comparisons) == {"A": 1, "B": 1}, one.name
+        for shown in one.revisions:
+            assert constitution.finds_nothing(shown.critique) is (shown.revision == shown.reply), one.name
+    lightest = min(one.weight for one in constitution.tagged(["harmless"]))
+    assert lightest >= max(one.weight for one in constitution.tagged(["helpful"]))
 
 
 def test_the_built_in_model_was_taught_these_very_words() -> None:
