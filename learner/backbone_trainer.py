@@ -37,7 +37,7 @@ from learner.methods import kto, pairs_dpo, preference, rl_cai, rlhf, sft, sl_ca
 from learner.methods.anchor_scores import AnchorScores, shared_scores
 from learner.methods.optimizer import within_length
 from learner.methods.preference_model import PreferenceModel, fit_preferences
-from learner.methods.retention import neighbours
+from learner.methods.self_asked import neighbours
 from learner.methods.served_judge import fit_judge
 from learner.passing import clear_leftovers
 from learner.probes import choose_probes

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from learner.backbone import Backbone
 from learner.batch import Messages, Tell, TokenIds, untold
 from learner.constitution.asking import question
-from learner.methods.retention import frame, neighbours
+from learner.methods.self_asked import frame, neighbours
 from learner.pretrain.dialogue import is_held_out
 from learner.pretrain.questions import draw_prompts
 from learner.pretrain.topics import deeds

@@ -2,7 +2,7 @@
 
 Comparisons alone are too few and too far from what the policy says to train on directly: plain DPO either stays near
 50 % or wins with empty replies. So: (1) fit a preference model to all comparisons; (2) sample replies to prompts that
-people really asked, and that the model asks itself in their manner (`retention.neighbours`), first from the base, then
+people really asked, and that the model asks itself in their manner (`self_asked.neighbours`), first from the base, then
 from the policy as it is; (3) grade them (`rollouts`); (4) move it from there towards policy · exp(u) by a listwise DPO
 loss on them (arXiv 2305.18290, 2402.01878), with the people's own pairs beside; (2) to (4) again, on-policy, until it
 wins what is wanted, a few times at most; (5) measure, and hold the adapter's strength back until it is inside the
@@ -35,8 +35,8 @@ from learner.methods.groups import Group, draw_group, listwise
 from learner.methods.optimizer import Stepper, within_length
 from learner.methods.passes import Passes
 from learner.methods.preference_model import PreferenceModel, fit_preferences
-from learner.methods.retention import neighbours_apart
 from learner.methods.rollouts import Rollouts, roll_out, share_preferred
+from learner.methods.self_asked import neighbours_apart
 from learner.methods.strength import beginning, hold_inside_limits
 from learner.sampling import affordable, with_room
 from learner.stage_checkpoint import StageCheckpoint

@@ -13,7 +13,8 @@ from learner.batch import Demonstration, Snapshot, TokenIds
 from learner.evaluate.gates import spares_neighbours
 from learner.evaluate.report import evaluate
 from learner.methods import preference, sft
-from learner.methods.retention import NEIGHBOURS, OTHERS, Retention, neighbours, neighbours_apart, retain
+from learner.methods.retention import OTHERS, Retention, retain
+from learner.methods.self_asked import NEIGHBOURS, made_up, neighbours, neighbours_apart
 from learner.pretrain.dialogue import is_held_out
 from learner.pretrain.questions import draw_prompts, untaught_facts
 from service.settings import SPROUT, EngineSettings, LearnerSettings, Settings
@@ -57,6 +58,28 @@ def test_many_corrections_share_a_bounded_number(sprout: Backbone, prompts: list
     found = neighbours(sprout, facts, prompts, Random(0), 0)
     assert 60 <= len(found) <= NEIGHBOURS
     assert found == neighbours(sprout, facts, prompts, Random(0), 0)
+
+
+def test_the_model_makes_up_questions_that_nobody_corrected(sprout: Backbone, prompts: list[TokenIds]) -> None:
+    corrected = asked(sprout, "What is the capital of Romania?")
+    found = made_up(sprout, 60, [corrected], prompts, 0)
+    texts = [sprout.decode([one])[0] for one in found]
+    assert 40 <= len(found) == len(set(found)) <= 60
+    assert not [text for text in texts if "Romania" in text or is_held_out(text)]
+    assert all(one[:2] == corrected[:2] and one[-2:] == corrected[-2:] for one in found)
+    measured = found[:20]
+    again = made_up(sprout, 60, [corrected], prompts, 0, measured)
+    assert set(measured).isdisjoint(again)
+    assert not made_up(sprout, 0, [corrected], prompts, 0)
+
+
+def test_where_people_asked_little_the_model_asks_itself(sprout: Backbone, prompts: list[TokenIds]) -> None:
+    reply = tuple(sprout.tokenizer("It is 500.", add_special_tokens=False)["input_ids"]) + sprout.eos_ids[:1]
+    corrected = [Demonstration(asked(sprout, fact.text), reply) for fact in untaught_facts(0)[:20]]
+    kept = {one.prompt for one in retain(sprout, corrected, prompts[:10], Random(0), 0)}
+    like_them = neighbours(sprout, sorted(one.prompt_token_ids for one in corrected), prompts[:10], Random(0), 0)
+    others = kept.difference(like_them, prompts[:10])
+    assert len(others) >= 100, "eight for each correction, less those that neither are new nor may be trained on"
 
 
 def test_what_was_corrected_is_not_retained(sprout: Backbone, prompts: list[TokenIds]) -> None:

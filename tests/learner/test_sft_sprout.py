@@ -9,7 +9,7 @@ from learner.backbone import Backbone
 from learner.base_tokenizer import reply_tokenizer
 from learner.batch import Demonstration
 from learner.constitution.asking import question
-from learner.methods import retention, sft
+from learner.methods import retention, self_asked, sft
 from learner.methods.rollouts import roll_out
 from learner.pretrain.questions import is_right, rephrase, untaught_facts
 from learner.sampling import sample
@@ -23,8 +23,9 @@ SETTINGS = LearnerSettings()
 def test_more_answers_are_right_in_wordings_that_were_held_out_and_kl_stays_in_its_budget(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name, few in {"OTHERS": 32, "NEIGHBOURS": 16, "TRIES": 64}.items():
-        monkeypatch.setattr(retention, name, few)
+    monkeypatch.setattr(retention, "OTHERS", 32)
+    for name, few in {"NEIGHBOURS": 16, "TRIES": 64}.items():
+        monkeypatch.setattr(self_asked, name, few)
     backbone, write = Backbone.load(SPROUT, SETTINGS), reply_tokenizer(str(SPROUT))
     facts = untaught_facts()[:8]
     taught = [
