@@ -6,6 +6,7 @@ Whatever is wrong with one is said at once, and which it is: of a list by its nu
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -40,6 +41,7 @@ PARTS = (
 nothing."""
 JUDGEMENTS = frozenset[str]().union(*PARTS)
 OF_A_PAIR = {"strength", "tie"}
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 class TextExample(BaseModel):
@@ -80,6 +82,14 @@ class TextExample(BaseModel):
     def _is_of_groups(cls, order: Any) -> Any:
         """A reply that is tied with none may stand there by itself."""
         return [[one] if isinstance(one, str) else one for one in order] if isinstance(order, list | tuple) else order
+
+    @field_validator("prompt", "reply", "chosen", "rejected", "order", "failed")
+    @classmethod
+    def _is_unicode(cls, given: Any) -> Any:
+        """JSON may escape half of a surrogate pair, which is no character and which no tokenizer takes."""
+        if found := _SURROGATE.search(json.dumps(given, ensure_ascii=False)):
+            raise ValueError(f"\\u{ord(found[0]):x} is half a character (a lone surrogate); write all of it, or none")
+        return given
 
     @model_validator(mode="after")
     def _is_of_a_kind(self) -> TextExample:
@@ -140,7 +150,7 @@ def read_examples(data: Sequence[Mapping[str, Any]] | str | Path) -> list[TextEx
 
 def _lines(path: Path) -> list[tuple[str, Any]]:
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError as error:
         raise BadInput(f"There is no file {path}.", "Name one with an example in JSON on each line.") from error
     except (OSError, UnicodeDecodeError) as error:
