@@ -11,6 +11,8 @@ from pydantic import Field, field_validator, model_validator
 from service.settings.addresses import engine_addresses
 from service.settings.section import Section
 
+HIGHEST_SEED = 2**63 - 1
+"""torch takes twice as much, and there is room above for the seeds that a run counts up from its own."""
 MOST_TRAINING_THREADS = 4  # unless told: more of them wait for each other, and for chat
 
 Method = Literal[
@@ -91,7 +93,7 @@ class LearnerSettings(Section):
         description="Most pairs, most corrections and most single thumbs in a run: the newest and a random draw of "
         "older ones.",
     )
-    seed: int = Field(0, description="Seed of every random choice in a run.")
+    seed: int = Field(0, ge=0, le=HIGHEST_SEED, description="Seed of every random choice in a run.")
     quantise: Literal["none", "nf4"] = Field(
         "none",
         description="`nf4`: train against the base in 4 bits (QLoRA), which takes a quarter of the memory. The engine "

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from learner.on_texts import learn, learn_reward
+from learner.sampling import SEEDS_APART
 from learner.text_settings import NOT_FROM_PYTHON
 from service.errors import BadInput, SettingsError
 from service.settings import Settings
+from service.settings.learning import HIGHEST_SEED
 from tests.learner.tiny_model import build_tiny_model
 
 PAGE = (Path(__file__).parents[2] / "docs" / "learning.md").read_text(encoding="utf-8")
@@ -30,6 +32,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ({"rank": 4}, "'rank' is no section.*They are by section, as in {'learner': {'rank'"),
         ({"learner": {"processes": 2, "sharding": "full"}}, r"learner\.processes, learner\.sharding: .*`hone learn`"),
+        ({"learner": {"seed": 2**70}}, r"learner\.seed: must be at most 9223372036854775807, not "),
+        ({"learner": {"seed": -1}}, r"learner\.seed: must be at least 0, not -1"),
         ({"server": {"port": 9}}, r"server\.port: nothing goes by that from Python"),
         ({"learner": {"rank": 100_000}}, r"learner\.rank is 100000, and the model is \d+ wide"),
         ({"learner": {"rollouts": "engine"}}, r"no engine is named\. Name it with learner\.rollout_urls"),
@@ -41,6 +45,13 @@ def test_settings_that_mean_nothing_here_are_refused(
 ) -> None:
     with pytest.raises((SettingsError, BadInput), match=said):
         learn("rloo", model, PAIRS, tmp_path / "out", settings)
+
+
+def test_the_highest_seed_leaves_room_for_those_that_are_counted_up_from_it(model: Path, tmp_path: Path) -> None:
+    few = {"iterations": 2, "prompts": 2, "replies": 2, "minibatch": 4, "max_new_tokens": 6, "value_warmup": 0}
+    learn("ppo", model, PAIRS, tmp_path / "out", {"learner": {"seed": HIGHEST_SEED}, "ppo": few})
+    assert (tmp_path / "out").exists()
+    assert HIGHEST_SEED + 1000 * SEEDS_APART < 2**64  # what torch takes
 
 
 def test_all_settings_that_are_refused_are_there_and_in_the_docs() -> None:
