@@ -32,7 +32,7 @@ from learner.engine_sampler import EngineSampler
 from learner.evaluate.constitution import by_constitution
 from learner.evaluate.gates import verdict
 from learner.evaluate.report import evaluate
-from learner.loading import ADAPTER_WEIGHTS
+from learner.loading import ADAPTER_WEIGHTS, on_a_sound_base
 from learner.methods import kto, pairs_dpo, preference, rl_cai, rlhf, sft, sl_cai
 from learner.methods.anchor_scores import AnchorScores, shared_scores
 from learner.methods.optimizer import within_length
@@ -94,7 +94,8 @@ class BackboneTrainer:
 
     def write(self, method: str, lessons: Curated, folder: Path, progress: Progress) -> Curated:
         """The lessons with what the model writes of them for `method`. Raises TrainingFailed, as where a judge does."""
-        return write_or_go_on(self._backbone, self._all, method, lessons, RunFolder(folder).written, progress)
+        with on_a_sound_base(self._model):
+            return write_or_go_on(self._backbone, self._all, method, lessons, RunFolder(folder).written, progress)
 
     def train(self, stages: tuple[Stage, ...], lessons: Curated, checkpoint: Path, progress: Progress) -> None:
         """Train the policy in place. Raises TrainingFailed, and EngineUnavailable when the engine that samples stays
@@ -120,7 +121,9 @@ class BackboneTrainer:
             )
             tell = progress if name == stage else renamed(name, progress)
             inside = self._inside(kept, stage, lessons, prompts)
-            self.trained.add(name, self._stage(stage, lessons, corrections, prompts, anchor, tell, sampler, inside))
+            with on_a_sound_base(self._model):
+                result = self._stage(stage, lessons, corrections, prompts, anchor, tell, sampler, inside)
+                self.trained.add(name, result)
             state = self._backbone.adapter_state()
             parallel.check_alike(state)
             if parallel.is_first():

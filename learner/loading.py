@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from learner import parallel
-from service.errors import AdapterBroken
+from service.adapters.fingerprint import model_folder
+from service.errors import AdapterBroken, BadInput, TrainingFailed
 from service.settings import LearnerSettings
 
 NO_ORDER = ".*ttention defaults to a non-deterministic algorithm"
@@ -105,12 +107,46 @@ def load_adapter(model: PeftModel, role: str, folder: Path) -> None:
 def check_weights(weights: Mapping[str, Tensor], path: Path) -> None:
     """Raises AdapterBroken where one of these, which were read from `path`, is NaN or infinite."""
     for name, tensor in weights.items():
-        if wrong := int((~tensor.isfinite()).sum()):
+        if found := _not_finite(name, tensor, path):
             raise AdapterBroken(
-                f"{path} has weights that aren't finite: {wrong} of {tensor.numel()} in {name}.",
+                found,
                 "The training that made it diverged, or the file is damaged: take another adapter, or train it anew "
                 "at a lower learning rate.",
             )
+
+
+@contextmanager
+def on_a_sound_base(model_path: str | Path) -> Iterator[None]:
+    """Where the training in this block fails, and the base's own weights aren't all finite, that is said instead: no
+    learning rate would help. Raises TrainingFailed, with the first tensor that is at fault."""
+    try:
+        yield
+    except (TrainingFailed, torch.linalg.LinAlgError) as error:
+        if found := _wrong_in_base(model_path):
+            raise TrainingFailed(
+                found, "No adapter can be trained on such a base: fetch or make its files anew, or name another model."
+            ) from error
+        raise
+
+
+def _wrong_in_base(model_path: str | Path) -> str:
+    """By its files, which are the same whatever a training makes of them; empty where these can't be read."""
+    try:
+        for path in sorted(model_folder(model_path).glob("*.safetensors")):
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 (safe_open is no mapping)
+                    if found := _not_finite(name, file.get_tensor(name), path):
+                        return found
+    except (BadInput, OSError, SafetensorError):
+        pass
+    return ""
+
+
+def _not_finite(name: str, tensor: Tensor, path: Path) -> str:
+    """What is to be said of a tensor that holds NaN or infinity; empty for any other."""
+    values = tensor.float() if tensor.itemsize < 2 else tensor  # torch doesn't ask float8
+    wrong = int((~values.isfinite()).sum())
+    return f"{path} has weights that aren't finite: {wrong} of {tensor.numel()} in {name}." if wrong else ""
 
 
 def _in_short(error: Exception) -> str:

@@ -29,6 +29,7 @@ from learner.batch import Label, Pair, Progress, Scored, Snapshot
 from learner.counted import counted
 from learner.curate import Curated
 from learner.curves import draw
+from learner.loading import on_a_sound_base
 from learner.methods import reward
 from learner.metrics import read_metrics
 from learner.progress_bar import ProgressBar
@@ -155,7 +156,7 @@ def learn_reward(
         torch.set_num_threads(chosen.learner.training_threads)
         backbone = Backbone.load(chosen.model_path, chosen.learner, device=parallel.device())
         checkpoint = _checkpoint_of_reward(folder, recipe, chosen)
-        with _told(progress, chosen, run_id, folder) as tell:
+        with _told(progress, chosen, run_id, folder) as tell, on_a_sound_base(chosen.model_path):
             fitted = reward.fit(
                 backbone, pairs_to_reward(texts), texts.labels, chosen.learner, tell, texts.scored, checkpoint
             )

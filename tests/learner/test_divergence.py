@@ -9,14 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from learner.backbone import Backbone
 from learner.batch import Label
 from learner.evaluate.agreement import words
+from learner.loading import on_a_sound_base
 from learner.methods import kto, pairs_dpo, ppo, raft, reward, sft
 from learner.methods.answers import Answer
-from learner.methods.optimizer import Stepper
+from learner.methods.optimizer import DIVERGED, Stepper
 from learner.methods.strength import hold_back, hold_inside_limits, limits_in_words
+from learner.on_texts import learn, learn_reward
 from learner.sampling import sample
 from learner.trained import Trained
 from service.errors import TrainingFailed
@@ -26,6 +29,7 @@ from tests.learner.progress import Heard
 from tests.learner.short_trainings import KEPT, PROMPTS, pairs, taught
 from tests.learner.stepping import take_step
 from tests.learner.tiny_backbone import SETTINGS, moved
+from tests.learner.tiny_model import build_tiny_model
 from tests.learner.toy_rewards import Counting
 
 TOO_MUCH = SETTINGS.model_copy(
@@ -90,6 +94,30 @@ def by_raft(backbone: Backbone) -> None:
 def test_a_short_training_that_diverges_fails(folder: Path, train: Callable[[Backbone], None]) -> None:
     with pytest.raises(TrainingFailed, match="finite"):
         train(Backbone.load(folder, TOO_MUCH))
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo", "reward"])
+def test_a_base_that_is_not_finite_is_blamed_instead_of_the_learning_rate(method: str, tmp_path: Path) -> None:
+    model = build_tiny_model(tmp_path / "base", context=128)
+    weights = load_file(model / "model.safetensors")
+    weights["model.layers.0.mlp.up_proj.weight"][0, 0] = float("nan")
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
+    rows = [{"prompt": f"what is {word} ?", "chosen": "yes .", "rejected": "no ."} for word in ("one", "red")]
+    rows += [{"prompt": "what is two ?", "reply": "two ."}]
+    said = r"base.model\.safetensors has weights .* 1 of 2048 in model\.layers\.0\.mlp\.up_proj\.weight\. No adapter"
+    with pytest.raises(TrainingFailed, match=said):
+        if method == "reward":
+            learn_reward(model, rows, tmp_path / "out")
+        else:
+            learn(method, model, rows, tmp_path / "out")
+
+
+def test_with_a_sound_base_a_failure_keeps_its_reason(folder: Path, tmp_path: Path) -> None:
+    for model in (folder, tmp_path / "nowhere"):
+        failure = TrainingFailed("The training diverged.", DIVERGED)
+        with pytest.raises(TrainingFailed) as caught, on_a_sound_base(model):
+            raise failure
+        assert caught.value is failure
 
 
 def test_what_is_measured_at_full_strength_must_be_finite(folder: Path) -> None:
