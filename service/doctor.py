@@ -39,7 +39,7 @@ FOR_THE_LEARNER = ("torch", "transformers", "peft", "safetensors", "apscheduler"
 OPTIONAL = {"bitsandbytes": "training against a base in 4 bits: pip install '.[nf4]'"}
 MACHINE_SECONDS = 120.0
 """How long torch may take to say what it finds here: it is slow to import."""
-_PARTS = ("store", "engine", "live", "pages")  # of what `/health` tells
+_PARTS = ("store", "engine", "live", "constitution", "pages")  # of what `/health` tells
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,8 @@ def _address(settings: Settings, url: str, own: str | None, health: Mapping[str,
         status = health["status"]
         ok = {"ok": True, "degraded": None}.get(status, False)
         words = words if ok else f"{status}, {words}"
-        yield Finding("service", ok, f"Hone answers at {url}{whose}: {words}", logs if ok is False else "")
+        is_in_logs = ok is False and health.get("constitution", "ok") == "ok"
+        yield Finding("service", ok, f"Hone answers at {url}{whose}: {words}", logs if is_in_logs else "")
         yield from _rollout(health)
     elif taken is not None:
         yield Finding("address", False, f"{taken.message} It is not Hone that answers at {url}.", taken.hint)

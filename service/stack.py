@@ -108,7 +108,8 @@ class Stack:
             if self._engine is None:
                 return f"an engine at {' or '.join(self.engine_urls)}: {logs / 'service.log'} says why"
             return f"the engine: {logs / 'engine.out'} says how far it is"
-        if health.get("status") in ("ok", "degraded") and (pages := health.get("pages")) != "starting":
+        is_up = health.get("status") in ("ok", "degraded") or health.get("constitution", "ok") != "ok"  # is told
+        if is_up and (pages := health.get("pages")) != "starting":
             self.pages_problem = None if pages in ("ok", None) else pages
             return None
         return f"the service: {logs / 'service.log'} says how far it is"

@@ -11,10 +11,38 @@ from service.constitution.versions import Version, built_in_version, stored_vers
 from service.errors import BadInput, ConstitutionUnusable
 from service.settings import ConstitutionSettings
 from service.store.queries import constitutions
+from service.store.tables import ConstitutionRow
 from service.transactions import Transactions
 
 FIELD = "hone.constitutional"
-MEND = "Put one in effect that this Hone can use: `hone constitution import FILE`."
+MEND = "Upgrade Hone, or put another in effect: `hone constitution import FILE`."
+
+
+def version_of(row: ConstitutionRow | None) -> Version:
+    """That of the store's row; None: the one that comes with Hone. Raises ConstitutionUnusable."""
+    try:
+        return stored_version(row.name, row.text) if row is not None else built_in_version()
+    except BadInput as error:
+        raise ConstitutionUnusable(error.message, MEND) from error
+
+
+def problem_of(row: ConstitutionRow | None, settings: ConstitutionSettings) -> str | None:
+    """Which chats get `constitution_unusable` while `row` is in effect, why, and what to do about it; None: none do."""
+    if settings.serve == "never":
+        return None
+    try:
+        _rules_of(version_of(row), settings)
+    except ConstitutionUnusable as error:
+        which = "Every chat gets" if settings.serve == "always" else "Chats that ask for the constitution get"
+        return f"{which} 503 {error.code}: {error}"
+    return None
+
+
+def _rules_of(version: Version, settings: ConstitutionSettings) -> Rules:
+    try:
+        return Rules.of(version, settings)
+    except BadInput as error:
+        raise ConstitutionUnusable(f"{version.name}: {error.message}", error.hint) from error
 
 
 class Principles:
@@ -23,11 +51,11 @@ class Principles:
 
     async def in_effect(self) -> Version:
         """Raises ConstitutionUnusable."""
-        row = await self._transactions.read(constitutions.in_effect)
-        try:
-            return stored_version(row.name, row.text) if row is not None else built_in_version()
-        except BadInput as error:
-            raise ConstitutionUnusable(error.message, MEND) from error
+        return version_of(await self._transactions.read(constitutions.in_effect))
+
+    async def problem(self) -> str | None:
+        """As `problem_of` says. Raises StoreError."""
+        return problem_of(await self._transactions.read(constitutions.in_effect), self.settings)
 
     async def wanted(self, request: ChatRequest) -> Rules | None:
         """What a request, or else the policy, asks for; None: a reply as the engine gives it.
@@ -37,11 +65,7 @@ class Principles:
         if not self._is_wanted(request):
             return None
         self._check(request)
-        version = await self.in_effect()
-        try:
-            return Rules.of(version, self.settings)
-        except BadInput as error:
-            raise ConstitutionUnusable(f"{version.name}: {error.message}", MEND) from error
+        return _rules_of(await self.in_effect(), self.settings)
 
     def _is_wanted(self, request: ChatRequest) -> bool:
         asked, serve = request.asks_for_principles, self.settings.serve

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, get_args
@@ -152,13 +153,13 @@ def _run_service(settings: Settings, listener: socket.socket, when_ready: WhenRe
 
 
 def _say_ready(settings: Settings, reports: Sequence[EngineReport], as_json: bool, pages_problem: str | None) -> None:
-    link, url = first_link(settings), settings.server.local_url
+    link, url, unusable = first_link(settings), settings.server.local_url, constitution_problem(settings)
 
     def plain() -> None:
         say_engines(reports)
-        greet(url, link, pages_problem)
+        greet(url, link, pages_problem, unusable)
 
-    ready = {"url": url, "operator_link": link, "pages_problem": pages_problem}
+    ready = {"url": url, "operator_link": link, "pages_problem": pages_problem, "constitution_problem": unusable}
     show(ready | {"engines": [asdict(report) for report in reports]}, as_json, plain)
 
 
@@ -184,6 +185,15 @@ def first_link(settings: Settings) -> str | None:
         store.close()
 
 
+def constitution_problem(settings: Settings) -> str | None:
+    """Which chats the constitution in effect keeps from being answered, and what to do about it."""
+    from service.chat.principles import problem_of
+    from service.store.queries import constitutions
+
+    with closing(open_store(settings)) as store, store.read() as tx:
+        return problem_of(constitutions.in_effect(tx), settings.constitution)
+
+
 def say_engines(reports: Sequence[EngineReport]) -> None:
     """What the engines tell of themselves, what is wrong and how to mend it."""
     for report in reports:
@@ -191,8 +201,11 @@ def say_engines(reports: Sequence[EngineReport]) -> None:
             say(line)
 
 
-def greet(url: str, link: str | None, pages_problem: str | None = None) -> None:
-    """What people read when Hone is ready, or answers without the pages that it should have."""
+def greet(url: str, link: str | None, pages_problem: str | None = None, unusable: str | None = None) -> None:
+    """What people read when Hone is ready, or answers without the pages that it should have, or not every chat
+    (`unusable`: as `constitution_problem` says)."""
     say(f"Hone is ready: {url}" if pages_problem is None else f"Hone answers at {url}/v1. {pages_problem}")
+    if unusable:
+        say(unusable)
     if link:
         say(f"Operator page (this link is shown once, keep it): {link}")

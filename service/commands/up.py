@@ -22,7 +22,7 @@ from service.commands.options import (
     settings_from,
     show,
 )
-from service.commands.processes import check_address, first_link, greet, say_engines
+from service.commands.processes import check_address, constitution_problem, first_link, greet, say_engines
 from service.errors import SettingsError
 from service.settings import Settings, check_rank, check_rollouts
 
@@ -89,11 +89,12 @@ def _run(settings: Settings, learner: bool, said_first: dict[str, str | None], a
             check_address(everything.settings)  # beside the start, which takes longer
             if everything.wait_until_ready(stopping):
                 reports = _examine(everything)
-                link = first_link(everything.settings)
+                link, unusable = first_link(everything.settings), constitution_problem(everything.settings)
                 ready = {
                     "url": everything.url,
                     "operator_link": link,
                     "pages_problem": everything.pages_problem,
+                    "constitution_problem": unusable,
                     "engine_urls": everything.engine_urls,
                     "engines": [asdict(report) for report in reports],
                     **said_first,
@@ -101,7 +102,7 @@ def _run(settings: Settings, learner: bool, said_first: dict[str, str | None], a
 
                 def plain() -> None:
                     say_engines(reports)
-                    greet(everything.url, link, everything.pages_problem)
+                    greet(everything.url, link, everything.pages_problem, unusable)
 
                 show(ready, as_json, plain)
                 everything.watch(stopping)

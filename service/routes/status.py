@@ -24,15 +24,17 @@ async def health(request: Request, parts: Wired) -> JSONResponse:
 
     `status` is `ok`, `degraded` (chats are answered, and something waits for an operator: 200, too) or `unavailable`
     (503). `rollout` tells why what was asked for doesn't serve: it waits, or had to be replaced, or engines get no
-    requests; `problems` lists of that what is no single engine's, `replicas` how each engine is.
+    requests; `problems` lists of that what is no single engine's, `replicas` how each engine is. `constitution` tells
+    why chats can't be answered by the one in effect: `unavailable` where `constitution.serve` is `always`.
 
-    Beyond loopback only an operator's key shows the engines, and why the store fails.
+    Beyond loopback only an operator's key shows the engines, and why the store or the constitution fails.
     """
     state: dict[str, Any] = {"status": "ok", "store": "ok", "engine": "ok", "live": None, "rollout": "ok"}
-    problem = parts.rollout.problem
+    problem, unusable = parts.rollout.problem, None
     try:
         live, replaced = await parts.transactions.read(_serving, parts.settings.adapters_folder)
         state["live"], problem = live, " ".join(filter(None, (replaced, problem))) or None
+        unusable = await parts.principles.problem()
     except HoneError as error:
         state |= {"status": "unavailable", "store": str(error)}
     if failure := parts.transactions.failure():
@@ -41,11 +43,15 @@ async def health(request: Request, parts: Wired) -> JSONResponse:
         state |= {"status": "unavailable", "engine": "not ready"}
     if parts.pages is not None:
         state["pages"] = parts.pages.state
+    if unusable and parts.principles.settings.serve == "always":
+        state["status"] = "unavailable"
+    state["constitution"] = "unusable" if unusable else "ok"
     if problem:
         state["rollout"] = "not as it should be"
-        state["status"] = "degraded" if state["status"] == "ok" else state["status"]
+    if (problem or unusable) and state["status"] == "ok":
+        state["status"] = "degraded"
     if await _may_see_inside(request, parts):
-        state["rollout"] = problem or "ok"
+        state["rollout"], state["constitution"] = problem or "ok", unusable or "ok"
         state["problems"] = parts.rollout.problems
         state["replicas"] = [replica.as_dict() for replica in parts.replicas.states()]
     elif state["store"] != "ok":

@@ -155,11 +155,39 @@ def test_a_constitution_that_can_not_be_read_guards_nobody_in_silence(
                 "has format 99; this Hone knows 1." in error["message"]
                 and "hone constitution import" in error["message"]
             )
+            assert error["message"] in running.get("/health").json()["constitution"]
         assert running.post("/v1/chat/completions", ask()).status_code == 200
         assert running.operator.get("/v1/constitution").status_code == 503
     finally:
         with running.store.begin() as tx:
             tx.delete(tx.merge(row))
-    with setting(running, tags=("kind",)):
-        response = running.post("/v1/chat/completions", principled())
-    assert (response.status_code, response.json()["error"]["code"]) == (503, "constitution_unusable")
+
+
+@pytest.mark.parametrize(
+    ("serve", "status", "code", "which"),
+    [
+        ("always", "unavailable", 503, "Every chat gets"),
+        ("asked", "degraded", 200, "Chats that ask for the constitution get"),
+        ("never", "ok", 200, None),
+    ],
+)
+def test_tags_that_no_principle_has_are_told_with_what_mends_them_and_health_knows(
+    running: Running, engine: PrincipledEngine, serve: str, status: str, code: int, which: str | None
+) -> None:
+    why = (
+        "c0: No principle has one of the tags kind. Set constitution.tags to some of harmless, helpful, honest, or "
+        "import a constitution that has them."
+    )
+    through_a_proxy = {"x-forwarded-for": "198.51.100.7"}
+    with setting(running, tags=("kind",), serve=serve):
+        if which:
+            response = running.post("/v1/chat/completions", principled() if serve == "asked" else ask())
+            assert (response.status_code, response.json()["error"]["code"]) == (503, "constitution_unusable")
+            assert response.json()["error"]["message"] == why
+        health = running.get("/health")
+        stranger = running.http.get("/health", headers=through_a_proxy)
+    assert (health.status_code, stranger.status_code) == (code, code)
+    assert (health.json()["status"], health.json()["rollout"]) == (status, "ok")
+    assert health.json()["constitution"] == (f"{which} 503 constitution_unusable: {why}" if which else "ok")
+    assert stranger.json()["constitution"] == ("unusable" if which else "ok")
+    assert running.get("/health").json()["status"] == "ok"

@@ -231,6 +231,19 @@ def test_doctor_says_of_a_rollout_that_is_not_told_that_it_is_not_as_it_should_b
     assert found["service"]["ok"] is None
 
 
+def test_doctor_says_of_a_service_under_rules_that_can_not_be_used_that_it_answers_no_chat(
+    hone: Hone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, why = FastAPI(), "Every chat gets 503 constitution_unusable: c0: No principle has one of the tags kind."
+    health = {"status": "unavailable", "store": "ok", "engine": "ok", "rollout": "ok", "constitution": why}
+    app.get("/health")(lambda: health)
+    with serve(app) as url:
+        monkeypatch.setenv("HONE_SERVER__PORT", str(urlsplit(url).port))
+        (found,) = (one for one in hone("doctor", "--json").json if one["check"] == "service")
+    assert (found["ok"], found["advice"]) == (False, "")  # the words say what to do, and the logs say no more
+    assert found["found"].endswith(f": unavailable, store ok, engine ok, constitution {why}")
+
+
 def test_doctor_tells_of_the_engines_that_were_added_and_of_none_that_was_removed(
     hone: Hone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
