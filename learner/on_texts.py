@@ -12,7 +12,6 @@ no held-out part, no gates and no publishing.
 from __future__ import annotations
 
 import logging
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,6 +38,7 @@ from learner.stage_checkpoint import StageCheckpoint, fingerprint
 from learner.starting_adapter import write_base
 from learner.text_examples import TextExample, as_snapshot, longest_example, read_examples
 from learner.text_kinds import of_ties, what_is_wanted, what_single_replies_lack, what_there_is
+from learner.text_out import check_out, writing_out
 from learner.text_rewards import TextRewards
 from learner.text_run import begin, recipe_on_texts, text_run
 from learner.text_settings import check_engine_is_named, check_versions, settings_on_texts
@@ -94,8 +94,9 @@ def learn(
     metrics, curves, samples and checkpoints; after a kill the same call goes on from there. Same seed, same adapter.
     Returns what became of the examples, which the log says too where some are left out. Raises BadInput for no method,
     no model, no file, examples that are none, data that the method learns nothing from, settings that don't go with the
-    method, a parent of another base, a `run_folder` of another run and where there is an `out` already, SettingsError,
-    OSError where nothing can be written, and what `BackboneTrainer` does.
+    method, a parent of another base, a `run_folder` of another run and an `out` that is there already or can't be made,
+    SettingsError, StoreError where `out` can't be written, OSError where `run_folder` can't, and what `BackboneTrainer`
+    does.
     """
     if method not in get_args(Method):
         instead = "`learn_reward` fits a reward model by itself. " if method == "reward" else ""
@@ -120,13 +121,12 @@ def learn(
             lessons = Curated(texts, Snapshot(), {}, built_in_version())
             lessons = trainer.write(method, lessons, folder.path, tell)
             trainer.train(stages, lessons, folder.checkpoint, tell)
-        unfinished = _unfinished(out)
-        trainer.save(unfinished, lessons)
-        write_base(unfinished, chosen.model_path, chosen.learner)
-        if run_folder is not None:
-            draw(read_metrics(folder.metrics), folder.curves)
-            folder.write_samples(trainer.samples(texts.prompts))
-        unfinished.rename(out)
+        with writing_out(out, run_folder) as unfinished:
+            trainer.save(unfinished, lessons)
+            write_base(unfinished, chosen.model_path, chosen.learner)
+            if run_folder is not None:
+                draw(read_metrics(folder.metrics), folder.curves)
+                folder.write_samples(trainer.samples(texts.prompts))
     return replace(learned, skipped=sum(trainer.trained.skipped.values()), remarks=trainer.trained.remarks)
 
 
@@ -160,11 +160,11 @@ def learn_reward(
             fitted = reward.fit(
                 backbone, pairs_to_reward(texts), texts.labels, chosen.learner, tell, texts.scored, checkpoint
             )
-        rewards, unfinished = TextRewards(backbone, fitted, chosen), _unfinished(out)
-        rewards.save(unfinished)
-        if run_folder is not None:
-            draw(read_metrics(folder.metrics), folder.curves)
-        unfinished.rename(out)
+        rewards = TextRewards(backbone, fitted, chosen)
+        with writing_out(out, run_folder) as unfinished:
+            rewards.save(unfinished)
+            if run_folder is not None:
+                draw(read_metrics(folder.metrics), folder.curves)
     return rewards
 
 
@@ -175,13 +175,6 @@ def _checkpoint_of_reward(folder: RunFolder, recipe: Mapping[str, Any], settings
     folder.checkpoint.mkdir(exist_ok=True)
     path, of = folder.checkpoint / f"{reward.PHASE}.unfinished", fingerprint(sorted(recipe.items()), {})
     return StageCheckpoint(path, of, 60 * settings.learner.checkpoint_minutes)
-
-
-def _unfinished(out: str | Path) -> Path:
-    """Where that is written before it is whole; what a killed call left there is removed."""
-    unfinished = Path(out).with_name(Path(out).name + ".partial")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    return unfinished
 
 
 @contextmanager
@@ -204,11 +197,10 @@ def _told(progress: Progress | None, settings: Settings, run_id: str, folder: Ru
 
 
 def _check_names(model: str | Path, out: str | Path) -> None:
-    """Raises BadInput for no model and where there is an `out` already."""
+    """Raises BadInput for no model, and for an `out` that is there already or can't be made."""
     if not str(model).strip():
         raise BadInput(NOT_NAMED, ADVICE)
-    if Path(out).exists():
-        raise BadInput(f"There is something at {out} already.", "Name a folder that isn't there yet.")
+    check_out(out)
 
 
 def _learned(
