@@ -27,16 +27,21 @@ static int64_t likeliest(const float *logits, int64_t vocab) {
     return token;
 }
 
-/* The entry of softmax(logits / temperature) that `uniform`, in [0, 1), falls on; never one of weight 0. */
-static int64_t drawn(const float *logits, float temperature, double uniform, int64_t vocab, float *weights) {
-    const float most = highest(logits, vocab), factor = 1 / temperature;
+/* weights = e^(factor * (logits - the highest)); after them the sums of their stretches. Returns the sum of all. */
+static double weigh(const float *logits, float factor, int64_t vocab, float *weights) {
+    const float most = highest(logits, vocab);
     float *sums = weights + vocab;
-    for (int64_t i = 0; i < vocab; i++) weights[i] = (logits[i] - most) * factor;
     double all = 0;
+    for (int64_t i = 0; i < vocab; i++) weights[i] = (logits[i] - most) * factor;
     for (int64_t i = 0, s = 0; i < vocab; i += STRETCH, s++)
         all += sums[s] = exponentials(weights + i, vocab - i < STRETCH ? vocab - i : STRETCH, 0);
+    return all;
+}
+
+/* The entry that `left`, from 0 to below the sum of all weights, falls on; never one of weight 0. */
+static int64_t fallen_on(double left, const float *weights, int64_t vocab) {
+    const float *sums = weights + vocab;
     int64_t stretch = 0, token = 0;
-    double left = uniform * all;
     for (; (stretch + 1) * STRETCH < vocab && left >= sums[stretch]; stretch++) left -= sums[stretch];
     for (int64_t i = stretch * STRETCH; i < vocab && i < (stretch + 1) * STRETCH; i++)
         if (weights[i] > 0) {
@@ -46,9 +51,16 @@ static int64_t drawn(const float *logits, float temperature, double uniform, int
     return token;
 }
 
-/* tokens[r] of logits `(rows, vocab)`: drawn with uniforms[r] at temperatures[r], or the likeliest at temperature 0. */
+/* tokens[r] of logits `(rows, vocab)`: where uniforms[r], in [0, 1), falls in softmax(logits / temperatures[r]), or the
+ * likeliest at temperature 0. log_probs[r], unless that is NULL: the token's in softmax(logits), whatever the temperature. */
 void sample(const float *logits, const float *temperatures, const double *uniforms, int64_t rows, int64_t vocab,
-            float *scratch, int64_t *tokens) {
-    for (int64_t r = 0; r < rows; r++, logits += vocab)
-        tokens[r] = temperatures[r] ? drawn(logits, temperatures[r], uniforms[r], vocab, scratch) : likeliest(logits, vocab);
+            float *scratch, int64_t *tokens, float *log_probs) {
+    for (int64_t r = 0; r < rows; r++, logits += vocab) {
+        const float factor = temperatures[r] ? 1 / temperatures[r] : 0;
+        double all = factor ? weigh(logits, factor, vocab, scratch) : 0;
+        tokens[r] = factor ? fallen_on(uniforms[r] * all, scratch, vocab) : likeliest(logits, vocab);
+        if (!log_probs) continue;
+        if (factor != 1) all = weigh(logits, 1, vocab, scratch);
+        log_probs[r] = logits[tokens[r]] - highest(logits, vocab) - (float)log(all);
+    }
 }

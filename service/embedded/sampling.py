@@ -59,17 +59,20 @@ class Sampler:
 
     def __call__(self, logits: Tensor) -> Sampled:
         """`logits` `(rows, vocab)`, float32."""
-        tokens = self._choose(logits)
+        draws = [0.0 if greedy else rng.random() for greedy, rng in zip(self._greedy, self._draws, strict=True)]
+        if self._kernel is not None and self._restricted is None and not any(self._top):
+            tokens, of_tokens = self._kernel.sample(logits, self._temperatures, draws, self._wants_logprobs)
+            return Sampled(tokens, None if of_tokens is None else of_tokens.tolist(), None)
+        tokens = self._choose(logits, draws)
         if not self._wants_logprobs:
             return Sampled(tokens, None, None)
         logprobs = torch.log_softmax(logits, dim=-1)
         chosen = logprobs.gather(1, tokens[:, None])[:, 0].tolist()
         return Sampled(tokens, chosen, self._likeliest(logprobs) if any(self._top) else None)
 
-    def _choose(self, logits: Tensor) -> Tensor:
-        draws = [0.0 if greedy else rng.random() for greedy, rng in zip(self._greedy, self._draws, strict=True)]
+    def _choose(self, logits: Tensor, draws: Sequence[float]) -> Tensor:
         if self._kernel is not None and self._restricted is None:
-            return self._kernel.sample(logits, self._temperatures, draws)
+            return self._kernel.sample(logits, self._temperatures, draws)[0]
         if all(self._greedy):
             return logits.argmax(dim=-1)
         uniform = torch.tensor(draws, device=self._device).clamp_(max=BELOW_ONE)[:, None]

@@ -98,7 +98,11 @@ def test_tokens_are_those_that_the_draws_fall_on(
     logits[:, ::7] -= 200  # what weighs nothing
     uniforms[:3] = torch.tensor([0.0, 0.5, 1 - 2**-53])
     temperatures = torch.tensor([0.0, 0.3, 1.0, 1.7]).repeat(rows // 4)
-    tokens = narrow.sample(logits, temperatures, uniforms.tolist())
+    tokens, log_probs = narrow.sample(logits, temperatures, uniforms.tolist(), with_log_probs=True)
+    assert log_probs is not None
+    expected = logits.double().log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+    assert torch.allclose(log_probs.double(), expected, atol=1e-5)
+    assert narrow.sample(logits, temperatures, uniforms.tolist())[1] is None
     greedy = temperatures == 0
     assert torch.equal(tokens[greedy], logits[greedy].argmax(-1))
     shares = (logits.double() / temperatures.double()[:, None]).softmax(-1)[~greedy]
@@ -108,8 +112,9 @@ def test_tokens_are_those_that_the_draws_fall_on(
     if vocab > 1:
         assert (shares.gather(1, mine) > 1e-30).all()
     for row in range(rows):
-        alone = narrow.sample(logits[row : row + 1], temperatures[row : row + 1], [float(uniforms[row])])
-        assert torch.equal(alone[0], tokens[row])
+        one = slice(row, row + 1)
+        alone, its_own = narrow.sample(logits[one], temperatures[one], [float(uniforms[row])], with_log_probs=True)
+        assert its_own is not None and torch.equal(alone, tokens[one]) and torch.equal(its_own, log_probs[one])
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
@@ -126,7 +131,7 @@ def test_one_number_that_is_not_finite_is_found(compiled: Kernel, bad: float) ->
 def test_rows_that_are_not_finite_get_some_token(compiled: Kernel) -> None:
     logits = torch.tensor([[torch.nan] * 300, [torch.inf] * 300, [-torch.inf] * 300, [0.0] * 299 + [torch.nan]])
     for temperature in (0.0, 1.0):
-        tokens = compiled.sample(logits, torch.full((4,), temperature), [0.5] * 4)
+        tokens, _ = compiled.sample(logits, torch.full((4,), temperature), [0.5] * 4)
         assert ((tokens >= 0) & (tokens < 300)).all()
 
 
