@@ -32,7 +32,7 @@ from learner.weights_file import write_tensors
 
 log = logging.getLogger("hone.learner")
 
-VERSION = "4"
+VERSION = "5"
 """Of what the parts hold; another one is of another training."""
 TENSOR = "tensor"
 """What stands in a tensor's place: this, with its name."""

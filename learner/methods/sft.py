@@ -100,6 +100,7 @@ class _Course:
         self._size, self._epochs = settings.batch_size, settings.sft_epochs
         self.stepper = Stepper(backbone.trainable(), settings.sft_learning_rate, warmup=4, in_4_bits=backbone.in_4_bits)
         self._chosen: list[int] = []  # to learn, in the pass under way
+        self._just_measured = True  # are `log_probs`, with no step since
         self._settling: tuple[int, int] | None = None  # after which step it does, and in how many
         self.passes = Passes(PHASE, backbone, self.stepper, rng, checkpoint, beside=self._state)
         if self.passes.kept:
@@ -123,7 +124,7 @@ class _Course:
                 self._chosen = self._to_learn()
             for batch in self.passes.batches(len(self._chosen), self._size):
                 self._take([self._chosen[place] for place in batch], 1.0, most + SETTLING_STEPS)
-            self.log_probs = _log_probs(self._backbone, self._demonstrations)
+            self.log_probs, self._just_measured = _log_probs(self._backbone, self._demonstrations), True
 
     def _settle(self, begun: int, count: int) -> None:
         """At a falling rate, until all that is retained was drawn often enough."""
@@ -139,6 +140,7 @@ class _Course:
         return {
             "log_probs": self.log_probs,
             "chosen": self._chosen,
+            "just_measured": self._just_measured,
             "settling": self._settling,
             "retention": self._retention.state(),
         }
@@ -146,6 +148,7 @@ class _Course:
     def _load_state(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""
         self.log_probs, self._chosen = state["log_probs"], state["chosen"]
+        self._just_measured = state["just_measured"]
         self._settling = state["settling"] and tuple(state["settling"])
         self._retention.load_state(state["retention"])
 
@@ -159,7 +162,9 @@ class _Course:
         """One step on these corrections, at this share of the learning rate; `steps` is how many there may be."""
         taught, stepper = [self._demonstrations[index] for index in indices], self.stepper
         metrics = stepper.add("corrections", taught, self._loss, weight=_weight)
-        metrics |= {"retention_kl": 0.0, "worst_correction": min(self.log_probs)}
+        metrics["retention_kl"] = 0.0
+        if self._just_measured:
+            metrics["worst_correction"], self._just_measured = min(self.log_probs), False
         kept, loss = self._retention.draw(self._size), self._retention.loss
         metrics |= stepper.add("kept replies", kept, loss, weight=retained_tokens, factor=RETENTION_WEIGHT)
         metrics |= stepper.update(rate)

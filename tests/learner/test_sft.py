@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -46,6 +47,25 @@ def test_the_rate_holds_while_it_learns_and_falls_while_it_settles(folder: Path)
     settling = rates[learning:]
     assert settling == sorted(settling, reverse=True) and settling[-1] == pytest.approx(sft.LAST_RATE)
     assert heard.steps[-1][1:3] == (result.steps, result.steps)
+
+
+def test_what_is_known_of_the_corrections_is_told_at_the_steps_before_which_it_was_measured(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard, measured = Heard(), list[tuple[int, float]]()
+    real = sft._log_probs
+
+    def measure(*given: Any) -> list[float]:
+        found = real(*given)
+        measured.append((len(heard.steps) + 1, min(found)))
+        return found
+
+    monkeypatch.setattr(sft, "_log_probs", measure)
+    result = sft.train(Backbone.load(folder, SETTINGS), [CORRECTION], OTHERS, SETTINGS, heard)
+    told = [(step, metrics["worst_correction"]) for _, step, _, metrics in heard.steps if "worst_correction" in metrics]
+    assert told == measured[:-1] and len(told) > 2  # the last is of the whole training
+    assert told[-1][0] == result.steps - sft.SETTLING_STEPS + 1
+    assert result.metrics["worst_correction"] == measured[-1][1]
 
 
 def test_so_many_passes_as_the_settings_say_are_learned_in_at_most(folder: Path) -> None:
