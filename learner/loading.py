@@ -24,6 +24,8 @@ from service.settings import LearnerSettings
 
 NO_ORDER = ".*ttention defaults to a non-deterministic algorithm"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ANOTHER = f"Name a folder that training wrote, with {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}."
+AGAIN = "It is cut short or damaged: copy it again from where it came from, or take another adapter."
 
 
 def sum_in_one_order() -> None:
@@ -61,11 +63,17 @@ def lora_config(folder: Path | None, settings: LearnerSettings) -> LoraConfig:
             task_type="CAUSAL_LM",
         )  # fmt: skip
     if not (folder / ADAPTER_CONFIG).is_file():  # PEFT would take the folder for a hub name
-        raise AdapterBroken(f"{folder} is no adapter folder: it has no {ADAPTER_CONFIG}.")
+        why = f"it has no {ADAPTER_CONFIG}" if folder.is_dir() else "there is none of that name"
+        raise AdapterBroken(f"{folder} is no adapter folder: {why}.", ANOTHER)
     try:
         config = LoraConfig.from_pretrained(str(folder))
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise AdapterBroken(f"{folder / ADAPTER_CONFIG} can't be read: {error}.") from error
+        raise AdapterBroken(f"{folder / ADAPTER_CONFIG} can't be read: {error}.", AGAIN) from error
+    if config.use_dora:
+        raise AdapterBroken(
+            f"{folder} is a DoRA adapter ({ADAPTER_CONFIG} says use_dora), which neither training nor engines support.",
+            "Start from the base, or from a plain LoRA adapter.",
+        )
     config.inference_mode = False
     _check_rank(folder, config)
     return config
@@ -78,7 +86,8 @@ def _check_rank(folder: Path, config: LoraConfig) -> None:
             names = [name for name in file.keys() if ".lora_A." in name]  # noqa: SIM118 (safe_open is no mapping)
             ranks = {rank for name in names for rank in file.get_slice(name).get_shape()[:1]}  # A is (rank, in)
     except (OSError, SafetensorError) as error:
-        raise AdapterBroken(f"{folder / ADAPTER_WEIGHTS} can't be loaded: {error}.") from error
+        hint = AGAIN if (folder / ADAPTER_WEIGHTS).exists() else ANOTHER
+        raise AdapterBroken(f"{folder / ADAPTER_WEIGHTS} can't be loaded: {error}.", hint) from error
     if ranks - {config.r} and not config.rank_pattern:
         raise AdapterBroken(
             f"{folder}: {ADAPTER_CONFIG} says rank {config.r} (r), and the weights in {ADAPTER_WEIGHTS} have rank "
@@ -96,11 +105,12 @@ def load_adapter(model: PeftModel, role: str, folder: Path) -> None:
     except AdapterBroken:
         raise
     except Exception as error:  # safetensors and torch raise many kinds; all mean that the file is no good
-        raise AdapterBroken(f"{folder / ADAPTER_WEIGHTS} can't be loaded: {_in_short(error)}.") from error
+        raise AdapterBroken(f"{folder / ADAPTER_WEIGHTS} can't be loaded: {_in_short(error)}.", AGAIN) from error
     missing = [name for name in result.missing_keys if f".{role}." in name]
     if missing or result.unexpected_keys:
         raise AdapterBroken(
-            f"{folder / ADAPTER_WEIGHTS} does not fit this base: {(missing or result.unexpected_keys)[0]}."
+            f"{folder / ADAPTER_WEIGHTS} does not fit this base: {(missing or result.unexpected_keys)[0]}.",
+            "Start from an adapter that was trained on this base, or from the base.",
         )
 
 

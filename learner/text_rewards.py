@@ -30,6 +30,8 @@ from service.errors import AdapterBroken, BadInput
 from service.settings import Settings, load_settings
 
 REWARD_FILE, REWARD_WEIGHTS = "reward.json", "reward.safetensors"
+ANOTHER = "Name a folder that `learn_reward` wrote, or let it write one."
+AGAIN = "It is cut short or damaged: copy it again from where it came from, or fit the reward model anew."
 
 Prompt = str | Sequence[Mapping[str, str]]
 """Words, or the messages of a conversation."""
@@ -73,8 +75,11 @@ class TextRewards:
         folder = Path(folder)
         try:
             kept = _Kept.model_validate_json((folder / REWARD_FILE).read_bytes())
-        except (OSError, ValidationError) as error:
-            raise AdapterBroken(f"{folder} holds no reward model that can be read: {error}.") from error
+        except OSError as error:
+            what = "holds no reward model" if folder.is_dir() else "is no folder"
+            raise AdapterBroken(f"{folder} {what}: {error}.", ANOTHER) from error
+        except ValidationError as error:
+            raise AdapterBroken(f"{folder / REWARD_FILE} can't be read: {error}.", AGAIN) from error
         sections = {"engine": {"model": str(model)}, "learner": kept.learner.model_dump()}
         settings = load_settings(folder, sections, environment={})
         check_model(settings.model_path)
@@ -88,9 +93,9 @@ class TextRewards:
         except AdapterBroken:
             raise
         except Exception as error:  # safetensors and torch raise many kinds; all mean that the file is no good
-            raise AdapterBroken(f"{path} can't be loaded: {error}.") from error
+            raise AdapterBroken(f"{path} can't be loaded: {error}.", AGAIN) from error
         if weights.keys() != backbone.adapter_state("reward").keys():
-            raise AdapterBroken(f"{path} does not fit this base.")
+            raise AdapterBroken(f"{path} does not fit this base.", AGAIN)
         return cls(backbone, restored, settings)
 
     def save(self, folder: str | Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from learner.batch import Snapshot
-from learner.loading import ADAPTER_WEIGHTS
+from learner.loading import ADAPTER_WEIGHTS, ANOTHER
 from learner.recipe import recipe_of
 from learner.run_folder import RunFolder
 from learner.run_lock import LOCK, alone_in
@@ -59,7 +59,7 @@ def recipe_on_texts(method: str, settings: Settings, texts: Snapshot, parent: Pa
     try:
         start = sha256((parent / ADAPTER_WEIGHTS).read_bytes()).hexdigest() if parent is not None else None
     except OSError as error:
-        raise AdapterBroken(f"{parent} holds no adapter that can be read: {error}.") from error
+        raise AdapterBroken(f"{parent} holds no adapter that can be read: {error}.", ANOTHER) from error
     known = {"method": method, "data": sha256(repr(texts).encode()).hexdigest(), "parent": start}
     principles = {"constitution_in_effect": built_in_version().constitution.sha256}
     return recipe_of(settings, base, settings.learner.anchor) | known | principles

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -137,8 +138,10 @@ def test_a_missing_base_is_a_failed_training(tmp_path: Path) -> None:
         Backbone.load(tmp_path / "nowhere", SETTINGS)
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated", "other shape", "no config"])
-def test_a_damaged_parent_is_named(folder: Path, tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize(
+    "damage", ["missing", "truncated", "cut at once", "other shape", "no config", "no folder", "dora"]
+)
+def test_a_damaged_parent_is_named_with_what_to_do(folder: Path, tmp_path: Path, damage: str) -> None:
     parent = tmp_path / "v1"
     Backbone.load(folder, SETTINGS).save_adapter(parent)
     weights, config = parent / "adapter_model.safetensors", parent / "adapter_config.json"
@@ -146,6 +149,12 @@ def test_a_damaged_parent_is_named(folder: Path, tmp_path: Path, damage: str) ->
         weights.unlink()
     elif damage == "truncated":
         weights.write_bytes(weights.read_bytes()[:-100])
+    elif damage == "cut at once":
+        weights.write_bytes(weights.read_bytes()[:20])
+    elif damage == "no folder":
+        shutil.rmtree(parent)
+    elif damage == "dora":
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"use_dora": True}))
     elif damage == "other shape":
         save_file({name: tensor[:, :-1].contiguous() for name, tensor in load_file(weights).items()}, weights)
     else:
@@ -153,6 +162,12 @@ def test_a_damaged_parent_is_named(folder: Path, tmp_path: Path, damage: str) ->
     with pytest.raises(AdapterBroken, match="v1") as caught:
         Backbone.load(folder, SETTINGS, parent=parent)
     assert "\n" not in str(caught.value)
+    of_folder = "Name a folder that training wrote, with adapter_config.json and adapter_model.safetensors."
+    again = "It is cut short or damaged: copy it again from where it came from, or take another adapter."
+    wanted = {"missing": of_folder, "no config": of_folder, "no folder": of_folder}
+    wanted["dora"] = "Start from the base, or from a plain LoRA adapter."
+    assert caught.value.hint == wanted.get(damage, again)
+    assert damage != "dora" or "v1 is a DoRA adapter" in str(caught.value)
     assert damage != "other shape" or re.search("size mismatch for .*, and [0-9]+ more like that", str(caught.value))
 
 

@@ -151,8 +151,11 @@ def test_what_can_not_be_scored_is_told_by_its_number(model: Path, kept: Path) -
 def test_a_folder_that_is_no_reward_model_or_of_another_base_is_refused(
     model: Path, kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(AdapterBroken, match="holds no reward model that can be read"):
-        TextRewards.load(tmp_path, model)
+    for folder, said in ((tmp_path, "holds no reward model"), (tmp_path / "nowhere", "is no folder")):
+        with pytest.raises(
+            AdapterBroken, match=rf"{said}: .* Name a folder that `learn_reward` wrote, or let it write"
+        ):
+            TextRewards.load(folder, model)
     with pytest.raises(BadInput, match="There is no model folder"):
         TextRewards.load(kept, "./sprut")
     cut = copied(kept, tmp_path / "cut")
@@ -168,10 +171,10 @@ def test_a_folder_that_is_no_reward_model_or_of_another_base_is_refused(
     with pytest.raises(AdapterBroken, match="gives 2 of 2 replies no finite score"):
         TextRewards.load(cut, model).score(ASKED)
     (cut / REWARD_WEIGHTS).write_bytes(b"cut")
-    with pytest.raises(AdapterBroken, match=r"reward\.safetensors can't be loaded"):
+    with pytest.raises(AdapterBroken, match=r"reward\.safetensors can't be loaded: .* copy it again .* or fit"):
         TextRewards.load(cut, model)
     (cut / REWARD_FILE).write_text("{", encoding="utf-8")
-    with pytest.raises(AdapterBroken, match="holds no reward model that can be read"):
+    with pytest.raises(AdapterBroken, match=r"(?s)reward\.json can't be read: .* copy it again"):
         TextRewards.load(cut, model)
     strange = copied(kept, tmp_path / "strange")
     base = json.loads((strange / BASE_FILE).read_text(encoding="utf-8"))
