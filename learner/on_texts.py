@@ -35,7 +35,7 @@ from learner.progress_bar import ProgressBar
 from learner.run_folder import RunFolder
 from learner.run_record import RunRecord
 from learner.stage_checkpoint import StageCheckpoint, fingerprint
-from learner.starting_adapter import write_base
+from learner.starting_adapter import of_no_known_base, write_base
 from learner.text_examples import TextExample, as_snapshot, longest_example, read_examples
 from learner.text_kinds import of_ties, what_is_wanted, what_single_replies_lack, what_there_is
 from learner.text_out import check_out, writing_out
@@ -127,7 +127,9 @@ def learn(
             if run_folder is not None:
                 draw(read_metrics(folder.metrics), folder.curves)
                 folder.write_samples(trainer.samples(texts.prompts))
-    return replace(learned, skipped=sum(trainer.trained.skipped.values()), remarks=trainer.trained.remarks)
+    of_parent = of_no_known_base(start, chosen.model_path) if start is not None else ""
+    remarks = (*filter(None, [of_parent]), *trainer.trained.remarks)
+    return replace(learned, skipped=sum(trainer.trained.skipped.values()), remarks=remarks)
 
 
 def learn_reward(

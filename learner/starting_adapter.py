@@ -45,10 +45,7 @@ def check_base(folder: Path, model: str | Path) -> None:
     Raises BadInput where it is of another one, AdapterBroken where that can't be read."""
     base = base_of(folder)
     if base is None:
-        log.warning(
-            "%s doesn't say which base it was trained on (no %s, no %s), so nobody knows whether it was %s.",
-            folder, MANIFEST, BASE_FILE, model,
-        )  # fmt: skip
+        log.warning("%s", of_no_known_base(folder, model))
         return
     sha256 = fingerprint_if_known(model) or "unknown"
     if sha256 != base.sha256:
@@ -57,6 +54,16 @@ def check_base(folder: Path, model: str | Path) -> None:
             f"{model} (fingerprint {sha256[:SHOWN_DIGITS]}).",
             "Training starts from an adapter of its own base, or from the base.",
         )
+
+
+def of_no_known_base(folder: Path, model: str | Path) -> str:
+    """What is to be said of an adapter whose folder doesn't say its base; empty where it does. Raises as `base_of`."""
+    if base_of(folder) is not None:
+        return ""
+    return (
+        f"{folder} doesn't say which base it was trained on (no {MANIFEST}, no {BASE_FILE}), so nobody knows whether "
+        f"it was {model}."
+    )
 
 
 def base_of(folder: Path) -> BaseModelIdentity | None:

@@ -119,5 +119,18 @@ def test_an_adapter_that_does_not_say_its_base_is_taken_with_a_warning(
     assert f"{tmp_path} doesn't say which base it was trained on" in caplog.text
 
 
+def test_the_result_of_a_training_says_that_a_parent_does_not_say_its_base(
+    adapter: Path, model: Path, tmp_path: Path
+) -> None:
+    assert learn("dpo", model, PAIRS, tmp_path / "known", QUICK, parent=adapter).remarks == ()
+    for file in adapter.iterdir():
+        if file.name != BASE_FILE:
+            (tmp_path / "nameless").mkdir(exist_ok=True)
+            (tmp_path / "nameless" / file.name).write_bytes(file.read_bytes())
+    learned = learn("dpo", model, PAIRS, tmp_path / "out", QUICK, parent=tmp_path / "nameless")
+    (remark,) = learned.remarks
+    assert remark.startswith(f"{tmp_path / 'nameless'} doesn't say which base it was trained on")
+
+
 def test_all_files_of_an_adapter_may_be_read_by_whom_the_umask_lets(adapter: Path) -> None:
     assert len({file.stat().st_mode for file in adapter.iterdir()}) == 1
