@@ -131,7 +131,7 @@ def on_a_sound_base(model_path: str | Path) -> Iterator[None]:
     learning rate would help. Raises TrainingFailed, with the first tensor that is at fault."""
     try:
         yield
-    except (TrainingFailed, torch.linalg.LinAlgError) as error:
+    except (TrainingFailed, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]  # torch lists it not
         if found := _wrong_in_base(model_path):
             raise TrainingFailed(
                 found, "No adapter can be trained on such a base: fetch or make its files anew, or name another model."
