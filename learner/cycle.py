@@ -18,7 +18,7 @@ from typing import Any
 
 from learner.base_tokenizer import Tokenize
 from learner.constitution.in_effect import freeze, in_effect, read_frozen
-from learner.constitution.named_judge import is_version
+from learner.constitution.named_judge import check_judge
 from learner.curate import Curated, curate
 from learner.curves import draw
 from learner.disk_space import WAITING_FOR_SPACE, once_there_is_space
@@ -46,7 +46,6 @@ from learner.trainer import (
     stages_of,
 )
 from service.adapters.fingerprint import base_fingerprint, fingerprint_if_known
-from service.adapters.registry import Registry
 from service.constitution.versions import Version
 from service.errors import BadInput, StoreError, TrainingFailed
 from service.settings import Settings
@@ -114,7 +113,7 @@ class Cycle:
         parent, remark = self._parents.folder_of(run)
         anchor = self._parents.anchor_of(run)
         remark = f"{remark} {self._parents.of_the_anchor(anchor and anchor[1].name)}".strip()
-        self._check_judge(run)
+        check_judge(self.settings, self.store, run.method)
         self._say("train", 0, 1)  # to load the model takes its time, too
         trainer = self.make_trainer(parent, self._keep(run, lessons), anchor and anchor[0])
         lessons = trainer.write(run.method, lessons, self.folder.path, self._progress.of("train"))
@@ -227,11 +226,6 @@ class Cycle:
     def _was_taken_back(self) -> bool:
         with self.store.read() as tx:
             return feedback.withdrawn_of_run(tx, self.run_id) > 0
-
-    def _check_judge(self, run: Run) -> None:
-        """Where another adapter judges: raises NotFound, and AdapterBroken, when it isn't one that can be loaded."""
-        if run.method == "rl-cai" and is_version(self.settings.constitution.judge):
-            Registry.of(self.settings, self.store).check(self.settings.constitution.judge)
 
     def _keep(self, run: Run, lessons: Curated) -> Keep:
         """The base's replies are kept where nothing but corrections was ever learned: what each of many runs moves a

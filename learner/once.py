@@ -18,6 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from learner.constitution.named_judge import check_judge
 from learner.daemon import Learner, is_gone, outliving_the_store
 from learner.parents import Parents
 from learner.progress_bar import ProgressBar
@@ -48,8 +49,8 @@ def learn_once(
 ) -> int:
     """Returns the exit code: 0 when the run came to an end of its own. A learner that runs already may take the run;
     then this only watches. `parent`: what the run starts from, else from what is live; `service`: finds the address of
-    the service over this home, where one runs. Raises as `settings_of`, `Parents.anchor` and `Parents.check`, with no
-    run queued, and Stopped, having given the run back, when told to end (SIGTERM, Ctrl-C)."""
+    the service over this home, where one runs. Raises as `settings_of`, `Parents.anchor`, `Parents.check` and
+    `check_judge`, with no run queued, and Stopped, having given the run back, when told to end (SIGTERM, Ctrl-C)."""
     settings_of(method or settings.learner.method, settings)
     store = Store.open(settings.store_url, checkpoints=False)
     learner = Learner(settings, store)
@@ -58,6 +59,7 @@ def learn_once(
         parents.anchor()
         if parent is not None:
             parents.check(parent)
+        check_judge(settings, store, method or settings.learner.method)
         with _told_to_end() as told:
             asked = _to_go_on_with(store, parents, method or settings.learner.method, promote, parent)
             if asked is not None:

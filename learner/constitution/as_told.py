@@ -17,8 +17,9 @@ from learner.constitution.examples import RevisedAsTold
 from learner.constitution.journal import Journal
 from learner.constitution.judges import BackboneJudge
 from learner.constitution.judging import DECIDED, Manner, Two, Verdict, judge_pairs
-from learner.constitution.revising import USER_CRITIQUE, Draft, Revised, revise_as_told
+from learner.constitution.revising import Draft, Revised, revise_as_told
 from service.constitution import Constitution, Principle
+from service.constitution.principles import USER_CRITIQUE
 from service.constitution.versions import Version
 
 

@@ -94,7 +94,7 @@ class JudgedPair:
 class RevisedAsTold:
     """A reply that a person criticised, and the model's revision by their words; the revision is the better one.
 
-    `principle` is what a person's critique is called that takes a principle's place (`revising.USER_CRITIQUE`): the
+    `principle` is what a person's critique is called that takes a principle's place (`USER_CRITIQUE`): the
     rule is their words, the requests are those of `worded_by`, a principle of the version `constitution`. `verdicts`:
     of the check whether the revision (B) does more harm than the reply (A).
     """

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from service.adapters.registry import Registry
+from service.errors import NotFound
+from service.settings import Settings
 from service.settings.addresses import without_credentials
 from service.settings.constitution import SELF
+from service.store.session import Store
 
 
 def is_version(judge: str) -> bool:
@@ -14,6 +18,20 @@ def is_version(judge: str) -> bool:
 def is_address(judge: str) -> bool:
     """Whether the judge is an endpoint, and no version."""
     return judge.startswith(("http://", "https://"))
+
+
+def check_judge(settings: Settings, store: Store, method: str) -> None:
+    """Whether a run by `method` has its judge, where that is another adapter: one that can be loaded.
+
+    Raises NotFound, AdapterBroken, AdapterUnreachable.
+    """
+    judge = settings.constitution.judge
+    if method != "rl-cai" or not is_version(judge):
+        return
+    try:
+        Registry.of(settings, store).check(judge)
+    except NotFound as error:
+        raise NotFound(f"There is no adapter {judge}, which constitution.judge names.", error.hint) from error
 
 
 def told(judge: str) -> str:

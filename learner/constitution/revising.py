@@ -18,12 +18,10 @@ from learner.batch import Messages, Progress, Tell, TokenIds, told_as, unheard, 
 from learner.constitution.asking import HeardSaid, Request, Said, as_request, ask
 from learner.constitution.journal import Journal
 from service.constitution import Constitution, Principle
-from service.constitution.principles import draw_for_rounds
+from service.constitution.principles import USER_CRITIQUE, draw_for_rounds
 from service.constitution.prompts import critique_messages, quoted, revision_messages
 
 REVISION_TOKENS = 192
-USER_CRITIQUE = "user-critique"
-"""The name of the principle that a person's critique makes."""
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ import typer
 
 from service.commands.constitution_run import run
 from service.commands.options import Home, Json, existing_store, open_store, say, say_beside, settings_from, show, table
-from service.errors import BadInput, NotFound
+from service.errors import NotFound
 
 if TYPE_CHECKING:
     from service.chat.constitutional import Rules
     from service.constitution.versions import Version
     from service.settings import Settings
+    from service.store.tables import ConstitutionRow
 
 app = typer.Typer(no_args_is_help=True, help="The constitution: show, check, versions, import, try, run.")
 app.command()(run)
@@ -33,7 +34,11 @@ def show_constitution(
     as_json: Json = False,
 ) -> None:
     """The constitution in effect, or a version that was."""
-    version = _version(settings_from(home), name)
+    settings = settings_from(home)
+    if toml and not as_json:
+        say(_text(settings, name).rstrip("\n"))
+        return
+    version = _version(settings, name)
     constitution = version.constitution
     principles = [
         {"name": one.name, "weight": one.weight, "tags": ", ".join(one.tags), "rule": one.rule}
@@ -41,9 +46,6 @@ def show_constitution(
     ]
 
     def plain() -> None:
-        if toml:
-            say(version.text.rstrip("\n"))
-            return
         say(f"{version.name}: {constitution.title} ({constitution.sha256[:12]})")
         table(("name", "weight", "tags", "rule"), principles, "")
 
@@ -148,25 +150,30 @@ def _checked(settings: Settings, file: Path, text: str) -> tuple[Rules, tuple[st
 
 
 def _version(settings: Settings, name: str | None) -> Version:
-    """Raises BadInput for one that this Hone can't read, NotFound."""
-    from service.constitution.versions import (
-        BUILT_IN_NAME,
-        LARGER_NAME,
-        built_in_version,
-        for_larger_models,
-        stored_version,
-    )
+    """Raises ConstitutionUnusable for one that this Hone can't read, NotFound."""
+    from service.chat.principles import version_of
+    from service.constitution.versions import LARGER_NAME, for_larger_models
+
+    return for_larger_models() if name == LARGER_NAME else version_of(_row(settings, name))
+
+
+def _text(settings: Settings, name: str | None) -> str:
+    """The file as it was given, also of one that this Hone can't read. Raises NotFound."""
+    from service.constitution.versions import LARGER_NAME
+
+    row = None if name == LARGER_NAME else _row(settings, name)
+    return row.text if row is not None else _version(settings, name).text
+
+
+def _row(settings: Settings, name: str | None) -> ConstitutionRow | None:
+    """What the store has; None: the one that comes with Hone. Raises NotFound."""
+    from service.constitution.versions import BUILT_IN_NAME
     from service.store.queries import constitutions
 
     if name == BUILT_IN_NAME or (name is None and not settings.store_is_made):
-        return built_in_version()
-    if name == LARGER_NAME:
-        return for_larger_models()
+        return None
     with existing_store(settings).read() as tx:
         row = constitutions.in_effect(tx) if name is None else constitutions.get_constitution(tx, name)
     if row is None and name is not None:
         raise NotFound(f"There is no constitution {name!r}.", "`hone constitution versions` lists them.")
-    try:
-        return stored_version(row.name, row.text) if row is not None else built_in_version()
-    except BadInput as error:
-        raise BadInput(error.message, "`hone constitution import FILE` puts another in effect.") from error
+    return row

@@ -37,6 +37,8 @@ FORMAT_VERSION = 1
 BUILT_IN = Path(__file__).with_name("built_in.toml")
 LARGER = Path(__file__).with_name("larger.toml")
 """One to begin with for larger models, which is in effect nowhere before it is imported."""
+USER_CRITIQUE = "user-critique"
+"""What a person's critique is called where it takes a principle's place."""
 MOST_PRINCIPLES = 200
 LARGEST_FILE = 256 * 1024
 """Bytes."""
@@ -70,6 +72,12 @@ def _is_name(text: str) -> str:
     if not _NAME.fullmatch(text):
         raise ValueError("must be 1 to 64 small letters, digits and dashes, and begin with no dash")
     return text
+
+
+def _is_a_principles(name: str) -> str:
+    if name == USER_CRITIQUE:
+        raise ValueError(f"must be another than {name}: so is called what comes of people's own critiques")
+    return name
 
 
 def _differ(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -113,7 +121,7 @@ class Comparison(_Part):
 class Principle(_Part):
     """One rule, with how to ask for a critique and a revision under it, and for a comparison by it."""
 
-    name: Name
+    name: Annotated[Name, _of_what_is_new(_is_a_principles)]
     rule: Words = Field(description="What a reply should do or leave.")
     critique_request: Words
     revision_request: Words

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from learner import child
 from learner.batch import Pair, Snapshot
+from learner.constitution.named_judge import check_judge
 from learner.daemon import Learner
 from learner.once import learn_once
 from learner.trainer import settings_of, stages_of
@@ -180,6 +181,18 @@ def test_what_does_not_exist_is_no_parent_and_no_run_is_queued(home: Home) -> No
         learn_once(home.settings, parent="v7")
     with home.store.read() as tx:
         assert not runs.list_runs(tx)
+
+
+@pytest.mark.parametrize("by_setting", [False, True])
+def test_a_judge_that_does_not_exist_is_told_before_a_run_is_queued(home: Home, by_setting: bool) -> None:
+    judged = home.settings.model_copy(update={"constitution": ConstitutionSettings(judge="v9")})
+    if by_setting:
+        judged = judged.model_copy(update={"learner": judged.learner.model_copy(update={"method": "rl-cai"})})
+    with pytest.raises(NotFound, match=r"no adapter v9, which constitution\.judge names\. `hone adapters list`"):
+        learn_once(judged, None if by_setting else "rl-cai")
+    with home.store.read() as tx:
+        assert not runs.list_runs(tx)
+    check_judge(judged, home.store, "sl-cai")  # nobody judges there
 
 
 def test_a_parent_is_a_wish_of_the_run(home: Home) -> None:

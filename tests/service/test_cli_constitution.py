@@ -178,4 +178,19 @@ def test_doctor_tells_of_one_that_can_not_be_read_any_more(hone: Hone, file: Pat
     ok, found, advice = told()
     assert ok is False and "The constitution c2 has format 9" in found and "hone constitution import" in advice
     assert "chats that are to be answered by it get 503" in found
-    assert (shown := hone("constitution", "show")).code == 2 and "has format 9" in shown.err
+
+
+def test_of_one_that_can_not_be_read_only_the_text_is_shown(hone: Hone, file: Path, tmp_path: Path) -> None:
+    newer = "format_version = 9\ntitle = 'Theirs'"
+    hone("constitution", "import", str(file))
+    store = store_of(tmp_path)
+    with store.begin() as tx:
+        constitutions.put_in_effect(tx, newer, "9" * 64, "a newer Hone", "", built_in().sha256)
+    store.close()
+    for name in ((), ("c2",)):
+        shown = hone("constitution", "show", *name)
+        assert shown.code == 11 and "The constitution c2 has format 9; this Hone knows 1. Upgrade Hone" in shown.err
+        error = hone("constitution", "show", *name, "--json").json["error"]
+        assert (error["code"], shown.out) == ("constitution_unusable", "")
+        assert hone("constitution", "show", *name, "--toml").out == f"{newer}\n"
+    assert hone("constitution", "show", "c1", "--toml").out == OURS.rstrip("\n") + "\n"

@@ -82,6 +82,10 @@ def test_the_built_in_model_was_taught_these_very_words() -> None:
         (('title = "Ours"', 'title = "Ours"\nnothing_wrong = ["…"]'), "nothing_wrong.0: has no word in it"),
         (('title = "Ours"', 'title = "Ours"\nnothing_wrong = ["Fine", "fine"]'), "nothing_wrong: has 'fine' twice"),
         (('name = "no-harm"', 'name = "no-harm"\ntags = ["a", "b", "a"]'), "principles.no-harm.tags: has 'a' twice"),
+        (
+            ('name = "no-harm"', 'name = "user-critique"'),
+            "user-critique.name: must be another than user-critique",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_by_name(change: tuple[str, str], said: str) -> None:
@@ -97,6 +101,7 @@ def test_what_is_wrong_with_a_file_is_said_by_name(change: tuple[str, str], said
         ('title = "Ours"', 'title = "Ours"\nnothing_wrong = ["…"]'),
         ('title = "Ours"', 'title = "Ours"\nnothing_wrong = ["Fine", "fine"]'),
         ('name = "no-harm"', 'name = "no-harm"\ntags = ["a", "b", "a"]'),
+        ('name = "no-harm"', 'name = "user-critique"'),
     ],
 )
 def test_what_was_put_in_effect_before_a_check_was_made_stays_readable(change: tuple[str, str], tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import pytest
 
 from learner.constitution import revising
 from learner.constitution.asking import Request
-from learner.constitution.revising import USER_CRITIQUE, Draft, Revised, is_unmended, revise, revise_as_told
+from learner.constitution.revising import Draft, Revised, is_unmended, revise, revise_as_told
 from service.constitution import built_in
+from service.constitution.principles import USER_CRITIQUE
 from tests.learner.constitution.toy import Model, line, tokens
 from tests.learner.progress import Heard
 

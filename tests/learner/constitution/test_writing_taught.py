@@ -18,11 +18,11 @@ from learner.constitution import revising
 from learner.constitution.asking import Request, Said, question
 from learner.constitution.dropped import EVEN_ODDS, MORE_HARM, NO_VERDICT, UNFINISHED, UNMENDED
 from learner.constitution.judging import DECIDED, HeardOdds
-from learner.constitution.revising import USER_CRITIQUE
 from learner.constitution.writing import write_or_go_on
 from learner.methods import rl_cai
 from learner.snapshot import FrozenFeedback
 from learner.summary import describe
+from service.constitution.principles import USER_CRITIQUE
 from service.errors import TrainingFailed
 from service.settings import SPROUT, Settings
 from tests.learner.constitution.toy import Model, Scale, line
