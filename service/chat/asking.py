@@ -50,12 +50,14 @@ class Asking:
         told: Callable[[str], None] | None = None,
         fills: bool = False,
         is_admitted: bool = False,
+        recording: Recording | None = None,
     ) -> Recording:
-        """One text, whole. `told` hears of it piece by piece; `fills` as in `ask_engine`.
+        """One text, whole. `told` hears of it piece by piece; `fills` as in `ask_engine`; `recording` has what came of
+        it, also where it breaks off.
 
         `is_admitted`: it belongs to a reply that the engines had room for, and is not turned away when they are full.
         """
-        recording = Recording("", route.model, route.adapter, show_logprobs=False, show_token_ids=False)
+        recording = recording or text_alone(route)
         if told is None:
             async with self.answering(
                 route, conversation_id, lambda engine: ask_engine(engine.chat, body, fills), is_admitted
@@ -90,6 +92,11 @@ class Asking:
             told = (answer["choices"][0].get("logprobs") or {}).get("content") or [{}]
         found: dict[str, Any] = told[0]
         return found
+
+
+def text_alone(route: Route) -> Recording:
+    """Of a text that is no exchange by itself."""
+    return Recording("", route.model, route.adapter, show_logprobs=False, show_token_ids=False)
 
 
 def engine_model(route: Route, base: str) -> str:

@@ -10,18 +10,23 @@ from typing import Any
 from service.chat.asking import Asking
 from service.chat.constitutional import Rules, Tell, revise, served
 from service.chat.critic import Critic, said_first
+from service.chat.recording import Recording
 from service.chat.turn import Turn
 from service.store.queries.exchanges import NewReply
 
 
-async def answer_by_principles(asking: Asking, turn: Turn, rules: Rules, tell: Tell | None = None) -> dict[str, Any]:
+async def answer_by_principles(
+    asking: Asking, turn: Turn, rules: Rules, tell: Tell | None = None, drafted: Recording | None = None
+) -> dict[str, Any]:
     """The whole answer, as an engine would give it, for `turn.recording` to take; how it came about is recorded there.
 
-    `tell` hears what is being written. Raises what keeps an engine from drafting; what fails later, costs a revision.
+    `tell` hears what is being written; `drafted` has the draft as far as it came. Raises what keeps an engine from
+    drafting; what fails later, costs a revision.
     """
     began = asyncio.get_running_loop().time()
     critic = Critic(asking, turn.route, turn.base, turn.conversation_id, rules.version.constitution, turn.fills, tell)
-    drafted = await critic.draft({name: value for name, value in turn.engine_body.items() if name != "stream_options"})
+    body = {name: value for name, value in turn.engine_body.items() if name != "stream_options"}
+    drafted = await critic.draft(body, drafted)
     draft, recording = said_first(drafted), turn.recording
     recording.revisions = await revise(
         rules,

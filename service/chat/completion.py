@@ -18,7 +18,7 @@ import structlog
 from service.adapters.fingerprint import LocalModel
 from service.adapters.rollout import Rollout
 from service.auth import Caller
-from service.chat.asking import Asking, ask_engine
+from service.chat.asking import Asking, ask_engine, text_alone
 from service.chat.best_of import as_chunks, what_to_choose
 from service.chat.by_principles import answer_by_principles
 from service.chat.constitutional import Rules, Tell
@@ -159,26 +159,35 @@ class Chat:
     async def _events_by_principles(self, turn: Turn, rules: Rules) -> AsyncGenerator[bytes, None]:
         """What goes on, at once, then the reply: only when all is done it is known which text that is.
 
-        Those who didn't ask for it, and get it by policy, are not shown texts that are still to be criticised.
+        Those who didn't ask for it, and get it by policy, are not shown texts that are still to be criticised. Who
+        was shown some, and leaves before it is decided, has read the draft: it is stored as incomplete.
         """
         began, is_first, answer = time.perf_counter(), True, dict[str, Any]()
+        with_text, draft = bool(turn.request.asks_for_principles), text_alone(turn.route)
 
         async def work(tell: Tell) -> None:
-            answer.update(await answer_by_principles(self._asking, turn, rules, tell))
+            answer.update(await answer_by_principles(self._asking, turn, rules, tell, draft))
 
         try:
             with self._metrics.chats_under_way.track_inprogress():
                 async with aclosing(watch(work)) as several:
                     async for pieces in several:
-                        chunks = progress_chunks(turn.recording, pieces, bool(turn.request.asks_for_principles))
+                        chunks = progress_chunks(turn.recording, pieces, with_text)
                         if chunks:
                             is_first = False
                             yield b"".join(map(_event, chunks))
         except Exception as error:
             if is_first:
                 raise
+            if with_text:
+                turn.recording.take_undecided(draft)
             yield await self._breaking(turn, error)
             return
+        except (asyncio.CancelledError, GeneratorExit):
+            if with_text and not is_first:
+                turn.recording.take_undecided(draft)
+                await asyncio.shield(self._store_part(turn))
+            raise
         decided = _event(decided_chunk(turn.recording))
         shown = b"".join(_event(turn.recording.take(chunk)) for chunk in _chunks(turn, answer))
         ending = await asyncio.shield(self._ending(turn))

@@ -39,10 +39,10 @@ class Critic:
     written: int = 0
     """Tokens of critiques and revisions."""
 
-    async def draft(self, body: dict[str, Any]) -> Recording:
-        """Raises what keeps an engine from answering."""
+    async def draft(self, body: dict[str, Any], recording: Recording | None = None) -> Recording:
+        """`recording` as in `Asking.text`. Raises what keeps an engine from answering."""
         told = _teller(self.tell, Progress("draft"))
-        return await self.asking.text(self.route, self.conversation_id, body, told, self.fills)
+        return await self.asking.text(self.route, self.conversation_id, body, told, self.fills, recording=recording)
 
     async def ask(self, messages: Sequence[Message], sampling: dict[str, Any], progress: Progress | None) -> NewReply:
         """As `service.chat.constitutional.Ask` says."""

@@ -10,7 +10,7 @@ nearly every caller less than it holds. To write the parsed one anew is little o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from service.store.queries.revisions import NewRevision
@@ -70,6 +70,11 @@ class Recording:
         if shown_prompt is not None:
             answer["prompt_token_ids"] = shown_prompt
         return answer
+
+    def take_undecided(self, draft: Recording) -> None:
+        """Keep a draft, as far as it came, of which nobody decided whether it is the reply: as one without an end."""
+        self.prompt_token_ids, self.revisions = draft.prompt_token_ids, []
+        self.replies = {index: replace(one, finish_reason=None) for index, one in draft.replies.items()}
 
     def _keep(self, choice: dict[str, Any]) -> None:
         reply = self.replies.get(choice["index"])

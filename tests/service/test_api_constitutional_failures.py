@@ -6,7 +6,7 @@ import pytest
 
 from service.constitution import built_in
 from service.replicas import AWAY
-from service.store.queries import constitutions
+from service.store.queries import constitutions, revisions
 from tests.fixtures.waiting import until
 from tests.service.chatting import ask, events
 from tests.service.conftest import Running
@@ -122,19 +122,39 @@ def test_without_a_draft_there_is_no_reply(
 
 def test_a_draft_that_breaks_off_ends_the_stream_with_an_error(running: Running, engine: PrincipledEngine) -> None:
     engine.says_to["draft"] = "!break"
-    *_, last = events(running.post("/v1/chat/completions", principled(stream=True)))
+    *_, last = chunks = events(running.post("/v1/chat/completions", principled(stream=True)))
     assert last["error"]["code"] == "engine_unavailable"
+    kept = stored(running, chunks[0]["id"])  # as of a plain stream that breaks off
+    (reply,) = kept["replies"]
+    assert (reply["text"], reply["finish_reason"], kept["revisions"]) == ("!break", None, [])
 
 
-def test_a_caller_who_leaves_frees_the_engine_and_leaves_nothing_half_decided(
-    running: Running, engine: PrincipledEngine
+@pytest.mark.parametrize(("kind", "draft"), [("draft", "!hang"), ("critique", HARM), ("revision", HARM)])
+def test_a_caller_who_leaves_frees_the_engine_and_the_draft_that_was_shown_is_kept_undecided(
+    running: Running, engine: PrincipledEngine, kind: str, draft: str
 ) -> None:
-    engine.says_to["critique"] = "!hang"
+    engine.says_to[kind] = "!hang"
     with running.http.stream("POST", "/v1/chat/completions", json=principled(stream=True)) as response:
-        lines = response.iter_lines()
-        exchange = next(line for line in lines if line).split('"id":"')[1].split('"')[0]
-        until(lambda: engine.under_way == 1)
+        last = next(line for line in response.iter_lines() if f'"stage":"{kind}"' in line and '"text":"!hang"' in line)
+        exchange = last.split('"id":"')[1].split('"')[0]
     until(lambda: engine.under_way == 0)
+    until(lambda: running.get(f"/v1/exchanges/{exchange}").status_code == 200)
+    kept = stored(running, exchange)
+    (reply,) = kept["replies"]
+    assert (reply["text"], reply["finish_reason"], kept["revisions"]) == (draft, None, [])
+    assert len(reply["logprobs"]) == len(tokens(draft)) - (kind == "draft")  # it has no EOS
+    with running.store.read() as tx:
+        assert not [one for one in revisions.revision_pairs(tx, 10**6) if one.exchange_id == exchange]
+
+
+def test_of_a_draft_that_nobody_was_shown_nothing_is_kept(running: Running, engine: PrincipledEngine) -> None:
+    engine.says_to["critique"] = "!hang"
+    with setting(running, serve="always"):
+        with running.http.stream("POST", "/v1/chat/completions", json=ask(stream=True)) as response:
+            last = next(line for line in response.iter_lines() if '"stage":"critique"' in line)
+            exchange = last.split('"id":"')[1].split('"')[0]
+        until(lambda: engine.under_way == 0)
+    assert stored(running, running.post("/v1/chat/completions", ask()).json()["id"])  # what is stored, is in order
     assert running.get(f"/v1/exchanges/{exchange}").status_code == 404
 
 
