@@ -58,7 +58,7 @@ from service.settings import Settings
 log = logging.getLogger("hone.learner")
 
 FEWEST_KEPT = 32
-"""Harmless prompts whose replies are kept, at least, whatever their share is."""
+"""Harmless prompts whose replies are kept, at least, whatever their share is: they hold the policy."""
 
 
 def write_or_go_on(
@@ -217,7 +217,7 @@ class Writer:
     def _kept(
         self, lessons: Curated, taught: int, each: int, dropped: Counter[str]
     ) -> tuple[tuple[KeptReply, ...], ...]:
-        """Replies of the policy to harmless prompts, in their share of all, `each` to each of them:
+        """Replies of the policy to harmless prompts, in their share of these and `taught`, `each` to each of them:
         half of the prompts look-alikes, then what people ask, a quarter at most, and everyday questions. Then
         those that aren't kept, as a critique finds them at fault."""
         share = self._settings.helpful_share

@@ -85,7 +85,11 @@ class ConstitutionSettings(Section):
     )
     revision_rounds: int = Field(2, ge=1, le=8, description="Critiques and revisions of each in the supervised stage.")
     helpful_share: float = Field(
-        0.5, ge=0, lt=1, description="Share of examples of harmless prompts, answered as before, in what is learned."
+        0.5,
+        ge=0,
+        lt=1,
+        description="Share of replies to harmless prompts, kept as they are, beside all replies to red-team prompts "
+        "that were examined (pairs that were judged), of which fewer are learned; 32 such prompts at least, also at 0.",
     )
     judge: Annotated[str, AfterValidator(_known_judge)] = Field(
         SELF,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 import pytest
 
 from service.app import create_app
+from service.commands.constitution_room import _Count
 from service.constitution import built_in, parse
+from service.constitution.room import own_words
+from service.constitution.versions import for_larger_models
 from service.doctor import examine
-from service.settings import load_settings
+from service.settings import SPROUT, load_settings
 from service.store.queries import constitutions, keys
 from tests.fixtures.serving import serve
 from tests.fixtures.waiting import until
@@ -103,6 +107,17 @@ def test_the_models_folder_counts_where_no_service_runs(
     assert hone("constitution", "show", "--json").json["name"] == "c1"
     monkeypatch.setenv("HONE_ENGINE__MAX_MODEL_LEN", "8192")
     assert hone("constitution", "check", str(file), "--json").json["warnings"] == []
+
+
+def test_the_docs_say_how_long_the_one_for_larger_models_is() -> None:
+    """By the tokenizer of the model that comes with Hone, and in bytes."""
+    constitution = for_larger_models().constitution
+    asked = [own_words(constitution, one) for one in constitution.principles]
+    counted = [asyncio.run(_Count(SPROUT)(messages)) for messages in asked]
+    sizes = [sum(len(message["content"].encode()) for message in messages) for messages in asked]
+    said = " ".join((Path(__file__).parents[2] / "docs" / "constitution.md").read_text(encoding="utf-8").split())
+    assert f"take {min(counted)} to {max(counted)} tokens of the context by `sprout`'s tokenizer" in said
+    assert f"they are {min(sizes):,} to {max(sizes):,} bytes" in said
 
 
 def test_a_running_service_has_its_engine_count(

@@ -13,17 +13,18 @@ from pathlib import Path
 import pytest
 
 from learner.backbone import Backbone
-from learner.batch import Criticised, Flagged, Snapshot, unheard
+from learner.batch import Criticised, Flagged, Snapshot, TokenIds, unheard
 from learner.constitution import revising, writing
-from learner.constitution.asking import Request, question
+from learner.constitution.asking import Request, Said, question
 from learner.constitution.dropped import AT_FAULT, NO_ROOM, NO_TEMPLATE, SAME_TEXT, UNFINISHED
+from learner.constitution.journal import Journal
 from learner.constitution.judging import HeardOdds
 from learner.constitution.red_team import harmful
 from learner.constitution.writing import Writer, write_or_go_on
 from learner.curate import Curated
 from service.constitution.versions import built_in_version
 from service.errors import AdapterBroken, TrainingFailed
-from service.settings import SPROUT, LearnerSettings, Settings
+from service.settings import SPROUT, ConstitutionSettings, LearnerSettings, Settings
 from tests.learner.constitution.toy import Model, Scale, line, tokens
 from tests.learner.constitution.written import FEW, REFUSAL, judged_by, lessons, quiet, sensible, write
 from tests.learner.progress import Heard
@@ -91,6 +92,27 @@ def test_replies_to_harmless_prompts_are_kept_unless_a_critique_finds_them_at_fa
         kept = [record["kept"] for record in records if "kept" in record]
         assert all(one["conversation"] and one["principle"] and one["critique"] and one["reply"] for one in kept)
         path.unlink()
+
+
+def test_what_is_kept_is_a_share_of_it_and_what_was_examined_but_never_fewer_prompts_than_32(
+    sprout: Backbone, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is learned of the examined ones is thinned later; the docs say 32."""
+    asked = list[int]()
+
+    def replies(self: Writer, stage: str, prompts: Sequence[TokenIds], each: int, seed: int) -> list[list[Said]]:
+        asked.append(len(prompts))
+        return [[] for _ in prompts]
+
+    monkeypatch.setattr(Writer, "_replies", replies)
+    for share, taught, prompts in ((0.0, 400, 32), (0.5, 40, 40), (0.75, 40, 120)):
+        how = settings.constitution.model_copy(update={"helpful_share": share})
+        of = settings.model_copy(update={"constitution": how})
+        writer = Writer(sprout, of, built_in_version(), quiet, Journal(settings.home / "journal", {}))
+        writer._kept(lessons(sprout), taught, 1, Counter())
+        assert asked[-1] == prompts
+    described = ConstitutionSettings.model_fields["helpful_share"].description
+    assert described is not None and described.endswith("; 32 such prompts at least, also at 0.")
 
 
 def test_a_draft_that_no_revision_mends_is_written_with_its_critiques(
