@@ -4,10 +4,14 @@ import os
 import sys
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 os.environ.setdefault("MKL_DYNAMIC", "FALSE")  # before torch loads: sums in one order, however busy the machine is
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before its library loads: nothing that is tested comes from a hub
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # how long an example takes is the machine's business
+hypothesis.settings.load_profile("untimed")
 
 pytest_plugins = [
     "tests.fixtures.stores",

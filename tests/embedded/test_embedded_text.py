@@ -55,13 +55,13 @@ def byte_level(model_of: Callable[[str], Path]) -> Tokenizer:
     return load_tokenizer(model_of("llama"))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(tokens=st.lists(st.integers(0, 299), max_size=60))
 def test_byte_level_pieces_join_to_the_decoded_text(byte_level: Tokenizer, tokens: list[int]) -> None:
     assert "".join(streamed(byte_level, tokens)) == byte_level.decode(tokens)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(text=st.text(max_size=30))
 def test_any_text_survives_the_round_trip(byte_level: Tokenizer, text: str) -> None:
     pieces = streamed(byte_level, byte_level.encode(text, special=False))
@@ -96,7 +96,7 @@ def test_a_stop_string_across_pieces_is_never_shown() -> None:
     assert stopped(["END"], ["x EN"])[0] == "x EN", "held back, then given out at the end"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     pieces=st.lists(st.text("ab\n", max_size=4), max_size=12),
     stops=st.lists(st.text("ab\n", min_size=1, max_size=4), max_size=3),

@@ -48,7 +48,7 @@ def check(backbone: Backbone, batch: Sequences) -> None:
     torch.testing.assert_close(found[0][1], found[1][1], atol=2e-4, rtol=1e-3)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(TOKENS, st.lists(TOKENS, min_size=1, max_size=4)), min_size=1, max_size=4), st.randoms())
 def test_any_prompts_and_replies_in_any_order(
     backbone: Backbone, asked: list[tuple[tuple[int, ...], list[tuple[int, ...]]]], rng: object
@@ -71,7 +71,6 @@ def test_edges(backbone: Backbone, examples: list[tuple[tuple[int, ...], tuple[i
     check(backbone, collate(examples, PAD))
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 4), st.lists(st.integers(1, 4), max_size=3)), min_size=1, max_size=4).filter(
         lambda parts: all(prompt or replies for prompt, replies in parts)

@@ -41,7 +41,7 @@ def check(rows: list[list[Segment]]) -> None:
 
 
 @pytest.mark.parametrize("kept", [segments.KEPT_KEYS, 6], ids=["shares kept", "shares computed again"])
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(parts=PARTS)
 def test_any_prompts_and_replies(
     monkeypatch: pytest.MonkeyPatch, kept: int, parts: list[tuple[int, list[int]]]

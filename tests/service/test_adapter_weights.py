@@ -150,7 +150,7 @@ def test_bfloat16_weights_are_checked_for_infinities(tmp_path: Path) -> None:
             check_lora(write(sound), 4, ["q_proj"])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_no_bytes_whatever_make_the_header_reader_do_anything_but_refuse(tmp_path: Path, data: st.DataObject) -> None:
     content = bytearray((write_source(tmp_path / "whole") / WEIGHTS).read_bytes())

@@ -235,7 +235,7 @@ def test_positions_follow_the_order_in_which_feedback_becomes_visible(store: Sto
 _TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=40).filter(str.strip)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(sends=st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([ADA, EVE]), _TEXT), min_size=1, max_size=12))
 def test_idempotency_keys_behave_as_a_dictionary_per_caller(store: Store, sends: list[tuple[str, str, str]]) -> None:
     exchanges = {caller: add_chat(store, caller=caller, replies=("\u2603",)) for caller in (ADA, EVE)}

@@ -179,7 +179,6 @@ def test_whatever_learners_do_runs_keep_to_their_state_machine(store: Store) -> 
         settings=settings(
             max_examples=15 if "postgresql" in str(store.url) else 30,
             stateful_step_count=25,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )
