@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -120,26 +121,33 @@ def test_the_start_says_what_it_found_of_a_vllm_and_what_nobody_can_see_of_one_t
     assert len(advice) == (1 if elsewhere else 0) and all("--max-loras 3 or more" in line for line in advice)
 
 
-def test_a_start_under_rules_that_can_not_be_used_says_so_and_waits_for_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    async def health(request: Request) -> JSONResponse:
-        return JSONResponse(READY | {"status": "unavailable", "constitution": "unusable"}, 503)
-
+@contextmanager
+def started(monkeypatch: pytest.MonkeyPatch, health: Callable[[Request], Awaitable[JSONResponse]]) -> Iterator[str]:
+    """`hone up` takes a service that answers so for what it has started; its address."""
     whole = Stack.wait_until_ready
 
     def wait_until_ready(stack: Stack, stopping: threading.Event) -> bool:
         stack.url = url
         return whole(stack, stopping)
 
-    monkeypatch.setenv("HONE_CONSTITUTION__TAGS", "kind")
-    monkeypatch.setenv("HONE_CONSTITUTION__SERVE", "always")
     monkeypatch.setattr("service.commands.up._stop_on_signals", threading.Event)
     monkeypatch.setattr("service.logs.configure", lambda *_: None)
     monkeypatch.setattr(Stack, "wait_until_ready", wait_until_ready)
     for step in ("start", "watch"):
         monkeypatch.setattr(Stack, step, lambda *_: True)
     with serve(Starlette(routes=[Route("/health", health)])) as url:
+        yield url
+
+
+def test_a_start_under_rules_that_can_not_be_used_says_so_and_waits_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def health(request: Request) -> JSONResponse:
+        return JSONResponse(READY | {"status": "unavailable", "constitution": "unusable"}, 503)
+
+    monkeypatch.setenv("HONE_CONSTITUTION__TAGS", "kind")
+    monkeypatch.setenv("HONE_CONSTITUTION__SERVE", "always")
+    with started(monkeypatch, health) as url:
         up(tmp_path / "home", port=0)
         ready, warning, link = capsys.readouterr().out.splitlines()
         up(tmp_path / "home", port=0, as_json=True)
@@ -156,18 +164,7 @@ def test_a_start_without_its_pages_says_so_in_place_of_being_ready(
     async def health(request: Request) -> JSONResponse:
         return JSONResponse(READY | {"pages": pages})
 
-    whole = Stack.wait_until_ready
-
-    def wait_until_ready(stack: Stack, stopping: threading.Event) -> bool:
-        stack.url = url
-        return whole(stack, stopping)
-
-    monkeypatch.setattr("service.commands.up._stop_on_signals", threading.Event)
-    monkeypatch.setattr("service.logs.configure", lambda *_: None)
-    monkeypatch.setattr(Stack, "wait_until_ready", wait_until_ready)
-    for step in ("start", "watch"):
-        monkeypatch.setattr(Stack, step, lambda *_: True)
-    with serve(Starlette(routes=[Route("/health", health)])) as url:
+    with started(monkeypatch, health) as url:
         up(tmp_path / "home", port=0)
         plain, link = capsys.readouterr().out.splitlines()
         assert plain == (f"Hone is ready: {url}" if pages == "ok" else f"Hone answers at {url}/v1. {NO_PAGES}")
