@@ -1,5 +1,6 @@
 """The worker's loop: adapters are prepared beside decoding, commands keep their order, failures are answered."""
 
+import itertools
 import pickle
 import queue
 import threading
@@ -131,7 +132,9 @@ def test_commands_take_effect_in_their_order(model_of: Callable[[str], Path], ad
     assert tokens == Reference(model_of("llama"), adapter).greedy([5], 5)[0]
 
 
-def test_tokens_wait_for_each_other_but_no_end_waits(model_of: Callable[[str], Path]) -> None:
+def test_tokens_wait_for_each_other_but_no_end_waits(
+    model_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With an interval that never is over: the first token, the last, and those of who asked for each."""
     engine = build(model_of("llama"))
     engine.add(AddSequence(9, [5], replace(GREEDY, max_tokens=1)))
@@ -145,9 +148,18 @@ def test_tokens_wait_for_each_other_but_no_end_waits(model_of: Callable[[str], P
             for sequence, counts in told.items():
                 if count := sum(update.sequence == sequence for update in updates):
                     counts.append(count)
+        step, steps, may_go_on = engine.step, itertools.count(1), threading.Event()
+
+        def two_steps() -> list[Update]:
+            """The third waits, so that the request is left in its midst however slow this thread is."""
+            assert next(steps) <= 2 or may_go_on.wait(PATIENCE)
+            return step()
+
+        monkeypatch.setattr(engine, "step", two_steps)
         worker.pipe.send(AddSequence(3, [5, 6], replace(GREEDY, max_tokens=100)))
         assert [update.sequence for update in worker.next_updates()] == [3]
         worker.pipe.send(Abort(3))
+        may_go_on.set()
         event = worker.next(StepDone)
         assert isinstance(event, StepDone) and event.updates == [] and event.load.running == 0
     assert told == {1: [1, 19], 2: [1] * 6}
