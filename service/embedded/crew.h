@@ -2,7 +2,8 @@
  *
  * A work is cut into phases, each of which needs all of the one before, and a phase into pieces, which need nothing of each
  * other. Whoever is free takes the next piece: a member that sleeps, or whose core the system has given to somebody else,
- * holds up nobody, unless that happens to it in the middle of a piece.
+ * holds up nobody, unless that happens to it in the middle of a piece. Every other member takes the pieces from behind: where
+ * neighbouring pieces of all phases are about the same numbers, these mostly are in its core's cache already.
  */
 
 #pragma once
@@ -13,7 +14,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-#define LOOKS 2000  /* for a work, before a member sleeps: it is awake still when the next step begins */
+#define LOOKS 1000  /* for a work, before a member sleeps: it is awake still when the next step begins */
 #define PATIENCE 100 /* looks at a phase whose last pieces others have, before the core is offered to whoever wants it */
 
 typedef struct Work Work;
@@ -24,10 +25,10 @@ struct Work {
 };
 
 typedef struct {
-    /* What is to be taken next: the phase, how many pieces it has and how many are taken, in one number, which is changed
+    /* What can be taken: the phase and the first of its pieces and the one after the last, in one number, which is changed
      * as one. Whoever changes it from what they read has a piece of the work that is being done at that moment. */
     _Alignas(64) _Atomic uint64_t ticket;
-    _Alignas(64) _Atomic int64_t done; /* pieces of the phase */
+    _Alignas(64) _Atomic int64_t left; /* pieces of the phase that are not done */
     _Alignas(64) _Atomic int64_t asleep;
     _Atomic int ends;
     const Work *work;
@@ -39,7 +40,7 @@ typedef struct {
 
 #define NOTHING ((uint64_t)0)
 #define BITS 20
-#define TICKET(phase, pieces) ((uint64_t)(phase) << 2 * BITS | (uint64_t)(pieces) << BITS)
+#define TICKET(phase, first, end) ((uint64_t)((phase) + 1) << 2 * BITS | (uint64_t)(first) << BITS | (uint64_t)(end))
 
 static inline void pause_core(void) {
 #if defined(__x86_64__) || defined(__i386__)
@@ -54,19 +55,20 @@ static void open_phase(Crew *crew, int64_t phase) {
     const Work *work = crew->work;
     int64_t pieces = 0;
     while (phase < work->phases && !(pieces = work->pieces(work, phase))) phase++;
-    atomic_store(&crew->done, 0);
-    atomic_store(&crew->ticket, pieces ? TICKET(phase, pieces) : NOTHING);
+    atomic_store(&crew->left, pieces);
+    atomic_store(&crew->ticket, pieces ? TICKET(phase, 0, pieces) : NOTHING);
 }
 
 /* Compute the next piece; whether there was one. */
 static int take(Crew *crew, int64_t member) {
     uint64_t ticket = atomic_load(&crew->ticket);
-    const int64_t mask = ((int64_t)1 << BITS) - 1;
-    const int64_t phase = ticket >> 2 * BITS, pieces = ticket >> BITS & mask, taken = ticket & mask;
-    if (taken == pieces) return 0;
-    if (!atomic_compare_exchange_strong(&crew->ticket, &ticket, ticket + 1)) return 1; /* others were faster: look again */
-    crew->work->compute(crew->work, phase, taken, member);
-    if (atomic_fetch_add(&crew->done, 1) + 1 == pieces) open_phase(crew, phase + 1);
+    const int64_t mask = ((int64_t)1 << BITS) - 1, from_behind = member % 2;
+    const int64_t phase = (int64_t)(ticket >> 2 * BITS) - 1, first = ticket >> BITS & mask, end = ticket & mask;
+    if (first == end) return 0;
+    const uint64_t after = TICKET(phase, first + !from_behind, end - from_behind);
+    if (!atomic_compare_exchange_strong(&crew->ticket, &ticket, after)) return 1; /* others were faster: look again */
+    crew->work->compute(crew->work, phase, from_behind ? end - 1 : first, member);
+    if (atomic_fetch_add(&crew->left, -1) == 1) open_phase(crew, phase + 1);
     return 1;
 }
 
@@ -117,10 +119,8 @@ static void *serve(void *given) {
     for (int64_t looks = 0; !atomic_load(&me.crew->ends); looks++)
         if (take(me.crew, me.number))
             looks = 0;
-        else if (atomic_load(&me.crew->ticket) != NOTHING)
+        else if (looks < LOOKS || atomic_load(&me.crew->ticket) != NOTHING)
             wait_a_little(looks);
-        else if (looks < LOOKS)
-            pause_core();
         else
             sleep_until_called(me.crew), looks = 0;
     return NULL;
@@ -133,7 +133,7 @@ Crew *crew_start(int64_t members) {
     Crew *crew = NULL;
     if (members < 2 || posix_memalign((void **)&crew, 64, sizeof *crew + (members - 1) * sizeof *crew->threads)) return NULL;
     atomic_init(&crew->ticket, NOTHING);
-    atomic_init(&crew->done, 0);
+    atomic_init(&crew->left, 0);
     atomic_init(&crew->asleep, 0);
     atomic_init(&crew->ends, 0);
     pthread_mutex_init(&crew->lock, NULL);

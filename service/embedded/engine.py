@@ -94,7 +94,10 @@ class Engine:
             logits.append(last)
         if not rows:
             return []
-        sampled = self._sample(rows, torch.cat(logits) if len(logits) > 1 else logits[0])
+        every_row = torch.cat(logits) if len(logits) > 1 else logits[0]
+        sampled = self._sample(rows, every_row)
+        if not sampled.finite:
+            self._give_up_broken(rows, every_row)
         self._newest = sampled.tokens
         return self._account(rows, sampled)
 
@@ -108,7 +111,6 @@ class Engine:
         else:
             batch.advance(self._newest)
         logits = self.model.decode(batch)
-        self._give_up_broken(rows, logits)
         for sequence in rows:
             sequence.computed += 1
         return logits
@@ -123,12 +125,13 @@ class Engine:
             for sequence, stretch, logits in zip(sequences, stretches, every_logits, strict=False):
                 budget -= len(stretch.tokens)
                 sequence.computed += len(stretch.tokens)
-                self._give_up_broken([sequence], logits[-1:], stretch.row)
                 if stretch.every:
                     self._note_prompt(sequence, stretch.start, logits)
                 if sequence.computed == len(sequence.tokens):
                     scheduler.start_decoding(sequence)
                     yield sequence, logits[-1:]
+                else:
+                    self._give_up_broken([sequence], logits[-1:], stretch.row)
 
     def _stretches(self, sequences: list[Sequence], budget: int) -> Iterator[Stretch]:
         """The next tokens of one prompt after the other, up to one that had better wait for what it has in common."""
@@ -173,9 +176,6 @@ class Engine:
     def _give_up_broken(self, sequences: list[Sequence], logits: Tensor, first_row: int = 0) -> None:
         """Mark those whose `logits` are not finite (an adapter with huge weights), and keep that from their cache rows,
         which begin with `first_row`: nobody else may suffer from it."""
-        kernel = self.model.kernel
-        if kernel.all_finite(logits) if kernel is not None else math.isfinite(logits.sum().item()):
-            return
         for row, total in enumerate(logits.sum(dim=-1).tolist()):
             if not math.isfinite(total):
                 sequences[row].broken = True
@@ -185,7 +185,7 @@ class Engine:
         if self._sampler is None or rows != self._sampler_rows:
             params = [sequence.params for sequence in rows]
             draws = [sequence.draws for sequence in rows]
-            self._sampler = Sampler(params, draws, self.model.device, self.model.kernel)
+            self._sampler = Sampler(params, draws, self.model.device, self.model.crew)
             self._sampler_rows = rows
         return self._sampler(logits)
 

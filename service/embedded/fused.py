@@ -1,14 +1,15 @@
 """The fast path's forward pass as calls into the kernel (`kernel.c`): one for the rows of each adapter in a decode
-step, one for a stretch of a prompt. Each is computed by a crew of threads together."""
+step, one for the prompts of each. Each is computed by a crew of threads together."""
 
 import ctypes
 from collections.abc import Sequence
 from typing import cast
-from weakref import WeakKeyDictionary, finalize
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
+from service.embedded.crew import Crew
 from service.embedded.kernel import Panels, addresses
 from service.embedded.kv_cache import KvCache
 from service.embedded.llama_lora import Deltas, LlamaAdapter, LowRank, RowGroups, own
@@ -61,10 +62,8 @@ def _padded(deltas: list[LowRank]) -> list[LowRank | None]:
 class FusedForward:
     """Forward passes of one model whose weights are in panels."""
 
-    def __init__(self, weights: LlamaWeights, threads: int) -> None:
+    def __init__(self, weights: LlamaWeights, crew: Crew) -> None:
         shape = weights.shape
-        if weights.kernel is None:
-            raise ValueError("a fused forward pass takes weights in panels")
         rotation = torch.view_as_real(weights.rotation).contiguous()
         matrices = addresses([matrix for layer in weights.layers for matrix in layer.matrices])
         biases = addresses([bias for layer in weights.layers for bias in layer.biases])
@@ -74,11 +73,9 @@ class FusedForward:
         self._kept = (weights, rotation, matrices, biases, norms, query_norms, key_norms)  # what `_model` points to
         self._nothing = _Added(None)
         self._added: WeakKeyDictionary[LlamaAdapter, _Added] = WeakKeyDictionary()
-        self._functions = weights.kernel.functions
+        self._functions = crew.kernel.functions
+        self._crew = crew
         self.vocab = shape.vocab_size
-        self._crew: int | None = self._functions.crew_start(threads)
-        if self._crew is not None:
-            finalize(self, self._functions.crew_end, self._crew)
         self._model = _Model(
             shape.layers, shape.hidden_size, shape.intermediate_size, shape.query_heads, shape.kv_heads,
             shape.head_dim, shape.norm_eps,
@@ -99,33 +96,53 @@ class FusedForward:
     def scratch(self, added: _Added, tokens: int, capacity: int) -> Tensor:
         """Room for a pass over so many tokens."""
         return torch.empty(
-            self._functions.scratch_size(self._model_address, added.address, tokens, capacity, self._crew)
+            self._functions.scratch_size(self._model_address, added.address, tokens, capacity, self._crew.address)
         )
 
     def prefill(self, cache: KvCache, stretches: Sequence[Stretch]) -> list[Tensor]:
         """Stretches of different rows; their logits as `Model.prefill` says."""
         planes = addresses(cache.views)
-        every_logits = []
-        for stretch in stretches:
-            count, added = len(stretch.tokens), self.added(own(stretch.adapter))
-            first = 0 if stretch.every else count - 1
-            rows, positions = torch.full((count,), stretch.row), torch.arange(stretch.start, stretch.start + count)
-            scratch, logits = self.scratch(added, count, cache.capacity), torch.empty(count - first, self.vocab)
-            self(
-                added, planes, cache.capacity, rows.data_ptr(), stretch.tokens.data_ptr(), positions.data_ptr(), count,
-                first, scratch.data_ptr(), logits.data_ptr(),
-            )  # fmt: skip
-            every_logits.append(logits)
+        groups: dict[int, list[int]] = {}
+        for number, stretch in enumerate(stretches):
+            groups.setdefault(id(stretch.adapter), []).append(number)
+        every_logits = [torch.empty(0)] * len(stretches)
+        for numbers in groups.values():
+            together = [stretches[number] for number in numbers]
+            for number, logits in zip(numbers, self._prefill(cache, planes, together), strict=True):
+                every_logits[number] = logits
         return every_logits
 
+    def _prefill(
+        self, cache: KvCache, planes: ctypes.Array[ctypes.c_void_p], stretches: Sequence[Stretch]
+    ) -> Sequence[Tensor]:
+        """The same, all with one adapter."""
+        added = self.added(own(stretches[0].adapter))
+        rows, positions, wanted, wants = list[int](), list[int](), list[int](), list[int]()
+        for stretch in stretches:
+            count, end = len(stretch.tokens), len(rows) + len(stretch.tokens)
+            rows += [stretch.row] * count
+            positions += range(stretch.start, stretch.start + count)
+            wants.append(count if stretch.every else 1)
+            wanted += range(end - wants[-1], end)
+        tokens = torch.cat([stretch.tokens for stretch in stretches])
+        numbers = (ctypes.c_int64 * (2 * len(rows) + len(wanted)))(*rows, *positions, *wanted)
+        of_rows, size = ctypes.addressof(numbers), len(rows) * tokens.itemsize
+        scratch, logits = self.scratch(added, len(rows), cache.capacity), torch.empty(len(wanted), self.vocab)
+        self(
+            added, planes, cache.capacity, of_rows, tokens.data_ptr(), of_rows + size, len(rows), of_rows + 2 * size,
+            len(wanted), scratch.data_ptr(), logits.data_ptr(),
+        )  # fmt: skip
+        return logits.split(wants)
+
     def __call__(
-        self, added: _Added, planes: ctypes.Array[ctypes.c_void_p], capacity: int,
-        rows: int, tokens: int, positions: int, count: int, first: int, scratch: int, logits: int,
+        self, added: _Added, planes: ctypes.Array[ctypes.c_void_p], capacity: int, rows: int, tokens: int,
+        positions: int, count: int, wanted: int | None, wants: int, scratch: int, logits: int,
     ) -> None:  # fmt: skip
-        """`forward` of kernel.c. What it reads and writes is given by address; rows, tokens and positions are int64."""
+        """`forward` of kernel.c. What it reads and writes is given by address; rows, tokens, positions and `wanted` are
+        int64."""
         self._functions.forward(
-            self._model_address, added.address, planes, capacity, rows, tokens, positions, count, first, scratch,
-            logits, self._crew,
+            self._model_address, added.address, planes, capacity, rows, tokens, positions, count, wanted, wants,
+            scratch, logits, self._crew.address,
         )  # fmt: skip
 
 
@@ -156,7 +173,7 @@ class FusedStep:
             rows_before = start * tokens.itemsize
             self._forward(
                 added, self._planes, batch.capacity, self._rows.data_ptr() + rows_before,
-                tokens.data_ptr() + rows_before, positions.data_ptr() + rows_before, count, 0, scratch.data_ptr(),
-                self._logits.data_ptr() + start * self._forward.vocab * self._logits.itemsize,
+                tokens.data_ptr() + rows_before, positions.data_ptr() + rows_before, count, None, count,
+                scratch.data_ptr(), self._logits.data_ptr() + start * self._forward.vocab * self._logits.itemsize,
             )  # fmt: skip
         return self._groups.to_cache_order(self._logits)

@@ -16,10 +16,10 @@ from transformers import AutoModelForCausalLM, DynamicCache
 from transformers.pytorch_utils import Conv1D
 
 from service.embedded.checkpoint import Checkpoint
+from service.embedded.crew import Crew
 from service.embedded.errors import EngineError
 from service.embedded.general_cache import ManyRows, OneRow, RowsCache, StepRows, cache_planes
 from service.embedded.general_lora import GeneralAdapter, RowDeltas
-from service.embedded.kernel import Kernel
 from service.embedded.kv_cache import KvCache, Plane
 from service.embedded.lora import LoraAdapter, Rest, go_on
 from service.embedded.model import DecodeBatch, Stretch
@@ -38,7 +38,7 @@ class GeneralModel:
         self.dtype = next(module.parameters()).dtype
         self.device = next(module.parameters()).device
         self.weight_bytes = sum(parameter.nbytes for parameter in module.parameters())
-        self.kernel: Kernel | None = None  # torch computes all
+        self.crew: Crew | None = None  # torch computes all
         self._takes_positions = "position_ids" in inspect.signature(module.forward).parameters
         self._linears = {
             name: part

@@ -22,8 +22,9 @@ typedef struct {
     const Model *m;
     const Adapter *adapter;
     float *const *planes;
-    int64_t capacity, count, first, members;
-    const int64_t *rows, *positions;
+    int64_t capacity, count, wants, members;
+    const int64_t *rows, *positions, *wanted;
+    int prompts; /* whether several tokens are of one row, so that all keys must be in their place before anyone attends */
     float *hidden, *qkv, *attended, *gate_up, *logits; /* a row for each token */
     float *own;       /* each member's: what it alone needs within a piece */
     int64_t own_size;
@@ -129,14 +130,16 @@ static void adapt(const Pass *p, int64_t layer, int64_t matrix, int64_t piece, f
     multiply(between, up, of.y + rows.start * out + p->adapter->columns[part], out, count, down->out, 1, scratch);
 }
 
-/* Attention is cut into units: one token's queries that share one key head. A piece has every so many-th of them, because
- * later tokens see more. */
+/* Attention is cut into units: one token's queries that share one key head. */
 static int64_t units(const Pass *p) { return p->count * p->m->kv_heads; }
 
 static int64_t attention_pieces(const Pass *p) { return p->members == 1 ? 1 : least(units(p), 4 * p->members); }
 
-/* Whether several tokens are of one row, so that all keys must be in their place before anyone attends to them. */
-static int is_prompt(const Pass *p) { return p->count > 1 && p->rows[0] == p->rows[1]; }
+/* The units of a piece, which are `step` apart: of prompts every so many-th, because later tokens see more. */
+static Range units_of(const Pass *p, int64_t piece, int64_t *step) {
+    *step = p->prompts ? attention_pieces(p) : 1;
+    return p->prompts ? (Range){piece, units(p)} : share_of(units(p), piece, attention_pieces(p));
+}
 
 /* A unit's keys in the cache; values lie `values_after` numbers behind. */
 static float *keys_of(const Pass *p, int64_t layer, int64_t unit) {
@@ -170,10 +173,11 @@ static void place(const Pass *p, int64_t layer, int64_t unit) {
     memcpy(keys + values_after(p) + position * dim, key + m->kv_heads * dim, dim * sizeof *key);
 }
 
+/* `next`: the unit after it, or the same where that is the last. */
 static void attend_unit(const Pass *p, int64_t layer, int64_t unit, int64_t next, float *scores) {
     const Model *m = p->m;
     const int64_t group = m->query_heads / m->kv_heads;
-    const float *keys = keys_of(p, layer, unit), *ahead = next < units(p) ? keys_of(p, layer, next) : keys;
+    const float *keys = keys_of(p, layer, unit), *ahead = keys_of(p, layer, next);
     attend(queries_of(p, unit), keys, keys + values_after(p), p->attended + unit * group * m->head_dim, scores, group,
            p->positions[unit / m->kv_heads] + 1, m->head_dim, ahead);
 }
@@ -181,11 +185,14 @@ static void attend_unit(const Pass *p, int64_t layer, int64_t unit, int64_t next
 /* A piece of the logits. */
 static void judge(const Pass *p, int64_t piece, float *own, Needs n) {
     const Model *m = p->m;
-    const Cut c = cut(p->count - p->first, p->members);
-    const Range rows = share_of(p->count - p->first, piece / c.parts, c.blocks);
+    const Cut c = cut(p->wants, p->members);
+    const Range rows = share_of(p->wants, piece / c.parts, c.blocks);
     const Range columns = columns_of(m->head, piece % c.parts, c.parts);
     const int64_t count = rows.stop - rows.start;
-    norms(p->hidden + (p->first + rows.start) * m->hidden, own, m->final_norm, count, m->hidden, m->norm_eps);
+    for (int64_t i = 0; i < count; i++) {
+        const int64_t token = p->wanted ? p->wanted[rows.start + i] : rows.start + i;
+        norms(p->hidden + token * m->hidden, own + i * m->hidden, m->final_norm, 1, m->hidden, m->norm_eps);
+    }
     multiply_columns(own, m->head, p->logits + rows.start * m->head->out, m->head->out, count, m->hidden, columns, 0,
                      own + n.inputs + n.between);
 }
@@ -193,10 +200,10 @@ static void judge(const Pass *p, int64_t piece, float *own, Needs n) {
 static int64_t pieces(const Work *work, int64_t phase) {
     const Pass *p = (const Pass *)work;
     const int last = phase / PHASES == p->m->layers;
-    const Cut c = cut(last ? p->count - p->first : p->count, p->members);
+    const Cut c = cut(last ? p->wants : p->count, p->members);
     switch (last ? TO_OUT : phase % PHASES) {
         case ADAPT_QKV: case ADAPT_OUT: case ADAPT_GATE_UP: case ADAPT_DOWN: return p->adapter ? c.blocks * PARTS : 0;
-        case PLACE: return is_prompt(p) ? attention_pieces(p) : 0;
+        case PLACE: return p->prompts ? attention_pieces(p) : 0;
         case ATTEND: return attention_pieces(p);
         default: return c.blocks * c.parts;
     }
@@ -204,23 +211,25 @@ static int64_t pieces(const Work *work, int64_t phase) {
 
 static void compute(const Work *work, int64_t phase, int64_t piece, int64_t member) {
     const Pass *p = (const Pass *)work;
-    const int64_t layer = phase / PHASES, step = attention_pieces(p);
+    const int64_t layer = phase / PHASES;
     const Needs n = needs(p->m, p->adapter, p->count, p->capacity, p->members);
     float *own = p->own + member * p->own_size;
     if (layer == p->m->layers) {
         judge(p, piece, own, n);
         return;
     }
+    int64_t step;
+    const Range some = units_of(p, piece, &step);
     switch (phase % PHASES) {
         case TO_QKV: project(p, layer, QKV, piece, own, n); break;
         case ADAPT_QKV: adapt(p, layer, QKV, piece, own, n); break;
         case PLACE:
-            for (int64_t unit = piece; unit < units(p); unit += step) place(p, layer, unit);
+            for (int64_t unit = some.start; unit < some.stop; unit += step) place(p, layer, unit);
             break;
         case ATTEND:
-            for (int64_t unit = piece; unit < units(p); unit += step) {
-                if (!is_prompt(p)) place(p, layer, unit);
-                attend_unit(p, layer, unit, unit + step, own + n.inputs);
+            for (int64_t unit = some.start; unit < some.stop; unit += step) {
+                if (!p->prompts) place(p, layer, unit);
+                attend_unit(p, layer, unit, unit + step < some.stop ? unit + step : unit, own + n.inputs);
             }
             break;
         case TO_OUT: project(p, layer, OUT, piece, own, n); break;
@@ -233,21 +242,22 @@ static void compute(const Work *work, int64_t phase, int64_t piece, int64_t memb
 }
 
 /* Compute `count` tokens with one adapter, NULL: none, by a crew, NULL: alone. Number i stands at positions[i] of cache row
- * rows[i]. Of one row there may be several, in order, each of which sees those before it. Keys and values go to `planes`
- * ([layer], (rows, 2 * kv_heads, capacity, head_dim): keys, then values), the logits (count - first, vocab) of the tokens
- * from `first` on to `logits`. */
+ * rows[i]. Of one row there may be several, one after the other, each of which sees those before it. Keys and values go to
+ * `planes` ([layer], (rows, 2 * kv_heads, capacity, head_dim): keys, then values), the logits (wants, vocab) of the tokens
+ * whose numbers are in `wanted`, NULL: of the first `wants`, to `logits`. */
 void forward(const Model *m, const Adapter *adapter, float *const *planes, int64_t capacity, const int64_t *rows,
-             const int64_t *tokens, const int64_t *positions, int64_t count, int64_t first, float *scratch,
-             float *logits, Crew *crew) {
+             const int64_t *tokens, const int64_t *positions, int64_t count, const int64_t *wanted, int64_t wants,
+             float *scratch, float *logits, Crew *crew) {
     const int64_t members = members_of(crew), queries = m->query_heads * m->head_dim;
     Pass p = {.work = {m->layers * PHASES + 1, pieces, compute}, .m = m, .adapter = adapter, .planes = planes,
-              .capacity = capacity, .count = count, .first = first, .members = members, .rows = rows,
-              .positions = positions, .logits = logits, .own = scratch,
+              .capacity = capacity, .count = count, .wants = wants, .members = members, .rows = rows,
+              .positions = positions, .wanted = wanted, .logits = logits, .own = scratch,
               .own_size = own_size(m, adapter, count, capacity, members)};
     p.hidden = p.own + members * p.own_size;
     p.qkv = p.hidden + count * m->hidden;
     p.attended = p.qkv + count * (queries + 2 * m->kv_heads * m->head_dim);
     p.gate_up = p.attended + count * queries;
+    for (int64_t i = 1; i < count; i++) p.prompts |= rows[i] == rows[i - 1];
     for (int64_t i = 0; i < count; i++)
         memcpy(p.hidden + i * m->hidden, m->embedding + tokens[i] * m->hidden, m->hidden * sizeof *p.hidden);
     do_work(crew, &p.work);

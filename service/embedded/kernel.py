@@ -72,13 +72,12 @@ _FUNCTIONS: dict[str, tuple[type | None, list[type]]] = {
     "takes_tiles": (_SIZE, []),
     "product_scratch": (_SIZE, [_SIZE]),
     "multiply": (None, [*[_POINTER] * 3, *[_SIZE] * 3, ctypes.c_int, _POINTER]),
-    "all_finite": (_SIZE, [_POINTER, _SIZE]),
-    "sampling_scratch": (_SIZE, [_SIZE]),
-    "sample": (None, [*[_POINTER] * 3, *[_SIZE] * 2, *[_POINTER] * 3]),
+    "sampling_scratch": (_SIZE, [_SIZE, _POINTER]),
+    "sample": (_SIZE, [*[_POINTER] * 3, *[_SIZE] * 2, *[_POINTER] * 4]),
     "crew_start": (_POINTER, [_SIZE]),
     "crew_end": (None, [_POINTER]),
     "scratch_size": (_SIZE, [*[_POINTER] * 2, *[_SIZE] * 2, _POINTER]),
-    "forward": (None, [*[_POINTER] * 3, _SIZE, *[_POINTER] * 3, *[_SIZE] * 2, *[_POINTER] * 3]),
+    "forward": (None, [*[_POINTER] * 3, _SIZE, *[_POINTER] * 3, _SIZE, _POINTER, _SIZE, *[_POINTER] * 3]),
 }
 """What each function of kernel.c returns, and what it takes."""
 
@@ -94,7 +93,6 @@ class Kernel:
         self.lanes: int = self.functions.lanes()
         self.vectors: int = self.functions.vectors()
         self.takes_tiles = bool(self.functions.takes_tiles())
-        self._sampling_scratch = torch.empty(0)
 
     def pack(self, matrix: Tensor) -> Panels:
         """`matrix` `(in, out)`, float32, in panels; in half the space where all its numbers are bfloat16."""
@@ -121,29 +119,6 @@ class Kernel:
         self.functions.multiply(
             x.data_ptr(), matrix.address, y.data_ptr(), y.shape[1], rows, inner, add, scratch.data_ptr()
         )
-
-    def all_finite(self, numbers: Tensor) -> bool:
-        """Whether there is no NaN and no infinity; float32 and contiguous."""
-        return bool(self.functions.all_finite(numbers.data_ptr(), numbers.numel()))
-
-    def sample(
-        self, logits: Tensor, temperatures: Tensor, uniforms: Sequence[float], with_log_probs: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
-        """A token for each row of `logits` `(rows, vocab)`, contiguous: the one that the row's entry of `uniforms`, in
-        [0, 1), falls on in its distribution at its entry of `temperatures`; the likeliest at temperature 0.
-
-        `(rows,)` int64, and if wanted its log-probability at temperature 1, `(rows,)` float32.
-        """
-        rows, vocab = logits.shape
-        tokens = torch.empty(rows, dtype=torch.int64)
-        log_probs = torch.empty(rows) if with_log_probs else None
-        if len(self._sampling_scratch) < vocab:
-            self._sampling_scratch = torch.empty(self.functions.sampling_scratch(vocab))
-        self.functions.sample(
-            logits.data_ptr(), temperatures.data_ptr(), (ctypes.c_double * rows)(*uniforms), rows, vocab,
-            self._sampling_scratch.data_ptr(), tokens.data_ptr(), None if log_probs is None else log_probs.data_ptr(),
-        )  # fmt: skip
-        return tokens, log_probs
 
 
 def _tiles(matrix: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from service.embedded.crew import Crew
 from service.embedded.fused import FusedForward, FusedStep
 from service.embedded.kv_cache import KvCache, Plane
 from service.embedded.llama_lora import LlamaAdapter, RowGroups, prepare_adapter
@@ -76,8 +77,8 @@ class Llama:
         self.dtype = weights.dtype
         self.device = weights.device
         self.weight_bytes = weights.nbytes
-        self.kernel = weights.kernel
-        self._fused = None if weights.kernel is None else FusedForward(weights, threads)
+        self.crew = None if weights.kernel is None else Crew(weights.kernel, threads)
+        self._fused = None if self.crew is None else FusedForward(weights, self.crew)
 
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
         return self.shape.linear_shapes()

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import torch
 
-from service.embedded.kernel import Kernel
+from service.embedded.crew import Crew
 from service.embedded.kv_cache import KvCache, Plane
 from service.embedded.lora import LoraAdapter, Rest, go_on
 
@@ -96,7 +96,7 @@ class Model(Protocol):
     dtype: torch.dtype
     device: torch.device
     weight_bytes: int
-    kernel: Kernel | None  # that the model computes with, if any
+    crew: Crew | None  # that computes it, if compiled code does
 
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
         """(in, out) of every linear layer that a LoRA adapter may change, by PEFT's module name."""

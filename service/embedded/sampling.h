@@ -1,14 +1,32 @@
 /* Choosing the next token of each row, as sampling.py does where nothing restricts the choice. */
 
+#pragma once
+
+#include "crew.h"
 #include "vectors.h"
 
 #define STRETCH 256 /* entries of a distribution that are first looked at by their sum */
 
+/* Rows to choose for, as a work: each is a piece. */
+typedef struct {
+    Work work;
+    const float *logits, *temperatures;
+    const double *uniforms;
+    int64_t rows, vocab;
+    float *scratch;
+    int64_t *tokens;
+    float *log_probs;
+    _Atomic int64_t *broken; /* rows with a number that is not finite */
+} Choices;
+
+/* Floats of scratch memory that a member needs. */
+static int64_t row_scratch(int64_t vocab) { return whole_vectors(vocab + (vocab + STRETCH - 1) / STRETCH); }
+
 /* Floats of scratch memory that `sample` needs. */
-int64_t sampling_scratch(int64_t vocab) { return vocab + (vocab + STRETCH - 1) / STRETCH; }
+int64_t sampling_scratch(int64_t vocab, const Crew *crew) { return members_of(crew) * row_scratch(vocab); }
 
 /* Whether n numbers all are finite. */
-int64_t all_finite(const float *numbers, int64_t n) {
+static int64_t all_finite(const float *numbers, int64_t n) {
     integers odd = {0};
     int64_t i = 0, left = 0;
     for (; i + LANES <= n; i += LANES) {
@@ -51,16 +69,28 @@ static int64_t fallen_on(double left, const float *weights, int64_t vocab) {
     return token;
 }
 
+static int64_t rows_to_choose_for(const Work *work, int64_t phase) { return ((const Choices *)work)->rows; }
+
+static void choose_for(const Work *work, int64_t phase, int64_t r, int64_t member) {
+    const Choices *c = (const Choices *)work;
+    const float *logits = c->logits + r * c->vocab, factor = c->temperatures[r] ? 1 / c->temperatures[r] : 0;
+    float *weights = c->scratch + member * row_scratch(c->vocab);
+    if (!all_finite(logits, c->vocab)) atomic_fetch_add(c->broken, 1);
+    double all = factor ? weigh(logits, factor, c->vocab, weights) : 0;
+    c->tokens[r] = factor ? fallen_on(c->uniforms[r] * all, weights, c->vocab) : likeliest(logits, c->vocab);
+    if (!c->log_probs) return;
+    if (factor != 1) all = weigh(logits, 1, c->vocab, weights);
+    c->log_probs[r] = logits[c->tokens[r]] - highest(logits, c->vocab) - (float)log(all);
+}
+
 /* tokens[r] of logits `(rows, vocab)`: where uniforms[r], in [0, 1), falls in softmax(logits / temperatures[r]), or the
- * likeliest at temperature 0. log_probs[r], unless that is NULL: the token's in softmax(logits), whatever the temperature. */
-void sample(const float *logits, const float *temperatures, const double *uniforms, int64_t rows, int64_t vocab,
-            float *scratch, int64_t *tokens, float *log_probs) {
-    for (int64_t r = 0; r < rows; r++, logits += vocab) {
-        const float factor = temperatures[r] ? 1 / temperatures[r] : 0;
-        double all = factor ? weigh(logits, factor, vocab, scratch) : 0;
-        tokens[r] = factor ? fallen_on(uniforms[r] * all, scratch, vocab) : likeliest(logits, vocab);
-        if (!log_probs) continue;
-        if (factor != 1) all = weigh(logits, 1, vocab, scratch);
-        log_probs[r] = logits[tokens[r]] - highest(logits, vocab) - (float)log(all);
-    }
+ * likeliest at temperature 0. log_probs[r], unless that is NULL: the token's in softmax(logits), whatever the temperature.
+ * Returns how many rows have a logit that is not finite; their tokens mean nothing. */
+int64_t sample(const float *logits, const float *temperatures, const double *uniforms, int64_t rows, int64_t vocab,
+               float *scratch, int64_t *tokens, float *log_probs, Crew *crew) {
+    _Atomic int64_t broken = 0;
+    const Choices choices = {{1, rows_to_choose_for, choose_for}, logits, temperatures, uniforms, rows, vocab, scratch,
+                             tokens, log_probs, &broken};
+    do_work(crew, &choices.work);
+    return broken;
 }

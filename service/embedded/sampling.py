@@ -5,6 +5,7 @@ its seed and its own logits alone, never on the rows beside it. Restrictions fol
 temperature first, then min-p, top-k, and top-p (nucleus sampling, Holtzman et al., arXiv 1904.09751).
 """
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from service.embedded.kernel import Kernel
+from service.embedded.crew import Chooser, Crew
 from service.embedded.messages import SamplingParams, TokenLogprob
 
 HEAD = 64  # restricted rows first try their likeliest tokens alone: sorting a whole vocabulary is dear
@@ -21,29 +22,31 @@ BELOW_ONE = 1 - 2**-22  # a draw that rounds to one would fall off the distribut
 
 @dataclass(frozen=True)
 class Sampled:
-    """One step's tokens `(rows,)`, and what was asked for about their raw log-probabilities."""
+    """One step's tokens `(rows,)`, and what was asked for about their raw log-probabilities.
+
+    Unless the logits were `finite`, the tokens of some rows mean nothing.
+    """
 
     tokens: Tensor
     logprobs: list[float] | None
     top: list[list[TokenLogprob] | None] | None
+    finite: bool
 
 
 class Sampler:
-    """Samples for a fixed set of rows, with a `kernel` by compiled code; built when rows join or leave."""
+    """Samples for a fixed set of rows, with a `crew` by compiled code; built when rows join or leave."""
 
     def __init__(
         self,
         params: Sequence[SamplingParams],
         draws: Sequence[random.Random],
         device: torch.device,
-        kernel: Kernel | None = None,
+        crew: Crew | None = None,
     ) -> None:
         self._draws = draws
         self._device = device
-        self._kernel = kernel
         self._greedy = [p.temperature == 0 for p in params]
         self._greedy_rows = torch.tensor(self._greedy, device=device)
-        self._temperatures = torch.tensor([p.temperature for p in params], device=device)
         self._divisor = torch.tensor([[p.temperature or 1.0] for p in params], device=device)
         self._even = all(p.temperature in (0.0, 1.0) for p in params)
         restricted = [
@@ -56,23 +59,28 @@ class Sampler:
         self._truncated = (self._top_k < 2**31) | (self._min_p > 0)
         self._wants_logprobs = any(p.logprobs is not None for p in params)
         self._top = [p.logprobs or 0 for p in params]
+        temperatures = torch.tensor([p.temperature for p in params], dtype=torch.float32)
+        self._chooser = (
+            Chooser(crew, temperatures, self._wants_logprobs) if crew is not None and not restricted else None
+        )
 
     def __call__(self, logits: Tensor) -> Sampled:
         """`logits` `(rows, vocab)`, float32."""
         draws = [0.0 if greedy else rng.random() for greedy, rng in zip(self._greedy, self._draws, strict=True)]
-        if self._kernel is not None and self._restricted is None and not any(self._top):
-            tokens, of_tokens = self._kernel.sample(logits, self._temperatures, draws, self._wants_logprobs)
-            return Sampled(tokens, None if of_tokens is None else of_tokens.tolist(), None)
-        tokens = self._choose(logits, draws)
+        if self._chooser is not None and not any(self._top):
+            chosen = self._chooser(logits, draws)
+            logprobs = None if chosen.log_probs is None else chosen.log_probs.tolist()
+            return Sampled(chosen.tokens, logprobs, None, not chosen.broken)
+        tokens, finite = self._choose(logits, draws), math.isfinite(logits.sum().item())
         if not self._wants_logprobs:
-            return Sampled(tokens, None, None)
-        logprobs = torch.log_softmax(logits, dim=-1)
-        chosen = logprobs.gather(1, tokens[:, None])[:, 0].tolist()
-        return Sampled(tokens, chosen, self._likeliest(logprobs) if any(self._top) else None)
+            return Sampled(tokens, None, None, finite)
+        log_probs = torch.log_softmax(logits, dim=-1)
+        of_tokens = log_probs.gather(1, tokens[:, None])[:, 0].tolist()
+        return Sampled(tokens, of_tokens, self._likeliest(log_probs) if any(self._top) else None, finite)
 
     def _choose(self, logits: Tensor, draws: Sequence[float]) -> Tensor:
-        if self._kernel is not None and self._restricted is None:
-            return self._kernel.sample(logits, self._temperatures, draws)[0]
+        if self._chooser is not None:
+            return self._chooser(logits, draws).tokens
         if all(self._greedy):
             return logits.argmax(dim=-1)
         uniform = torch.tensor(draws, device=self._device).clamp_(max=BELOW_ONE)[:, None]

@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from service.embedded.kernel import Kernel
 from service.embedded.messages import AddSequence
+from service.embedded.model import Stretch
 from tests.embedded.driving import GREEDY, attach, build, run
 from tests.embedded.models import save_adapter
 
@@ -41,6 +43,28 @@ def test_a_crew_computes_what_one_thread_does(
         return logprobs
 
     assert replies(7) == replies(1)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_prompts_computed_together_are_what_each_is_alone(
+    compiled: Kernel, model_of: Callable[[str], Path], tmp_path: Path, threads: int
+) -> None:
+    """Of several adapters, from their beginning or later, with all their logits or their last."""
+    folder = model_of("llama")
+    engine = build(folder, threads=threads)
+    attach(engine, "a", save_adapter(tmp_path / "adapter", folder, seed=1))
+    adapters = [engine.adapters["a"] if row % 3 else None for row in range(8)]
+    stretches = [
+        Stretch(row, 7 * (row % 2), torch.tensor(prompt), adapters[row], every=row in (1, 6))
+        for row, prompt in enumerate(PROMPTS)
+    ]
+    with torch.inference_mode():
+        engine.model.prefill(engine.cache, [replace(one, start=0, tokens=torch.arange(5, 12)) for one in stretches])
+        alone = [engine.model.prefill(engine.cache, [stretch])[0].clone() for stretch in stretches]
+        kept = [view.clone() for view in engine.cache.views]
+        together = engine.model.prefill(engine.cache, stretches)
+    assert [len(logits) for logits in together] == [len(PROMPTS[row]) if row in (1, 6) else 1 for row in range(8)]
+    assert all(map(torch.equal, together, alone)) and all(map(torch.equal, engine.cache.views, kept))
 
 
 def test_the_threads_of_a_model_end_with_it(compiled: Kernel, model_of: Callable[[str], Path]) -> None:

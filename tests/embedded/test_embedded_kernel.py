@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from service.embedded import assemble, kernel
 from service.embedded.arguments import EngineArguments
+from service.embedded.crew import Chooser, Crew
 from service.embedded.errors import EngineError
 from service.embedded.kernel import Form, Kernel, load_kernel
 from service.embedded.llama import Llama
@@ -98,11 +99,13 @@ def test_tokens_are_those_that_the_draws_fall_on(
     logits[:, ::7] -= 200  # what weighs nothing
     uniforms[:3] = torch.tensor([0.0, 0.5, 1 - 2**-53])
     temperatures = torch.tensor([0.0, 0.3, 1.0, 1.7]).repeat(rows // 4)
-    tokens, log_probs = narrow.sample(logits, temperatures, uniforms.tolist(), with_log_probs=True)
-    assert log_probs is not None
+    crew = Crew(narrow, 3)
+    chosen = Chooser(crew, temperatures, with_log_probs=True)(logits, uniforms.tolist())
+    tokens, log_probs = chosen.tokens, chosen.log_probs
+    assert log_probs is not None and not chosen.broken
     expected = logits.double().log_softmax(-1).gather(1, tokens[:, None])[:, 0]
     assert torch.allclose(log_probs.double(), expected, atol=1e-5)
-    assert narrow.sample(logits, temperatures, uniforms.tolist())[1] is None
+    assert Chooser(crew, temperatures)(logits, uniforms.tolist()).log_probs is None
     greedy = temperatures == 0
     assert torch.equal(tokens[greedy], logits[greedy].argmax(-1))
     shares = (logits.double() / temperatures.double()[:, None]).softmax(-1)[~greedy]
@@ -113,26 +116,28 @@ def test_tokens_are_those_that_the_draws_fall_on(
         assert (shares.gather(1, mine) > 1e-30).all()
     for row in range(rows):
         one = slice(row, row + 1)
-        alone, its_own = narrow.sample(logits[one], temperatures[one], [float(uniforms[row])], with_log_probs=True)
-        assert its_own is not None and torch.equal(alone, tokens[one]) and torch.equal(its_own, log_probs[one])
+        alone = Chooser(Crew(narrow, 1), temperatures[one], with_log_probs=True)(logits[one], [float(uniforms[row])])
+        assert torch.equal(alone.tokens, tokens[one])
+        assert alone.log_probs is not None and torch.equal(alone.log_probs, log_probs[one])
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 def test_one_number_that_is_not_finite_is_found(compiled: Kernel, bad: float) -> None:
     for size in (1, 16, 37, 300):
-        numbers = torch.full((size,), 3e38)  # their sum is infinite, they are not
-        assert compiled.all_finite(numbers)
+        logits = torch.full((4, size), 3e38)  # a row's sum is infinite, they are not
+        choose = Chooser(Crew(compiled, 2), torch.ones(4))
+        assert choose(logits, [0.5] * 4).broken == 0
         for place in {0, size // 2, size - 1}:
-            damaged = numbers.clone()
-            damaged[place] = bad
-            assert not compiled.all_finite(damaged)
+            damaged = logits.clone()
+            damaged[1:3, place] = bad
+            assert choose(damaged, [0.5] * 4).broken == 2
 
 
 def test_rows_that_are_not_finite_get_some_token(compiled: Kernel) -> None:
     logits = torch.tensor([[torch.nan] * 300, [torch.inf] * 300, [-torch.inf] * 300, [0.0] * 299 + [torch.nan]])
     for temperature in (0.0, 1.0):
-        tokens, _ = compiled.sample(logits, torch.full((4,), temperature), [0.5] * 4)
-        assert ((tokens >= 0) & (tokens < 300)).all()
+        chosen = Chooser(Crew(compiled, 1), torch.full((4,), temperature))(logits, [0.5] * 4)
+        assert chosen.broken == 4 and ((chosen.tokens >= 0) & (chosen.tokens < 300)).all()
 
 
 def test_tiles_are_used_where_the_processor_has_them(compiled: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:

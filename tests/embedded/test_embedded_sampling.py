@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.embedded.kernel import Kernel, load_kernel
+from service.embedded.crew import Crew
+from service.embedded.kernel import load_kernel
 from service.embedded.messages import SamplingParams
 from service.embedded.sampling import Sampler, invert
 
@@ -19,15 +20,15 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(params=["torch", "kernel"])
-def by(request: pytest.FixtureRequest) -> Kernel | None:
+def by(request: pytest.FixtureRequest) -> Crew | None:
     """Who samples."""
     compiled = load_kernel() if request.param == "kernel" else None
     if request.param == "kernel" and compiled is None:
         pytest.skip("no C compiler here, so there is no kernel")
-    return compiled
+    return compiled and Crew(compiled, 2)
 
 
-def sample(logits: list[float], params: SamplingParams, times: int, by: Kernel | None) -> list[int]:
+def sample(logits: list[float], params: SamplingParams, times: int, by: Crew | None) -> list[int]:
     """One token from each of `times` rows with the same logits and settings, and random numbers of their own."""
     sampler = Sampler([params] * times, [random.Random(seed) for seed in range(times)], CPU, by)
     tokens: list[int] = sampler(torch.tensor([logits] * times)).tokens.tolist()
@@ -38,12 +39,12 @@ def shares(tokens: list[int], size: int) -> list[float]:
     return [tokens.count(token) / len(tokens) for token in range(size)]
 
 
-def test_temperature_zero_takes_the_likeliest(by: Kernel | None) -> None:
+def test_temperature_zero_takes_the_likeliest(by: Crew | None) -> None:
     assert set(sample([0.1, 2.0, 1.9, -5.0], replace(PLAIN, temperature=0.0), 20, by)) == {1}
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_shares_follow_the_softmax(temperature: float, by: Kernel | None) -> None:
+def test_shares_follow_the_softmax(temperature: float, by: Crew | None) -> None:
     logits = [0.0, 1.0, 2.0, -1.0]
     weights = [math.exp(value / temperature) for value in logits]
     seen = shares(sample(logits, replace(PLAIN, temperature=temperature), 4000, by), 4)
@@ -67,20 +68,20 @@ SHUFFLED = [math.log(0.25), math.log(0.1), math.log(0.5), math.log(0.15)]
     ],
 )
 def test_restrictions_keep_what_they_should(
-    restriction: dict[str, Any], expected: dict[int, float], by: Kernel | None
+    restriction: dict[str, Any], expected: dict[int, float], by: Crew | None
 ) -> None:
     seen = shares(sample(SHUFFLED, replace(PLAIN, **restriction), 3000, by), 4)
     assert seen == pytest.approx([expected.get(token, 0.0) for token in range(4)], abs=0.035)
 
 
-def test_restrictions_reach_beyond_the_likeliest_few(by: Kernel | None) -> None:
+def test_restrictions_reach_beyond_the_likeliest_few(by: Crew | None) -> None:
     flat = [0.0] * 500
     assert len(set(sample(flat, replace(PLAIN, top_p=0.9), 2000, by))) > 300
     assert len(set(sample(flat, replace(PLAIN, top_k=100), 2000, by))) == 100
     assert len(set(sample(flat, replace(PLAIN, min_p=0.5), 4000, by))) > 450
 
 
-def test_each_row_has_its_own_settings(by: Kernel | None) -> None:
+def test_each_row_has_its_own_settings(by: Crew | None) -> None:
     params = [
         replace(PLAIN, temperature=0.0),
         replace(PLAIN, top_k=1),
@@ -95,7 +96,7 @@ def test_each_row_has_its_own_settings(by: Kernel | None) -> None:
     assert columns[3].count(2) < columns[2].count(2)
 
 
-def test_logprobs_are_raw_and_of_the_sampled_token(by: Kernel | None) -> None:
+def test_logprobs_are_raw_and_of_the_sampled_token(by: Crew | None) -> None:
     params = replace(PLAIN, temperature=0.3, top_p=0.5, logprobs=2)
     sampler = Sampler([params, PLAIN], [random.Random(0), random.Random(1)], CPU, by)
     sampled = sampler(torch.tensor([SHUFFLED] * 2))
