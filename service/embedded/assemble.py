@@ -34,7 +34,8 @@ def assemble(arguments: EngineArguments) -> tuple[Engine, Ready]:
     size = token_bytes(model.planes, dtype)
     tokens = _cache_tokens(arguments, size, longest, device)
     longest = _fitting_length(arguments, tokens, longest, size)
-    cache = KvCache(model.planes, tokens, arguments.max_num_seqs, longest, dtype, device)
+    scattered = model.crew is not None
+    cache = KvCache(model.planes, tokens, arguments.max_num_seqs, longest, dtype, device, scattered)
     ready = Ready(
         model_path=str(checkpoint.path),
         max_model_len=longest,

@@ -61,7 +61,7 @@ class Chooser:
         """For each row of `logits` `(rows, vocab)`, contiguous: the token that the row's entry of `uniforms`, in
         [0, 1), falls on in its distribution."""
         crew, vocab = self._crew, logits.shape[1]
-        self._uniforms[:] = uniforms
+        self._uniforms[:] = list(uniforms)
         broken: int = crew.kernel.functions.sample(
             logits.data_ptr(),
             *self._given,

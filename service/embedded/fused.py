@@ -120,7 +120,7 @@ class FusedForward:
         rows, positions, wanted, wants = list[int](), list[int](), list[int](), list[int]()
         for stretch in stretches:
             count, end = len(stretch.tokens), len(rows) + len(stretch.tokens)
-            rows += [stretch.row] * count
+            rows += [cache.place_of(stretch.row)] * count
             positions += range(stretch.start, stretch.start + count)
             wants.append(count if stretch.every else 1)
             wanted += range(end - wants[-1], end)
@@ -153,7 +153,8 @@ class FusedStep:
         self._forward = forward
         self._groups = groups
         self._planes = addresses(batch.cache.views)
-        self._rows = groups.to_batch_order(torch.arange(batch.rows))
+        places = torch.tensor([batch.cache.place_of(row) for row in range(batch.rows)])
+        self._rows = groups.to_batch_order(places)
         self._logits = torch.empty(batch.rows, forward.vocab)  # of the last step: sampled before the next
         self._passes = [
             (

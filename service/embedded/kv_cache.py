@@ -2,7 +2,8 @@
 
 Every running sequence owns one row, and rows are dense: rows 0..n-1 are in use. The attention of a decode step then
 reads one strided view per layer, `(rows, heads, longest, dim)`, with no gather and no copy; that is worth more on a CPU
-than block tables (vLLM's paged attention) are. When the longest sequence outgrows the row capacity the rows are laid
+than block tables (vLLM's paged attention) are. Compiled code, which is told where each row lies, has them `scattered`:
+there a row moves without its numbers. When the longest sequence outgrows the row capacity the rows are laid
 out anew inside the same arena, so the bound holds at every moment; when the arena cannot hold the rows any more, the
 scheduler puts the youngest sequence back in line.
 """
@@ -29,7 +30,8 @@ class Plane:
 class KvCache:
     """An arena of `tokens` token places over all planes, seen as rows of `capacity` tokens each.
 
-    `views[p]` is plane p as `(rows, heads, capacity, dim)`.
+    `views[p]` is plane p as `(rows, heads, capacity, dim)`; a row is its entry number `place_of(row)`, which is the row's
+    own number unless they are `scattered`.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class KvCache:
         max_length: int,
         dtype: torch.dtype,
         device: torch.device,
+        scattered: bool = False,
     ) -> None:
         if tokens < max_length:
             raise ValueError(f"the cache holds {tokens} tokens, one sequence may need {max_length}")
@@ -47,10 +50,12 @@ class KvCache:
         self.tokens = tokens
         self.max_rows = max_rows
         self.max_length = max_length
+        self.scattered = scattered
         self._arenas = [_zeros(tokens * plane.heads * plane.dim, dtype, device) for plane in planes]
         self.capacity = 0
         self.layout = 0  # how often the rows were laid out anew
         self.views: list[torch.Tensor] = []
+        self._places: list[int] = []
         self._see(self._roomiest(max_rows) or min(max_length, ROW_STEP * 4))
 
     @property
@@ -76,15 +81,28 @@ class KvCache:
         self._lay_out(lengths, max(wanted, roomy))
         return True
 
+    def place_of(self, row: int) -> int:
+        """Which entry of each view a row is, until it moves or the rows are laid out anew."""
+        return self._places[row]
+
     def copy_row(self, source: int, target: int, length: int, start: int = 0) -> None:
         """Copy the tokens from `start` to `length` of one row over another's."""
+        place, onto = self._places[source], self._places[target]
         for view in self.views:
-            view[target, :, start:length] = view[source, :, start:length]
+            view[onto, :, start:length] = view[place, :, start:length]
+
+    def move_row(self, source: int, target: int, length: int, start: int = 0) -> None:
+        """The same for a row that is of no use any more where it was: what is there then means nothing."""
+        if self.scattered:
+            places = self._places
+            places[source], places[target] = places[target], places[source]
+        else:
+            self.copy_row(source, target, length, start)
 
     def clear_row(self, row: int) -> None:
         """Forget what a row holds that isn't finite: whoever has the row next multiplies what it may not see by 0."""
         for view in self.views:
-            view[row].zero_()
+            view[self._places[row]].zero_()
 
     def _roomiest(self, rows: int) -> int | None:
         return self.max_length if rows * self.max_length <= self.tokens else None
@@ -92,6 +110,7 @@ class KvCache:
     def _see(self, capacity: int) -> None:
         self.capacity = capacity
         rows = self.rows
+        self._places = list(range(rows))
         self.views = [
             arena[: rows * plane.heads * capacity * plane.dim].view(rows, plane.heads, capacity, plane.dim)
             for arena, plane in zip(self._arenas, self.planes, strict=True)
@@ -99,6 +118,7 @@ class KvCache:
 
     def _lay_out(self, lengths: Sequence[int], capacity: int) -> None:
         """Change the row capacity in place: outwards from the last row when growing, from the first when shrinking."""
+        self._put_in_order(lengths)
         before = self.views
         order = range(len(lengths))
         growing = capacity > self.capacity
@@ -108,6 +128,18 @@ class KvCache:
             length = lengths[row]
             for old, new in zip(before, self.views, strict=True):
                 new[row, :, :length] = old[row, :, :length].clone()
+
+    def _put_in_order(self, lengths: Sequence[int]) -> None:
+        """Let the first rows lie where their numbers say; the others mean nothing any more."""
+        places = self._places
+        for row, length in enumerate(lengths):
+            place, other = places[row], places.index(row)
+            if other == row:
+                continue
+            length = max(length, lengths[other] if other < len(lengths) else 0)
+            for view in self.views:
+                view[[row, place], :, :length] = view[[place, row], :, :length]
+            places[row], places[other] = row, place
 
 
 def _round_up(length: int) -> int:

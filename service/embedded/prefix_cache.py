@@ -53,9 +53,9 @@ class PrefixCache:
         return best, found
 
     def keep(self, row: int, tokens: list[int], adapter: Adapter | None, running: int) -> None:
-        """Copy the row of a sequence that ends, with the keys and values of `tokens`, beyond the `running` ones.
+        """Move the row of a sequence that ends, with the keys and values of `tokens`, beyond the `running` ones.
 
-        What it has in common with the kept row that it went on from stays where it is.
+        Where that is a copy, what it has in common with the kept row that it went on from stays where it is.
         """
         self.make_way(running)
         shared, target = self.longest(tokens, adapter)
@@ -64,7 +64,7 @@ class PrefixCache:
         if target is None or shared < len(self._kept[target].tokens):
             shared, target = 0, self._free_row(running)
         if target is not None:
-            self._cache.copy_row(row, target, len(tokens), shared)
+            self._cache.move_row(row, target, len(tokens), shared)
             self._kept[target] = KeptRow(tokens, adapter, 0)
             self._use(self._kept[target])
 

@@ -109,7 +109,7 @@ class Scheduler:
             index = self.prefilling.index(sequence)
             for later in range(index + 1, len(self.prefilling)):
                 moved = self.prefilling[later]
-                self.cache.copy_row(len(self.decoding) + later, len(self.decoding) + later - 1, moved.computed)
+                self.cache.move_row(len(self.decoding) + later, len(self.decoding) + later - 1, moved.computed)
             del self.prefilling[index]
         else:
             self.waiting.remove(sequence)
@@ -118,7 +118,7 @@ class Scheduler:
         """Move the last of `rows` into the place of number `index`."""
         last = rows.pop()
         if index < len(rows):
-            self.cache.copy_row(first + len(rows), first + index, last.computed)
+            self.cache.move_row(first + len(rows), first + index, last.computed)
             rows[index] = last
 
     def _rotate_prefilling(self) -> None:
@@ -126,7 +126,7 @@ class Scheduler:
         for offset, sequence in enumerate(self.prefilling):
             target = len(self.decoding) + offset
             if sequence.computed:
-                self.cache.copy_row(target + 1, target, sequence.computed)
+                self.cache.move_row(target + 1, target, sequence.computed)
 
     def _queue_again(self, sequence: Sequence) -> None:
         place = next((i for i, other in enumerate(self.waiting) if other.arrival > sequence.arrival), len(self.waiting))

@@ -25,7 +25,7 @@ def by(request: pytest.FixtureRequest) -> Crew | None:
     compiled = load_kernel() if request.param == "kernel" else None
     if request.param == "kernel" and compiled is None:
         pytest.skip("no C compiler here, so there is no kernel")
-    return compiled and Crew(compiled, 2)
+    return None if compiled is None else Crew(compiled, 2)
 
 
 def sample(logits: list[float], params: SamplingParams, times: int, by: Crew | None) -> list[int]:
