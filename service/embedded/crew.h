@@ -14,7 +14,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-#define LOOKS 1000  /* for a work, before a member sleeps: it is awake still when the next step begins */
+#define LOOKS 2000  /* for a work, before a member sleeps: it is awake still when the next step begins */
 #define PATIENCE 100 /* looks at a phase whose last pieces others have, before the core is offered to whoever wants it */
 
 typedef struct Work Work;
@@ -119,8 +119,10 @@ static void *serve(void *given) {
     for (int64_t looks = 0; !atomic_load(&me.crew->ends); looks++)
         if (take(me.crew, me.number))
             looks = 0;
-        else if (looks < LOOKS || atomic_load(&me.crew->ticket) != NOTHING)
+        else if (atomic_load(&me.crew->ticket) != NOTHING)
             wait_a_little(looks);
+        else if (looks < LOOKS)
+            pause_core();
         else
             sleep_until_called(me.crew), looks = 0;
     return NULL;

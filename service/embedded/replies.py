@@ -156,12 +156,13 @@ class ReplyWriter:
         return self._completion_logprobs(piece, choice)
 
     def _chat_logprob(self, update: Update) -> dict[str, Any]:
-        top = [self._named(entry.token, entry.logprob) for entry in update.top or []]
-        return {**self._named(update.token, update.logprob or 0.0), "top_logprobs": top}
+        named = self._named(update.token, update.logprob or 0.0)
+        named["top_logprobs"] = [self._named(entry.token, entry.logprob) for entry in update.top or ()]
+        return named
 
     def _named(self, token: int, logprob: float) -> dict[str, Any]:
-        raw = self._vocabulary.token_bytes(token)
-        return {"token": raw.decode(errors="replace"), "logprob": logprob, "bytes": list(raw)}
+        text, raw = self._vocabulary.token_name(token)
+        return {"token": text, "logprob": logprob, "bytes": raw}
 
     def _completion_logprobs(self, piece: Piece, choice: Choice | None) -> dict[str, Any]:
         text = self._vocabulary.token_text

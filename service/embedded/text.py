@@ -29,6 +29,7 @@ class Vocabulary:
         self._special = {entry["id"] for entry in description.get("added_tokens") or [] if entry["special"]}
         self._added = {entry["id"]: entry["content"] for entry in description.get("added_tokens") or []}
         self._bytes = self._byte_table() if _is_byte_level(description.get("decoder")) else None
+        self._names: dict[int, tuple[str, list[int]]] = {}
 
     def decoder(self) -> Decoder:
         return _OffsetDecoder(self.tokenizer) if self._bytes is None else _ByteDecoder(self._bytes)
@@ -38,6 +39,14 @@ class Vocabulary:
         if self._bytes is not None and token < len(self._bytes) and token not in self._special:
             return self._bytes[token]
         return self.tokenizer.decode([token], skip_special=False).encode()
+
+    def token_name(self, token: int) -> tuple[str, list[int]]:
+        """A token's text and its bytes, as a log-probability names them."""
+        name = self._names.get(token)
+        if name is None:
+            raw = self.token_bytes(token)
+            name = self._names[token] = raw.decode(errors="replace"), list(raw)
+        return name
 
     def token_text(self, token: int) -> str:
         return self.token_bytes(token).decode("utf-8", errors="replace")
