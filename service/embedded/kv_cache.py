@@ -30,8 +30,8 @@ class Plane:
 class KvCache:
     """An arena of `tokens` token places over all planes, seen as rows of `capacity` tokens each.
 
-    `views[p]` is plane p as `(rows, heads, capacity, dim)`; a row is its entry number `place_of(row)`, which is the row's
-    own number unless they are `scattered`.
+    `views[p]` is plane p as `(rows, heads, capacity, dim)`; a row is its entry number `place_of(row)`, the row's own
+    number unless they are `scattered`.
     """
 
     def __init__(
