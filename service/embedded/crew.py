@@ -19,11 +19,12 @@ class Crew:
         self.address: int | None = kernel.functions.crew_start(members)
         if self.address is not None:
             finalize(self, kernel.functions.crew_end, self.address)
-        self._scratch = torch.empty(0)
+        self._scratch, self._roomy_for = torch.empty(0), 0
 
     def sampling_scratch(self, vocab: int) -> Tensor:
-        """Room to choose among so many tokens; what lies in it means nothing after the choice."""
-        if len(self._scratch) < vocab:
+        """Room for each member to choose among so many tokens; what lies in it means nothing after the choice."""
+        if self._roomy_for < vocab:
+            self._roomy_for = vocab
             self._scratch = torch.empty(self.kernel.functions.sampling_scratch(vocab, self.address))
         return self._scratch
 

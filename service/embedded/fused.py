@@ -2,6 +2,7 @@
 step, one for the prompts of each. Each is computed by a crew of threads together."""
 
 import ctypes
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import cast
 from weakref import WeakKeyDictionary
@@ -102,21 +103,19 @@ class FusedForward:
     def prefill(self, cache: KvCache, stretches: Sequence[Stretch]) -> list[Tensor]:
         """Stretches of different rows; their logits as `Model.prefill` says."""
         planes = addresses(cache.views)
-        groups: dict[int, list[int]] = {}
+        groups: defaultdict[LlamaAdapter | None, list[int]] = defaultdict(list)
         for number, stretch in enumerate(stretches):
-            groups.setdefault(id(stretch.adapter), []).append(number)
-        every_logits = [torch.empty(0)] * len(stretches)
-        for numbers in groups.values():
+            groups[own(stretch.adapter)].append(number)
+        found: dict[int, Tensor] = {}
+        for adapter, numbers in groups.items():
             together = [stretches[number] for number in numbers]
-            for number, logits in zip(numbers, self._prefill(cache, planes, together), strict=True):
-                every_logits[number] = logits
-        return every_logits
+            found |= zip(numbers, self._prefill(cache, planes, self.added(adapter), together), strict=True)
+        return [found[number] for number in range(len(stretches))]
 
     def _prefill(
-        self, cache: KvCache, planes: ctypes.Array[ctypes.c_void_p], stretches: Sequence[Stretch]
+        self, cache: KvCache, planes: ctypes.Array[ctypes.c_void_p], added: _Added, stretches: Sequence[Stretch]
     ) -> Sequence[Tensor]:
         """The same, all with one adapter."""
-        added = self.added(own(stretches[0].adapter))
         rows, positions, wanted, wants = list[int](), list[int](), list[int](), list[int]()
         for stretch in stretches:
             count, end = len(stretch.tokens), len(rows) + len(stretch.tokens)

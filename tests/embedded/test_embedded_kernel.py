@@ -133,6 +133,13 @@ def test_one_number_that_is_not_finite_is_found(compiled: Kernel, bad: float) ->
             assert choose(damaged, [0.5] * 4).broken == 2
 
 
+def test_every_member_of_a_crew_has_room_for_a_larger_vocabulary(compiled: Kernel) -> None:
+    """Room for three to choose among 300 would do for one to choose among 800."""
+    crew = Crew(compiled, 3)
+    for vocab in (300, 800, 300):
+        assert len(crew.sampling_scratch(vocab)) >= compiled.functions.sampling_scratch(vocab, crew.address)
+
+
 def test_rows_that_are_not_finite_get_some_token(compiled: Kernel) -> None:
     logits = torch.tensor([[torch.nan] * 300, [torch.inf] * 300, [-torch.inf] * 300, [0.0] * 299 + [torch.nan]])
     for temperature in (0.0, 1.0):
