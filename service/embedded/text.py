@@ -49,7 +49,7 @@ class Vocabulary:
         return name
 
     def token_text(self, token: int) -> str:
-        return self.token_bytes(token).decode("utf-8", errors="replace")
+        return self.token_name(token)[0]
 
     def _byte_table(self) -> list[bytes]:
         """Each token's bytes: byte-level BPE writes every byte as one printable character (GPT-2's alphabet)."""
