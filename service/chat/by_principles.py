@@ -35,7 +35,7 @@ async def answer_by_principles(
         critic.ask,
         critic.judge,
         turn.sampling,
-        seed=recording.exchange_id,
+        seed=recording.exchange_id if turn.request.seed is None else str(turn.request.seed),
         deadline=began + rules.settings.budget_seconds,
     )
     reply = served(draft, recording.revisions)

@@ -259,6 +259,16 @@ def test_revisions_are_counted(running: Running, engine: PrincipledEngine) -> No
     assert "hone_revisions_total" in running.get("/metrics").text
 
 
+def test_a_requests_seed_decides_which_principles_are_drawn(running: Running, engine: PrincipledEngine) -> None:
+    def drawn(seed: int) -> list[str]:
+        exchange = chat(running, seed=seed)["id"]
+        return [one["principle"] for one in stored(running, exchange)["revisions"]]
+
+    seen = {seed: drawn(seed) for seed in range(12)}
+    assert all(drawn(seed) == before for seed, before in seen.items())
+    assert len({tuple(one) for one in seen.values()}) > 1
+
+
 def test_the_same_exchange_draws_the_same_principles() -> None:
     rules = Rules.of(built_in_version(), ConstitutionSettings(rounds=2))
     drawn = {seed: [[one.name for one in some] for some in rules.rounds(seed)] for seed in map(str, range(40))}
