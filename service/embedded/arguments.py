@@ -24,7 +24,7 @@ class EngineArguments:
     dtype: str = "auto"
     device: str = "auto"
     threads: int = 0
-    event_interval: float = 0.02
+    event_interval: float = 0.04
     enable_prefix_caching: bool = True
     seed: int = 0
 

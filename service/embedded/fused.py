@@ -1,8 +1,7 @@
-"""The fast path's forward pass as calls into the kernel (`kernel.c`): one for the rows of each adapter in a decode
-step, one for the prompts of each. Each is computed by a crew of threads together."""
+"""The fast path's forward pass as calls into the kernel (`kernel.c`): one for all rows of a decode step, one for all
+prompts, whatever adapters they have. Each is computed by a crew of threads together."""
 
 import ctypes
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import cast
 from weakref import WeakKeyDictionary
@@ -13,7 +12,7 @@ from torch import Tensor
 from service.embedded.crew import Crew
 from service.embedded.kernel import Panels, addresses
 from service.embedded.kv_cache import KvCache
-from service.embedded.llama_lora import Deltas, LlamaAdapter, LowRank, RowGroups, own
+from service.embedded.llama_lora import Deltas, LlamaAdapter, LowRank, RowGroup, RowGroups
 from service.embedded.llama_weights import LlamaWeights
 from service.embedded.model import DecodeBatch, Stretch
 
@@ -36,6 +35,12 @@ class _Adapter(ctypes.Structure):
     """`Adapter` of layer.h."""
 
     _fields_ = (("rank", ctypes.c_int64), *((name, ctypes.c_void_p) for name in ("downs", "ups", "columns")))
+
+
+class _Group(ctypes.Structure):
+    """`Group` of layer.h."""
+
+    _fields_ = (("start", ctypes.c_int64), ("stop", ctypes.c_int64), ("adapter", ctypes.c_void_p))
 
 
 class _Added:
@@ -72,6 +77,7 @@ class FusedForward:
         query_norms = addresses([layer.query_norm for layer in weights.layers])
         key_norms = addresses([layer.key_norm for layer in weights.layers])
         self._kept = (weights, rotation, matrices, biases, norms, query_norms, key_norms)  # what `_model` points to
+        self._weights = weights
         self._nothing = _Added(None)
         self._added: WeakKeyDictionary[LlamaAdapter, _Added] = WeakKeyDictionary()
         self._functions = crew.kernel.functions
@@ -94,86 +100,83 @@ class FusedForward:
             found = self._added[adapter] = _Added(adapter.deltas)
         return found
 
-    def scratch(self, added: _Added, tokens: int, capacity: int) -> Tensor:
+    def groups(self, groups: Sequence[RowGroup]) -> "Groups":
+        """The rows' groups as the kernel takes them."""
+        return Groups(groups, [self.added(group.adapter) for group in groups])
+
+    def scratch(self, groups: "Groups", tokens: int, capacity: int) -> Tensor:
         """Room for a pass over so many tokens."""
         return torch.empty(
-            self._functions.scratch_size(self._model_address, added.address, tokens, capacity, self._crew.address)
+            self._functions.scratch_size(
+                self._model_address, groups.address, groups.count, tokens, capacity, self._crew.address
+            )
         )
 
     def prefill(self, cache: KvCache, stretches: Sequence[Stretch]) -> list[Tensor]:
         """Stretches of different rows; their logits as `Model.prefill` says."""
-        planes = addresses(cache.views)
-        groups: defaultdict[LlamaAdapter | None, list[int]] = defaultdict(list)
-        for number, stretch in enumerate(stretches):
-            groups[own(stretch.adapter)].append(number)
-        found: dict[int, Tensor] = {}
-        for adapter, numbers in groups.items():
-            together = [stretches[number] for number in numbers]
-            found |= zip(numbers, self._prefill(cache, planes, self.added(adapter), together), strict=True)
+        order = RowGroups.of_rows(self._weights, [stretch.adapter for stretch in stretches])
+        groups, numbers = list[RowGroup](), order.in_batch_order()
+        rows, positions, wanted, wants = list[int](), list[int](), list[int](), list[int]()
+        for group in order.groups:
+            first = len(rows)
+            for stretch in (stretches[number] for number in numbers[group.start : group.stop]):
+                count, end = len(stretch.tokens), len(rows) + len(stretch.tokens)
+                rows += [cache.place_of(stretch.row)] * count
+                positions += range(stretch.start, stretch.start + count)
+                wants.append(count if stretch.every else 1)
+                wanted += range(end - wants[-1], end)
+            groups.append(RowGroup(first, len(rows), group.adapter))
+        tokens = torch.cat([stretches[number].tokens for number in numbers])
+        given = (ctypes.c_int64 * (2 * len(rows) + len(wanted)))(*rows, *positions, *wanted)
+        of_rows, size = ctypes.addressof(given), len(rows) * tokens.itemsize
+        of_kernel, logits = self.groups(groups), torch.empty(len(wanted), self.vocab)
+        scratch = self.scratch(of_kernel, len(rows), cache.capacity)
+        self(
+            of_kernel, addresses(cache.views), cache.capacity, of_rows, tokens.data_ptr(), of_rows + size, len(rows),
+            of_rows + 2 * size, len(wanted), scratch.data_ptr(), logits.data_ptr(),
+        )  # fmt: skip
+        found = dict(zip(numbers, logits.split(wants), strict=True))
         return [found[number] for number in range(len(stretches))]
 
-    def _prefill(
-        self, cache: KvCache, planes: ctypes.Array[ctypes.c_void_p], added: _Added, stretches: Sequence[Stretch]
-    ) -> Sequence[Tensor]:
-        """The same, all with one adapter."""
-        rows, positions, wanted, wants = list[int](), list[int](), list[int](), list[int]()
-        for stretch in stretches:
-            count, end = len(stretch.tokens), len(rows) + len(stretch.tokens)
-            rows += [cache.place_of(stretch.row)] * count
-            positions += range(stretch.start, stretch.start + count)
-            wants.append(count if stretch.every else 1)
-            wanted += range(end - wants[-1], end)
-        tokens = torch.cat([stretch.tokens for stretch in stretches])
-        numbers = (ctypes.c_int64 * (2 * len(rows) + len(wanted)))(*rows, *positions, *wanted)
-        of_rows, size = ctypes.addressof(numbers), len(rows) * tokens.itemsize
-        scratch, logits = self.scratch(added, len(rows), cache.capacity), torch.empty(len(wanted), self.vocab)
-        self(
-            added, planes, cache.capacity, of_rows, tokens.data_ptr(), of_rows + size, len(rows), of_rows + 2 * size,
-            len(wanted), scratch.data_ptr(), logits.data_ptr(),
-        )  # fmt: skip
-        return logits.split(wants)
-
     def __call__(
-        self, added: _Added, planes: ctypes.Array[ctypes.c_void_p], capacity: int, rows: int, tokens: int,
+        self, groups: "Groups", planes: ctypes.Array[ctypes.c_void_p], capacity: int, rows: int, tokens: int,
         positions: int, count: int, wanted: int | None, wants: int, scratch: int, logits: int,
     ) -> None:  # fmt: skip
         """`forward` of kernel.c. What it reads and writes is given by address; rows, tokens, positions and `wanted` are
         int64."""
         self._functions.forward(
-            self._model_address, added.address, planes, capacity, rows, tokens, positions, count, wanted, wants,
-            scratch, logits, self._crew.address,
+            self._model_address, groups.address, groups.count, planes, capacity, rows, tokens, positions, count,
+            wanted, wants, scratch, logits, self._crew.address,
         )  # fmt: skip
 
 
-class FusedStep:
-    """The decode steps of one batch, until rows join or leave: one pass for the rows of each adapter."""
+class Groups:
+    """Which tokens of a pass have which adapter, as the kernel takes it."""
 
-    def __init__(self, forward: FusedForward, batch: DecodeBatch, groups: RowGroups) -> None:
+    def __init__(self, groups: Sequence[RowGroup], added: Sequence[_Added]) -> None:
+        self.count = len(groups)
+        rows = (_Group(one.start, one.stop, its.address) for one, its in zip(groups, added, strict=True))
+        self._kept = (_Group * self.count)(*rows), added
+        self.address = ctypes.addressof(self._kept[0])
+
+
+class FusedStep:
+    """The decode steps of one batch, until rows join or leave."""
+
+    def __init__(self, forward: FusedForward, batch: DecodeBatch, rows: RowGroups) -> None:
         self._forward = forward
-        self._groups = groups
+        self._rows = rows
+        self._groups = forward.groups(rows.groups)
         self._planes = addresses(batch.cache.views)
-        places = torch.tensor([batch.cache.place_of(row) for row in range(batch.rows)])
-        self._rows = groups.to_batch_order(places)
+        self._places = rows.to_batch_order(torch.tensor([batch.cache.place_of(row) for row in range(batch.rows)]))
         self._logits = torch.empty(batch.rows, forward.vocab)  # of the last step: sampled before the next
-        self._passes = [
-            (
-                group.start,
-                group.stop - group.start,
-                added,
-                forward.scratch(added, group.stop - group.start, batch.capacity),
-            )
-            for group in groups.groups
-            for added in (forward.added(group.adapter),)
-        ]
+        self._scratch = forward.scratch(self._groups, batch.rows, batch.capacity)
 
     def __call__(self, batch: DecodeBatch) -> Tensor:
         """One token for every row; logits `(rows, vocab)`, which the next step overwrites."""
-        tokens, positions = self._groups.to_batch_order(batch.tokens), self._groups.to_batch_order(batch.positions)
-        for start, count, added, scratch in self._passes:
-            rows_before = start * tokens.itemsize
-            self._forward(
-                added, self._planes, batch.capacity, self._rows.data_ptr() + rows_before,
-                tokens.data_ptr() + rows_before, positions.data_ptr() + rows_before, count, None, count,
-                scratch.data_ptr(), self._logits.data_ptr() + start * self._forward.vocab * self._logits.itemsize,
-            )  # fmt: skip
-        return self._groups.to_cache_order(self._logits)
+        tokens, positions = self._rows.to_batch_order(batch.tokens), self._rows.to_batch_order(batch.positions)
+        self._forward(
+            self._groups, self._planes, batch.capacity, self._places.data_ptr(), tokens.data_ptr(),
+            positions.data_ptr(), batch.rows, None, batch.rows, self._scratch.data_ptr(), self._logits.data_ptr(),
+        )  # fmt: skip
+        return self._rows.to_cache_order(self._logits)

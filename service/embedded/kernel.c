@@ -16,13 +16,13 @@ enum { TO_QKV, ADAPT_QKV, PLACE, ATTEND, TO_OUT, ADAPT_OUT, TO_GATE_UP, ADAPT_GA
 #define FEW 12   /* rows for each member, below which a product is cut by columns: each then reads a part of the matrix */
 #define BLOCK 64 /* rows of a piece, at most */
 
-/* One pass over `count` tokens, as a work. */
+/* One pass over `count` tokens, as a work. All go through the base's products together, whatever adapters they have. */
 typedef struct {
     Work work;
     const Model *m;
-    const Adapter *adapter;
+    const Group *groups;
     float *const *planes;
-    int64_t capacity, count, wants, members;
+    int64_t group_count, rank, capacity, count, wants, members;
     const int64_t *rows, *positions, *wanted;
     int prompts; /* whether several tokens are of one row, so that all keys must be in their place before anyone attends */
     float *hidden, *qkv, *attended, *gate_up, *logits; /* a row for each token */
@@ -70,10 +70,9 @@ typedef struct {
     int64_t inputs, between, scratch;
 } Needs;
 
-static Needs needs(const Model *m, const Adapter *adapter, int64_t count, int64_t capacity, int64_t members) {
-    const int64_t blocks = cut(count, members).blocks; /* of all tokens; those with logits may be few, and then are one */
-    const int64_t rows = most((count + blocks - 1) / blocks, least(count, FEW * members));
-    const int64_t rank = adapter ? adapter->rank : 0, scores = m->query_heads / m->kv_heads * whole_vectors(capacity);
+static Needs needs(const Model *m, int64_t rank, int64_t count, int64_t capacity, int64_t members) {
+    const int64_t rows = least(count, most(BLOCK, FEW * members)); /* of a piece, at most, of all tokens or of some */
+    const int64_t scores = m->query_heads / m->kv_heads * whole_vectors(capacity);
     const int64_t in = most(most(m->hidden, m->query_heads * m->head_dim), most(m->inner, rank));
     return (Needs){
         .inputs = whole_vectors(rows * most(m->hidden, m->inner)),
@@ -82,16 +81,25 @@ static Needs needs(const Model *m, const Adapter *adapter, int64_t count, int64_
     };
 }
 
-static int64_t own_size(const Model *m, const Adapter *adapter, int64_t count, int64_t capacity, int64_t members) {
-    const Needs n = needs(m, adapter, count, capacity, members);
+static int64_t own_size(const Model *m, int64_t rank, int64_t count, int64_t capacity, int64_t members) {
+    const Needs n = needs(m, rank, count, capacity, members);
     return n.inputs + n.between + n.scratch;
 }
 
-/* Floats of scratch memory that `forward` needs for so many tokens. */
-int64_t scratch_size(const Model *m, const Adapter *adapter, int64_t count, int64_t capacity, const Crew *crew) {
+/* The most numbers that lie between the two matrices of any group's adapter. */
+static int64_t highest_rank(const Group *groups, int64_t count) {
+    int64_t rank = 0;
+    for (int64_t g = 0; g < count; g++)
+        if (groups[g].adapter) rank = most(rank, groups[g].adapter->rank);
+    return rank;
+}
+
+/* Floats of scratch memory that `forward` needs for so many tokens in these groups. */
+int64_t scratch_size(const Model *m, const Group *groups, int64_t group_count, int64_t count, int64_t capacity,
+                     const Crew *crew) {
     const int64_t members = members_of(crew);
     const int64_t heads = 2 * m->query_heads + 2 * m->kv_heads;
-    return members * own_size(m, adapter, count, capacity, members) +
+    return members * own_size(m, highest_rank(groups, group_count), count, capacity, members) +
            count * (m->hidden + heads * m->head_dim + 2 * m->inner);
 }
 
@@ -117,17 +125,32 @@ static void project(const Pass *p, int64_t layer, int64_t matrix, int64_t piece,
     add_bias(y, p->m->biases[layer * MATRICES + matrix], count, weights->out, columns);
 }
 
-/* A piece of what the adapter adds: one part of a matrix, for a block of rows. */
+/* What a group's adapter adds is cut into pieces by blocks of its rows and parts of the matrix. */
+static int64_t adapted_pieces(const Pass *p, const Group *group) {
+    return group->adapter ? cut(group->stop - group->start, p->members).blocks * PARTS : 0;
+}
+
+/* A piece of what adapters add. */
 static void adapt(const Pass *p, int64_t layer, int64_t matrix, int64_t piece, float *own, Needs n) {
+    const Group *group = p->groups;
+    for (; piece >= adapted_pieces(p, group); group++) piece -= adapted_pieces(p, group);
     const int64_t part = (layer * MATRICES + matrix) * PARTS + piece % PARTS, out = p->m->matrices[layer * MATRICES + matrix]->out;
-    const Matrix *down = p->adapter->downs[part], *up = p->adapter->ups[part];
+    const Matrix *down = group->adapter->downs[part], *up = group->adapter->ups[part];
     if (!down) return;
     const Product of = product(p, layer, matrix);
-    const Range rows = share_of(p->count, piece / PARTS, cut(p->count, p->members).blocks);
+    const int64_t all = group->stop - group->start;
+    Range rows = share_of(all, piece / PARTS, cut(all, p->members).blocks);
+    rows.start += group->start, rows.stop += group->start;
     const int64_t count = rows.stop - rows.start;
     float *between = own + n.inputs, *scratch = between + n.between;
     multiply(inputs(p, &of, rows, own), down, between, down->out, count, of.in, 0, scratch);
-    multiply(between, up, of.y + rows.start * out + p->adapter->columns[part], out, count, down->out, 1, scratch);
+    multiply(between, up, of.y + rows.start * out + group->adapter->columns[part], out, count, down->out, 1, scratch);
+}
+
+static int64_t all_adapted_pieces(const Pass *p) {
+    int64_t sum = 0;
+    for (int64_t g = 0; g < p->group_count; g++) sum += adapted_pieces(p, p->groups + g);
+    return sum;
 }
 
 /* Attention is cut into units: one token's queries that share one key head. */
@@ -202,7 +225,7 @@ static int64_t pieces(const Work *work, int64_t phase) {
     const int last = phase / PHASES == p->m->layers;
     const Cut c = cut(last ? p->wants : p->count, p->members);
     switch (last ? TO_OUT : phase % PHASES) {
-        case ADAPT_QKV: case ADAPT_OUT: case ADAPT_GATE_UP: case ADAPT_DOWN: return p->adapter ? c.blocks * PARTS : 0;
+        case ADAPT_QKV: case ADAPT_OUT: case ADAPT_GATE_UP: case ADAPT_DOWN: return all_adapted_pieces(p);
         case PLACE: return p->prompts ? attention_pieces(p) : 0;
         case ATTEND: return attention_pieces(p);
         default: return c.blocks * c.parts;
@@ -212,7 +235,7 @@ static int64_t pieces(const Work *work, int64_t phase) {
 static void compute(const Work *work, int64_t phase, int64_t piece, int64_t member) {
     const Pass *p = (const Pass *)work;
     const int64_t layer = phase / PHASES;
-    const Needs n = needs(p->m, p->adapter, p->count, p->capacity, p->members);
+    const Needs n = needs(p->m, p->rank, p->count, p->capacity, p->members);
     float *own = p->own + member * p->own_size;
     if (layer == p->m->layers) {
         judge(p, piece, own, n);
@@ -241,18 +264,19 @@ static void compute(const Work *work, int64_t phase, int64_t piece, int64_t memb
     }
 }
 
-/* Compute `count` tokens with one adapter, NULL: none, by a crew, NULL: alone. Number i stands at positions[i] of cache row
- * rows[i]. Of one row there may be several, one after the other, each of which sees those before it. Keys and values go to
- * `planes` ([layer], (rows, 2 * kv_heads, capacity, head_dim): keys, then values), the logits (wants, vocab) of the tokens
- * whose numbers are in `wanted`, NULL: of the first `wants`, to `logits`. */
-void forward(const Model *m, const Adapter *adapter, float *const *planes, int64_t capacity, const int64_t *rows,
-             const int64_t *tokens, const int64_t *positions, int64_t count, const int64_t *wanted, int64_t wants,
-             float *scratch, float *logits, Crew *crew) {
+/* Compute `count` tokens, which the groups have between them in their order, by a crew, NULL: alone. Number i stands at
+ * positions[i] of cache row rows[i]. Of one row there may be several, one after the other, each of which sees those before
+ * it. Keys and values go to `planes` ([layer], (rows, 2 * kv_heads, capacity, head_dim): keys, then values), the logits
+ * (wants, vocab) of the tokens whose numbers are in `wanted`, NULL: of the first `wants`, to `logits`. */
+void forward(const Model *m, const Group *groups, int64_t group_count, float *const *planes, int64_t capacity,
+             const int64_t *rows, const int64_t *tokens, const int64_t *positions, int64_t count, const int64_t *wanted,
+             int64_t wants, float *scratch, float *logits, Crew *crew) {
     const int64_t members = members_of(crew), queries = m->query_heads * m->head_dim;
-    Pass p = {.work = {m->layers * PHASES + 1, pieces, compute}, .m = m, .adapter = adapter, .planes = planes,
-              .capacity = capacity, .count = count, .wants = wants, .members = members, .rows = rows,
-              .positions = positions, .wanted = wanted, .logits = logits, .own = scratch,
-              .own_size = own_size(m, adapter, count, capacity, members)};
+    const int64_t rank = highest_rank(groups, group_count);
+    Pass p = {.work = {m->layers * PHASES + 1, pieces, compute}, .m = m, .groups = groups, .planes = planes,
+              .group_count = group_count, .rank = rank, .capacity = capacity, .count = count, .wants = wants,
+              .members = members, .rows = rows, .positions = positions, .wanted = wanted, .logits = logits,
+              .own = scratch, .own_size = own_size(m, rank, count, capacity, members)};
     p.hidden = p.own + members * p.own_size;
     p.qkv = p.hidden + count * m->hidden;
     p.attended = p.qkv + count * (queries + 2 * m->kv_heads * m->head_dim);

@@ -76,8 +76,11 @@ _FUNCTIONS: dict[str, tuple[type | None, list[type]]] = {
     "sample": (_SIZE, [*[_POINTER] * 3, *[_SIZE] * 2, *[_POINTER] * 4]),
     "crew_start": (_POINTER, [_SIZE]),
     "crew_end": (None, [_POINTER]),
-    "scratch_size": (_SIZE, [*[_POINTER] * 2, *[_SIZE] * 2, _POINTER]),
-    "forward": (None, [*[_POINTER] * 3, _SIZE, *[_POINTER] * 3, _SIZE, _POINTER, _SIZE, *[_POINTER] * 3]),
+    "scratch_size": (_SIZE, [*[_POINTER] * 2, *[_SIZE] * 3, _POINTER]),
+    "forward": (
+        None,
+        [*[_POINTER] * 2, _SIZE, _POINTER, _SIZE, *[_POINTER] * 3, _SIZE, _POINTER, _SIZE, *[_POINTER] * 3],
+    ),
 }
 """What each function of kernel.c returns, and what it takes."""
 

@@ -30,6 +30,12 @@ typedef struct {
     const int64_t *columns;
 } Adapter;
 
+/* Tokens that stand together and have one adapter, NULL: none. */
+typedef struct {
+    int64_t start, stop;
+    const Adapter *adapter;
+} Group;
+
 /* y[r] = x[r] / root mean square of x[r] * weight, for rows of n numbers. */
 static void norms(const float *x, float *y, const float *weight, int64_t rows, int64_t n, float eps) {
     for (; rows; rows--, x += n, y += n) {

@@ -117,6 +117,10 @@ class RowGroups:
         moved = order != list(range(len(order)))
         return RowGroups(weights, groups, torch.tensor(order, device=weights.device) if moved else None)
 
+    def in_batch_order(self) -> list[int]:
+        """The numbers of the rows, group by group."""
+        return list(range(self.groups[-1].stop)) if self._order is None else self._order.tolist()
+
     def to_batch_order(self, rows: Tensor) -> Tensor:
         return rows if self._order is None else rows.index_select(0, self._order)
 

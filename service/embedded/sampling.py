@@ -46,23 +46,24 @@ class Sampler:
         self._draws = draws
         self._device = device
         self._greedy = [p.temperature == 0 for p in params]
-        self._greedy_rows = torch.tensor(self._greedy, device=device)
-        self._divisor = torch.tensor([[p.temperature or 1.0] for p in params], device=device)
-        self._even = all(p.temperature in (0.0, 1.0) for p in params)
+        self._wants_logprobs = any(p.logprobs is not None for p in params)
+        self._top = [p.logprobs or 0 for p in params]
         restricted = [
             row for row, p in enumerate(params) if p.temperature and (p.top_p < 1 or p.top_k > 0 or p.min_p > 0)
         ]
+        self._chooser = None
+        if crew is not None and not restricted:
+            temperatures = torch.tensor([p.temperature for p in params], dtype=torch.float32)
+            self._chooser = Chooser(crew, temperatures, self._wants_logprobs)
+            return  # without what torch would need
+        self._greedy_rows = torch.tensor(self._greedy, device=device)
+        self._divisor = torch.tensor([[p.temperature or 1.0] for p in params], device=device)
+        self._even = all(p.temperature in (0.0, 1.0) for p in params)
         self._restricted = torch.tensor(restricted, device=device) if restricted else None
         self._top_p = torch.tensor([[params[row].top_p] for row in restricted], device=device)
         self._top_k = torch.tensor([[params[row].top_k or 2**31] for row in restricted], device=device)
         self._min_p = torch.tensor([[params[row].min_p] for row in restricted], device=device)
         self._truncated = (self._top_k < 2**31) | (self._min_p > 0)
-        self._wants_logprobs = any(p.logprobs is not None for p in params)
-        self._top = [p.logprobs or 0 for p in params]
-        temperatures = torch.tensor([p.temperature for p in params], dtype=torch.float32)
-        self._chooser = (
-            Chooser(crew, temperatures, self._wants_logprobs) if crew is not None and not restricted else None
-        )
 
     def __call__(self, logits: Tensor) -> Sampled:
         """`logits` `(rows, vocab)`, float32."""

@@ -6,6 +6,7 @@ time, and attached between two steps.
 """
 
 import gc
+import os
 import queue
 import signal
 import sys
@@ -41,6 +42,7 @@ if TYPE_CHECKING:  # torch loads in the worker alone, once it runs
     from service.embedded.model import Adapter
 
 SWITCH_INTERVAL = 0.0002  # seconds a thread may keep Python's lock: loading an adapter must not hold up decoding
+LEAST_URGENT = 19  # as `nice` counts: for a thread that loads, for the same reason
 REST = 0.0005  # seconds that loading stands still after every matrix, while others decode, for the same reason
 
 
@@ -87,7 +89,7 @@ class Worker:
         self._send = send
         self._outbox = Outbox(event_interval)
         self._inbox: queue.SimpleQueue[Command | Attach | Answer] = queue.SimpleQueue()
-        self._loading = ThreadPoolExecutor(1, thread_name_prefix="load-adapter")
+        self._loading = ThreadPoolExecutor(1, thread_name_prefix="load-adapter", initializer=_step_back)
 
     def run(self, pipe: Connection) -> None:
         """Step until told to stop, or until the pipe closes because the parent is gone."""
@@ -159,3 +161,9 @@ class Worker:
     def _rest(self) -> None:
         if not self._engine.idle:
             time.sleep(REST)
+
+
+def _step_back() -> None:
+    """Let others have the cores first, before this thread of theirs."""
+    if sys.platform == "linux":  # elsewhere it would be the whole process
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST_URGENT)

@@ -112,13 +112,14 @@ class Connection(asyncio.Protocol):
             self._answered.set_exception(ConnectionError("the server closed the connection before it had answered"))
 
 
-async def stretch(target: Target, callers: int, seconds: float, pause: float, seed: int) -> Stretch:
+async def stretch(target: Target, callers: int, seconds: float, pause: float, seed: int, spread: float) -> Stretch:
     """All callers at one address for a while; each comes to the end of what it began."""
     seen, request = Stretch(), target.request
     address = urlsplit(target.url)
     end = time.perf_counter() + seconds
 
     async def call(draws: random.Random) -> None:
+        await asyncio.sleep(draws.uniform(0.0, spread))
         _, connection = await asyncio.get_running_loop().create_connection(
             lambda: Connection(seen), address.hostname or "", address.port or 80
         )
@@ -139,14 +140,21 @@ async def stretch(target: Target, callers: int, seconds: float, pause: float, se
 
 
 def load(
-    targets: Sequence[Target], callers: int, seconds: float, pause: float = 0.0, rounds: int = 1
+    targets: Sequence[Target],
+    callers: int,
+    seconds: float,
+    pause: float = 0.0,
+    rounds: int = 1,
+    spread: float = 0.0,
 ) -> list[list[Stretch]]:
     """Runs the callers; for each of the targets, what was seen of it in each round.
 
-    `pause`: mean seconds between an answer and the caller's next request. Raises RuntimeError if a request failed.
+    `pause`: mean seconds between an answer and the caller's next request. `spread`: seconds within which the callers
+    begin, each at a moment of its own; long replies that begin together also end together, all at once in line for the
+    next. Raises RuntimeError if a request failed.
     """
     plan = [asdict(target) for target in targets]
-    numbers = {"callers": callers, "seconds": seconds, "pause": pause, "rounds": rounds}
+    numbers = {"callers": callers, "seconds": seconds, "pause": pause, "rounds": rounds, "spread": spread}
     flags = [part for name, value in numbers.items() for part in (f"--{name}", str(value))]
     command = [sys.executable, "-m", "tests.bench.callers", "--targets", json.dumps(plan), *flags]
     ended = subprocess.run(command, stdout=subprocess.PIPE, check=True)
@@ -157,11 +165,13 @@ def load(
     return found
 
 
-async def _main(targets: Sequence[Target], callers: int, seconds: float, pause: float, rounds: int) -> None:
+async def _main(
+    targets: Sequence[Target], callers: int, seconds: float, pause: float, rounds: int, spread: float
+) -> None:
     found: list[list[Stretch]] = [[] for _ in targets]
     for number in range(rounds):
         for target, seen in zip(targets, found, strict=True):
-            seen.append(await stretch(target, callers, seconds, pause, number))
+            seen.append(await stretch(target, callers, seconds, pause, number, spread))
     print(json.dumps([[asdict(one) for one in seen] for seen in found]))
 
 
@@ -172,9 +182,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--pause", type=float, required=True)
     parser.add_argument("--rounds", type=int, required=True)
+    parser.add_argument("--spread", type=float, required=True)
     given = parser.parse_args()
     targets = [Target(**target) for target in given.targets]
-    uvloop.run(_main(targets, given.callers, given.seconds, given.pause, given.rounds))
+    uvloop.run(_main(targets, given.callers, given.seconds, given.pause, given.rounds, given.spread))
 
 
 if __name__ == "__main__":

@@ -19,10 +19,12 @@ server and stores some time afterwards, a line of JSON with request and answer, 
   per second below that. Engine and callers compute on the same two cores.
 - `stream-tax`: tokens per second of 8 streams from the embedded engine over `sprout`, asked through the service and
   straight. Replies are made to go on for 900 tokens, so that it is streaming that is measured: what a request costs
-  once is the subject of `gateway-latency`, and the note says what becomes of replies of 64 tokens. The straight callers
-  don't ask for the log-probabilities and token ids that the service keeps; the note says what they get when they do,
-  which is the engine's work and not the service's. The engine, too, computes on the two cores: it gets the less of them
-  the more the service takes.
+  once is the subject of `gateway-latency`, and the note says what becomes of replies of 64 tokens. The callers begin at
+  moments of their own, as people do: streams that begin together end together, and then all wait in one line. The
+  straight callers don't ask for the log-probabilities and token ids that the service keeps; the note says what they get
+  when they do, which is the engine's work and not the service's. The engine computes with one thread, so that service
+  and callers don't take its core; the note also says what becomes of it where it computes on both, and so gets the less
+  of them the more the service takes.
 - `stream-tax-paced`: the same with the mock for an engine that has a processor of its own, as one on a GPU does: 32
   streams with a token every 20 ms.
 
@@ -35,7 +37,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -61,6 +64,7 @@ SECONDS, ROUNDS = 4.0, 5
 MOST_SECONDS = 0.05  # of the 99th percentile
 CALLERS_TRIED = (1, 2, 4, 8, 16, 32, 64)
 STREAMS, STREAM_TOKENS, SHORT_STREAM_TOKENS = 8, 900, 64
+SPREAD, STREAM_ROUNDS = 1.5, 9  # seconds
 PACED_STREAMS, PACED_TOKENS, GAP_SECONDS = 32, 128, 0.02
 STREAMED: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
 DETAILED: dict[str, Any] = {"logprobs": True, "top_logprobs": 0, "return_token_ids": True}  # as the service asks
@@ -157,24 +161,48 @@ def most_answers(asked: Target) -> float:
     limits={GAP_GROWTH: MOST_GAP_GROWTH},
 )
 def stream_tax() -> Comparison:
+    with streams(threads=1) as (ours, straight):
+        through, bare = load([through_service(ours), bare_engine(straight)], STREAMS, SECONDS, 0, STREAM_ROUNDS, SPREAD)
+        others = [
+            bare_engine(straight, **DETAILED),
+            through_service(ours, SHORT_STREAM_TOKENS),
+            bare_engine(straight, SHORT_STREAM_TOKENS),
+        ]
+        detailed, *short = load(others, STREAMS, SECONDS, 0, ROUNDS, SPREAD)
+    with streams(threads=2) as (ours, straight):
+        beside = load([through_service(ours), bare_engine(straight)], STREAMS, SECONDS, 0, ROUNDS, SPREAD)
+    found = taxed(STREAMS, through, bare, detailed)
+    note = f"{found.note}; the ratio is {share(*short):.3f} with replies of {SHORT_STREAM_TOKENS} tokens, and "
+    return replace(found, note=f"{note}{share(*beside):.3f} where the engine computes on both cores")
+
+
+@contextmanager
+def streams(threads: int) -> Iterator[tuple[str, str]]:
+    """The addresses of the service and of its engine, both warm; no reply of the engine's ends by itself."""
     with (
         tempfile.TemporaryDirectory() as temporary,
-        engine("--model", str(endless_sprout(Path(temporary))), "--served-model-name", "sprout") as port,
+        engine(
+            *("--model", str(endless_sprout(Path(temporary))), "--served-model-name", "sprout"),
+            *("--threads", str(threads)),
+        ) as port,
         service([f"http://127.0.0.1:{port}"]) as ours,
     ):
         straight = f"http://127.0.0.1:{port}"
+        load([through_service(ours), bare_engine(straight)], STREAMS, 2.0)
+        yield ours, straight
 
-        def pair(tokens: int) -> list[Target]:
-            fields = STREAMED | {"temperature": 0.0, "max_tokens": tokens}
-            return [target(ours, "hone", **fields), target(straight, "sprout", **fields)]
 
-        detailed = target(straight, "sprout", **STREAMED, temperature=0.0, max_tokens=STREAM_TOKENS, **DETAILED)
-        targets = [*pair(STREAM_TOKENS), detailed, *pair(SHORT_STREAM_TOKENS)]
-        load(targets, STREAMS, 2.0)  # all warm up
-        *seen, short, short_straight = load(targets, STREAMS, SECONDS, rounds=ROUNDS)
-    found = taxed(STREAMS, *seen)
-    share = median(map(tokens_per_second, short)) / median(map(tokens_per_second, short_straight))
-    return replace(found, note=f"{found.note}; with replies of {SHORT_STREAM_TOKENS} tokens the ratio is {share:.3f}")
+def through_service(url: str, tokens: int = STREAM_TOKENS) -> Target:
+    return target(url, "hone", **STREAMED, temperature=0.0, max_tokens=tokens)
+
+
+def bare_engine(url: str, tokens: int = STREAM_TOKENS, **fields: Any) -> Target:
+    return target(url, "sprout", **STREAMED, temperature=0.0, max_tokens=tokens, **fields)
+
+
+def share(some: Sequence[Stretch], others: Sequence[Stretch]) -> float:
+    """Of the tokens per second."""
+    return median(map(tokens_per_second, some)) / median(map(tokens_per_second, others))
 
 
 def endless_sprout(folder: Path) -> Path:
@@ -202,11 +230,11 @@ def stream_tax_paced() -> Comparison:
 
 
 def taxed(
-    streams: int, through: Sequence[Stretch], straight: Sequence[Stretch], detailed: Sequence[Stretch] | None = None
+    count: int, through: Sequence[Stretch], straight: Sequence[Stretch], detailed: Sequence[Stretch] | None = None
 ) -> Comparison:
     """`detailed`: straight from the engine, with the log-probabilities and token ids that the service asks for."""
     gap, straight_gap = longest_gaps(through), longest_gaps(straight)
-    note = f"{streams} streams; 99th percentile of the gaps: {1000 * gap:.1f} ms through the service, "
+    note = f"{count} streams; 99th percentile of the gaps: {1000 * gap:.1f} ms through the service, "
     note += f"{1000 * straight_gap:.1f} ms straight"
     if detailed is not None:
         rate = median(map(tokens_per_second, detailed))

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from statistics import quantiles
+from statistics import median, quantiles
 
 import httpx2
 
@@ -32,7 +32,7 @@ from service.store.session import Store
 from tests.bench.engine_vllm import ENGINE, fastest_dtype, preloaded
 from tests.bench.gateway_processes import service
 from tests.bench.harness import CannotMeasure, Comparison, benchmark
-from tests.bench.swap import in_steps
+from tests.bench.swap import ARRIVAL
 from tests.embedded.models import save_adapter
 from tests.embedded.serving import parse_event
 from tests.engine_contract.asking import CHAT, PROMPT, REPLY
@@ -99,7 +99,9 @@ class Side:
     @property
     def longest_gap(self) -> float:
         """Between two tokens of one reply, in decode steps."""
-        return in_steps([later - earlier for reply in self.replies for earlier, later in pairwise(reply.arrivals)])
+        gaps = [later - earlier for reply in self.replies for earlier, later in pairwise(reply.arrivals)]
+        steps = [gap for gap in gaps if gap > ARRIVAL]
+        return max(steps) / median(steps)
 
 
 async def ask(http: httpx2.AsyncClient, model: str, tokens: int) -> Heard:
