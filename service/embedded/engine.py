@@ -88,10 +88,17 @@ class Engine:
         scheduler.admit()
         self._prefixes.make_way(scheduler.running)
         rows = list(scheduler.decoding)
-        logits = [self._decode(rows)] if rows else []
-        for sequence, last in self._prefill(BUSY_CHUNK if rows else IDLE_CHUNK):
-            rows.append(sequence)
-            logits.append(last)
+        budget = BUSY_CHUNK if rows else IDLE_CHUNK
+        stretches = list(self._stretches(budget))
+        decoded, of_prompts = self._compute(rows, stretches)
+        logits = [] if decoded is None else [decoded]
+        while stretches:
+            for sequence, last in self._finish_prompts(stretches, of_prompts):
+                rows.append(sequence)
+                logits.append(last)
+            budget -= sum(len(stretch.tokens) for stretch in stretches)
+            stretches = list(self._stretches(budget))  # of those that waited for what they have in common
+            of_prompts = self.model.prefill(self.cache, stretches) if stretches else []
         if not rows:
             return []
         every_row = torch.cat(logits) if len(logits) > 1 else logits[0]
@@ -101,7 +108,19 @@ class Engine:
         self._newest = sampled.tokens
         return self._account(rows, sampled)
 
-    def _decode(self, rows: list[Sequence]) -> Tensor:
+    def _compute(self, rows: list[Sequence], stretches: list[Stretch]) -> tuple[Tensor | None, list[Tensor]]:
+        """The logits of the decoding rows, None where there are none, and those of each stretch."""
+        if not rows:
+            return None, self.model.prefill(self.cache, stretches) if stretches else []
+        batch = self._batch_of(rows)
+        decoded, of_prompts = (
+            self.model.decode_beside(batch, stretches) if stretches else (self.model.decode(batch), [])
+        )
+        for sequence in rows:
+            sequence.computed += 1
+        return decoded, of_prompts
+
+    def _batch_of(self, rows: list[Sequence]) -> DecodeBatch:
         batch = self._batch
         if batch is None or self._version != self._scheduler.version or batch.capacity != self.cache.capacity:
             tokens = [sequence.tokens[-1] for sequence in rows]
@@ -110,31 +129,25 @@ class Engine:
             self._batch, self._version = batch, self._scheduler.version
         else:
             batch.advance(self._newest)
-        logits = self.model.decode(batch)
-        for sequence in rows:
-            sequence.computed += 1
-        return logits
+        return batch
 
-    def _prefill(self, budget: int) -> Iterator[tuple[Sequence, Tensor]]:
-        """Compute up to `budget` prompt tokens, eldest prompt first; yield whoever is done, with its last logits."""
-        scheduler = self._scheduler
-        while budget > 0 and scheduler.prefilling:
-            sequences = scheduler.prefilling[:]
-            stretches = list(self._stretches(sequences, budget))
-            every_logits = self.model.prefill(self.cache, stretches)
-            for sequence, stretch, logits in zip(sequences, stretches, every_logits, strict=False):
-                budget -= len(stretch.tokens)
-                sequence.computed += len(stretch.tokens)
-                if stretch.every:
-                    self._note_prompt(sequence, stretch.start, logits)
-                if sequence.computed == len(sequence.tokens):
-                    scheduler.start_decoding(sequence)
-                    yield sequence, logits[-1:]
-                else:
-                    self._give_up_broken([sequence], logits[-1:], stretch.row)
+    def _finish_prompts(self, stretches: list[Stretch], of_prompts: list[Tensor]) -> Iterator[tuple[Sequence, Tensor]]:
+        """Note that the stretches, of the eldest prompts, are computed; yield whoever is done, with its last logits."""
+        sequences = self._scheduler.prefilling[: len(stretches)]
+        for sequence, stretch, logits in zip(sequences, stretches, of_prompts, strict=True):
+            sequence.computed += len(stretch.tokens)
+            if stretch.every:
+                self._note_prompt(sequence, stretch.start, logits)
+            if sequence.computed == len(sequence.tokens):
+                self._scheduler.start_decoding(sequence)
+                yield sequence, logits[-1:]
+            else:
+                self._give_up_broken([sequence], logits[-1:], stretch.row)
 
-    def _stretches(self, sequences: list[Sequence], budget: int) -> Iterator[Stretch]:
-        """The next tokens of one prompt after the other, up to one that had better wait for what it has in common."""
+    def _stretches(self, budget: int) -> Iterator[Stretch]:
+        """Up to `budget` of the next tokens of one prompt after the other, the eldest first, up to one that had better
+        wait for what it has in common."""
+        sequences = self._scheduler.prefilling
         for index, sequence in enumerate(sequences):
             row = len(self._scheduler.decoding) + index
             if budget <= 0 or (sequence.computed == 0 and self._reuse_prefix(sequence, row, sequences[:index])):

@@ -1,5 +1,5 @@
-"""The fast path's forward pass as calls into the kernel (`kernel.c`): one for all rows of a decode step, one for all
-prompts, whatever adapters they have. Each is computed by a crew of threads together."""
+"""The fast path's forward pass as calls into the kernel (`kernel.c`): one for all rows of a step and the prompts beside
+them, whatever adapters they have. Each is computed by a crew of threads together."""
 
 import ctypes
 from collections.abc import Sequence
@@ -137,6 +137,13 @@ class FusedForward:
         )  # fmt: skip
         found = dict(zip(numbers, logits.split(wants), strict=True))
         return [found[number] for number in range(len(stretches))]
+
+    def decode_beside(self, batch: DecodeBatch, stretches: Sequence[Stretch]) -> tuple[Tensor, list[Tensor]]:
+        """As `Model.decode_beside` says: a decoding row is a stretch of one token."""
+        rows = zip(batch.tokens.split(1), batch.positions.tolist(), batch.adapters, strict=True)
+        ones = [Stretch(row, start, token, adapter, False) for row, (token, start, adapter) in enumerate(rows)]
+        logits = self.prefill(batch.cache, [*ones, *stretches])
+        return torch.cat(logits[: batch.rows]), logits[batch.rows :]
 
     def __call__(
         self, groups: "Groups", planes: ctypes.Array[ctypes.c_void_p], capacity: int, rows: int, tokens: int,

@@ -80,6 +80,9 @@ class GeneralModel:
                 logits.append(self._forward(batch.tokens[row : row + 1, None], OneRow(batch.cache, row, start, 1))[0])
         return torch.cat(logits)
 
+    def decode_beside(self, batch: DecodeBatch, stretches: Sequence[Stretch]) -> tuple[Tensor, list[Tensor]]:
+        return self.decode(batch), self.prefill(batch.cache, stretches)
+
     def _forward(
         self,
         tokens: Tensor,

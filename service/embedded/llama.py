@@ -109,6 +109,11 @@ class Llama:
         assert isinstance(plan, RowGroups)
         return self._decode(batch, plan)
 
+    def decode_beside(self, batch: DecodeBatch, stretches: Sequence[Stretch]) -> tuple[Tensor, list[Tensor]]:
+        if self._fused is not None:
+            return self._fused.decode_beside(batch, stretches)
+        return self.decode(batch), self.prefill(batch.cache, stretches)
+
     def _plan(self, batch: DecodeBatch) -> RowGroups | FusedStep:
         rows = RowGroups.of_rows(self.weights, batch.adapters)
         return rows if self._fused is None else FusedStep(self._fused, batch, rows)

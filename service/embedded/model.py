@@ -113,3 +113,9 @@ class Model(Protocol):
     def decode(self, batch: DecodeBatch) -> torch.Tensor:
         """Compute one token for every row of the batch; logits `(rows, vocab)`."""
         ...
+
+    def decode_beside(
+        self, batch: DecodeBatch, stretches: Sequence[Stretch]
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """`decode` of the batch and `prefill` of stretches of other rows, in one pass where the model can."""
+        ...

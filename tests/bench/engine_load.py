@@ -57,13 +57,8 @@ async def stream_all(port: int, bodies: list[dict[str, object]]) -> list[Stream]
 async def stream_one(port: int, body: dict[str, object], watched: Stream | None = None) -> Stream:
     """One streamed completion, followed to its end."""
     stream = watched or Stream()
-    content = json.dumps({**body, "stream": True, "stream_options": {"include_usage": True}}).encode()
-    head = (
-        "POST /v1/completions HTTP/1.1\r\nHost: engine\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(content)}\r\nConnection: close\r\n\r\n"
-    )
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(head.encode() + content)
+    asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
+    reader, writer = await _send(port, "/v1/completions", asked)
     tail = b""
     while part := await reader.read(65536):
         stream.arrivals.append(time.perf_counter())
@@ -73,6 +68,27 @@ async def stream_one(port: int, body: dict[str, object], watched: Stream | None 
     stream.failed = not counts or b"data: [DONE]" not in tail
     stream.tokens = int(counts[-1]) if counts else 0
     return stream
+
+
+async def ask(port: int, path: str, body: dict[str, object]) -> None:
+    """POST JSON beside running streams, and wait for the answer. Raises RuntimeError for anything but success."""
+    reader, writer = await _send(port, path, body)
+    answer = await reader.read()
+    writer.close()
+    if not answer.startswith(b"HTTP/1.1 200"):
+        raise RuntimeError(f"{path} was answered by {answer.decode(errors='replace')}")
+
+
+async def _send(port: int, path: str, body: dict[str, object]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """On a connection of its own, which the engine closes."""
+    content = json.dumps(body).encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: engine\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(content)}\r\nConnection: close\r\n\r\n"
+    )
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(head.encode() + content)
+    return reader, writer
 
 
 def _wait_until_healthy(port: int, process: subprocess.Popen[bytes]) -> None:

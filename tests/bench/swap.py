@@ -1,9 +1,9 @@
 """How long a running stream stands still while adapters are swapped under load.
 
-Eight clients stream replies, half of them from the live adapter. Meanwhile adapters are swapped, one after the other: a
-new one is loaded and used, the old one unloaded. After each swap the same streams are watched for as long without one.
-The figure is the longest pause between two tokens of any stream while a swap is under way, in decode steps (the median
-pause while none is), by the median swap; the peer is the longest pause of as long a time without a swap.
+Thirty-two clients stream replies, half of them from the live adapter. Meanwhile adapters are swapped, one after the
+other: a new one is loaded and used, the old one unloaded. After each swap the same streams are watched for as long
+without one. The figure is the longest pause between two tokens of any stream while a swap is under way, in decode steps
+(the median pause while none is), by the median swap; the peer is the longest pause of as long a time without a swap.
 
 By the median, because a machine stalls by itself: where two loops that do nothing but look at the clock keep both cores
 busy, a virtual machine may take 10 ms from either, several decode steps. That hits every swap alike or none: what
@@ -21,18 +21,16 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from service.settings import SPROUT
-from tests.bench.engine_load import Stream, engine, post, stream_one
+from tests.bench.engine_load import Stream, ask, engine, post, stream_one
 from tests.bench.harness import Comparison, benchmark
 
-STREAMS, REPLY, SWAPS, ROUNDS = 8, 900, 3, 10
+STREAMS, REPLY, SWAPS, ROUNDS = 32, 900, 3, 10
 LONGEST_GAP, MOST_STEPS = "decode steps that the longest gap takes, by the median swap", 3
 ARRIVAL = 1e-4  # seconds; what came closer together came in one piece
 
@@ -77,16 +75,8 @@ def longest_gaps(streams: Sequence[Stream], watches: Sequence[Watch]) -> dict[bo
     }
 
 
-async def under_load(
-    port: int, live: str, swaps: Sequence[tuple[str, Path]], operator: Executor
-) -> tuple[list[Stream], list[Watch]]:
-    """Streams on the base and on `live`; meanwhile each of `swaps` is loaded, used and takes the place of the last.
-
-    The `operator` swaps, a process of its own: in the one that watches the streams it would delay their arrivals.
-    """
-
-    def ask(path: str, content: dict[str, Any]) -> asyncio.Future[bytes]:
-        return asyncio.get_running_loop().run_in_executor(operator, post, port, path, content)
+async def under_load(port: int, live: str, swaps: Sequence[tuple[str, Path]]) -> tuple[list[Stream], list[Watch]]:
+    """Streams on the base and on `live`; meanwhile each of `swaps` is loaded, used and takes the place of the last."""
 
     def body(model: str, tokens: int) -> dict[str, Any]:
         return {"model": model, "prompt": [5, 6, 7], "max_tokens": tokens, "ignore_eos": True, "return_token_ids": True}
@@ -100,10 +90,10 @@ async def under_load(
     old: str | None = None
     for name, path in swaps:
         began = time.perf_counter()
-        await ask("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
-        await ask("/v1/completions", body(name, 4))
+        await ask(port, "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
+        await ask(port, "/v1/completions", body(name, 4))
         if old is not None:
-            await ask("/v1/unload_lora_adapter", {"lora_name": old})
+            await ask(port, "/v1/unload_lora_adapter", {"lora_name": old})
         ended, old = time.perf_counter(), name
         await asyncio.sleep(ended - began)
         watches += [Watch(began, ended, True), Watch(ended, time.perf_counter(), False)]
@@ -127,15 +117,14 @@ async def under_load(
 def swap_gap() -> Comparison:
     with (
         tempfile.TemporaryDirectory() as temporary,
-        engine("--model", "sprout", "--event-interval", "0", "--threads", "1") as port,
-        ProcessPoolExecutor(1, get_context("spawn")) as operator,
+        engine("--model", "sprout", "--event-interval", "0") as port,
     ):
         first, *others = save_adapters(Path(temporary), SWAPS + 1)
         post(port, "/v1/load_lora_adapter", {"lora_name": "live", "lora_path": str(first)})
         found: dict[bool, list[float]] = {True: [], False: []}
         for number in range(ROUNDS + 1):
             swaps = [(f"r{number}-{path.name}", path) for path in others]
-            seen = longest_gaps(*asyncio.run(under_load(port, "live", swaps, operator)))
+            seen = longest_gaps(*asyncio.run(under_load(port, "live", swaps)))
             if number:  # the first only warms up
                 found = {swapped: found[swapped] + seen[swapped] for swapped in found}
     return Comparison(found[True], found[False], _told(found), {LONGEST_GAP: median(found[True])})

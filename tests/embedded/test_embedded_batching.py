@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import torch
 from service.embedded.engine import Engine
 from service.embedded.kv_cache import KvCache
 from service.embedded.messages import AddSequence, SamplingParams
-from service.embedded.model import Stretch
+from service.embedded.model import DecodeBatch, Model, Stretch
 from tests.embedded.driving import GREEDY, Reference, attach, build, prompts, run, tokens_of
 from tests.embedded.models import POSITIONS, save_adapter
 
@@ -149,13 +150,25 @@ def test_a_shared_beginning_is_computed_once(model_of: Callable[[str], Path]) ->
     folder = model_of("llama")
     engine, beginning = build(folder), list(range(5, 95))
     computed: list[int] = []
-    prefill = engine.model.prefill
+    model = engine.model
 
-    def counted(cache: KvCache, stretches: list[Stretch]) -> list[torch.Tensor]:
-        computed.extend(len(stretch.tokens) for stretch in stretches)
-        return prefill(cache, stretches)
+    class Counting:
+        """The model, with a note of each prompt's tokens that it computes."""
 
-    engine.model.prefill = counted  # type: ignore[assignment, method-assign]
+        def __getattr__(self, name: str) -> Any:
+            return getattr(model, name)
+
+        def prefill(self, cache: KvCache, stretches: list[Stretch]) -> list[torch.Tensor]:
+            computed.extend(len(stretch.tokens) for stretch in stretches)
+            return model.prefill(cache, stretches)
+
+        def decode_beside(
+            self, batch: DecodeBatch, stretches: list[Stretch]
+        ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+            computed.extend(len(stretch.tokens) for stretch in stretches)
+            return model.decode_beside(batch, stretches)
+
+    engine.model = cast(Model, Counting())
     engine.add(AddSequence(0, [*beginning, 200], replace(GREEDY, max_tokens=20)))
     while not engine.step():
         pass

@@ -11,7 +11,7 @@ import torch
 
 from service.embedded.kernel import Kernel
 from service.embedded.messages import AddSequence
-from service.embedded.model import Stretch
+from service.embedded.model import DecodeBatch, Stretch
 from tests.embedded.driving import GREEDY, attach, build, run
 from tests.embedded.models import save_adapter
 
@@ -65,6 +65,30 @@ def test_prompts_computed_together_are_what_each_is_alone(
         together = engine.model.prefill(engine.cache, stretches)
     assert [len(logits) for logits in together] == [len(PROMPTS[row]) if row in (1, 6) else 1 for row in range(8)]
     assert all(map(torch.equal, together, alone)) and all(map(torch.equal, engine.cache.views, kept))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_rows_and_prompts_in_one_pass_are_what_they_are_by_themselves(
+    compiled: Kernel, model_of: Callable[[str], Path], tmp_path: Path, threads: int
+) -> None:
+    folder = model_of("llama")
+    engine = build(folder, threads=threads)
+    attach(engine, "a", save_adapter(tmp_path / "adapter", folder, seed=1))
+    adapter, cache, model = engine.adapters["a"], engine.cache, engine.model
+    adapters = [None, adapter, adapter, None]
+    begun = [Stretch(row, 0, torch.tensor(PROMPTS[row + 2]), adapters[row], every=False) for row in range(4)]
+    stretches = [
+        Stretch(4, 0, torch.tensor(PROMPTS[4]), adapter, every=True),
+        Stretch(5, 0, torch.tensor(PROMPTS[1]), None, every=False),
+    ]
+    with torch.inference_mode():
+        model.prefill(cache, begun)
+        batch = DecodeBatch(cache, [7, 8, 9, 10], [len(one.tokens) for one in begun], adapters)
+        alone = [model.decode(batch).clone(), *(logits.clone() for logits in model.prefill(cache, stretches))]
+        kept = [view.clone() for view in cache.views]
+        rows, of_prompts = model.decode_beside(batch, stretches)
+    assert [len(logits) for logits in of_prompts] == [len(PROMPTS[4]), 1]
+    assert all(map(torch.equal, [rows, *of_prompts], alone)) and all(map(torch.equal, cache.views, kept))
 
 
 def test_the_threads_of_a_model_end_with_it(compiled: Kernel, model_of: Callable[[str], Path]) -> None:
