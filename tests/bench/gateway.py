@@ -13,23 +13,24 @@ server and stores some time afterwards, a line of JSON with request and answer, 
   the gateway less the median of the same callers straight at the mock. With such pauses hardly two requests are ever
   under way at once, so the same is measured with pauses of 0.05 s, too: up to 300 requests a second, more than
   LiteLLM's proxy can take, whose callers wait in line. What the service adds is asked to be little by itself, in the
-  median and in the 99th percentile, with either pause, and without any. Then 16 callers keep engine, gateway and
-  themselves waiting for the same two cores, so that what is added is mostly the wait in line.
+  median and in the 99th percentile, with either pause. The note says what it is without any: then 16 callers keep
+  engine, gateway and themselves waiting for the same two cores, and what is added is the wait in line, 16 times what an
+  answer takes of them, which is the subject of `gateway-rps`.
 - `gateway-rps`: callers without a pause, 1, 2, 4, … of them, until the 99th percentile passes 50 ms: the most answers
   per second below that. Engine and callers compute on the same two cores.
 - `stream-tax`: tokens per second of 8 streams from the embedded engine over `sprout`, asked through the service and
   straight. Replies are made to go on for 900 tokens, so that it is streaming that is measured: what a request costs
-  once is the subject of `gateway-latency`, and the note says what becomes of replies of 64 tokens. The callers begin at
-  moments of their own, as people do: streams that begin together end together, and then all wait in one line. The
-  straight callers don't ask for the log-probabilities and token ids that the service keeps; the note says what they get
-  when they do, which is the engine's work and not the service's. The engine computes with one thread, so that service
-  and callers don't take its core; the note also says what becomes of it where it computes on both, and so gets the less
-  of them the more the service takes.
+  once is the subject of `gateway-latency`, and the note says what becomes of replies of 64 tokens. The straight callers
+  don't ask for the log-probabilities and token ids that the service keeps; the note says what they get when they do,
+  which is the engine's work and not the service's. The engine computes with one thread, so that service and callers
+  don't take its core; the note also says what becomes of it where it computes on both, and so gets the less of them the
+  more the service takes.
 - `stream-tax-paced`: the same with the mock for an engine that has a processor of its own, as one on a GPU does: 32
   streams with a token every 20 ms.
 
-Both of the latter ask that the service doesn't lengthen the gaps between tokens: their 99th percentile, as a multiple
-of the straight one, with 5 % for what two measurements of the same differ by.
+In both of the latter callers begin at moments of their own, as people do: streams that begin together end together, and
+then all wait in one line. Both ask that the service doesn't lengthen the gaps between tokens: their 99th percentile, as
+a multiple of the straight one, with 5 % for what two measurements of the same differ by.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def percentile(seconds: Sequence[float], which: int = 99) -> float:
     peer_name="LiteLLM's proxy",
     higher_is_better=False,
     target=3.0,
-    limits={added_name(which, pause): most for pause in PAUSES for which, most in MOST_ADDED_MS.items()},
+    limits={added_name(which, pause): most for pause in PAUSES if pause for which, most in MOST_ADDED_MS.items()},
 )
 def gateway_latency() -> Comparison:
     with mock_engine(TOKENS) as mock, service([mock]) as ours, litellm(mock) as theirs:
@@ -110,6 +111,7 @@ def gateway_latency() -> Comparison:
     figures = {
         added_name(which, pause): median(added(through, straight, which))
         for pause, (straight, through, _) in seen.items()
+        if pause
         for which in MOST_ADDED_MS
     }
     straight, through, through_litellm = seen[PAUSES[0]]
@@ -225,7 +227,7 @@ def stream_tax_paced() -> Comparison:
     with mock_engine(PACED_TOKENS, GAP_SECONDS) as mock, service([mock]) as ours:
         targets = [target(ours, "hone", **STREAMED), target(mock, "mock", **STREAMED)]
         load(targets, PACED_STREAMS, 2.0)  # both warm up
-        through, straight = load(targets, PACED_STREAMS, SECONDS, rounds=ROUNDS)
+        through, straight = load(targets, PACED_STREAMS, SECONDS, 0, ROUNDS, SPREAD)
     return taxed(PACED_STREAMS, through, straight)
 
 
