@@ -34,7 +34,11 @@ class Sampled:
 
 
 class Sampler:
-    """Samples for a fixed set of rows, with a `crew` by compiled code; built when rows join or leave."""
+    """Samples for a fixed set of rows, with a `crew` by compiled code; built when rows join or leave.
+
+    Compiled code leaves those that top-p, top-k or min-p restrict to torch, and no other: how one row is computed does
+    not depend on what the rows beside it ask for.
+    """
 
     def __init__(
         self,
@@ -48,55 +52,56 @@ class Sampler:
         self._greedy = [p.temperature == 0 for p in params]
         self._wants_logprobs = any(p.logprobs is not None for p in params)
         self._top = [p.logprobs or 0 for p in params]
+        temperatures = torch.tensor([p.temperature for p in params], dtype=torch.float32)
+        self._chooser = None if crew is None else Chooser(crew, temperatures, self._wants_logprobs)
+        self._divisor = temperatures.masked_fill(temperatures == 0, 1.0)[:, None].to(device)
         restricted = [
             row for row, p in enumerate(params) if p.temperature and (p.top_p < 1 or p.top_k > 0 or p.min_p > 0)
         ]
-        self._chooser = None
-        if crew is not None and not restricted:
-            temperatures = torch.tensor([p.temperature for p in params], dtype=torch.float32)
-            self._chooser = Chooser(crew, temperatures, self._wants_logprobs)
-            return  # without what torch would need
-        self._greedy_rows = torch.tensor(self._greedy, device=device)
-        self._divisor = torch.tensor([[p.temperature or 1.0] for p in params], device=device)
-        self._even = all(p.temperature in (0.0, 1.0) for p in params)
         self._restricted = torch.tensor(restricted, device=device) if restricted else None
-        self._top_p = torch.tensor([[params[row].top_p] for row in restricted], device=device)
-        self._top_k = torch.tensor([[params[row].top_k or 2**31] for row in restricted], device=device)
-        self._min_p = torch.tensor([[params[row].min_p] for row in restricted], device=device)
-        self._truncated = (self._top_k < 2**31) | (self._min_p > 0)
+        if restricted:
+            self._top_p = torch.tensor([[params[row].top_p] for row in restricted], device=device)
+            self._top_k = torch.tensor([[params[row].top_k or 2**31] for row in restricted], device=device)
+            self._min_p = torch.tensor([[params[row].min_p] for row in restricted], device=device)
+            self._truncated = (self._top_k < 2**31) | (self._min_p > 0)
 
     def __call__(self, logits: Tensor) -> Sampled:
         """`logits` `(rows, vocab)`, float32."""
         draws = [0.0 if greedy else rng.random() for greedy, rng in zip(self._greedy, self._draws, strict=True)]
-        if self._chooser is not None and not any(self._top):
+        by_torch = self._restricted  # rows; None: none
+        if self._chooser is not None:
             chosen = self._chooser(logits, draws)
-            logprobs = None if chosen.log_probs is None else chosen.log_probs.tolist()
-            return Sampled(chosen.tokens, logprobs, None, not chosen.broken)
-        tokens, finite = self._choose(logits, draws), math.isfinite(logits.sum().item())
-        if not self._wants_logprobs:
-            return Sampled(tokens, None, None, finite)
-        log_probs = torch.log_softmax(logits, dim=-1)
-        of_tokens = log_probs.gather(1, tokens[:, None])[:, 0].tolist()
-        return Sampled(tokens, of_tokens, self._likeliest(log_probs) if any(self._top) else None, finite)
+            tokens, of_tokens, finite = chosen.tokens, chosen.log_probs, not chosen.broken
+        else:
+            tokens, finite = self._choose(logits, draws), math.isfinite(logits.sum().item())
+            of_tokens = torch.empty(len(tokens), device=self._device) if self._wants_logprobs else None
+            by_torch = torch.arange(len(tokens), device=self._device)
+        if self._restricted is not None:
+            tokens[self._restricted] = self._choose_restricted(self._restricted, logits, draws)
+        if of_tokens is not None and by_torch is not None:
+            log_probs = torch.log_softmax(logits[by_torch], dim=-1)
+            of_tokens[by_torch] = log_probs.gather(1, tokens[by_torch, None])[:, 0]
+        top = self._likeliest(torch.log_softmax(logits, dim=-1)) if any(self._top) else None
+        return Sampled(tokens, None if of_tokens is None else of_tokens.tolist(), top, finite)
+
+    def _uniform(self, draws: Sequence[float]) -> Tensor:
+        """`(rows, 1)`"""
+        return torch.tensor(draws, device=self._device).clamp_(max=BELOW_ONE)[:, None]
 
     def _choose(self, logits: Tensor, draws: Sequence[float]) -> Tensor:
-        if self._chooser is not None:
-            return self._chooser(logits, draws).tokens
+        """By torch, as if no row were restricted."""
         if all(self._greedy):
             return logits.argmax(dim=-1)
-        uniform = torch.tensor(draws, device=self._device).clamp_(max=BELOW_ONE)[:, None]
-        probabilities = torch.softmax(logits if self._even else logits / self._divisor, dim=-1)
-        tokens = invert(probabilities, uniform)
-        if self._restricted is not None:
-            rows = self._restricted
-            tokens[rows] = self._choose_restricted(probabilities[rows], uniform[rows])
+        tokens = invert(torch.softmax(logits / self._divisor, dim=-1), self._uniform(draws))
         if any(self._greedy):
-            tokens = torch.where(self._greedy_rows, logits.argmax(dim=-1), tokens)
+            greedy = torch.tensor(self._greedy, device=self._device)
+            tokens = torch.where(greedy, logits.argmax(dim=-1), tokens)
         return tokens
 
-    def _choose_restricted(self, probabilities: Tensor, uniform: Tensor) -> Tensor:
-        """Sample from each row's likeliest tokens, kept by its top-p, top-k and min-p."""
-        size = probabilities.shape[-1]
+    def _choose_restricted(self, rows: Tensor, logits: Tensor, draws: Sequence[float]) -> Tensor:
+        """Sample from each restricted row's likeliest tokens, kept by its top-p, top-k and min-p."""
+        probabilities, uniform = torch.softmax(logits[rows] / self._divisor[rows], dim=-1), self._uniform(draws)[rows]
+        size = logits.shape[-1]
         for count in sorted({min(HEAD, size), size}):
             likeliest, tokens = probabilities.topk(count, dim=-1)
             rank = torch.arange(count, device=self._device)

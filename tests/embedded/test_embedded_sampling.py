@@ -96,6 +96,30 @@ def test_each_row_has_its_own_settings(by: Crew | None) -> None:
     assert columns[3].count(2) < columns[2].count(2)
 
 
+def test_what_a_row_gets_does_not_depend_on_what_others_ask_for(by: Crew | None) -> None:
+    """Not by one bit."""
+    torch.manual_seed(0)
+    wishes = [
+        PLAIN,
+        replace(PLAIN, logprobs=0),
+        replace(PLAIN, logprobs=3),
+        replace(PLAIN, temperature=0.0, logprobs=0),
+        replace(PLAIN, temperature=0.7, top_p=0.8, logprobs=1),
+        replace(PLAIN, top_p=0.999, logprobs=0),  # reaches beyond the likeliest few
+        replace(PLAIN, top_k=5, logprobs=0),
+        replace(PLAIN, temperature=1.7, min_p=0.01, logprobs=0),
+    ] * 4
+    logits = torch.randn(len(wishes), 700) * torch.linspace(0.1, 5, len(wishes))[:, None]
+    together = Sampler(wishes, [random.Random(n) for n in range(len(wishes))], CPU, by)(logits)
+    assert together.logprobs is not None and together.top is not None
+    for row, params in enumerate(wishes):
+        alone = Sampler([params], [random.Random(row)], CPU, by)(logits[row : row + 1].clone())
+        assert alone.tokens[0] == together.tokens[row]
+        if params.logprobs is not None:
+            assert alone.logprobs == [together.logprobs[row]]
+        assert (alone.top or [None]) == [together.top[row]]
+
+
 def test_logprobs_are_raw_and_of_the_sampled_token(by: Crew | None) -> None:
     params = replace(PLAIN, temperature=0.3, top_p=0.5, logprobs=2)
     sampler = Sampler([params, PLAIN], [random.Random(0), random.Random(1)], CPU, by)
