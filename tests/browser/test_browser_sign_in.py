@@ -41,7 +41,7 @@ def page(chromium: Browser, door: tuple[str, str]) -> Iterator[Page]:
 def test_a_stranger_finds_a_form_in_the_look_of_the_pages(page: Page) -> None:
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
     expect(page.get_by_label("Key")).to_be_focused()
-    assert page.evaluate(STYLED)
+    page.wait_for_function(STYLED)  # the style sheet comes after the words
     assert page.evaluate("getComputedStyle(document.body).colorScheme") == "light dark"
     page.set_viewport_size({"width": 320, "height": 640})
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
@@ -51,7 +51,7 @@ def test_a_wrong_key_is_said_and_the_right_one_opens_the_page(page: Page, door: 
     page.get_by_label("Key").fill("hone_x_y")
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("alert")).to_contain_text("not in force")
-    assert page.evaluate(STYLED)
+    page.wait_for_function(STYLED)  # the style sheet comes after the words
     page.get_by_label("Key").fill(door[1])
     page.keyboard.press("Enter")
     expect(page).to_have_url(f"{door[0]}/operator/")
