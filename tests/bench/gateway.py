@@ -13,9 +13,8 @@ server and stores some time afterwards, a line of JSON with request and answer, 
   the gateway less the median of the same callers straight at the mock. With such pauses hardly two requests are ever
   under way at once, so the same is measured with pauses of 0.05 s, too: up to 300 requests a second, more than
   LiteLLM's proxy can take, whose callers wait in line. What the service adds is asked to be little by itself, in the
-  median and in the 99th percentile, with either pause. The note says what it is without any: then 16 callers keep
-  engine, gateway and themselves waiting for the same two cores, and what is added is the wait in line, 16 times what an
-  answer takes of them, which is the subject of `gateway-rps`.
+  median and in the 99th percentile, with either pause, and without any. Then 16 callers keep engine, gateway and
+  themselves waiting for the same two cores, so that what is added is mostly the wait in line.
 - `gateway-rps`: callers without a pause, 1, 2, 4, … of them, until the 99th percentile passes 50 ms: the most answers
   per second below that. Engine and callers compute on the same two cores.
 - `stream-tax`: tokens per second of 8 streams from the embedded engine over `sprout`, asked through the service and
@@ -101,7 +100,7 @@ def percentile(seconds: Sequence[float], which: int = 99) -> float:
     peer_name="LiteLLM's proxy",
     higher_is_better=False,
     target=3.0,
-    limits={added_name(which, pause): most for pause in PAUSES if pause for which, most in MOST_ADDED_MS.items()},
+    limits={added_name(which, pause): most for pause in PAUSES for which, most in MOST_ADDED_MS.items()},
 )
 def gateway_latency() -> Comparison:
     with mock_engine(TOKENS) as mock, service([mock]) as ours, litellm(mock) as theirs:
@@ -111,7 +110,6 @@ def gateway_latency() -> Comparison:
     figures = {
         added_name(which, pause): median(added(through, straight, which))
         for pause, (straight, through, _) in seen.items()
-        if pause
         for which in MOST_ADDED_MS
     }
     straight, through, through_litellm = seen[PAUSES[0]]
