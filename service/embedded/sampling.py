@@ -68,20 +68,21 @@ class Sampler:
     def __call__(self, logits: Tensor) -> Sampled:
         """`logits` `(rows, vocab)`, float32."""
         draws = [0.0 if greedy else rng.random() for greedy, rng in zip(self._greedy, self._draws, strict=True)]
-        by_torch = self._restricted  # rows; None: none
+        rows: Tensor | slice | None = self._restricted  # whose log-probabilities torch computes
         if self._chooser is not None:
             chosen = self._chooser(logits, draws)
             tokens, of_tokens, finite = chosen.tokens, chosen.log_probs, not chosen.broken
         else:
             tokens, finite = self._choose(logits, draws), math.isfinite(logits.sum().item())
             of_tokens = torch.empty(len(tokens), device=self._device) if self._wants_logprobs else None
-            by_torch = torch.arange(len(tokens), device=self._device)
+            rows = slice(None)
         if self._restricted is not None:
             tokens[self._restricted] = self._choose_restricted(self._restricted, logits, draws)
-        if of_tokens is not None and by_torch is not None:
-            log_probs = torch.log_softmax(logits[by_torch], dim=-1)
-            of_tokens[by_torch] = log_probs.gather(1, tokens[by_torch, None])[:, 0]
-        top = self._likeliest(torch.log_softmax(logits, dim=-1)) if any(self._top) else None
+        log_probs = torch.log_softmax(logits, dim=-1) if any(self._top) else None
+        if of_tokens is not None and rows is not None:
+            own = torch.log_softmax(logits[rows], dim=-1) if log_probs is None else log_probs[rows]
+            of_tokens[rows] = own.gather(1, tokens[rows, None])[:, 0]
+        top = None if log_probs is None else self._likeliest(log_probs)
         return Sampled(tokens, None if of_tokens is None else of_tokens.tolist(), top, finite)
 
     def _uniform(self, draws: Sequence[float]) -> Tensor:

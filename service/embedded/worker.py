@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -166,4 +167,5 @@ class Worker:
 def _step_back() -> None:
     """Let others have the cores first, before this thread of theirs."""
     if sys.platform == "linux":  # elsewhere it would be the whole process
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST_URGENT)
+        with suppress(OSError):  # a sandbox may forbid it; adapters are loaded all the same
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST_URGENT)
